@@ -1,0 +1,55 @@
+# Everything from a fresh clone, with nothing but make and Python 3.11 or newer:
+#
+#   make run  ARGS="model.depth=50 model.activation=sigmoid model.init=xavier"
+#   make test ARGS="-k clip"      make lint      make types      make bench ARGS="--peers loop"      make clean
+#
+# Another Python: make run PYTHON=python3.12
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+# One worker a core, eight at most; each computes with one thread, which is faster for small networks.
+WORKERS ?= -n auto --maxprocesses 8
+
+.PHONY: help run test lint format types bench clean
+
+help:
+	@sed -n '2,7s/^# \{0,3\}//p' Makefile
+
+run: $(VENV)/run.stamp
+	@$(BIN)/gradlab run $(ARGS)
+
+test: $(VENV)/test.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) $(ARGS)
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
+
+bench: $(VENV)/run.stamp
+	$(BIN)/python -m benchmarks.grid $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	find gradlab tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What each stamp installs. A stamp is older than pyproject.toml or constraints.txt exactly when one of them has changed.
+$(VENV)/run.stamp: EXTRA :=
+$(VENV)/test.stamp: EXTRA := [test]
+$(VENV)/dev.stamp: EXTRA := [dev]
+
+$(VENV)/%.stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "gradlab needs Python 3.11 or newer, and '$(PYTHON)' is not one; name another: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
+		exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".$(EXTRA)"
+	@touch $@

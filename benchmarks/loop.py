@@ -1,0 +1,129 @@
+"""The plain peer: one ``torch.nn`` network after the other, each layer's gradient norm read at each step.
+
+Run as ``python -m benchmarks.loop --share 12``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from benchmarks.settings import BATCH, STEPS, WIDTH, Setting, settings
+from gradlab.data import load
+from gradlab.spec import build
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+}
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Inputs (N, 64) float32 and classes (N,), to train on and held out."""
+
+    inputs: torch.Tensor
+    classes: torch.Tensor
+    heldout_inputs: torch.Tensor
+    heldout_classes: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run leaves: a loss a step, a norm a step and layer, and the held-out accuracy."""
+
+    losses: list[float]
+    norms: list[list[float]]
+    accuracy: float
+
+
+def digits() -> Digits:
+    """The embedded digits, standardised."""
+    data = load(build({}).data)
+    return Digits(
+        torch.from_numpy(data.train_inputs).float().flatten(1),
+        torch.from_numpy(data.train_targets),
+        torch.from_numpy(data.heldout_inputs).float().flatten(1),
+        torch.from_numpy(data.heldout_targets),
+    )
+
+
+def network(setting: Setting, inputs: int = 64, outputs: int = 10) -> nn.Sequential:
+    """``depth`` linear layers, each but the last followed by its norm and activation."""
+    widths = [inputs, *[WIDTH] * (setting.depth - 1), outputs]
+    parts: list[nn.Module] = []
+    for layer in range(setting.depth):
+        linear = nn.Linear(widths[layer], widths[layer + 1])
+        if setting.init == "xavier":
+            nn.init.xavier_normal_(linear.weight)
+        else:
+            nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+        nn.init.zeros_(linear.bias)
+        parts.append(linear)
+        if layer < setting.depth - 1:
+            if setting.norm == "batch":
+                parts.append(nn.BatchNorm1d(WIDTH))
+            elif setting.norm == "layer":
+                parts.append(nn.LayerNorm(WIDTH))
+            parts.append(ACTIVATIONS[setting.activation]())
+    return nn.Sequential(*parts)
+
+
+def train(setting: Setting, data: Digits) -> Record:
+    """One run of ``STEPS`` updates."""
+    torch.manual_seed(0)
+    net = network(setting)
+    parameters = list(net.parameters())
+    weights = [part.weight for part in net if isinstance(part, nn.Linear)]
+    optimizer = torch.optim.SGD(parameters, lr=setting.lr, foreach=True)
+    losses: list[float] = []
+    norms: list[list[float]] = []
+    while len(losses) < STEPS:
+        order = torch.randperm(len(data.inputs))
+        for first in range(0, len(order) - BATCH + 1, BATCH):
+            if len(losses) == STEPS:
+                break
+            batch = order[first : first + BATCH]
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(net(data.inputs[batch]), data.classes[batch])
+            loss.backward()  # type: ignore[no-untyped-call]
+            gradients = [weight.grad for weight in weights if weight.grad is not None]
+            norms.append(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).tolist())
+            if setting.clip == "norm":
+                nn.utils.clip_grad_norm_(parameters, 1.0)
+            elif setting.clip == "value":
+                nn.utils.clip_grad_value_(parameters, 1.0)
+            optimizer.step()
+            losses.append(loss.item())
+    net.eval()
+    with torch.inference_mode():
+        right = net(data.heldout_inputs).argmax(1) == data.heldout_classes
+    return Record(losses, norms, right.float().mean().item())
+
+
+def main() -> None:
+    """Trains the grid, or a twelfth of it, and prints one line of JSON: the runs and the seconds that training took."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--share", type=int, choices=(1, 12), default=12, help="one in this many runs (default 12)")
+    parser.add_argument("--threads", type=int, help="threads of PyTorch (default: what it takes by itself)")
+    arguments = parser.parse_args()
+    share = arguments.share
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    data = digits()
+    start = time.perf_counter()
+    records = [train(setting, data) for setting in settings(share)]
+    work = time.perf_counter() - start
+    accuracy = sum(record.accuracy for record in records) / len(records)
+    print(json.dumps({"runs": len(records), "work_s": work, "scaled_s": work * share, "accuracy": accuracy}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""What `gradlab list` prints: every named choice, with one line about it and its source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gradlab.choices import (
+    ACTIVATIONS,
+    CLIPS,
+    DATA,
+    INITS,
+    MODELS,
+    NORMS,
+    OPTIMIZERS,
+    PROBES,
+    Choice,
+    SpecError,
+    nearest,
+)
+
+KINDS: dict[str, Mapping[str, Choice]] = {
+    "models": MODELS,
+    "data": DATA,
+    "activations": ACTIVATIONS,
+    "inits": INITS,
+    "norms": NORMS,
+    "clips": CLIPS,
+    "optimizers": OPTIMIZERS,
+    "probes": PROBES,
+}
+
+Rows = list[tuple[str, str, str]]
+"""Name, what it is, source."""
+
+
+def choices(kind: str | None, config_dirs: Sequence[Path]) -> list[tuple[str, Rows]]:
+    """The choices of ``kind``, or of every kind, each under its title. Raises `SpecError` for an unknown kind."""
+    names = [*KINDS, "experiments"]
+    if kind is not None and kind not in names:
+        raise SpecError(f"unknown kind {kind!r}{nearest(kind, names) or ';'} available: {', '.join(names)}")
+    return [(name, _rows(name, config_dirs)) for name in names if kind in (None, name)]
+
+
+def _rows(kind: str, config_dirs: Sequence[Path]) -> Rows:
+    if kind != "experiments":
+        return [(choice.name, choice.summary, choice.source) for choice in KINDS[kind].values()]
+    # Hydra takes a tenth of a second to import, and only experiments are files of its.
+    from gradlab.config import experiments
+
+    return [(found.name, found.question, found.source) for found in experiments(config_dirs)]

@@ -1,0 +1,181 @@
+"""The verbs: run, sweep, report, list."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gradlab import __version__
+from gradlab.choices import SpecError
+
+app = typer.Typer(
+    help="What happens to the gradient, layer by layer, and which change cures it?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Hydra overrides: model.depth=50 optim.lr=0.01", show_default=False)
+]
+Experiment = Annotated[
+    str | None, typer.Option("-e", "--experiment", help="A named experiment (gradlab list experiments).")
+]
+ConfigDir = Annotated[Path | None, typer.Option("-cd", "--config-dir", help="A folder of further configs.")]
+Out = Annotated[Path | None, typer.Option("-o", "--out", help="Exactly this folder.")]
+DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+NoReport = Annotated[bool, typer.Option("--no-report", help="Leave plots and page for later.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")]
+
+
+@app.command()
+def run(
+    overrides: Overrides = None,
+    experiment: Experiment = None,
+    config_dir: ConfigDir = None,
+    out: Out = None,
+    device: DeviceName = "auto",
+    no_report: NoReport = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved spec as YAML, and stop.")] = False,
+    source: Annotated[
+        tuple[Path, str] | None,
+        typer.Option("--from", metavar="DIR RUN_ID", help="Run again one run of a finished sweep."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """One training run."""
+    from gradlab import config, screen
+
+    given = list(overrides or [])
+    if source is not None:
+        _refuse(given, what="--from", experiment=experiment, config_dir=config_dir)
+        from gradlab import conduct
+
+        grid = conduct.again(*source)
+    else:
+        grid = config.compose_run(given, experiment=experiment, config_dirs=[config_dir] if config_dir else [])
+    if dry_run:
+        typer.echo(config.spec_yaml(grid.runs[0]), nl=False)
+        return
+    from gradlab import conduct
+
+    wishes = conduct.Wishes(out=out, device=device, report=not no_report)
+    raise typer.Exit(conduct.start(grid, wishes, sys.argv, screen.console(quiet=quiet)))
+
+
+@app.command()
+def sweep(
+    overrides: Overrides = None,
+    experiment: Experiment = None,
+    config_dir: ConfigDir = None,
+    out: Out = None,
+    device: DeviceName = "auto",
+    no_report: NoReport = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print runs, cohorts, predicted work and memory, and stop.")
+    ] = False,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="DIR", help="Run only what is missing in DIR.")
+    ] = None,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first crashed run.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """A grid of runs, in Hydra's sweep grammar."""
+    from gradlab import screen
+
+    given = list(overrides or [])
+    terminal = screen.console(quiet=quiet)
+    if resume is not None:
+        _refuse(given, what="--resume", experiment=experiment, config_dir=config_dir, out=out, plan=plan or None)
+        from gradlab import conduct
+
+        wishes = conduct.Wishes(device=device, report=not no_report, fail_fast=fail_fast)
+        raise typer.Exit(conduct.resume(resume, wishes, sys.argv, terminal))
+    from gradlab import config
+
+    grid = config.compose_grid(given, experiment=experiment, config_dirs=[config_dir] if config_dir else [])
+    from gradlab import conduct
+
+    wishes = conduct.Wishes(out=out, device=device, report=not no_report, fail_fast=fail_fast)
+    if plan:
+        chosen, made = conduct.plan_of(grid, wishes)
+        screen.show_plan(terminal, made, len(grid.runs), grid.duplicates, chosen.label)
+        return
+    raise typer.Exit(conduct.start(grid, wishes, sys.argv, terminal))
+
+
+@app.command()
+def report(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Folders of finished output.", show_default=False)
+    ],
+    out: Out = None,
+    x: Annotated[str | None, typer.Option("--x", help="Key along x of the heat maps.")] = None,
+    y: Annotated[str | None, typer.Option("--y", help="Key along y of the heat maps.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Tables, plots and a page from finished output."""
+    from gradlab import conduct, screen
+
+    terminal = screen.console(quiet=quiet)
+    conduct.report_again(paths, out, terminal, x, y)
+
+
+@app.command("list")
+def list_choices(
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            help="models, data, activations, inits, norms, clips, optimizers, probes or experiments.",
+            show_default=False,
+        ),
+    ] = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Every named choice, with one line and its source."""
+    from gradlab import catalogue, screen
+
+    terminal = screen.console()
+    for title, rows in catalogue.choices(kind, [config_dir] if config_dir else []):
+        screen.show_choices(terminal, title, rows)
+
+
+def _refuse(overrides: list[str], *, what: str, **options: object) -> None:
+    """Raises `SpecError` where an override or option stands beside one that already says everything."""
+    given = [*overrides, *(f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None)]
+    if given:
+        raise SpecError(f"{given[0]}: {what} takes no overrides and no such option; it repeats what was planned")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"gradlab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def gradlab_(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What happens to the gradient, layer by layer, and which change cures it?"""
+
+
+def main() -> None:
+    """The `gradlab` command. A wrong key or value ends with one line and exit status 2, never a traceback."""
+    from gradlab import screen
+
+    try:
+        app()
+    except SpecError as error:
+        screen.say_error(str(error))
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

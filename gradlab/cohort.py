@@ -1,0 +1,125 @@
+"""A cohort made ready: the stacked network, its data on the device, and each member's own numbers as columns.
+
+Shapes: M members, B batch, N samples, S steps, P parameters a member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradlab.data import Dataset, batches
+from gradlab.models import MODELS, Architecture
+from gradlab.nn.initializers import initial_parameters
+from gradlab.nn.losses import LOSSES, Loss
+from gradlab.nn.network import Network, assemble
+from gradlab.nn.slots import Layout
+from gradlab.optim.clippers import Segment, segments
+from gradlab.optim.optimizers import OPTIMIZERS, Rates, State, Step, rates
+from gradlab.spec import RunSpec
+
+HELDOUT_SAMPLES = 512
+"""Held-out samples evaluated at a time: a constant, so that the figures do not depend on the machine."""
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Task:
+    """Data on the device: inputs (N, *shape), targets (N,) classes or (N, K), and which samples each step takes (S, B).
+
+    ``input_scale`` and ``target_scale`` are (M,).
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    heldout_inputs: Tensor
+    heldout_targets: Tensor
+    order: Tensor
+    input_scale: Tensor
+    target_scale: Tensor
+
+    def batch(self, t: int) -> tuple[Tensor, Tensor]:
+        """Inputs (M, B, *shape), scaled for each member, and the targets, of step t."""
+        chosen = self.order[t]
+        return self._scaled(self.inputs[chosen], self.targets[chosen])
+
+    def heldout(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The held-out part in pieces, as `batch` gives them."""
+        inputs = self.heldout_inputs.split(HELDOUT_SAMPLES)
+        for piece, targets in zip(inputs, self.heldout_targets.split(HELDOUT_SAMPLES), strict=True):
+            yield self._scaled(piece, targets)
+
+    def _scaled(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        scaled = inputs * self.input_scale.view(-1, *[1] * inputs.dim())
+        if targets.is_floating_point():
+            targets = targets * self.target_scale.view(-1, *[1] * targets.dim())
+        return scaled, targets
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """M runs as one stacked network, and all that a step needs."""
+
+    runs: tuple[RunSpec, ...]
+    architecture: Architecture
+    layout: Layout
+    network: Network
+    parameters: Tensor
+    task: Task
+    loss: Loss
+    clipping: tuple[Segment, ...]
+    optimize: Step
+    rates: Rates
+    state: State
+
+    @property
+    def moving(self) -> tuple[Tensor, ...]:
+        """Everything that a step changes, in place: parameters (M, P), optimizer buffers, running statistics."""
+        statistics = [tensor for layer in self.network.running.values() for tensor in (layer.mean, layer.var)]
+        return (self.parameters, *self.state.values(), *statistics)
+
+
+def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device) -> Cohort:
+    """The cohort of ``runs``, which must share every key but those of `plan.WITHIN`, at its initial weights."""
+    first = runs[0]
+    dtype = DTYPES[first.train.precision]
+    architecture = MODELS[first.model.name]
+    layout = architecture.layout(first.model, first.facts)
+    parameters = initial_parameters(layout, runs, dtype).to(device)
+    columns = rates(runs, parameters)
+    optimizer = OPTIMIZERS[first.optim.name]
+    return Cohort(
+        runs=tuple(runs),
+        architecture=architecture,
+        layout=layout,
+        network=assemble(first.model, layout, parameters),
+        parameters=parameters,
+        task=_task(runs, data, dtype, device),
+        loss=LOSSES[first.facts.loss],
+        clipping=segments(runs, device),
+        optimize=optimizer.step,
+        rates=columns,
+        state=optimizer.state(parameters, columns),
+    )
+
+
+def _task(runs: Sequence[RunSpec], data: Dataset, dtype: torch.dtype, device: torch.device) -> Task:
+    def to_device(array: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+        tensor = torch.from_numpy(array)
+        return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+
+    first = runs[0]
+    return Task(
+        inputs=to_device(data.train_inputs),
+        targets=to_device(data.train_targets),
+        heldout_inputs=to_device(data.heldout_inputs),
+        heldout_targets=to_device(data.heldout_targets),
+        order=to_device(batches(first.data, len(data.train_inputs), first.train.steps + 1)),
+        input_scale=torch.tensor([run.data.input_scale for run in runs], dtype=dtype, device=device),
+        target_scale=torch.tensor([run.data.target_scale for run in runs], dtype=dtype, device=device),
+    )

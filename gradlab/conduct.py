@@ -1,0 +1,291 @@
+"""From a grid to a finished folder: plan, record the plan, run its pieces, merge their tables, end with the report."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+import gradlab
+from gradlab import screen, store, summary
+from gradlab.choices import SpecError
+from gradlab.data import prefetch
+from gradlab.grid import Grid, Launch, spec_yaml
+from gradlab.launch.devices import Device, choose
+from gradlab.launch.events import Event, Job
+from gradlab.launch.local import crew_of, run_jobs
+from gradlab.plan import Piece, Plan, make_plan
+from gradlab.spec import SCHEMA, RunSpec, unused
+from gradlab.store import Folder, Manifest
+
+DONE, CRASHED, INTERRUPTED = 0, 1, 130
+"""Exit statuses; a wrong command or value is 2, and is raised as `SpecError`."""
+
+PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "hydra-core")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How a command was asked to go about it."""
+
+    out: Path | None = None
+    device: str = "auto"
+    report: bool = True
+    fail_fast: bool = False
+
+
+def start(grid: Grid, wishes: Wishes, command: Sequence[str], out: Console) -> int:
+    """Runs a grid in a new folder; the exit status. Raises `SpecError` before anything is written."""
+    device, plan = plan_of(grid, wishes)
+    for data in {run.data for run in grid.runs}:
+        prefetch(data)
+    now = dt.datetime.now().astimezone()
+    folder = store.create(wishes.out, grid.name, now)
+    with store.locked(folder):
+        store.write_inputs(folder, grid.base, grid.overrides, grid.runs)
+        manifest: Manifest = {
+            "schema": SCHEMA,
+            "name": grid.name,
+            "command": list(command),
+            "experiment": grid.experiment,
+            "swept": list(grid.swept),
+            "runs": len(grid.runs),
+            "duplicates": grid.duplicates,
+            "state": "running",
+            "started": now.isoformat(timespec="seconds"),
+            "finished": None,
+            "elapsed_s": 0.0,
+            **_surroundings(device),
+            "workers": _workers(grid.launch.workers, plan, device),
+            "cohorts": plan.cohorts,
+            "memory": plan.budget,
+            "pieces": [_written(piece, grid.runs) for piece in plan.pieces],
+        }
+        store.write_manifest(folder, manifest)
+        _announce(out, grid, plan, device, folder)
+        return _conduct(folder, manifest, grid.runs, plan.pieces, wishes, out)
+
+
+def resume(path: Path, wishes: Wishes, command: Sequence[str], out: Console) -> int:
+    """Runs what is missing in the folder ``path``, in the pieces that were planned; the exit status."""
+    folder = store.open_result(path)
+    with store.locked(folder):
+        manifest = store.read_manifest(path)
+        if manifest["state"] == "done":
+            out.print(f"Nothing is missing: all {manifest['runs']} runs of {path} are finished.")
+            return DONE
+        runs = store.read_runs(folder)
+        place = {run.id: position for position, run in enumerate(runs)}
+        pieces = [_read(written, place) for written in manifest["pieces"]]
+        whole = {
+            index for index, table in store.saved_pieces(folder).items() if "failed" not in table["state"].to_pylist()
+        }
+        missing = [piece for piece in pieces if piece.index not in whole]
+        asked = wishes.device if wishes.device != "auto" else manifest["device"]["name"]
+        manifest |= {"state": "running", "resumed": [*manifest.get("resumed", []), list(command)]}
+        manifest |= {"device": asdict(choose(asked))}
+        store.write_manifest(folder, manifest)
+        count = sum(len(piece.members) for piece in missing)
+        out.print(f"Resuming {path}: {count} of {len(runs)} runs are missing.", soft_wrap=True)
+        return _conduct(folder, manifest, runs, missing, wishes, out)
+
+
+def again(path: Path, run_id: str) -> Grid:
+    """The grid of one run of the result at ``path``, by its id or an unmistakable beginning of it."""
+    runs = store.read_runs(store.open_result(path))
+    found = [run for run in runs if run.id.startswith(run_id)]
+    if len(found) != 1:
+        what = "no run" if not found else f"{len(found)} runs"
+        raise SpecError(f"--from {path} {run_id}: {what} with this id; the ids are in {path}/runs.parquet")
+    name = f"again-{found[0].id[:8]}"
+    base = spec_yaml(found[0])
+    return Grid((found[0],), 0, (), frozenset(), name, Launch(None, None), base, (), None)
+
+
+def plan_of(grid: Grid, wishes: Wishes) -> tuple[Device, Plan]:
+    """The device that a grid will take, and its plan there."""
+    device = choose(wishes.device)
+    return device, make_plan(grid.runs, grid.launch.memory or device.memory, device.cores)
+
+
+def _conduct(
+    folder: Folder, manifest: Manifest, runs: Sequence[RunSpec], pieces: Sequence[Piece], wishes: Wishes, out: Console
+) -> int:
+    """Runs ``pieces``, merges all tables of the folder, and reports."""
+    began = dt.datetime.now().astimezone()
+    tally = screen.Tally(manifest["runs"])
+    missing = {piece.index for piece in pieces}
+    for index, table in store.saved_pieces(folder).items():
+        if index not in missing:
+            tally.add(table["state"].to_pylist())
+    try:
+        crashed = _run(folder, manifest, runs, pieces, wishes, tally, out)
+        if not (crashed and wishes.fail_fast):
+            store.merge(folder, keep_pieces=crashed)
+    except KeyboardInterrupt:
+        _close(folder, manifest, "interrupted", began)
+        _point_to_resume(out, folder, f"Interrupted: {tally}. What finished is kept.")
+        return INTERRUPTED
+    if crashed and wishes.fail_fast:
+        _close(folder, manifest, "stopped", began)
+        _point_to_resume(out, folder, f"Stopped at the first crashed run: {tally}.")
+        return CRASHED
+    _close(folder, manifest, "failed" if crashed else "done", began)
+    _finish(folder, manifest, wishes, out)
+    return CRASHED if crashed else DONE
+
+
+def _point_to_resume(out: Console, folder: Folder, what: str) -> None:
+    out.print(f"{what} Go on with", soft_wrap=True)
+    out.print(f"  gradlab sweep --resume {escape(str(folder.root))}", soft_wrap=True)
+
+
+def _run(
+    folder: Folder,
+    manifest: Manifest,
+    runs: Sequence[RunSpec],
+    pieces: Sequence[Piece],
+    wishes: Wishes,
+    tally: screen.Tally,
+    out: Console,
+) -> bool:
+    """Runs ``pieces``; whether a run crashed."""
+    jobs = [Job(piece, tuple(runs[position] for position in piece.members), folder.root) for piece in pieces]
+    device = manifest["device"]["name"]
+    crashed = False
+    with (
+        crew_of(min(manifest["workers"], len(jobs)), device) as crew,
+        screen.gauge(out, pieces, tally) as bars,
+    ):
+        for event in run_jobs(crew, jobs, device, fail_fast=wishes.fail_fast):
+            _show(event, bars)
+            if event.kind == "halved":
+                manifest["pieces"][event.piece]["chunks"] = list(event.chunks)
+                store.write_manifest(folder, manifest)
+            elif event.kind == "failed":
+                crashed = True
+                store.log_error(folder, f"piece {event.piece}: {event.error}\n{event.details}")
+    return crashed
+
+
+def _show(event: Event, bars: screen.Gauge) -> None:
+    match event.kind:
+        case "started":
+            bars.started(event.piece)
+        case "progress":
+            bars.moved(event.piece, event.share)
+        case "finished" | "failed":
+            bars.tally.diverged += event.diverged
+            bars.tally.failed += event.failed
+            bars.tally.finished += len(bars.pieces[event.piece].members) - event.diverged - event.failed
+            bars.ended(event.piece)
+
+
+def _close(folder: Folder, manifest: Manifest, state: str, began: dt.datetime) -> None:
+    now = dt.datetime.now().astimezone()
+    manifest["state"] = state
+    manifest["finished"] = now.isoformat(timespec="seconds")
+    manifest["elapsed_s"] = round(manifest["elapsed_s"] + (now - began).total_seconds(), 3)
+    store.write_manifest(folder, manifest)
+
+
+def _finish(folder: Folder, manifest: Manifest, wishes: Wishes, out: Console) -> None:
+    """The end of a command: what happened, the report, the files."""
+    tables = store.merged(folder)
+    if manifest["runs"] == 1:
+        summary.show_run(out, tables)
+    else:
+        summary.show_sweep(out, tables["runs"], manifest["swept"])
+    places = [("tables", f"{folder.root}/{{runs,steps,layers}}.parquet")]
+    if wishes.report:
+        report([folder.root], folder.report, out)
+        places.append(("report", str(folder.report / "index.html")))
+    screen.show_files(out, places)
+
+
+def report_again(paths: Sequence[Path], wanted: Path | None, out: Console, x: str | None, y: str | None) -> None:
+    """`gradlab report`: a single result's report goes into its own folder, that of several into a new one."""
+    for path in paths:
+        store.read_manifest(path)
+    if wanted is None and len(paths) == 1:
+        to = Folder(paths[0]).report
+    else:
+        to = store.create_report(wanted, dt.datetime.now().astimezone())
+    report(paths, to, out, x, y)
+    screen.show_files(out, [("report", str(to / "index.html"))])
+
+
+def report(paths: Sequence[Path], to: Path, out: Console, x: str | None = None, y: str | None = None) -> None:
+    """Writes tables, plots and page of one or several results into the folder ``to``."""
+    from gradlab.report import write_report
+
+    with screen.waiting(out, "Drawing the report"):
+        written = write_report(paths, to, x=x, y=y)
+    for note in written.notes:
+        out.print(escape(note))
+
+
+def _announce(out: Console, grid: Grid, plan: Plan, device: Device, folder: Folder) -> None:
+    count = len(grid.runs)
+    twice = f" ({grid.duplicates} more were the same as others)" if grid.duplicates else ""
+    what = f"{count:,} runs{twice} in {plan.cohorts:,} cohorts" if count > 1 else f"Run {grid.runs[0].id}"
+    out.print(f"{what} on {device.label}; results in {escape(str(folder.root))}", soft_wrap=True)
+    idle = frozenset.intersection(*(unused(run) for run in grid.runs)) & grid.given
+    for key in sorted(idle):
+        out.print(f"Note: {key} has no effect here.")
+
+
+def _workers(asked: int | None, plan: Plan, device: Device) -> int:
+    """Processes: one a core on a CPU, one on a GPU; never more than there are pieces."""
+    return min(asked or (device.cores if device.is_cpu else 1), len(plan.pieces))
+
+
+def _surroundings(device: Device) -> Manifest:
+    """Versions, commit, host and device, for the manifest."""
+    return {
+        "versions": {
+            "gradlab": gradlab.__version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+        "git": _commit(),
+        "host": {"name": socket.gethostname(), "system": platform.platform(), "cores": os.cpu_count()},
+        "device": asdict(device),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of gradlab's own sources, where they are a git checkout."""
+    sources = Path(__file__).parent.parent
+    if not (sources / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(sources), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def _written(piece: Piece, runs: Sequence[RunSpec]) -> Manifest:
+    """A piece as the manifest keeps it: its members by their ids."""
+    return {**asdict(piece), "members": [runs[position].id for position in piece.members]}
+
+
+def _read(written: Manifest, place: Mapping[str, int]) -> Piece:
+    """The piece that `_written` wrote."""
+    members = tuple(place[run_id] for run_id in written["members"])
+    return Piece(**{**written, "members": members, "chunks": tuple(written["chunks"])})

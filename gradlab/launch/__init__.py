@@ -1,0 +1,1 @@
+"""Where pieces run: today, processes of this machine."""

@@ -1,0 +1,73 @@
+"""Which device a command takes, found out without importing torch: the driver and torch's build are asked instead."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from gradlab.choices import SpecError
+from gradlab.plan import CPU_MEMORY
+
+
+@dataclass(frozen=True)
+class Device:
+    """``name`` is torch's (cpu, cuda:0); ``memory`` the bytes that a piece may take by default; ``cores`` to use."""
+
+    name: str
+    label: str
+    memory: int
+    cores: int
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether pieces run on the processor."""
+        return self.name == "cpu"
+
+
+def choose(asked: str) -> Device:
+    """The device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Raises `SpecError` where it is not to be had."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", asked):
+        raise SpecError(f"--device {asked}: expected auto, cpu, cuda or cuda:N")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpu = Device("cpu", f"cpu, {cores} cores" if cores > 1 else "cpu", CPU_MEMORY, cores)
+    if asked == "cpu":
+        return cpu
+    cards = _cards() if _torch_has_cuda() else []
+    if asked == "auto" and not cards:
+        return cpu
+    index = int(asked.partition(":")[2] or 0)
+    if index >= len(cards):
+        why = f"torch sees {len(cards)} GPUs" if _torch_has_cuda() else "the installed torch is a CPU build"
+        raise SpecError(f"--device {asked}: no such GPU ({why}); expected auto, cpu or one that is there")
+    name, memory = cards[index]
+    return Device(f"cuda:{index}", f"cuda:{index}, {name}", memory // 4, cores)
+
+
+def _torch_has_cuda() -> bool:
+    found = importlib.util.find_spec("torch")
+    return found is not None and any(
+        any((Path(place) / "lib").glob("*torch_cuda*")) for place in found.submodule_search_locations or []
+    )
+
+
+def _cards() -> list[tuple[str, int]]:
+    """Name and bytes of every GPU that the CUDA driver shows; none where there is no driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return []
+    count = ctypes.c_int()
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return []
+    cards = []
+    for index in range(count.value):
+        device, memory, name = ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(128)
+        if driver.cuDeviceGet(ctypes.byref(device), index) == 0:
+            driver.cuDeviceGetName(name, 128, device)
+            driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+            cards.append((name.value.decode(), memory.value))
+    return cards

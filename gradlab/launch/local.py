@@ -1,0 +1,125 @@
+"""Pieces on this machine: a few processes, each with its own torch, fed one piece at a time, largest first."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from gradlab.launch.events import Event, Job
+from gradlab.record import failed_tables
+from gradlab.store import Folder, save_piece
+
+STOP_SECONDS = 1.0
+"""How long a worker may take to end before it is killed."""
+
+
+@dataclass
+class Worker:
+    """A process, our end of its pipe, and the job that it has."""
+
+    process: SpawnProcess
+    pipe: Connection
+    job: Job | None = None
+
+
+@contextmanager
+def crew_of(count: int, device: str) -> Iterator[list[Worker]]:
+    """Starts ``count`` workers, which import torch while the caller goes on, and ends them whatever happens."""
+    started: list[Worker] = []
+    try:
+        started.extend(_start(device) for _ in range(count))
+        yield started
+    finally:
+        for worker in started:
+            if worker.job is None:
+                _tell(worker, None)
+            else:
+                worker.process.terminate()
+        for worker in started:
+            worker.process.join(STOP_SECONDS)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            worker.pipe.close()
+
+
+def _start(device: str) -> Worker:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    # A worker inherits that Ctrl-C is ignored: the command alone decides what an interrupt means.
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = context.Process(target=_serve, args=(theirs, device), daemon=True)
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    theirs.close()
+    return Worker(process, ours)
+
+
+def _serve(connection: Connection, device: str) -> None:
+    from gradlab.launch.worker import serve
+
+    serve(connection, device)
+
+
+def _tell(worker: Worker, job: Job | None) -> bool:
+    """Whether the worker is there to be told."""
+    try:
+        worker.pipe.send(job)
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    worker.job = job
+    return True
+
+
+def run_jobs(crew: list[Worker], jobs: Sequence[Job], device: str, *, fail_fast: bool) -> Iterator[Event]:
+    """Runs ``jobs`` on the crew and yields what is said of them, as it is said.
+
+    A worker that dies takes its piece with it, whose runs are recorded as failed, and is replaced. With ``fail_fast``
+    nothing is heard after the first failure.
+    """
+    waiting = list(reversed(jobs))
+    while waiting or any(worker.job for worker in crew):
+        for worker in [idle for idle in crew if idle.job is None][: len(waiting)]:
+            if _tell(worker, waiting[-1]):
+                yield Event("started", waiting.pop().piece.index)
+            else:
+                _replace(crew, worker, device)
+        for worker in _speaking(crew):
+            try:
+                event: Event = worker.pipe.recv()
+            except (EOFError, ConnectionResetError):
+                event = _bury(worker)
+                _replace(crew, worker, device)
+            if event.kind in ("finished", "failed"):
+                worker.job = None
+            yield event
+            if fail_fast and event.kind == "failed":
+                return
+
+
+def _speaking(crew: Sequence[Worker]) -> list[Worker]:
+    busy = {worker.pipe: worker for worker in crew if worker.job is not None}
+    return [busy[pipe] for pipe in wait(list(busy)) if isinstance(pipe, Connection)] if busy else []
+
+
+def _replace(crew: list[Worker], worker: Worker, device: str) -> None:
+    worker.pipe.close()
+    crew[crew.index(worker)] = _start(device)
+
+
+def _bury(worker: Worker) -> Event:
+    """Records that the runs of a dead worker failed."""
+    job = worker.job
+    if job is None:
+        raise RuntimeError("a worker without a job was heard")
+    worker.process.join()
+    error = f"the worker process ended with exit code {worker.process.exitcode}"
+    save_piece(Folder(job.folder), job.piece.index, failed_tables(job.runs, error))
+    return Event("failed", job.piece.index, 1.0, failed=len(job.runs), error=error)

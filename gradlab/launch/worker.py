@@ -1,0 +1,100 @@
+"""A worker: a process that trains the pieces it is sent, one after the other, and writes their tables.
+
+Imports torch, so `local` starts it in a process of its own and never imports it.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from multiprocessing.connection import Connection
+
+import torch
+
+from gradlab.data import Dataset, load
+from gradlab.launch.events import Event, Job
+from gradlab.record import Tables, failed_tables, joined, tidy
+from gradlab.spec import DataSpec, RunSpec
+from gradlab.store import Folder, save_piece
+from gradlab.train import train
+
+
+def serve(connection: Connection, device: str) -> None:
+    """Trains what arrives, until None does or the other end is gone."""
+    try:
+        while (job := connection.recv()) is not None:
+            torch.set_num_threads(job.piece.threads)
+            run_job(job, torch.device(device), connection.send)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+
+
+def run_job(job: Job, device: torch.device, say: Callable[[Event], None]) -> None:
+    """Trains one piece and writes its tables.
+
+    Runs that crash are recorded as failed, with the error, and do not end the worker. A chunk that does not fit the
+    device's memory is halved and tried again.
+    """
+    index, chunks = job.piece.index, list(job.piece.chunks)
+    done: list[Tables] = []
+    error, details = None, ""
+    while len(done) < len(chunks):
+        number, start = len(done), sum(chunks[: len(done)])
+        runs = job.runs[start : start + chunks[number]]
+        outcome = attempt(job, runs, start, device, say)
+        if isinstance(outcome, Tables):
+            done.append(outcome)
+        elif outcome.out_of_memory and len(runs) > 1:
+            chunks[number : number + 1] = [len(runs) - len(runs) // 2, len(runs) // 2]
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            say(Event("halved", index, chunks=tuple(chunks)))
+        else:
+            error, details = outcome.error, outcome.details
+            done.append(failed_tables(runs, error))
+    whole = joined(done)
+    save_piece(Folder(job.folder), index, whole)
+    states = whole.runs["state"].to_pylist()
+    diverged, failed = states.count("diverged"), states.count("failed")
+    kind = "failed" if failed else "finished"
+    say(Event(kind, index, 1.0, diverged, failed, error=error, details=details))
+
+
+@dataclass(frozen=True)
+class Crash:
+    """Why a chunk did not come to its end."""
+
+    error: str
+    details: str
+    out_of_memory: bool
+
+
+def attempt(
+    job: Job, runs: Sequence[RunSpec], before: int, device: torch.device, say: Callable[[Event], None]
+) -> Tables | Crash:
+    """Trains ``runs``, ``before`` of whose piece are done already. A crash is a result, to be recorded by the caller."""
+
+    def progress(step: int, diverged: int) -> None:
+        share = (step + 1) / (runs[0].train.steps + 1)
+        say(Event("progress", job.piece.index, (before + share * len(runs)) / len(job.runs), diverged))
+
+    try:
+        return tidy(train(runs, _data(runs[0].data), device, progress))
+    except (BrokenPipeError, ConnectionResetError):
+        raise
+    except Exception as crash:
+        out_of_memory = isinstance(crash, torch.OutOfMemoryError | MemoryError)
+        first = str(crash).partition("\n")[0]
+        return Crash(f"{type(crash).__name__}: {first}", traceback.format_exc(), out_of_memory)
+
+
+def _data(spec: DataSpec) -> Dataset:
+    """The data of ``spec``, kept for the next piece: what does not change the content is no part of the cache's key."""
+    return _load(replace(spec, batch_size=1, seed=0, input_scale=1.0, target_scale=1.0))
+
+
+@lru_cache(maxsize=2)
+def _load(spec: DataSpec) -> Dataset:
+    return load(spec)

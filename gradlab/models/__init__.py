@@ -1,0 +1,32 @@
+"""Architectures, one a file. Each says which parameters it has and how a signal passes through them, and no more:
+the loop, the probes, the clippers and the optimizers know none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gradlab.models import linear_chain, mlp, residual_mlp, rnn
+from gradlab.nn.network import Network, Trace
+from gradlab.nn.norms import Mode
+from gradlab.nn.slots import Layout
+from gradlab.spec import Facts, ModelSpec
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """``layout`` places the parameters; ``forward`` maps inputs (M, B, *shape) to outputs and signals."""
+
+    layout: Callable[[ModelSpec, Facts], Layout]
+    forward: Callable[[Network, Tensor, Mode], Trace]
+
+
+MODELS: dict[str, Architecture] = {
+    "mlp": Architecture(mlp.layout, mlp.forward),
+    "residual_mlp": Architecture(residual_mlp.layout, residual_mlp.forward),
+    "linear_chain": Architecture(linear_chain.layout, linear_chain.forward),
+    "rnn": Architecture(rnn.layout, rnn.forward),
+}

@@ -1,0 +1,36 @@
+"""Pre-activation residual branches (He et al. 2016): z_l = z_{l-1} + beta (W_l phi(norm_l(z_{l-1})) + b_l)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from gradlab.nn.network import Network, Signal, Trace
+from gradlab.nn.norms import Mode
+from gradlab.nn.slots import Layout, Slot, linear_slots, norm_slots, slope_slots
+from gradlab.spec import Facts, ModelSpec
+
+
+def layout(model: ModelSpec, facts: Facts) -> Layout:
+    """A linear read-in (layer 1), branches (2..L-1), a linear read-out (L)."""
+    widths = (facts.inputs, *[model.width] * (model.depth - 1), facts.outputs)
+    slots: list[Slot] = []
+    for layer in range(1, model.depth + 1):
+        slots += linear_slots(layer, widths[layer - 1], widths[layer])
+        if 1 < layer < model.depth:
+            slots += norm_slots(layer, model.norm, model.width) + slope_slots(layer, model.activation)
+    names = ("read_in", *(f"branch_{layer}" for layer in range(2, model.depth)), "output")
+    return Layout(tuple(slots), names)
+
+
+def forward(network: Network, x: Tensor, mode: Mode) -> Trace:
+    """``x`` (M, B, *shape) -> output (M, B, K); the signal of a branch is the stream z_l that it adds to."""
+    depth, scale = network.model.depth, network.model.branch_scale
+    z = network.linear(1, x.flatten(2))
+    signals = [Signal((z,), None, (z,))]
+    for layer in range(2, depth):
+        pre = network.norm(layer, z, mode)
+        h = network.activate(layer, pre)
+        z = z + scale * network.linear(layer, h)
+        signals.append(Signal((z,), (pre,), (h,)))
+    output = network.linear(depth, z)
+    return Trace(output, (*signals, Signal((output,), None, (output,))))

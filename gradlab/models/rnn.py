@@ -1,0 +1,50 @@
+"""K stacked Elman layers unrolled in time: z_{k,t} = norm(W_k h_{k-1,t} + U_k h_{k,t-1} + b_k), h = phi(z), h_{k,0} = 0.
+
+A read-out of the top layer's last step follows, as layer K+1. The signals of the top layer, step by step, are the
+rows along time.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from gradlab.nn.network import Network, Signal, Trace
+from gradlab.nn.norms import Mode
+from gradlab.nn.slots import Layout, Role, Slot, Start, linear_slots, norm_slots, slope_slots
+from gradlab.spec import Facts, ModelSpec
+
+
+def layout(model: ModelSpec, facts: Facts) -> Layout:
+    """K layers of two matrices, one bias, and the norm's gain and shift (shared by all steps), then the read-out."""
+    slots: list[Slot] = []
+    for layer in range(1, model.depth + 1):
+        fan_in = facts.shape[1] if layer == 1 else model.width
+        # torch.nn.RNN bounds its default draw by the hidden width, whatever the matrix.
+        drawn = (Start.DRAWN, fan_in, model.width, model.width)
+        slots += [
+            Slot(layer, Role.WEIGHT, (model.width, fan_in), *drawn),
+            Slot(layer, Role.RECURRENT, (model.width, model.width), Start.DRAWN, *[model.width] * 3),
+            Slot(layer, Role.BIAS, (model.width,), *drawn),
+        ]
+        slots += norm_slots(layer, model.norm, model.width) + slope_slots(layer, model.activation)
+    slots += linear_slots(model.depth + 1, model.width, facts.outputs)
+    return Layout(tuple(slots), (*(f"recurrent_{layer}" for layer in range(1, model.depth + 1)), "read_out"))
+
+
+def forward(network: Network, x: Tensor, mode: Mode) -> Trace:
+    """``x`` (M, B, T, F) -> output (M, B, K)."""
+    members, batch, steps, _ = x.shape
+    inputs = x.transpose(1, 2).unbind(1)
+    signals = []
+    for layer in range(1, network.model.depth + 1):
+        h = x.new_zeros(members, batch, network.model.width)
+        zs, hs = [], []
+        for t in range(steps):
+            z = network.norm(layer, network.recur(layer, network.linear(layer, inputs[t]), h), mode)
+            h = network.activate(layer, z)
+            zs.append(z)
+            hs.append(h)
+        inputs = tuple(hs)
+        signals.append(Signal(tuple(zs), tuple(zs), inputs))
+    output = network.linear(network.model.depth + 1, inputs[-1])
+    return Trace(output, (*signals, Signal((output,), None, (output,))), time_layer=network.model.depth)

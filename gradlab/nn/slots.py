@@ -1,0 +1,119 @@
+"""Where each stacked parameter lies in the flat storage of a cohort.
+
+All parameters of a cohort are one tensor (M, P), so that a norm, a clip or an optimizer step is one operation on it,
+whatever the architecture. A slot names a piece of the P columns; a layer is a run of neighbouring slots.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from itertools import accumulate
+
+
+class Role(Enum):
+    """What a parameter is to its layer; ``WEIGHT`` and ``RECURRENT`` are its weight matrix."""
+
+    WEIGHT = "weight"
+    RECURRENT = "recurrent"
+    BIAS = "bias"
+    GAIN = "gain"
+    SHIFT = "shift"
+    SLOPE = "slope"
+
+
+class Start(Enum):
+    """How a parameter begins: drawn from the seed, or fixed."""
+
+    DRAWN = "drawn"
+    SCALED_IDENTITY = "gain * identity"
+    ONES = "ones"
+    ZEROS = "zeros"
+    SLOPE = "model.slope"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One parameter of one layer (1..L): ``shape`` without the member axis; ``fan_in``, ``fan_out`` of its matrix.
+
+    ``torch_fan`` is the number whose inverse root bounds torch's default draw.
+    """
+
+    layer: int
+    role: Role
+    shape: tuple[int, ...]
+    start: Start
+    fan_in: int = 0
+    fan_out: int = 0
+    torch_fan: int = 0
+
+    @property
+    def size(self) -> int:
+        """Entries a member."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The slots of a network in layer order, matrices before the rest, and the columns they take.
+
+    ``names[l - 1]`` is what the tables call layer l; ``matrices[l - 1]`` are the columns of its weight matrix and
+    ``layers[l - 1]`` those of all its parameters.
+    """
+
+    slots: tuple[Slot, ...]
+    names: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """P: parameters a member."""
+        return sum(slot.size for slot in self.slots)
+
+    @property
+    def columns(self) -> tuple[slice, ...]:
+        """The columns of each slot."""
+        ends = tuple(accumulate(slot.size for slot in self.slots))
+        return tuple(slice(end - slot.size, end) for slot, end in zip(self.slots, ends, strict=True))
+
+    @property
+    def layers(self) -> tuple[slice, ...]:
+        """The columns of each layer's parameters."""
+        return self._spans(frozenset(Role))
+
+    @property
+    def matrices(self) -> tuple[slice, ...]:
+        """The columns of each layer's weight matrix (of a recurrent layer: both)."""
+        return self._spans(frozenset((Role.WEIGHT, Role.RECURRENT)))
+
+    def _spans(self, roles: frozenset[Role]) -> tuple[slice, ...]:
+        spans = []
+        for layer in range(1, len(self.names) + 1):
+            own = [
+                at
+                for slot, at in zip(self.slots, self.columns, strict=True)
+                if slot.layer == layer and slot.role in roles
+            ]
+            spans.append(slice(own[0].start, own[-1].stop))
+        return tuple(spans)
+
+
+def linear_slots(layer: int, fan_in: int, fan_out: int) -> tuple[Slot, ...]:
+    """A weight matrix (fan_out, fan_in), as torch.nn.Linear keeps it, and its bias (fan_out,)."""
+    return (
+        Slot(layer, Role.WEIGHT, (fan_out, fan_in), Start.DRAWN, fan_in, fan_out, fan_in),
+        Slot(layer, Role.BIAS, (fan_out,), Start.DRAWN, fan_in, fan_out, fan_in),
+    )
+
+
+def norm_slots(layer: int, norm: str | None, width: int) -> tuple[Slot, ...]:
+    """Gain and shift (width,) of a norm: none has neither, rms no shift."""
+    if norm in (None, "none"):
+        return ()
+    gain = Slot(layer, Role.GAIN, (width,), Start.ONES)
+    return (gain,) if norm == "rms" else (gain, Slot(layer, Role.SHIFT, (width,), Start.ZEROS))
+
+
+def slope_slots(layer: int, activation: str | None) -> tuple[Slot, ...]:
+    """PReLU's learned slope, one a layer, as torch.nn.PReLU's default."""
+    return (Slot(layer, Role.SLOPE, (1,), Start.SLOPE),) if activation == "prelu" else ()

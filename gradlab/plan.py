@@ -1,0 +1,136 @@
+"""From a grid to cohorts and their pieces, with the work and the memory that each will take. Torch-free.
+
+Runs that share every key but those of `WITHIN` share every tensor shape: they are a cohort. A cohort is cut into
+pieces that fit `launch.memory`; a piece is what trains together, and is decided once, before anything trains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from gradlab.choices import MODELS
+from gradlab.spec import DataSpec, Facts, ModelSpec, RunSpec
+
+WITHIN = frozenset(
+    {
+        "seed",
+        *(f"model.{key}" for key in ("init", "gain", "weight_var", "bias_var")),
+        *(f"data.{key}" for key in ("input_scale", "target_scale")),
+        *(f"optim.{key}" for key in ("lr", "momentum", "nesterov", "weight_decay", "l1", "beta1", "beta2", "eps")),
+        *(f"clip.{key}" for key in ("mode", "threshold", "output_threshold")),
+    }
+)
+"""Keys in which the members of a cohort may differ: they change numbers, not shapes."""
+
+CPU_MEMORY = 64 * 2**20
+"""Bytes that a piece may take on a CPU unless told otherwise: small enough for its caches, the same on every machine."""
+
+OPTIMIZER_BUFFERS = {"sgd": 1, "adam": 2, "adamw": 2, "rmsprop": 2, "adagrad": 1}
+
+SIGNAL_COPIES = 8
+"""Tensors of a layer's shape alive at the height of a step: signal, norm, activation, their derivatives, scratch."""
+
+PARAMETER_COPIES = 7
+"""Of the parameters: themselves, the gradient twice, the weights before the step, the window's start, float64 scratch."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Runs that train together: positions in the grid, and how it is run.
+
+    ``chunks`` are the sizes that it is cut into where it did not fit the device (one chunk: it did).
+    """
+
+    index: int
+    members: tuple[int, ...]
+    cohort: int
+    threads: int
+    work: float
+    memory: int
+    chunks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The pieces of a grid, largest first; ``work`` in floating-point operations of matrix products, ``memory`` in bytes."""
+
+    pieces: tuple[Piece, ...]
+    cohorts: int
+    budget: int
+
+    @property
+    def work(self) -> float:
+        """Operations of the whole grid."""
+        return sum(piece.work for piece in self.pieces)
+
+
+def make_plan(runs: Sequence[RunSpec], budget: int, cores: int) -> Plan:
+    """Cuts ``runs`` into pieces of at most ``budget`` bytes; a single piece takes all ``cores``, several one each."""
+    cohorts: dict[object, list[int]] = {}
+    for position, run in enumerate(runs):
+        cohorts.setdefault(cohort_key(run), []).append(position)
+    cuts: list[tuple[float, int, list[int]]] = []
+    for number, members in enumerate(cohorts.values()):
+        # Members that clip alike stand together, so that each mode is one slice of the piece.
+        members.sort(key=lambda position: runs[position].clip.mode)
+        work, _ = cost(runs[members[0]])
+        cuts.extend((work * len(part), number, part) for part in _cut(members, runs, budget))
+    cuts.sort(key=lambda cut: -cut[0])
+    threads = cores if len(cuts) == 1 else 1
+    pieces = tuple(
+        Piece(
+            index=index,
+            members=tuple(part),
+            cohort=number,
+            threads=threads,
+            work=work,
+            memory=cost(runs[part[0]])[1] * len(part),
+            chunks=(len(part),),
+        )
+        for index, (work, number, part) in enumerate(cuts)
+    )
+    return Plan(pieces, len(cohorts), budget)
+
+
+def _cut(members: Sequence[int], runs: Sequence[RunSpec], budget: int) -> list[Sequence[int]]:
+    """Pieces of nearly equal size, none above the budget unless one run alone is."""
+    _, memory = cost(runs[members[0]])
+    most = max(1, budget // memory)
+    pieces = -(-len(members) // most)
+    bounds = [len(members) * number // pieces for number in range(pieces + 1)]
+    return [members[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+
+
+def cohort_key(run: RunSpec) -> object:
+    """Equal for runs that can be members of one cohort."""
+    return (_shared(run.model), _shared(run.data), run.optim.name, run.train, run.probe)
+
+
+@lru_cache(maxsize=65536)
+def _shared(section: ModelSpec | DataSpec) -> ModelSpec | DataSpec:
+    """The section with the keys of `WITHIN` blanked."""
+    prefix = "model" if isinstance(section, ModelSpec) else "data"
+    blank = {f.name: None for f in dataclasses.fields(section) if f"{prefix}.{f.name}" in WITHIN}
+    return dataclasses.replace(section, **blank)
+
+
+def cost(run: RunSpec) -> tuple[float, int]:
+    """Operations of a run's matrix products (forward and backward), and the bytes that a member takes."""
+    return _cost(run.model, run.facts, run.data.batch_size, run.optim.name, run.train.steps, run.train.precision)
+
+
+@lru_cache(maxsize=65536)
+def _cost(model: ModelSpec, facts: Facts, batch: int, optimizer: str, steps: int, precision: str) -> tuple[float, int]:
+    width = 8 if precision == "float64" else 4
+    matrices = MODELS[model.name].matrices(model.depth, model.width, facts.shape, facts.outputs)
+    products = sum(fan_in * fan_out * uses for fan_in, fan_out, uses in matrices)
+    parameters = sum((fan_in + 1) * fan_out for fan_in, fan_out, _ in matrices)
+    signals = sum(fan_out * uses for _, fan_out, uses in matrices) + facts.inputs
+    samples = max(batch, min(512, facts.heldout))
+    memory = width * (
+        parameters * (PARAMETER_COPIES + 2 * OPTIMIZER_BUFFERS[optimizer]) + samples * signals * SIGNAL_COPIES
+    )
+    return 6.0 * batch * products * (steps + 1), memory

@@ -1,0 +1,7 @@
+"""Tables, figures and one page from finished output; reads only the store's tables, never torch."""
+
+from __future__ import annotations
+
+from gradlab.report.page import Report, write_report
+
+__all__ = ["Report", "write_report"]

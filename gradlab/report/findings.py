@@ -1,0 +1,217 @@
+"""What the page says in words and tables."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.compute as pc
+
+from gradlab.report.groups import describe, label, levels, swept, varying
+from gradlab.report.tables import Result
+from gradlab.spec import Value
+
+MOST_ROWS = 100
+MOST_VALUES = 12
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page: cells as text, which columns are numbers, and what was left out."""
+
+    head: tuple[str, ...]
+    numeric: tuple[bool, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str
+
+
+def figure(value: Value) -> str:
+    """A measured value for reading: four digits, ``nan`` and ``inf`` as such, null as a dash."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def sentences(result: Result) -> list[str]:
+    """What came out, in plain words."""
+    count = Counter(result.state.tolist())
+    lines = [_counts(result, count)]
+    keys = swept(result) or varying(result)
+    rate = result.number("rate")
+    if (known := np.flatnonzero(np.isfinite(rate))).size:
+        low, high = known[np.argmin(rate[known])], known[np.argmax(rate[known])]
+        if result.size == 1 or low == high:
+            lines.append(
+                f"δ changes by a factor of {rate[low]:.3g} a layer on its way to the input: {_tendency(rate[low])}."
+            )
+        else:
+            below, above = int((rate[known] < 0.95).sum()), int((rate[known] > 1.05).sum())
+            lines.append(
+                f"The rate of δ a layer towards the input runs from {rate[low]:.3g} ({describe(result, low, keys)}) to "
+                f"{rate[high]:.3g} ({describe(result, high, keys)}): {below} of {known.size} runs vanish (below 0.95), "
+                f"{above} explode (above 1.05)."
+            )
+    ratio = result.number("vanishing_ratio")
+    if (known := np.flatnonzero(~np.isnan(ratio))).size:
+        low, high = known[np.argmin(ratio[known])], known[np.argmax(ratio[known])]
+        if result.size == 1:
+            lines.append(f"At step 0 the first layer gets {ratio[low]:.3g} times the δ of the last hidden one.")
+        elif low != high:
+            lines.append(
+                f"‖δ‖ of the first layer over that of the last hidden one, at step 0, lies between {ratio[low]:.3g} "
+                f"({describe(result, low, keys)}) and {ratio[high]:.3g} ({describe(result, high, keys)})."
+            )
+    lines += _losses(result, keys)
+    verdicts = Counter(str(verdict) for verdict in result.columns["verdict"] if verdict is not None)
+    if verdicts:
+        lines.append("Verdicts: " + ", ".join(f"{name} {number}" for name, number in verdicts.most_common()) + ".")
+    return lines
+
+
+def _counts(result: Result, count: Mapping[str, int]) -> str:
+    if result.size == 1:
+        state = str(result.state[0])
+        if state == "diverged":
+            layer = result.columns["diverged_layer"][0]
+            where = f", first in layer {layer}" if layer is not None else ""
+            return f"The run diverged at step {result.columns['diverged_at'][0]}{where}."
+        return f"The run {state}." if state == "finished" else f"The run failed: {result.columns['error'][0]}"
+    parts = [f"{count.get(state, 0)} {state}" for state in ("finished", "diverged", "failed")]
+    line = f"Of {result.size} runs {', '.join(parts[:2])} and {parts[2]}."
+    stop = result.number("diverged_at")
+    if (known := stop[~np.isnan(stop)]).size:
+        line += f" Runs diverged between steps {known.min():.0f} and {known.max():.0f}."
+    if count.get("failed"):
+        errors = Counter(str(error).strip().splitlines()[-1] for error in result.columns["error"] if error)
+        line += " Failures: " + "; ".join(f"{text} ({number})" for text, number in errors.most_common(3)) + "."
+    return line
+
+
+def _tendency(rate: float) -> str:
+    return "it vanishes" if rate < 0.95 else "it explodes" if rate > 1.05 else "it keeps its size"
+
+
+def _losses(result: Result, keys: Sequence[str]) -> list[str]:
+    loss, accuracy = result.number("loss_last"), result.number("accuracy")
+    known = np.flatnonzero((result.state == "finished") & np.isfinite(loss))
+    if not known.size:
+        return []
+
+    def one(run: int) -> str:
+        right = f", accuracy {accuracy[run]:.3g}" if not math.isnan(accuracy[run]) else ""
+        return f"{loss[run]:.4g}{right}"
+
+    if result.size == 1:
+        first = result.number("loss_first")[0]
+        return [f"The loss went from {first:.4g} to {one(0)}."] if result.columns["steps"][0] else []
+    best, worst = known[np.argmin(loss[known])], known[np.argmax(loss[known])]
+    return [
+        f"Lowest final loss: {one(best)} ({describe(result, best, keys, 8)}). Highest of a finished run: {one(worst)} "
+        f"({describe(result, worst, keys, 8)})."
+    ]
+
+
+def value_list(result: Result, key: str) -> str:
+    """The values of a key that varies, in words; of many the ends."""
+    labels = levels(result, key).labels
+    if len(labels) <= MOST_VALUES:
+        return ", ".join(labels)
+    return f"{', '.join(labels[:3])}, … {labels[-1]} ({len(labels)} values)"
+
+
+def base(result: Result) -> list[tuple[str, str]]:
+    """The keys that all runs share, with their values; keys that no run has are left out."""
+    many = set(varying(result))
+    shared = [(key, result.columns[key][0]) for key in result.keys() if key not in many]
+    return [(key, label(value)) for key, value in shared if value is not None]
+
+
+def provenance(manifest: Mapping[str, object]) -> list[tuple[str, str]]:
+    """The manifest for reading: scalars as they are, small mappings as a list, the plan as a count."""
+    rows: list[tuple[str, str]] = []
+    for key, value in manifest.items():
+        if isinstance(value, Mapping):
+            text = ", ".join(f"{name} {entry}" for name, entry in value.items() if entry is not None)
+        elif isinstance(value, (list, tuple)):
+            simple = all(isinstance(entry, (str, int, float)) for entry in value)
+            text = " ".join(map(str, value)) if simple else str(len(value))
+        else:
+            text = "" if value is None else str(value)
+        if text:
+            rows.append((key.replace("_", " "), text))
+    return rows
+
+
+def runs_table(result: Result) -> Table:
+    """The runs, or of many the best and the worst of each state, with a note of what is left out."""
+    keys = varying(result)
+    measured = ("steps", "loss_first", "loss_last", "loss_heldout", "accuracy", "diverged_at", "diverged_layer")
+    measured += ("rate", "vanishing_ratio", "verdict", "error")
+    head = ["run_id", "state", *keys, *(name for name in measured if any(v is not None for v in result.columns[name]))]
+    chosen, note = _chosen(result)
+    columns = [result.columns[name] for name in head]
+    rows = tuple(tuple(figure(column[run]) for column in columns) for run in chosen)
+    numeric = tuple(
+        all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in column if v is not None)
+        for column in columns
+    )
+    return Table(tuple(head), numeric, rows, note)
+
+
+def _chosen(result: Result) -> tuple[list[int], str]:
+    if result.size <= MOST_ROWS:
+        return list(range(result.size)), ""
+    loss = result.number("loss_last")
+    finished = [int(run) for run in np.argsort(loss, kind="stable") if result.state[run] == "finished"]
+    diverged = [
+        int(run) for run in np.argsort(result.number("diverged_at"), kind="stable") if result.state[run] == "diverged"
+    ]
+    failed = [int(run) for run in np.flatnonzero(result.state == "failed")]
+    bad, wrong = diverged[:20], failed[:10]
+    room = MOST_ROWS - len(bad) - len(wrong)
+    good = finished if len(finished) <= room else finished[: room - 20] + finished[-20:]
+    note = f"{len(good) + len(bad) + len(wrong)} of {result.size} runs: "
+    note += f"{len(good)} of {len(finished)} finished" + (
+        ", those of lowest and highest final loss" if len(good) < len(finished) else ""
+    )
+    if diverged:
+        note += f"; {len(bad)} of {len(diverged)} diverged, the earliest"
+    if failed:
+        note += f"; {len(wrong)} of {len(failed)} failed"
+    return good + bad + wrong, note + ". All of them stand in runs.csv."
+
+
+_PER_LAYER = ("signal_grad_norm", "weight_grad_norm", "grad_norm", "weight_norm", "update_ratio", "act_mean", "act_std")
+
+
+def layers_table(result: Result) -> Table | None:
+    """The per-layer table of a single run: delta at both ends of training, the rest at step 0."""
+    names = ("step", "axis", "layer", "name", *_PER_LAYER, "saturated", "dead", "grad_zero")
+    table = result.tables["layers"].select(list(names))
+    table = table.filter(pc.equal(table["axis"], "depth"))
+    if not table.num_rows:
+        return None
+    step = table["step"].to_numpy()
+    first = {name: column.to_pylist() for name, column in zip(names, table.filter(step == 0).columns, strict=True)}
+    last = table.filter(step == step.max())
+    end = dict(zip(last["layer"].to_pylist(), last["signal_grad_norm"].to_pylist(), strict=True))
+    shown = [
+        name for name in (*_PER_LAYER, "saturated", "dead", "grad_zero") if any(v is not None for v in first[name])
+    ]
+    head = ["layer", "name", *shown]
+    body = [first["layer"], first["name"], *(first[name] for name in shown)]
+    note = "Measured at step 0"
+    if step.max() > 0:
+        head.insert(3, f"signal_grad_norm, step {step.max()}")
+        body.insert(3, [end.get(layer) for layer in first["layer"]])
+        note += f"; δ also at the last recorded step, {step.max()}"
+    rows = tuple(tuple(map(figure, row)) for row in zip(*body, strict=True))
+    numeric = tuple(name != "name" for name in head)
+    return Table(tuple(head), numeric, rows, f"{note}. Every recorded step stands in layers.csv.")

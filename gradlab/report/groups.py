@@ -1,0 +1,285 @@
+"""Which keys a sweep varied, how much each matters, and which part of a figure each takes.
+
+A figure of hundreds of runs shows a few keys (colour, panels, dashes) and pools the runs over the others; the keys that
+explain most of what the figure draws are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradlab.choices import NAMED, SpecError, nearest
+from gradlab.report.tables import Bools, Floats, Ints, Result
+from gradlab.spec import Value
+
+REPLICATES = ("seed", "data.seed")
+"""Keys whose values mean nothing by themselves: runs are pooled over them."""
+
+BINS = 24
+"""A numeric key of a sparse sweep is cut into at most so many bins of equal count."""
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A key's values: ``code`` (R,) is each run's place in ``labels``; ``ordered`` where the values are numbers."""
+
+    key: str
+    labels: tuple[str, ...]
+    code: Ints
+    ordered: bool
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def label(value: Value) -> str:
+    """A value as it stands in an axis or a legend."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e6 else f"{value:.4g}"
+    return str(value)
+
+
+def levels(result: Result, key: str, *, bins: int | None = None) -> Levels:
+    """The values of ``key``: numbers ascending, names in the order of the grid; ``bins`` cuts numbers into so many."""
+    values = result.columns[key]
+    distinct = list(dict.fromkeys(values))
+    numbers = [value for value in distinct if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    ordered = len(numbers) + (None in distinct) == len(distinct)
+    if ordered:
+        distinct = [*([None] if None in distinct else []), *sorted(numbers)]
+        if bins is not None and len(numbers) > bins:
+            return _binned(key, np.array(values, dtype=float), bins)
+    place = {value: code for code, value in enumerate(distinct)}
+    return Levels(key, tuple(map(label, distinct)), np.array([place[value] for value in values]), ordered)
+
+
+def _binned(key: str, values: Floats, bins: int) -> Levels:
+    edges = np.unique(np.quantile(values[~np.isnan(values)], np.linspace(0, 1, bins + 1)))
+    code = np.searchsorted(edges[1:-1], values, side="right")
+    labels = [f"{low:.3g}…{high:.3g}" for low, high in zip(edges, edges[1:], strict=False)]
+    return Levels(key, tuple(labels), code, True)
+
+
+def varying(result: Result) -> list[str]:
+    """The keys with more than one value, in the order of `spec.KEYS`."""
+    return [key for key in result.keys() if len(set(result.columns[key])) > 1]
+
+
+def swept(result: Result) -> list[str]:
+    """`varying` without replicates and without keys that a named choice determines (the slope that comes with prelu)."""
+    keys = [key for key in varying(result) if key not in REPLICATES]
+    named = [key for key in keys if key in NAMED]
+    return [key for key in keys if not any(_determines(result, name, key) for name in named if name != key)]
+
+
+def _determines(result: Result, name: str, key: str) -> bool:
+    """Whether each value of ``name`` goes with one value of ``key``; of two that determine each other the first stays."""
+    pairs = len(set(zip(result.columns[name], result.columns[key], strict=True)))
+    sizes = len(set(result.columns[name])), len(set(result.columns[key]))
+    return pairs == sizes[0] and (sizes[1] < sizes[0] or result.keys().index(name) < result.keys().index(key))
+
+
+def influence(result: Result, keys: Sequence[str], outcome: Floats) -> dict[str, float]:
+    """The share of the variance of ``outcome`` (R,) that each key explains by itself, corrected for its number of values.
+
+    Runs whose outcome is NaN are left out; infinite ones count as half a range beyond the rest, so that a key that
+    decides who diverges matters. It is ω² of a one-way analysis of variance in its simplest form, 1 - (1-η²)(n-1)/(n-g).
+    """
+    known = ~np.isnan(outcome)
+    finite = outcome[np.isfinite(outcome)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    beyond = (high - low) / 2 or 1.0
+    values = np.clip(outcome[known], low - beyond, high + beyond)
+    total = float(((values - values.mean()) ** 2).sum()) if values.size else 0.0
+    shares = {}
+    for key in keys:
+        code = levels(result, key, bins=8).code[known]
+        count = np.bincount(code)
+        groups = int((count > 0).sum())
+        if total <= 1e-12 * max(1, values.size) or groups < 2 or groups >= values.size:
+            shares[key] = 0.0
+            continue
+        mean = np.bincount(code, values) / np.maximum(count, 1)
+        between = float((count * (mean - values.mean()) ** 2).sum())
+        shares[key] = max(0.0, 1 - (1 - between / total) * (values.size - 1) / (values.size - groups))
+    return shares
+
+
+def log_outcomes(result: Result) -> dict[str, Floats]:
+    """What the maps show, as log10 (R,): the final loss, infinite where a run diverged, and the vanishing ratio."""
+    loss = log10(result.number("loss_last"))
+    loss[result.state == "diverged"] = np.inf
+    return {"loss_last": loss, "vanishing_ratio": log10(result.number("vanishing_ratio"))}
+
+
+def log10(values: Floats) -> Floats:
+    """log10 of values that are not negative: zero gives -inf, NaN stays NaN, and nothing warns."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log10(values)
+
+
+def calm_cap(result: Result, logs: Floats, start: Floats) -> float:
+    """Where a scale may end: two decades above all finished runs and the ``start`` of all, log10 values (R, ...).
+
+    What lies higher is an explosion, and would flatten everything else.
+    """
+    calm = np.concatenate([logs[result.state == "finished"].ravel(), start.ravel()])
+    calm = calm[np.isfinite(calm)]
+    return float(calm.max()) + 2 if calm.size else np.inf
+
+
+def map_keys(result: Result, x: str | None, y: str | None) -> tuple[str, ...]:
+    """The keys of the heat maps: those asked for, the rest by the influence on final loss and vanishing ratio.
+
+    Two keys, or one where only one varies, or none. Raises `SpecError` for a key that does not exist or does not vary.
+    """
+    able = varying(result)
+    for option, key in (("--x", x), ("--y", y)):
+        if key is not None and key not in able:
+            known = "does not vary" if key in result.keys() else "is no key"
+            vary = f"keys that vary: {', '.join(able)}" if able else "no key varies"
+            raise SpecError(f"{option} {key}: {known} in these runs{nearest(key, able) or ';'} {vary}")
+    if x is not None and x == y:
+        raise SpecError(f"--x and --y are both {x}; give two different keys")
+    if not swept(result):
+        return tuple(able[:1])
+    shares = [influence(result, swept(result), outcome) for outcome in log_outcomes(result).values()]
+    ranked = sorted(swept(result), key=lambda key: -sum(share[key] for share in shares))
+    rest = iter([key for key in ranked if key not in (x, y)])
+    chosen = (x if x is not None else next(rest, None), y if y is not None else next(rest, None))
+    return tuple(key for key in chosen if key is not None)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which key takes which part of a figure; ``shares`` are their influences on what it draws."""
+
+    colour: Levels | None
+    rows: Levels | None
+    columns: Levels | None
+    dash: Levels | None
+    pooled: tuple[str, ...]
+
+    def shown(self) -> list[Levels]:
+        """The keys that the figure tells apart."""
+        return [part for part in (self.colour, self.rows, self.columns, self.dash) if part is not None]
+
+
+MOST = {"colour": 6, "panel": 4, "dash": 2}
+"""How many values of a key one part of a figure can show: colours, panels along one side, dashes."""
+
+LEAST_SHARE = 0.01
+"""A key that explains less of the variance than this is pooled over."""
+
+FEW = 8
+"""So many settings are drawn one by one, each with a colour and a name of its own."""
+
+
+def settings(result: Result, keys: Sequence[str]) -> Levels:
+    """Each combination of the values of ``keys`` as one level, named by all of them."""
+    texts = [", ".join(f"{short(key)}={label(result.columns[key][run])}" for key in keys) for run in range(result.size)]
+    distinct = list(dict.fromkeys(texts))
+    place = {text: code for code, text in enumerate(distinct)}
+    return Levels("setting", tuple(distinct), np.array([place[text] for text in texts]), False)
+
+
+def short(key: str) -> str:
+    """A key without its section, where that leaves a word that says enough."""
+    section, _, word = key.rpartition(".")
+    return word if (section == "model" and word != "name") or key == "optim.lr" else key
+
+
+def arrange(
+    result: Result,
+    outcome: Floats,
+    *,
+    keys: Sequence[str] | None = None,
+    first: str | None = None,
+    columns: str | None = None,
+    dashes: bool = True,
+) -> Layout:
+    """The layout of a figure whose lines end in ``outcome`` (R,), over ``keys`` (by default all that are swept).
+
+    Up to eight settings stand side by side in one panel. Of more, ``first`` (a key that must not be pooled over) takes
+    the colour, ``columns`` the panels, and the keys of most influence what is left of panels, colour and dash; keys
+    that explain less than one hundredth are pooled. ``dashes``: whether the dash is free.
+    """
+    keys = swept(result) if keys is None else keys
+    if not keys:
+        seeds = [key for key in varying(result) if key in REPLICATES]
+        alone = 1 < result.size <= FEW and len(seeds) == len(varying(result))
+        return Layout(settings(result, seeds) if alone else None, None, None, None, () if alone else tuple(varying(result)))
+    each = settings(result, keys)
+    if len(each) <= FEW:
+        parts = [levels(result, key) for key in keys]
+        parts.sort(key=len, reverse=True)
+        pooled = tuple(key for key in varying(result) if key not in keys)
+        if len(keys) == 2 and dashes and len(parts[1]) <= MOST["dash"]:
+            return Layout(parts[0], None, None, parts[1], pooled)
+        return Layout(parts[0] if len(keys) == 1 else each, None, None, None, pooled)
+    shares = influence(result, keys, outcome)
+    forced = {"colour": first, "columns": columns if columns in keys else None}
+    ranked = sorted(
+        (key for key in keys if shares[key] >= LEAST_SHARE and key not in forced.values()), key=lambda key: -shares[key]
+    )
+    taken: dict[str, Levels | None] = dict.fromkeys(("colour", "columns", "rows", "dash"))
+    taken.update({part: levels(result, key) for part, key in forced.items() if key is not None})
+    for key in ranked if any(taken.values()) else ranked or keys[:1]:
+        values = levels(result, key)
+        for part in _fitting(values):
+            if taken[part] is None and (part != "dash" or dashes):
+                taken[part] = values
+                break
+    used = {part.key for part in taken.values() if part is not None}
+    return Layout(**taken, pooled=tuple(key for key in varying(result) if key not in used))
+
+
+def _fitting(taken: Levels) -> tuple[str, ...]:
+    """The parts of a figure that can show these values, the best first."""
+    if len(taken) <= MOST["dash"]:
+        return ("columns", "colour", "rows", "dash")
+    if len(taken) <= MOST["panel"]:
+        return ("columns", "colour", "rows")
+    return ("colour", "columns", "rows")
+
+
+def thin(part: Levels | None, most: int) -> tuple[int, ...]:
+    """At most ``most`` places in the labels of ``part``, evenly spread, the first and last among them."""
+    if part is None:
+        return (0,)
+    return tuple(np.unique(np.linspace(0, len(part) - 1, min(most, len(part))).round().astype(int)).tolist())
+
+
+def members(part: Levels | None, place: int, size: int) -> Bools:
+    """Which of ``size`` runs have the value at ``place``; all of them without a part."""
+    return np.ones(size, dtype=bool) if part is None else part.code == place
+
+
+def quantile(values: Floats, share: float) -> Floats:
+    """The quantile over the first axis of log values (n, ...), NaN left out, ±inf kept; NaN where nothing is left.
+
+    Interpolated as numpy's default, but between a finite and an infinite value it is the nearer one.
+    """
+    ordered = np.sort(values, axis=0)
+    count = (~np.isnan(values)).sum(axis=0)
+    place = share * np.maximum(count - 1, 0)
+    low, fraction = np.floor(place).astype(int), place - np.floor(place)
+    lower = np.take_along_axis(ordered, low[None], axis=0)[0]
+    upper = np.take_along_axis(ordered, np.minimum(low + 1, np.maximum(count - 1, 0))[None], axis=0)[0]
+    both = np.isfinite(lower) & np.isfinite(upper)
+    gap = np.where(both, upper, 0.0) - np.where(both, lower, 0.0)
+    between = np.where(both, lower, 0.0) + fraction * gap
+    return np.where(both, between, np.where(fraction < 0.5, lower, upper))
+
+
+def describe(result: Result, run: int, keys: Sequence[str], limit: int = 5) -> str:
+    """A run in a few words: its values of ``keys``."""
+    words = [f"{short(key)}={label(result.columns[key][run])}" for key in keys[:limit]]
+    return ", ".join(words) or str(result.columns["run_id"][run])

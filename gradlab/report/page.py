@@ -1,0 +1,96 @@
+"""The report of one or several result folders: CSV files, figures and one self-contained page."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from gradlab.report import findings
+from gradlab.report.groups import map_keys, swept, varying
+from gradlab.report.tables import Result, read, write_csv
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written: every file, the page among them, and what a reader of the terminal should know."""
+
+    files: tuple[Path, ...]
+    page: Path
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as the page shows it: its words, its PNG as a data address and the files beside the page."""
+
+    title: str
+    caption: str
+    png: str
+    svg: str
+    data: str
+
+
+def write_report(paths: Sequence[Path], out: Path, *, x: str | None = None, y: str | None = None) -> Report:
+    """Writes index.html, the figures as PNG and SVG, runs.csv, steps.csv and layers.csv into ``out``.
+
+    ``x`` and ``y`` are the keys of the heat maps; by default the two swept keys that explain most of final loss and
+    vanishing ratio. Several folders are read as one. Raises `SpecError`, before anything is written, for a folder
+    without a result and for a key that does not exist or does not vary.
+    """
+    result = read(paths)
+    keys = map_keys(result, x, y)
+    out.mkdir(parents=True, exist_ok=True)
+    tables = write_csv(result, out)
+    figures, pictures = _figures(result, keys, out)
+    page = out / "index.html"
+    page.write_text(_render(result, keys, pictures, [file.name for file in tables]), encoding="utf-8")
+    return Report((page, *figures, *tables), page, result.notes)
+
+
+def _figures(result: Result, keys: Sequence[str], out: Path) -> tuple[list[Path], list[Picture]]:
+    # matplotlib takes half a second to import: only a report that draws pays for it.
+    from gradlab.report.plots import plots
+    from gradlab.report.style import save, styled
+
+    files: list[Path] = []
+    pictures: list[Picture] = []
+    with styled():
+        for plot in plots(result, keys):
+            png, svg = save(plot, out)
+            files += [png, svg]
+            data = base64.b64encode(png.read_bytes()).decode("ascii")
+            pictures.append(Picture(plot.title, plot.caption, png.name, svg.name, f"data:image/png;base64,{data}"))
+    return files, pictures
+
+
+def _render(result: Result, keys: Sequence[str], pictures: Sequence[Picture], tables: Sequence[str]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gradlab.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    names = [str(manifest.get("name", path.name)) for path, manifest in result.manifests.items()]
+    return environment.get_template("page.html.j2").render(
+        title=", ".join(dict.fromkeys(names)),
+        folders=[
+            (name, findings.provenance(manifest))
+            for name, manifest in zip(names, result.manifests.values(), strict=True)
+        ],
+        size=result.size,
+        varying=[(key, findings.value_list(result, key)) for key in varying(result)],
+        base=findings.base(result),
+        keys=keys,
+        swept=swept(result),
+        sentences=findings.sentences(result),
+        notes=result.notes,
+        pictures=pictures,
+        runs=findings.runs_table(result),
+        layers=findings.layers_table(result) if result.size == 1 else None,
+        tables=tables,
+    )

@@ -1,0 +1,285 @@
+"""Figures along the layers: delta at the start and at the end, delta over training, the update ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+
+from gradlab.report.groups import arrange, calm_cap, describe, levels, log10, swept, varying
+from gradlab.report.plots_groups import Series, draw
+from gradlab.report.style import DIVERGED, OKABE_ITO, Plot, Scale, delta_map, fit, integer_ticks, legend_below, sheet
+from gradlab.report.tables import Floats, Ints, Result, Rows
+
+LATER = ("optim.", "clip.", "train.steps", "probe.")
+"""Keys that cannot matter before the first update."""
+
+HEALTHY = (-3.0, "10⁻³: the usual healthy ratio")
+AXES = {"depth": ("layer (input → output)", "zₗ"), "time": ("time step (first → last)", "zₜ")}
+_READ = {
+    "depth": "δₗ = ∂loss/∂zₗ over the whole batch. A line that falls towards the left vanishes on its way back to the "
+    "input, one that rises to the left explodes. ",
+    "time": "δₜ = ∂loss/∂zₜ of the top recurrent layer. A line that falls towards the left forgets early time steps. ",
+}
+
+
+def signal_plots(result: Result, axis: str) -> Iterator[Plot]:
+    """Delta by layer (``axis`` depth) or by time step (time), at step 0 and at the end."""
+    rows: Rows = result.depth if axis == "depth" else result.time
+    if not len(rows.run):
+        return
+    start = log10(rows.profile(result.size, np.zeros(result.size, dtype=int)))
+    last = _last_steps(rows, result.size)
+    end = log10(rows.profile(result.size, last))
+    end[np.isnan(end) & _broken(result, rows, last)] = np.inf
+    place = "layer" if axis == "depth" else "time"
+    if result.size == 1:
+        yield _one_signal(result, axis, place, start, end, int(last[0]))
+        return
+    trained = bool((last > 0).any())
+    cap = calm_cap(result, np.concatenate([start, end], axis=1), start)
+    for name, when, logs in (("start", "step 0", start), ("end", "the end", end)):
+        if name == "end" and not (last > 0).any():
+            continue
+        keys = [key for key in swept(result) if name == "end" or not key.startswith(LATER)]
+        drawn = draw(
+            result,
+            arrange(result, _slope(logs), keys=keys, first=_layer_key(result, rows)),
+            np.arange(logs.shape[1]),
+            [Series(logs)],
+            labels=(AXES[axis][0], f"‖∂loss/∂{AXES[axis][1]}‖, {when}"),
+            dress_x=_dress_layers(logs, axis),
+            cap=cap,
+            dots=True,
+        )
+        bad = int((result.state == "diverged").sum())
+        words = f" {bad} runs that diverged end at that step: norms not finite count as infinite." if bad and name == "end" else ""
+        caption = _READ[axis] + drawn.grouping + words + _zero_words(logs)
+        yield Plot(f"signal_by_{place}_{name}", f"δ by {AXES[axis][0].split(' (')[0]}, {when}", caption, drawn.figure)
+
+
+def _zero_words(logs: Floats) -> str:
+    return " A norm of exactly zero stands in the grey strip marked 0." if np.isneginf(logs).any() else ""
+
+
+def _one_signal(result: Result, axis: str, place: str, start: Floats, end: Floats, last: int) -> Plot:
+    x = np.arange(start.shape[1])
+    lines = [("step 0", start[0], OKABE_ITO[0], "o")]
+    if last > 0:
+        lines.append(
+            (f"step {last}" + (", diverged" if result.state[0] == "diverged" else ""), end[0], OKABE_ITO[1], "s")
+        )
+    scale = fit(*(logs for _, logs, _, _ in lines))
+    figure = sheet(9, 4.6)
+    axes = figure.subplots()
+    for word, logs, colour, marker in lines:
+        finite = np.where(np.isposinf(logs), np.nan, logs)
+        size = 4 if len(x) <= 60 else 0
+        axes.plot(x, scale.place(finite), color=colour, marker=marker, markersize=size, label=word)
+        broken = x[np.isposinf(logs)]
+        axes.plot(broken, np.full(len(broken), scale.ceiling), "x", color=colour, mew=1.6)
+    scale.dress(axes)
+    _dress_layers(start, axis)(axes)
+    axes.set_xlabel(AXES[axis][0])
+    axes.set_ylabel(f"‖∂loss/∂{AXES[axis][1]}‖")
+    legend_below(figure, *axes.get_legend_handles_labels())
+    words = _zero_words(np.stack([logs for _, logs, _, _ in lines]))
+    if result.state[0] == "diverged" and np.isposinf(end).any():
+        words += f" The run diverged at step {last}: norms that are inf or nan there are crosses in the upper strip."
+    return Plot(f"signal_by_{place}", f"δ by {AXES[axis][0].split(' (')[0]}", _READ[axis] + words, figure)
+
+
+def _last_steps(rows: Rows, runs: int) -> Ints:
+    """The last recorded step of each run, 0 where there is none."""
+    out = np.zeros(runs, dtype=int)
+    np.maximum.at(out, rows.run, rows.step)
+    return out
+
+
+def _broken(result: Result, rows: Rows, last: Ints) -> np.ndarray:
+    """(R, L + 1): rows of a diverged run's last step, where NaN means not finite rather than not measured."""
+    here = (rows.step == last[rows.run]) & (result.state == "diverged")[rows.run]
+    out = np.zeros((result.size, int(rows.layer.max(initial=0)) + 1), dtype=bool)
+    out[rows.run[here], rows.layer[here]] = True
+    return out
+
+
+def _slope(logs: Floats) -> Floats:
+    """(R,): log ratio of the first layer (1, not the input) to the last that has a finite delta."""
+    inner = logs[:, 1:]
+    known = np.isfinite(inner)
+    some = known.any(axis=1)
+    runs = np.arange(len(inner))
+    first, last = known.argmax(axis=1), known.shape[1] - 1 - known[:, ::-1].argmax(axis=1)
+    return np.where(some, np.where(known, inner, 0.0)[runs, first] - np.where(known, inner, 0.0)[runs, last], np.nan)
+
+
+def _layer_key(result: Result, rows: Rows) -> str | None:
+    """The key that decides how many layers a run has: runs of different lengths are never pooled."""
+    longest = np.zeros(result.size, dtype=int)
+    np.maximum.at(longest, rows.run, rows.layer)
+    present = np.isin(np.arange(result.size), rows.run)
+    if len(np.unique(longest[present])) < 2:
+        return None
+    for key in swept(result):
+        if key in ("model.depth", "data.length", "data.name", "model.name") and len(levels(result, key)) > 1:
+            return key
+    return None
+
+
+def _dress_layers(logs: Floats, axis: str) -> object:
+    """A function that dresses the x axis of layer figures: whole numbers from the first layer present."""
+    present = np.flatnonzero(~np.isnan(logs).all(axis=0))
+    low, high = (int(present[0]), int(present[-1])) if present.size else (0, 1)
+
+    def dress(axes: Axes) -> None:
+        pad = max(0.3, 0.02 * (high - low))
+        axes.set_xlim(low - pad, high + pad)
+        integer_ticks(axes.xaxis)
+
+    return dress
+
+
+def update_plot(result: Result) -> Plot | None:
+    """The update ratio by layer: of one run at several steps, of a sweep its median over the recorded steps."""
+    rows = result.depth
+    if not (~np.isnan(rows.update_ratio)).any():
+        return None
+    read = "‖Wₜ₊₁ - Wₜ‖/‖Wₜ‖ of each layer's weight matrix. Far below 10⁻³ a layer stands still; far above, it jumps. "
+    label = "update ratio ‖ΔW‖/‖W‖"
+    if result.size == 1:
+        return _one_update(result, rows, read, label)
+    logs = log10(rows.median_update(result.size))
+    logs[:, 0] = np.nan
+    outcome = np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in logs])
+    layout = arrange(result, outcome, first=_layer_key(result, rows))
+    drawn = draw(
+        result,
+        layout,
+        np.arange(logs.shape[1]),
+        [Series(logs)],
+        labels=(AXES["depth"][0], label),
+        dress_x=_dress_layers(logs, "depth"),
+        line=HEALTHY,
+        dots=True,
+    )
+    words = " A ratio of exactly zero (nothing moved) stands in the grey strip." if np.isneginf(logs).any() else ""
+    caption = f"{read}The median over a run's recorded steps. {drawn.grouping}{words}"
+    return Plot("update_ratio_by_layer", "Update ratio by layer", caption, drawn.figure)
+
+
+def _one_update(result: Result, rows: Rows, read: str, label: str) -> Plot:
+    known = ~np.isnan(rows.update_ratio)
+    steps = np.unique(rows.step[known])
+    chosen = steps[np.unique(np.linspace(0, len(steps) - 1, min(4, len(steps))).round().astype(int))]
+    figure = sheet(9, 4.6)
+    axes = figure.subplots()
+    parts = []
+    for step in chosen:
+        here = known & (rows.step == step)
+        order = np.argsort(rows.layer[here])
+        parts.append((int(step), rows.layer[here][order], log10(rows.update_ratio[here][order])))
+    scale = fit(*(logs for _, _, logs in parts), np.array([HEALTHY[0]]))
+    for number, (step, layer, logs) in enumerate(parts):
+        colour = delta_map()(0.86 * number / max(1, len(parts) - 1))
+        axes.plot(layer, scale.place(logs), color=colour, marker="o", markersize=3.5, label=f"step {step}")
+    axes.axhline(HEALTHY[0], color="#444444", linewidth=1, linestyle=":", label=HEALTHY[1], zorder=1)
+    scale.dress(axes)
+    integer_ticks(axes.xaxis)
+    axes.set_xlabel(AXES["depth"][0])
+    axes.set_ylabel(label)
+    legend_below(figure, *axes.get_legend_handles_labels())
+    words = "A ratio of exactly zero (nothing moved) stands in the grey strip. " if scale.zero else ""
+    caption = f"{read}{words}Shown are {len(chosen)} of {len(steps)} recorded steps; the last step makes no update."
+    return Plot("update_ratio_by_layer", "Update ratio by layer", caption, figure)
+
+
+def history_plot(result: Result, axis: str) -> Plot | None:
+    """Delta over layer (or time step) and step: of the one run, or of a sweep's chosen examples side by side."""
+    rows = result.depth if axis == "depth" else result.time
+    place, low_end = ("layer", "input") if axis == "depth" else ("time", "first")
+    keys = swept(result) or varying(result)
+    panels = []
+    for why, run in examples(result):
+        steps, layers_, delta = rows.history(run)
+        if len(steps) >= 2:
+            panels.append((why, run, steps, layers_, log10(delta)))
+    if not panels:
+        return None
+    broken = [np.isnan(logs) & (result.state[run] == "diverged") for _, run, _, _, logs in panels]
+    flat = [logs.reshape(1, -1) for *_, logs in panels]
+    scale = fit(*flat, cap=max(float(part[np.isfinite(part)].max(initial=-np.inf)) for part in (logs[:, :1] for *_, logs in panels)) + 2)
+    figure = sheet(9 if len(panels) == 1 else 11, 4.6 if len(panels) == 1 else 4.2)
+    grid = figure.subplots(1, len(panels), squeeze=False)
+    image = None
+    for number, (why, run, steps, layers_, logs) in enumerate(panels):
+        axes: Axes = grid.flat[number]
+        drawn = np.where(
+            np.isneginf(logs), scale.low - 1, np.where((logs > scale.high) | broken[number], scale.high + 1, logs)
+        )
+        # A column a recorded step, however far apart: the step at which a run diverged must stay visible.
+        image = axes.pcolormesh(
+            np.arange(len(steps) + 1) - 0.5,
+            np.arange(len(layers_) + 1) - 0.5 + layers_[0],
+            np.ma.masked_invalid(drawn),
+            cmap=delta_map(),
+            vmin=scale.low,
+            vmax=scale.high,
+            rasterized=True,
+        )
+        axes.grid(False)
+        integer_ticks(axes.yaxis)
+        places = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), 6)).round().astype(int))
+        axes.set_xticks(places, [str(step) for step in steps[places]])
+        axes.set_xlabel("recorded step")
+        if number == 0:
+            axes.set_ylabel(f"{AXES[axis][0].split(' (')[0]} ({low_end} at the bottom)")
+        if result.size > 1:
+            axes.set_title(f"{why}\n{_wrapped(describe(result, run, keys, 8), 36)}", loc="left", fontsize=9)
+    if image is not None:
+        bar = figure.colorbar(image, ax=list(grid.flat), pad=0.01, shrink=0.95)
+        bar.set_label(f"‖∂loss/∂{AXES[axis][1]}‖")
+        Scale(scale.low, scale.high, False, False).dress(bar.ax)
+        bar.ax.set_ylim(scale.low, scale.high)
+    special = [(scale.zero, "#ffffff", "exactly 0"), (any(map(np.any, broken)) or scale.broken, DIVERGED, "beyond the scale, inf or nan" if scale.beyond else "inf or nan")]
+    patches = [Patch(facecolor=colour, edgecolor="#888888", label=word) for there, colour, word in special if there]
+    legend_below(figure, patches, [str(patch.get_label()) for patch in patches])
+    what = AXES[axis][0].split(" (")[0]
+    read = f"One column a recorded step, one row a {what}. "
+    if result.size == 1:
+        read += "Change of colour from top to bottom is vanishing or exploding, from left to right it is training."
+    else:
+        read += f"Examples, {len(panels)} of {result.size} runs, on one colour scale."
+    return Plot(f"signal_by_{place}_and_step", f"δ by {what} and step", read, figure)
+
+
+def examples(result: Result) -> list[tuple[str, int]]:
+    """Runs that stand for a sweep, with the reason: the best, the one that vanishes most, the first to diverge."""
+    if result.size == 1:
+        return [("", 0)]
+    loss = np.where(result.state == "finished", result.number("loss_last"), np.nan)
+    ratio, stop = log10(result.number("vanishing_ratio")), result.number("diverged_at")
+    found: dict[int, str] = {}
+    for why, values in (
+        ("lowest final loss", loss),
+        ("strongest vanishing at step 0", ratio),
+        ("strongest explosion at step 0", np.where(ratio > 0, -ratio, np.nan)),
+        ("last to diverge", -stop),
+    ):
+        if not np.isnan(values).all():
+            found.setdefault(int(np.nanargmin(values)), why)
+    return [
+        (why, run)
+        for run, why in list(found.items())[:2] + [item for item in list(found.items())[2:] if "diverge" in item[1]]
+    ]
+
+
+def _wrapped(text: str, width: int) -> str:
+    lines = [""]
+    for word in text.split(", "):
+        if lines[-1] and len(lines[-1]) + len(word) + 2 > width:
+            lines.append("")
+        lines[-1] += (", " if lines[-1] else "") + word
+    return "\n".join(lines)

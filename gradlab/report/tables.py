@@ -1,0 +1,218 @@
+"""What the report draws, as numpy arrays, and the three CSV files.
+
+The tables stay Arrow's, in which null and NaN are two things. Legend for shapes: R runs, T steps, L layers (place 0 is
+the input), N rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from gradlab.choices import SpecError
+from gradlab.spec import KEYS, Value
+from gradlab.store import TABLES, Manifest, load_tables, read_manifest
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+DENSE_CELLS = 8_000_000
+"""Most cells of an array (R, T); beyond it the steps are thinned."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The steps table as arrays (R, T), NaN where a run has no such row; ``step`` (T,) numbers the columns."""
+
+    step: Ints
+    loss: Floats
+    grad_norm: Floats
+    grad_norm_clipped: Floats
+    thinned: bool
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of the layers table along one axis, as flat arrays (N,); ``run`` is the place of the run in the grid."""
+
+    run: Ints
+    step: Ints
+    layer: Ints
+    delta: Floats
+    update_ratio: Floats
+
+    def profile(self, runs: int, steps: Ints) -> Floats:
+        """Delta by layer at one step of each run, ``steps`` (R,); shape (R, L + 1), NaN where there is no row."""
+        out = np.full((runs, int(self.layer.max(initial=0)) + 1), np.nan)
+        here = self.step == steps[self.run]
+        out[self.run[here], self.layer[here]] = self.delta[here]
+        return out
+
+    def median_update(self, runs: int) -> Floats:
+        """Median over the recorded steps of ‖ΔW‖/‖W‖, shape (R, L + 1); NaN where no step was measured."""
+        width = int(self.layer.max(initial=0)) + 1
+        known = ~np.isnan(self.update_ratio)
+        cell, values = self.run[known] * width + self.layer[known], self.update_ratio[known]
+        order = np.lexsort((values, cell))
+        cell, values = cell[order], values[order]
+        cells, first, count = np.unique(cell, return_index=True, return_counts=True)
+        out = np.full(runs * width, np.nan)
+        out[cells] = values[first + (count - 1) // 2]
+        return out.reshape(runs, width)
+
+    def history(self, run: int) -> tuple[Ints, Ints, Floats]:
+        """One run: the recorded steps (K,), the layers (L,) and delta (L, K), NaN where there is no row."""
+        here = self.run == run
+        steps, column = np.unique(self.step[here], return_inverse=True)
+        layers, row = np.unique(self.layer[here], return_inverse=True)
+        out = np.full((len(layers), len(steps)), np.nan)
+        out[row, column] = self.delta[here]
+        return steps, layers, out
+
+
+@dataclass(frozen=True)
+class Result:
+    """One or several result folders as one: R runs in the order of their grids."""
+
+    tables: Mapping[str, pa.Table]
+    manifests: Mapping[Path, Manifest]
+    notes: tuple[str, ...]
+
+    @property
+    def runs(self) -> pa.Table:
+        """The runs table."""
+        return self.tables["runs"]
+
+    @cached_property
+    def columns(self) -> Mapping[str, list[Value]]:
+        """The runs table, a list a column."""
+        return {name: self.runs[name].to_pylist() for name in self.runs.column_names}
+
+    @cached_property
+    def state(self) -> npt.NDArray[np.str_]:
+        """(R,) finished, diverged or failed."""
+        return np.array(self.columns["state"], dtype=str)
+
+    def number(self, name: str) -> Floats:
+        """A column of `runs` as floats (R,), NaN where it is null."""
+        return _floats(self.runs[name])
+
+    @property
+    def size(self) -> int:
+        """R."""
+        return self.runs.num_rows
+
+    def keys(self) -> list[str]:
+        """The keys that the runs have, in the order of `spec.KEYS`."""
+        return [key for key in KEYS if key in self.columns]
+
+    @cached_property
+    def curves(self) -> Curves:
+        """The steps table; of very many rows only evenly spread steps are kept, the first and last among them."""
+        table = self.tables["steps"]
+        run, step = self._places(table), table["step"].to_numpy()
+        all_steps = np.unique(step)
+        most = max(50, DENSE_CELLS // max(1, self.size))
+        chosen = all_steps
+        if len(all_steps) > most:
+            chosen = all_steps[np.unique(np.linspace(0, len(all_steps) - 1, most).round().astype(int))]
+        place = np.searchsorted(chosen, step).clip(max=max(0, len(chosen) - 1))
+        kept = chosen[place] == step if len(chosen) else np.zeros(0, dtype=bool)
+        dense = {}
+        for name in ("loss", "grad_norm", "grad_norm_clipped"):
+            dense[name] = np.full((self.size, len(chosen)), np.nan)
+            dense[name][run[kept], place[kept]] = _floats(table[name])[kept]
+        return Curves(
+            chosen, dense["loss"], dense["grad_norm"], dense["grad_norm_clipped"], len(chosen) < len(all_steps)
+        )
+
+    @cached_property
+    def _layer_rows(self) -> tuple[Rows, Rows]:
+        table = self.tables["layers"]
+        run, along_time = self._places(table), pc.equal(table["axis"], "time").to_numpy()
+        columns = [table[name].to_numpy() for name in ("step", "layer")]
+        columns += [_floats(table[name]) for name in ("signal_grad_norm", "update_ratio")]
+        return _rows(run, columns, ~along_time), _rows(run, columns, along_time)
+
+    @property
+    def depth(self) -> Rows:
+        """The layers table along depth."""
+        return self._layer_rows[0]
+
+    @property
+    def time(self) -> Rows:
+        """The layers table along time; empty without recurrent networks."""
+        return self._layer_rows[1]
+
+    def _places(self, table: pa.Table) -> Ints:
+        ids = self.runs["run_id"].combine_chunks()
+        return pc.index_in(table["run_id"], value_set=ids).to_numpy().astype(np.int64)
+
+
+def _rows(run: Ints, columns: list[npt.NDArray[np.generic]], here: Bools) -> Rows:
+    return Rows(run[here], *(column[here] for column in columns))  # type: ignore[arg-type]
+
+
+def _floats(column: pa.ChunkedArray) -> Floats:
+    return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=float)
+
+
+def read(paths: Sequence[Path]) -> Result:
+    """The folders as one result; a run found twice is kept once, where it did not fail, and a note says so.
+
+    Raises `SpecError` where a folder holds no result, or no run at all.
+    """
+    if not paths:
+        raise SpecError("no result folder given")
+    manifests = {path: read_manifest(path) for path in paths}
+    folders = [load_tables(path) for path in paths]
+    owner: dict[str, tuple[int, bool]] = {}
+    repeated = 0
+    for number, tables in enumerate(folders):
+        runs = tables["runs"]
+        for run_id, state in zip(runs["run_id"].to_pylist(), runs["state"].to_pylist(), strict=True):
+            repeated += run_id in owner
+            if run_id not in owner or (owner[run_id][1] and state != "failed"):
+                owner[run_id] = number, state == "failed"
+    if not owner:
+        raise SpecError(f"{paths[0]}: holds no finished run yet")
+    if repeated:
+        ids = [
+            pa.array([run_id for run_id, (place, _) in owner.items() if place == i], pa.string())
+            for i in range(len(folders))
+        ]
+        folders = [
+            {name: table.filter(pc.is_in(table["run_id"], value_set=own)) for name, table in tables.items()}
+            for tables, own in zip(folders, ids, strict=True)
+        ]
+    whole = {
+        name: pa.concat_tables([folder[name] for folder in folders], promote_options="permissive") for name in TABLES
+    }
+    return Result(whole, manifests, _notes(manifests, repeated))
+
+
+def _notes(manifests: Mapping[Path, Manifest], repeated: int) -> tuple[str, ...]:
+    notes = []
+    if repeated:
+        subject = "One run stands" if repeated == 1 else f"{repeated} runs stand"
+        notes.append(f"{subject} in more than one folder (same run_id); each is kept once.")
+    return tuple(notes)
+
+
+def write_csv(result: Result, out: Path) -> tuple[Path, ...]:
+    """Writes runs.csv, steps.csv and layers.csv into ``out``: literal ``nan`` and ``inf``, null empty."""
+    files = []
+    for name, table in result.tables.items():
+        file = out / f"{name}.csv"
+        pyarrow.csv.write_csv(table, file)
+        files.append(file)
+    return tuple(files)

@@ -1,0 +1,287 @@
+"""The folder of a result: its tables, its manifest, and how they are written so that nothing finished is lost.
+
+The only file that knows paths. Every file is written beside its place and renamed into it, so that a torn file is
+never read; the tables of a piece are there as soon as it is done, and are merged, in the order of the grid, at the end.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradlab.choices import SpecError
+from gradlab.spec import RunSpec, build
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from gradlab.record import Tables
+
+TABLES = ("runs", "steps", "layers")
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The three tables of a result as pandas frames, columns as the contract names them."""
+
+    runs: pd.DataFrame
+    steps: pd.DataFrame
+    layers: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A result's folder and the places in it."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        """What was run, where, when, and the pieces of the plan."""
+        return self.root / "manifest.json"
+
+    @property
+    def config(self) -> Path:
+        """The resolved config; of a sweep, its base."""
+        return self.root / "config.yaml"
+
+    @property
+    def overrides(self) -> Path:
+        """The overrides as they were given."""
+        return self.root / "overrides.yaml"
+
+    @property
+    def grid(self) -> Path:
+        """Every run's spec, in order: what a resume reads."""
+        return self.root / "grid.json"
+
+    @property
+    def pieces(self) -> Path:
+        """Tables of finished pieces, until they are merged."""
+        return self.root / "pieces"
+
+    @property
+    def errors(self) -> Path:
+        """Tracebacks of runs that crashed."""
+        return self.root / "errors.log"
+
+    @property
+    def report(self) -> Path:
+        """The report's folder."""
+        return self.root / "report"
+
+    def table(self, name: str) -> Path:
+        """The Parquet file of one of `TABLES`."""
+        return self.root / f"{name}.parquet"
+
+    def piece(self, index: int, name: str) -> Path:
+        """The same of one piece."""
+        return self.pieces / f"{index:05d}.{name}.parquet"
+
+
+def create(out: Path | None, name: str, now: dt.datetime) -> Folder:
+    """A new folder, made exclusively: ``out`` itself, or outputs/<date>/<time>-<name>.
+
+    Raises `SpecError` where ``out`` already holds a result or is not a folder.
+    """
+    if out is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SpecError(f"-o {out}: cannot be made a folder: {error.strerror}") from error
+        return _claim(Folder(out))
+    return _claim(Folder(_new_folder(now, name)))
+
+
+def create_report(out: Path | None, now: dt.datetime) -> Path:
+    """A new folder for a report of several results. Raises `SpecError` where ``out`` holds something."""
+    if out is None:
+        return _new_folder(now, "report")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SpecError(f"-o {out}: already there and not empty; give a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def _new_folder(now: dt.datetime, name: str) -> Path:
+    label = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "run"
+    day = Path("outputs") / now.strftime("%Y-%m-%d")
+    day.mkdir(parents=True, exist_ok=True)
+    stem, number = f"{now.strftime('%H-%M-%S')}-{label}", 1
+    while True:
+        path = day / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def _claim(folder: Folder) -> Folder:
+    """Takes the folder by making its manifest, which only one process can."""
+    try:
+        with folder.manifest.open("x", encoding="utf-8") as file:
+            file.write("{}")
+    except FileExistsError:
+        raise SpecError(
+            f"-o {folder.root}: already holds a result; give a new folder, or --resume {folder.root}"
+        ) from None
+    return folder
+
+
+def open_result(path: Path) -> Folder:
+    """The folder of a result. Raises `SpecError` where ``path`` is none."""
+    folder = Folder(path)
+    if not path.exists():
+        raise SpecError(f"{path}: no such folder")
+    if not folder.manifest.is_file():
+        raise SpecError(f"{path}: holds no result of gradlab (no {folder.manifest.name})")
+    return folder
+
+
+@contextmanager
+def locked(folder: Folder) -> Iterator[None]:
+    """Holds the folder for this process; raises `SpecError` where another is at work in it."""
+    descriptor = os.open(folder.root, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SpecError(f"{folder.root}: another gradlab is at work in this folder") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the result at ``path``. Raises `SpecError` where it is none, or its schema is newer."""
+    folder = open_result(path)
+    manifest: Manifest = json.loads(folder.manifest.read_text(encoding="utf-8"))
+    if not manifest:
+        raise SpecError(f"{path}: was claimed but nothing was planned; remove it and start again")
+    return manifest
+
+
+def write_manifest(folder: Folder, manifest: Mapping[str, Any]) -> None:
+    """Replaces the manifest."""
+    _write_text(folder.manifest, json.dumps(manifest, indent=1) + "\n")
+
+
+def write_inputs(folder: Folder, config: str, overrides: Sequence[str], runs: Sequence[RunSpec]) -> None:
+    """Writes what was asked for: the config, the overrides, and every run's spec."""
+    _write_text(folder.config, config)
+    _write_text(folder.overrides, "".join(f"- {json.dumps(override)}\n" for override in overrides) or "[]\n")
+    keys = list(runs[0].flat())
+    rows = [list(run.flat().values()) for run in runs]
+    _write_text(folder.grid, json.dumps({"keys": keys, "runs": rows}, separators=(",", ":")) + "\n")
+    folder.pieces.mkdir(exist_ok=True)
+
+
+def read_runs(folder: Folder) -> tuple[RunSpec, ...]:
+    """The runs of a result, in the order of its grid."""
+    grid = json.loads(folder.grid.read_text(encoding="utf-8"))
+    given = [
+        {key: value for key, value in zip(grid["keys"], row, strict=True) if value is not None} for row in grid["runs"]
+    ]
+    return tuple(build(values) for values in given)
+
+
+def _write_text(path: Path, text: str) -> None:
+    _write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    write(temporary)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def log_error(folder: Folder, text: str) -> None:
+    """Adds a crash, with its traceback, to errors.log."""
+    with folder.errors.open("a", encoding="utf-8") as file:
+        file.write(f"{text}\n")
+
+
+def save_piece(folder: Folder, index: int, tables: Tables) -> None:
+    """Writes the tables of a piece; its runs come last, and say that the piece is whole."""
+    import pyarrow.parquet as pq
+
+    for name in reversed(TABLES):
+        table = getattr(tables, name)
+        _write(folder.piece(index, name), lambda temporary, table=table: pq.write_table(table, temporary))  # type: ignore[misc]
+
+
+def saved_pieces(folder: Folder) -> dict[int, pa.Table]:
+    """The `runs` table of every piece that is whole, by its index."""
+    import pyarrow.parquet as pq
+
+    found = sorted(folder.pieces.glob("*.runs.parquet")) if folder.pieces.is_dir() else []
+    return {int(path.name.split(".")[0]): pq.read_table(path) for path in found}
+
+
+def merge(folder: Folder, *, keep_pieces: bool) -> None:
+    """Merges the pieces into the three tables, runs in the order of the grid.
+
+    The pieces are removed, unless a later resume will need them.
+    """
+    import pyarrow.parquet as pq
+
+    for name, table in merged(folder).items():
+        _write(folder.table(name), lambda temporary, table=table: pq.write_table(table, temporary))  # type: ignore[misc]
+    if not keep_pieces:
+        shutil.rmtree(folder.pieces)
+
+
+def merged(folder: Folder) -> dict[str, pa.Table]:
+    """The three Arrow tables of a result, whether it is finished or still in pieces."""
+    import pyarrow.parquet as pq
+
+    if folder.table("runs").is_file() and not folder.pieces.is_dir():
+        return {name: pq.read_table(folder.table(name)) for name in TABLES}
+    ids = [run.id for run in read_runs(folder)]
+    indices = saved_pieces(folder)
+    return {
+        name: _in_order([pq.read_table(folder.piece(index, name)) for index in indices], ids, name) for name in TABLES
+    }
+
+
+def _in_order(tables: Sequence[pa.Table], ids: Sequence[str], name: str) -> pa.Table:
+    """The rows of all tables, sorted by their run's place in the grid; the order within a run stays."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from gradlab.record import SCHEMAS
+
+    if not tables:
+        return SCHEMAS[name].empty_table()
+    whole = pa.concat_tables(tables)
+    place = pc.index_in(whole["run_id"], value_set=pa.array(ids)).to_numpy()
+    return whole.take(pa.array(np.argsort(place, kind="stable")))
+
+
+def load_tables(path: Path) -> dict[str, pa.Table]:
+    """The three Arrow tables of the result at ``path``, nulls and NaNs apart. Raises `SpecError` where it is none."""
+    read_manifest(path)
+    return merged(Folder(path))
+
+
+def load(path: str | Path) -> Frames:
+    """The tables of a result as pandas frames: ``.runs``, ``.steps``, ``.layers``. Raises `SpecError` where it is none."""
+    tables = load_tables(Path(path))
+    return Frames(*(tables[name].to_pandas() for name in TABLES))

@@ -1,0 +1,142 @@
+"""Training of one cohort: M runs in lock-step as one stacked network, every layer measured.
+
+In words. At step t the losses of all members are taken on batch t and differentiated once. If the per-layer table is
+due, it is measured. Gradients are clipped, each member by itself, and the optimizer moves the weights. Measurements
+stay on the device and travel to the host once a window. A member whose loss, gradient or weights are not finite at
+step t ends at t; where its per-layer table was not due at t, the window is played again to record it: the same
+weights meet the same batches, so the second playing gives the numbers of the first.
+
+Shapes: M members, B batch, L layers, P parameters a member.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from gradlab.cohort import Cohort, prepare
+from gradlab.data import Dataset
+from gradlab.journal import Journal, StepRow
+from gradlab.nn.losses import total
+from gradlab.nn.network import Trace
+from gradlab.nn.norms import Mode
+from gradlab.nn.norms64 import finite, norms64
+from gradlab.optim.clippers import clip
+from gradlab.probes import (
+    Deltas,
+    measure_gradients,
+    measure_signals,
+    measure_update,
+    measure_weights,
+    merge,
+    table_rows,
+)
+from gradlab.record import Floats, Record
+from gradlab.spec import RunSpec
+
+WINDOW = 50
+"""Steps between two transfers to the host."""
+
+Progress = Callable[[int, int], None]
+"""Called at every flush with the steps done and how many members have diverged."""
+
+
+def train(runs: Sequence[RunSpec], data: Dataset, device: torch.device, progress: Progress) -> Record:
+    """Trains ``runs``, which share every tensor shape, as one stacked network, and returns what was measured."""
+    began = time.perf_counter()
+    cohort = prepare(runs, data, device)
+    steps, every = runs[0].train.steps, runs[0].probe.every
+    due = {*range(0, steps, every), steps}
+    journal = Journal(len(runs))
+    for start in range(0, steps + 1, WINDOW):
+        window = range(start, min(start + WINDOW, steps + 1))
+        before = [tensor.clone() for tensor in cohort.moving]
+        journal.add([advance(cohort, t, record=t in due) for t in window])
+        if unseen := journal.ended_in(window) - due:
+            replay(cohort, journal, before, range(start, max(unseen) + 1), unseen)
+        progress(window[-1], journal.diverged)
+        if journal.diverged == len(runs):
+            break
+    heldout = None if steps == 0 or journal.diverged == len(runs) else evaluate(cohort)
+    return journal.close(cohort.runs, heldout, time.perf_counter() - began)
+
+
+def advance(cohort: Cohort, t: int, *, record: bool) -> StepRow:
+    """Step t: measure at the weights after t updates, on batch t; then, but for the last row, update once."""
+    last = t == cohort.runs[0].train.steps
+    inputs, targets = cohort.task.batch(t)
+    if record:
+        inputs.requires_grad_()
+    trace = cohort.architecture.forward(cohort.network, inputs, Mode.MEASURE if last else Mode.TRAIN)
+    losses = cohort.loss.value(trace.output, targets)
+    gradient, deltas = differentiate(cohort, losses, trace, inputs if record else None)
+    norms = norms64(gradient, cohort.layout.layers)
+    healthy = torch.isfinite(losses) & finite(gradient) & finite(cohort.parameters)
+
+    measurement = None
+    if deltas is not None:
+        measurement = merge(
+            measure_signals(cohort.network, trace, inputs, deltas),
+            measure_gradients(cohort.layout, gradient, norms),
+            measure_weights(cohort.layout, cohort.parameters),
+        )
+    clipped_norm = clipped_any = None
+    if not last:
+        before = cohort.parameters.clone() if record else None
+        clipped = clip(gradient, norms, cohort.clipping, cohort.layout)
+        clipped_norm, clipped_any = _total(clipped.norms), clipped.any
+        cohort.optimize(cohort.parameters, gradient, cohort.state, cohort.rates, t)
+        if measurement is not None and before is not None:
+            measurement = merge(measurement, measure_update(cohort.layout, before, cohort.parameters, clipped.norms))
+    rows = table_rows(cohort.layout, trace)
+    return StepRow(t, losses.detach().double(), _total(norms), clipped_norm, clipped_any, healthy, measurement, rows)
+
+
+def differentiate(cohort: Cohort, losses: Tensor, trace: Trace, inputs: Tensor | None) -> tuple[Tensor, Deltas | None]:
+    """The gradient (M, P) of each member's loss; with ``inputs`` also the derivatives by them and by every z_l."""
+    leaves = cohort.network.leaves
+    signals = [] if inputs is None else [inputs, *(z for signal in trace.signals for z in signal.z)]
+    found = torch.autograd.grad(total(losses), [*leaves, *signals])
+    gradient = torch.cat([part.flatten(1) for part in found[: len(leaves)]], dim=1)
+    if inputs is None:
+        return gradient, None
+    rest = iter(found[len(leaves) + 1 :])
+    by_layer = tuple(tuple(next(rest) for _ in signal.z) for signal in trace.signals)
+    return gradient, Deltas(found[len(leaves)], by_layer)
+
+
+def replay(cohort: Cohort, journal: Journal, before: Sequence[Tensor], window: range, unseen: set[int]) -> None:
+    """Plays ``window`` again from the state ``before`` it, records the steps ``unseen``, and puts the present back."""
+    present = [tensor.clone() for tensor in cohort.moving]
+    _restore(cohort, before)
+    journal.add_unseen([advance(cohort, t, record=t in unseen) for t in window])
+    _restore(cohort, present)
+
+
+def _restore(cohort: Cohort, saved: Sequence[Tensor]) -> None:
+    for tensor, value in zip(cohort.moving, saved, strict=True):
+        tensor.copy_(value)
+
+
+@torch.no_grad()
+def evaluate(cohort: Cohort) -> tuple[Floats, Floats | None]:
+    """Loss and accuracy (M,) on the whole held-out part, with batch norm's running statistics."""
+    loss = torch.zeros(len(cohort.runs), dtype=torch.float64, device=cohort.parameters.device)
+    right = torch.zeros_like(loss)
+    samples = 0
+    for inputs, targets in cohort.task.heldout():
+        output = cohort.architecture.forward(cohort.network, inputs, Mode.EVALUATE).output
+        loss += cohort.loss.value(output, targets) * inputs.shape[1]
+        if cohort.loss.correct is not None:
+            right += cohort.loss.correct(output, targets)
+        samples += inputs.shape[1]
+    accuracy = None if cohort.loss.correct is None else (right / samples).cpu().numpy()
+    return (loss / samples).cpu().numpy(), accuracy
+
+
+def _total(norms: Tensor) -> Tensor:
+    """(M, L) -> (M,): the norm over all layers."""
+    return norms.square().sum(1).sqrt()
