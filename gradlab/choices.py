@@ -385,10 +385,15 @@ NOUNS: dict[str, str] = {
 }
 
 
+def closest(given: str, names: Iterable[str]) -> str | None:
+    """The name that ``given`` may have been meant to be, if one is near."""
+    return next(iter(difflib.get_close_matches(given, list(names), n=1, cutoff=0.6)), None)
+
+
 def nearest(given: str, names: Iterable[str]) -> str:
     """``; did you mean 'relu'?`` where a name is near, else nothing."""
-    close = difflib.get_close_matches(given, list(names), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    name = closest(given, names)
+    return f"; did you mean {name!r}?" if name else ""
 
 
 def lookup(noun: str, table: Mapping[str, ChoiceT], given: object, aliases: Mapping[str, str] | None = None) -> ChoiceT:

@@ -169,8 +169,10 @@ def _present(spec: RunSpec) -> dict[str, Value]:
 
 
 def _shared(specs: Sequence[RunSpec]) -> dict[str, Value]:
-    """The values that all specs have in common."""
-    shared = _present(specs[0])
+    """The keys that all specs have, with the same value."""
+    choices = {(spec.model.name, spec.data.name) for spec in specs}
+    had = [allowed_keys(model, data) for model, data in choices]
+    shared = {key: value for key, value in specs[0].flat().items() if all(key in keys for keys in had)}
     for section in ("seed", *SECTIONS):
         # Specs share their sections, so each distinct one is compared once.
         others = {id(content): content for content in (getattr(spec, section) for spec in specs)}.values()

@@ -25,6 +25,7 @@ from gradlab.choices import (
     NOUNS,
     OPTIMIZERS,
     SpecError,
+    closest,
     lookup,
     nearest,
 )
@@ -334,13 +335,14 @@ def unknown_key(given: str, keys: Iterable[str]) -> SpecError:
     """The error of a key that is none of ``keys``: the nearest of them; where none is near, those of its section."""
     names = list(keys)
     section, _, last = given.rpartition(".")
-    same = [name for name in names if name.rpartition(".")[2] == last]
-    hint = f"; did you mean {same[0]!r}?" if same else nearest(given, names)
-    if hint:
-        return SpecError(f"unknown key {_short(given)!r}{hint}")
-    inside = [name for name in names if name.startswith(f"{section}.")]
+    inside = {name.rpartition(".")[2]: name for name in names if name.startswith(f"{section}.")}
+    elsewhere = {name.rpartition(".")[2]: name for name in reversed(names)}
+    # A section in common must not make two keys near: model.zzz is not model.norm.
+    near = inside.get(closest(last, inside) or "") or elsewhere.get(last) or (not inside and closest(given, names))
+    if near:
+        return SpecError(f"unknown key {_short(given)!r}; did you mean {near!r}?")
     heads = dict.fromkeys(name if "." not in name else f"{name.partition('.')[0]}.*" for name in names)
-    return SpecError(f"unknown key {_short(given)!r}; keys: {', '.join(inside or heads)}")
+    return SpecError(f"unknown key {_short(given)!r}; keys: {', '.join(inside.values() or heads)}")
 
 
 def build(values: Mapping[str, Value]) -> RunSpec:

@@ -133,10 +133,11 @@ def write_result(
             row["loss_last"] = float(steps[-1]["loss"][-1].as_py())
             row["vanishing_ratio"] = float(profile[1] / profile[-2]) if len(profile) > 3 and profile[-2] else None
             row["rate"] = rate_of(spec) if not zeros else None
+            last = float(steps[-1]["loss"][-1].as_py())
             if stop is None and spec.train.steps:
-                row["loss_heldout"] = row["loss_last"] * 1.1
+                row["loss_heldout"] = last * 1.1
                 if spec.facts.loss == "cross_entropy":
-                    row["accuracy"] = float(np.clip(1 - row["loss_last"] / 2.5, 0.1, 1))
+                    row["accuracy"] = min(1.0, max(0.1, 1 - last / 2.5))
         runs.append(row)
     folder.mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(runs, schema=_RUNS), folder / "runs.parquet")
@@ -160,7 +161,8 @@ def write_result(
 
 
 def _noise(spec: RunSpec, size: int) -> np.ndarray:
-    return np.exp(np.random.default_rng([spec.seed, spec.model.depth]).normal(0, 0.08, size))
+    noise: np.ndarray = np.exp(np.random.default_rng([spec.seed, spec.model.depth]).normal(0, 0.08, size))
+    return noise
 
 
 def _profile(spec: RunSpec, zeros: bool) -> np.ndarray:
@@ -178,7 +180,7 @@ def _rows(spec: RunSpec, stop: int | None) -> np.ndarray:
 
 def _run_row(spec: RunSpec, stop: int | None, error: str | None) -> dict[str, object]:
     state = "failed" if error is not None else "finished" if stop is None else "diverged"
-    row: dict[str, object] = {name: None for name in _RUNS.names}
+    row: dict[str, object] = dict.fromkeys(_RUNS.names)
     row.update(spec.flat())
     row.update(run_id=spec.id, state=state, error=error, duration_s=0.5)
     if error is None:
@@ -221,12 +223,19 @@ def _layers(spec: RunSpec, stop: int | None, profile: np.ndarray) -> pa.Table:
         broken = step == stop
         delta, update = np.where(broken, np.where(layer < 3, np.nan, np.inf), delta), np.where(broken, np.nan, update)
     given, entry = np.zeros(len(step), dtype=bool), layer == 0
-    masks = {name: entry for name in _MEASURED} | {"signal_grad_norm": given, "act_mean": given, "act_std": given}
+    masks = dict.fromkeys(_MEASURED, entry) | {"signal_grad_norm": given, "act_mean": given, "act_std": given}
     masks |= {"update_ratio": entry | last, "grad_norm_clipped": entry | last}
-    masks |= {name: entry | (layer == spec.layers) for name in ("saturated", "dead")}
+    masks |= dict.fromkeys(("saturated", "dead"), entry | (layer == spec.layers))
     values = {name: np.clip(delta, 0, 1) for name in _MEASURED}
-    values |= {"signal_grad_norm": delta, "update_ratio": update, "grad_norm": delta * 3, "weight_norm": np.full(len(delta), 8.0)}
-    table = _layer_table(spec, step, "depth", layer, {name: pa.array(values[name], mask=masks[name]) for name in _MEASURED})
+    values |= {
+        "signal_grad_norm": delta,
+        "update_ratio": update,
+        "grad_norm": delta * 3,
+        "weight_norm": np.full(len(delta), 8.0),
+    }
+    table = _layer_table(
+        spec, step, "depth", layer, {name: pa.array(values[name], mask=masks[name]) for name in _MEASURED}
+    )
     if spec.model.name != "rnn":
         return table
     length = spec.facts.shape[0]
@@ -236,7 +245,9 @@ def _layers(spec: RunSpec, stop: int | None, profile: np.ndarray) -> pa.Table:
     return pa.concat_tables([table, _layer_table(spec, step, "time", layer, columns)])
 
 
-def _layer_table(spec: RunSpec, step: np.ndarray, axis: str, layer: np.ndarray, columns: Mapping[str, pa.Array]) -> pa.Table:
+def _layer_table(
+    spec: RunSpec, step: np.ndarray, axis: str, layer: np.ndarray, columns: Mapping[str, pa.Array]
+) -> pa.Table:
     names = {number: "input" if number == 0 else f"layer {number}" for number in set(layer.tolist())}
     return pa.table(
         {

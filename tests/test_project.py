@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -12,21 +13,32 @@ import gradlab
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-MADE = {".git", ".venv", "outputs", "build", "dist", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"}
-TEXT = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".html", ".css", ".js", ".json", ".cfg", ".ini", ".svg", ""}
+MADE = {
+    ".git",
+    ".venv",
+    "outputs",
+    "build",
+    "dist",
+    "__pycache__",
+    ".pytest_cache",
+    ".mypy_cache",
+    ".ruff_cache",
+    "multirun",
+}
+BINARY = {".gz", ".npz", ".png", ".ico", ".parquet", ".woff2", ".pyc"}
 
 REGISTRY = r"py[p]i\.org|python[h]osted|deb\.d[e]bian\.org|registry\.npm[j]s|download\.py[t]orch"
 MACHINE_PATH = r"(?<![\w.<>*-])/(?:wor[k]|far[m]|hom[e]|roo[t]|Use[r]s)/"
 
 
 def written() -> Iterator[tuple[str, str]]:
-    """Every line of every text file that is not made by a tool, with where it stands."""
-    for path in sorted(ROOT.rglob("*")):
-        parts = path.relative_to(ROOT).parts
-        if path.suffix not in TEXT or not path.is_file() or MADE & set(parts):
-            continue
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            yield f"{'/'.join(parts)}:{number}", line
+    """Every line of every text file that no tool made, with where it stands."""
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = sorted(set(folders) - MADE)
+        for path in (Path(folder, name) for name in sorted(names)):
+            if path.suffix not in BINARY:
+                lines = path.read_text(encoding="utf-8").splitlines()
+                yield from ((f"{path.relative_to(ROOT)}:{number}", line) for number, line in enumerate(lines, start=1))
 
 
 def normal(name: str) -> str:

@@ -112,10 +112,8 @@ def _losses(result: Result, keys: Sequence[str]) -> list[str]:
         first = result.number("loss_first")[0]
         return [f"The loss went from {first:.4g} to {one(0)}."] if result.columns["steps"][0] else []
     best, worst = known[np.argmin(loss[known])], known[np.argmax(loss[known])]
-    return [
-        f"Lowest final loss: {one(best)} ({describe(result, best, keys, 8)}). Highest of a finished run: {one(worst)} "
-        f"({describe(result, worst, keys, 8)})."
-    ]
+    low, high = (f"{one(run)} ({describe(result, run, keys, 8)})" for run in (best, worst))
+    return [f"Lowest final loss: {low}. Highest of a finished run: {high}."]
 
 
 def value_list(result: Result, key: str) -> str:
@@ -129,7 +127,7 @@ def value_list(result: Result, key: str) -> str:
 def base(result: Result) -> list[tuple[str, str]]:
     """The keys that all runs share, with their values; keys that no run has are left out."""
     many = set(varying(result))
-    shared = [(key, result.columns[key][0]) for key in result.keys() if key not in many]
+    shared = [(key, result.columns[key][0]) for key in result.keys if key not in many]
     return [(key, label(value)) for key, value in shared if value is not None]
 
 
@@ -149,12 +147,17 @@ def provenance(manifest: Mapping[str, object]) -> list[tuple[str, str]]:
     return rows
 
 
+_MEASURED = (
+    *("steps", "loss_first", "loss_last", "loss_heldout", "accuracy", "diverged_at", "diverged_layer"),
+    *("rate", "vanishing_ratio", "verdict", "error"),
+)
+
+
 def runs_table(result: Result) -> Table:
     """The runs, or of many the best and the worst of each state, with a note of what is left out."""
     keys = varying(result)
-    measured = ("steps", "loss_first", "loss_last", "loss_heldout", "accuracy", "diverged_at", "diverged_layer")
-    measured += ("rate", "vanishing_ratio", "verdict", "error")
-    head = ["run_id", "state", *keys, *(name for name in measured if any(v is not None for v in result.columns[name]))]
+    known = [name for name in _MEASURED if any(value is not None for value in result.columns[name])]
+    head = ["run_id", "state", *keys, *known]
     chosen, note = _chosen(result)
     columns = [result.columns[name] for name in head]
     rows = tuple(tuple(figure(column[run]) for column in columns) for run in chosen)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -24,7 +25,7 @@ BINS = 24
 
 @dataclass(frozen=True)
 class Levels:
-    """A key's values: ``code`` (R,) is each run's place in ``labels``; ``ordered`` where the values are numbers."""
+    """A key's values: ``code`` (R,) is a run's place in ``labels``; ``ordered`` where the values are numbers."""
 
     key: str
     labels: tuple[str, ...]
@@ -63,34 +64,34 @@ def levels(result: Result, key: str, *, bins: int | None = None) -> Levels:
 def _binned(key: str, values: Floats, bins: int) -> Levels:
     edges = np.unique(np.quantile(values[~np.isnan(values)], np.linspace(0, 1, bins + 1)))
     code = np.searchsorted(edges[1:-1], values, side="right")
-    labels = [f"{low:.3g}…{high:.3g}" for low, high in zip(edges, edges[1:], strict=False)]
+    labels = [f"{low:.3g}…{high:.3g}" for low, high in pairwise(edges)]
     return Levels(key, tuple(labels), code, True)
 
 
 def varying(result: Result) -> list[str]:
     """The keys with more than one value, in the order of `spec.KEYS`."""
-    return [key for key in result.keys() if len(set(result.columns[key])) > 1]
+    return [key for key in result.keys if len(set(result.columns[key])) > 1]
 
 
 def swept(result: Result) -> list[str]:
-    """`varying` without replicates and without keys that a named choice determines (the slope that comes with prelu)."""
+    """`varying` without replicates and without keys that a named choice determines (as prelu its slope)."""
     keys = [key for key in varying(result) if key not in REPLICATES]
     named = [key for key in keys if key in NAMED]
     return [key for key in keys if not any(_determines(result, name, key) for name in named if name != key)]
 
 
 def _determines(result: Result, name: str, key: str) -> bool:
-    """Whether each value of ``name`` goes with one value of ``key``; of two that determine each other the first stays."""
+    """Whether each value of ``name`` goes with one of ``key``; of two that determine each other the first stays."""
     pairs = len(set(zip(result.columns[name], result.columns[key], strict=True)))
     sizes = len(set(result.columns[name])), len(set(result.columns[key]))
-    return pairs == sizes[0] and (sizes[1] < sizes[0] or result.keys().index(name) < result.keys().index(key))
+    return pairs == sizes[0] and (sizes[1] < sizes[0] or result.keys.index(name) < result.keys.index(key))
 
 
 def influence(result: Result, keys: Sequence[str], outcome: Floats) -> dict[str, float]:
-    """The share of the variance of ``outcome`` (R,) that each key explains by itself, corrected for its number of values.
+    """The share of the variance of ``outcome`` (R,) that each key explains by itself, less what chance would explain.
 
     Runs whose outcome is NaN are left out; infinite ones count as half a range beyond the rest, so that a key that
-    decides who diverges matters. It is ω² of a one-way analysis of variance in its simplest form, 1 - (1-η²)(n-1)/(n-g).
+    decides who diverges matters. A one-way analysis of variance, its η² corrected: 1 - (1-η²)(n-1)/(n-g).
     """
     known = ~np.isnan(outcome)
     finite = outcome[np.isfinite(outcome)]
@@ -143,7 +144,7 @@ def map_keys(result: Result, x: str | None, y: str | None) -> tuple[str, ...]:
     able = varying(result)
     for option, key in (("--x", x), ("--y", y)):
         if key is not None and key not in able:
-            known = "does not vary" if key in result.keys() else "is no key"
+            known = "does not vary" if key in result.keys else "is no key"
             vary = f"keys that vary: {', '.join(able)}" if able else "no key varies"
             raise SpecError(f"{option} {key}: {known} in these runs{nearest(key, able) or ';'} {vary}")
     if x is not None and x == y:
@@ -215,7 +216,9 @@ def arrange(
     if not keys:
         seeds = [key for key in varying(result) if key in REPLICATES]
         alone = 1 < result.size <= FEW and len(seeds) == len(varying(result))
-        return Layout(settings(result, seeds) if alone else None, None, None, None, () if alone else tuple(varying(result)))
+        return Layout(
+            settings(result, seeds) if alone else None, None, None, None, () if alone else tuple(varying(result))
+        )
     each = settings(result, keys)
     if len(each) <= FEW:
         parts = [levels(result, key) for key in keys]
@@ -276,7 +279,8 @@ def quantile(values: Floats, share: float) -> Floats:
     both = np.isfinite(lower) & np.isfinite(upper)
     gap = np.where(both, upper, 0.0) - np.where(both, lower, 0.0)
     between = np.where(both, lower, 0.0) + fraction * gap
-    return np.where(both, between, np.where(fraction < 0.5, lower, upper))
+    out: Floats = np.where(both, between, np.where(fraction < 0.5, lower, upper))
+    return out
 
 
 def describe(result: Result, run: int, keys: Sequence[str], limit: int = 5) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +15,8 @@ from gradlab.report.groups import MOST, Layout, Levels, members, quantile, short
 from gradlab.report.style import DIVERGED, Scale, colours, fit, legend_below, sheet
 from gradlab.report.tables import Bools, Floats, Ints, Result
 
-SERIES_DASH = ("-", (0, (4, 2)))
+Dash = Literal["-"] | tuple[float, tuple[float, float]]
+SERIES_DASH: tuple[Dash, ...] = ("-", (0, (4, 2)))
 BAND = (0.1, 0.9)
 WRAP = 4
 MOST_PANELS = 12
@@ -22,7 +24,7 @@ MOST_PANELS = 12
 
 @dataclass(frozen=True)
 class Series:
-    """What one line style stands for: log10 values (R, X), and its word in the legend (none where it is the only one)."""
+    """What one line style stands for: log10 values (R, X), and its word in the legend where there are two."""
 
     logs: Floats
     word: str = ""
@@ -42,7 +44,7 @@ class Line:
 
     panel: int
     colour: str
-    style: object
+    style: Dash
     middle: Floats
     band: tuple[Floats, Floats] | None
     runs: int
@@ -104,8 +106,9 @@ def draw(
         axes.set_visible(False)
     for one in lines:
         _draw_line(grid.flat[one.panel], scale, x, one, dots)
-    for panel, hue, _, group in groups if marks is not None else ():
-        places = np.unique(marks[group & ~np.isnan(marks)])
+    stops = np.full(result.size, np.nan) if marks is None else marks
+    for panel, hue, _, group in groups:
+        places = np.unique(stops[group & ~np.isnan(stops)])
         height = np.full(len(places), scale.ceiling)
         grid.flat[panel].plot(places, height, "x", color=palette[hues[hue]], markersize=6, zorder=4, mew=1.6)
     figure.supylabel(labels[1], fontsize=10)
@@ -134,7 +137,7 @@ def _group(result: Result, layout: Layout, row: int | None, column: int, hue: in
     return group & members(layout.colour, hue, result.size) & members(layout.dash, dash, result.size)
 
 
-def _lines(logs: Floats, panel: int, colour: str, style: object, banded: bool) -> list[Line]:
+def _lines(logs: Floats, panel: int, colour: str, style: Dash, banded: bool) -> list[Line]:
     """The line of one group (n, X), or none where no run of it has a value."""
     logs = logs[~np.isnan(logs).all(axis=1)]
     if not len(logs):
@@ -160,7 +163,7 @@ def _scale(lines: Sequence[Line], cap: float, line: tuple[float, str] | None, *,
 
 def _draw_line(axes: Axes, scale: Scale, x: Ints, one: Line, dots: bool) -> None:
     marker = "o" if (dots and len(x) <= 60) or (~np.isnan(one.middle)).sum() == 1 else ""
-    axes.plot(x, scale.place(one.middle), color=one.colour, linestyle=one.style, marker=marker, markersize=3, zorder=3)  # type: ignore[arg-type]
+    axes.plot(x, scale.place(one.middle), color=one.colour, linestyle=one.style, marker=marker, markersize=3, zorder=3)
     if one.band is not None:
         low, high = (scale.place(edge) for edge in one.band)
         axes.fill_between(x, low, high, color=one.colour, alpha=0.14, linewidth=0, zorder=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -38,7 +38,6 @@ def signal_plots(result: Result, axis: str) -> Iterator[Plot]:
     if result.size == 1:
         yield _one_signal(result, axis, place, start, end, int(last[0]))
         return
-    trained = bool((last > 0).any())
     cap = calm_cap(result, np.concatenate([start, end], axis=1), start)
     for name, when, logs in (("start", "step 0", start), ("end", "the end", end)):
         if name == "end" and not (last > 0).any():
@@ -50,12 +49,16 @@ def signal_plots(result: Result, axis: str) -> Iterator[Plot]:
             np.arange(logs.shape[1]),
             [Series(logs)],
             labels=(AXES[axis][0], f"‖∂loss/∂{AXES[axis][1]}‖, {when}"),
-            dress_x=_dress_layers(logs, axis),
+            dress_x=_dress_layers(logs),
             cap=cap,
             dots=True,
         )
         bad = int((result.state == "diverged").sum())
-        words = f" {bad} runs that diverged end at that step: norms not finite count as infinite." if bad and name == "end" else ""
+        words = (
+            f" {bad} diverged runs end early; norms not finite there count as infinite."
+            if bad and name == "end"
+            else ""
+        )
         caption = _READ[axis] + drawn.grouping + words + _zero_words(logs)
         yield Plot(f"signal_by_{place}_{name}", f"δ by {AXES[axis][0].split(' (')[0]}, {when}", caption, drawn.figure)
 
@@ -81,7 +84,7 @@ def _one_signal(result: Result, axis: str, place: str, start: Floats, end: Float
         broken = x[np.isposinf(logs)]
         axes.plot(broken, np.full(len(broken), scale.ceiling), "x", color=colour, mew=1.6)
     scale.dress(axes)
-    _dress_layers(start, axis)(axes)
+    _dress_layers(start)(axes)
     axes.set_xlabel(AXES[axis][0])
     axes.set_ylabel(f"‖∂loss/∂{AXES[axis][1]}‖")
     legend_below(figure, *axes.get_legend_handles_labels())
@@ -129,7 +132,7 @@ def _layer_key(result: Result, rows: Rows) -> str | None:
     return None
 
 
-def _dress_layers(logs: Floats, axis: str) -> object:
+def _dress_layers(logs: Floats) -> Callable[[Axes], None]:
     """A function that dresses the x axis of layer figures: whole numbers from the first layer present."""
     present = np.flatnonzero(~np.isnan(logs).all(axis=0))
     low, high = (int(present[0]), int(present[-1])) if present.size else (0, 1)
@@ -150,7 +153,7 @@ def update_plot(result: Result) -> Plot | None:
     read = "‖Wₜ₊₁ - Wₜ‖/‖Wₜ‖ of each layer's weight matrix. Far below 10⁻³ a layer stands still; far above, it jumps. "
     label = "update ratio ‖ΔW‖/‖W‖"
     if result.size == 1:
-        return _one_update(result, rows, read, label)
+        return _one_update(rows, read, label)
     logs = log10(rows.median_update(result.size))
     logs[:, 0] = np.nan
     outcome = np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in logs])
@@ -161,7 +164,7 @@ def update_plot(result: Result) -> Plot | None:
         np.arange(logs.shape[1]),
         [Series(logs)],
         labels=(AXES["depth"][0], label),
-        dress_x=_dress_layers(logs, "depth"),
+        dress_x=_dress_layers(logs),
         line=HEALTHY,
         dots=True,
     )
@@ -170,7 +173,7 @@ def update_plot(result: Result) -> Plot | None:
     return Plot("update_ratio_by_layer", "Update ratio by layer", caption, drawn.figure)
 
 
-def _one_update(result: Result, rows: Rows, read: str, label: str) -> Plot:
+def _one_update(rows: Rows, read: str, label: str) -> Plot:
     known = ~np.isnan(rows.update_ratio)
     steps = np.unique(rows.step[known])
     chosen = steps[np.unique(np.linspace(0, len(steps) - 1, min(4, len(steps))).round().astype(int))]
@@ -210,7 +213,8 @@ def history_plot(result: Result, axis: str) -> Plot | None:
         return None
     broken = [np.isnan(logs) & (result.state[run] == "diverged") for _, run, _, _, logs in panels]
     flat = [logs.reshape(1, -1) for *_, logs in panels]
-    scale = fit(*flat, cap=max(float(part[np.isfinite(part)].max(initial=-np.inf)) for part in (logs[:, :1] for *_, logs in panels)) + 2)
+    starts = np.concatenate([logs[:, 0] for *_, logs in panels])
+    scale = fit(*flat, cap=float(starts[np.isfinite(starts)].max(initial=-np.inf)) + 2)
     figure = sheet(9 if len(panels) == 1 else 11, 4.6 if len(panels) == 1 else 4.2)
     grid = figure.subplots(1, len(panels), squeeze=False)
     image = None
@@ -243,7 +247,14 @@ def history_plot(result: Result, axis: str) -> Plot | None:
         bar.set_label(f"‖∂loss/∂{AXES[axis][1]}‖")
         Scale(scale.low, scale.high, False, False).dress(bar.ax)
         bar.ax.set_ylim(scale.low, scale.high)
-    special = [(scale.zero, "#ffffff", "exactly 0"), (any(map(np.any, broken)) or scale.broken, DIVERGED, "beyond the scale, inf or nan" if scale.beyond else "inf or nan")]
+    special = [
+        (scale.zero, "#ffffff", "exactly 0"),
+        (
+            any(map(np.any, broken)) or scale.broken,
+            DIVERGED,
+            "beyond the scale, inf or nan" if scale.beyond else "inf or nan",
+        ),
+    ]
     patches = [Patch(facecolor=colour, edgecolor="#888888", label=word) for there, colour, word in special if there]
     legend_below(figure, patches, [str(patch.get_label()) for patch in patches])
     what = AXES[axis][0].split(" (")[0]
@@ -270,10 +281,8 @@ def examples(result: Result) -> list[tuple[str, int]]:
     ):
         if not np.isnan(values).all():
             found.setdefault(int(np.nanargmin(values)), why)
-    return [
-        (why, run)
-        for run, why in list(found.items())[:2] + [item for item in list(found.items())[2:] if "diverge" in item[1]]
-    ]
+    chosen = [(why, run) for run, why in found.items()]
+    return chosen if len(chosen) <= 3 else [*chosen[:2], chosen[-1]]
 
 
 def _wrapped(text: str, width: int) -> str:

@@ -75,9 +75,7 @@ def map_plots(result: Result, keys: Sequence[str]) -> Iterator[Plot]:
     others = [key for key in varying(result) if key not in keys]
     for name, title, label, logs, kept in outcomes:
         if not np.isnan(logs[kept]).all():
-            yield _map(
-                result, cells, f"{name}_map", title, label, cells.median(logs, kept), name == "vanishing_ratio", others
-            )
+            yield _map(cells, f"{name}_map", title, label, cells.median(logs, kept), name == "vanishing_ratio", others)
     yield _share(cells, others)
 
 
@@ -94,18 +92,14 @@ def _cells(result: Result, x: str, y: str) -> Cells:
     return Cells(across, along, place, count(state != "failed"), count(state == "diverged"), count(state == "failed"))
 
 
-def _map(
-    result: Result, cells: Cells, name: str, title: str, label: str, logs: Floats, centred: bool, others: Sequence[str]
-) -> Plot:
+def _map(cells: Cells, name: str, title: str, label: str, logs: Floats, centred: bool, others: Sequence[str]) -> Plot:
     finite = logs[np.isfinite(logs)]
     if centred:
         reach = max(0.3, float(np.quantile(np.abs(finite), 0.95)) if finite.size else 1.0)
         scale, ramp = Scale(-reach, reach, False, False), "RdBu_r"
     else:
         scale, ramp = fit(finite), "cividis_r"
-    import matplotlib
-
-    cmap = matplotlib.colormaps[ramp].with_extremes(bad="#f2f2f2")
+    cmap = named_map(ramp)
     clipped = np.where(np.isneginf(logs), -1e9, np.where(np.isposinf(logs), 1e9, logs))
 
     def text(row: int, column: int) -> str:
@@ -130,15 +124,16 @@ def _map(
     legend_below(figure, patches, [str(patch.get_label()) for patch in patches])
     words = f"Each cell is the median {'of its runs' if centred else 'of its finished runs'}{_pool(cells, others)}."
     if centred:
-        words += " ‖δ‖ of layer 1 over that of layer L-1 at step 0 (of an RNN: of time step 1 over T): blue (below 1) vanishes towards the input, red (above 1) explodes."
+        words += (
+            " ‖δ‖ of layer 1 over that of layer L-1 at step 0 (of an RNN, of time step 1 over T): blue, below 1, "
+            "vanishes towards the input; red, above 1, explodes."
+        )
     elif cells.diverged.any():
-        words += f" × counts the diverged runs of a cell, {int(cells.diverged.sum())} in all; hatched where all of its runs did."
+        words += f" × counts the diverged runs of a cell, {int(cells.diverged.sum())} in all; hatched: all of them."
     return Plot(name, f"{title} by {cells.x.key} and {cells.y.key}", words + _bin_words(cells), figure)
 
 
 def _share(cells: Cells, others: Sequence[str]) -> Plot:
-    import matplotlib
-
     share = np.where(cells.ran > 0, cells.diverged / np.maximum(cells.ran, 1), np.nan)
 
     def text(row: int, column: int) -> str:
@@ -146,7 +141,7 @@ def _share(cells: Cells, others: Sequence[str]) -> Plot:
         words = f"{cells.diverged[row, column]}/{cells.ran[row, column]}" if cells.ran[row, column] else ""
         return words + (f"\n{failed} failed" if failed else "")
 
-    cmap = matplotlib.colormaps["Reds"].with_extremes(bad="#f2f2f2")
+    cmap = named_map("Reds")
     figure, axes = _grid(cells, share, cmap, Normalize(0, 1), text)
     bar = figure.colorbar(axes.collections[0], ax=axes, pad=0.02)
     bar.set_label("share of runs that diverged")
@@ -156,7 +151,9 @@ def _share(cells: Cells, others: Sequence[str]) -> Plot:
     legend_below(figure, patches, [str(patch.get_label()) for patch in patches])
     total = f"{int(cells.diverged.sum())} of {int(cells.ran.sum())} runs diverged"
     failed = f"; {int(cells.failed.sum())} more failed and are in no share" if cells.failed.any() else ""
-    words = f"{total}{failed}.{' Diverged / all runs of a cell' + _pool(cells, others) + '.' if cells.diverged.any() else ''}"
+    words = f"{total}{failed}." + (
+        f" Diverged / all runs of a cell{_pool(cells, others)}." if cells.diverged.any() else ""
+    )
     return Plot(
         "diverged_map", f"Share of diverged runs by {cells.x.key} and {cells.y.key}", words + _bin_words(cells), figure
     )
@@ -184,7 +181,7 @@ def _grid(
     width, height = min(9.0, max(5.2, 2.4 + 0.9 * columns)), min(7.0, max(3.2, 1.6 + 0.55 * rows))
     figure = sheet(width, height)
     axes = figure.subplots()
-    image = axes.pcolormesh(
+    axes.pcolormesh(
         np.arange(columns + 1) - 0.5,
         np.arange(rows + 1) - 0.5,
         np.ma.masked_invalid(values),
@@ -207,10 +204,8 @@ def _grid(
         for row in range(rows):
             for column in range(columns):
                 words = text(row, column)
-                red, green, blue, _ = (
-                    image.cmap(norm(values[row, column])) if not np.isnan(values[row, column]) else (1, 1, 1, 1)
-                )
-                dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+                red, green, blue, _ = cmap(norm(values[row, column]))
+                dark = not np.isnan(values[row, column]) and 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
                 axes.text(column, row, words, ha="center", va="center", fontsize=9, color="white" if dark else "black")
     return figure, axes
 
@@ -249,12 +244,8 @@ def _dots(result: Result, part: Levels, name: str, title: str, label: str, logs:
         markersize=5,
         label="one run",
     )
-    middle = np.stack(
-        [
-            quantile(logs[kept & (part.code == code)][:, None], 0.5) if (kept & (part.code == code)).any() else [np.nan]
-            for code in range(len(part))
-        ]
-    )[:, 0]
+    groups = [logs[kept & (part.code == code)] for code in range(len(part))]
+    middle = np.array([quantile(group[:, None], 0.5)[0] if len(group) else np.nan for group in groups])
     axes.plot(range(len(part)), scale.place(middle), "_", color="black", markersize=22, mew=2, label="median")
     if bad.any():
         axes.plot(
@@ -301,7 +292,7 @@ def _bars(result: Result, part: Levels) -> Plot:
             )
             base = base + counts[state]
     _key_axis(axes, part)
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    integer_ticks(axes.yaxis, 6)
     axes.set_ylabel("runs")
     legend_below(figure, *axes.get_legend_handles_labels())
     bad, ran = int(counts["diverged"].sum()), int((result.state != "failed").sum())

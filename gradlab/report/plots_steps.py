@@ -71,7 +71,7 @@ def _diverged_words(result: Result) -> str:
         return ""
     if result.size == 1:
         return f"The run diverged at step {int(result.number('diverged_at')[0])} (×)."
-    return f" {bad} of {result.size} runs diverged: crosses in the upper strip say when, and from there on they count as infinite."
+    return f" {bad} of {result.size} runs diverged, when the crosses say, and count as infinite from there on."
 
 
 def _dress_steps(axes: Axes) -> None:

@@ -10,13 +10,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import matplotlib
+import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import Colormap, ListedColormap
+from matplotlib.colors import Colormap, ListedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
@@ -30,7 +32,7 @@ DIVERGED = "#b2182b"
 STRIP = "#e8e8e8"
 DPI = 150
 
-_STYLE = {
+_STYLE: dict[Any, object] = {
     "figure.dpi": 100,
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -68,9 +70,9 @@ class Plot:
 @contextmanager
 def styled() -> Iterator[None]:
     """Everything drawn and saved inside has the report's looks; the caller's settings come back afterwards."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
         yield
 
 
@@ -94,19 +96,19 @@ def colours(part: Levels | None, places: Sequence[int]) -> dict[int, str]:
     if part is None:
         return dict.fromkeys(places, OKABE_ITO[0])
     if part.ordered and len(places) > 1:
-        ramp = matplotlib.colormaps["viridis"](np.linspace(0, 0.8, len(places)))
-        return {place: matplotlib.colors.to_hex(colour) for place, colour in zip(places, ramp, strict=True)}
+        ramp = mpl.colormaps["viridis"](np.linspace(0, 0.8, len(places)))
+        return {place: to_hex(colour) for place, colour in zip(places, ramp, strict=True)}
     return {place: OKABE_ITO[number % len(OKABE_ITO)] for number, place in enumerate(places)}
 
 
-def ordered_map() -> Colormap:
-    """Cividis, with grey for what was not measured."""
-    return matplotlib.colormaps["cividis"].with_extremes(bad="#f2f2f2")
+def named_map(name: str) -> Colormap:
+    """One of matplotlib's maps, with grey for what was not measured."""
+    return mpl.colormaps[name].with_extremes(bad="#f2f2f2")
 
 
 def delta_map() -> Colormap:
     """Viridis, its first colour for exact zeros (white) and its last for what is not finite (red)."""
-    ramp = matplotlib.colormaps["viridis"](np.linspace(0, 1, 256))
+    ramp = mpl.colormaps["viridis"](np.linspace(0, 1, 256))
     return ListedColormap(ramp).with_extremes(bad="#f2f2f2", under="#ffffff", over=DIVERGED)
 
 
@@ -210,10 +212,10 @@ def integer_ticks(axis: Axis, most: int = 9) -> None:
     axis.set_major_locator(MaxNLocator(nbins=most, integer=True, steps=[1, 2, 5, 10]))
 
 
-def legend_below(figure: Figure, handles: Sequence[object], labels: Sequence[str], title: str | None = None) -> None:
+def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
     """A legend under the axes, in as many columns as fit its width."""
     if not labels:
         return
     width = figure.get_size_inches()[0] * 72
     columns = max(1, min(len(labels), int(width // (5.4 * max(map(len, labels)) + 42))))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, title=title, title_fontsize=9)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)

@@ -109,8 +109,9 @@ class Result:
     @property
     def size(self) -> int:
         """R."""
-        return self.runs.num_rows
+        return len(self.state)
 
+    @cached_property
     def keys(self) -> list[str]:
         """The keys that the runs have, in the order of `spec.KEYS`."""
         return [key for key in KEYS if key in self.columns]
@@ -155,7 +156,8 @@ class Result:
 
     def _places(self, table: pa.Table) -> Ints:
         ids = self.runs["run_id"].combine_chunks()
-        return pc.index_in(table["run_id"], value_set=ids).to_numpy().astype(np.int64)
+        places: Ints = pc.index_in(table["run_id"], value_set=ids).to_numpy().astype(np.int64)
+        return places
 
 
 def _rows(run: Ints, columns: list[npt.NDArray[np.generic]], here: Bools) -> Rows:
@@ -197,15 +199,14 @@ def read(paths: Sequence[Path]) -> Result:
     whole = {
         name: pa.concat_tables([folder[name] for folder in folders], promote_options="permissive") for name in TABLES
     }
-    return Result(whole, manifests, _notes(manifests, repeated))
+    return Result(whole, manifests, _notes(repeated))
 
 
-def _notes(manifests: Mapping[Path, Manifest], repeated: int) -> tuple[str, ...]:
-    notes = []
-    if repeated:
-        subject = "One run stands" if repeated == 1 else f"{repeated} runs stand"
-        notes.append(f"{subject} in more than one folder (same run_id); each is kept once.")
-    return tuple(notes)
+def _notes(repeated: int) -> tuple[str, ...]:
+    if not repeated:
+        return ()
+    subject = "One run stands" if repeated == 1 else f"{repeated} runs stand"
+    return (f"{subject} in more than one folder (same run_id); each is kept once.",)
 
 
 def write_csv(result: Result, out: Path) -> tuple[Path, ...]:
