@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradlab.choices import SpecError
-from gradlab.spec import RunSpec, build
+from gradlab.spec import SCHEMA, RunSpec, build
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +73,11 @@ class Folder:
         return self.root / "pieces"
 
     @property
+    def dropped(self) -> Path:
+        """The same while they are being removed."""
+        return self.root / ".pieces"
+
+    @property
     def errors(self) -> Path:
         """Tracebacks of runs that crashed."""
         return self.root / "errors.log"
@@ -91,55 +96,54 @@ class Folder:
         return self.pieces / f"{index:05d}.{name}.parquet"
 
 
-def create(out: Path | None, name: str, now: dt.datetime) -> Folder:
-    """A new folder, made exclusively: ``out`` itself, or outputs/<date>/<time>-<name>.
+@contextmanager
+def new_result(out: Path | None, name: str, now: dt.datetime) -> Iterator[Folder]:
+    """A new folder, held for this process alone: ``out`` itself, or outputs/<date>/<time>-<name>, made exclusively.
 
-    Raises `SpecError` where ``out`` already holds a result or is not a folder.
+    It becomes a result with its manifest. Raises `SpecError` where ``out`` already holds one, where another process is
+    at work in it, and where no folder can be made.
     """
-    if out is not None:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SpecError(f"-o {out}: cannot be made a folder: {error.strerror}") from error
-        return _claim(Folder(out))
-    return _claim(Folder(_new_folder(now, name)))
+    folder = Folder(_new_folder(now, name) if out is None else _made(out))
+    with locked(folder):
+        if folder.manifest.exists():
+            raise SpecError(f"-o {out}: already holds a result; give a new folder, or --resume {out}")
+        yield folder
 
 
 def create_report(out: Path | None, now: dt.datetime) -> Path:
     """A new folder for a report of several results. Raises `SpecError` where ``out`` holds something."""
     if out is None:
         return _new_folder(now, "report")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.is_dir() and any(out.iterdir()):
         raise SpecError(f"-o {out}: already there and not empty; give a new folder")
-    out.mkdir(parents=True, exist_ok=True)
+    return _made(out)
+
+
+def _made(out: Path) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecError(f"-o {out}: cannot be made a folder: {error.strerror}") from error
     return out
 
 
 def _new_folder(now: dt.datetime, name: str) -> Path:
     label = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "run"
     day = Path("outputs") / now.strftime("%Y-%m-%d")
-    day.mkdir(parents=True, exist_ok=True)
     stem, number = f"{now.strftime('%H-%M-%S')}-{label}", 1
     while True:
         path = day / (stem if number == 1 else f"{stem}-{number}")
         try:
+            day.mkdir(parents=True, exist_ok=True)
             path.mkdir()
         except FileExistsError:
+            if not day.is_dir():
+                raise SpecError(f"{day}: is no folder; give one with -o") from None
             number += 1
+        except OSError as error:
+            raise SpecError(f"{path}: cannot be made: {error.strerror}; give a folder with -o") from error
         else:
             return path
-
-
-def _claim(folder: Folder) -> Folder:
-    """Takes the folder by making its manifest, which only one process can."""
-    try:
-        with folder.manifest.open("x", encoding="utf-8") as file:
-            file.write("{}")
-    except FileExistsError:
-        raise SpecError(
-            f"-o {folder.root}: already holds a result; give a new folder, or --resume {folder.root}"
-        ) from None
-    return folder
 
 
 def open_result(path: Path) -> Folder:
@@ -167,11 +171,15 @@ def locked(folder: Folder) -> Iterator[None]:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the result at ``path``. Raises `SpecError` where it is none, or its schema is newer."""
+    """The manifest of the result at ``path``. Raises `SpecError` where it is none, or of another schema."""
     folder = open_result(path)
-    manifest: Manifest = json.loads(folder.manifest.read_text(encoding="utf-8"))
-    if not manifest:
-        raise SpecError(f"{path}: was claimed but nothing was planned; remove it and start again")
+    try:
+        manifest: Manifest = json.loads(folder.manifest.read_text(encoding="utf-8"))
+        schema = manifest["schema"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise SpecError(f"{folder.manifest}: not a manifest of gradlab") from error
+    if schema != SCHEMA:
+        raise SpecError(f"{path}: written in schema {schema}; this gradlab reads schema {SCHEMA}")
     return manifest
 
 
@@ -191,7 +199,9 @@ def write_inputs(folder: Folder, config: str, overrides: Sequence[str], runs: Se
 
 
 def read_runs(folder: Folder) -> tuple[RunSpec, ...]:
-    """The runs of a result, in the order of its grid."""
+    """The runs of a result, in the order of its grid. Raises `SpecError` where they are not there."""
+    if not folder.grid.is_file():
+        raise SpecError(f"{folder.root}: its {folder.grid.name} is missing, and with it the specs of its runs")
     grid = json.loads(folder.grid.read_text(encoding="utf-8"))
     given = [
         {key: value for key, value in zip(grid["keys"], row, strict=True) if value is not None} for row in grid["runs"]
@@ -234,17 +244,19 @@ def saved_pieces(folder: Folder) -> dict[int, pa.Table]:
     return {int(path.name.split(".")[0]): pq.read_table(path) for path in found}
 
 
-def merge(folder: Folder, *, keep_pieces: bool) -> None:
-    """Merges the pieces into the three tables, runs in the order of the grid.
-
-    The pieces are removed, unless a later resume will need them.
-    """
+def merge(folder: Folder) -> None:
+    """Merges the pieces into the three tables, runs in the order of the grid. The pieces stay: see `drop_pieces`."""
     import pyarrow.parquet as pq
 
     for name, table in merged(folder).items():
         _write(folder.table(name), lambda temporary, table=table: pq.write_table(table, temporary))  # type: ignore[misc]
-    if not keep_pieces:
-        shutil.rmtree(folder.pieces)
+
+
+def drop_pieces(folder: Folder) -> None:
+    """Removes the tables of the pieces, once the manifest says that all are merged; at once, as far as a reader sees."""
+    if folder.pieces.is_dir():
+        folder.pieces.replace(folder.dropped)
+    shutil.rmtree(folder.dropped, ignore_errors=True)
 
 
 def merged(folder: Folder) -> dict[str, pa.Table]:

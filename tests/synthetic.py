@@ -146,14 +146,19 @@ def write_result(
     manifest = {
         "schema": 1,
         "name": name,
-        "command": f"gradlab sweep name={name}",
+        "command": ["/opt/bin/gradlab", "sweep", f"name={name}"],
+        "experiment": None,
+        "swept": [],
+        "runs": len(runs),
+        "duplicates": 0,
+        "elapsed_s": 90.0,
         "versions": {"gradlab": "0.1.0", "torch": "2.13.0+cpu", "python": "3.11.2"},
-        "git_commit": "0123456789abcdef",
-        "host": "bench",
-        "device": "cpu (2 threads)",
+        "git": "0123456789abcdef",
+        "host": {"name": "bench", "system": "Linux", "cores": 2},
+        "device": {"name": "cpu", "label": "cpu, 2 cores", "memory": 67108864, "cores": 2},
         "started": "2026-11-21T10:00:00+00:00",
         "finished": "2026-11-21T10:01:30+00:00",
-        "state": "finished",
+        "state": "done",
         "pieces": [{"runs": len(runs)}],
     }
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
@@ -168,7 +173,7 @@ def _noise(spec: RunSpec, size: int) -> np.ndarray:
 def _profile(spec: RunSpec, zeros: bool) -> np.ndarray:
     """Delta of layers 0..L at step 0; shape (L + 1,)."""
     layers = np.arange(spec.layers + 1)
-    profile = 0.1 * rate_of(spec) ** (spec.layers - layers).astype(float) * _noise(spec, spec.layers + 1)
+    profile: np.ndarray = 0.1 * rate_of(spec) ** (spec.layers - layers).astype(float) * _noise(spec, spec.layers + 1)
     if zeros:
         profile[: spec.layers // 2] = 0.0
     return profile

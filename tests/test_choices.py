@@ -72,9 +72,9 @@ def test_the_rest_of_the_config_is_the_defaults() -> None:
         ),
         (
             INITS,
-            "xavier_normal xavier_uniform he_normal he_uniform lecun_normal lecun_uniform zeros orthogonal "
-            "torch_default",
+            " ".join(f"{name}_{law}" for name in ("xavier", "he", "lecun") for law in ("normal", "uniform")),
         ),
+        (INITS, "orthogonal torch_default zeros"),
         (NORMS, "none batch layer rms"),
         (CLIPS, "none norm value layerwise normalize"),
         (OPTIMIZERS, "sgd adam adamw rmsprop adagrad"),

@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 Slope = float | Tensor
@@ -29,8 +32,33 @@ class Activation:
     steepest: float
 
 
+class _Tanh(torch.autograd.Function):
+    """tanh on a CPU by numpy's vectorised kernel, which takes a tenth of the time of torch's."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        h = torch.empty_like(z)
+        np.tanh(z.detach().numpy(), out=h.numpy())
+        ctx.save_for_backward(h)
+        return h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dh: Tensor) -> Tensor:
+        (h,) = ctx.saved_tensors
+        return torch.ops.aten.tanh_backward(dh, h)  # type: ignore[no-any-return]
+
+
+def _tanh(z: Tensor, _: Slope) -> Tensor:
+    if z.device.type != "cpu":
+        return torch.tanh(z)
+    h: Tensor = _Tanh.apply(z)
+    return h
+
+
 def _leaky(z: Tensor, slope: Slope) -> Tensor:
-    return F.leaky_relu(z, slope) if isinstance(slope, float) else torch.where(z > 0, z, slope * z)
+    # slope*z + (1-slope)*relu(z): a selection by comparison takes ten times as long on a CPU.
+    return F.leaky_relu(z, slope) if isinstance(slope, float) else slope * z + (1 - slope) * torch.relu(z)
 
 
 def _leaky_derivative(z: Tensor, slope: Slope) -> Tensor:
@@ -62,7 +90,7 @@ def _silu_derivative(z: Tensor, _: Slope) -> Tensor:
 
 ACTIVATIONS: dict[str, Activation] = {
     "sigmoid": Activation(lambda z, _: torch.sigmoid(z), _sigmoid_derivative, 0.25),
-    "tanh": Activation(lambda z, _: torch.tanh(z), lambda z, _: 1 - torch.tanh(z).square(), 1.0),
+    "tanh": Activation(_tanh, lambda z, _: 1 - torch.tanh(z).square(), 1.0),
     "relu": Activation(lambda z, _: torch.relu(z), lambda z, _: (z > 0).to(z.dtype), 1.0),
     "leaky_relu": Activation(_leaky, _leaky_derivative, 1.0),
     "prelu": Activation(_leaky, _leaky_derivative, 1.0),

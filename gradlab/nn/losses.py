@@ -23,9 +23,8 @@ class Loss:
 
 def _cross_entropy(output: Tensor, target: Tensor) -> Tensor:
     """In nats; ``target`` (B,) holds classes."""
-    members, batch, _ = output.shape
-    each = F.cross_entropy(output.flatten(0, 1), target.repeat(members), reduction="none")
-    return each.view(members, batch).mean(1)
+    chosen = F.one_hot(target, output.shape[-1]).to(output.dtype)
+    return -(F.log_softmax(output, -1) * chosen).sum(-1).mean(1)
 
 
 def _mean_squared_error(output: Tensor, target: Tensor) -> Tensor:

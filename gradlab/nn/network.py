@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from gradlab.nn.activations import ACTIVATIONS
+from gradlab.nn.linear import linear
 from gradlab.nn.norms import NORMS, Mode, Running
 from gradlab.nn.slots import Layout, Role
 from gradlab.spec import ModelSpec
@@ -59,11 +59,11 @@ class Network:
     def linear(self, layer: int, h: Tensor) -> Tensor:
         """(M, B, in) -> (M, B, out): h W' + b."""
         weight, bias = self.parameters[layer, Role.WEIGHT], self.parameters[layer, Role.BIAS]
-        return torch.baddbmm(bias.unsqueeze(1), h, weight.transpose(1, 2))
+        return linear(h, weight, bias.unsqueeze(1))
 
     def recur(self, layer: int, driven: Tensor, h: Tensor) -> Tensor:
         """(M, B, D), (M, B, D) -> (M, B, D): the driven signal plus h U', U the recurrent matrix."""
-        return torch.baddbmm(driven, h, self.parameters[layer, Role.RECURRENT].transpose(1, 2))
+        return linear(h, self.parameters[layer, Role.RECURRENT], driven)
 
     def norm(self, layer: int, z: Tensor, mode: Mode) -> Tensor:
         """(M, B, D) -> (M, B, D), normalised by the model's norm with the layer's gain and shift."""

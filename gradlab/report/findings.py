@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
@@ -13,6 +15,7 @@ import pyarrow.compute as pc
 from gradlab.report.groups import describe, label, levels, swept, varying
 from gradlab.report.tables import Result
 from gradlab.spec import Value
+from gradlab.store import Manifest
 
 MOST_ROWS = 100
 MOST_VALUES = 12
@@ -89,13 +92,13 @@ def _counts(result: Result, count: Mapping[str, int]) -> str:
     if (known := stop[~np.isnan(stop)]).size:
         line += f" Runs diverged between steps {known.min():.0f} and {known.max():.0f}."
     if count.get("failed"):
-        errors = Counter(str(error).strip().splitlines()[-1] for error in result.columns["error"] if error)
+        errors = Counter(str(error).strip().partition("\n")[0] for error in result.columns["error"] if error)
         line += " Failures: " + "; ".join(f"{text} ({number})" for text, number in errors.most_common(3)) + "."
     return line
 
 
 def _tendency(rate: float) -> str:
-    return "it vanishes" if rate < 0.95 else "it explodes" if rate > 1.05 else "it keeps its size"
+    return "it shrinks" if rate < 0.95 else "it grows" if rate > 1.05 else "it keeps its size"
 
 
 def _losses(result: Result, keys: Sequence[str]) -> list[str]:
@@ -131,20 +134,23 @@ def base(result: Result) -> list[tuple[str, str]]:
     return [(key, label(value)) for key, value in shared if value is not None]
 
 
-def provenance(manifest: Mapping[str, object]) -> list[tuple[str, str]]:
-    """The manifest for reading: scalars as they are, small mappings as a list, the plan as a count."""
-    rows: list[tuple[str, str]] = []
-    for key, value in manifest.items():
-        if isinstance(value, Mapping):
-            text = ", ".join(f"{name} {entry}" for name, entry in value.items() if entry is not None)
-        elif isinstance(value, (list, tuple)):
-            simple = all(isinstance(entry, (str, int, float)) for entry in value)
-            text = " ".join(map(str, value)) if simple else str(len(value))
-        else:
-            text = "" if value is None else str(value)
-        if text:
-            rows.append((key.replace("_", " "), text))
-    return rows
+def provenance(manifest: Manifest) -> list[tuple[str, str]]:
+    """What the manifest says of where and when it was run, for reading; what it does not say is left out."""
+    program, *rest = manifest.get("command") or [""]
+    host, device, elapsed = manifest.get("host") or {}, manifest.get("device") or {}, manifest.get("elapsed_s")
+    times = [str(manifest[name]) for name in ("started", "finished") if manifest.get(name)]
+    rows = {
+        "command": shlex.join([Path(program).name, *rest]).strip("'"),
+        "experiment": manifest.get("experiment"),
+        "state": manifest.get("state"),
+        "times": " to ".join(times) + (f", {elapsed:.1f} s of work" if elapsed else ""),
+        "device": device.get("label"),
+        "host": ", ".join(str(host[name]) for name in ("name", "system") if host.get(name)),
+        "versions": ", ".join(f"{name} {version}" for name, version in (manifest.get("versions") or {}).items()),
+        "git commit": manifest.get("git"),
+        "duplicates": f"{manifest['duplicates']} runs asked for twice" if manifest.get("duplicates") else None,
+    }
+    return [(key, str(value)) for key, value in rows.items() if value]
 
 
 _MEASURED = (

@@ -13,6 +13,9 @@ from gradlab.report import findings
 from gradlab.report.groups import map_keys, swept, varying
 from gradlab.report.tables import Result, read, write_csv
 
+PIXELS_PER_INCH = 92
+"""Of figures on the page: one scale for all, so that their letters are of one size."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -32,6 +35,7 @@ class Picture:
     png: str
     svg: str
     data: str
+    width: int
 
 
 def write_report(paths: Sequence[Path], out: Path, *, x: str | None = None, y: str | None = None) -> Report:
@@ -62,8 +66,11 @@ def _figures(result: Result, keys: Sequence[str], out: Path) -> tuple[list[Path]
         for plot in plots(result, keys):
             png, svg = save(plot, out)
             files += [png, svg]
+            width = round(plot.figure.get_size_inches()[0] * PIXELS_PER_INCH)
             data = base64.b64encode(png.read_bytes()).decode("ascii")
-            pictures.append(Picture(plot.title, plot.caption, png.name, svg.name, f"data:image/png;base64,{data}"))
+            pictures.append(
+                Picture(plot.title, plot.caption, png.name, svg.name, f"data:image/png;base64,{data}", width)
+            )
     return files, pictures
 
 

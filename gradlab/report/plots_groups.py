@@ -62,12 +62,14 @@ def draw(
     line: tuple[float, str] | None = None,
     cap: float = np.inf,
     dots: bool = False,
+    spare: Bools | None = None,
 ) -> Drawn:
     """Lines of log10 values over ``x`` (X,), grouped as ``layout`` says.
 
     ``labels``: of the x and y axis. ``marks`` (R,): where on x a run diverged, NaN where not; drawn as crosses in the
     upper strip. ``line``: a level to mark and its word. ``cap``: values above it are drawn in the upper strip, so that
     one explosion does not flatten all else. ``dots``: a dot at each x (where x are layers).
+    ``spare`` (R,): runs left out of a group that has others.
     """
     cells, across = _cells(layout)
     hues = thin(layout.colour, 8 if layout.colour is not None and not layout.colour.ordered else MOST["colour"])
@@ -83,7 +85,9 @@ def draw(
         drawn
         for panel, hue, dash, group in groups
         for number, one in enumerate(series)
-        for drawn in _lines(one.logs[group], panel, palette[hues[hue]], SERIES_DASH[max(dash, number)], number == 0)
+        for drawn in _lines(
+            one.logs[_without(group, spare)], panel, palette[hues[hue]], SERIES_DASH[max(dash, number)], number == 0
+        )
     ]
     scale = _scale(
         lines, cap, line, broken=marks is not None and any((~np.isnan(marks[group])).any() for *_, group in groups)
@@ -105,7 +109,7 @@ def draw(
     for axes in grid.flat[len(cells) :]:
         axes.set_visible(False)
     for one in lines:
-        _draw_line(grid.flat[one.panel], scale, x, one, dots)
+        _draw_line(grid.flat[one.panel], scale, x, one, dots, marks is not None)
     stops = np.full(result.size, np.nan) if marks is None else marks
     for panel, hue, _, group in groups:
         places = np.unique(stops[group & ~np.isnan(stops)])
@@ -137,13 +141,18 @@ def _group(result: Result, layout: Layout, row: int | None, column: int, hue: in
     return group & members(layout.colour, hue, result.size) & members(layout.dash, dash, result.size)
 
 
+def _without(group: Bools, spare: Bools | None) -> Bools:
+    """The group without its spare runs, unless it has no others."""
+    return group if spare is None or not (group & ~spare).any() else group & ~spare
+
+
 def _lines(logs: Floats, panel: int, colour: str, style: Dash, banded: bool) -> list[Line]:
     """The line of one group (n, X), or none where no run of it has a value."""
     logs = logs[~np.isnan(logs).all(axis=1)]
     if not len(logs):
         return []
     if len(logs) == 1:
-        return [Line(panel, colour, style, _ended(logs[0]), None, 1)]
+        return [Line(panel, colour, style, logs[0], None, 1)]
     band = (quantile(logs, BAND[0]), quantile(logs, BAND[1])) if banded else None
     return [Line(panel, colour, style, quantile(logs, 0.5), band, len(logs))]
 
@@ -161,9 +170,17 @@ def _scale(lines: Sequence[Line], cap: float, line: tuple[float, str] | None, *,
     return fit(*parts, broken=broken, cap=cap)
 
 
-def _draw_line(axes: Axes, scale: Scale, x: Ints, one: Line, dots: bool) -> None:
+def _draw_line(axes: Axes, scale: Scale, x: Ints, one: Line, dots: bool, ends: bool) -> None:
     marker = "o" if (dots and len(x) <= 60) or (~np.isnan(one.middle)).sum() == 1 else ""
-    axes.plot(x, scale.place(one.middle), color=one.colour, linestyle=one.style, marker=marker, markersize=3, zorder=3)
+    axes.plot(
+        x,
+        scale.place(_ended(one.middle) if ends and one.runs == 1 else one.middle),
+        color=one.colour,
+        linestyle=one.style,
+        marker=marker,
+        markersize=3,
+        zorder=3,
+    )
     if one.band is not None:
         low, high = (scale.place(edge) for edge in one.band)
         axes.fill_between(x, low, high, color=one.colour, alpha=0.14, linewidth=0, zorder=2)

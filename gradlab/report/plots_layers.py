@@ -25,6 +25,12 @@ _READ = {
 }
 
 
+_END_WORDS = (
+    " The {} diverged runs ended early, with norms that are not finite: they are left out of medians and bands, except "
+    "where a whole line diverged, which is then in the upper strip."
+)
+
+
 def signal_plots(result: Result, axis: str) -> Iterator[Plot]:
     """Delta by layer (``axis`` depth) or by time step (time), at step 0 and at the end."""
     rows: Rows = result.depth if axis == "depth" else result.time
@@ -52,13 +58,10 @@ def signal_plots(result: Result, axis: str) -> Iterator[Plot]:
             dress_x=_dress_layers(logs),
             cap=cap,
             dots=True,
+            spare=result.state == "diverged" if name == "end" else None,
         )
         bad = int((result.state == "diverged").sum())
-        words = (
-            f" {bad} diverged runs end early; norms not finite there count as infinite."
-            if bad and name == "end"
-            else ""
-        )
+        words = _END_WORDS.format(bad) if bad and name == "end" else ""
         caption = _READ[axis] + drawn.grouping + words + _zero_words(logs)
         yield Plot(f"signal_by_{place}_{name}", f"δ by {AXES[axis][0].split(' (')[0]}, {when}", caption, drawn.figure)
 

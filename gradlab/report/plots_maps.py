@@ -14,7 +14,19 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator
 
 from gradlab.report.groups import BINS, Levels, levels, log10, quantile, varying
-from gradlab.report.style import DIVERGED, OKABE_ITO, STRIP, Plot, Scale, fit, legend_below, number, sheet
+from gradlab.report.style import (
+    DIVERGED,
+    OKABE_ITO,
+    STRIP,
+    Plot,
+    Scale,
+    fit,
+    integer_ticks,
+    legend_below,
+    named_map,
+    number,
+    sheet,
+)
 from gradlab.report.tables import Bools, Floats, Ints, Result
 
 ANNOTATED = 64
@@ -59,7 +71,7 @@ def map_plots(result: Result, keys: Sequence[str]) -> Iterator[Plot]:
         (
             "vanishing_ratio",
             "Vanishing ratio at step 0",
-            "‖δ‖ of layer 1 / of layer L-1, step 0",
+            "vanishing ratio, step 0",
             ratio,
             result.state != "failed",
         ),
@@ -150,7 +162,7 @@ def _share(cells: Cells, others: Sequence[str]) -> Plot:
     patches = _hatch(axes, cells, np.zeros(cells.shape, dtype=bool) | (cells.ran == 0), only_failed=True)
     legend_below(figure, patches, [str(patch.get_label()) for patch in patches])
     total = f"{int(cells.diverged.sum())} of {int(cells.ran.sum())} runs diverged"
-    failed = f"; {int(cells.failed.sum())} more failed and are in no share" if cells.failed.any() else ""
+    failed = f"; {int(cells.failed.sum())} failed, in no share" if cells.failed.any() else ""
     words = f"{total}{failed}." + (
         f" Diverged / all runs of a cell{_pool(cells, others)}." if cells.diverged.any() else ""
     )

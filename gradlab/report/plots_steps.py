@@ -71,7 +71,7 @@ def _diverged_words(result: Result) -> str:
         return ""
     if result.size == 1:
         return f"The run diverged at step {int(result.number('diverged_at')[0])} (×)."
-    return f" {bad} of {result.size} runs diverged, when the crosses say, and count as infinite from there on."
+    return f" {bad} of {result.size} runs diverged, at the steps marked ×, and count as infinite from there on."
 
 
 def _dress_steps(axes: Axes) -> None:

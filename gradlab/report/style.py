@@ -192,18 +192,19 @@ def number(value: float) -> str:
 
 
 def log_ticks(low: float, high: float, most: int) -> tuple[list[float], list[str]]:
-    """At most about ``most`` ticks from 10^low to 10^high, and their labels: decades, 1-2-5, or even steps."""
+    """At most about ``most`` ticks from 10^low to 10^high, and their labels: decades, round numbers, even steps."""
     if high - low > 2.5:
         first, last = math.ceil(low), math.floor(high)
         step = math.ceil((last - first + 1) / most)
         decades = [decade for decade in range(first, last + 1) if decade % step == 0]
         return [float(decade) for decade in decades], [power(decade) for decade in decades]
-    if high - low > 0.8:
-        leads = (1, 2, 5) if high - low < 1.6 else (1, 3)
-        values = [lead * 10.0**decade for decade in range(math.floor(low), math.ceil(high) + 1) for lead in leads]
-    else:
-        values = [float(value) for value in MaxNLocator(nbins=5).tick_values(10.0**low, 10.0**high) if value > 0]
-    values = [value for value in values if low - 1e-9 <= math.log10(value) <= high + 1e-9]
+    candidates = [
+        [lead * 10.0**decade for decade in range(math.floor(low), math.ceil(high) + 1) for lead in leads]
+        for leads in ((1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8))
+    ]
+    candidates.append([float(value) for value in MaxNLocator(nbins=5).tick_values(10.0**low, 10.0**high) if value > 0])
+    inside = [[value for value in some if low - 1e-9 <= math.log10(value) <= high + 1e-9] for some in candidates]
+    values = next((some for some in inside if len(some) >= 4), inside[-1])
     return [math.log10(value) for value in values], [number(value) for value in values]
 
 

@@ -199,10 +199,19 @@ def read(paths: Sequence[Path]) -> Result:
     whole = {
         name: pa.concat_tables([folder[name] for folder in folders], promote_options="permissive") for name in TABLES
     }
-    return Result(whole, manifests, _notes(repeated))
+    return Result(whole, manifests, (*_unfinished(whole["runs"].num_rows, manifests), *_repeated(repeated)))
 
 
-def _notes(repeated: int) -> tuple[str, ...]:
+def _unfinished(here: int, manifests: Mapping[Path, Manifest]) -> tuple[str, ...]:
+    """Says where a folder's runs are not all there: a sweep still running, or interrupted."""
+    asked = sum(int(manifest["runs"]) for manifest in manifests.values())
+    if here >= asked or len(manifests) > 1:
+        return ()
+    state = next(iter(manifests.values()))["state"]
+    return (f"Of {asked} planned runs {here} are here (the sweep is marked {state!r}).",)
+
+
+def _repeated(repeated: int) -> tuple[str, ...]:
     if not repeated:
         return ()
     subject = "One run stands" if repeated == 1 else f"{repeated} runs stand"

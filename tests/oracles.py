@@ -1,0 +1,533 @@
+"""Independent references: one plain torch.nn network at a time, trained with torch.optim, every column measured anew.
+
+Written from the definitions of the columns alone. What is taken from gradlab are the data, the order of the batches
+and the initial weights, each tested by itself. Rows have the shape of the tables: a dict a row, null is None.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gradlab.choices import ACTIVATIONS
+from gradlab.data import Dataset, batches, load
+from gradlab.models import MODELS
+from gradlab.nn.initializers import initial_parameters
+from gradlab.nn.slots import Role
+from gradlab.record import Tables, tidy
+from gradlab.spec import DataSpec, RunSpec, Value, build
+from gradlab.train import train
+
+Settings = Mapping[str, Value]
+Row = dict[str, Any]
+
+LAYER_KEYS = ("step", "axis", "layer")
+OUTCOME = (
+    "state",
+    "steps",
+    "loss_first",
+    "loss_last",
+    "loss_heldout",
+    "accuracy",
+    "diverged_at",
+    "diverged_layer",
+    "rate",
+    "vanishing_ratio",
+)
+"""Columns of `runs` that a training decides, but for its duration."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """What is known of one run: its row of `runs`, its rows of `steps` and of `layers`."""
+
+    run: Row
+    steps: list[Row]
+    layers: list[Row]
+
+    def at(self, step: int, layer: int, axis: str = "depth") -> Row:
+        """The row of `layers` of this step and layer."""
+        (row,) = [row for row in self.layers if (row["step"], row["axis"], row["layer"]) == (step, axis, layer)]
+        return row
+
+    def profile(self, column: str, step: int = 0, axis: str = "depth") -> NDArray[np.float64]:
+        """A column of `layers` at one step, layers 1..L or time steps 1..T."""
+        rows = [row for row in self.layers if row["step"] == step and row["axis"] == axis and row["layer"] > 0]
+        return np.array([row[column] for row in rows], dtype=np.float64)
+
+    @property
+    def recorded(self) -> list[int]:
+        """The steps that have rows in `layers`."""
+        return list(dict.fromkeys(row["step"] for row in self.layers))
+
+
+def content(spec: DataSpec) -> Dataset:
+    """The data of ``spec``, loaded once for all that share their content."""
+    return _content(replace(spec, batch_size=1, seed=0, input_scale=1.0, target_scale=1.0))
+
+
+@lru_cache(maxsize=8)
+def _content(spec: DataSpec) -> Dataset:
+    return load(spec)
+
+
+def measured(*settings: Settings) -> list[Member]:
+    """Trains ``settings`` as one cohort on the CPU and splits its tables by member."""
+    runs = [build(values) for values in settings]
+    assert len({run.id for run in runs}) == len(runs), "two members of the same id cannot be told apart"
+    return split(runs, tidy(train(runs, content(runs[0].data), torch.device("cpu"), lambda *_: None)))
+
+
+def split(runs: Sequence[RunSpec], tables: Tables) -> list[Member]:
+    """The tables by member, in the order of ``runs``."""
+    steps: dict[str, list[Row]] = {run.id: [] for run in runs}
+    layers: dict[str, list[Row]] = {run.id: [] for run in runs}
+    for row in tables.steps.to_pylist():
+        steps[row["run_id"]].append(row)
+    for row in tables.layers.to_pylist():
+        layers[row["run_id"]].append(row)
+    return [Member(row, steps[row["run_id"]], layers[row["run_id"]]) for row in tables.runs.to_pylist()]
+
+
+# The network.
+
+PHI: dict[str, type[nn.Module]] = {
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "prelu": nn.PReLU,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "hardtanh": nn.Hardtanh,
+    "linear": nn.Identity,
+}
+
+
+def activation(name: str, slope: float) -> nn.Module:
+    """The torch.nn module of an activation."""
+    if name == "leaky_relu":
+        return nn.LeakyReLU(slope)
+    return nn.PReLU(init=slope) if name == "prelu" else PHI[name]()
+
+
+def normalization(name: str, width: int) -> nn.Module | None:
+    """The torch.nn module of a norm; None for `none`."""
+    kinds: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "rms": nn.RMSNorm}
+    return kinds[name](width) if name in kinds else None
+
+
+class Stage(nn.Module):
+    """The parameters of one layer."""
+
+    def __init__(self, fan_in: int, fan_out: int, run: RunSpec, *, hidden: bool, recurrent: bool = False) -> None:
+        super().__init__()
+        model = run.model
+        self.linear = nn.Linear(fan_in, fan_out, bias=model.name != "linear_chain")
+        self.recurrent = nn.Linear(fan_out, fan_out, bias=False) if recurrent else None
+        self.norm = normalization(model.norm or "none", fan_out) if hidden else None
+        self.phi = activation(model.activation or "linear", model.slope or 0.0) if hidden else None
+
+    @property
+    def matrices(self) -> list[nn.Parameter]:
+        return [self.linear.weight, *([] if self.recurrent is None else [self.recurrent.weight])]
+
+    def normalise(self, z: Tensor) -> Tensor:
+        normalised: Tensor = z if self.norm is None else self.norm(z)
+        return normalised
+
+    def activate(self, z: Tensor) -> Tensor:
+        assert self.phi is not None
+        activated: Tensor = self.phi(z)
+        return activated
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One layer's signals, a tensor a time step: where delta is taken, what enters phi (if anything), what leaves."""
+
+    z: list[Tensor]
+    pre: list[Tensor] | None
+    h: list[Tensor]
+
+
+class Plain(nn.Module):
+    """One network, in float64 or float32, with gradlab's initial matrices and biases and torch's own norms and slopes."""
+
+    def __init__(self, run: RunSpec) -> None:
+        super().__init__()
+        model, facts = run.model, run.facts
+        self.run = run
+        if model.name == "rnn":
+            inner = [facts.shape[1], *[model.width] * model.depth]
+            stages = [Stage(a, b, run, hidden=True, recurrent=True) for a, b in itertools.pairwise(inner)]
+            stages.append(Stage(model.width, facts.outputs, run, hidden=False))
+        else:
+            widths = [facts.inputs, *[model.width] * (model.depth - 1), facts.outputs]
+            first = 1 if model.name == "residual_mlp" else 0
+            stages = [
+                Stage(a, b, run, hidden=first <= at < model.depth - 1 and model.name != "linear_chain")
+                for at, (a, b) in enumerate(itertools.pairwise(widths))
+            ]
+        self.stages = nn.ModuleList(stages)
+        self.to(torch.float64 if run.train.precision == "float64" else torch.float32)
+        self._begin()
+
+    @property
+    def layers(self) -> list[Stage]:
+        return [stage for stage in self.stages if isinstance(stage, Stage)]
+
+    @torch.no_grad()
+    def _begin(self) -> None:
+        run = self.run
+        if run.model.name == "linear_chain":
+            for stage in self.layers:
+                stage.linear.weight.copy_(run.model.gain * torch.eye(run.model.width))
+            return
+        layout = MODELS[run.model.name].layout(run.model, run.facts)
+        flat = initial_parameters(layout, [run], self.layers[0].linear.weight.dtype)[0]
+        for slot, columns in zip(layout.slots, layout.columns, strict=True):
+            stage = self.layers[slot.layer - 1]
+            recurrent = stage.recurrent.weight if stage.recurrent is not None else None
+            drawn = {Role.WEIGHT: stage.linear.weight, Role.RECURRENT: recurrent, Role.BIAS: stage.linear.bias}
+            parameter = drawn.get(slot.role)
+            if parameter is not None:
+                parameter.copy_(flat[columns].view(parameter.shape))
+
+    def forward(self, x: Tensor) -> list[Seen]:
+        passes = {"mlp": self._mlp, "residual_mlp": self._residual, "linear_chain": self._chain, "rnn": self._rnn}
+        return passes[self.run.model.name](x)
+
+    def _mlp(self, x: Tensor) -> list[Seen]:
+        h, seen = x.flatten(1), []
+        for stage in self.layers[:-1]:
+            z = stage.normalise(stage.linear(h))
+            h = stage.activate(z)
+            seen.append(Seen([z], [z], [h]))
+        output = self.layers[-1].linear(h)
+        return [*seen, Seen([output], None, [output])]
+
+    def _residual(self, x: Tensor) -> list[Seen]:
+        beta = self.run.model.branch_scale
+        z = self.layers[0].linear(x.flatten(1))
+        seen = [Seen([z], None, [z])]
+        for stage in self.layers[1:-1]:
+            pre = stage.normalise(z)
+            h = stage.activate(pre)
+            z = z + beta * (h @ stage.linear.weight.T) + beta * stage.linear.bias
+            seen.append(Seen([z], [pre], [h]))
+        output = self.layers[-1].linear(z)
+        return [*seen, Seen([output], None, [output])]
+
+    def _chain(self, x: Tensor) -> list[Seen]:
+        z, seen = x, []
+        for stage in self.layers:
+            z = stage.linear(z)
+            seen.append(Seen([z], None, [z]))
+        return seen
+
+    def _rnn(self, x: Tensor) -> list[Seen]:
+        inputs, seen = list(x.unbind(1)), []
+        for stage in self.layers[:-1]:
+            assert stage.recurrent is not None
+            h, zs, hs = x.new_zeros(len(x), self.run.model.width), [], []
+            for x_t in inputs:
+                z = stage.normalise(stage.linear(x_t) + stage.recurrent(h))
+                h = stage.activate(z)
+                zs.append(z)
+                hs.append(h)
+            seen.append(Seen(zs, zs, hs))
+            inputs = hs
+        output = self.layers[-1].linear(inputs[-1])
+        return [*seen, Seen([output], None, [output])]
+
+
+# The training.
+
+
+def optimizer(run: RunSpec, network: nn.Module) -> torch.optim.Optimizer:
+    """The torch.optim object of a run."""
+    given = run.optim
+    common: dict[str, Any] = {"lr": given.lr, "weight_decay": given.weight_decay}
+    betas = (given.beta1, given.beta2)
+    match given.name:
+        case "sgd":
+            return torch.optim.SGD(
+                network.parameters(), momentum=given.momentum, nesterov=given.nesterov, **common
+            )
+        case "adam":
+            return torch.optim.Adam(network.parameters(), betas=betas, eps=given.eps, **common)
+        case "adamw":
+            return torch.optim.AdamW(network.parameters(), betas=betas, eps=given.eps, **common)
+        case "rmsprop":
+            return torch.optim.RMSprop(
+                network.parameters(), alpha=given.beta2, eps=given.eps, momentum=given.momentum, **common
+            )
+        case "adagrad":
+            return torch.optim.Adagrad(network.parameters(), eps=given.eps, **common)
+    raise AssertionError(given.name)
+
+
+def clip(run: RunSpec, network: Plain) -> None:
+    """Clips the gradients in place, with torch.nn.utils where it has the mode."""
+    c = run.clip.threshold
+    match run.clip.mode:
+        case "none":
+            return
+        case "norm":
+            nn.utils.clip_grad_norm_(network.parameters(), c)
+        case "value":
+            nn.utils.clip_grad_value_(network.parameters(), c)
+        case "layerwise":
+            own = c if run.clip.output_threshold is None else run.clip.output_threshold
+            for stage in network.layers:
+                nn.utils.clip_grad_norm_(stage.parameters(), own if stage is network.layers[-1] else c)
+        case "normalize":
+            scale = c / (norm(_gradients(network)) + 1e-6)
+            for gradient in _gradients(network):
+                gradient.mul_(scale)
+        case other:
+            raise AssertionError(other)
+
+
+def norm(tensors: Sequence[Tensor]) -> float:
+    """The 2-norm over all entries, in float64."""
+    return math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors))
+
+
+def _gradients(module: nn.Module) -> list[Tensor]:
+    return [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+
+
+def loss_of(run: RunSpec, output: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the batch: cross-entropy, or the squared error of scaled targets."""
+    if run.facts.loss == "cross_entropy":
+        return F.cross_entropy(output, targets)
+    return F.mse_loss(output, targets * run.data.target_scale)
+
+
+def expected(settings: Settings) -> Member:
+    """What a plain training of ``settings`` gives."""
+    run = build(settings)
+    steps_total = run.train.steps
+    network = Plain(run)
+    mover = optimizer(run, network)
+    data = content(run.data)
+    order = batches(run.data, len(data.train_inputs), steps_total + 1)
+    dtype = network.layers[0].linear.weight.dtype
+    inputs, targets = _parts(data.train_inputs, data.train_targets, run, dtype)
+    steps: list[Row] = []
+    layers: list[Row] = []
+    diverged: tuple[int, int | None] | None = None
+    for t in range(steps_total + 1):
+        chosen = torch.from_numpy(order[t])
+        x, y = inputs[chosen].requires_grad_(), targets[chosen]
+        before = [[matrix.detach().clone() for matrix in stage.matrices] for stage in network.layers]
+        if t == steps_total:  # the last row leaves the running statistics as they are
+            for stage in network.layers:
+                if isinstance(stage.norm, nn.BatchNorm1d):
+                    stage.norm.momentum = 0.0
+        seen = network(x)
+        for tensor in itertools.chain.from_iterable(layer.z for layer in seen):
+            tensor.retain_grad()
+        network.zero_grad()
+        loss = loss_of(run, seen[-1].h[0], y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        rows = _layer_rows(run, t, network, x, seen)
+        step: Row = {"step": t, "loss": loss.item(), "lr": run.optim.lr, "grad_norm": norm(_gradients(network))}
+        step |= {"grad_norm_clipped": None, "clipped": None}
+        tensors = [loss, *network.parameters(), *_gradients(network)]
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+            diverged = (t, _broken_layer(network, seen))
+        if t < steps_total:
+            unclipped = [gradient.clone() for gradient in _gradients(network)]
+            clip(run, network)
+            changed = [bool((a != b).any()) for a, b in zip(unclipped, _gradients(network), strict=True)]
+            step |= {"grad_norm_clipped": norm(_gradients(network)), "clipped": any(changed)}
+            for row, stage in zip(rows[1:], network.layers, strict=False):
+                row["grad_norm_clipped"] = norm(_gradients(stage))
+            for parameter in network.parameters():
+                assert parameter.grad is not None
+                parameter.grad.add_(parameter.detach().sign(), alpha=run.optim.l1)
+            mover.step()
+            for row, stage, old in zip(rows[1:], network.layers, before, strict=False):
+                moved = norm([new.detach() - was for new, was in zip(stage.matrices, old, strict=True)])
+                row["update_ratio"] = _quotient(moved, norm(old))
+        steps.append(step)
+        if t % run.probe.every == 0 or t == steps_total or diverged is not None:
+            layers += rows
+        if diverged is not None:
+            break
+    return Member(_outcome(run, network, data, steps, layers, diverged), steps, layers)
+
+
+def _parts(inputs: Any, targets: Any, run: RunSpec, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    x = torch.from_numpy(inputs).to(dtype) * run.data.input_scale
+    y = torch.from_numpy(targets)
+    return x, y.to(dtype) if y.is_floating_point() else y
+
+
+def _quotient(a: float, b: float) -> float:
+    return a / b if b else (math.nan if a == 0 or math.isnan(a) else math.inf)
+
+
+def _broken_layer(network: Plain, seen: Sequence[Seen]) -> int | None:
+    for number, layer in enumerate(seen, start=1):
+        if not all(bool(torch.isfinite(z).all()) for z in layer.z):
+            return number
+    for number, stage in reversed(list(enumerate(network.layers, start=1))):
+        if not all(bool(torch.isfinite(gradient).all()) for gradient in _gradients(stage)):
+            return number
+    return None
+
+
+def _layer_rows(run: RunSpec, t: int, network: Plain, x: Tensor, seen: Sequence[Seen]) -> list[Row]:
+    blank: dict[str, Any] = dict.fromkeys(
+        ("grad_norm", "grad_norm_clipped", "weight_grad_norm", "weight_norm", "update_ratio", "saturated", "dead")
+    )
+    blank |= {"grad_zero": None}
+    delta = norm([x.grad]) if x.grad is not None else None
+    rows = [{**blank, "step": t, "axis": "depth", "layer": 0, "signal_grad_norm": delta, **_moments([x])}]
+    for number, (stage, layer) in enumerate(zip(network.layers, seen, strict=True), start=1):
+        entries = torch.cat([gradient.flatten() for gradient in _gradients(stage)])
+        row = {**blank, "step": t, "axis": "depth", "layer": number}
+        row |= {
+            "grad_norm": norm(_gradients(stage)),
+            "weight_grad_norm": norm([matrix.grad for matrix in stage.matrices if matrix.grad is not None]),
+            "signal_grad_norm": norm([z.grad for z in layer.z if z.grad is not None]),
+            "weight_norm": norm(stage.matrices),
+            "grad_zero": float((entries == 0).double().mean()),
+        }
+        rows.append(row | _moments(layer.h) | _slopes(run, stage, layer.pre))
+    if run.model.name == "rnn":
+        stage, top = network.layers[-2], seen[-2]
+        for step, (z, h) in enumerate(zip(top.z, top.h, strict=True), start=1):
+            row = {**blank, "step": t, "axis": "time", "layer": step, **_moments([h]), **_slopes(run, stage, [z])}
+            rows.append(row | {"signal_grad_norm": norm([z.grad]) if z.grad is not None else None})
+    return rows
+
+
+def _moments(h: Sequence[Tensor]) -> Row:
+    """Mean and population standard deviation."""
+    entries = torch.stack([piece.detach() for piece in h]).double()
+    return {"act_mean": float(entries.mean()), "act_std": float(entries.std(correction=0))}
+
+
+def _slopes(run: RunSpec, stage: Stage, pre: Sequence[Tensor] | None) -> Row:
+    """`saturated` and `dead`, with phi' from autograd."""
+    name = run.model.activation
+    if pre is None or name is None or stage.phi is None:
+        return {}
+    z = torch.stack([piece.detach() for piece in pre]).requires_grad_()
+    (slope,) = torch.autograd.grad(stage.phi(z).sum(), z)
+    found: Row = {}
+    if not ACTIVATIONS[name].piecewise_linear:
+        found["saturated"] = float((slope.abs() < 0.05 * steepest(name)).double().mean())
+    if ACTIVATIONS[name].relu_family and z.shape[1] >= 16:
+        found["dead"] = float((slope == 0).flatten(0, 1).all(0).double().mean())
+    return found
+
+
+@lru_cache(maxsize=32)
+def steepest(name: str) -> float:
+    """The largest |phi'| on a fine grid, by autograd; slopes of the leaky family below 1."""
+    z = torch.cat([torch.linspace(-30, 30, 60001), torch.linspace(-3, 3, 60001)]).double().requires_grad_()
+    (slope,) = torch.autograd.grad(activation(name, 0.1).double()(z).sum(), z)
+    return float(slope.abs().max())
+
+
+@torch.no_grad()
+def _outcome(
+    run: RunSpec,
+    network: Plain,
+    data: Dataset,
+    steps: list[Row],
+    layers: list[Row],
+    diverged: tuple[int, int | None] | None,
+) -> Row:
+    row: Row = {
+        "state": "finished" if diverged is None else "diverged",
+        "steps": run.train.steps if diverged is None else diverged[0],
+        "loss_first": steps[0]["loss"],
+        "loss_last": steps[-1]["loss"],
+        "loss_heldout": None,
+        "accuracy": None,
+        "diverged_at": None if diverged is None else diverged[0],
+        "diverged_layer": None if diverged is None else diverged[1],
+    }
+    along = "time" if run.model.name == "rnn" else "depth"
+    deltas = [r["signal_grad_norm"] for r in layers if (r["step"], r["axis"]) == (0, along) and r["layer"] > 0]
+    row |= {"rate": fitted_rate(deltas, along), "vanishing_ratio": ratio(deltas, along)}
+    if diverged is None and run.train.steps > 0:
+        network.eval()
+        dtype = network.layers[0].linear.weight.dtype
+        x, y = _parts(data.heldout_inputs, data.heldout_targets, run, dtype)
+        output = network(x)[-1].h[0]
+        row["loss_heldout"] = loss_of(run, output, y).item()
+        if run.facts.loss == "cross_entropy":
+            row["accuracy"] = float((output.argmax(1) == y).double().mean())
+    return row
+
+
+def fitted_rate(deltas: Sequence[float], along: str) -> float | None:
+    """exp(-slope) of the least-squares line through ln delta: layers 5..L-1 (1..L-1 where L < 8), or all of time."""
+    points = list(enumerate(deltas, start=1))
+    if along == "depth":
+        points = points[0 if len(deltas) < 8 else 4 : -1]
+    if len(points) < 2 or any(not math.isfinite(delta) or delta == 0 for _, delta in points):
+        return None
+    at = np.array([layer for layer, _ in points], dtype=float)
+    return float(np.exp(-np.polyfit(at, np.log([delta for _, delta in points]), 1)[0]))
+
+
+def ratio(deltas: Sequence[float], along: str) -> float | None:
+    """Layer 1 over layer L-1, or time step 1 over T."""
+    points = deltas[:-1] if along == "depth" else deltas
+    return _quotient(points[0], points[-1]) if points else None
+
+
+# The comparison.
+
+
+def differences(found: Member, wanted: Member, relative: float, absolute: float = 0.0) -> Iterator[str]:
+    """Each number of ``found`` that is not that of ``wanted``, in words. Null equals null alone, nan equals nan."""
+    yield from _row_differences("runs", found.run, wanted.run, OUTCOME, relative, absolute)
+    for name, mine, theirs, keys in (
+        ("steps", found.steps, wanted.steps, ("step",)),
+        ("layers", found.layers, wanted.layers, LAYER_KEYS),
+    ):
+        order = [tuple(row[key] for key in keys) for row in theirs]
+        if [tuple(row[key] for key in keys) for row in mine] != order:
+            yield f"{name}: other rows"
+            return
+        for at, row, other in zip(order, mine, theirs, strict=True):
+            columns = [column for column in other if column not in (*keys, "run_id", "name")]
+            yield from _row_differences(f"{name} {at}", row, other, columns, relative, absolute)
+
+
+def _row_differences(
+    where: str, found: Row, wanted: Row, columns: Sequence[str], relative: float, absolute: float
+) -> Iterator[str]:
+    for column in columns:
+        a, b = found[column], wanted[column]
+        if isinstance(a, float) and isinstance(b, float):
+            # A mean of numbers that cancel is as exact as the numbers are.
+            slack = 1e-12 * max(1.0, abs(wanted["act_std"])) if column == "act_mean" and absolute else absolute
+            same = (math.isnan(a) and math.isnan(b)) or a == b or math.isclose(a, b, rel_tol=relative, abs_tol=slack)
+        else:
+            same = type(a) is type(b) and a == b
+        if not same:
+            yield f"{where}: {column} is {a!r}, not {b!r}"
