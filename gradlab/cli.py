@@ -167,7 +167,10 @@ def gradlab_(
 
 
 def main() -> None:
-    """The `gradlab` command. A wrong key or value ends with one line and exit status 2, never a traceback."""
+    """The `gradlab` command. A wrong key or value ends with one line and exit status 2, never a traceback.
+
+    So does, with status 1, what the system refuses: a full disk, a folder that may not be written.
+    """
     from gradlab import screen
 
     try:
@@ -175,6 +178,10 @@ def main() -> None:
     except SpecError as error:
         screen.say_error(str(error))
         sys.exit(2)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        screen.say_error(f"{where}{error.strerror or error}")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.data import Dataset, batches
@@ -20,10 +21,8 @@ from gradlab.nn.network import Network, assemble
 from gradlab.nn.slots import Layout
 from gradlab.optim.clippers import Segment, segments
 from gradlab.optim.optimizers import OPTIMIZERS, Rates, State, Step, rates
+from gradlab.plan import HELDOUT_SAMPLES
 from gradlab.spec import RunSpec
-
-HELDOUT_SAMPLES = 512
-"""Held-out samples evaluated at a time: a constant, so that the figures do not depend on the machine."""
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -50,9 +49,9 @@ class Task:
 
     def heldout(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The held-out part in pieces, as `batch` gives them."""
-        inputs = self.heldout_inputs.split(HELDOUT_SAMPLES)
-        for piece, targets in zip(inputs, self.heldout_targets.split(HELDOUT_SAMPLES), strict=True):
-            yield self._scaled(piece, targets)
+        for start in range(0, len(self.heldout_inputs), HELDOUT_SAMPLES):
+            part = slice(start, start + HELDOUT_SAMPLES)
+            yield self._scaled(self.heldout_inputs[part], self.heldout_targets[part])
 
     def _scaled(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         scaled = inputs * self.input_scale.view(-1, *[1] * inputs.dim())
@@ -109,7 +108,7 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device) -> Coh
 
 
 def _task(runs: Sequence[RunSpec], data: Dataset, dtype: torch.dtype, device: torch.device) -> Task:
-    def to_device(array: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+    def to_device(array: NDArray[np.float64] | NDArray[np.int64]) -> Tensor:
         tensor = torch.from_numpy(array)
         return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
 

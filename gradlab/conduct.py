@@ -6,6 +6,7 @@ import datetime as dt
 import importlib.metadata
 import os
 import platform
+import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -49,27 +50,26 @@ def start(grid: Grid, wishes: Wishes, command: Sequence[str], out: Console) -> i
     for data in {run.data for run in grid.runs}:
         prefetch(data)
     now = dt.datetime.now().astimezone()
-    folder = store.create(wishes.out, grid.name, now)
-    with store.locked(folder):
+    manifest: Manifest = {
+        "schema": SCHEMA,
+        "name": grid.name,
+        "command": list(command),
+        "experiment": grid.experiment,
+        "swept": list(grid.swept),
+        "runs": len(grid.runs),
+        "duplicates": grid.duplicates,
+        "state": "running",
+        "started": now.isoformat(timespec="seconds"),
+        "finished": None,
+        "elapsed_s": 0.0,
+        **_surroundings(device),
+        "workers": _workers(grid.launch.workers, plan, device),
+        "cohorts": plan.cohorts,
+        "memory": plan.budget,
+        "pieces": [_written(piece, grid.runs) for piece in plan.pieces],
+    }
+    with store.new_result(wishes.out, grid.name, now) as folder:
         store.write_inputs(folder, grid.base, grid.overrides, grid.runs)
-        manifest: Manifest = {
-            "schema": SCHEMA,
-            "name": grid.name,
-            "command": list(command),
-            "experiment": grid.experiment,
-            "swept": list(grid.swept),
-            "runs": len(grid.runs),
-            "duplicates": grid.duplicates,
-            "state": "running",
-            "started": now.isoformat(timespec="seconds"),
-            "finished": None,
-            "elapsed_s": 0.0,
-            **_surroundings(device),
-            "workers": _workers(grid.launch.workers, plan, device),
-            "cohorts": plan.cohorts,
-            "memory": plan.budget,
-            "pieces": [_written(piece, grid.runs) for piece in plan.pieces],
-        }
         store.write_manifest(folder, manifest)
         _announce(out, grid, plan, device, folder)
         return _conduct(folder, manifest, grid.runs, plan.pieces, wishes, out)
@@ -81,7 +81,8 @@ def resume(path: Path, wishes: Wishes, command: Sequence[str], out: Console) -> 
     with store.locked(folder):
         manifest = store.read_manifest(path)
         if manifest["state"] == "done":
-            out.print(f"Nothing is missing: all {manifest['runs']} runs of {path} are finished.")
+            store.drop_pieces(folder)
+            out.print(escape(f"Nothing is missing in {path}: {manifest['runs']} of {manifest['runs']} runs are done."))
             return DONE
         runs = store.read_runs(folder)
         place = {run.id: position for position, run in enumerate(runs)}
@@ -95,7 +96,7 @@ def resume(path: Path, wishes: Wishes, command: Sequence[str], out: Console) -> 
         manifest |= {"device": asdict(choose(asked))}
         store.write_manifest(folder, manifest)
         count = sum(len(piece.members) for piece in missing)
-        out.print(f"Resuming {path}: {count} of {len(runs)} runs are missing.", soft_wrap=True)
+        out.print(escape(f"Resuming {path}: {count} of {len(runs)} runs are missing."), soft_wrap=True)
         return _conduct(folder, manifest, runs, missing, wishes, out)
 
 
@@ -129,24 +130,33 @@ def _conduct(
             tally.add(table["state"].to_pylist())
     try:
         crashed = _run(folder, manifest, runs, pieces, wishes, tally, out)
-        if not (crashed and wishes.fail_fast):
-            store.merge(folder, keep_pieces=crashed)
+        if crashed and wishes.fail_fast:
+            _close(folder, manifest, "stopped", began)
+            screen.point(f"Stopped at the first crashed run: {tally}.", "sweep --resume", folder.root)
+            return CRASHED
+        store.merge(folder)
+        _close(folder, manifest, "failed" if crashed else "done", began)
+        if not crashed:
+            store.drop_pieces(folder)
     except KeyboardInterrupt:
+        # Whoever presses Ctrl-C twice has been heard the first time.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         _close(folder, manifest, "interrupted", began)
-        _point_to_resume(out, folder, f"Interrupted: {tally}. What finished is kept.")
+        screen.point(f"Interrupted: {tally}. What has finished is kept.", "sweep --resume", folder.root)
         return INTERRUPTED
-    if crashed and wishes.fail_fast:
-        _close(folder, manifest, "stopped", began)
-        _point_to_resume(out, folder, f"Stopped at the first crashed run: {tally}.")
+    except OSError as error:
+        screen.say_error(f"{folder.root}: {error.strerror or error}")
+        screen.point("What has finished is kept.", "sweep --resume", folder.root)
         return CRASHED
-    _close(folder, manifest, "failed" if crashed else "done", began)
-    _finish(folder, manifest, wishes, out)
-    return CRASHED if crashed else DONE
-
-
-def _point_to_resume(out: Console, folder: Folder, what: str) -> None:
-    out.print(f"{what} Go on with", soft_wrap=True)
-    out.print(f"  gradlab sweep --resume {escape(str(folder.root))}", soft_wrap=True)
+    try:
+        _finish(folder, manifest, wishes, out)
+    except KeyboardInterrupt:
+        screen.point("Interrupted while the report was drawn; the tables are whole.", "report", folder.root)
+        return INTERRUPTED
+    if crashed:
+        screen.say_error(f"{tally.failed} of {tally.total} runs crashed; {folder.errors} says where")
+        return CRASHED
+    return DONE
 
 
 def _run(
@@ -174,6 +184,8 @@ def _run(
             elif event.kind == "failed":
                 crashed = True
                 store.log_error(folder, f"piece {event.piece}: {event.error}\n{event.details}")
+            elif event.kind == "unwritable":
+                raise OSError(event.error)
     return crashed
 
 
@@ -218,9 +230,10 @@ def report_again(paths: Sequence[Path], wanted: Path | None, out: Console, x: st
         store.read_manifest(path)
     if wanted is None and len(paths) == 1:
         to = Folder(paths[0]).report
+        report(paths, to, out, x, y)
     else:
-        to = store.create_report(wanted, dt.datetime.now().astimezone())
-    report(paths, to, out, x, y)
+        with store.new_report(wanted, dt.datetime.now().astimezone()) as to:
+            report(paths, to, out, x, y)
     screen.show_files(out, [("report", str(to / "index.html"))])
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from gradlab.choices import SpecError
 from gradlab.spec import SECTIONS, RunSpec, Value, allowed_keys, build

@@ -19,7 +19,7 @@ from gradlab.spec import RunSpec
 
 @dataclass(frozen=True)
 class StepRow:
-    """One step on the device: (M,) each; what follows clipping is None in the last row, ``measurement`` where not due."""
+    """One step on the device, (M,) each. None: what follows clipping in the last row; a table that was not due."""
 
     t: int
     loss: Tensor

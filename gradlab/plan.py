@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
+from typing import Any
 
 from gradlab.choices import MODELS
 from gradlab.spec import DataSpec, Facts, ModelSpec, RunSpec
@@ -25,16 +27,19 @@ WITHIN = frozenset(
 )
 """Keys in which the members of a cohort may differ: they change numbers, not shapes."""
 
-CPU_MEMORY = 64 * 2**20
-"""Bytes that a piece may take on a CPU unless told otherwise: small enough for its caches, the same on every machine."""
+CPU_MEMORY = 96 * 2**20
+"""Bytes that a piece may take on a CPU unless told otherwise: small enough for caches, the same on every machine."""
+
+HELDOUT_SAMPLES = 512
+"""Held-out samples evaluated at a time: a constant, so that the figures do not depend on the machine."""
 
 OPTIMIZER_BUFFERS = {"sgd": 1, "adam": 2, "adamw": 2, "rmsprop": 2, "adagrad": 1}
 
-SIGNAL_COPIES = 8
-"""Tensors of a layer's shape alive at the height of a step: signal, norm, activation, their derivatives, scratch."""
+SIGNAL_COPIES = 6
+"""Tensors of each layer's shape alive at the height of a step: signal, norm, activation, their derivatives, scratch."""
 
-PARAMETER_COPIES = 7
-"""Of the parameters: themselves, the gradient twice, the weights before the step, the window's start, float64 scratch."""
+PARAMETER_COPIES = 8
+"""Of the parameters: themselves, the gradient twice, the weights before a step and a window, float64 scratch."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Plan:
-    """The pieces of a grid, largest first; ``work`` in floating-point operations of matrix products, ``memory`` in bytes."""
+    """The pieces of a grid, largest first; ``work`` counts operations of matrix products, ``memory`` bytes."""
 
     pieces: tuple[Piece, ...]
     cohorts: int
@@ -72,7 +77,7 @@ def make_plan(runs: Sequence[RunSpec], budget: int, cores: int) -> Plan:
     cohorts: dict[object, list[int]] = {}
     for position, run in enumerate(runs):
         cohorts.setdefault(cohort_key(run), []).append(position)
-    cuts: list[tuple[float, int, list[int]]] = []
+    cuts: list[tuple[float, int, Sequence[int]]] = []
     for number, members in enumerate(cohorts.values()):
         # Members that clip alike stand together, so that each mode is one slice of the piece.
         members.sort(key=lambda position: runs[position].clip.mode)
@@ -101,7 +106,7 @@ def _cut(members: Sequence[int], runs: Sequence[RunSpec], budget: int) -> list[S
     most = max(1, budget // memory)
     pieces = -(-len(members) // most)
     bounds = [len(members) * number // pieces for number in range(pieces + 1)]
-    return [members[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [members[start:stop] for start, stop in pairwise(bounds)]
 
 
 def cohort_key(run: RunSpec) -> object:
@@ -113,7 +118,7 @@ def cohort_key(run: RunSpec) -> object:
 def _shared(section: ModelSpec | DataSpec) -> ModelSpec | DataSpec:
     """The section with the keys of `WITHIN` blanked."""
     prefix = "model" if isinstance(section, ModelSpec) else "data"
-    blank = {f.name: None for f in dataclasses.fields(section) if f"{prefix}.{f.name}" in WITHIN}
+    blank: dict[str, Any] = {f.name: None for f in dataclasses.fields(section) if f"{prefix}.{f.name}" in WITHIN}
     return dataclasses.replace(section, **blank)
 
 
@@ -129,8 +134,7 @@ def _cost(model: ModelSpec, facts: Facts, batch: int, optimizer: str, steps: int
     products = sum(fan_in * fan_out * uses for fan_in, fan_out, uses in matrices)
     parameters = sum((fan_in + 1) * fan_out for fan_in, fan_out, _ in matrices)
     signals = sum(fan_out * uses for _, fan_out, uses in matrices) + facts.inputs
-    samples = max(batch, min(512, facts.heldout))
-    memory = width * (
-        parameters * (PARAMETER_COPIES + 2 * OPTIMIZER_BUFFERS[optimizer]) + samples * signals * SIGNAL_COPIES
-    )
+    heldout = min(HELDOUT_SAMPLES, facts.heldout) * (facts.inputs + 4 * max(fan_out for _, fan_out, _ in matrices))
+    copies = PARAMETER_COPIES + 2 * OPTIMIZER_BUFFERS[optimizer]
+    memory = width * (parameters * copies + batch * signals * SIGNAL_COPIES + heldout)
     return 6.0 * batch * products * (steps + 1), memory

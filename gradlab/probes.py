@@ -1,13 +1,13 @@
 """What is measured at every layer of every member, on the device, at a recorded step.
 
-Nothing here synchronises: a measurement is a stack of (M,) tensors that travels to the host with many others at the
-next flush. Shapes: M members, B batch, D width, L layers, R rows of the per-layer table.
+Nothing here synchronises: a measurement is a few small tensors that travel to the host with many others at the next
+flush. Shapes: M members, B batch, D width, T time, L layers, R rows of the per-layer table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from gradlab.choices import ACTIVATIONS as NAMED_ACTIVATIONS
 from gradlab.nn.activations import ACTIVATIONS
+from gradlab.nn.float64 import finite, moments, norm64, norms64, share
 from gradlab.nn.network import Network, Signal, Trace
-from gradlab.nn.norms64 import norm64, norms64
 from gradlab.nn.slots import Layout
 from gradlab.record import PROBE_COLUMNS, Bools, Row
 
@@ -32,9 +32,14 @@ Columns = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Measurement:
-    """One record of the per-layer table: ``rows[r][column]`` (M,), and whether z_l is finite (M, L)."""
+    """One record of the per-layer table.
 
-    rows: tuple[Columns, ...]
+    ``signals[r]`` are the columns of row r that belong to its signal; ``parameters`` the columns (M, L) that belong to
+    the parameters of layers 1..L; ``finite`` (M, L) says whether z_l is finite.
+    """
+
+    signals: tuple[Columns, ...]
+    parameters: Mapping[str, Tensor]
     finite: Tensor
 
 
@@ -55,95 +60,104 @@ def table_rows(layout: Layout, trace: Trace) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def measure_signals(network: Network, trace: Trace, inputs: Tensor, deltas: Deltas) -> Measurement:
-    """The columns that belong to signals: `signal_grad_norm`, `act_mean`, `act_std`, `saturated`, `dead`."""
+def measure(
+    network: Network, trace: Trace, inputs: Tensor, deltas: Deltas, parameters: Tensor, gradient: Tensor, norms: Tensor
+) -> Measurement:
+    """All columns but those of an update, from signals, parameters (M, P) and gradient (M, P) before clipping.
+
+    ``norms`` (M, L) are the gradient's, layer by layer.
+    """
+    layout = network.layout
     rows: list[Columns] = [{"signal_grad_norm": norm64(deltas.input), **_moments(inputs)}]
-    time_rows: list[Columns] = []
+    times: list[Columns] = []
     for layer, (signal, delta) in enumerate(zip(trace.signals, deltas.signals, strict=True), start=1):
-        norms = torch.stack([norm64(piece) for piece in delta], dim=1)
-        columns = {"signal_grad_norm": norms.square().sum(1).sqrt(), **_moments(torch.stack(signal.h, dim=1))}
-        rows.append(columns | _slopes(network, layer, signal))
+        along = torch.stack([norm64(piece) for piece in delta], dim=1)
+        rows.append({"signal_grad_norm": along.square().sum(1).sqrt(), **_activity(network, layer, signal)})
         if layer == trace.time_layer:
-            for t in range(len(signal.z)):
-                step = Signal((signal.z[t],), (signal.z[t],), (signal.h[t],))
-                time_rows.append(
-                    {"signal_grad_norm": norms[:, t], **_moments(signal.h[t]), **_slopes(network, layer, step)}
-                )
-    finite = torch.stack(
-        [torch.stack([torch.isfinite(z).flatten(1).all(1) for z in signal.z]).all(0) for signal in trace.signals], dim=1
+            steps = [Signal((z,), (z,), (h,)) for z, h in zip(signal.z, signal.h, strict=True)]
+            times = [
+                {"signal_grad_norm": along[:, t], **_activity(network, layer, step)} for t, step in enumerate(steps)
+            ]
+    return Measurement(
+        signals=(*rows, *times),
+        parameters={
+            "grad_norm": norms,
+            "weight_grad_norm": norms64(gradient, layout.matrices),
+            "weight_norm": norms64(parameters, layout.matrices),
+            "grad_zero": _zero_shares(gradient, layout),
+        },
+        finite=torch.stack([_all_finite(signal) for signal in trace.signals], dim=1),
     )
-    return Measurement((*rows, *time_rows), finite)
+
+
+def with_update(measurement: Measurement, layout: Layout, change: Tensor, clipped: Tensor) -> Measurement:
+    """Adds what an update shows: the change (M, P) of the parameters, and the layers' norms (M, L) after clipping."""
+    ratio = norms64(change, layout.matrices) / measurement.parameters["weight_norm"]
+    return replace(
+        measurement, parameters={**measurement.parameters, "update_ratio": ratio, "grad_norm_clipped": clipped}
+    )
 
 
 def _moments(h: Tensor) -> Columns:
-    """Mean and (population) standard deviation over everything but the members, in float64."""
-    var, mean = torch.var_mean(h.detach().flatten(1).to(torch.float64), dim=1, correction=0)
-    return {"act_mean": mean, "act_std": var.sqrt()}
+    mean, std = moments(h.detach())
+    return {"act_mean": mean, "act_std": std}
 
 
-def _slopes(network: Network, layer: int, signal: Signal) -> Columns:
-    """`saturated` of activations that can saturate, `dead` of the ReLU family in batches large enough to tell."""
+def _activity(network: Network, layer: int, signal: Signal) -> Columns:
+    """Mean and spread of what a layer passes on; `saturated` where it can saturate; `dead` of the ReLU family."""
+    h = torch.stack(signal.h, dim=1).detach()
+    columns = _moments(h)
     name = network.model.activation
     if signal.pre is None or name is None:
-        return {}
+        return columns
     pre = torch.stack(signal.pre, dim=1).detach()
-    slope = network.slope(layer)
-    derivative = ACTIVATIONS[name].derivative
-    columns: Columns = {}
-    if not NAMED_ACTIVATIONS[name].piecewise_linear:
-        flat = derivative(pre, slope).abs() < SATURATED_BELOW * ACTIVATIONS[name].steepest
-        columns["saturated"] = flat.flatten(1).to(torch.float64).mean(1)
+    activation = ACTIVATIONS[name]
+    if activation.derivative is not None:
+        columns["saturated"] = share(SATURATED_BELOW * activation.steepest - activation.derivative(pre, h).abs())
     if NAMED_ACTIVATIONS[name].relu_family and pre.shape[2] >= LEAST_BATCH_FOR_DEAD:
-        learned = slope.detach().unsqueeze(1) if isinstance(slope, Tensor) else slope
-        quiet = ((derivative(pre, learned) == 0) & ~pre.isnan()).all(dim=2).all(dim=1)
-        columns["dead"] = quiet.to(torch.float64).mean(1)
+        # At zero slope on every sample: never above zero, and zero is the slope there.
+        flat = torch.as_tensor(network.slope(layer), device=pre.device).detach().reshape(-1, 1) == 0
+        columns["dead"] = ((pre.amax(dim=(1, 2)) <= 0) & flat).to(torch.float64).mean(1)
     return columns
 
 
-def measure_gradients(layout: Layout, gradient: Tensor, norms: Tensor) -> list[Columns]:
-    """Of the gradient (M, P) before clipping, layers 1..L: `grad_norm` (from ``norms`` (M, L)), `weight_grad_norm`, `grad_zero`."""
-    weights = norms64(gradient, layout.matrices)
-    zero = gradient == 0
-    return [
-        {
-            "grad_norm": norms[:, layer],
-            "weight_grad_norm": weights[:, layer],
-            "grad_zero": zero[:, columns].to(torch.float64).mean(1),
-        }
-        for layer, columns in enumerate(layout.layers)
-    ]
+def _zero_shares(gradient: Tensor, layout: Layout) -> Tensor:
+    """(M, P) -> (M, L): the share of entries that are exactly zero; nan where one is not a number.
+
+    Clamped to 0..1 and rounded up, a number is 1 unless it is zero.
+    """
+    other = gradient.abs().clamp_(max=1).ceil_()
+    return torch.stack([1 - other[:, columns].to(torch.float64).mean(1) for columns in layout.layers], dim=1)
 
 
-def measure_weights(layout: Layout, before: Tensor) -> list[Columns]:
-    """Of the weights (M, P) at this step, layers 1..L: `weight_norm`."""
-    return [{"weight_norm": norm} for norm in norms64(before, layout.matrices).unbind(1)]
-
-
-def measure_update(layout: Layout, before: Tensor, after: Tensor, clipped: Tensor) -> list[Columns]:
-    """Of one update, layers 1..L: `update_ratio`, and `grad_norm_clipped` from the norms (M, L) after clipping."""
-    ratios = norms64(after - before, layout.matrices) / norms64(before, layout.matrices)
-    return [
-        {"update_ratio": ratios[:, layer], "grad_norm_clipped": clipped[:, layer]} for layer in range(len(layout.names))
-    ]
-
-
-def merge(signals: Measurement, *parameters: Sequence[Columns]) -> Measurement:
-    """``signals`` with the parameters' columns added to the rows of layers 1..L."""
-    rows = list(signals.rows)
-    for columns_of_layers in parameters:
-        for layer, columns in enumerate(columns_of_layers, start=1):
-            rows[layer] = rows[layer] | columns
-    return Measurement(tuple(rows), signals.finite)
+def _all_finite(signal: Signal) -> Tensor:
+    return torch.stack([finite(z.detach().flatten(1)) for z in signal.z]).all(0)
 
 
 def validity(measurement: Measurement) -> Bools:
     """(C, R): which columns a row has."""
-    return np.array([[column in row for row in measurement.rows] for column in PROBE_COLUMNS])
+    layers = next(iter(measurement.parameters.values())).shape[1]
+    return np.array(
+        [
+            [
+                column in row or (column in measurement.parameters and 1 <= r <= layers)
+                for r, row in enumerate(measurement.signals)
+            ]
+            for column in PROBE_COLUMNS
+        ]
+    )
 
 
 def stacked(measurement: Measurement) -> Tensor:
     """(C, M, R) float64 on the device; what is null is zero."""
-    blank = torch.zeros_like(measurement.rows[0]["signal_grad_norm"])
-    return torch.stack(
-        [torch.stack([row.get(column, blank) for row in measurement.rows], dim=1) for column in PROBE_COLUMNS]
-    )
+    first = measurement.signals[0]["signal_grad_norm"]
+    table = first.new_zeros(len(PROBE_COLUMNS), len(measurement.signals), len(first))
+    for index, column in enumerate(PROBE_COLUMNS):
+        if column in measurement.parameters:
+            values = measurement.parameters[column].T
+            table[index, 1 : len(values) + 1] = values
+        else:
+            held = [r for r, row in enumerate(measurement.signals) if column in row]
+            if held:
+                table[index, held] = torch.stack([measurement.signals[r][column] for r in held])
+    return table.transpose(1, 2)

@@ -5,16 +5,20 @@ Plain lines where the output is not a terminal; no colour codes in a file. Every
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from gradlab.plan import Piece, Plan
 
@@ -32,7 +36,16 @@ def console(*, quiet: bool = False) -> Console:
 
 def say_error(message: str) -> None:
     """One line on standard error."""
-    print(f"gradlab: error: {message}", file=sys.stderr)
+    _stderr(f"gradlab: error: {message}")
+
+
+def point(what: str, verb: str, root: Path) -> None:
+    """Says, on standard error, why a command ended early, and in a line to be copied how to go on."""
+    _stderr(f"{what} Go on with\n  gradlab {verb} {shlex.quote(str(root))}")
+
+
+def _stderr(text: str) -> None:
+    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
 
 
 @dataclass
@@ -68,11 +81,11 @@ class Gauge:
     spoke: float = field(default_factory=time.monotonic)
 
     def started(self, piece: int) -> None:
-        """A piece begins."""
-        if len(self.bars) < PIECE_BARS:
+        """A piece begins; a single run is its own grid, and needs no second bar."""
+        if self.tally.total > 1 and len(self.bars) < PIECE_BARS:
             members = len(self.pieces[piece].members)
-            label = f"cohort {self.pieces[piece].cohort + 1}, {members} run{'s' if members > 1 else ''}"
-            self.bars[piece] = self.progress.add_task(label, total=1.0, note="")
+            label = f"cohort {self.pieces[piece].cohort + 1}, {_runs(members)}"
+            self.bars[piece] = self.progress.add_task(label, total=1.0)
 
     def moved(self, piece: int, share: float) -> None:
         """A piece is at ``share`` of its work."""
@@ -80,11 +93,11 @@ class Gauge:
         if piece in self.bars:
             self.progress.update(self.bars[piece], completed=share)
         done = sum(self.pieces[index].work * part for index, part in self.shares.items())
-        self.progress.update(self.whole, completed=done, note=str(self.tally))
-        if not self.console.is_terminal and time.monotonic() - self.spoke > PLAIN_SECONDS:
+        self.progress.update(self.whole, completed=done)
+        if share < 1 and not self.console.is_terminal and time.monotonic() - self.spoke > PLAIN_SECONDS:
             self.spoke = time.monotonic()
             total = sum(piece.work for piece in self.pieces.values())
-            self.console.print(f"{done / total:4.0%}  {self.tally}")
+            self.console.print(f"{done / total:4.0%}" + (f"  {self.tally}" if self.tally.total > 1 else ""))
 
     def ended(self, piece: int) -> None:
         """A piece is done."""
@@ -92,24 +105,29 @@ class Gauge:
         if piece in self.bars:
             self.progress.remove_task(self.bars.pop(piece))
 
+    def __rich__(self) -> RenderableType:
+        return Group(self.progress, Text(str(self.tally))) if self.tally.total > 1 else self.progress
+
 
 @contextmanager
 def gauge(out: Console, pieces: Sequence[Piece], tally: Tally) -> Iterator[Gauge]:
     """Bars on a terminal, a line now and then elsewhere."""
     progress = Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
+        BarColumn(bar_width=30),
         TextColumn("{task.percentage:3.0f} %"),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("left"),
         console=out,
-        transient=True,
-        disable=out.quiet or not out.is_terminal,
     )
-    with progress:
-        work = sum(piece.work for piece in pieces)
-        whole = progress.add_task("grid" if tally.total > 1 else "run", total=work, note=str(tally))
-        yield Gauge(out, progress, {piece.index: piece for piece in pieces}, tally, whole)
+    work = sum(piece.work for piece in pieces)
+    whole = progress.add_task("grid" if tally.total > 1 else "run", total=work)
+    bars = Gauge(out, progress, {piece.index: piece for piece in pieces}, tally, whole)
+    if out.is_terminal and not out.quiet:
+        with Live(bars, console=out, transient=True, refresh_per_second=8):
+            yield bars
+    else:
+        yield bars
 
 
 @contextmanager
@@ -123,35 +141,62 @@ def waiting(out: Console, what: str) -> Iterator[None]:
 
 
 def show_plan(out: Console, plan: Plan, runs: int, duplicates: int, device: str, shown: int = 20) -> None:
-    """The pieces of a plan with their predicted work and memory."""
-    twice = f" ({duplicates} more were the same as others)" if duplicates else ""
-    out.print(
-        f"{runs:,} runs{twice} in {plan.cohorts:,} cohorts, {len(plan.pieces):,} pieces, on {device}; "
-        f"{plan.work / 1e12:.3g} TFLOP of matrix products; at most {size(plan.budget)} a piece."
-    )
+    """The cohorts of a plan with their predicted work and memory, those of the largest pieces first."""
+    twice = f" ({duplicates:,} more were the same as others)" if duplicates else ""
+    parts = f"{_count(plan.cohorts, 'cohort')}, cut into {_count(len(plan.pieces), 'piece')}"
+    out.print(f"{_runs(runs)}{twice} in {parts} of at most {size(plan.budget)}, on {device}.")
+    out.print(f"Work: {operations(plan.work)} of matrix products.")
+    cohorts: dict[int, list[Piece]] = {}
+    for piece in plan.pieces:
+        cohorts.setdefault(piece.cohort, []).append(piece)
     table = Table(box=None, pad_edge=False)
-    for heading in ("piece", "cohort", "runs", "GFLOP", "memory"):
+    for heading in ("cohort", "runs", "pieces", "work", "memory a piece"):
         table.add_column(heading, justify="right")
-    for piece in plan.pieces[:shown]:
+    for number, pieces in list(cohorts.items())[:shown]:
         table.add_row(
-            str(piece.index),
-            str(piece.cohort + 1),
-            str(len(piece.members)),
-            f"{piece.work / 1e9:.3g}",
-            size(piece.memory),
+            str(number + 1),
+            f"{sum(len(piece.members) for piece in pieces):,}",
+            f"{len(pieces):,}",
+            operations(sum(piece.work for piece in pieces)),
+            size(max(piece.memory for piece in pieces)),
         )
     out.print(table)
-    if len(plan.pieces) > shown:
-        out.print(f"... and {len(plan.pieces) - shown:,} smaller pieces.")
+    if len(cohorts) > shown:
+        out.print(f"... and {len(cohorts) - shown:,} more cohorts, of smaller pieces.")
+
+
+def _runs(count: int) -> str:
+    return _count(count, "run")
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def size(count: float) -> str:
-    """Bytes in words: ``1.5 GiB``."""
+    """Bytes in words.
+
+    >>> size(1.5 * 2**30)
+    '1.5 GiB'
+    """
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024 or unit == "GiB":
             break
         count /= 1024
-    return f"{count:.3g} {unit}"
+    return f"{count:,.0f} {unit}" if count >= 1000 else f"{count:.3g} {unit}"
+
+
+def operations(count: float) -> str:
+    """Floating-point operations in words.
+
+    >>> operations(5.2631e9), operations(0.0)
+    ('5.26 GFLOP', '0 FLOP')
+    """
+    for unit in ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP"):
+        if count < 1000 or unit == "TFLOP":
+            break
+        count /= 1000
+    return f"{count:,.0f} {unit}" if count >= 1000 else f"{count:.3g} {unit}"
 
 
 def show_files(out: Console, places: Sequence[tuple[str, str]]) -> None:

@@ -110,13 +110,24 @@ def new_result(out: Path | None, name: str, now: dt.datetime) -> Iterator[Folder
         yield folder
 
 
-def create_report(out: Path | None, now: dt.datetime) -> Path:
-    """A new folder for a report of several results. Raises `SpecError` where ``out`` holds something."""
-    if out is None:
-        return _new_folder(now, "report")
-    if out.is_dir() and any(out.iterdir()):
+@contextmanager
+def new_report(out: Path | None, now: dt.datetime) -> Iterator[Path]:
+    """A new folder for a report of several results, which is removed again where the report is refused.
+
+    Raises `SpecError` where ``out`` holds something already.
+    """
+    if out is not None and out.is_dir() and any(out.iterdir()):
         raise SpecError(f"-o {out}: already there and not empty; give a new folder")
-    return _made(out)
+    wanted = out or _day(now)
+    fresh = [path for path in (wanted, *wanted.parents) if not path.exists()]
+    to = _new_folder(now, "report") if out is None else _made(out)
+    try:
+        yield to
+    except SpecError:
+        for path in dict.fromkeys((to, *fresh)):
+            if not any(path.iterdir()):
+                path.rmdir()
+        raise
 
 
 def _made(out: Path) -> Path:
@@ -127,9 +138,13 @@ def _made(out: Path) -> Path:
     return out
 
 
+def _day(now: dt.datetime) -> Path:
+    return Path("outputs") / now.strftime("%Y-%m-%d")
+
+
 def _new_folder(now: dt.datetime, name: str) -> Path:
     label = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "run"
-    day = Path("outputs") / now.strftime("%Y-%m-%d")
+    day = _day(now)
     stem, number = f"{now.strftime('%H-%M-%S')}-{label}", 1
     while True:
         path = day / (stem if number == 1 else f"{stem}-{number}")
@@ -253,7 +268,7 @@ def merge(folder: Folder) -> None:
 
 
 def drop_pieces(folder: Folder) -> None:
-    """Removes the tables of the pieces, once the manifest says that all are merged; at once, as far as a reader sees."""
+    """Removes the tables of the pieces, once the manifest says that all are merged; for a reader, all at once."""
     if folder.pieces.is_dir():
         folder.pieces.replace(folder.dropped)
     shutil.rmtree(folder.dropped, ignore_errors=True)
@@ -294,6 +309,6 @@ def load_tables(path: Path) -> dict[str, pa.Table]:
 
 
 def load(path: str | Path) -> Frames:
-    """The tables of a result as pandas frames: ``.runs``, ``.steps``, ``.layers``. Raises `SpecError` where it is none."""
+    """The tables of a result as pandas frames: ``.runs``, ``.steps``, ``.layers``; `SpecError` where it is none."""
     tables = load_tables(Path(path))
     return Frames(*(tables[name].to_pandas() for name in TABLES))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +19,12 @@ MOST_ROWS = 20
 
 BEST_AND_WORST = 5
 """Runs of a sweep shown at either end."""
+
+FIGURES = ("loss", "accuracy", "δ rate")
+"""The first columns of the table of a sweep."""
+
+MOST_VALUES = 3
+"""Of a key, that runs of the same figures show."""
 
 Run = dict[str, Any]
 """A row of the `runs` table."""
@@ -54,104 +62,163 @@ def show_run(out: Console, tables: dict[str, pa.Table]) -> None:
             rows = tables["layers"].filter(pc.equal(tables["layers"]["axis"], axis))
             if rows.num_rows:
                 _show_rows(out, rows, axis)
-    out.print(escape(sentence(run)), soft_wrap=False)
+        out.print("[dim]δ = ‖∂loss/∂z‖, ∇W = ‖∂loss/∂W‖, ΔW/W = ‖ΔW‖/‖W‖, h = φ(z); @ = at step[/dim]")
+    out.print(escape(sentence(run)))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the per-layer table: what it shows, of which column of `layers`, at which step, with which digits."""
+
+    heading: str
+    source: str
+    step: int
+    digits: int = 2
 
 
 def _show_rows(out: Console, rows: pa.Table, axis: str) -> None:
-    steps = sorted(set(rows["step"].to_pylist()))
-    first, last = (
-        {row["layer"]: row for row in rows.filter(pc.equal(rows["step"], at)).to_pylist()}
-        for at in (steps[0], steps[-1])
-    )
-    before_last = {
-        row["layer"]: row for row in rows.filter(pc.equal(rows["step"], steps[max(0, len(steps) - 2)])).to_pylist()
-    }
-    shown = thinned(len(first), MOST_ROWS)
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
-    table.add_column("step" if axis == "time" else "layer", justify="right")
-    table.add_column("", no_wrap=True)
-    for heading in (f"δ, step {steps[0]}", f"δ, step {steps[-1]}"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    cells: dict[tuple[int, int], Run] = {(row["step"], row["layer"]): row for row in rows.to_pylist()}
+    steps, layers = (sorted({place[which] for place in cells}) for which in (0, 1))
+    first, last = steps[0], steps[-1]
+    # The last row is measured without an update, so the last relative update is that of the row before it.
+    update = steps[max(0, len(steps) - 2)]
+    columns = [Column("δ", "signal_grad_norm", first, 3)]
+    if last > first:
+        columns.append(Column("δ", "signal_grad_norm", last, 3))
     if axis == "depth":
-        table.add_column("∇W", justify="right", no_wrap=True)
-        table.add_column("ΔW/W", justify="right", no_wrap=True)
-    table.add_column("mean h", justify="right", no_wrap=True)
-    table.add_column("std h", justify="right", no_wrap=True)
-    table.add_column("idle", justify="right", no_wrap=True)
-    for layer in [list(first)[place] for place in shown]:
-        start, end = first[layer], last[layer]
-        cells = [str(layer), start["name"], number(start["signal_grad_norm"]), number(end["signal_grad_norm"])]
-        if axis == "depth":
-            cells += [number(end["weight_grad_norm"]), number(before_last[layer]["update_ratio"], 2)]
-        idle = end["dead"] if end["saturated"] is None else end["saturated"]
-        cells += [number(end["act_mean"], 2), number(end["act_std"], 2), "-" if idle is None else f"{idle:.0%}"]
-        table.add_row(*cells)
+        columns += [Column("∇W", "weight_grad_norm", last, 3), Column("ΔW/W", "update_ratio", update)]
+    columns += [Column("mean h", "act_mean", last), Column("std h", "act_std", last)]
+    columns += [Column("saturated", "saturated", last), Column("dead", "dead", last)]
+    columns = [column for column in columns if any(cells[column.step, n][column.source] is not None for n in layers)]
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("step" if axis == "time" else "layer", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for column in columns:
+        table.add_column(f"{column.heading}\n@{column.step}", justify="right", no_wrap=True)
+    shown = [layers[place] for place in thinned(len(layers), MOST_ROWS)]
+    for layer in shown:
+        table.add_row(
+            str(layer),
+            cells[first, layer]["name"],
+            *(_cell(cells[column.step, layer][column.source], column) for column in columns),
+        )
     out.print(table)
-    words = f"δ = norm of ∂loss/∂z. Idle: units dead or entries saturated. Last column block at step {steps[-1]}."
-    if len(shown) < len(first):
-        words = f"{len(shown)} of {len(first)} rows are shown; layers.csv has all. " + words
-    out.print(f"[dim]{words}[/dim]")
+    if len(shown) < len(layers):
+        out.print(f"[dim]{len(shown)} of {len(layers)} rows are shown; the layers table has all.[/dim]")
+
+
+def _cell(value: float | None, column: Column) -> str:
+    if column.source in ("saturated", "dead") and value is not None and math.isfinite(value):
+        return f"{value:.0%}"
+    return number(value, column.digits)
 
 
 def sentence(run: Run) -> str:
     """What happened to a run, with its numbers."""
     if run["state"] == "failed":
-        return f"Crashed: {run['error']}"
-    parts = []
+        return f"Crashed: {run['error']}."
+    said = f"{_outcome(run)}."
+    if run["rate"] is not None:
+        along, ends = ("time step", "step 1 over T") if run["model.name"] == "rnn" else ("layer", "layer 1 over L-1")
+        trend = "it vanishes" if run["rate"] < 0.95 else "it explodes" if run["rate"] > 1.05 else "it keeps its size"
+        said += (
+            f" At step 0, δ is multiplied by {number(run['rate'])} per {along} on its way to the input: {trend} "
+            f"({ends}: {number(run['vanishing_ratio'])})."
+        )
+    return said
+
+
+def _outcome(run: Run) -> str:
+    first = number(run["loss_first"])
     if run["state"] == "diverged":
         where = "" if run["diverged_layer"] is None else f", first in layer {run['diverged_layer']}"
-        parts.append(f"Diverged at step {run['diverged_at']}{where} (loss {number(run['loss_first'])} at step 0)")
-    elif run["steps"] == 0:
-        parts.append(f"Measured at the initial weights: loss {number(run['loss_first'])}")
-    else:
-        heldout = f", {number(run['loss_heldout'])} held out" if run["loss_heldout"] is not None else ""
-        right = f", accuracy {run['accuracy']:.1%}" if run["accuracy"] is not None else ""
-        steps = f"{run['steps']} step{'s' if run['steps'] > 1 else ''}"
-        parts.append(
-            f"Finished {steps}: loss {number(run['loss_first'])} -> {number(run['loss_last'])}{heldout}{right}"
-        )
-    if run["rate"] is not None:
-        along = "time step" if run["model.name"] == "rnn" else "layer"
-        trend = "shrinks" if run["rate"] < 1 else "grows"
-        ratio = number(run["vanishing_ratio"])
-        parts.append(
-            f"at step 0 the signal gradient {trend} by {number(run['rate'])} a {along} towards the input "
-            f"(first over last: {ratio})"
-        )
-    return "; ".join(parts) + "."
+        return f"Diverged at step {run['diverged_at']}{where}; the loss was {first} at step 0"
+    if run["steps"] == 0:
+        return f"Measured at the initial weights: loss {first}"
+    heldout = "" if run["loss_heldout"] is None else f"held out {number(run['loss_heldout'])}"
+    right = "" if run["accuracy"] is None else f"accuracy {run['accuracy']:.1%}"
+    beside = ", ".join(part for part in (heldout, right) if part)
+    steps = f"{run['steps']} step{'s' if run['steps'] > 1 else ''}"
+    return f"Finished {steps}: loss {first} -> {number(run['loss_last'])}{f' ({beside})' if beside else ''}"
 
 
 def show_sweep(out: Console, runs: pa.Table, swept: Sequence[str]) -> None:
     """The best and the worst runs of a sweep by their last loss, and what became of the others."""
     rows: list[Run] = runs.to_pylist()
     states = [row["state"] for row in rows]
-    finished = sorted((row for row in rows if row["state"] == "finished"), key=lambda row: row["loss_last"])
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
-    for heading in ("loss", "held-out", "right", "rate", "δ1/δL-1"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("setting", overflow="fold")
-    best = finished[:BEST_AND_WORST]
-    worst = finished[max(len(best), len(finished) - BEST_AND_WORST) :]
-    for group, after in ((best, bool(worst)), (worst, False)):
-        for row in group:
-            right = "-" if row["accuracy"] is None else f"{row['accuracy']:.0%}"
-            figures = (number(row[name]) for name in ("loss_last", "loss_heldout"))
-            table.add_row(
-                *figures, right, number(row["rate"]), number(row["vanishing_ratio"]), escape(setting(row, swept))
-            )
-        if after and len(finished) > 2 * BEST_AND_WORST:
-            table.add_row("...", "", "", "", "", f"{len(finished) - len(best) - len(worst)} more")
-    if finished:
-        out.print(table)
+    ranks = _ties([row for row in rows if row["state"] == "finished"])
+    if ranks:
+        best = ranks[:BEST_AND_WORST]
+        worst = ranks[max(len(best), len(ranks) - BEST_AND_WORST) :]
+        between = len(ranks) - len(best) - len(worst)
+        _show_ranks(out, best, worst, between, [key for key in swept if key in rows[0]])
     out.print(
         f"{states.count('finished')} finished, {states.count('diverged')} diverged, {states.count('failed')} failed "
         f"of {len(rows)} runs."
     )
-    for row in [row for row in rows if row["state"] == "failed"][:3]:
-        out.print(escape(f"failed: {setting(row, swept)}: {row['error']}"))
+    errors = Counter(row["error"] for row in rows if row["state"] == "failed")
+    for error, count in errors.most_common(3):
+        out.print(escape(f"{count} failed: {error}"))
 
 
-def setting(row: Run, swept: Sequence[str]) -> str:
-    """The swept keys of a run with their values, without their sections."""
-    shown = ((key.partition(".")[2] or key, row[key]) for key in swept if key in row)
-    return " ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in shown)
+Tie = list[Run]
+"""Runs whose figures are all the same: a clip that never acted leaves no trace."""
+
+
+def _ties(finished: Sequence[Run]) -> list[Tie]:
+    """Runs by their last loss, the best first, those of the same figures together."""
+    figures = ("loss_first", "loss_last", "loss_heldout", "accuracy", "rate", "vanishing_ratio")
+    ties: dict[tuple[str, ...], Tie] = {}
+    for row in sorted(finished, key=lambda row: row["loss_last"]):
+        ties.setdefault(tuple(str(row[name]) for name in figures), []).append(row)
+    return list(ties.values())
+
+
+def _show_ranks(out: Console, best: Sequence[Tie], worst: Sequence[Tie], between: int, swept: Sequence[str]) -> None:
+    """A column a swept key where that fits the terminal, else all of them in one that folds."""
+    out.print("Best and worst by the last loss" + (f" ({between} between):" if between else ":"))
+    figures = [
+        [number(tie[0]["loss_last"]), _percent(tie[0]["accuracy"]), number(tie[0]["rate"])] for tie in (*best, *worst)
+    ]
+    values = [[spread(tie, key) for key in swept] for tie in (*best, *worst)]
+    headings = [short(key) for key in swept]
+    lines = [[*FIGURES, *headings], *([*cells, *setting] for cells, setting in zip(figures, values, strict=True))]
+    width = sum(max(map(len, column)) for column in zip(*lines, strict=True))
+    # Two spaces between columns where the terminal has them, one where it has not.
+    gap = next((gap for gap in (2, 1) if width + gap * (len(lines[0]) - 1) <= out.width), 0)
+    fits = gap > 0
+    table = Table(box=None, pad_edge=False, padding=(0, gap or 1, 0, 0))
+    for heading in FIGURES:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in headings if fits else ["setting"]:
+        table.add_column(heading, no_wrap=fits)
+    for place, (cells, setting) in enumerate(zip(figures, values, strict=True)):
+        if worst and place == len(best):
+            table.add_row("...")
+        folded = " ".join(f"{key}={value}" for key, value in zip(headings, setting, strict=True))
+        table.add_row(*cells, *map(escape, setting if fits else [folded]))
+    out.print(table)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
+def spread(tie: Tie, key: str) -> str:
+    """The values of a key among runs of the same figures.
+
+    >>> spread([{"clip.mode": "none"}, {"clip.mode": "norm"}, {"clip.mode": "none"}], "clip.mode")
+    'none|norm'
+    """
+    values = list(dict.fromkeys(f"{row[key]:g}" if isinstance(row[key], float) else str(row[key]) for row in tie))
+    return "|".join(values) if len(values) <= MOST_VALUES else f"({len(values)})"
+
+
+def short(key: str) -> str:
+    """A key without its section; that of a named choice without its name.
+
+    >>> short("model.depth"), short("clip.mode"), short("data.seed")
+    ('depth', 'clip', 'data.seed')
+    """
+    section, _, name = key.partition(".")
+    return section if name in ("name", "mode") else key if name == "seed" else name or section

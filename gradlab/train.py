@@ -20,20 +20,12 @@ from torch import Tensor
 from gradlab.cohort import Cohort, prepare
 from gradlab.data import Dataset
 from gradlab.journal import Journal, StepRow
+from gradlab.nn.float64 import finite, norms64
 from gradlab.nn.losses import total
 from gradlab.nn.network import Trace
 from gradlab.nn.norms import Mode
-from gradlab.nn.norms64 import finite, norms64
 from gradlab.optim.clippers import clip
-from gradlab.probes import (
-    Deltas,
-    measure_gradients,
-    measure_signals,
-    measure_update,
-    measure_weights,
-    merge,
-    table_rows,
-)
+from gradlab.probes import Deltas, measure, table_rows, with_update
 from gradlab.record import Floats, Record
 from gradlab.spec import RunSpec
 
@@ -78,11 +70,7 @@ def advance(cohort: Cohort, t: int, *, record: bool) -> StepRow:
 
     measurement = None
     if deltas is not None:
-        measurement = merge(
-            measure_signals(cohort.network, trace, inputs, deltas),
-            measure_gradients(cohort.layout, gradient, norms),
-            measure_weights(cohort.layout, cohort.parameters),
-        )
+        measurement = measure(cohort.network, trace, inputs, deltas, cohort.parameters, gradient, norms)
     clipped_norm = clipped_any = None
     if not last:
         before = cohort.parameters.clone() if record else None
@@ -90,7 +78,7 @@ def advance(cohort: Cohort, t: int, *, record: bool) -> StepRow:
         clipped_norm, clipped_any = _total(clipped.norms), clipped.any
         cohort.optimize(cohort.parameters, gradient, cohort.state, cohort.rates, t)
         if measurement is not None and before is not None:
-            measurement = merge(measurement, measure_update(cohort.layout, before, cohort.parameters, clipped.norms))
+            measurement = with_update(measurement, cohort.layout, cohort.parameters - before, clipped.norms)
     rows = table_rows(cohort.layout, trace)
     return StepRow(t, losses.detach().double(), _total(norms), clipped_norm, clipped_any, healthy, measurement, rows)
 

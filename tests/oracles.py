@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -27,6 +27,8 @@ from gradlab.nn.slots import Role
 from gradlab.record import Tables, tidy
 from gradlab.spec import DataSpec, RunSpec, Value, build
 from gradlab.train import train
+
+torch.set_num_threads(1)  # the networks are tiny, and the tests share the cores among themselves
 
 Settings = Mapping[str, Value]
 Row = dict[str, Any]
@@ -195,7 +197,7 @@ class Plain(nn.Module):
         run = self.run
         if run.model.name == "linear_chain":
             for stage in self.layers:
-                stage.linear.weight.copy_(run.model.gain * torch.eye(run.model.width))
+                stage.linear.weight.copy_(run.model.gain * torch.eye(run.model.width, dtype=torch.float64))
             return
         layout = MODELS[run.model.name].layout(run.model, run.facts)
         flat = initial_parameters(layout, [run], self.layers[0].linear.weight.dtype)[0]
@@ -502,8 +504,13 @@ def ratio(deltas: Sequence[float], along: str) -> float | None:
 # The comparison.
 
 
-def differences(found: Member, wanted: Member, relative: float, absolute: float = 0.0) -> Iterator[str]:
-    """Each number of ``found`` that is not that of ``wanted``, in words. Null equals null alone, nan equals nan."""
+def differences(
+    found: Member, wanted: Member, relative: float = 0.0, absolute: float = 0.0, skip: Collection[str] = ()
+) -> Iterator[str]:
+    """Each number of ``found`` that is not that of ``wanted``, in words. Null equals null alone, nan equals nan.
+
+    Columns in ``skip`` are not compared; without tolerances every bit is.
+    """
     yield from _row_differences("runs", found.run, wanted.run, OUTCOME, relative, absolute)
     for name, mine, theirs, keys in (
         ("steps", found.steps, wanted.steps, ("step",)),
@@ -514,7 +521,7 @@ def differences(found: Member, wanted: Member, relative: float, absolute: float 
             yield f"{name}: other rows"
             return
         for at, row, other in zip(order, mine, theirs, strict=True):
-            columns = [column for column in other if column not in (*keys, "run_id", "name")]
+            columns = [column for column in other if column not in (*keys, *skip, "run_id", "name")]
             yield from _row_differences(f"{name} {at}", row, other, columns, relative, absolute)
 
 
@@ -524,8 +531,9 @@ def _row_differences(
     for column in columns:
         a, b = found[column], wanted[column]
         if isinstance(a, float) and isinstance(b, float):
-            # A mean of numbers that cancel is as exact as the numbers are.
-            slack = 1e-12 * max(1.0, abs(wanted["act_std"])) if column == "act_mean" and absolute else absolute
+            # A mean of numbers that cancel, and the spread of equal ones, are as exact as the numbers are.
+            moment = column in ("act_mean", "act_std") and absolute > 0
+            slack = 1e-12 * max(1.0, abs(wanted["act_mean"]), abs(wanted["act_std"])) if moment else absolute
             same = (math.isnan(a) and math.isnan(b)) or a == b or math.isclose(a, b, rel_tol=relative, abs_tol=slack)
         else:
             same = type(a) is type(b) and a == b

@@ -19,18 +19,19 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ARROWS: dict[str, set[str]] = {
     "__init__": {"store"},
     "__main__": {"cli"},
-    "cli": {"conduct", "config", "plan", "launch", "store", "report", "choices", "screen"},
+    "cli": {"catalogue", "conduct", "config", "plan", "launch", "store", "report", "choices", "screen"},
     "conduct": {"grid", "plan", "launch", "store", "report", "screen", "summary", "data", "spec", "choices"},
+    "catalogue": {"choices", "config"},
     "summary": {"store", "spec", "choices"},
     "choices": set(),
     "spec": {"choices", "data"},
     "grid": {"spec", "choices"},
     "config": {"grid", "spec", "choices"},
     "plan": {"spec", "choices"},
-    "screen": {"spec", "choices", "store"},
+    "screen": {"plan", "spec", "choices", "store"},
     "launch": {"plan", "spec", "choices", "data", "train", "record", "store", "diagnose"},
     "train": {"spec", "choices", "cohort", "models", "data", "optim", "probes", "journal", "record", "nn"},
-    "cohort": {"spec", "choices", "models", "data", "optim", "nn"},
+    "cohort": {"plan", "spec", "choices", "models", "data", "optim", "nn"},
     "journal": {"spec", "probes", "record"},
     "probes": {"spec", "choices", "record", "nn"},
     "record": {"spec", "choices", "diagnose"},
@@ -45,14 +46,14 @@ ARROWS: dict[str, set[str]] = {
 }
 """The rooms that each room may import. Every room may read the version from the package itself."""
 
-LAZY = {("__init__", "store"), ("spec", "data")}
+LAZY = {("__init__", "store"), ("spec", "data"), ("catalogue", "config")}
 """Arrows that may only be followed inside a function: what stands at their end is not paid for by who never asks."""
 
 NARROW = {("spec", "data"): {"gradlab.data.idx"}}
 """Arrows that lead to these modules of the room alone."""
 
 TORCH_FREE = (
-    *("cli", "conduct", "choices", "spec", "grid", "config", "plan", "record", "store", "summary"),
+    *("cli", "conduct", "catalogue", "choices", "spec", "grid", "config", "plan", "record", "store", "summary"),
     *("diagnose", "screen", "report", "data", "theory"),
 )
 """Rooms whose import must not import torch: the commands that need none of it must not wait for it."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -29,46 +33,66 @@ class Worker:
 
 @contextmanager
 def crew_of(count: int, device: str) -> Iterator[list[Worker]]:
-    """Starts ``count`` workers, which import torch while the caller goes on, and ends them whatever happens."""
-    started: list[Worker] = []
+    """Starts ``count`` workers, which import torch while the caller goes on, and ends them whatever happens.
+
+    They are ended without a word: an idle one has nothing to lose, and tables are renamed into their places whole.
+    """
+    crew: list[Worker] = []
     try:
-        started.extend(_start(device) for _ in range(count))
-        yield started
+        crew.extend(_start(device) for _ in range(count))
+        yield crew
     finally:
-        for worker in started:
-            if worker.job is None:
-                _tell(worker, None)
-            else:
+        with _interrupts_held():
+            for worker in crew:
                 worker.process.terminate()
-        for worker in started:
-            worker.process.join(STOP_SECONDS)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-            worker.pipe.close()
+            deadline = time.monotonic() + STOP_SECONDS
+            for worker in crew:
+                worker.process.join(max(0.0, deadline - time.monotonic()))
+                if worker.process.is_alive():
+                    worker.process.kill()
+                    worker.process.join()
+                worker.pipe.close()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the block is left; processes that are started in it never hear of it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(device: str) -> Worker:
     context = multiprocessing.get_context("spawn")
+    # Otherwise the first start would start the tracker, and with it lift the mask that the worker is to inherit.
+    resource_tracker.ensure_running()
     ours, theirs = context.Pipe()
-    # A worker inherits that Ctrl-C is ignored: the command alone decides what an interrupt means.
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        process = context.Process(target=_serve, args=(theirs, device), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, device), daemon=True)
+    # The command alone decides what an interrupt means.
+    with _interrupts_held():
         process.start()
-    finally:
-        signal.signal(signal.SIGINT, previous)
     theirs.close()
     return Worker(process, ours)
 
 
 def _serve(connection: Connection, device: str) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     from gradlab.launch.worker import serve
 
     serve(connection, device)
 
 
-def _tell(worker: Worker, job: Job | None) -> bool:
+def _end_with_parent() -> None:
+    """Ends this process as soon as the one that started it is gone, however long the step that it is in."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _tell(worker: Worker, job: Job) -> bool:
     """Whether the worker is there to be told."""
     try:
         worker.pipe.send(job)
@@ -96,8 +120,7 @@ def run_jobs(crew: list[Worker], jobs: Sequence[Job], device: str, *, fail_fast:
                 event: Event = worker.pipe.recv()
             except (EOFError, ConnectionResetError):
                 event = _bury(worker)
-                _replace(crew, worker, device)
-            if event.kind in ("finished", "failed"):
+            if event.kind in ("finished", "failed", "unwritable"):
                 worker.job = None
             yield event
             if fail_fast and event.kind == "failed":
@@ -120,6 +143,17 @@ def _bury(worker: Worker) -> Event:
     if job is None:
         raise RuntimeError("a worker without a job was heard")
     worker.process.join()
-    error = f"the worker process ended with exit code {worker.process.exitcode}"
+    error = f"the worker process was ended: {_how(worker.process.exitcode)}"
     save_piece(Folder(job.folder), job.piece.index, failed_tables(job.runs, error))
     return Event("failed", job.piece.index, 1.0, failed=len(job.runs), error=error)
+
+
+def _how(code: int | None) -> str:
+    """The exit code of a process in words.
+
+    >>> _how(-9), _how(1)
+    ('SIGKILL (out of memory?)', 'exit code 1')
+    """
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    return f"{signal.Signals(-code).name}{' (out of memory?)' if code == -signal.SIGKILL else ''}"

@@ -22,9 +22,10 @@ from gradlab.train import train
 
 
 def serve(connection: Connection, device: str) -> None:
-    """Trains what arrives, until None does or the other end is gone."""
+    """Trains what arrives, until the other end is gone."""
     try:
-        while (job := connection.recv()) is not None:
+        while True:
+            job: Job = connection.recv()
             torch.set_num_threads(job.piece.threads)
             run_job(job, torch.device(device), connection.send)
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -55,7 +56,11 @@ def run_job(job: Job, device: torch.device, say: Callable[[Event], None]) -> Non
             error, details = outcome.error, outcome.details
             done.append(failed_tables(runs, error))
     whole = joined(done)
-    save_piece(Folder(job.folder), index, whole)
+    try:
+        save_piece(Folder(job.folder), index, whole)
+    except OSError as unwritable:
+        say(Event("unwritable", index, 1.0, error=f"tables cannot be written: {unwritable.strerror}"))
+        return
     states = whole.runs["state"].to_pylist()
     diverged, failed = states.count("diverged"), states.count("failed")
     kind = "failed" if failed else "finished"
@@ -74,7 +79,7 @@ class Crash:
 def attempt(
     job: Job, runs: Sequence[RunSpec], before: int, device: torch.device, say: Callable[[Event], None]
 ) -> Tables | Crash:
-    """Trains ``runs``, ``before`` of whose piece are done already. A crash is a result, to be recorded by the caller."""
+    """Trains ``runs``, ``before`` of whose piece are done already. A crash is a result, for the caller to record."""
 
     def progress(step: int, diverged: int) -> None:
         share = (step + 1) / (runs[0].train.steps + 1)
@@ -84,7 +89,7 @@ def attempt(
         return tidy(train(runs, _data(runs[0].data), device, progress))
     except (BrokenPipeError, ConnectionResetError):
         raise
-    except Exception as crash:
+    except Exception as crash:  # noqa: BLE001 - whatever it is, it is recorded, and the other pieces go on
         out_of_memory = isinstance(crash, torch.OutOfMemoryError | MemoryError)
         first = str(crash).partition("\n")[0]
         return Crash(f"{type(crash).__name__}: {first}", traceback.format_exc(), out_of_memory)

@@ -1,5 +1,6 @@
-"""Architectures, one a file. Each says which parameters it has and how a signal passes through them, and no more:
-the loop, the probes, the clippers and the optimizers know none of them.
+"""Architectures, one a file: which parameters there are, and how a signal passes through them.
+
+The loop, the probes, the clippers and the optimizers know none of them.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def layout(model: ModelSpec, facts: Facts) -> Layout:
 
 def forward(network: Network, x: Tensor, mode: Mode) -> Trace:
     """``x`` (M, B, *shape) -> output (M, B, K); the signal of a branch is the stream z_l that it adds to."""
-    depth, scale = network.model.depth, network.model.branch_scale
+    depth, scale = network.model.depth, network.model.branch_scale or 0.0
     z = network.linear(1, x.flatten(2))
     signals = [Signal((z,), None, (z,))]
     for layer in range(2, depth):

@@ -1,7 +1,7 @@
-"""K stacked Elman layers unrolled in time: z_{k,t} = norm(W_k h_{k-1,t} + U_k h_{k,t-1} + b_k), h = phi(z), h_{k,0} = 0.
+"""K stacked Elman layers unrolled in time: z_{k,t} = norm(W_k h_{k-1,t} + U_k h_{k,t-1} + b_k), h = phi(z).
 
-A read-out of the top layer's last step follows, as layer K+1. The signals of the top layer, step by step, are the
-rows along time.
+The first step meets h_{k,0} = 0. A read-out of the top layer's last step follows, as layer K+1. The signals of the top
+layer, step by step, are the rows along time.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from gradlab.nn.autograd import call
+
 Slope = float | Tensor
 """Of the leaky family: a number, or (M, 1, 1) where it is learned."""
 
@@ -25,11 +27,14 @@ _SELU_ALPHA = 1.6732632423543772
 
 @dataclass(frozen=True)
 class Activation:
-    """``value(z, slope)`` is phi(z), ``derivative(z, slope)`` is phi'(z), ``steepest`` the maximum of |phi'|."""
+    """``value(z, slope)`` is phi(z); ``derivative(z, phi(z))`` is phi'(z) and ``steepest`` the maximum of its size.
+
+    A piecewise linear activation cannot saturate and has no ``derivative`` here.
+    """
 
     value: Callable[[Tensor, Slope], Tensor]
-    derivative: Callable[[Tensor, Slope], Tensor]
-    steepest: float
+    derivative: Callable[[Tensor, Tensor], Tensor] | None = None
+    steepest: float = 1.0
 
 
 class _Tanh(torch.autograd.Function):
@@ -52,7 +57,7 @@ class _Tanh(torch.autograd.Function):
 def _tanh(z: Tensor, _: Slope) -> Tensor:
     if z.device.type != "cpu":
         return torch.tanh(z)
-    h: Tensor = _Tanh.apply(z)
+    h: Tensor = call(_Tanh, z)
     return h
 
 
@@ -61,45 +66,33 @@ def _leaky(z: Tensor, slope: Slope) -> Tensor:
     return F.leaky_relu(z, slope) if isinstance(slope, float) else slope * z + (1 - slope) * torch.relu(z)
 
 
-def _leaky_derivative(z: Tensor, slope: Slope) -> Tensor:
-    return torch.where(z > 0, torch.ones_like(z), slope)
-
-
-def _sigmoid_derivative(z: Tensor, _: Slope) -> Tensor:
-    value = torch.sigmoid(z)
-    return value * (1 - value)
-
-
-def _elu_derivative(z: Tensor, _: Slope) -> Tensor:
-    return torch.where(z > 0, torch.ones_like(z), torch.exp(z))
-
-
-def _selu_derivative(z: Tensor, _: Slope) -> Tensor:
+def _selu_derivative(z: Tensor, _: Tensor) -> Tensor:
     return torch.where(z > 0, torch.full_like(z, _SELU_SCALE), _SELU_SCALE * _SELU_ALPHA * torch.exp(z))
 
 
-def _gelu_derivative(z: Tensor, _: Slope) -> Tensor:
+def _gelu_derivative(z: Tensor, _: Tensor) -> Tensor:
     density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
     return 0.5 * (1 + torch.erf(z / math.sqrt(2))) + z * density
 
 
-def _silu_derivative(z: Tensor, _: Slope) -> Tensor:
+def _silu_derivative(z: Tensor, h: Tensor) -> Tensor:
+    # With s = sigmoid(z): (z s)' = s + z s (1 - s).
     gate = torch.sigmoid(z)
-    return gate * (1 + z * (1 - gate))
+    return gate + h * (1 - gate)
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "sigmoid": Activation(lambda z, _: torch.sigmoid(z), _sigmoid_derivative, 0.25),
-    "tanh": Activation(_tanh, lambda z, _: 1 - torch.tanh(z).square(), 1.0),
-    "relu": Activation(lambda z, _: torch.relu(z), lambda z, _: (z > 0).to(z.dtype), 1.0),
-    "leaky_relu": Activation(_leaky, _leaky_derivative, 1.0),
-    "prelu": Activation(_leaky, _leaky_derivative, 1.0),
-    "elu": Activation(lambda z, _: F.elu(z), _elu_derivative, 1.0),
+    "sigmoid": Activation(lambda z, _: torch.sigmoid(z), lambda _, h: h * (1 - h), 0.25),
+    "tanh": Activation(_tanh, lambda _, h: 1 - h * h, 1.0),
+    "relu": Activation(lambda z, _: torch.relu(z)),
+    "leaky_relu": Activation(_leaky),
+    "prelu": Activation(_leaky),
+    "elu": Activation(lambda z, _: F.elu(z), lambda z, _: torch.exp(z.clamp(max=0)), 1.0),
     "selu": Activation(lambda z, _: F.selu(z), _selu_derivative, _SELU_SCALE * _SELU_ALPHA),
     # The slopes of gelu and silu overshoot 1: gelu's is largest at z = sqrt(2), silu's where z*tanh(z/2) = 2.
     "gelu": Activation(lambda z, _: F.gelu(z), _gelu_derivative, 1.1289042),
     "silu": Activation(lambda z, _: F.silu(z), _silu_derivative, 1.0998397),
     "softplus": Activation(lambda z, _: F.softplus(z), lambda z, _: torch.sigmoid(z), 1.0),
-    "hardtanh": Activation(lambda z, _: F.hardtanh(z), lambda z, _: (z.abs() < 1).to(z.dtype), 1.0),
-    "linear": Activation(lambda z, _: z, lambda z, _: torch.ones_like(z), 1.0),
+    "hardtanh": Activation(lambda z, _: F.hardtanh(z)),
+    "linear": Activation(lambda z, _: z),
 }

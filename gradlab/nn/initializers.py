@@ -7,7 +7,7 @@ rate start from the same draw, and a member's weights are the same alone and in 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +37,7 @@ def _uniform(draw: Tensor) -> Tensor:
 def _orthogonal(draw: Tensor) -> Tensor:
     """Saxe et al. 2013: Q of the QR decomposition, signs fixed by R's diagonal so that Q is uniform (as torch's)."""
     tall = draw if draw.shape[0] >= draw.shape[1] else draw.T
+    q: Tensor
     q, r = torch.linalg.qr(tall)
     q = q * torch.sign(torch.diagonal(r))
     return q if draw.shape[0] >= draw.shape[1] else q.T
@@ -66,18 +67,13 @@ def initial_parameters(layout: Layout, runs: Sequence[RunSpec], dtype: torch.dty
         for slot, columns in zip(layout.slots, layout.columns, strict=True):
             drawn = slot.start is Start.DRAWN
             draw = torch.randn(slot.shape, generator=generator, dtype=torch.float64) if drawn else None
-            for rule, group in _grouped(members, lambda member, slot=slot: _rule(slot, runs[member].model)):
+            rules = {member: _rule(slot, runs[member].model) for member in members}
+            for rule in dict.fromkeys(rules.values()):
+                group = [member for member in members if rules[member] == rule]
                 entries = _entries(slot, rule, draw).flatten()
                 scale = torch.tensor([_scale(slot, runs[member].model) for member in group], dtype=torch.float64)
                 flat[group, columns] = (scale.unsqueeze(1) * entries).to(dtype)
     return flat
-
-
-def _grouped(members: Iterable[int], key: Callable[[int], str]) -> Iterable[tuple[str, list[int]]]:
-    groups: dict[str, list[int]] = {}
-    for member in members:
-        groups.setdefault(key(member), []).append(member)
-    return groups.items()
 
 
 def _rule(slot: Slot, model: ModelSpec) -> str:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gradlab.nn.autograd import call
+
 
 class _Linear(torch.autograd.Function):
     """(h (M, B, in), weight (M, out, in), offset (M, 1 or B, out)) -> offset + h weight' (M, B, out).
@@ -31,5 +33,5 @@ class _Linear(torch.autograd.Function):
 
 def linear(h: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
     """(M, B, in), (M, out, in), (M, 1 or B, out) -> (M, B, out): offset + h weight', each member by itself."""
-    result: Tensor = _Linear.apply(h, weight, offset)
+    result: Tensor = call(_Linear, h, weight, offset)
     return result

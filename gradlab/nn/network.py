@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -32,7 +33,7 @@ class Signal:
 
 @dataclass(frozen=True)
 class Trace:
-    """One forward pass: the output (M, B, K), the signals of layers 1..L, and the layer whose steps are time, if any."""
+    """One forward pass: output (M, B, K), signals of layers 1..L, and the layer whose steps are time, if any."""
 
     output: Tensor
     signals: tuple[Signal, ...]
@@ -51,7 +52,7 @@ class Network:
     parameters: Mapping[tuple[int, Role], Tensor]
     running: Mapping[int, Running]
 
-    @property
+    @cached_property
     def leaves(self) -> tuple[Tensor, ...]:
         """The parameters, each (M, *shape), in the order of the layout's columns."""
         return tuple(self.parameters.values())

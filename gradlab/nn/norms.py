@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gradlab.nn.autograd import call
+
 EPS = 1e-5
 """Of batch and layer norm, as torch's; rms norm takes the precision's epsilon, as torch.nn.RMSNorm does."""
 
@@ -78,7 +80,7 @@ def batch_norm(z: Tensor, gain: Tensor, shift: Tensor | None, running: Running |
         scale = gain * torch.rsqrt(running.var + EPS)
         return torch.addcmul(shift.unsqueeze(1), z - running.mean.unsqueeze(1), scale.unsqueeze(1))
     normalised: Tensor
-    normalised, mean, var = _BatchNorm.apply(z, gain, shift)
+    normalised, mean, var = call(_BatchNorm, z, gain, shift)
     if mode is Mode.TRAIN:
         batch = z.shape[1]
         running.mean.lerp_(mean.squeeze(1), MOMENTUM)
@@ -115,7 +117,7 @@ def layer_norm(z: Tensor, gain: Tensor, shift: Tensor | None, running: Running |
     del running, mode
     if shift is None:
         raise ValueError("layer norm needs its shift")
-    normalised: Tensor = _LayerNorm.apply(z, gain, shift)
+    normalised: Tensor = call(_LayerNorm, z, gain, shift)
     return normalised
 
 
@@ -143,7 +145,7 @@ class _RMSNorm(torch.autograd.Function):
 def rms_norm(z: Tensor, gain: Tensor, shift: Tensor | None, running: Running | None, mode: Mode) -> Tensor:
     """Each sample over the root mean square of its units (Zhang & Sennrich 2019, equation 4)."""
     del shift, running, mode
-    normalised: Tensor = _RMSNorm.apply(z, gain)
+    normalised: Tensor = call(_RMSNorm, z, gain)
     return normalised
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from itertools import accumulate
 
 
@@ -65,23 +66,23 @@ class Layout:
     slots: tuple[Slot, ...]
     names: tuple[str, ...]
 
-    @property
+    @cached_property
     def size(self) -> int:
         """P: parameters a member."""
         return sum(slot.size for slot in self.slots)
 
-    @property
+    @cached_property
     def columns(self) -> tuple[slice, ...]:
         """The columns of each slot."""
         ends = tuple(accumulate(slot.size for slot in self.slots))
         return tuple(slice(end - slot.size, end) for slot, end in zip(self.slots, ends, strict=True))
 
-    @property
+    @cached_property
     def layers(self) -> tuple[slice, ...]:
         """The columns of each layer's parameters."""
         return self._spans(frozenset(Role))
 
-    @property
+    @cached_property
     def matrices(self) -> tuple[slice, ...]:
         """The columns of each layer's weight matrix (of a recurrent layer: both)."""
         return self._spans(frozenset((Role.WEIGHT, Role.RECURRENT)))

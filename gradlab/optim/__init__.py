@@ -1,0 +1,1 @@
+"""Clippers and optimizer steps on the flat parameters (M, P) of a cohort."""

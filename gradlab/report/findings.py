@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from gradlab.report.groups import describe, label, levels, swept, varying
+from gradlab.report.groups import LATER, describe, label, levels, swept, varying
 from gradlab.report.tables import Result
 from gradlab.spec import Value
 from gradlab.store import Manifest
@@ -47,6 +47,7 @@ def sentences(result: Result) -> list[str]:
     count = Counter(result.state.tolist())
     lines = [_counts(result, count)]
     keys = swept(result) or varying(result)
+    early = [key for key in keys if not key.startswith(LATER)]
     rate = result.number("rate")
     if (known := np.flatnonzero(np.isfinite(rate))).size:
         low, high = known[np.argmin(rate[known])], known[np.argmax(rate[known])]
@@ -57,8 +58,8 @@ def sentences(result: Result) -> list[str]:
         else:
             below, above = int((rate[known] < 0.95).sum()), int((rate[known] > 1.05).sum())
             lines.append(
-                f"The rate of δ a layer towards the input runs from {rate[low]:.3g} ({describe(result, low, keys)}) to "
-                f"{rate[high]:.3g} ({describe(result, high, keys)}): {below} of {known.size} runs vanish (below 0.95), "
+                f"The rate of δ a layer towards the input is {rate[low]:.3g} ({describe(result, low, early)}) to "
+                f"{rate[high]:.3g} ({describe(result, high, early)}): {below} of {known.size} runs vanish (below 0.95), "
                 f"{above} explode (above 1.05)."
             )
     ratio = result.number("vanishing_ratio")
@@ -69,7 +70,7 @@ def sentences(result: Result) -> list[str]:
         elif low != high:
             lines.append(
                 f"‖δ‖ of the first layer over that of the last hidden one, at step 0, lies between {ratio[low]:.3g} "
-                f"({describe(result, low, keys)}) and {ratio[high]:.3g} ({describe(result, high, keys)})."
+                f"({describe(result, low, early)}) and {ratio[high]:.3g} ({describe(result, high, early)})."
             )
     lines += _losses(result, keys)
     verdicts = Counter(str(verdict) for verdict in result.columns["verdict"] if verdict is not None)
@@ -86,6 +87,8 @@ def _counts(result: Result, count: Mapping[str, int]) -> str:
             where = f", first in layer {layer}" if layer is not None else ""
             return f"The run diverged at step {result.columns['diverged_at'][0]}{where}."
         return f"The run {state}." if state == "finished" else f"The run failed: {result.columns['error'][0]}"
+    if count.get("finished") == result.size:
+        return f"All {result.size} runs finished: none diverged, none failed."
     parts = [f"{count.get(state, 0)} {state}" for state in ("finished", "diverged", "failed")]
     line = f"Of {result.size} runs {', '.join(parts[:2])} and {parts[2]}."
     stop = result.number("diverged_at")
@@ -115,7 +118,7 @@ def _losses(result: Result, keys: Sequence[str]) -> list[str]:
         first = result.number("loss_first")[0]
         return [f"The loss went from {first:.4g} to {one(0)}."] if result.columns["steps"][0] else []
     best, worst = known[np.argmin(loss[known])], known[np.argmax(loss[known])]
-    low, high = (f"{one(run)} ({describe(result, run, keys, 8)})" for run in (best, worst))
+    low, high = (f"{one(run)} ({describe(result, run, keys)})" for run in (best, worst))
     return [f"Lowest final loss: {low}. Highest of a finished run: {high}."]
 
 

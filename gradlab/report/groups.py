@@ -16,6 +16,9 @@ from gradlab.choices import NAMED, SpecError, nearest
 from gradlab.report.tables import Bools, Floats, Ints, Result
 from gradlab.spec import Value
 
+LATER = ("optim.", "clip.", "train.steps", "probe.")
+"""Keys that cannot matter before the first update."""
+
 REPLICATES = ("seed", "data.seed")
 """Keys whose values mean nothing by themselves: runs are pooled over them."""
 
@@ -55,7 +58,7 @@ def levels(result: Result, key: str, *, bins: int | None = None) -> Levels:
     ordered = len(numbers) + (None in distinct) == len(distinct)
     if ordered:
         distinct = [*([None] if None in distinct else []), *sorted(numbers)]
-        if bins is not None and len(numbers) > bins:
+        if bins is not None and len(numbers) > bins and None not in distinct:
             return _binned(key, np.array(values, dtype=float), bins)
     place = {value: code for code, value in enumerate(distinct)}
     return Levels(key, tuple(map(label, distinct)), np.array([place[value] for value in values]), ordered)
@@ -129,8 +132,10 @@ def log10(values: Floats) -> Floats:
 def calm_cap(result: Result, logs: Floats, start: Floats) -> float:
     """Where a scale may end: two decades above all finished runs and the ``start`` of all, log10 values (R, ...).
 
-    What lies higher is an explosion, and would flatten everything else.
+    What lies higher is an explosion, and would flatten everything else; a single run has nothing else.
     """
+    if result.size == 1:
+        return np.inf
     calm = np.concatenate([logs[result.state == "finished"].ravel(), start.ravel()])
     calm = calm[np.isfinite(calm)]
     return float(calm.max()) + 2 if calm.size else np.inf
@@ -283,7 +288,7 @@ def quantile(values: Floats, share: float) -> Floats:
     return out
 
 
-def describe(result: Result, run: int, keys: Sequence[str], limit: int = 5) -> str:
+def describe(result: Result, run: int, keys: Sequence[str], limit: int = 8) -> str:
     """A run in a few words: its values of ``keys``."""
     words = [f"{short(key)}={label(result.columns[key][run])}" for key in keys[:limit]]
     return ", ".join(words) or str(result.columns["run_id"][run])

@@ -109,7 +109,9 @@ def draw(
     for axes in grid.flat[len(cells) :]:
         axes.set_visible(False)
     for one in lines:
-        _draw_line(grid.flat[one.panel], scale, x, one, dots, marks is not None)
+        _draw_line(
+            grid.flat[one.panel], scale, x, one, dots, marks is not None, min(0.16, 0.4 * len(cells) / len(lines))
+        )
     stops = np.full(result.size, np.nan) if marks is None else marks
     for panel, hue, _, group in groups:
         places = np.unique(stops[group & ~np.isnan(stops)])
@@ -170,7 +172,7 @@ def _scale(lines: Sequence[Line], cap: float, line: tuple[float, str] | None, *,
     return fit(*parts, broken=broken, cap=cap)
 
 
-def _draw_line(axes: Axes, scale: Scale, x: Ints, one: Line, dots: bool, ends: bool) -> None:
+def _draw_line(axes: Axes, scale: Scale, x: Ints, one: Line, dots: bool, ends: bool, shade: float) -> None:
     marker = "o" if (dots and len(x) <= 60) or (~np.isnan(one.middle)).sum() == 1 else ""
     axes.plot(
         x,
@@ -183,7 +185,7 @@ def _draw_line(axes: Axes, scale: Scale, x: Ints, one: Line, dots: bool, ends: b
     )
     if one.band is not None:
         low, high = (scale.place(edge) for edge in one.band)
-        axes.fill_between(x, low, high, color=one.colour, alpha=0.14, linewidth=0, zorder=2)
+        axes.fill_between(x, low, high, color=one.colour, alpha=shade, linewidth=0, zorder=2)
 
 
 def _headings(

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import combinations
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from gradlab.report.groups import arrange, calm_cap, describe, levels, log10, swept, varying
+from gradlab.report.groups import LATER, arrange, calm_cap, describe, log10, swept, varying
 from gradlab.report.plots_groups import Series, draw
 from gradlab.report.style import DIVERGED, OKABE_ITO, Plot, Scale, delta_map, fit, integer_ticks, legend_below, sheet
 from gradlab.report.tables import Floats, Ints, Result, Rows
-
-LATER = ("optim.", "clip.", "train.steps", "probe.")
-"""Keys that cannot matter before the first update."""
 
 HEALTHY = (-3.0, "10⁻³: the usual healthy ratio")
 AXES = {"depth": ("layer (input → output)", "zₗ"), "time": ("time step (first → last)", "zₜ")}
@@ -44,6 +42,7 @@ def signal_plots(result: Result, axis: str) -> Iterator[Plot]:
     if result.size == 1:
         yield _one_signal(result, axis, place, start, end, int(last[0]))
         return
+    first, columns = layer_keys(result, rows)
     cap = calm_cap(result, np.concatenate([start, end], axis=1), start)
     for name, when, logs in (("start", "step 0", start), ("end", "the end", end)):
         if name == "end" and not (last > 0).any():
@@ -51,7 +50,7 @@ def signal_plots(result: Result, axis: str) -> Iterator[Plot]:
         keys = [key for key in swept(result) if name == "end" or not key.startswith(LATER)]
         drawn = draw(
             result,
-            arrange(result, _slope(logs), keys=keys, first=_layer_key(result, rows)),
+            arrange(result, _slope(logs), keys=keys, first=first, columns=columns),
             np.arange(logs.shape[1]),
             [Series(logs)],
             labels=(AXES[axis][0], f"‖∂loss/∂{AXES[axis][1]}‖, {when}"),
@@ -72,18 +71,17 @@ def _zero_words(logs: Floats) -> str:
 
 def _one_signal(result: Result, axis: str, place: str, start: Floats, end: Floats, last: int) -> Plot:
     x = np.arange(start.shape[1])
-    lines = [("step 0", start[0], OKABE_ITO[0], "o")]
+    lines = [("step 0", start[0], OKABE_ITO[0], "o", "-")]
     if last > 0:
-        lines.append(
-            (f"step {last}" + (", diverged" if result.state[0] == "diverged" else ""), end[0], OKABE_ITO[1], "s")
-        )
-    scale = fit(*(logs for _, logs, _, _ in lines))
+        word = f"step {last}{', diverged' if result.state[0] == 'diverged' else ''}"
+        lines.append((word, end[0], OKABE_ITO[1], "s", "--"))
+    scale = fit(*(logs for _, logs, *_ in lines))
     figure = sheet(9, 4.6)
     axes = figure.subplots()
-    for word, logs, colour, marker in lines:
+    for word, logs, colour, marker, style in lines:
         finite = np.where(np.isposinf(logs), np.nan, logs)
         size = 4 if len(x) <= 60 else 0
-        axes.plot(x, scale.place(finite), color=colour, marker=marker, markersize=size, label=word)
+        axes.plot(x, scale.place(finite), color=colour, marker=marker, markersize=size, linestyle=style, label=word)
         broken = x[np.isposinf(logs)]
         axes.plot(broken, np.full(len(broken), scale.ceiling), "x", color=colour, mew=1.6)
     scale.dress(axes)
@@ -91,7 +89,7 @@ def _one_signal(result: Result, axis: str, place: str, start: Floats, end: Float
     axes.set_xlabel(AXES[axis][0])
     axes.set_ylabel(f"‖∂loss/∂{AXES[axis][1]}‖")
     legend_below(figure, *axes.get_legend_handles_labels())
-    words = _zero_words(np.stack([logs for _, logs, _, _ in lines]))
+    words = _zero_words(np.stack([logs for _, logs, *_ in lines]))
     if result.state[0] == "diverged" and np.isposinf(end).any():
         words += f" The run diverged at step {last}: norms that are inf or nan there are crosses in the upper strip."
     return Plot(f"signal_by_{place}", f"δ by {AXES[axis][0].split(' (')[0]}", _READ[axis] + words, figure)
@@ -122,17 +120,23 @@ def _slope(logs: Floats) -> Floats:
     return np.where(some, np.where(known, inner, 0.0)[runs, first] - np.where(known, inner, 0.0)[runs, last], np.nan)
 
 
-def _layer_key(result: Result, rows: Rows) -> str | None:
-    """The key that decides how many layers a run has: runs of different lengths are never pooled."""
+def layer_keys(result: Result, rows: Rows) -> tuple[str | None, str | None]:
+    """The keys that decide how many layers a run has, for `arrange`: runs of different lengths are not to be pooled.
+
+    One key in the colour where it is enough, else two, in colour and columns; none where all are of one length.
+    """
     longest = np.zeros(result.size, dtype=int)
     np.maximum.at(longest, rows.run, rows.layer)
-    present = np.isin(np.arange(result.size), rows.run)
-    if len(np.unique(longest[present])) < 2:
-        return None
-    for key in swept(result):
-        if key in ("model.depth", "data.length", "data.name", "model.name") and len(levels(result, key)) > 1:
-            return key
-    return None
+    present = np.unique(rows.run)
+    lengths = longest[present].tolist()
+    if len(set(lengths)) < 2:
+        return None, None
+    able = [key for key in ("model.depth", "model.name", "data.length", "data.name") if key in swept(result)]
+    for chosen in [*combinations(able, 1), *combinations(able, 2)]:
+        groups = list(zip(*([result.columns[key][run] for run in present] for key in chosen), strict=True))
+        if len(set(zip(groups, lengths, strict=True))) == len(set(groups)):
+            return chosen[0], chosen[1] if len(chosen) > 1 else None
+    return able[0] if able else None, None
 
 
 def _dress_layers(logs: Floats) -> Callable[[Axes], None]:
@@ -160,7 +164,8 @@ def update_plot(result: Result) -> Plot | None:
     logs = log10(rows.median_update(result.size))
     logs[:, 0] = np.nan
     outcome = np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in logs])
-    layout = arrange(result, outcome, first=_layer_key(result, rows))
+    first, columns = layer_keys(result, rows)
+    layout = arrange(result, outcome, first=first, columns=columns)
     drawn = draw(
         result,
         layout,
@@ -198,7 +203,7 @@ def _one_update(rows: Rows, read: str, label: str) -> Plot:
     axes.set_ylabel(label)
     legend_below(figure, *axes.get_legend_handles_labels())
     words = "A ratio of exactly zero (nothing moved) stands in the grey strip. " if scale.zero else ""
-    caption = f"{read}{words}Shown are {len(chosen)} of {len(steps)} recorded steps; the last step makes no update."
+    caption = f"{read}{words}Shown are {len(chosen)} of {len(steps)} steps that were recorded and made an update."
     return Plot("update_ratio_by_layer", "Update ratio by layer", caption, figure)
 
 
@@ -244,7 +249,7 @@ def history_plot(result: Result, axis: str) -> Plot | None:
         if number == 0:
             axes.set_ylabel(f"{AXES[axis][0].split(' (')[0]} ({low_end} at the bottom)")
         if result.size > 1:
-            axes.set_title(f"{why}\n{_wrapped(describe(result, run, keys, 8), 36)}", loc="left", fontsize=9)
+            axes.set_title(f"{why}\n{_wrapped(describe(result, run, keys), 36)}", loc="left", fontsize=9)
     if image is not None:
         bar = figure.colorbar(image, ax=list(grid.flat), pad=0.01, shrink=0.95)
         bar.set_label(f"‖∂loss/∂{AXES[axis][1]}‖")

@@ -195,7 +195,7 @@ def log_ticks(low: float, high: float, most: int) -> tuple[list[float], list[str
     """At most about ``most`` ticks from 10^low to 10^high, and their labels: decades, round numbers, even steps."""
     if high - low > 2.5:
         first, last = math.ceil(low), math.floor(high)
-        step = math.ceil((last - first + 1) / most)
+        step = next(nice for nice in (1, 2, 5, 10, 20, 50, 100, 200) if nice * most > last - first)
         decades = [decade for decade in range(first, last + 1) if decade % step == 0]
         return [float(decade) for decade in decades], [power(decade) for decade in decades]
     candidates = [

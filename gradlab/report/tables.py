@@ -66,7 +66,7 @@ class Rows:
         cell, values = cell[order], values[order]
         cells, first, count = np.unique(cell, return_index=True, return_counts=True)
         out = np.full(runs * width, np.nan)
-        out[cells] = values[first + (count - 1) // 2]
+        out[cells] = (values[first + (count - 1) // 2] + values[first + count // 2]) / 2
         return out.reshape(runs, width)
 
     def history(self, run: int) -> tuple[Ints, Ints, Floats]:

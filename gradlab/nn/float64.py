@@ -1,4 +1,4 @@
-"""Euclidean norms accumulated in float64, and the test for finite entries, each member by itself.
+"""Statistics accumulated in float64, and the test for finite entries, each member by itself.
 
 A float32 norm underflows where the gradient does not: a layer whose largest entry is 1.3e-33 has squares of 1e-66,
 which only float64 holds. Float64 networks are right from 1e-150 to 1e150.
@@ -19,7 +19,8 @@ def norms64(rows: Tensor, spans: Sequence[slice]) -> Tensor:
 
 def norm64(rows: Tensor) -> Tensor:
     """(M, ...) -> (M,) float64: the norm over everything but the members."""
-    return torch.linalg.vector_norm(rows.flatten(1), dim=1, dtype=torch.float64)
+    norm: Tensor = torch.linalg.vector_norm(rows.flatten(1), dim=1, dtype=torch.float64)
+    return norm
 
 
 def finite(rows: Tensor) -> Tensor:
@@ -29,3 +30,20 @@ def finite(rows: Tensor) -> Tensor:
     zeros tells, at a sixth of the price of looking at each entry.
     """
     return rows.mv(rows.new_zeros(rows.shape[1])) == 0
+
+
+def share(indicator: Tensor) -> Tensor:
+    """(M, ...) of numbers -> (M,) float64: the share of entries above zero, nan where any entry is not a number.
+
+    Clamped to 0..1 and rounded up, an entry above zero counts 1 and any other 0: arithmetic runs ten times as fast on
+    a CPU as comparisons do.
+    """
+    flat = indicator.flatten(1)
+    return flat.clamp(0, 1).ceil_().to(torch.float64).mean(1)
+
+
+def moments(h: Tensor) -> tuple[Tensor, Tensor]:
+    """(M, ...) -> mean and (population) standard deviation, (M,) float64 each, over everything but the members."""
+    wide = h.flatten(1).to(torch.float64)
+    mean = wide.mean(1)
+    return mean, torch.linalg.vector_norm(wide - mean.unsqueeze(1), dim=1) / wide.shape[1] ** 0.5

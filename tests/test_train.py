@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gradlab.choices import ACTIVATIONS, INITS, NORMS
+from gradlab.choices import ACTIVATIONS, INITS, NAMED, NORMS
 from gradlab.spec import Value
 from tests.oracles import differences, expected, measured
 
@@ -26,8 +28,8 @@ CLIPS: tuple[dict[str, Value], ...] = (
     {"clip.mode": "norm", "clip.threshold": 1e6},
 )
 
-# The eps are larger than torch's: a bias before a batch norm has the gradient zero but for rounding, and dividing
-# rounding by less than rounding would be compared here.
+# The eps are larger than torch's: a bias before a batch norm has a gradient of rounding alone, which a small eps would
+# blow up until it shows in the running mean.
 OPTIMIZERS: dict[str, tuple[dict[str, Value], ...]] = {
     "sgd": (
         {"optim.lr": 0.05},
@@ -38,7 +40,7 @@ OPTIMIZERS: dict[str, tuple[dict[str, Value], ...]] = {
     "adam": (
         {"optim.lr": 0.01, "optim.eps": 1e-6},
         {"optim.lr": 0.01, "optim.beta1": 0.5, "optim.beta2": 0.9, "optim.eps": 1e-4},
-        {"optim.lr": 0.02, "optim.beta1": 0.0, "optim.weight_decay": 0.1, "optim.eps": 1e-6},
+        {"optim.lr": 0.02, "optim.beta1": 0.0, "optim.weight_decay": 0.1, "optim.eps": 1e-2},
         {"optim.lr": 0.005, "optim.l1": 0.01, "optim.eps": 1e-6},
     ),
     "adamw": (
@@ -50,12 +52,12 @@ OPTIMIZERS: dict[str, tuple[dict[str, Value], ...]] = {
     "rmsprop": (
         {"optim.lr": 0.005, "optim.eps": 1e-6},
         {"optim.lr": 0.002, "optim.momentum": 0.9, "optim.eps": 1e-6},
-        {"optim.lr": 0.005, "optim.beta2": 0.9, "optim.weight_decay": 0.1, "optim.eps": 1e-5},
+        {"optim.lr": 0.005, "optim.beta2": 0.9, "optim.weight_decay": 0.1, "optim.eps": 1e-2},
         {"optim.lr": 0.002, "optim.l1": 0.01, "optim.eps": 1e-6},
     ),
     "adagrad": (
         {"optim.lr": 0.05, "optim.eps": 1e-6},
-        {"optim.lr": 0.02, "optim.weight_decay": 0.1, "optim.eps": 1e-6},
+        {"optim.lr": 0.02, "optim.weight_decay": 0.1, "optim.eps": 1e-2},
         {"optim.lr": 0.05, "optim.l1": 0.01, "optim.eps": 1e-6},
     ),
 }
@@ -88,6 +90,8 @@ def members(fixed: dict[str, Value], name: str, turns: Iterator[int], count: int
         choice = OPTIMIZERS[name]
         within: dict[str, Value] = {"seed": seed, "model.init": inits[turn % len(inits)], "optim.name": name}
         within |= choice[turn % len(choice)] | CLIPS[turn % len(CLIPS)] | SCALES[turn // 2 % len(SCALES)]
+        if fixed.get("model.norm") == "batch":
+            within["optim.l1"] = 0.0  # it would take the sign of such a bias, which is that of a rounding
         if within.get("model.bias_var") and within["model.init"] == "torch_default" and "model.weight_var" not in within:
             within["model.init"] = "he_uniform"
         cohort.append(BASE | fixed | within)
@@ -140,9 +144,10 @@ def others() -> Iterator[Any]:
 @pytest.mark.parametrize("cohort", [*mlps(), *others()])
 def test_a_member_equals_one_plain_network(cohort: Cohort) -> None:
     for found, settings in zip(measured(*cohort), cohort, strict=True):
-        wanted = expected(settings)
+        # Of a bias before a batch norm, rounding decides whether its gradient is exactly zero.
+        skip = ("grad_zero",) if settings.get("model.norm") == "batch" else ()
         assert found.run["state"] == "finished", "a setting that diverges compares nothing"
-        assert list(differences(found, wanted, relative=1e-8, absolute=1e-14)) == [], settings
+        assert list(differences(found, expected(settings), relative=1e-8, absolute=1e-14, skip=skip)) == []
 
 
 def test_float32_follows_the_plain_network_as_far_as_its_precision_allows() -> None:
@@ -153,3 +158,83 @@ def test_float32_follows_the_plain_network_as_far_as_its_precision_allows() -> N
     ]
     for found, settings in zip(measured(*cohort), cohort, strict=True):
         assert list(differences(found, expected(settings), relative=1e-3, absolute=1e-6)) == []
+
+
+TINY: dict[str, Value] = {"model.depth": 3, "model.width": 8, "data.batch_size": 16}
+
+
+def test_rows_run_from_0_to_n_and_layers_at_every_nth_step_and_the_last() -> None:
+    (found,) = measured(TINY | {"train.steps": 7, "probe.every": 3})
+    assert [row["step"] for row in found.steps] == list(range(8))
+    assert found.recorded == [0, 3, 6, 7]
+    (found,) = measured(TINY | {"train.steps": 6, "probe.every": 3})
+    assert found.recorded == [0, 3, 6]
+    (found,) = measured(TINY | {"train.steps": 120, "probe.every": 1000})
+    assert [row["step"] for row in found.steps] == list(range(121))
+    assert found.recorded == [0, 120]
+
+
+def test_the_last_row_is_measured_without_an_update() -> None:
+    (found,) = measured(TINY | {"train.steps": 4, "probe.every": 2})
+    assert found.steps[-1]["clipped"] is None
+    assert found.steps[-1]["grad_norm_clipped"] is None
+    assert found.steps[-1]["loss"] is not None
+    for layer in (1, 2, 3):
+        last, other = found.at(4, layer), found.at(2, layer)
+        assert last["update_ratio"] is None
+        assert last["grad_norm_clipped"] is None
+        assert last["grad_norm"] > 0
+        assert other["update_ratio"] > 0
+        assert other["grad_norm_clipped"] > 0
+
+
+def test_no_steps_measure_the_network_at_its_initial_weights_alone() -> None:
+    (found,) = measured(TINY | {"train.steps": 0})
+    assert len(found.steps) == 1
+    assert found.recorded == [0]
+    assert (found.run["state"], found.run["steps"]) == ("finished", 0)
+    assert found.run["loss_first"] == found.run["loss_last"] == found.steps[0]["loss"]
+    assert found.run["loss_heldout"] is None
+    assert found.run["accuracy"] is None
+    assert found.steps[0]["grad_norm"] > 0
+    assert found.steps[0]["clipped"] is None
+    (longer,) = measured(TINY | {"train.steps": 3})
+    assert longer.at(0, 2)["signal_grad_norm"] == found.at(0, 2)["signal_grad_norm"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model.norm": "batch", "optim.name": "adam", "optim.lr": 0.01},
+        {"model.activation": "prelu", "optim.momentum": 0.9, "clip.mode": "norm"},
+        {"model.name": "rnn", "model.depth": 2, "model.norm": "layer"},
+    ],
+    ids=["batch-adam", "prelu-momentum", "rnn"],
+)
+def test_probes_on_equals_probes_off_bit_for_bit(settings: dict[str, Value]) -> None:
+    common = TINY | settings | {"train.steps": 60}
+    (on,), (off,) = measured(common | {"probe.every": 1}), measured(common | {"probe.every": 60})
+    assert on.recorded == list(range(61))
+    assert off.recorded == [0, 60]
+    strip = [{key: row[key] for key in row if key != "run_id"} for row in on.steps]
+    assert strip == [{key: row[key] for key in row if key != "run_id"} for row in off.steps]
+    assert on.run["loss_heldout"] == off.run["loss_heldout"]
+    for layer in range(len(off.profile("grad_norm", step=60)) + 1):
+        a, b = on.at(60, layer), off.at(60, layer)
+        assert {k: v for k, v in a.items() if k != "run_id"} == {k: v for k, v in b.items() if k != "run_id"}
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize(("key", "name"), [(key, name) for key, names in NAMED.items() for name in names])
+def test_every_named_choice_trains_two_steps(key: str, name: str, precision: str) -> None:
+    settings: dict[str, Value] = {"train.steps": 2, "data.batch_size": 4, "train.precision": precision}
+    if key != "model.name":
+        settings |= {"model.depth": 3, "model.width": 6}
+    if name in ("mnist", "fashion_mnist"):
+        settings["data.root"] = str(Path(__file__).with_name("fixtures") / "idx200")
+    (found,) = measured(settings | {key: name})
+    assert (found.run["state"], found.run["steps"]) == ("finished", 2)
+    assert [row["step"] for row in found.steps] == [0, 1, 2]
+    assert all(math.isfinite(row["loss"]) for row in found.steps)
+    assert math.isfinite(found.run["loss_heldout"])
+    assert (found.run["accuracy"] is None) == (name in ("linear_chain", "linear_teacher", "adding"))

@@ -1,0 +1,124 @@
+"""Which keys vary, which matter, and how runs are grouped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gradlab.choices import SpecError
+from gradlab.report import write_report
+from gradlab.report.groups import arrange, influence, levels, map_keys, quantile, swept, thin, varying
+from gradlab.report.plots_layers import layer_keys
+from gradlab.report.tables import Result, read
+from tests.synthetic import grid, write_result
+
+
+def result_of(folder: Path, axes: dict[str, list[object]]) -> Result:
+    return read([write_result(folder / "result", grid(axes, {"train.steps": 1}))])  # type: ignore[arg-type]
+
+
+def test_quantiles_are_numpys_where_all_is_finite() -> None:
+    values = np.random.default_rng(0).normal(size=(11, 7))
+    for share in (0.0, 0.1, 0.5, 0.9, 1.0):
+        assert quantile(values, share) == pytest.approx(np.quantile(values, share, axis=0))
+
+
+def test_quantiles_leave_out_nan_and_keep_infinities() -> None:
+    values = np.array([[1.0, np.nan, -np.inf], [3.0, np.nan, -np.inf], [np.inf, np.nan, 2.0], [np.nan, np.nan, np.inf]])
+    assert quantile(values, 0.5).tolist()[0] == 3.0
+    assert np.isnan(quantile(values, 0.5)[1])
+    assert quantile(values, 0.0).tolist()[2] == -np.inf
+    assert quantile(values, 1.0).tolist()[2] == np.inf
+
+
+def test_numbers_ascend_and_names_keep_the_order_of_the_grid(tmp_path: Path) -> None:
+    result = result_of(tmp_path, {"optim.lr": [0.1, 0.01], "model.activation": ["tanh", "relu"]})
+    assert levels(result, "optim.lr").labels == ("0.01", "0.1")
+    assert levels(result, "optim.lr").code.tolist() == [1, 1, 0, 0]
+    assert levels(result, "model.activation").labels == ("tanh", "relu")
+
+
+def test_a_key_that_comes_with_a_choice_is_not_swept(tmp_path: Path) -> None:
+    result = result_of(tmp_path, {"model.activation": ["relu", "prelu"], "optim.lr": [0.1, 0.2]})
+    assert "model.slope" in varying(result)
+    assert swept(result) == ["model.activation", "optim.lr"]
+
+
+def test_influence_finds_the_key_that_matters(tmp_path: Path) -> None:
+    result = result_of(tmp_path, {"optim.lr": [0.1, 0.2, 0.3], "model.gain": [1.0, 2.0], "seed": [0, 1, 2]})
+    gain = result.number("model.gain")
+    noise = np.random.default_rng(1).normal(0, 0.01, result.size)
+    shares = influence(result, ["optim.lr", "model.gain"], gain + noise)
+    assert shares["model.gain"] > 0.99
+    assert shares["optim.lr"] < 0.05
+    diverging = np.where(result.number("optim.lr") > 0.25, np.inf, 1.0)
+    assert influence(result, ["optim.lr"], diverging)["optim.lr"] == pytest.approx(1.0)
+    assert influence(result, ["optim.lr"], np.full(result.size, np.nan)) == {"optim.lr": 0.0}
+
+
+def test_the_maps_take_the_keys_that_matter_most(tmp_path: Path) -> None:
+    axes: dict[str, list[object]] = {
+        "model.activation": ["sigmoid", "tanh"],
+        "model.gain": [0.5, 2.0],
+        "optim.momentum": [0.0, 0.5],
+    }
+    result = result_of(tmp_path, axes)
+    assert set(map_keys(result, None, None)) == {"model.activation", "model.gain"}
+    assert map_keys(result, "optim.momentum", "model.gain") == ("optim.momentum", "model.gain")
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "words"),
+    [
+        ("optim.lrr", None, ("--x optim.lrr", "did you mean 'optim.lr'?", "keys that vary: model.gain, optim.lr")),
+        (None, "model.width", ("--y model.width", "does not vary", "keys that vary")),
+        ("optim.lr", "optim.lr", ("--x and --y",)),
+    ],
+)
+def test_a_wrong_key_of_the_maps_is_one_line_and_writes_nothing(
+    tmp_path: Path, x: str | None, y: str | None, words: tuple[str, ...]
+) -> None:
+    source = write_result(tmp_path / "result", grid({"optim.lr": [0.1, 0.2], "model.gain": [1.0, 2.0]}))
+    with pytest.raises(SpecError) as error:
+        write_report([source], tmp_path / "report", x=x, y=y)
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_single_run_has_no_key_to_map(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="no key varies"):
+        write_report([write_result(tmp_path / "result", [{}])], tmp_path / "report", x="optim.lr")
+
+
+def test_few_settings_stand_side_by_side_and_many_are_grouped(tmp_path: Path) -> None:
+    few = result_of(tmp_path / "few", {"model.activation": ["sigmoid", "tanh", "relu"], "optim.lr": [0.1, 0.2]})
+    layout = arrange(few, few.number("loss_last"))
+    assert layout.colour is not None
+    assert layout.dash is not None
+    assert (layout.colour.key, layout.dash.key, layout.columns) == ("model.activation", "optim.lr", None)
+    many = result_of(
+        tmp_path / "many", {"model.depth": [5, 10, 20], "model.gain": [0.5, 1.0, 2.0], "optim.momentum": [0.0, 0.5]}
+    )
+    layout = arrange(many, np.log(many.number("vanishing_ratio")), first="model.depth")
+    assert layout.colour is not None
+    assert layout.columns is not None
+    assert (layout.colour.key, layout.columns.key) == ("model.depth", "model.gain")
+    assert layout.pooled == ("optim.momentum",)
+
+
+def test_runs_of_different_lengths_are_never_pooled(tmp_path: Path) -> None:
+    axes: dict[str, list[object]] = {"model.name": ["mlp", "rnn"], "model.depth": [2, 3, 4], "model.gain": [0.5, 1.0]}
+    result = result_of(tmp_path, axes)
+    assert layer_keys(result, result.depth) == ("model.depth", "model.name")
+    assert layer_keys(result, result.time) == (None, None)
+
+
+def test_thinning_keeps_both_ends(tmp_path: Path) -> None:
+    result = result_of(tmp_path, {"optim.lr": [0.01 * step for step in range(1, 31)]})
+    assert thin(levels(result, "optim.lr"), 6) == (0, 6, 12, 17, 23, 29)
+    assert thin(None, 6) == (0,)
+    assert len(levels(result, "optim.lr", bins=8)) == 8

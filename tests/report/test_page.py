@@ -1,0 +1,133 @@
+"""The page: self-contained, safe, and without an error in a browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from gradlab.report import write_report
+from gradlab.spec import Value
+from tests.synthetic import grid, write_result
+
+HOSTILE = "<script>alert('name')</script>"
+SMALL: dict[str, list[Value]] = {"model.activation": ["sigmoid", "relu"], "optim.lr": [0.01, 0.1]}
+
+
+class Loads(HTMLParser):
+    """Collects the tags of a page and the addresses that a browser would load or follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loaded: list[str] = []
+        self.linked: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name == "src" or (name == "href" and tag == "link"):
+                self.loaded.append(value or "")
+            elif name == "href":
+                self.linked.append(value or "")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    source = write_result(
+        folder / "result", grid(SMALL), name=HOSTILE, diverge={1: 30}, fail={2: f"ValueError: {HOSTILE}"}
+    )
+    return write_report([source], folder / "report").page
+
+
+def parsed(page: Path) -> Loads:
+    loads = Loads()
+    loads.feed(page.read_text(encoding="utf-8"))
+    return loads
+
+
+def test_a_name_and_an_error_stay_text(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert HOSTILE not in text
+    assert "&lt;script&gt;alert(&#39;name&#39;)&lt;/script&gt;" in text
+    assert parsed(page).tags.count("script") == 1
+
+
+def test_the_page_loads_nothing(page: Path) -> None:
+    loads = parsed(page)
+    assert loads.loaded
+    assert all(address.startswith("data:") for address in loads.loaded)
+    assert not re.search(r"https?://", re.sub(r"data:image/png;base64,[^\"]*", "", page.read_text(encoding="utf-8")))
+
+
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for address in parsed(page).linked:
+        assert f'id="{address[1:]}"' in text if address.startswith("#") else (page.parent / address).is_file(), address
+
+
+def test_the_page_says_what_was_run(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for words in (
+        "gradlab sweep",
+        "torch 2.13.0",
+        "bench",
+        "cpu, 2 cores",
+        "sigmoid, relu",
+        "Of 4 runs 2 finished, 1 diverged",
+    ):
+        assert words in text, words
+    assert "/opt/bin" not in text
+
+
+def test_a_single_run_shows_its_layers(tmp_path: Path) -> None:
+    source = write_result(tmp_path / "result", [{"model.depth": 5}], diverge={0: 3})
+    text = write_report([source], tmp_path / "report").page.read_text(encoding="utf-8")
+    assert "signal_grad_norm, step 3" in text
+    assert "The run diverged at step 3, first in layer 5." in text
+    assert ">layer 5<" in text
+    assert ">inf<" in text
+
+
+def test_importing_and_writing_a_report_never_imports_torch(tmp_path: Path) -> None:
+    source = write_result(tmp_path / "result", [{"train.steps": 10}])
+    code = (
+        "import sys; import gradlab.report; assert 'matplotlib' not in sys.modules, 'matplotlib on import'\n"
+        "from pathlib import Path; gradlab.report.write_report([Path(sys.argv[1])], Path(sys.argv[2]))\n"
+        "assert 'torch' not in sys.modules; assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(source), str(tmp_path / "report")], check=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
+        if found := shutil.which(name):
+            return found
+    pytest.skip("no headless browser: neither chromium nor google-chrome is on PATH")
+
+
+def test_the_page_opens_without_a_console_error(page: Path, browser: str, tmp_path: Path) -> None:
+    # A click on every table head: the script must sort, not only load.
+    probe = page.with_name("probe.html")
+    clicks = (
+        "<script>for (const b of document.querySelectorAll('th button')) { b.click(); b.click(); }"
+        "const cells = [...document.querySelectorAll('#runs tbody tr')].map((row) => row.cells[1].textContent);"
+        "document.title = 'sorted ' + document.images.length + ' '"
+        " + [...document.images].every((image) => image.naturalWidth > 0) + ' ' + cells.length;</script>"
+    )
+    probe.write_text(page.read_text(encoding="utf-8").replace("</body>", f"{clicks}</body>"), encoding="utf-8")
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+        "--disable-component-update --disable-sync --enable-logging=stderr --v=0 --virtual-time-budget=5000 --dump-dom"
+    )
+    command = [browser, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", probe.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert re.search(r"<title>sorted \d+ true 4</title>", done.stdout), done.stdout[:300]

@@ -1,0 +1,50 @@
+"""The logarithmic scale: zeros and what is not finite have places of their own, and ticks stay few."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from gradlab.report.style import fit, log_ticks, number, styled
+
+
+def test_zero_and_not_finite_lie_outside_the_values() -> None:
+    scale = fit(np.array([-np.inf, -32.0, 0.0, np.inf, np.nan]))
+    places = scale.place(np.array([-np.inf, -32.0, 0.0, np.inf, np.nan]))
+    assert places[0] < -32.0 < 0.0 < places[3]
+    assert places[1:3].tolist() == [-32.0, 0.0]
+    assert np.isnan(places[4])
+    assert (scale.zero, scale.broken, scale.beyond) == (True, True, False)
+
+
+def test_an_explosion_goes_to_the_upper_strip() -> None:
+    scale = fit(np.array([-1.0, 0.0, 30.0]), cap=2.0)
+    assert (scale.low, scale.high, scale.beyond) == (-1.0, 0.0, True)
+    assert scale.place(np.array([30.0])).tolist() == [scale.ceiling]
+
+
+@pytest.mark.parametrize("low", [-320.0, -32.0, -5.0, -2.0, -0.3, -0.05])
+@pytest.mark.parametrize("shift", [0.0, 7.3])
+def test_every_range_has_a_sensible_number_of_ticks(low: float, shift: float) -> None:
+    places, labels = log_ticks(low + shift, shift, 7)
+    assert 3 <= len(places) <= 9
+    assert all(low + shift - 1e-6 <= place <= shift + 1e-6 for place in places)
+    assert len(set(labels)) == len(labels)
+
+
+def test_labels_are_the_numbers_that_they_mark() -> None:
+    assert log_ticks(-32.0, 0.0, 4) == ([-30.0, -20.0, -10.0, 0.0], ["10⁻³⁰", "10⁻²⁰", "10⁻¹⁰", "1"])
+    assert [number(value) for value in (0.02, 300.0, 2e-8, 1e-7, 11000.0)] == ["0.02", "300", "2·10⁻⁸", "10⁻⁷", "11000"]
+
+
+def test_an_empty_scale_can_be_drawn() -> None:
+    scale = fit(np.array([np.nan]))
+    assert scale.low < scale.high
+
+
+def test_the_callers_settings_come_back() -> None:
+    before = mpl.rcParams["font.size"]
+    with styled():
+        mpl.rcParams["font.size"] = 33
+    assert mpl.rcParams["font.size"] == before
