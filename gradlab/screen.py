@@ -31,7 +31,7 @@ PLAIN_SECONDS = 10.0
 
 def console(*, quiet: bool = False) -> Console:
     """The terminal, or a file of plain lines; silent where ``quiet``."""
-    return Console(quiet=quiet, highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(quiet=quiet, highlight=False, emoji=False, soft_wrap=not sys.stdout.isatty())
 
 
 def say_error(message: str) -> None:
@@ -45,7 +45,7 @@ def point(what: str, verb: str, root: Path) -> None:
 
 
 def _stderr(text: str) -> None:
-    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+    Console(stderr=True, highlight=False, emoji=False).print(text, markup=False, soft_wrap=True)
 
 
 @dataclass

@@ -446,7 +446,7 @@ def _slopes(run: RunSpec, stage: Stage, pre: Sequence[Tensor] | None) -> Row:
 @lru_cache(maxsize=32)
 def steepest(name: str) -> float:
     """The largest |phi'| on a fine grid, by autograd; slopes of the leaky family below 1."""
-    z = torch.cat([torch.linspace(-30, 30, 60001), torch.linspace(-3, 3, 60001)]).double().requires_grad_()
+    z = torch.cat([torch.linspace(-3, 3, 60001, dtype=torch.float64), torch.tensor([-1e-9, -30.0, 30.0])]).requires_grad_()
     (slope,) = torch.autograd.grad(activation(name, 0.1).double()(z).sum(), z)
     return float(slope.abs().max())
 

@@ -59,8 +59,8 @@ def sentences(result: Result) -> list[str]:
             below, above = int((rate[known] < 0.95).sum()), int((rate[known] > 1.05).sum())
             lines.append(
                 f"The rate of δ a layer towards the input is {rate[low]:.3g} ({describe(result, low, early)}) to "
-                f"{rate[high]:.3g} ({describe(result, high, early)}): {below} of {known.size} runs vanish (below 0.95), "
-                f"{above} explode (above 1.05)."
+                f"{rate[high]:.3g} ({describe(result, high, early)}): {below} of {known.size} runs vanish "
+                f"(below 0.95), {above} explode (above 1.05)."
             )
     ratio = result.number("vanishing_ratio")
     if (known := np.flatnonzero(~np.isnan(ratio))).size:

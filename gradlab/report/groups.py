@@ -6,6 +6,7 @@ explain most of what the figure draws are shown.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -215,38 +216,47 @@ def arrange(
 
     Up to eight settings stand side by side in one panel. Of more, ``first`` (a key that must not be pooled over) takes
     the colour, ``columns`` the panels, and the keys of most influence what is left of panels, colour and dash; keys
-    that explain less than one hundredth are pooled. ``dashes``: whether the dash is free.
+    that explain less than one hundredth are pooled, unless the colour is free. ``dashes``: whether the dash is free.
     """
     keys = swept(result) if keys is None else keys
+    if (few := _side_by_side(result, keys, dashes=dashes)) is not None:
+        return few
+    forced = {"colour": first, "columns": columns if columns in keys else None}
+    # Of a sparse sweep (numbers drawn at random, say) no two runs share a value: bins do.
+    bins = MOST["panel"] if math.prod(len(levels(result, key)) for key in keys) > 4 * result.size else None
+    taken = {
+        part: None if (key := forced.get(part)) is None else levels(result, key, bins=bins)
+        for part in ("colour", "columns", "rows", "dash")
+    }
+    shares = influence(result, keys, outcome)
+    for key in sorted((key for key in keys if key not in forced.values()), key=lambda key: -shares[key]):
+        values = levels(result, key, bins=bins)
+        wrapped = taken["columns"] is not None and len(taken["columns"]) > MOST["panel"]
+        closed = {"rows": wrapped, "dash": not dashes}
+        # A free colour costs nothing: it shows a key however little that explains.
+        able = _fitting(values) if shares[key] >= LEAST_SHARE else ("colour",)
+        free = (part for part in able if taken[part] is None and not closed.get(part, False))
+        if (part := next(free, None)) is not None:
+            taken[part] = values
+    used = {values.key for values in taken.values() if values is not None}
+    return Layout(**taken, pooled=tuple(key for key in varying(result) if key not in used))
+
+
+def _side_by_side(result: Result, keys: Sequence[str], *, dashes: bool) -> Layout | None:
+    """The layout where the settings are so few that each is a line of one panel, else None."""
+    pooled = tuple(key for key in varying(result) if key not in keys)
     if not keys:
-        seeds = [key for key in varying(result) if key in REPLICATES]
-        alone = 1 < result.size <= FEW and len(seeds) == len(varying(result))
-        return Layout(
-            settings(result, seeds) if alone else None, None, None, None, () if alone else tuple(varying(result))
+        alone = 1 < result.size <= FEW and set(pooled) <= set(REPLICATES)
+        return (
+            Layout(settings(result, pooled), None, None, None, ()) if alone else Layout(None, None, None, None, pooled)
         )
     each = settings(result, keys)
-    if len(each) <= FEW:
-        parts = [levels(result, key) for key in keys]
-        parts.sort(key=len, reverse=True)
-        pooled = tuple(key for key in varying(result) if key not in keys)
-        if len(keys) == 2 and dashes and len(parts[1]) <= MOST["dash"]:
-            return Layout(parts[0], None, None, parts[1], pooled)
-        return Layout(parts[0] if len(keys) == 1 else each, None, None, None, pooled)
-    shares = influence(result, keys, outcome)
-    forced = {"colour": first, "columns": columns if columns in keys else None}
-    ranked = sorted(
-        (key for key in keys if shares[key] >= LEAST_SHARE and key not in forced.values()), key=lambda key: -shares[key]
-    )
-    taken: dict[str, Levels | None] = dict.fromkeys(("colour", "columns", "rows", "dash"))
-    taken.update({part: levels(result, key) for part, key in forced.items() if key is not None})
-    for key in ranked if any(taken.values()) else ranked or keys[:1]:
-        values = levels(result, key)
-        for part in _fitting(values):
-            if taken[part] is None and (part != "dash" or dashes):
-                taken[part] = values
-                break
-    used = {part.key for part in taken.values() if part is not None}
-    return Layout(**taken, pooled=tuple(key for key in varying(result) if key not in used))
+    if len(each) > FEW:
+        return None
+    parts = sorted((levels(result, key) for key in keys), key=len, reverse=True)
+    if len(keys) == 2 and dashes and len(parts[1]) <= MOST["dash"]:
+        return Layout(parts[0], None, None, parts[1], pooled)
+    return Layout(parts[0] if len(keys) == 1 else each, None, None, None, pooled)
 
 
 def _fitting(taken: Levels) -> tuple[str, ...]:
@@ -255,6 +265,8 @@ def _fitting(taken: Levels) -> tuple[str, ...]:
         return ("columns", "colour", "rows", "dash")
     if len(taken) <= MOST["panel"]:
         return ("columns", "colour", "rows")
+    if not taken.ordered and len(taken) > MOST["colour"]:
+        return ("columns", "colour")
     return ("colour", "columns", "rows")
 
 

@@ -71,7 +71,8 @@ def draw(
     one explosion does not flatten all else. ``dots``: a dot at each x (where x are layers).
     ``spare`` (R,): runs left out of a group that has others.
     """
-    cells, across = _cells(layout)
+    known = (result.state != "finished") | np.any([~np.isnan(one.logs).all(axis=1) for one in series], axis=0)
+    cells, across = _cells(layout, known)
     hues = thin(layout.colour, 8 if layout.colour is not None and not layout.colour.ordered else MOST["colour"])
     palette = colours(layout.colour, hues)
     dashes = thin(layout.dash, MOST["dash"])
@@ -127,15 +128,23 @@ def draw(
     return Drawn(figure, " ".join(words))
 
 
-def _cells(layout: Layout) -> tuple[list[tuple[int | None, int]], int]:
-    """The panels as places of the row key (None without) and of the column key, and how many stand side by side."""
+def _cells(layout: Layout, known: Bools) -> tuple[list[tuple[int | None, int]], int]:
+    """The panels as places of the row key (None without) and of the column key, and how many stand side by side.
+
+    Values none of whose runs is ``known`` (R,) to have anything to draw get no panel.
+    """
     if layout.rows is None:
-        columns = thin(layout.columns, MOST_PANELS)
-        return [(None, place) for place in columns], len(columns) if len(columns) <= WRAP else 3 if len(
-            columns
-        ) <= 6 else WRAP
-    columns = thin(layout.columns, MOST["panel"])
-    return [(row, column) for row in thin(layout.rows, MOST_PANELS // len(columns)) for column in columns], len(columns)
+        columns = _with_runs(layout.columns, thin(layout.columns, MOST_PANELS), known)
+        across = 3 if len(columns) in (5, 6) else min(len(columns), WRAP)
+        return [(None, place) for place in columns], across
+    columns = _with_runs(layout.columns, thin(layout.columns, MOST["panel"]), known)
+    rows = _with_runs(layout.rows, thin(layout.rows, MOST_PANELS // len(columns)), known)
+    return [(row, column) for row in rows for column in columns], len(columns)
+
+
+def _with_runs(part: Levels | None, places: tuple[int, ...], known: Bools) -> tuple[int, ...]:
+    """Those of ``places`` that have a known run; all where none has."""
+    return tuple(place for place in places if known[members(part, place, len(known))].any()) or places
 
 
 def _group(result: Result, layout: Layout, row: int | None, column: int, hue: int, dash: int) -> Bools:

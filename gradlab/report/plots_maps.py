@@ -203,7 +203,7 @@ def _grid(
     )
     axes.grid(False)
     for axis, part in ((axes.xaxis, cells.x), (axes.yaxis, cells.y)):
-        step = -(-len(part) // (10 if axis is axes.xaxis else 16))
+        step = -(-len(part) // 16)
         axis.set_major_locator(FixedLocator(list(range(0, len(part), step))))
         axis.set_ticklabels(part.labels[::step])
     if max(map(len, cells.x.labels)) * columns > 9 * width:

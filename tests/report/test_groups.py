@@ -12,6 +12,7 @@ from gradlab.report import write_report
 from gradlab.report.groups import arrange, influence, levels, map_keys, quantile, swept, thin, varying
 from gradlab.report.plots_layers import layer_keys
 from gradlab.report.tables import Result, read
+from gradlab.spec import Value
 from tests.synthetic import grid, write_result
 
 
@@ -108,6 +109,16 @@ def test_few_settings_stand_side_by_side_and_many_are_grouped(tmp_path: Path) ->
     assert layout.columns is not None
     assert (layout.colour.key, layout.columns.key) == ("model.depth", "model.gain")
     assert layout.pooled == ("optim.momentum",)
+
+
+def test_a_sparse_sweep_is_grouped_by_bins(tmp_path: Path) -> None:
+    draws = np.random.default_rng(0).uniform(0.5, 2.0, (40, 2)).tolist()
+    values: list[dict[str, Value]] = [{"optim.lr": lr, "model.gain": gain, "train.steps": 1} for lr, gain in draws]
+    result = read([write_result(tmp_path / "result", values)])
+    layout = arrange(result, np.log(result.number("vanishing_ratio")))
+    assert layout.columns is not None
+    assert (layout.columns.key, len(layout.columns)) == ("model.gain", 4)
+    assert np.bincount(layout.columns.code).tolist() == [10, 10, 10, 10]
 
 
 def test_runs_of_different_lengths_are_never_pooled(tmp_path: Path) -> None:

@@ -1,0 +1,150 @@
+"""The `gradlab` command as tests start it: inside this process where that will do, in processes of its own where not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+from gradlab import conduct
+from gradlab.cli import main
+from gradlab.launch.events import Event, Job
+from gradlab.launch.worker import run_job
+from gradlab.store import load_tables
+
+GRADLAB = str(Path(sysconfig.get_path("scripts")) / "gradlab")
+ENVIRONMENT = {**os.environ, "COLUMNS": "80", "LINES": "24", "PYTHONWARNINGS": "default"}
+
+TINY = ("model.width=8", "model.depth=2", "train.steps=3", "probe.every=2")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that is over."""
+
+    status: int
+    out: str
+    err: str
+
+
+def call(
+    arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cwd: Path
+) -> Ended:
+    """Runs `gradlab` with ``arguments`` in this process, in the folder ``cwd``."""
+    monkeypatch.chdir(cwd)
+    monkeypatch.setattr(sys, "argv", ["gradlab", *arguments])
+    monkeypatch.setenv("COLUMNS", "80")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert isinstance(ended.value.code, int)
+    return Ended(ended.value.code, said.out, said.err)
+
+
+def spawn(arguments: Sequence[str], cwd: Path) -> subprocess.Popen[str]:
+    """Starts `gradlab` as a terminal does, in a process group of its own."""
+    return subprocess.Popen(
+        [GRADLAB, *arguments],
+        cwd=cwd,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(arguments: Sequence[str], cwd: Path) -> Ended:
+    """Runs `gradlab` in a process of its own, to its end."""
+    process = spawn(arguments, cwd)
+    out, err = process.communicate(timeout=120)
+    return Ended(process.returncode, out, err)
+
+
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets `conduct` train in this process, without workers: what is patched here is patched there."""
+
+    @contextmanager
+    def nobody(count: int, device: str) -> Iterator[None]:
+        assert count >= 0
+        yield None
+
+    def run_jobs(crew: None, jobs: Sequence[Job], device: str, *, fail_fast: bool) -> Iterator[Event]:
+        for job in jobs:
+            said: list[Event] = []
+            run_job(job, torch.device(device), said.append)
+            yield Event("started", job.piece.index)
+            yield from said
+            if fail_fast and said[-1].kind == "failed":
+                return
+
+    monkeypatch.setattr(conduct, "crew_of", nobody)
+    monkeypatch.setattr(conduct, "run_jobs", run_jobs)
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Returns once ``what`` is true; fails where that takes too long."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain"
+        time.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there, and no zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def children(parent: int) -> dict[int, str]:
+    """The processes that ``parent`` has started, with their command lines."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (place / "stat").read_text(encoding="utf-8")
+            if int(stat.rpartition(")")[2].split()[1]) == parent:
+                found[int(place.name)] = (place / "cmdline").read_text(encoding="utf-8")
+        except OSError:
+            continue
+    return found
+
+
+def workers(parent: int) -> list[int]:
+    """The worker processes of a command."""
+    return [pid for pid, line in children(parent).items() if "spawn_main" in line]
+
+
+def assert_same_tables(one: Path, other: Path) -> None:
+    """The three tables of two results are equal bit for bit, but for what the clock says."""
+    for (name, left), right in zip(load_tables(one).items(), load_tables(other).values(), strict=True):
+        assert left.num_rows > 0
+        assert _bits(left) == _bits(right), name
+
+
+def _bits(table: pa.Table) -> dict[str, object]:
+    """The columns as they lie in memory, where NaN equals itself and 0.0 is not -0.0."""
+    columns: dict[str, object] = {}
+    for name in table.column_names:
+        if name == "duration_s":
+            continue
+        column = table[name].combine_chunks()
+        if pa.types.is_float64(column.type):
+            filled = column.fill_null(0.0).to_numpy(zero_copy_only=False)
+            columns[name] = (column.is_null().to_pylist(), filled.tobytes())
+        else:
+            columns[name] = column.to_pylist()
+    return columns

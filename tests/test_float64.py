@@ -1,0 +1,48 @@
+"""Norms from 1e-150 to 1e150, and the test for finite entries."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from gradlab.nn.float64 import finite, norm64, norms64
+
+SPANS = (slice(0, 3), slice(3, 4), slice(4, 10))
+
+
+@pytest.mark.parametrize("exponent", [-150, -100, -33, 0, 33, 100, 150])
+def test_float64_norms_are_right_from_1e_150_to_1e150(exponent: int) -> None:
+    rows = torch.randn(4, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    scale = 10.0**exponent
+    found = norms64(rows * scale, SPANS)
+    for layer, span in enumerate(SPANS):
+        wanted = torch.tensor([math.hypot(*row) * scale for row in rows[:, span].tolist()], dtype=torch.float64)
+        torch.testing.assert_close(found[:, layer], wanted, rtol=1e-13, atol=0)
+    torch.testing.assert_close(norm64(rows * scale), norms64(rows * scale, (slice(0, 10),))[:, 0], rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("value", [1e-45, 1e-40, 1.3e-33, 1e-20, 1e20, 3e38])
+def test_float32_norms_neither_underflow_nor_overflow(value: float) -> None:
+    rows = torch.full((2, 400), value, dtype=torch.float32)
+    exact = float(rows[0, 0]) * 20
+    assert norm64(rows).tolist() == pytest.approx([exact, exact], rel=1e-12, abs=0)
+    assert norm64(rows).dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("width", [1, 2, 17, 64])
+def test_finite_sees_one_entry_wherever_it_stands(width: int, value: float, dtype: torch.dtype) -> None:
+    rows = torch.randn(width + 2, width, dtype=dtype)
+    for place in range(width):  # member 0 and the last stay finite
+        rows[place + 1, place] = value
+    assert finite(rows).tolist() == [True, *[False] * width, True]
+
+
+def test_finite_is_true_of_the_largest_and_the_smallest_numbers() -> None:
+    for dtype in (torch.float32, torch.float64):
+        limits = torch.finfo(dtype)
+        rows = torch.tensor([[limits.max, limits.min, limits.tiny, 0.0, -0.0], [limits.max] * 5], dtype=dtype)
+        assert finite(rows).all()
