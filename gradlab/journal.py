@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradlab.optim.clippers import Clipped
 from gradlab.probes import Measurement, stacked, validity
 from gradlab.record import PROBE_COLUMNS, Bools, Floats, LayerTable, Record, Row
 from gradlab.spec import RunSpec
@@ -24,8 +25,7 @@ class StepRow:
     t: int
     loss: Tensor
     grad_norm: Tensor
-    grad_norm_clipped: Tensor | None
-    clipped: Tensor | None
+    clipped: Clipped | None
     healthy: Tensor
     measurement: Measurement | None
     rows: tuple[Row, ...]
@@ -58,8 +58,8 @@ class Journal:
             [
                 torch.stack([row.loss for row in rows]),
                 torch.stack([row.grad_norm for row in rows]),
-                torch.stack([blank if row.grad_norm_clipped is None else row.grad_norm_clipped for row in rows]),
-                torch.stack([blank if row.clipped is None else row.clipped.double() for row in rows]),
+                torch.stack([blank if row.clipped is None else row.clipped.norm for row in rows]),
+                torch.stack([blank if row.clipped is None else row.clipped.any.double() for row in rows]),
                 torch.stack([row.healthy.double() for row in rows]),
             ]
         )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gradlab.choices import ACTIVATIONS as NAMED_ACTIVATIONS
 from gradlab.nn.activations import ACTIVATIONS
-from gradlab.nn.float64 import finite, moments, norm64, norms64, share
+from gradlab.nn.float64 import count, finite, moments, norm64, norms64, share
 from gradlab.nn.network import Network, Signal, Trace
 from gradlab.nn.slots import Layout
 from gradlab.record import PROBE_COLUMNS, Bools, Row
@@ -61,12 +61,9 @@ def table_rows(layout: Layout, trace: Trace) -> tuple[Row, ...]:
 
 
 def measure(
-    network: Network, trace: Trace, inputs: Tensor, deltas: Deltas, parameters: Tensor, gradient: Tensor, norms: Tensor
+    network: Network, trace: Trace, inputs: Tensor, deltas: Deltas, parameters: Tensor, gradient: Tensor
 ) -> Measurement:
-    """All columns but those of an update, from signals, parameters (M, P) and gradient (M, P) before clipping.
-
-    ``norms`` (M, L) are the gradient's, layer by layer.
-    """
+    """All columns but those of an update, from signals, parameters (M, P) and gradient (M, P) before clipping."""
     layout = network.layout
     rows: list[Columns] = [{"signal_grad_norm": norm64(deltas.input), **_moments(inputs)}]
     times: list[Columns] = []
@@ -81,7 +78,7 @@ def measure(
     return Measurement(
         signals=(*rows, *times),
         parameters={
-            "grad_norm": norms,
+            "grad_norm": norms64(gradient, layout.layers),
             "weight_grad_norm": norms64(gradient, layout.matrices),
             "weight_norm": norms64(parameters, layout.matrices),
             "grad_zero": _zero_shares(gradient, layout),
@@ -90,12 +87,16 @@ def measure(
     )
 
 
-def with_update(measurement: Measurement, layout: Layout, change: Tensor, clipped: Tensor) -> Measurement:
-    """Adds what an update shows: the change (M, P) of the parameters, and the layers' norms (M, L) after clipping."""
-    ratio = norms64(change, layout.matrices) / measurement.parameters["weight_norm"]
-    return replace(
-        measurement, parameters={**measurement.parameters, "update_ratio": ratio, "grad_norm_clipped": clipped}
-    )
+def with_clipped(measurement: Measurement, layout: Layout, gradient: Tensor) -> Measurement:
+    """Adds `grad_norm_clipped`, from the gradient (M, P) after clipping."""
+    columns = {"grad_norm_clipped": norms64(gradient, layout.layers)}
+    return replace(measurement, parameters={**measurement.parameters, **columns})
+
+
+def with_update(measurement: Measurement, layout: Layout, change: Tensor) -> Measurement:
+    """Adds `update_ratio`, from the change (M, P) of the parameters in one update."""
+    columns = {"update_ratio": norms64(change, layout.matrices) / measurement.parameters["weight_norm"]}
+    return replace(measurement, parameters={**measurement.parameters, **columns})
 
 
 def _moments(h: Tensor) -> Columns:
@@ -105,12 +106,12 @@ def _moments(h: Tensor) -> Columns:
 
 def _activity(network: Network, layer: int, signal: Signal) -> Columns:
     """Mean and spread of what a layer passes on; `saturated` where it can saturate; `dead` of the ReLU family."""
-    h = torch.stack(signal.h, dim=1).detach()
+    h = _joined(signal.h)
     columns = _moments(h)
     name = network.model.activation
     if signal.pre is None or name is None:
         return columns
-    pre = torch.stack(signal.pre, dim=1).detach()
+    pre = _joined(signal.pre)
     activation = ACTIVATIONS[name]
     if activation.derivative is not None:
         columns["saturated"] = share(SATURATED_BELOW * activation.steepest - activation.derivative(pre, h).abs())
@@ -121,13 +122,19 @@ def _activity(network: Network, layer: int, signal: Signal) -> Columns:
     return columns
 
 
+def _joined(steps: tuple[Tensor, ...]) -> Tensor:
+    """T tensors (M, B, D) -> (M, T, B, D), without a copy where there is one."""
+    return (steps[0].unsqueeze(1) if len(steps) == 1 else torch.stack(steps, dim=1)).detach()
+
+
 def _zero_shares(gradient: Tensor, layout: Layout) -> Tensor:
     """(M, P) -> (M, L): the share of entries that are exactly zero; nan where one is not a number.
 
     Clamped to 0..1 and rounded up, a number is 1 unless it is zero.
     """
     other = gradient.abs().clamp_(max=1).ceil_()
-    return torch.stack([1 - other[:, columns].to(torch.float64).mean(1) for columns in layout.layers], dim=1)
+    parts = [other[:, columns] for columns in layout.layers]
+    return torch.stack([1 - count(part) / part.shape[1] for part in parts], dim=1)
 
 
 def _all_finite(signal: Signal) -> Tensor:

@@ -120,11 +120,15 @@ def new_report(out: Path | None, now: dt.datetime) -> Iterator[Path]:
         raise SpecError(f"-o {out}: already there and not empty; give a new folder")
     wanted = out or _day(now)
     fresh = [path for path in (wanted, *wanted.parents) if not path.exists()]
-    to = _new_folder(now, "report") if out is None else _made(out)
+    if out is None:
+        to = _new_folder(now, "report")
+        fresh.insert(0, to)
+    else:
+        to = _made(out)
     try:
         yield to
     except SpecError:
-        for path in dict.fromkeys((to, *fresh)):
+        for path in fresh:
             if not any(path.iterdir()):
                 path.rmdir()
         raise

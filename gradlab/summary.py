@@ -23,8 +23,8 @@ BEST_AND_WORST = 5
 FIGURES = ("loss", "accuracy", "δ rate")
 """The first columns of the table of a sweep."""
 
-MOST_VALUES = 3
-"""Of a key, that runs of the same figures show."""
+TIE_WIDTH = 12
+"""Most characters for the several values of a key among runs of the same figures."""
 
 Run = dict[str, Any]
 """A row of the `runs` table."""
@@ -211,7 +211,8 @@ def spread(tie: Tie, key: str) -> str:
     'none|norm'
     """
     values = list(dict.fromkeys(f"{row[key]:g}" if isinstance(row[key], float) else str(row[key]) for row in tie))
-    return "|".join(values) if len(values) <= MOST_VALUES else f"({len(values)})"
+    joined = "|".join(values)
+    return joined if len(values) == 1 or len(joined) <= TIE_WIDTH else f"{len(values)} values"
 
 
 def short(key: str) -> str:

@@ -20,12 +20,12 @@ from torch import Tensor
 from gradlab.cohort import Cohort, prepare
 from gradlab.data import Dataset
 from gradlab.journal import Journal, StepRow
-from gradlab.nn.float64 import finite, norms64
+from gradlab.nn.float64 import finite, norm64
 from gradlab.nn.losses import total
 from gradlab.nn.network import Trace
 from gradlab.nn.norms import Mode
 from gradlab.optim.clippers import clip
-from gradlab.probes import Deltas, measure, table_rows, with_update
+from gradlab.probes import Deltas, measure, table_rows, with_clipped, with_update
 from gradlab.record import Floats, Record
 from gradlab.spec import RunSpec
 
@@ -65,22 +65,24 @@ def advance(cohort: Cohort, t: int, *, record: bool) -> StepRow:
     trace = cohort.architecture.forward(cohort.network, inputs, Mode.MEASURE if last else Mode.TRAIN)
     losses = cohort.loss.value(trace.output, targets)
     gradient, deltas = differentiate(cohort, losses, trace, inputs if record else None)
-    norms = norms64(gradient, cohort.layout.layers)
+    norm = norm64(gradient)
     healthy = torch.isfinite(losses) & finite(gradient) & finite(cohort.parameters)
 
     measurement = None
     if deltas is not None:
-        measurement = measure(cohort.network, trace, inputs, deltas, cohort.parameters, gradient, norms)
-    clipped_norm = clipped_any = None
+        measurement = measure(cohort.network, trace, inputs, deltas, cohort.parameters, gradient)
+    clipped = None
     if not last:
-        before = cohort.parameters.clone() if record else None
-        clipped = clip(gradient, norms, cohort.clipping, cohort.layout)
-        clipped_norm, clipped_any = _total(clipped.norms), clipped.any
-        cohort.optimize(cohort.parameters, gradient, cohort.state, cohort.rates, t)
-        if measurement is not None and before is not None:
-            measurement = with_update(measurement, cohort.layout, cohort.parameters - before, clipped.norms)
+        clipped = clip(gradient, norm, cohort.clipping, cohort.layout)
+        if measurement is None:
+            cohort.optimize(cohort.parameters, gradient, cohort.state, cohort.rates, t)
+        else:
+            measurement = with_clipped(measurement, cohort.layout, gradient)
+            before = cohort.parameters.clone()
+            cohort.optimize(cohort.parameters, gradient, cohort.state, cohort.rates, t)
+            measurement = with_update(measurement, cohort.layout, cohort.parameters - before)
     rows = table_rows(cohort.layout, trace)
-    return StepRow(t, losses.detach().double(), _total(norms), clipped_norm, clipped_any, healthy, measurement, rows)
+    return StepRow(t, losses.detach().double(), norm, clipped, healthy, measurement, rows)
 
 
 def differentiate(cohort: Cohort, losses: Tensor, trace: Trace, inputs: Tensor | None) -> tuple[Tensor, Deltas | None]:
@@ -123,8 +125,3 @@ def evaluate(cohort: Cohort) -> tuple[Floats, Floats | None]:
         samples += inputs.shape[1]
     accuracy = None if cohort.loss.correct is None else (right / samples).cpu().numpy()
     return (loss / samples).cpu().numpy(), accuracy
-
-
-def _total(norms: Tensor) -> Tensor:
-    """(M, L) -> (M,): the norm over all layers."""
-    return norms.square().sum(1).sqrt()

@@ -1,4 +1,4 @@
-"""The `gradlab` command as tests start it: inside this process where that will do, in processes of its own where not."""
+"""The `gradlab` command as tests start it: inside this process where that will do, else in processes of its own."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from gradlab import conduct
 from gradlab.cli import main
 from gradlab.launch.events import Event, Job
 from gradlab.launch.worker import run_job
+from gradlab.report import Report
 from gradlab.store import load_tables
 
 GRADLAB = str(Path(sysconfig.get_path("scripts")) / "gradlab")
@@ -83,14 +84,35 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
     def run_jobs(crew: None, jobs: Sequence[Job], device: str, *, fail_fast: bool) -> Iterator[Event]:
         for job in jobs:
             said: list[Event] = []
-            run_job(job, torch.device(device), said.append)
+            interrupted = False
             yield Event("started", job.piece.index)
+            try:
+                run_job(job, torch.device(device), said.append)
+            except KeyboardInterrupt:
+                interrupted = True
             yield from said
+            if interrupted:
+                raise KeyboardInterrupt
             if fail_fast and said[-1].kind == "failed":
                 return
 
+    torch.set_num_threads(1)
     monkeypatch.setattr(conduct, "crew_of", nobody)
     monkeypatch.setattr(conduct, "run_jobs", run_jobs)
+
+
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Replaces the report's drawing, which takes seconds; the list collects the folders that it is asked to write."""
+    asked: list[Path] = []
+
+    def write_report(paths: Sequence[Path], out: Path, *, x: str | None, y: str | None) -> Report:
+        asked.append(out)
+        out.mkdir(exist_ok=True)
+        (out / "index.html").write_text("", encoding="utf-8")
+        return Report((), out / "index.html", ("a note",))
+
+    monkeypatch.setattr("gradlab.report.write_report", write_report)
+    return asked
 
 
 def wait_for(what: Callable[[], bool], seconds: float = 60.0) -> None:
@@ -132,7 +154,10 @@ def assert_same_tables(one: Path, other: Path) -> None:
     """The three tables of two results are equal bit for bit, but for what the clock says."""
     for (name, left), right in zip(load_tables(one).items(), load_tables(other).values(), strict=True):
         assert left.num_rows > 0
-        assert _bits(left) == _bits(right), name
+        columns, others = _bits(left), _bits(right)
+        different = [column for column in columns if columns[column] != others.get(column)]
+        assert list(columns) == list(others)
+        assert not different, f"{name}: {different}"
 
 
 def _bits(table: pa.Table) -> dict[str, object]:

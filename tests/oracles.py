@@ -8,98 +8,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradlab.choices import ACTIVATIONS
-from gradlab.data import Dataset, batches, load
+from gradlab.data import Dataset, batches
 from gradlab.models import MODELS
 from gradlab.nn.initializers import initial_parameters
 from gradlab.nn.slots import Role
-from gradlab.record import Tables, tidy
-from gradlab.spec import DataSpec, RunSpec, Value, build
-from gradlab.train import train
-
-torch.set_num_threads(1)  # the networks are tiny, and the tests share the cores among themselves
-
-Settings = Mapping[str, Value]
-Row = dict[str, Any]
-
-LAYER_KEYS = ("step", "axis", "layer")
-OUTCOME = (
-    "state",
-    "steps",
-    "loss_first",
-    "loss_last",
-    "loss_heldout",
-    "accuracy",
-    "diverged_at",
-    "diverged_layer",
-    "rate",
-    "vanishing_ratio",
-)
-"""Columns of `runs` that a training decides, but for its duration."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """What is known of one run: its row of `runs`, its rows of `steps` and of `layers`."""
-
-    run: Row
-    steps: list[Row]
-    layers: list[Row]
-
-    def at(self, step: int, layer: int, axis: str = "depth") -> Row:
-        """The row of `layers` of this step and layer."""
-        (row,) = [row for row in self.layers if (row["step"], row["axis"], row["layer"]) == (step, axis, layer)]
-        return row
-
-    def profile(self, column: str, step: int = 0, axis: str = "depth") -> NDArray[np.float64]:
-        """A column of `layers` at one step, layers 1..L or time steps 1..T."""
-        rows = [row for row in self.layers if row["step"] == step and row["axis"] == axis and row["layer"] > 0]
-        return np.array([row[column] for row in rows], dtype=np.float64)
-
-    @property
-    def recorded(self) -> list[int]:
-        """The steps that have rows in `layers`."""
-        return list(dict.fromkeys(row["step"] for row in self.layers))
-
-
-def content(spec: DataSpec) -> Dataset:
-    """The data of ``spec``, loaded once for all that share their content."""
-    return _content(replace(spec, batch_size=1, seed=0, input_scale=1.0, target_scale=1.0))
-
-
-@lru_cache(maxsize=8)
-def _content(spec: DataSpec) -> Dataset:
-    return load(spec)
-
-
-def measured(*settings: Settings) -> list[Member]:
-    """Trains ``settings`` as one cohort on the CPU and splits its tables by member."""
-    runs = [build(values) for values in settings]
-    assert len({run.id for run in runs}) == len(runs), "two members of the same id cannot be told apart"
-    return split(runs, tidy(train(runs, content(runs[0].data), torch.device("cpu"), lambda *_: None)))
-
-
-def split(runs: Sequence[RunSpec], tables: Tables) -> list[Member]:
-    """The tables by member, in the order of ``runs``."""
-    steps: dict[str, list[Row]] = {run.id: [] for run in runs}
-    layers: dict[str, list[Row]] = {run.id: [] for run in runs}
-    for row in tables.steps.to_pylist():
-        steps[row["run_id"]].append(row)
-    for row in tables.layers.to_pylist():
-        layers[row["run_id"]].append(row)
-    return [Member(row, steps[row["run_id"]], layers[row["run_id"]]) for row in tables.runs.to_pylist()]
-
+from gradlab.spec import RunSpec, build
+from tests.members import Member, Row, Settings, content
 
 # The network.
 
@@ -144,7 +69,7 @@ class Stage(nn.Module):
         self.phi = activation(model.activation or "linear", model.slope or 0.0) if hidden else None
 
     @property
-    def matrices(self) -> list[nn.Parameter]:
+    def matrices(self) -> list[Tensor]:
         return [self.linear.weight, *([] if self.recurrent is None else [self.recurrent.weight])]
 
     def normalise(self, z: Tensor) -> Tensor:
@@ -167,7 +92,7 @@ class Seen:
 
 
 class Plain(nn.Module):
-    """One network, in float64 or float32, with gradlab's initial matrices and biases and torch's own norms and slopes."""
+    """One network with gradlab's initial matrices and biases, and torch's own norms and slopes."""
 
     def __init__(self, run: RunSpec) -> None:
         super().__init__()
@@ -192,6 +117,16 @@ class Plain(nn.Module):
     def layers(self) -> list[Stage]:
         return [stage for stage in self.stages if isinstance(stage, Stage)]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.layers[0].linear.weight.dtype
+
+    def forget(self) -> None:
+        """From here on batch norm leaves its running statistics as they are."""
+        for stage in self.layers:
+            if isinstance(stage.norm, nn.BatchNorm1d):
+                stage.norm.momentum = 0.0
+
     @torch.no_grad()
     def _begin(self) -> None:
         run = self.run
@@ -200,7 +135,7 @@ class Plain(nn.Module):
                 stage.linear.weight.copy_(run.model.gain * torch.eye(run.model.width, dtype=torch.float64))
             return
         layout = MODELS[run.model.name].layout(run.model, run.facts)
-        flat = initial_parameters(layout, [run], self.layers[0].linear.weight.dtype)[0]
+        flat = initial_parameters(layout, [run], self.dtype)[0]
         for slot, columns in zip(layout.slots, layout.columns, strict=True):
             stage = self.layers[slot.layer - 1]
             recurrent = stage.recurrent.weight if stage.recurrent is not None else None
@@ -223,7 +158,7 @@ class Plain(nn.Module):
         return [*seen, Seen([output], None, [output])]
 
     def _residual(self, x: Tensor) -> list[Seen]:
-        beta = self.run.model.branch_scale
+        beta = self.run.model.branch_scale or 0.0
         z = self.layers[0].linear(x.flatten(1))
         seen = [Seen([z], None, [z])]
         for stage in self.layers[1:-1]:
@@ -267,9 +202,7 @@ def optimizer(run: RunSpec, network: nn.Module) -> torch.optim.Optimizer:
     betas = (given.beta1, given.beta2)
     match given.name:
         case "sgd":
-            return torch.optim.SGD(
-                network.parameters(), momentum=given.momentum, nesterov=given.nesterov, **common
-            )
+            return torch.optim.SGD(network.parameters(), momentum=given.momentum, nesterov=given.nesterov, **common)
         case "adam":
             return torch.optim.Adam(network.parameters(), betas=betas, eps=given.eps, **common)
         case "adamw":
@@ -324,56 +257,68 @@ def loss_of(run: RunSpec, output: Tensor, targets: Tensor) -> Tensor:
 def expected(settings: Settings) -> Member:
     """What a plain training of ``settings`` gives."""
     run = build(settings)
-    steps_total = run.train.steps
     network = Plain(run)
     mover = optimizer(run, network)
     data = content(run.data)
-    order = batches(run.data, len(data.train_inputs), steps_total + 1)
-    dtype = network.layers[0].linear.weight.dtype
-    inputs, targets = _parts(data.train_inputs, data.train_targets, run, dtype)
+    order = batches(run.data, len(data.train_inputs), run.train.steps + 1)
+    inputs, targets = _parts(data.train_inputs, data.train_targets, run, network.dtype)
     steps: list[Row] = []
     layers: list[Row] = []
     diverged: tuple[int, int | None] | None = None
-    for t in range(steps_total + 1):
+    for t in range(run.train.steps + 1):
+        last = t == run.train.steps
+        if last:
+            network.forget()
         chosen = torch.from_numpy(order[t])
-        x, y = inputs[chosen].requires_grad_(), targets[chosen]
-        before = [[matrix.detach().clone() for matrix in stage.matrices] for stage in network.layers]
-        if t == steps_total:  # the last row leaves the running statistics as they are
-            for stage in network.layers:
-                if isinstance(stage.norm, nn.BatchNorm1d):
-                    stage.norm.momentum = 0.0
-        seen = network(x)
-        for tensor in itertools.chain.from_iterable(layer.z for layer in seen):
-            tensor.retain_grad()
-        network.zero_grad()
-        loss = loss_of(run, seen[-1].h[0], y)
-        loss.backward()  # type: ignore[no-untyped-call]
+        x = inputs[chosen].requires_grad_()
+        seen, loss = _differentiate(run, network, x, targets[chosen])
         rows = _layer_rows(run, t, network, x, seen)
         step: Row = {"step": t, "loss": loss.item(), "lr": run.optim.lr, "grad_norm": norm(_gradients(network))}
         step |= {"grad_norm_clipped": None, "clipped": None}
-        tensors = [loss, *network.parameters(), *_gradients(network)]
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+        if not _finite([loss, *network.parameters(), *_gradients(network)]):
             diverged = (t, _broken_layer(network, seen))
-        if t < steps_total:
-            unclipped = [gradient.clone() for gradient in _gradients(network)]
-            clip(run, network)
-            changed = [bool((a != b).any()) for a, b in zip(unclipped, _gradients(network), strict=True)]
-            step |= {"grad_norm_clipped": norm(_gradients(network)), "clipped": any(changed)}
-            for row, stage in zip(rows[1:], network.layers, strict=False):
-                row["grad_norm_clipped"] = norm(_gradients(stage))
-            for parameter in network.parameters():
-                assert parameter.grad is not None
-                parameter.grad.add_(parameter.detach().sign(), alpha=run.optim.l1)
-            mover.step()
-            for row, stage, old in zip(rows[1:], network.layers, before, strict=False):
-                moved = norm([new.detach() - was for new, was in zip(stage.matrices, old, strict=True)])
-                row["update_ratio"] = _quotient(moved, norm(old))
+        if not last:
+            step |= _update(run, network, mover, rows[1:])
         steps.append(step)
-        if t % run.probe.every == 0 or t == steps_total or diverged is not None:
+        if t % run.probe.every == 0 or last or diverged is not None:
             layers += rows
         if diverged is not None:
             break
     return Member(_outcome(run, network, data, steps, layers, diverged), steps, layers)
+
+
+def _differentiate(run: RunSpec, network: Plain, x: Tensor, y: Tensor) -> tuple[list[Seen], Tensor]:
+    """One pass forward and back: gradients of the parameters, of ``x`` and of every z_l."""
+    seen: list[Seen] = network(x)
+    for tensor in itertools.chain.from_iterable(layer.z for layer in seen):
+        tensor.retain_grad()
+    network.zero_grad()
+    loss = loss_of(run, seen[-1].h[0], y)
+    torch.autograd.backward(loss)
+    return seen, loss
+
+
+def _update(run: RunSpec, network: Plain, mover: torch.optim.Optimizer, rows: Sequence[Row]) -> Row:
+    """Clips and steps; adds what an update shows to the ``rows`` of layers 1..L and returns it of the whole network."""
+    before = [[matrix.detach().clone() for matrix in stage.matrices] for stage in network.layers]
+    unclipped = [gradient.clone() for gradient in _gradients(network)]
+    clip(run, network)
+    changed = [bool((a != b).any()) for a, b in zip(unclipped, _gradients(network), strict=True)]
+    shown: Row = {"grad_norm_clipped": norm(_gradients(network)), "clipped": any(changed)}
+    for row, stage in zip(rows, network.layers, strict=False):
+        row["grad_norm_clipped"] = norm(_gradients(stage))
+    for parameter in network.parameters():
+        assert parameter.grad is not None
+        parameter.grad.add_(parameter.detach().sign(), alpha=run.optim.l1)
+    mover.step()
+    for row, stage, old in zip(rows, network.layers, before, strict=False):
+        moved = norm([new.detach() - was for new, was in zip(stage.matrices, old, strict=True)])
+        row["update_ratio"] = quotient(moved, norm(old))
+    return shown
+
+
+def _finite(tensors: Sequence[Tensor]) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
 def _parts(inputs: Any, targets: Any, run: RunSpec, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -382,16 +327,16 @@ def _parts(inputs: Any, targets: Any, run: RunSpec, dtype: torch.dtype) -> tuple
     return x, y.to(dtype) if y.is_floating_point() else y
 
 
-def _quotient(a: float, b: float) -> float:
+def quotient(a: float, b: float) -> float:
     return a / b if b else (math.nan if a == 0 or math.isnan(a) else math.inf)
 
 
 def _broken_layer(network: Plain, seen: Sequence[Seen]) -> int | None:
     for number, layer in enumerate(seen, start=1):
-        if not all(bool(torch.isfinite(z).all()) for z in layer.z):
+        if not _finite(layer.z):
             return number
     for number, stage in reversed(list(enumerate(network.layers, start=1))):
-        if not all(bool(torch.isfinite(gradient).all()) for gradient in _gradients(stage)):
+        if not _finite(_gradients(stage)):
             return number
     return None
 
@@ -446,7 +391,9 @@ def _slopes(run: RunSpec, stage: Stage, pre: Sequence[Tensor] | None) -> Row:
 @lru_cache(maxsize=32)
 def steepest(name: str) -> float:
     """The largest |phi'| on a fine grid, by autograd; slopes of the leaky family below 1."""
-    z = torch.cat([torch.linspace(-3, 3, 60001, dtype=torch.float64), torch.tensor([-1e-9, -30.0, 30.0])]).requires_grad_()
+    z = torch.cat(
+        [torch.linspace(-3, 3, 60001, dtype=torch.float64), torch.tensor([-1e-9, -30.0, 30.0])]
+    ).requires_grad_()
     (slope,) = torch.autograd.grad(activation(name, 0.1).double()(z).sum(), z)
     return float(slope.abs().max())
 
@@ -475,8 +422,7 @@ def _outcome(
     row |= {"rate": fitted_rate(deltas, along), "vanishing_ratio": ratio(deltas, along)}
     if diverged is None and run.train.steps > 0:
         network.eval()
-        dtype = network.layers[0].linear.weight.dtype
-        x, y = _parts(data.heldout_inputs, data.heldout_targets, run, dtype)
+        x, y = _parts(data.heldout_inputs, data.heldout_targets, run, network.dtype)
         output = network(x)[-1].h[0]
         row["loss_heldout"] = loss_of(run, output, y).item()
         if run.facts.loss == "cross_entropy":
@@ -498,44 +444,4 @@ def fitted_rate(deltas: Sequence[float], along: str) -> float | None:
 def ratio(deltas: Sequence[float], along: str) -> float | None:
     """Layer 1 over layer L-1, or time step 1 over T."""
     points = deltas[:-1] if along == "depth" else deltas
-    return _quotient(points[0], points[-1]) if points else None
-
-
-# The comparison.
-
-
-def differences(
-    found: Member, wanted: Member, relative: float = 0.0, absolute: float = 0.0, skip: Collection[str] = ()
-) -> Iterator[str]:
-    """Each number of ``found`` that is not that of ``wanted``, in words. Null equals null alone, nan equals nan.
-
-    Columns in ``skip`` are not compared; without tolerances every bit is.
-    """
-    yield from _row_differences("runs", found.run, wanted.run, OUTCOME, relative, absolute)
-    for name, mine, theirs, keys in (
-        ("steps", found.steps, wanted.steps, ("step",)),
-        ("layers", found.layers, wanted.layers, LAYER_KEYS),
-    ):
-        order = [tuple(row[key] for key in keys) for row in theirs]
-        if [tuple(row[key] for key in keys) for row in mine] != order:
-            yield f"{name}: other rows"
-            return
-        for at, row, other in zip(order, mine, theirs, strict=True):
-            columns = [column for column in other if column not in (*keys, *skip, "run_id", "name")]
-            yield from _row_differences(f"{name} {at}", row, other, columns, relative, absolute)
-
-
-def _row_differences(
-    where: str, found: Row, wanted: Row, columns: Sequence[str], relative: float, absolute: float
-) -> Iterator[str]:
-    for column in columns:
-        a, b = found[column], wanted[column]
-        if isinstance(a, float) and isinstance(b, float):
-            # A mean of numbers that cancel, and the spread of equal ones, are as exact as the numbers are.
-            moment = column in ("act_mean", "act_std") and absolute > 0
-            slack = 1e-12 * max(1.0, abs(wanted["act_mean"]), abs(wanted["act_std"])) if moment else absolute
-            same = (math.isnan(a) and math.isnan(b)) or a == b or math.isclose(a, b, rel_tol=relative, abs_tol=slack)
-        else:
-            same = type(a) is type(b) and a == b
-        if not same:
-            yield f"{where}: {column} is {a!r}, not {b!r}"
+    return quotient(points[0], points[-1]) if points else None

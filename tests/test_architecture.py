@@ -32,7 +32,7 @@ ARROWS: dict[str, set[str]] = {
     "launch": {"plan", "spec", "choices", "data", "train", "record", "store", "diagnose"},
     "train": {"spec", "choices", "cohort", "models", "data", "optim", "probes", "journal", "record", "nn"},
     "cohort": {"plan", "spec", "choices", "models", "data", "optim", "nn"},
-    "journal": {"spec", "probes", "record"},
+    "journal": {"spec", "probes", "record", "optim"},
     "probes": {"spec", "choices", "record", "nn"},
     "record": {"spec", "choices", "diagnose"},
     "models": {"spec", "choices", "nn"},

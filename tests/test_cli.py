@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from gradlab import __version__
 from gradlab.catalogue import KINDS
@@ -17,7 +17,7 @@ from gradlab.config import experiments
 from gradlab.spec import SECTIONS, build
 from gradlab.store import load_tables
 from tests.cases import BAD_RUNS, BAD_SWEEPS
-from tests.commands import ENVIRONMENT, TINY, call, inline, run
+from tests.commands import ENVIRONMENT, TINY, call, inline, run, undrawn
 from tests.synthetic import write_result
 
 Capture = pytest.CaptureFixture[str]
@@ -249,24 +249,29 @@ def test_quiet_says_nothing(
     line: tuple[str, ...], place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     inline(monkeypatch)
+    undrawn(monkeypatch)
     ended = call(line, monkeypatch, capsys, place)
     assert (ended.status, ended.out, ended.err) == (0, "", "")
 
 
-def test_report_of_one_and_of_several_folders(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    for _ in range(2):
-        ended = call(["report", "made"], monkeypatch, capsys, place)
-        assert ended.status == 0
-        assert "made/report/index.html" in ended.out
-        assert (place / "made/report/index.html").is_file()
+def test_report_of_one_folder_again_and_elsewhere(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    asked = undrawn(monkeypatch)
+    for line in (["made"], ["made"], ["made", "-o", "else/where"]):
+        ended = call(["report", *line], monkeypatch, capsys, place)
+        assert (ended.status, ended.err) == (0, "")
+        assert f"{asked[-1]}/index.html" in ended.out
+        assert "a note" in ended.out
+    assert asked == [Path("made/report"), Path("made/report"), Path("else/where")]
+
+
+def test_report_of_several_folders(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     ended = call(["report", "made", "made2", "--x", "seed", "--y", "optim.lr"], monkeypatch, capsys, place)
     assert ended.status == 0
     (folder,) = (place / "outputs").glob("*/*-report")
     assert f"{folder.relative_to(place)}/index.html" in ended.out
     assert {path.name for path in folder.iterdir()} >= {"index.html", "runs.csv", "steps.csv", "layers.csv"}
-    ended = call(["report", "made", "-o", "elsewhere"], monkeypatch, capsys, place)
-    assert ended.status == 0
-    assert (place / "elsewhere/index.html").is_file()
 
 
 WATCHED = """

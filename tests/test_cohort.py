@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gradlab.spec import Value
-from tests.oracles import differences, measured
+from tests.members import differences, measured
 
 FIXED: tuple[dict[str, Value], ...] = (
     {"model.norm": "batch", "model.activation": "prelu", "optim.name": "adam", "optim.lr": 0.003},

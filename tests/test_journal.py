@@ -9,7 +9,8 @@ import pytest
 
 from gradlab.spec import Value
 from gradlab.train import WINDOW
-from tests.oracles import Member, differences, expected, measured
+from tests.members import Member, differences, measured
+from tests.oracles import expected
 
 LINE: dict[str, Value] = {
     "model.name": "linear_chain",
@@ -93,7 +94,7 @@ def test_the_layer_is_the_lowest_with_a_signal_that_is_not_finite() -> None:
 
 
 def test_where_all_signals_are_finite_it_is_the_highest_layer_whose_gradient_is_not() -> None:
-    """Errors of 1e18 and matrices of 1e12 in float32: signals and their squares are finite, products backward are not."""
+    """Matrices of 1e12 in float32 on inputs of 1e-30: every signal is finite, the products backward are not."""
     settings: dict[str, Value] = {
         "model.name": "linear_chain",
         "model.depth": 4,
@@ -134,7 +135,13 @@ def test_the_end_of_one_member_changes_no_bit_of_another() -> None:
 )
 def test_playing_a_window_again_restores_every_buffer(fixed: dict[str, Value]) -> None:
     """The end lies between two records, so its window is played again; momenta and running statistics come back."""
-    common: dict[str, Value] = {"model.depth": 3, "model.width": 8, "train.steps": 70, "probe.every": 50, "optim.lr": 1e-3}
+    common: dict[str, Value] = {
+        "model.depth": 3,
+        "model.width": 8,
+        "train.steps": 70,
+        "probe.every": 50,
+        "optim.lr": 1e-3,
+    }
     common |= fixed
     healthy = [common | {"seed": 1}, common | {"seed": 2}]
     broken = common | {"seed": 3, "optim.lr": 1e38, "optim.weight_decay": 1e3, "clip.mode": "none"}

@@ -7,13 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from gradlab.choices import ACTIVATIONS, PROBES
 from gradlab.cohort import prepare
 from gradlab.nn.norms import Mode
 from gradlab.record import PROBE_COLUMNS
 from gradlab.spec import Value, build
-from tests.oracles import Member, content, expected, measured
+from tests.members import Member, content, measured
+from tests.oracles import expected
 
 PARAMETERS = {"grad_norm", "grad_norm_clipped", "weight_grad_norm", "weight_norm", "update_ratio", "grad_zero"}
 SMALL: dict[str, Value] = {"model.depth": 4, "model.width": 8, "train.steps": 2, "probe.every": 1}
@@ -169,9 +171,11 @@ def test_dead_needs_sixteen_samples() -> None:
     assert sixteen.at(0, 1)["dead"] is not None
 
 
-@pytest.mark.parametrize(("name", "slope", "dead"), [("relu", None, 1.0), ("leaky_relu", 0.01, 0.0), ("prelu", 0.0, 1.0)])
+@pytest.mark.parametrize(
+    ("name", "slope", "dead"), [("relu", None, 1.0), ("leaky_relu", 0.01, 0.0), ("prelu", 0.0, 1.0)]
+)
 def test_units_below_zero_are_dead_where_the_slope_is_zero(name: str, slope: float | None, dead: float) -> None:
-    """Equal positive inputs and negative first weights would be one way; inputs of zero and biases below zero another."""
+    """After matrices of zeros a unit is below zero on every sample if its bias is."""
     settings: dict[str, Value] = SMALL | {"model.activation": name, "model.slope": slope, "model.init": "zeros"}
     (found,) = measured(settings | {"model.bias_var": 1.0, "data.batch_size": 16, "model.width": 40})
     share = found.at(0, 1)["dead"]
@@ -180,7 +184,7 @@ def test_units_below_zero_are_dead_where_the_slope_is_zero(name: str, slope: flo
     assert share == pytest.approx(below * dead)
 
 
-def prepared_biases(settings: dict[str, Value]) -> np.ndarray:  # type: ignore[type-arg]
+def prepared_biases(settings: dict[str, Value]) -> NDArray[np.float64]:
     """The initial biases of layer 1: after matrices of zeros they are its whole signal."""
     run = build(settings)
     cohort = prepare([run], content(run.data), torch.device("cpu"))
@@ -189,7 +193,7 @@ def prepared_biases(settings: dict[str, Value]) -> np.ndarray:  # type: ignore[t
         for slot, columns in zip(cohort.layout.slots, cohort.layout.columns, strict=True)
         if slot.layer == 1 and slot.role.value == "bias"
     )
-    return cohort.parameters[0, bias].numpy()
+    return cohort.parameters[0, bias].double().numpy()
 
 
 def test_saturated_units_are_counted() -> None:

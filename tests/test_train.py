@@ -12,7 +12,9 @@ import pytest
 
 from gradlab.choices import ACTIVATIONS, INITS, NAMED, NORMS
 from gradlab.spec import Value
-from tests.oracles import differences, expected, measured
+from gradlab.train import WINDOW
+from tests.members import differences, measured
+from tests.oracles import expected
 
 Cohort = list[dict[str, Value]]
 
@@ -92,7 +94,11 @@ def members(fixed: dict[str, Value], name: str, turns: Iterator[int], count: int
         within |= choice[turn % len(choice)] | CLIPS[turn % len(CLIPS)] | SCALES[turn // 2 % len(SCALES)]
         if fixed.get("model.norm") == "batch":
             within["optim.l1"] = 0.0  # it would take the sign of such a bias, which is that of a rounding
-        if within.get("model.bias_var") and within["model.init"] == "torch_default" and "model.weight_var" not in within:
+        if (
+            within.get("model.bias_var")
+            and within["model.init"] == "torch_default"
+            and "model.weight_var" not in within
+        ):
             within["model.init"] = "he_uniform"
         cohort.append(BASE | fixed | within)
     return cohort
@@ -116,28 +122,34 @@ def others() -> Iterator[Any]:
     turns = itertools.count(1)
     one: dict[str, Value] = {"model.depth": 1, "data.batch_size": 16}
     yield pytest.param(members(one, "sgd", turns), id="mlp-depth1")
-    for activation, norm, name, extra in (
+    residual: list[tuple[str, str, str, dict[str, Value]]] = [
         ("relu", "none", "sgd", {"model.branch_scale": 0.5}),
         ("tanh", "batch", "adam", {}),
         ("prelu", "layer", "adamw", {"model.branch_scale": -0.7, "model.slope": 0.1}),
         ("gelu", "rms", "rmsprop", {"model.depth": 2}),
         ("selu", "batch", "adagrad", {"model.branch_scale": 0.0}),
-    ):
+    ]
+    for activation, norm, name, extra in residual:
         fixed: dict[str, Value] = {"model.name": "residual_mlp", "model.depth": 5, "data.batch_size": 16}
         fixed |= {"model.activation": activation, "model.norm": norm, **extra}
         yield pytest.param(members(fixed, name, turns), id=f"residual_mlp-{activation}-{norm}-{name}")
-    for activation, norm, name, depth, data in (
+    recurrent: list[tuple[str, str, str, int, dict[str, Value]]] = [
         ("tanh", "none", "sgd", 1, {"data.name": "digits", "data.batch_size": 16}),
         ("relu", "none", "adam", 2, {"data.name": "adding", "data.length": 5, "data.batch_size": 20}),
         ("sigmoid", "layer", "rmsprop", 2, {"data.name": "digits", "data.batch_size": 16}),
         ("prelu", "rms", "adagrad", 1, {"data.name": "adding", "data.length": 4, "data.batch_size": 1}),
         ("leaky_relu", "layer", "adamw", 1, {"data.name": "adding", "data.length": 3, "data.batch_size": 16}),
-    ):
+    ]
+    for activation, norm, name, depth, data in recurrent:
         fixed = {"model.name": "rnn", "model.depth": depth, "model.width": 6, **data}
         fixed |= {"model.activation": activation, "model.norm": norm}
         yield pytest.param(members(fixed, name, turns), id=f"rnn{depth}-{activation}-{norm}-{name}")
     chain: dict[str, Value] = {**BASE, "model.name": "linear_chain", "model.width": 4, "model.depth": 5}
-    gains: list[dict[str, Value]] = [{"model.gain": 1.1}, {"model.gain": 0.5, "clip.mode": "norm"}, {"model.gain": -1.0}]
+    gains: list[dict[str, Value]] = [
+        {"model.gain": 1.1},
+        {"model.gain": 0.5, "clip.mode": "norm"},
+        {"model.gain": -1.0},
+    ]
     yield pytest.param([{**chain, "optim.lr": 0.01, **gain} for gain in gains], id="linear_chain")
 
 
@@ -150,12 +162,10 @@ def test_a_member_equals_one_plain_network(cohort: Cohort) -> None:
         assert list(differences(found, expected(settings), relative=1e-8, absolute=1e-14, skip=skip)) == []
 
 
-def test_float32_follows_the_plain_network_as_far_as_its_precision_allows() -> None:
-    cohort: Cohort = [
-        {"train.steps": 10, "model.depth": 3, "model.width": 8, "model.activation": "tanh", **extra}
-        for name in ("adam",)
-        for extra in ({"optim.name": name, "optim.lr": 0.003}, {"optim.name": name, "optim.lr": 0.001})
-    ]
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_float32_follows_the_plain_network_as_far_as_its_precision_allows(name: str) -> None:
+    common: dict[str, Value] = {"train.steps": 8, "model.depth": 3, "model.width": 8, "model.activation": "tanh"}
+    cohort: Cohort = [common | {"optim.name": name} | own for own in OPTIMIZERS[name]]
     for found, settings in zip(measured(*cohort), cohort, strict=True):
         assert list(differences(found, expected(settings), relative=1e-3, absolute=1e-6)) == []
 
@@ -172,6 +182,15 @@ def test_rows_run_from_0_to_n_and_layers_at_every_nth_step_and_the_last() -> Non
     (found,) = measured(TINY | {"train.steps": 120, "probe.every": 1000})
     assert [row["step"] for row in found.steps] == list(range(121))
     assert found.recorded == [0, 120]
+
+
+@pytest.mark.parametrize("steps", [WINDOW - 2, WINDOW - 1, WINDOW, WINDOW + 1, 2 * WINDOW])
+def test_the_transfers_to_the_host_leave_no_trace(steps: int) -> None:
+    (found,) = measured(TINY | {"train.steps": steps, "probe.every": 17, "optim.momentum": 0.9, "optim.lr": 0.01})
+    (longer,) = measured(TINY | {"train.steps": 3 * WINDOW, "probe.every": 17, "optim.momentum": 0.9, "optim.lr": 0.01})
+    assert [row["step"] for row in found.steps] == list(range(steps + 1))
+    assert found.recorded == sorted({*range(0, steps + 1, 17), steps})
+    assert [row["loss"] for row in found.steps] == [row["loss"] for row in longer.steps[: steps + 1]]
 
 
 def test_the_last_row_is_measured_without_an_update() -> None:

@@ -39,7 +39,12 @@ def share(indicator: Tensor) -> Tensor:
     a CPU as comparisons do.
     """
     flat = indicator.flatten(1)
-    return flat.clamp(0, 1).ceil_().to(torch.float64).mean(1)
+    return count(flat.clamp(0, 1).ceil_()) / flat.shape[1]
+
+
+def count(ones: Tensor) -> Tensor:
+    """(M, P) of zeros and ones -> (M,) float64: how many ones. Single precision adds them exactly up to 2^24."""
+    return ones.sum(1, dtype=torch.float64 if ones.shape[1] >= 2**24 else ones.dtype).to(torch.float64)
 
 
 def moments(h: Tensor) -> tuple[Tensor, Tensor]:

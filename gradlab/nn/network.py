@@ -79,9 +79,11 @@ class Network:
         return ACTIVATIONS[self.model.activation or "linear"].value(z, self.slope(layer))
 
     def slope(self, layer: int) -> float | Tensor:
-        """The leaky family's slope: PReLU's (M, 1, 1), else a number."""
+        """The activation's slope below zero: PReLU's (M, 1, 1), leaky_relu's number, and 0 of all others."""
         learned = self.parameters.get((layer, Role.SLOPE))
-        return self.model.slope or 0.0 if learned is None else learned.unsqueeze(1)
+        if learned is not None:
+            return learned.unsqueeze(1)
+        return self.model.slope or 0.0 if self.model.activation == "leaky_relu" else 0.0
 
 
 def assemble(model: ModelSpec, layout: Layout, flat: Tensor) -> Network:

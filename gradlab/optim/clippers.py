@@ -1,8 +1,8 @@
 """Gradient clipping, each member by itself, in place on the flat gradient (M, P).
 
 Members are sorted by mode, so that each mode is one slice of the members and members without clipping cost nothing.
-Norms are float64 and are measured once: a rescaled gradient's norm is the rescaled norm. What each mode is called
-elsewhere stands in `choices.CLIPS`.
+Norms are float64, and one that follows from another is not measured again: a rescaled gradient has the rescaled norm.
+What each mode is called elsewhere stands in `choices.CLIPS`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from gradlab.nn.float64 import norms64
+from gradlab.nn.float64 import norm64, norms64
 from gradlab.nn.slots import Layout
 from gradlab.spec import RunSpec
 
@@ -24,9 +24,9 @@ MARGIN = 1e-6
 
 @dataclass(frozen=True)
 class Clipped:
-    """``norms`` (m, L) float64 of the layers after clipping, and whether ``any`` entry of a member changed (m,)."""
+    """The ``norm`` (m,) float64 over all parameters after clipping, and whether ``any`` entry of a member changed."""
 
-    norms: Tensor
+    norm: Tensor
     any: Tensor
 
 
@@ -39,56 +39,56 @@ class Limits:
 
 
 Clipper = Callable[[Tensor, Tensor, Limits, Layout], Clipped]
-"""(gradient (m, P), changed in place; its layers' norms (m, L); limits; layout) -> Clipped"""
+"""(gradient (m, P), changed in place; its norm (m,); limits; layout) -> Clipped"""
 
 
-def _leave(gradient: Tensor, norms: Tensor, limits: Limits, layout: Layout) -> Clipped:
+def _leave(gradient: Tensor, norm: Tensor, limits: Limits, layout: Layout) -> Clipped:
     del limits, layout
-    return Clipped(norms, torch.zeros(len(gradient), dtype=torch.bool, device=gradient.device))
+    return Clipped(norm, torch.zeros(len(gradient), dtype=torch.bool, device=gradient.device))
 
 
-def _rescale(gradient: Tensor, norms: Tensor, scale: Tensor) -> Clipped:
+def _rescale(gradient: Tensor, norm: Tensor, scale: Tensor) -> Clipped:
     """Multiplies every entry of a member by its ``scale`` (m,), rounded to the gradient's precision."""
     rounded = scale.to(gradient.dtype)
     gradient.mul_(rounded.unsqueeze(1))
-    changed = (rounded != 1) & (norms > 0).any(1)
-    return Clipped(norms * rounded.to(norms.dtype).abs().unsqueeze(1), changed)
+    return Clipped(norm * rounded.to(norm.dtype), (rounded != 1) & (norm > 0))
 
 
-def clip_by_norm(gradient: Tensor, norms: Tensor, limits: Limits, layout: Layout) -> Clipped:
+def clip_by_norm(gradient: Tensor, norm: Tensor, limits: Limits, layout: Layout) -> Clipped:
     """g*min(1, c/(|g|+1e-6)), |g| over all parameters (Pascanu et al. 2013, algorithm 1)."""
     del layout
-    total = norms.square().sum(1).sqrt()
-    return _rescale(gradient, norms, (limits.all / (total + MARGIN)).clamp(max=1.0))
+    return _rescale(gradient, norm, (limits.all / (norm + MARGIN)).clamp(max=1.0))
 
 
-def normalize(gradient: Tensor, norms: Tensor, limits: Limits, layout: Layout) -> Clipped:
+def normalize(gradient: Tensor, norm: Tensor, limits: Limits, layout: Layout) -> Clipped:
     """g*c/(|g|+1e-6), always."""
     del layout
-    total = norms.square().sum(1).sqrt()
-    return _rescale(gradient, norms, limits.all / (total + MARGIN))
+    return _rescale(gradient, norm, limits.all / (norm + MARGIN))
 
 
-def clip_by_value(gradient: Tensor, norms: Tensor, limits: Limits, layout: Layout) -> Clipped:
+def clip_by_value(gradient: Tensor, norm: Tensor, limits: Limits, layout: Layout) -> Clipped:
     """Each entry clamped to -c..c (torch.nn.utils.clip_grad_value_)."""
-    del norms
+    del norm, layout
     limit = limits.all.to(gradient.dtype).unsqueeze(1)
-    # What sticks out beyond the limit, summed: above zero where any entry does, and cheaper than comparing each.
-    changed = gradient.abs().sub_(limit).relu_().sum(1) > 0
-    torch.minimum(gradient, limit, out=gradient)
-    torch.maximum(gradient, -limit, out=gradient)
-    return Clipped(norms64(gradient, layout.layers), changed)
+    clamped = torch.minimum(gradient, limit)
+    torch.maximum(clamped, -limit, out=clamped)
+    # What was cut off, summed: above zero where any entry was, and cheaper than comparing each.
+    changed = gradient.sub_(clamped).abs_().sum(1) > 0
+    gradient.copy_(clamped)
+    return Clipped(norm64(gradient), changed)
 
 
-def clip_layerwise(gradient: Tensor, norms: Tensor, limits: Limits, layout: Layout) -> Clipped:
+def clip_layerwise(gradient: Tensor, norm: Tensor, limits: Limits, layout: Layout) -> Clipped:
     """As `clip_by_norm`, each layer by itself; the output layer by its own threshold."""
+    del norm
+    norms = norms64(gradient, layout.layers)
     thresholds = limits.all.unsqueeze(1).repeat(1, norms.shape[1])
     thresholds[:, -1] = limits.output
     scale = (thresholds / (norms + MARGIN)).clamp(max=1.0).to(gradient.dtype)
     for layer, columns in enumerate(layout.layers):
         gradient[:, columns].mul_(scale[:, layer : layer + 1])
     changed = ((scale != 1) & (norms > 0)).any(1)
-    return Clipped(norms * scale.to(norms.dtype), changed)
+    return Clipped((norms * scale.to(norms.dtype)).square().sum(1).sqrt(), changed)
 
 
 CLIPPERS: dict[str, Clipper] = {
@@ -126,7 +126,7 @@ def segments(runs: Sequence[RunSpec], device: torch.device) -> tuple[Segment, ..
     return tuple(found)
 
 
-def clip(gradient: Tensor, norms: Tensor, parts: Sequence[Segment], layout: Layout) -> Clipped:
-    """Clips ``gradient`` (M, P) in place, each segment its own way; ``norms`` (M, L) are those before."""
-    results = [part.clipper(gradient[part.members], norms[part.members], part.limits, layout) for part in parts]
-    return Clipped(torch.cat([result.norms for result in results]), torch.cat([result.any for result in results]))
+def clip(gradient: Tensor, norm: Tensor, parts: Sequence[Segment], layout: Layout) -> Clipped:
+    """Clips ``gradient`` (M, P) in place, each segment its own way; ``norm`` (M,) is that before."""
+    results = [part.clipper(gradient[part.members], norm[part.members], part.limits, layout) for part in parts]
+    return Clipped(torch.cat([result.norm for result in results]), torch.cat([result.any for result in results]))
