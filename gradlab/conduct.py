@@ -249,9 +249,12 @@ def report(paths: Sequence[Path], to: Path, out: Console, x: str | None = None, 
 
 def _announce(out: Console, grid: Grid, plan: Plan, device: Device, folder: Folder) -> None:
     count = len(grid.runs)
-    twice = f" ({grid.duplicates} more were the same as others)" if grid.duplicates else ""
-    what = f"{count:,} runs{twice} in {plan.cohorts:,} cohorts" if count > 1 else f"Run {grid.runs[0].id}"
-    out.print(f"{what} on {device.label}; results in {escape(str(folder.root))}", soft_wrap=True)
+    twice = f" ({grid.duplicates:,} more were the same as others)" if grid.duplicates else ""
+    if count == 1:
+        out.print(f"Run {grid.runs[0].id}{twice} on {device.label}")
+    else:
+        out.print(f"{count:,} runs{twice} in {screen.counted(plan.cohorts, 'cohort')} on {device.label}")
+    out.print(f"Results in {escape(str(folder.root))}", soft_wrap=True)
     idle = frozenset.intersection(*(unused(run) for run in grid.runs)) & grid.given
     for key in sorted(idle):
         out.print(f"Note: {key} has no effect here.")

@@ -36,16 +36,17 @@ def console(*, quiet: bool = False) -> Console:
 
 def say_error(message: str) -> None:
     """One line on standard error."""
-    _stderr(f"gradlab: error: {message}")
+    _stderr(f"gradlab: error: {message}", soft_wrap=not sys.stderr.isatty())
 
 
 def point(what: str, verb: str, root: Path) -> None:
     """Says, on standard error, why a command ended early, and in a line to be copied how to go on."""
-    _stderr(f"{what} Go on with\n  gradlab {verb} {shlex.quote(str(root))}")
+    _stderr(f"{what} Go on with", soft_wrap=not sys.stderr.isatty())
+    _stderr(f"  gradlab {verb} {shlex.quote(str(root))}", soft_wrap=True)
 
 
-def _stderr(text: str) -> None:
-    Console(stderr=True, highlight=False, emoji=False).print(text, markup=False, soft_wrap=True)
+def _stderr(text: str, *, soft_wrap: bool) -> None:
+    Console(stderr=True, highlight=False, emoji=False).print(text, markup=False, soft_wrap=soft_wrap)
 
 
 @dataclass
@@ -84,7 +85,7 @@ class Gauge:
         """A piece begins; a single run is its own grid, and needs no second bar."""
         if self.tally.total > 1 and len(self.bars) < PIECE_BARS:
             members = len(self.pieces[piece].members)
-            label = f"cohort {self.pieces[piece].cohort + 1}, {_runs(members)}"
+            label = f"cohort {self.pieces[piece].cohort + 1}, {counted(members, 'run')}"
             self.bars[piece] = self.progress.add_task(label, total=1.0)
 
     def moved(self, piece: int, share: float) -> None:
@@ -143,8 +144,8 @@ def waiting(out: Console, what: str) -> Iterator[None]:
 def show_plan(out: Console, plan: Plan, runs: int, duplicates: int, device: str, shown: int = 20) -> None:
     """The cohorts of a plan with their predicted work and memory, those of the largest pieces first."""
     twice = f" ({duplicates:,} more were the same as others)" if duplicates else ""
-    parts = f"{_count(plan.cohorts, 'cohort')}, cut into {_count(len(plan.pieces), 'piece')}"
-    out.print(f"{_runs(runs)}{twice} in {parts} of at most {size(plan.budget)}, on {device}.")
+    parts = f"{counted(plan.cohorts, 'cohort')}, cut into {counted(len(plan.pieces), 'piece')}"
+    out.print(f"{counted(runs, 'run')}{twice} in {parts} of at most {size(plan.budget)}, on {device}.")
     out.print(f"Work: {operations(plan.work)} of matrix products.")
     cohorts: dict[int, list[Piece]] = {}
     for piece in plan.pieces:
@@ -165,11 +166,12 @@ def show_plan(out: Console, plan: Plan, runs: int, duplicates: int, device: str,
         out.print(f"... and {len(cohorts) - shown:,} more cohorts, of smaller pieces.")
 
 
-def _runs(count: int) -> str:
-    return _count(count, "run")
+def counted(count: int, noun: str) -> str:
+    """A number of things.
 
-
-def _count(count: int, noun: str) -> str:
+    >>> counted(1, "run"), counted(1234, "cohort")
+    ('1 run', '1,234 cohorts')
+    """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 

@@ -308,8 +308,13 @@ def _in_order(tables: Sequence[pa.Table], ids: Sequence[str], name: str) -> pa.T
 
 def load_tables(path: Path) -> dict[str, pa.Table]:
     """The three Arrow tables of the result at ``path``, nulls and NaNs apart. Raises `SpecError` where it is none."""
+    import pyarrow as pa
+
     read_manifest(path)
-    return merged(Folder(path))
+    try:
+        return merged(Folder(path))
+    except pa.ArrowInvalid as error:
+        raise SpecError(f"{path}: its tables cannot be read: {str(error).partition('. ')[0]}") from error
 
 
 def load(path: str | Path) -> Frames:

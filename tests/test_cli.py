@@ -50,6 +50,7 @@ BAD_OPTIONS = (
     (("report", "nothing"), "nothing: no such folder"),
     (("report", "empty"), "empty: holds no result"),
     (("report", "made", "empty"), "empty: holds no result"),
+    (("report", "spoilt"), "spoilt: its tables cannot be read"),
     (("report", "made", "--x", "nonsense"), "nonsense"),
     (("report", "made", "--x", "model.width"), "model.width"),
     (("report", "made", "--x", "optim.lr", "--y", "optim.lr"), "optim.lr"),
@@ -92,6 +93,7 @@ def place(tmp_path: Path) -> Path:
         (tmp_path / name).mkdir()
         (tmp_path / name / "manifest.json").write_text(text, encoding="utf-8")
     (tmp_path / "empty").mkdir()
+    (write_result(tmp_path / "spoilt", [{}]) / "steps.parquet").write_bytes(b"PAR1 and nothing more")
     return tmp_path
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import choices
-from gradlab.nn.float64 import norms64
+from gradlab.nn.float64 import norm64, norms64
 from gradlab.nn.slots import Layout, linear_slots
 from gradlab.optim.clippers import CLIPPERS, clip, segments
 from gradlab.spec import RunSpec, Value, build
@@ -62,22 +62,22 @@ def test_the_names_are_the_named_choices() -> None:
 def test_every_member_is_clipped_as_torch_clips_it(scale: float, dtype: torch.dtype, exact: float) -> None:
     gradient = draw(scale, dtype)
     before = gradient.clone()
-    found = clip(gradient, norms64(gradient, LAYOUT.layers), segments(RUNS, gradient.device), LAYOUT)
+    found = clip(gradient, norm64(gradient), segments(RUNS, gradient.device), LAYOUT)
     for member, run in enumerate(RUNS):
         wanted = by_torch(run, before[member])
         torch.testing.assert_close(gradient[member], wanted, rtol=exact, atol=0)
         assert bool(found.any[member]) == bool((gradient[member] != before[member]).any())
-    torch.testing.assert_close(found.norms, norms64(gradient, LAYOUT.layers), rtol=10 * exact, atol=0)
+    torch.testing.assert_close(found.norm, norm64(gradient), rtol=10 * exact, atol=0)
 
 
 def test_the_norm_after_clipping_is_the_threshold() -> None:
     gradient = draw(10.0)
-    found = clip(gradient, norms64(gradient, LAYOUT.layers), segments(RUNS, gradient.device), LAYOUT)
-    whole = found.norms.square().sum(1).sqrt()
-    assert float(whole[1]) == pytest.approx(0.5, rel=1e-6)
-    assert float(whole[8]) == pytest.approx(0.7, rel=1e-6)
-    assert found.norms[5].tolist() == pytest.approx([0.5] * 3, rel=1e-6)
-    assert found.norms[7].tolist()[2] == pytest.approx(0.2, rel=1e-5)
+    found = clip(gradient, norm64(gradient), segments(RUNS, gradient.device), LAYOUT)
+    assert float(found.norm[1]) == pytest.approx(0.5, rel=1e-6)
+    assert float(found.norm[8]) == pytest.approx(0.7, rel=1e-6)
+    layers = norms64(gradient, LAYOUT.layers)
+    assert layers[5].tolist() == pytest.approx([0.5] * 3, rel=1e-6)
+    assert layers[7].tolist()[2] == pytest.approx(0.2, rel=1e-5)
     assert float(gradient[3].abs().max()) == 0.3
 
 
@@ -87,7 +87,7 @@ def test_a_broken_member_touches_no_other(broken: int, value: float) -> None:
     healthy, other = draw(), draw()
     other[broken, 5] = value
     for gradient in (healthy, other):
-        clip(gradient, norms64(gradient, LAYOUT.layers), segments(RUNS, gradient.device), LAYOUT)
+        clip(gradient, norm64(gradient), segments(RUNS, gradient.device), LAYOUT)
     kept = [member for member in range(len(RUNS)) if member != broken]
     assert torch.equal(healthy[kept], other[kept])
 
@@ -97,6 +97,6 @@ def test_members_in_any_order_of_modes() -> None:
     gradient = draw()[order]
     before = gradient.clone()
     runs = [RUNS[place] for place in order]
-    clip(gradient, norms64(gradient, LAYOUT.layers), segments(runs, gradient.device), LAYOUT)
+    clip(gradient, norm64(gradient), segments(runs, gradient.device), LAYOUT)
     for member, run in enumerate(runs):
         torch.testing.assert_close(gradient[member], by_torch(run, before[member]), rtol=1e-12, atol=0)

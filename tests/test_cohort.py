@@ -12,7 +12,7 @@ FIXED: tuple[dict[str, Value], ...] = (
     {"model.norm": "layer", "model.activation": "gelu"},
     {"model.name": "residual_mlp", "model.norm": "rms", "optim.name": "rmsprop", "optim.lr": 0.001},
     {"model.name": "rnn", "model.depth": 2, "model.activation": "tanh", "optim.name": "adagrad", "optim.lr": 0.02},
-    {"model.name": "rnn", "model.depth": 1, "data.name": "adding", "data.length": 6, "data.target_scale": 2.0},
+    {"model.name": "rnn", "model.depth": 1, "data.name": "adding", "data.length": 6, "optim.lr": 0.01},
     {"model.name": "linear_chain", "optim.name": "adamw", "optim.lr": 0.01, "model.gain": 0.9},
 )
 WITHIN: tuple[dict[str, Value], ...] = (
@@ -41,6 +41,7 @@ def test_a_member_is_the_same_alone_and_in_company(fixed: dict[str, Value]) -> N
     cohort = company(fixed, "float64")
     for settings, among in zip(cohort, measured(*cohort), strict=True):
         (alone,) = measured(settings)
+        assert alone.run["state"] == "finished", "a setting that diverges compares little"
         assert among.run["run_id"] == alone.run["run_id"]
         # Of a bias before a batch norm, rounding decides whether its gradient is exactly zero.
         skip = ("grad_zero",) if fixed.get("model.norm") == "batch" else ()

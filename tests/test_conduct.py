@@ -119,7 +119,7 @@ def test_tables_have_the_columns_of_the_contract_in_the_order_of_the_grid(gradla
 
 def test_runs_that_are_the_same_run_once(gradlab_: Gradlab, tmp_path: Path) -> None:
     ended = gradlab_("sweep", *TINY, "model.init=he,he_normal,xavier", "seed=0,0", "-o", "out")
-    assert "2 runs (4 more were the same as others)" in ended.out
+    assert "2 runs (4 more were the same as others) in 1 cohort on" in ended.out
     assert manifest_of(tmp_path / "out")["duplicates"] == 4
     assert load_tables(tmp_path / "out")["runs"]["model.init"].to_pylist() == ["he_normal", "xavier_normal"]
 
@@ -149,6 +149,17 @@ def test_a_folder_may_be_called_anything(gradlab_: Gradlab, tmp_path: Path) -> N
     ended = gradlab_("sweep", "--resume", name)
     assert (ended.status, ended.err) == (0, "")
     assert f"Nothing is missing in {name}" in ended.out
+
+
+def test_only_the_output_folder_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """Also where nothing can be written in the folder that the command is started in."""
+    inline(monkeypatch)
+    undrawn(monkeypatch)
+    ended = call(["run", *TINY, "-o", str(tmp_path / "out")], monkeypatch, capsys, Path("/proc"))
+    assert (ended.status, ended.err) == (0, "")
+    ended = call(["run", *TINY], monkeypatch, capsys, Path("/proc"))
+    assert (ended.status, ended.out) == (2, "")
+    assert "give a folder with -o" in ended.err
 
 
 def test_a_key_without_effect_is_noted(gradlab_: Gradlab) -> None:

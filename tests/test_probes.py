@@ -90,10 +90,11 @@ def test_rate_of_sigmoid() -> None:
 def test_squares_of_the_layers_norms_add_up_to_the_step_s(settings: dict[str, Value]) -> None:
     (found,) = measured(settings)
     for step in (0, 1, 2):
-        for column in ("grad_norm", "grad_norm_clipped"):
+        # Of the clipped gradient, the one is the norm rescaled and the other the norm of what was rescaled and rounded.
+        for column, exact in (("grad_norm", 1e-12), ("grad_norm_clipped", 1e-6)):
             whole = found.steps[step][column]
             if whole is not None:
-                assert math.sqrt(float(np.square(found.profile(column, step)).sum())) == pytest.approx(whole, rel=1e-12)
+                assert math.sqrt(float(np.square(found.profile(column, step)).sum())) == pytest.approx(whole, rel=exact)
         assert (found.profile("weight_grad_norm", step) <= found.profile("grad_norm", step) * (1 + 1e-12)).all()
 
 

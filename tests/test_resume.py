@@ -18,7 +18,7 @@ from tests.commands import alive, assert_same_tables, children, run, spawn, wait
 
 SWEEP = (
     "sweep",
-    "seed=range(8)",
+    "seed=range(10)",
     "optim.lr=0.1,1e38",
     "model.width=8",
     "model.depth=2",
@@ -29,7 +29,7 @@ SWEEP = (
     "cpu",
     "--no-report",
 )
-"""16 pieces of one run each on two workers: there is time to kill something; half of the runs diverge at once."""
+"""20 pieces of one run each on two workers: there is time to kill something; half of the runs diverge at once."""
 
 PATIENCE = 5.0
 """Seconds that an interrupted command may take on a loaded machine; the promise is two."""
@@ -80,10 +80,10 @@ def test_kill_9_in_mid_sweep(
     started.wait()
     wait_for(lambda: not any(map(alive, family)), seconds=20)
     done = finished_pieces(tmp_path)
-    assert 3 <= done < 16
+    assert 3 <= done < 20
     seen = gradlab.load(tmp_path / "out").runs
     assert len(seen) == done
-    resume(tmp_path, range(16 - done, 17 - done))
+    resume(tmp_path, range(20 - done, 21 - done))
     assert_same_tables(tmp_path / "out", undisturbed)
 
 
@@ -94,10 +94,10 @@ def test_a_worker_killed_fails_its_piece_and_the_sweep_goes_on(
     os.kill(workers(started.pid)[0], signal.SIGKILL)
     out, err = started.communicate(timeout=60)
     assert started.returncode == 1
-    assert "1 of 16 runs crashed" in err
+    assert "1 of 20 runs crashed" in err
     assert "1 failed" in out
     runs = gradlab.load(tmp_path / "out").runs
-    assert len(runs) == 16
+    assert len(runs) == 20
     assert runs["error"].dropna().tolist() == ["the worker process was ended: SIGKILL (out of memory?)"]
     resume(tmp_path, range(1, 2))
     assert_same_tables(tmp_path / "out", undisturbed)
@@ -129,8 +129,13 @@ def test_an_interrupt(
         assert_same_tables(tmp_path / "out", undisturbed)
 
 
-def test_an_impatient_user_presses_ctrl_c_again_and_again(started: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_a_second_command_is_refused_and_an_impatient_user_is_heard(
+    started: subprocess.Popen[str], tmp_path: Path
+) -> None:
     wait_for(lambda: finished_pieces(tmp_path) >= 1)
+    second = run(["sweep", "--resume", "out"], tmp_path)
+    assert (second.status, second.out) == (2, "")
+    assert second.err == "gradlab: error: out: another gradlab is at work in this folder\n"
     family = children(started.pid)
     for _ in range(5):
         os.killpg(started.pid, signal.SIGINT)
@@ -140,14 +145,6 @@ def test_an_impatient_user_presses_ctrl_c_again_and_again(started: subprocess.Po
     assert "Traceback" not in err
     wait_for(lambda: not any(map(alive, family)), seconds=PATIENCE)
     assert len(gradlab.load(tmp_path / "out").runs) == finished_pieces(tmp_path)
-
-
-def test_two_commands_in_one_folder(started: subprocess.Popen[str], tmp_path: Path) -> None:
-    wait_for(lambda: finished_pieces(tmp_path) >= 1)
-    ended = run(["sweep", "--resume", "out"], tmp_path)
-    assert (ended.status, ended.out) == (2, "")
-    assert ended.err == "gradlab: error: out: another gradlab is at work in this folder\n"
-    assert started.poll() is None
 
 
 def test_commands_started_at_once_do_not_share_a_folder(tmp_path: Path) -> None:

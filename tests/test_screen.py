@@ -161,8 +161,8 @@ def test_a_deep_run_in_a_terminal(tmp_path: Path) -> None:
 
 
 def test_a_file_gets_no_colours(tmp_path: Path) -> None:
-    ended = run(["run", "model.depth=50", "model.width=8", "train.steps=1", "--no-report"], tmp_path)
+    ended = run(["run", "model.depth=3", "model.width=8", "train.steps=1", "--no-report"], tmp_path)
     assert (ended.status, ended.err) == (0, "")
     assert "\x1b" not in ended.out
     assert "\r" not in ended.out
-    assert max(cell_len(line) for line in ended.out.splitlines()[1:-2]) <= 80
+    assert max(cell_len(line) for line in ended.out.splitlines() if not line.startswith(("Finished", "tables"))) <= 80
