@@ -93,7 +93,7 @@ def train(setting: Setting, data: Digits) -> Record:
             batch = order[first : first + BATCH]
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(net(data.inputs[batch]), data.classes[batch])
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             gradients = [weight.grad for weight in weights if weight.grad is not None]
             norms.append(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).tolist())
             if setting.clip == "norm":

@@ -62,7 +62,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Cohort:
-    """M runs as one stacked network, and all that a step needs."""
+    """M runs as one stacked network, and all that a step needs; ``blank`` (P,) are zeros."""
 
     runs: tuple[RunSpec, ...]
     architecture: Architecture
@@ -75,6 +75,7 @@ class Cohort:
     optimize: Step
     rates: Rates
     state: State
+    blank: Tensor
 
     @property
     def moving(self) -> tuple[Tensor, ...]:
@@ -100,10 +101,11 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device) -> Coh
         parameters=parameters,
         task=_task(runs, data, dtype, device),
         loss=LOSSES[first.facts.loss],
-        clipping=segments(runs, device),
+        clipping=segments(runs, parameters),
         optimize=optimizer.step,
         rates=columns,
         state=optimizer.state(parameters, columns),
+        blank=parameters.new_zeros(layout.size),
     )
 
 

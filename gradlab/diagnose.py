@@ -24,8 +24,8 @@ def rate(deltas: NDArray[np.float64], axis: str) -> float | None:
     Returns:
         None with fewer than two points, or a point that is zero or not finite.
 
-    >>> rate(np.array([1.0, 2.0, 4.0, 8.0]), "time")
-    0.5
+    >>> f"{rate(np.array([1.0, 2.0, 4.0, 8.0]), 'time'):.3f}"
+    '0.500'
     """
     layers = np.arange(1, len(deltas) + 1)
     if axis == "depth":

@@ -20,15 +20,17 @@ from gradlab.spec import RunSpec
 
 @dataclass(frozen=True)
 class StepRow:
-    """One step on the device, (M,) each. None: what follows clipping in the last row; a table that was not due."""
+    """One step on the device, (M,) each. None: what follows clipping in the last row; a table that was not due.
+
+    ``broken`` is zero where the weights and their gradient are finite, else not a number.
+    """
 
     t: int
     loss: Tensor
     grad_norm: Tensor
     clipped: Clipped | None
-    healthy: Tensor
+    broken: Tensor
     measurement: Measurement | None
-    rows: tuple[Row, ...]
 
 
 class Journal:
@@ -36,7 +38,7 @@ class Journal:
 
     def __init__(self, members: int) -> None:
         self._members = members
-        self._steps: list[Floats] = []  # (5, steps, M) a window: loss, the two norms, clipped, healthy
+        self._steps: list[Floats] = []  # (5, steps, M) a window: loss, the two norms, changed, broken
         self._layers: list[LayerTable] = []
         self._finite: dict[int, Bools] = {}  # step -> (M, L), z_l is finite
         self._rows: tuple[Row, ...] = ()
@@ -53,21 +55,19 @@ class Journal:
 
     def add(self, rows: Sequence[StepRow]) -> None:
         """The rows of one window, in one transfer each of steps and layers."""
-        blank = torch.zeros_like(rows[0].loss)
-        moved = torch.stack(
-            [
-                torch.stack([row.loss for row in rows]),
-                torch.stack([row.grad_norm for row in rows]),
-                torch.stack([blank if row.clipped is None else row.clipped.norm for row in rows]),
-                torch.stack([blank if row.clipped is None else row.clipped.any.double() for row in rows]),
-                torch.stack([row.healthy.double() for row in rows]),
-            ]
-        )
-        values = moved.cpu().numpy()
+        blank = torch.zeros_like(rows[0].grad_norm)
+        columns = [
+            [row.loss for row in rows],
+            [row.grad_norm for row in rows],
+            [blank if row.clipped is None else row.clipped.norm for row in rows],
+            [blank if row.clipped is None else row.clipped.changed for row in rows],
+            [row.broken for row in rows],
+        ]
+        values = torch.stack([torch.stack(column).to(torch.float64) for column in columns]).cpu().numpy()
         self._steps.append(values)
-        for row, healthy in zip(rows, values[4] > 0, strict=True):
-            self._ended[(self._ended < 0) & ~healthy] = row.t
-        self._rows = rows[0].rows
+        healthy = np.isfinite(values[0]) & (values[4] == 0)
+        for row, sound in zip(rows, healthy, strict=True):
+            self._ended[(self._ended < 0) & ~sound] = row.t
         self._add_layers(rows, everyone=True)
 
     def add_unseen(self, rows: Sequence[StepRow]) -> None:
@@ -84,6 +84,7 @@ class Journal:
             present = np.full(self._members, True) if everyone else self._ended == t
             self._layers.append(LayerTable(t, table, validity(measurement), present))
             self._finite[t] = whole
+            self._rows = measurement.rows
 
     def _diverged_layer(self, member: int) -> int:
         """The lowest layer whose z_l is not finite, else the highest whose gradient is not; -1 where all are finite."""
@@ -109,7 +110,7 @@ class Journal:
             loss=steps[0],
             grad_norm=steps[1],
             grad_norm_clipped=steps[2],
-            clipped=steps[3] > 0,
+            clipped=(steps[3] != 0) & ~np.isnan(steps[3]),
             updates=runs[0].train.steps,
             layers=tuple(layers),
             diverged_at=self._ended.astype(np.int64),

@@ -34,10 +34,11 @@ Columns = dict[str, Tensor]
 class Measurement:
     """One record of the per-layer table.
 
-    ``signals[r]`` are the columns of row r that belong to its signal; ``parameters`` the columns (M, L) that belong to
-    the parameters of layers 1..L; ``finite`` (M, L) says whether z_l is finite.
+    ``rows`` names its rows; ``signals[r]`` are the columns of row r that belong to its signal; ``parameters`` the
+    columns (M, L) that belong to the parameters of layers 1..L; ``finite`` (M, L) says whether z_l is finite.
     """
 
+    rows: tuple[Row, ...]
     signals: tuple[Columns, ...]
     parameters: Mapping[str, Tensor]
     finite: Tensor
@@ -51,7 +52,7 @@ class Deltas:
     signals: tuple[tuple[Tensor, ...], ...]
 
 
-def table_rows(layout: Layout, trace: Trace) -> tuple[Row, ...]:
+def _table_rows(layout: Layout, trace: Trace) -> tuple[Row, ...]:
     """The rows of the per-layer table: the input, the layers along depth, then the time steps."""
     rows = [Row("depth", 0, "input"), *(Row("depth", layer, name) for layer, name in enumerate(layout.names, start=1))]
     if trace.time_layer is not None:
@@ -76,6 +77,7 @@ def measure(
                 {"signal_grad_norm": along[:, t], **_activity(network, layer, step)} for t, step in enumerate(steps)
             ]
     return Measurement(
+        rows=_table_rows(layout, trace),
         signals=(*rows, *times),
         parameters={
             "grad_norm": norms64(gradient, layout.layers),

@@ -20,12 +20,11 @@ from torch import Tensor
 from gradlab.cohort import Cohort, prepare
 from gradlab.data import Dataset
 from gradlab.journal import Journal, StepRow
-from gradlab.nn.float64 import finite, norm64
-from gradlab.nn.losses import total
+from gradlab.nn.float64 import norm64, unsound
 from gradlab.nn.network import Trace
 from gradlab.nn.norms import Mode
 from gradlab.optim.clippers import clip
-from gradlab.probes import Deltas, measure, table_rows, with_clipped, with_update
+from gradlab.probes import Deltas, measure, with_clipped, with_update
 from gradlab.record import Floats, Record
 from gradlab.spec import RunSpec
 
@@ -66,7 +65,9 @@ def advance(cohort: Cohort, t: int, *, record: bool) -> StepRow:
     losses = cohort.loss.value(trace.output, targets)
     gradient, deltas = differentiate(cohort, losses, trace, inputs if record else None)
     norm = norm64(gradient)
-    healthy = torch.isfinite(losses) & finite(gradient) & finite(cohort.parameters)
+    # A norm of single-precision numbers is finite in float64 exactly where they are.
+    broken = unsound(cohort.parameters, cohort.blank)
+    broken = broken + (norm * 0 if gradient.dtype == torch.float32 else unsound(gradient, cohort.blank))
 
     measurement = None
     if deltas is not None:
@@ -81,15 +82,15 @@ def advance(cohort: Cohort, t: int, *, record: bool) -> StepRow:
             before = cohort.parameters.clone()
             cohort.optimize(cohort.parameters, gradient, cohort.state, cohort.rates, t)
             measurement = with_update(measurement, cohort.layout, cohort.parameters - before)
-    rows = table_rows(cohort.layout, trace)
-    return StepRow(t, losses.detach().double(), norm, clipped, healthy, measurement, rows)
+    return StepRow(t, losses.detach(), norm, clipped, broken, measurement)
 
 
 def differentiate(cohort: Cohort, losses: Tensor, trace: Trace, inputs: Tensor | None) -> tuple[Tensor, Deltas | None]:
     """The gradient (M, P) of each member's loss; with ``inputs`` also the derivatives by them and by every z_l."""
     leaves = cohort.network.leaves
     signals = [] if inputs is None else [inputs, *(z for signal in trace.signals for z in signal.z)]
-    found = torch.autograd.grad(total(losses), [*leaves, *signals])
+    # Members share nothing, so the sum of their losses has every member's own exact gradient.
+    found = torch.autograd.grad(losses, [*leaves, *signals], torch.ones_like(losses))
     gradient = torch.cat([part.flatten(1) for part in found[: len(leaves)]], dim=1)
     if inputs is None:
         return gradient, None

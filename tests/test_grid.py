@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from gradlab.choices import SpecError
 from gradlab.config import compose_grid, compose_run

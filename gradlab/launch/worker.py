@@ -5,6 +5,8 @@ Imports torch, so `local` starts it in a process of its own and never imports it
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,9 +22,25 @@ from gradlab.spec import DataSpec, RunSpec
 from gradlab.store import Folder, save_piece
 from gradlab.train import train
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Names of malloc.h."""
+
+
+def keep_memory() -> None:
+    """Tells glibc's allocator to keep freed memory for the next step instead of handing it back to the system.
+
+    A step allocates and frees the same tensors as the one before; asking the system for their pages each time can take
+    longer than the arithmetic on them. Elsewhere than on glibc nothing is done.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+
 
 def serve(connection: Connection, device: str) -> None:
     """Trains what arrives, until the other end is gone."""
+    keep_memory()
     try:
         while True:
             job: Job = connection.recv()

@@ -23,13 +23,18 @@ def norm64(rows: Tensor) -> Tensor:
     return norm
 
 
-def finite(rows: Tensor) -> Tensor:
-    """(M, P) -> (M,) bool: every entry of the member is finite.
+def unsound(rows: Tensor, zeros: Tensor) -> Tensor:
+    """(M, P), (P,) zeros -> (M,): zero where every entry of the member is finite, else not a number.
 
-    Zero times a finite number is zero and zero times anything else is not a number, so one product with a vector of
-    zeros tells, at a sixth of the price of looking at each entry.
+    Zero times a finite number is zero and zero times anything else is not, so one product with a vector of zeros
+    tells, at a sixth of the price of looking at each entry.
     """
-    return rows.mv(rows.new_zeros(rows.shape[1])) == 0
+    return rows.mv(zeros)
+
+
+def finite(rows: Tensor) -> Tensor:
+    """(M, P) -> (M,) bool: every entry of the member is finite."""
+    return unsound(rows, rows.new_zeros(rows.shape[1])) == 0
 
 
 def share(indicator: Tensor) -> Tensor:

@@ -24,18 +24,23 @@ MARGIN = 1e-6
 
 @dataclass(frozen=True)
 class Clipped:
-    """The ``norm`` (m,) float64 over all parameters after clipping, and whether ``any`` entry of a member changed."""
+    """The ``norm`` (m,) float64 over all parameters after clipping; ``changed`` (m,) is zero where no entry changed."""
 
     norm: Tensor
-    any: Tensor
+    changed: Tensor
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Thresholds of m members, (m,) each, in float64; ``output`` is the output layer's own."""
+    """Thresholds of m members, (m,) each, in float64; ``output`` is the output layer's own.
+
+    ``entry`` (m, 1) is ``all`` in the gradient's precision; ``none`` (m,) are zeros.
+    """
 
     all: Tensor
     output: Tensor
+    entry: Tensor
+    none: Tensor
 
 
 Clipper = Callable[[Tensor, Tensor, Limits, Layout], Clipped]
@@ -43,15 +48,16 @@ Clipper = Callable[[Tensor, Tensor, Limits, Layout], Clipped]
 
 
 def _leave(gradient: Tensor, norm: Tensor, limits: Limits, layout: Layout) -> Clipped:
-    del limits, layout
-    return Clipped(norm, torch.zeros(len(gradient), dtype=torch.bool, device=gradient.device))
+    del gradient, layout
+    return Clipped(norm, limits.none)
 
 
 def _rescale(gradient: Tensor, norm: Tensor, scale: Tensor) -> Clipped:
     """Multiplies every entry of a member by its ``scale`` (m,), rounded to the gradient's precision."""
     rounded = scale.to(gradient.dtype)
     gradient.mul_(rounded.unsqueeze(1))
-    return Clipped(norm * rounded.to(norm.dtype), (rounded != 1) & (norm > 0))
+    after = norm * rounded
+    return Clipped(after, after - norm)
 
 
 def clip_by_norm(gradient: Tensor, norm: Tensor, limits: Limits, layout: Layout) -> Clipped:
@@ -69,13 +75,12 @@ def normalize(gradient: Tensor, norm: Tensor, limits: Limits, layout: Layout) ->
 def clip_by_value(gradient: Tensor, norm: Tensor, limits: Limits, layout: Layout) -> Clipped:
     """Each entry clamped to -c..c (torch.nn.utils.clip_grad_value_)."""
     del norm, layout
-    limit = limits.all.to(gradient.dtype).unsqueeze(1)
-    clamped = torch.minimum(gradient, limit)
-    torch.maximum(clamped, -limit, out=clamped)
+    clamped = torch.minimum(gradient, limits.entry)
+    torch.maximum(clamped, -limits.entry, out=clamped)
     # What was cut off, summed: above zero where any entry was, and cheaper than comparing each.
-    changed = gradient.sub_(clamped).abs_().sum(1) > 0
+    cut = gradient.sub_(clamped).abs_().sum(1)
     gradient.copy_(clamped)
-    return Clipped(norm64(gradient), changed)
+    return Clipped(norm64(gradient), cut.to(torch.float64))
 
 
 def clip_layerwise(gradient: Tensor, norm: Tensor, limits: Limits, layout: Layout) -> Clipped:
@@ -87,8 +92,8 @@ def clip_layerwise(gradient: Tensor, norm: Tensor, limits: Limits, layout: Layou
     scale = (thresholds / (norms + MARGIN)).clamp(max=1.0).to(gradient.dtype)
     for layer, columns in enumerate(layout.layers):
         gradient[:, columns].mul_(scale[:, layer : layer + 1])
-    changed = ((scale != 1) & (norms > 0)).any(1)
-    return Clipped((norms * scale.to(norms.dtype)).square().sum(1).sqrt(), changed)
+    after = norms * scale
+    return Clipped(after.square().sum(1).sqrt(), (after - norms).abs().sum(1))
 
 
 CLIPPERS: dict[str, Clipper] = {
@@ -109,19 +114,17 @@ class Segment:
     limits: Limits
 
 
-def segments(runs: Sequence[RunSpec], device: torch.device) -> tuple[Segment, ...]:
-    """The segments of ``runs``, which are sorted by clip mode or fall into more of them."""
+def segments(runs: Sequence[RunSpec], like: Tensor) -> tuple[Segment, ...]:
+    """The segments of ``runs``, sorted by clip mode lest they fall into more of them, for gradients ``like`` this."""
     found: list[Segment] = []
     start = 0
     for mode, group in groupby(runs, key=lambda run: run.clip.mode):
         clips = [run.clip for run in group]
-        common = torch.tensor([clip.threshold for clip in clips], dtype=torch.float64, device=device)
-        output = torch.tensor(
-            [clip.threshold if clip.output_threshold is None else clip.output_threshold for clip in clips],
-            dtype=torch.float64,
-            device=device,
-        )
-        found.append(Segment(CLIPPERS[mode], slice(start, start + len(clips)), Limits(common, output)))
+        common = torch.tensor([clip.threshold for clip in clips], dtype=torch.float64, device=like.device)
+        own = [clip.threshold if clip.output_threshold is None else clip.output_threshold for clip in clips]
+        output = torch.tensor(own, dtype=torch.float64, device=like.device)
+        limits = Limits(common, output, common.to(like.dtype).unsqueeze(1), torch.zeros_like(common))
+        found.append(Segment(CLIPPERS[mode], slice(start, start + len(clips)), limits))
         start += len(clips)
     return tuple(found)
 
@@ -129,4 +132,4 @@ def segments(runs: Sequence[RunSpec], device: torch.device) -> tuple[Segment, ..
 def clip(gradient: Tensor, norm: Tensor, parts: Sequence[Segment], layout: Layout) -> Clipped:
     """Clips ``gradient`` (M, P) in place, each segment its own way; ``norm`` (M,) is that before."""
     results = [part.clipper(gradient[part.members], norm[part.members], part.limits, layout) for part in parts]
-    return Clipped(torch.cat([result.norm for result in results]), torch.cat([result.any for result in results]))
+    return Clipped(torch.cat([result.norm for result in results]), torch.cat([result.changed for result in results]))
