@@ -18,6 +18,7 @@ from gradlab.nn.activations import ACTIVATIONS
 from gradlab.nn.float64 import count, finite, moments, norm64, norms64, share
 from gradlab.nn.network import Network, Signal, Trace
 from gradlab.nn.slots import Layout
+from gradlab.nn.tape import Node
 from gradlab.record import PROBE_COLUMNS, Bools, Row
 
 SATURATED_BELOW = 0.05
@@ -44,14 +45,6 @@ class Measurement:
     finite: Tensor
 
 
-@dataclass(frozen=True)
-class Deltas:
-    """Derivatives of the loss by the input (M, B, *shape) and by each layer's z, step by step, as in `Signal`."""
-
-    input: Tensor
-    signals: tuple[tuple[Tensor, ...], ...]
-
-
 def _table_rows(layout: Layout, trace: Trace) -> tuple[Row, ...]:
     """The rows of the per-layer table: the input, the layers along depth, then the time steps."""
     rows = [Row("depth", 0, "input"), *(Row("depth", layer, name) for layer, name in enumerate(layout.names, start=1))]
@@ -61,15 +54,16 @@ def _table_rows(layout: Layout, trace: Trace) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def measure(
-    network: Network, trace: Trace, inputs: Tensor, deltas: Deltas, parameters: Tensor, gradient: Tensor
-) -> Measurement:
-    """All columns but those of an update, from signals, parameters (M, P) and gradient (M, P) before clipping."""
-    layout = network.layout
-    rows: list[Columns] = [{"signal_grad_norm": norm64(deltas.input), **_moments(inputs)}]
+def measure(network: Network, trace: Trace, x: Node, parameters: Tensor) -> Measurement:
+    """All columns but those of an update, from a trace that has been gone back through, keeping its derivatives.
+
+    ``x`` is the input; ``parameters`` (M, P) and the network's gradient are those before clipping and updating.
+    """
+    layout, gradient = network.layout, network.gradient
+    rows: list[Columns] = [{"signal_grad_norm": norm64(_grad(x)), **_moments(x.value)}]
     times: list[Columns] = []
-    for layer, (signal, delta) in enumerate(zip(trace.signals, deltas.signals, strict=True), start=1):
-        along = torch.stack([norm64(piece) for piece in delta], dim=1)
+    for layer, signal in enumerate(trace.signals, start=1):
+        along = torch.stack([norm64(_grad(z)) for z in signal.z], dim=1)
         rows.append({"signal_grad_norm": along.square().sum(1).sqrt(), **_activity(network, layer, signal)})
         if layer == trace.time_layer:
             steps = [Signal((z,), (z,), (h,)) for z, h in zip(signal.z, signal.h, strict=True)]
@@ -101,8 +95,13 @@ def with_update(measurement: Measurement, layout: Layout, change: Tensor) -> Mea
     return replace(measurement, parameters={**measurement.parameters, **columns})
 
 
+def _grad(node: Node) -> Tensor:
+    """The derivative by a node; zeros where nothing came back to it."""
+    return torch.zeros_like(node.value) if node.grad is None else node.grad
+
+
 def _moments(h: Tensor) -> Columns:
-    mean, std = moments(h.detach())
+    mean, std = moments(h)
     return {"act_mean": mean, "act_std": std}
 
 
@@ -119,14 +118,14 @@ def _activity(network: Network, layer: int, signal: Signal) -> Columns:
         columns["saturated"] = share(SATURATED_BELOW * activation.steepest - activation.derivative(pre, h).abs())
     if NAMED_ACTIVATIONS[name].relu_family and pre.shape[2] >= LEAST_BATCH_FOR_DEAD:
         # At zero slope on every sample: never above zero, and zero is the slope there.
-        flat = torch.as_tensor(network.slope(layer), device=pre.device).detach().reshape(-1, 1) == 0
+        flat = torch.as_tensor(network.slope(layer), device=pre.device).reshape(-1, 1) == 0
         columns["dead"] = ((pre.amax(dim=(1, 2)) <= 0) & flat).to(torch.float64).mean(1)
     return columns
 
 
-def _joined(steps: tuple[Tensor, ...]) -> Tensor:
-    """T tensors (M, B, D) -> (M, T, B, D), without a copy where there is one."""
-    return (steps[0].unsqueeze(1) if len(steps) == 1 else torch.stack(steps, dim=1)).detach()
+def _joined(steps: tuple[Node, ...]) -> Tensor:
+    """T nodes (M, B, D) -> (M, T, B, D), without a copy where there is one."""
+    return steps[0].value.unsqueeze(1) if len(steps) == 1 else torch.stack([step.value for step in steps], dim=1)
 
 
 def _zero_shares(gradient: Tensor, layout: Layout) -> Tensor:
@@ -140,7 +139,7 @@ def _zero_shares(gradient: Tensor, layout: Layout) -> Tensor:
 
 
 def _all_finite(signal: Signal) -> Tensor:
-    return torch.stack([finite(z.detach().flatten(1)) for z in signal.z]).all(0)
+    return torch.stack([finite(z.value.flatten(1)) for z in signal.z]).all(0)
 
 
 def validity(measurement: Measurement) -> Bools:

@@ -21,10 +21,10 @@ from gradlab.cohort import Cohort, prepare
 from gradlab.data import Dataset
 from gradlab.journal import Journal, StepRow
 from gradlab.nn.float64 import norm64, unsound
-from gradlab.nn.network import Trace
+from gradlab.nn.network import Pass
 from gradlab.nn.norms import Mode
 from gradlab.optim.clippers import clip
-from gradlab.probes import Deltas, measure, with_clipped, with_update
+from gradlab.probes import measure, with_clipped, with_update
 from gradlab.record import Floats, Record
 from gradlab.spec import RunSpec
 
@@ -55,23 +55,22 @@ def train(runs: Sequence[RunSpec], data: Dataset, device: torch.device, progress
     return journal.close(cohort.runs, heldout, time.perf_counter() - began)
 
 
+@torch.no_grad()
 def advance(cohort: Cohort, t: int, *, record: bool) -> StepRow:
     """Step t: measure at the weights after t updates, on batch t; then, but for the last row, update once."""
     last = t == cohort.runs[0].train.steps
     inputs, targets = cohort.task.batch(t)
-    if record:
-        inputs.requires_grad_()
-    trace = cohort.architecture.forward(cohort.network, inputs, Mode.MEASURE if last else Mode.TRAIN)
-    losses = cohort.loss.value(trace.output, targets)
-    gradient, deltas = differentiate(cohort, losses, trace, inputs if record else None)
+    through = Pass(cohort.network, Mode.MEASURE if last else Mode.TRAIN, keep=record)
+    x = through.input(inputs)
+    trace = cohort.architecture.forward(through, x)
+    losses, slope = cohort.loss.measure(trace.output.value, targets)
+    gradient = through.backward(trace.output, slope)
     norm = norm64(gradient)
     # A norm of single-precision numbers is finite in float64 exactly where they are.
     broken = unsound(cohort.parameters, cohort.blank)
     broken = broken + (norm * 0 if gradient.dtype == torch.float32 else unsound(gradient, cohort.blank))
 
-    measurement = None
-    if deltas is not None:
-        measurement = measure(cohort.network, trace, inputs, deltas, cohort.parameters, gradient)
+    measurement = measure(cohort.network, trace, x, cohort.parameters) if record else None
     clipped = None
     if not last:
         clipped = clip(gradient, norm, cohort.clipping, cohort.layout)
@@ -82,21 +81,7 @@ def advance(cohort: Cohort, t: int, *, record: bool) -> StepRow:
             before = cohort.parameters.clone()
             cohort.optimize(cohort.parameters, gradient, cohort.state, cohort.rates, t)
             measurement = with_update(measurement, cohort.layout, cohort.parameters - before)
-    return StepRow(t, losses.detach(), norm, clipped, broken, measurement)
-
-
-def differentiate(cohort: Cohort, losses: Tensor, trace: Trace, inputs: Tensor | None) -> tuple[Tensor, Deltas | None]:
-    """The gradient (M, P) of each member's loss; with ``inputs`` also the derivatives by them and by every z_l."""
-    leaves = cohort.network.leaves
-    signals = [] if inputs is None else [inputs, *(z for signal in trace.signals for z in signal.z)]
-    # Members share nothing, so the sum of their losses has every member's own exact gradient.
-    found = torch.autograd.grad(losses, [*leaves, *signals], torch.ones_like(losses))
-    gradient = torch.cat([part.flatten(1) for part in found[: len(leaves)]], dim=1)
-    if inputs is None:
-        return gradient, None
-    rest = iter(found[len(leaves) + 1 :])
-    by_layer = tuple(tuple(next(rest) for _ in signal.z) for signal in trace.signals)
-    return gradient, Deltas(found[len(leaves)], by_layer)
+    return StepRow(t, losses, norm, clipped, broken, measurement)
 
 
 def replay(cohort: Cohort, journal: Journal, before: Sequence[Tensor], window: range, unseen: set[int]) -> None:
@@ -119,8 +104,9 @@ def evaluate(cohort: Cohort) -> tuple[Floats, Floats | None]:
     right = torch.zeros_like(loss)
     samples = 0
     for inputs, targets in cohort.task.heldout():
-        output = cohort.architecture.forward(cohort.network, inputs, Mode.EVALUATE).output
-        loss += cohort.loss.value(output, targets) * inputs.shape[1]
+        through = Pass(cohort.network, Mode.EVALUATE)
+        output = cohort.architecture.forward(through, through.input(inputs)).output.value
+        loss += cohort.loss.measure(output, targets)[0] * inputs.shape[1]
         if cohort.loss.correct is not None:
             right += cohort.loss.correct(output, targets)
         samples += inputs.shape[1]

@@ -6,10 +6,19 @@ import pytest
 import torch
 
 from gradlab import choices
+from gradlab.models import MODELS
 from gradlab.nn.activations import ACTIVATIONS
+from gradlab.nn.initializers import initial_parameters
+from gradlab.nn.network import Pass, assemble
+from gradlab.nn.norms import Mode
+from gradlab.nn.slots import Role
+from gradlab.spec import build
 from tests.oracles import activation, steepest
 
 SLOPES = {"leaky_relu": 0.01, "prelu": 0.25}
+
+
+SLOPES_OF = (0.25, -0.5, 2.0)
 
 
 def grid() -> torch.Tensor:
@@ -23,27 +32,36 @@ def test_the_names_are_the_named_choices() -> None:
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_values_and_gradients_equal_torch_s(name: str) -> None:
     slope = SLOPES.get(name, 0.0)
-    mine, theirs = grid().requires_grad_(), grid().requires_grad_()
+    mine, theirs = grid(), grid().requires_grad_()
     found = ACTIVATIONS[name].value(mine, slope)
     wanted = activation(name, slope).double()(theirs)
     torch.testing.assert_close(found, wanted, rtol=1e-14, atol=1e-15)
     weights = torch.linspace(1, 2, found.numel(), dtype=torch.float64).view_as(found)
-    (by_mine,) = torch.autograd.grad((found * weights).sum(), mine)
+    by_mine = ACTIVATIONS[name].pull(weights, mine, found, slope)
     (by_theirs,) = torch.autograd.grad((wanted * weights).sum(), theirs)
     torch.testing.assert_close(by_mine, by_theirs, rtol=1e-13, atol=1e-15)
 
 
 def test_a_learned_slope_has_its_gradient_member_by_member() -> None:
     z = torch.randn(3, 7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    slopes = torch.tensor([0.25, -0.5, 2.0], dtype=torch.float64).view(3, 1, 1).requires_grad_()
-    found = ACTIVATIONS["prelu"].value(z, slopes)
-    (by_slope,) = torch.autograd.grad(found.square().sum(), slopes)
-    for member, slope in enumerate((0.25, -0.5, 2.0)):
+    runs = [
+        build({"model.activation": "prelu", "model.depth": 2, "model.width": 5, "model.slope": s}) for s in SLOPES_OF
+    ]
+    layout = MODELS["mlp"].layout(runs[0].model, runs[0].facts)
+    network = assemble(runs[0].model, layout, initial_parameters(layout, runs, torch.float64))
+    through = Pass(network, Mode.TRAIN, keep=True)
+    x = through.input(z)
+    found = through.activate(1, x)
+    through.backward(found, 2 * found.value)
+    for member, slope in enumerate(SLOPES_OF):
         module = torch.nn.PReLU(init=slope).double()
-        value = module(z[member])
-        (wanted,) = torch.autograd.grad(value.square().sum(), module.weight)
-        torch.testing.assert_close(found[member], value, rtol=1e-14, atol=1e-15)
-        torch.testing.assert_close(by_slope[member].flatten(), wanted, rtol=1e-12, atol=0)
+        own = z[member].clone().requires_grad_()
+        value = module(own)
+        wanted, by_z = torch.autograd.grad(value.square().sum(), [module.weight, own])
+        torch.testing.assert_close(found.value[member], value, rtol=1e-14, atol=1e-15)
+        torch.testing.assert_close(network.gradients[1, Role.SLOPE][member], wanted, rtol=1e-12, atol=0)
+        assert x.grad is not None
+        torch.testing.assert_close(x.grad[member], by_z, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

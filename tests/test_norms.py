@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradlab import choices
-from gradlab.nn.norms import NORMS, Mode, Running
+from gradlab.nn.norms import NORMS, Affine, Mode, Running
 from gradlab.spec import Value
 from tests.members import measured
 from tests.oracles import normalization
@@ -45,16 +45,15 @@ def test_the_names_are_the_named_choices() -> None:
 def test_values_and_gradients_equal_torch_s_for_every_member(name: str, offset: float) -> None:
     norm = NORMS[name]
     assert norm is not None
-    z = (draw(MEMBERS, BATCH, WIDTH) * torch.tensor([0.01, 1.0, 50.0]).view(-1, 1, 1) + offset).requires_grad_()
-    gain = (1 + 0.3 * draw(MEMBERS, WIDTH, seed=1)).requires_grad_()
-    shift = draw(MEMBERS, WIDTH, seed=2).requires_grad_()
-    leaves = [z, gain] if name == "rms" else [z, gain, shift]
+    z = draw(MEMBERS, BATCH, WIDTH) * torch.tensor([0.01, 1.0, 50.0]).view(-1, 1, 1) + offset
+    gain, shift = 1 + 0.3 * draw(MEMBERS, WIDTH, seed=1), draw(MEMBERS, WIDTH, seed=2)
     weights = draw(MEMBERS, BATCH, WIDTH, seed=3)
-    found = norm(z, gain, None if name == "rms" else shift, start() if name == "batch" else None, Mode.TRAIN)
-    gradients = torch.autograd.grad((found * weights).sum(), leaves)
+    affine = Affine(gain, None if name == "rms" else shift, start() if name == "batch" else None)
+    found, back = norm(z, affine, Mode.TRAIN)
+    gradients = [part for part in back(weights.clone()) if part is not None]
     for member in range(MEMBERS):
-        module = module_of(name, gain[member].detach(), shift[member].detach())
-        own = z[member].detach().requires_grad_()
+        module = module_of(name, gain[member], shift[member])
+        own = z[member].clone().requires_grad_()
         value = module(own)
         wanted = torch.autograd.grad((value * weights[member]).sum(), [own, *module.parameters()])
         torch.testing.assert_close(found[member], value, rtol=1e-9, atol=1e-9)
@@ -70,17 +69,18 @@ def test_batch_norm_remembers_in_training_forgets_in_measuring_and_recalls_in_ev
     for step in range(4):
         z = draw(MEMBERS, BATCH, WIDTH, seed=10 + step) * 3 + 1
         before = running.mean.clone(), running.var.clone()
-        measured_value = norm(z, gain, shift, running, Mode.MEASURE)
+        measured_value, _ = norm(z, Affine(gain, shift, running), Mode.MEASURE)
         assert torch.equal(running.mean, before[0])
         assert torch.equal(running.var, before[1])
-        torch.testing.assert_close(norm(z, gain, shift, running, Mode.TRAIN), measured_value, rtol=0, atol=0)
+        value, _ = norm(z, Affine(gain, shift, running), Mode.TRAIN)
+        assert torch.equal(value, measured_value)
         for member, module in enumerate(modules):
             module(z[member])
             torch.testing.assert_close(running.mean[member], cast(Tensor, module.running_mean), rtol=1e-13, atol=1e-14)
             torch.testing.assert_close(running.var[member], cast(Tensor, module.running_var), rtol=1e-13, atol=1e-14)
     z = draw(MEMBERS, 2, WIDTH, seed=20)
     kept = running.mean.clone()
-    found = norm(z, gain, shift, running, Mode.EVALUATE)
+    found, _ = norm(z, Affine(gain, shift, running), Mode.EVALUATE)
     assert torch.equal(running.mean, kept)
     for member, module in enumerate(modules):
         torch.testing.assert_close(found[member], module.eval()(z[member]), rtol=1e-12, atol=1e-13)
@@ -95,12 +95,16 @@ def test_a_broken_member_touches_no_other(name: str) -> None:
     broken[1, 2, 3] = torch.inf
     broken[1, 0, 0] = torch.nan
     memory, other = start(), start()
-    found = norm(broken, gain, shift, memory, Mode.TRAIN)
-    wanted = norm(z, gain, shift, other, Mode.TRAIN)
+    found, back = norm(broken, Affine(gain, shift, memory), Mode.TRAIN)
+    wanted, wanted_back = norm(z, Affine(gain, shift, other), Mode.TRAIN)
+    pairs = [
+        (a, b) for a, b in zip(back(z.clone()), wanted_back(z.clone()), strict=True) if a is not None and b is not None
+    ]
     for member in (0, 2):
         assert torch.equal(found[member], wanted[member])
         assert torch.equal(memory.mean[member], other.mean[member])
         assert torch.equal(memory.var[member], other.var[member])
+        assert all(torch.equal(mine[member], theirs[member]) for mine, theirs in pairs)
 
 
 def test_the_last_row_leaves_the_running_statistics_alone() -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gradlab.choices import ACTIVATIONS, PROBES
 from gradlab.cohort import prepare
+from gradlab.nn.network import Pass
 from gradlab.nn.norms import Mode
 from gradlab.record import PROBE_COLUMNS
 from gradlab.spec import Value, build
@@ -119,7 +120,9 @@ def test_gradients_equal_finite_differences(settings: dict[str, Value]) -> None:
 
     @torch.no_grad()
     def loss(x: torch.Tensor) -> float:
-        return float(cohort.loss.value(cohort.architecture.forward(cohort.network, x, Mode.MEASURE).output, targets))
+        through = Pass(cohort.network, Mode.MEASURE)
+        trace = cohort.architecture.forward(through, through.input(x))
+        return float(cohort.loss.measure(trace.output.value, targets)[0])
 
     def slope(tensor: torch.Tensor, place: int, x: torch.Tensor) -> float:
         entries, step = tensor.view(-1), 1e-5

@@ -6,14 +6,13 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from gradlab import choices, models
 from gradlab.nn import activations
-from gradlab.nn.network import Network, Signal, Trace
-from gradlab.nn.norms import Mode
+from gradlab.nn.network import Pass, Signal, Trace
 from gradlab.nn.slots import Layout, Slot, linear_slots, norm_slots, slope_slots
+from gradlab.nn.tape import Node
 from gradlab.spec import Facts, ModelSpec, Value
 from tests.members import Member, measured
 
@@ -43,16 +42,16 @@ def layout(model: ModelSpec, facts: Facts) -> Layout:
     return Layout(tuple(slots), (*(f"pair_{layer}" for layer in range(1, model.depth)), "output"))
 
 
-def forward(network: Network, x: Tensor, mode: Mode) -> Trace:
+def forward(through: Pass, x: Node) -> Trace:
     """``x`` (M, B, *shape) -> output (M, B, K)."""
-    h = x.flatten(2)
+    h = through.flatten(x)
     signals = []
-    for layer in range(1, network.model.depth):
-        z = network.norm(layer, network.linear(layer, h), mode)
-        both = network.activate(layer, z)
-        h = torch.stack(both.chunk(2, dim=-1)).sum(0)
+    for layer in range(1, through.network.model.depth):
+        z = through.norm(layer, through.linear(layer, h))
+        both = through.activate(layer, z)
+        h = through.apply(lambda pair: torch.stack(pair.chunk(2, dim=-1)).sum(0), both)
         signals.append(Signal((z,), (z,), (both,)))
-    output = network.linear(network.model.depth, h)
+    output = through.linear(through.network.model.depth, h)
     return Trace(output, (*signals, Signal((output,), None, (output,))))
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from gradlab.models import linear_chain, mlp, residual_mlp, rnn
-from gradlab.nn.network import Network, Trace
-from gradlab.nn.norms import Mode
+from gradlab.nn.network import Pass, Trace
 from gradlab.nn.slots import Layout
+from gradlab.nn.tape import Node
 from gradlab.spec import Facts, ModelSpec
 
 
@@ -22,7 +20,7 @@ class Architecture:
     """``layout`` places the parameters; ``forward`` maps inputs (M, B, *shape) to outputs and signals."""
 
     layout: Callable[[ModelSpec, Facts], Layout]
-    forward: Callable[[Network, Tensor, Mode], Trace]
+    forward: Callable[[Pass, Node], Trace]
 
 
 MODELS: dict[str, Architecture] = {

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from gradlab.nn.network import Network, Signal, Trace
-from gradlab.nn.norms import Mode
+from gradlab.nn.network import Pass, Signal, Trace
 from gradlab.nn.slots import Layout, Role, Slot, Start
+from gradlab.nn.tape import Node
 from gradlab.spec import Facts, ModelSpec
 
 
@@ -19,12 +16,11 @@ def layout(model: ModelSpec, facts: Facts) -> Layout:
     return Layout(slots, tuple(f"link_{layer}" for layer in layers))
 
 
-def forward(network: Network, x: Tensor, mode: Mode) -> Trace:
+def forward(through: Pass, x: Node) -> Trace:
     """``x`` (M, B, D) -> output (M, B, D)."""
-    del mode
     signals = []
     z = x
-    for layer in range(1, network.model.depth + 1):
-        z = torch.bmm(z, network.parameters[layer, Role.WEIGHT].transpose(1, 2))
+    for layer in range(1, through.network.model.depth + 1):
+        z = through.multiply(layer, z)
         signals.append(Signal((z,), None, (z,)))
     return Trace(z, tuple(signals))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from gradlab.nn.network import Network, Signal, Trace
-from gradlab.nn.norms import Mode
+from gradlab.nn.network import Pass, Signal, Trace
 from gradlab.nn.slots import Layout, Slot, linear_slots, norm_slots, slope_slots
+from gradlab.nn.tape import Node
 from gradlab.spec import Facts, ModelSpec
 
 
@@ -21,13 +19,13 @@ def layout(model: ModelSpec, facts: Facts) -> Layout:
     return Layout(tuple(slots), (*(f"hidden_{layer}" for layer in range(1, model.depth)), "output"))
 
 
-def forward(network: Network, x: Tensor, mode: Mode) -> Trace:
+def forward(through: Pass, x: Node) -> Trace:
     """``x`` (M, B, *shape) -> output (M, B, K) and the signals of every layer."""
-    h = x.flatten(2)
+    h = through.flatten(x)
     signals = []
-    for layer in range(1, network.model.depth):
-        z = network.norm(layer, network.linear(layer, h), mode)
-        h = network.activate(layer, z)
+    for layer in range(1, through.network.model.depth):
+        z = through.norm(layer, through.linear(layer, h))
+        h = through.activate(layer, z)
         signals.append(Signal((z,), (z,), (h,)))
-    output = network.linear(network.model.depth, h)
+    output = through.linear(through.network.model.depth, h)
     return Trace(output, (*signals, Signal((output,), None, (output,))))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from gradlab.nn.network import Network, Signal, Trace
-from gradlab.nn.norms import Mode
+from gradlab.nn.network import Pass, Signal, Trace
 from gradlab.nn.slots import Layout, Slot, linear_slots, norm_slots, slope_slots
+from gradlab.nn.tape import Node
 from gradlab.spec import Facts, ModelSpec
 
 
@@ -22,15 +20,15 @@ def layout(model: ModelSpec, facts: Facts) -> Layout:
     return Layout(tuple(slots), names)
 
 
-def forward(network: Network, x: Tensor, mode: Mode) -> Trace:
+def forward(through: Pass, x: Node) -> Trace:
     """``x`` (M, B, *shape) -> output (M, B, K); the signal of a branch is the stream z_l that it adds to."""
-    depth, scale = network.model.depth, network.model.branch_scale or 0.0
-    z = network.linear(1, x.flatten(2))
+    depth, scale = through.network.model.depth, through.network.model.branch_scale or 0.0
+    z = through.linear(1, through.flatten(x))
     signals = [Signal((z,), None, (z,))]
     for layer in range(2, depth):
-        pre = network.norm(layer, z, mode)
-        h = network.activate(layer, pre)
-        z = z + scale * network.linear(layer, h)
+        pre = through.norm(layer, z)
+        h = through.activate(layer, pre)
+        z = through.add(z, through.linear(layer, h), scale)
         signals.append(Signal((z,), (pre,), (h,)))
-    output = network.linear(depth, z)
+    output = through.linear(depth, z)
     return Trace(output, (*signals, Signal((output,), None, (output,))))

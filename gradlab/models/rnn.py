@@ -6,11 +6,9 @@ layer, step by step, are the rows along time.
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from gradlab.nn.network import Network, Signal, Trace
-from gradlab.nn.norms import Mode
+from gradlab.nn.network import Pass, Signal, Trace
 from gradlab.nn.slots import Layout, Role, Slot, Start, linear_slots, norm_slots, slope_slots
+from gradlab.nn.tape import Node
 from gradlab.spec import Facts, ModelSpec
 
 
@@ -31,20 +29,20 @@ def layout(model: ModelSpec, facts: Facts) -> Layout:
     return Layout(tuple(slots), (*(f"recurrent_{layer}" for layer in range(1, model.depth + 1)), "read_out"))
 
 
-def forward(network: Network, x: Tensor, mode: Mode) -> Trace:
+def forward(through: Pass, x: Node) -> Trace:
     """``x`` (M, B, T, F) -> output (M, B, K)."""
-    members, batch, steps, _ = x.shape
-    inputs = x.transpose(1, 2).unbind(1)
+    members, batch = x.value.shape[:2]
+    inputs = through.steps(x)
     signals = []
-    for layer in range(1, network.model.depth + 1):
-        h = x.new_zeros(members, batch, network.model.width)
+    for layer in range(1, through.network.model.depth + 1):
+        h = Node(x.value.new_zeros(members, batch, through.network.model.width), wanted=False)
         zs, hs = [], []
-        for t in range(steps):
-            z = network.norm(layer, network.recur(layer, network.linear(layer, inputs[t]), h), mode)
-            h = network.activate(layer, z)
+        for step in inputs:
+            z = through.norm(layer, through.recur(layer, through.linear(layer, step), h))
+            h = through.activate(layer, z)
             zs.append(z)
             hs.append(h)
         inputs = tuple(hs)
         signals.append(Signal(tuple(zs), tuple(zs), inputs))
-    output = network.linear(network.model.depth + 1, inputs[-1])
-    return Trace(output, (*signals, Signal((output,), None, (output,))), time_layer=network.model.depth)
+    output = through.linear(through.network.model.depth + 1, inputs[-1])
+    return Trace(output, (*signals, Signal((output,), None, (output,))), time_layer=through.network.model.depth)
