@@ -49,6 +49,7 @@ def run(
 ) -> None:
     """One training run."""
     from gradlab import config, screen
+    from gradlab.launch import devices
 
     given = list(overrides or [])
     if source is not None:
@@ -59,6 +60,7 @@ def run(
     else:
         grid = config.compose_run(given, experiment=experiment, config_dirs=[config_dir] if config_dir else [])
     if dry_run:
+        devices.choose(device)
         typer.echo(config.spec_yaml(grid.runs[0]), nl=False)
         return
     from gradlab import conduct
@@ -135,11 +137,12 @@ def list_choices(
         ),
     ] = None,
     config_dir: ConfigDir = None,
+    quiet: Quiet = False,
 ) -> None:
     """Every named choice, with one line and its source."""
     from gradlab import catalogue, screen
 
-    terminal = screen.console()
+    terminal = screen.console(quiet=quiet)
     for title, rows in catalogue.choices(kind, [config_dir] if config_dir else []):
         screen.show_choices(terminal, title, rows)
 

@@ -78,6 +78,7 @@ def start(grid: Grid, wishes: Wishes, command: Sequence[str], out: Console) -> i
 def resume(path: Path, wishes: Wishes, command: Sequence[str], out: Console) -> int:
     """Runs what is missing in the folder ``path``, in the pieces that were planned; the exit status."""
     folder = store.open_result(path)
+    device = None if wishes.device == "auto" else choose(wishes.device)
     with store.locked(folder):
         manifest = store.read_manifest(path)
         if manifest["state"] == "done":
@@ -91,9 +92,8 @@ def resume(path: Path, wishes: Wishes, command: Sequence[str], out: Console) -> 
             index for index, table in store.saved_pieces(folder).items() if "failed" not in table["state"].to_pylist()
         }
         missing = [piece for piece in pieces if piece.index not in whole]
-        asked = wishes.device if wishes.device != "auto" else manifest["device"]["name"]
         manifest |= {"state": "running", "resumed": [*manifest.get("resumed", []), list(command)]}
-        manifest |= {"device": asdict(choose(asked))}
+        manifest |= {"device": asdict(device or choose(manifest["device"]["name"]))}
         store.write_manifest(folder, manifest)
         count = sum(len(piece.members) for piece in missing)
         out.print(escape(f"Resuming {path}: {count} of {len(runs)} runs are missing."), soft_wrap=True)

@@ -201,7 +201,8 @@ def _swept_keys(axis: Setting, request: Request) -> tuple[str, ...]:
 def _name(given: Value) -> str:
     name = "" if given is None or isinstance(given, bool) else str(given)
     if not name.isprintable() or not 0 < len(name) <= 100:
-        raise SpecError(f"name={given!r}: expected a label of 1 to 100 printable characters")
+        shown = "null" if given is None else str(given).lower() if isinstance(given, bool) else repr(given)
+        raise SpecError(f"name={shown}: expected a label of 1 to 100 printable characters")
     return name
 
 

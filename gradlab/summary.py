@@ -44,14 +44,15 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def thinned(count: int, most: int) -> list[int]:
-    """At most ``most`` of 0..count-1, evenly spread, both ends among them.
+    """At most ``most`` (6 at least) of 0..count-1: the two at either end, and between them evenly spread ones.
 
-    >>> thinned(5, 3)
-    [0, 2, 4]
+    >>> thinned(9, 6)
+    [0, 1, 2, 6, 7, 8]
     """
     if count <= most:
         return list(range(count))
-    return sorted({round(index * (count - 1) / (most - 1)) for index in range(most)})
+    inner = [2 + round(index * (count - 5) / (most - 5)) for index in range(most - 4)]
+    return [0, 1, *inner, count - 2, count - 1]
 
 
 def show_run(out: Console, tables: dict[str, pa.Table]) -> None:
@@ -95,6 +96,7 @@ def _show_rows(out: Console, rows: pa.Table, axis: str) -> None:
     table.add_column("", no_wrap=True)
     for column in columns:
         table.add_column(f"{column.heading}\n@{column.step}", justify="right", no_wrap=True)
+    # Layers 1 and L-1, which the sentence compares, stand next to the input and the output: both are shown.
     shown = [layers[place] for place in thinned(len(layers), MOST_ROWS)]
     for layer in shown:
         table.add_row(

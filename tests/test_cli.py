@@ -44,6 +44,7 @@ BAD_OPTIONS = (
     (("sweep", "--resume", "newer"), "newer: written in schema 99"),
     (("sweep", "--resume", "made", "seed=0,1"), "seed=0,1"),
     (("sweep", "--resume", "made", "--plan"), "--plan"),
+    (("sweep", "--resume", "made", "--device", "gpu"), "--device gpu"),
     (("sweep", "--resume", "made", "-o", "new"), "--out"),
     (("sweep", "--resume", "made", "-e", "optimizers"), "--experiment"),
     (("sweep", "--resume", "made", "-cd", "empty"), "--config-dir"),
@@ -62,6 +63,7 @@ BAD_OPTIONS = (
     (("list", "activation"), "did you mean 'activations'?"),
     (("list", "experiments", "-cd", "nothing"), "nothing"),
     (("run", "-cd", "nothing"), "--config-dir nothing"),
+    (("run", "--dry-run", "--device", "gpu"), "--device gpu"),
     (("sweep", "-e", "nonsense"), "'nonsense'"),
     (("run", "-e", "optimizers"), "gradlab sweep -e optimizers"),
     (("run", "--from", "nothing", "abc"), "nothing: no such folder"),
@@ -244,6 +246,7 @@ def test_from_runs_one_run_of_a_sweep_again(tmp_path: Path, monkeypatch: pytest.
         ("sweep", *TINY, "seed=0,1", "--no-report", "-q"),
         ("report", "made", "-q"),
         ("sweep", "seed=0,1", "--plan", "-q"),
+        ("list", "norms", "-q"),
     ],
     ids=" ".join,
 )

@@ -47,8 +47,8 @@ class Trace:
 class Network:
     """M networks of one architecture.
 
-    ``parameters`` are views of one flat (M, P) tensor, ``gradients`` of ``gradient``, which is another. What members may
-    not differ in comes from ``model``; all else is in the numbers.
+    ``parameters`` are views of one flat (M, P) tensor, ``gradients`` views of ``gradient``, which is another. What
+    members may not differ in comes from ``model``; all else is in the numbers.
     """
 
     model: ModelSpec
