@@ -13,9 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from benchmarks.settings import BATCH, STEPS, WIDTH, Setting, settings
+from benchmarks.settings import BATCH, SHARES, STEPS, WIDTH, Setting, settings
 from gradlab.data import load
 from gradlab.spec import build
+
+THRESHOLD = 1.0
+"""Of either clip mode."""
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
@@ -55,9 +58,9 @@ def digits() -> Digits:
     )
 
 
-def network(setting: Setting, inputs: int = 64, outputs: int = 10) -> nn.Sequential:
-    """``depth`` linear layers, each but the last followed by its norm and activation."""
-    widths = [inputs, *[WIDTH] * (setting.depth - 1), outputs]
+def network(setting: Setting, width: int = WIDTH) -> nn.Sequential:
+    """``depth`` linear layers from 64 pixels to 10 classes, each but the last followed by its norm and activation."""
+    widths = [64, *[width] * (setting.depth - 1), 10]
     parts: list[nn.Module] = []
     for layer in range(setting.depth):
         linear = nn.Linear(widths[layer], widths[layer + 1])
@@ -69,26 +72,26 @@ def network(setting: Setting, inputs: int = 64, outputs: int = 10) -> nn.Sequent
         parts.append(linear)
         if layer < setting.depth - 1:
             if setting.norm == "batch":
-                parts.append(nn.BatchNorm1d(WIDTH))
+                parts.append(nn.BatchNorm1d(width))
             elif setting.norm == "layer":
-                parts.append(nn.LayerNorm(WIDTH))
+                parts.append(nn.LayerNorm(width))
             parts.append(ACTIVATIONS[setting.activation]())
     return nn.Sequential(*parts)
 
 
-def train(setting: Setting, data: Digits) -> Record:
-    """One run of ``STEPS`` updates."""
+def train(setting: Setting, data: Digits, width: int = WIDTH, steps: int = STEPS) -> Record:
+    """One run of ``steps`` updates."""
     torch.manual_seed(0)
-    net = network(setting)
+    net = network(setting, width)
     parameters = list(net.parameters())
     weights = [part.weight for part in net if isinstance(part, nn.Linear)]
     optimizer = torch.optim.SGD(parameters, lr=setting.lr, foreach=True)
     losses: list[float] = []
     norms: list[list[float]] = []
-    while len(losses) < STEPS:
+    while len(losses) < steps:
         order = torch.randperm(len(data.inputs))
         for first in range(0, len(order) - BATCH + 1, BATCH):
-            if len(losses) == STEPS:
+            if len(losses) == steps:
                 break
             batch = order[first : first + BATCH]
             optimizer.zero_grad()
@@ -97,9 +100,9 @@ def train(setting: Setting, data: Digits) -> Record:
             gradients = [weight.grad for weight in weights if weight.grad is not None]
             norms.append(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).tolist())
             if setting.clip == "norm":
-                nn.utils.clip_grad_norm_(parameters, 1.0)
+                nn.utils.clip_grad_norm_(parameters, THRESHOLD)
             elif setting.clip == "value":
-                nn.utils.clip_grad_value_(parameters, 1.0)
+                nn.utils.clip_grad_value_(parameters, THRESHOLD)
             optimizer.step()
             losses.append(loss.item())
     net.eval()
@@ -111,7 +114,8 @@ def train(setting: Setting, data: Digits) -> Record:
 def main() -> None:
     """Trains the grid, or a twelfth of it, and prints one line of JSON: the runs and the seconds that training took."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--share", type=int, choices=(1, 12), default=12, help="one in this many runs (default 12)")
+    parser.add_argument("--share", type=int, choices=SHARES, default=12, help="one in this many runs (default 12)")
+    parser.add_argument("--width", type=int, default=WIDTH, help=f"of the hidden layers (default {WIDTH})")
     parser.add_argument("--threads", type=int, help="threads of PyTorch (default: what it takes by itself)")
     arguments = parser.parse_args()
     share = arguments.share
@@ -119,7 +123,7 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     data = digits()
     start = time.perf_counter()
-    records = [train(setting, data) for setting in settings(share)]
+    records = [train(setting, data, arguments.width) for setting in settings(share)]
     work = time.perf_counter() - start
     accuracy = sum(record.accuracy for record in records) / len(records)
     print(json.dumps({"runs": len(records), "work_s": work, "scaled_s": work * share, "accuracy": accuracy}))

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gradlab.choices import MODELS
+
 MOST_ROWS = 20
 """Of the per-layer table; a longer network is thinned."""
 
@@ -121,7 +123,8 @@ def sentence(run: Run) -> str:
         return f"Crashed: {run['error']}."
     said = f"{_outcome(run)}."
     if run["rate"] is not None:
-        along, ends = ("time step", "step 1 over T") if run["model.name"] == "rnn" else ("layer", "layer 1 over L-1")
+        recurrent = MODELS[run["model.name"]].needs_time
+        along, ends = ("time step", "step 1 over T") if recurrent else ("layer", "layer 1 over L-1")
         trend = "it vanishes" if run["rate"] < 0.95 else "it explodes" if run["rate"] > 1.05 else "it keeps its size"
         said += (
             f" At step 0, δ is multiplied by {number(run['rate'])} per {along} on its way to the input: {trend} "

@@ -1,11 +1,11 @@
 """Training of one cohort: M runs in lock-step as one stacked network, every layer measured.
 
 In words. At step t the losses of all members are taken on batch t, and one way back through the stack gives every
-member its own gradient, for members share nothing. If the per-layer table is
-due, it is measured. Gradients are clipped, each member by itself, and the optimizer moves the weights. Measurements
-stay on the device and travel to the host once a window. A member whose loss, gradient or weights are not finite at
-step t ends at t; where its per-layer table was not due at t, the window is played again to record it: the same
-weights meet the same batches, so the second playing gives the numbers of the first.
+member its own gradient, for members share nothing. If the per-layer table is due, it is measured. Gradients are
+clipped, each member by itself, and the optimizer moves the weights. Measurements stay on the device and travel to the
+host once a window. A member whose loss, gradient or weights are not finite at step t ends at t; where its per-layer
+table was not due at t, the window is played again to record it: the same weights meet the same batches, so the second
+playing gives the numbers of the first.
 
 Shapes: M members, B batch, L layers, P parameters a member.
 """

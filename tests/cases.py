@@ -35,6 +35,7 @@ BAD_RUNS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("launch.memory=-1",), "launch.memory=-1"),
     (("launch.workers=0",), "launch.workers=0"),
     (("name=",), "name=''"),
+    (("name=null",), "name=null"),
     (("model.width=${nowhere}",), "'nowhere' not found"),
     # keys
     (("sed=1",), "unknown key 'sed'; did you mean 'seed'?"),

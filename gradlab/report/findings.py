@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
+from gradlab.choices import MODELS
 from gradlab.report.groups import LATER, describe, label, levels, swept, varying
 from gradlab.report.tables import Result
 from gradlab.spec import Value
@@ -48,17 +49,18 @@ def sentences(result: Result) -> list[str]:
     lines = [_counts(result, count)]
     keys = swept(result) or varying(result)
     early = [key for key in keys if not key.startswith(LATER)]
+    along, first, last = _places(result)
     rate = result.number("rate")
     if (known := np.flatnonzero(np.isfinite(rate))).size:
         low, high = known[np.argmin(rate[known])], known[np.argmax(rate[known])]
         if result.size == 1 or low == high:
             lines.append(
-                f"δ changes by a factor of {rate[low]:.3g} a layer on its way to the input: {_tendency(rate[low])}."
+                f"δ changes by a factor of {rate[low]:.3g} a {along} on its way to the input: {_tendency(rate[low])}."
             )
         else:
             below, above = int((rate[known] < 0.95).sum()), int((rate[known] > 1.05).sum())
             lines.append(
-                f"The rate of δ a layer towards the input is {rate[low]:.3g} ({describe(result, low, early)}) to "
+                f"The rate of δ a {along} towards the input is {rate[low]:.3g} ({describe(result, low, early)}) to "
                 f"{rate[high]:.3g} ({describe(result, high, early)}): {below} of {known.size} runs vanish "
                 f"(below 0.95), {above} explode (above 1.05)."
             )
@@ -66,10 +68,10 @@ def sentences(result: Result) -> list[str]:
     if (known := np.flatnonzero(~np.isnan(ratio))).size:
         low, high = known[np.argmin(ratio[known])], known[np.argmax(ratio[known])]
         if result.size == 1:
-            lines.append(f"At step 0 the first layer gets {ratio[low]:.3g} times the δ of the last hidden one.")
+            lines.append(f"At step 0 the {first} gets {ratio[low]:.3g} times the δ of the {last}.")
         elif low != high:
             lines.append(
-                f"‖δ‖ of the first layer over that of the last hidden one, at step 0, lies between {ratio[low]:.3g} "
+                f"‖δ‖ of the {first} over that of the {last}, at step 0, lies between {ratio[low]:.3g} "
                 f"({describe(result, low, early)}) and {ratio[high]:.3g} ({describe(result, high, early)})."
             )
     lines += _losses(result, keys)
@@ -77,6 +79,16 @@ def sentences(result: Result) -> list[str]:
     if verdicts:
         lines.append("Verdicts: " + ", ".join(f"{name} {number}" for name, number in verdicts.most_common()) + ".")
     return lines
+
+
+def _places(result: Result) -> tuple[str, str, str]:
+    """What δ is followed along, and the two places that the vanishing ratio compares: time in recurrent networks."""
+    recurrent = {MODELS[str(name)].needs_time for name in result.columns["model.name"]}
+    if recurrent == {True}:
+        return "time step", "first time step", "last one"
+    if recurrent == {False}:
+        return "layer", "first layer", "last hidden one"
+    return "layer (a time step in an RNN)", "first layer (time step)", "last hidden one (last one)"
 
 
 def _counts(result: Result, count: Mapping[str, int]) -> str:
@@ -93,7 +105,8 @@ def _counts(result: Result, count: Mapping[str, int]) -> str:
     line = f"Of {result.size} runs {', '.join(parts[:2])} and {parts[2]}."
     stop = result.number("diverged_at")
     if (known := stop[~np.isnan(stop)]).size:
-        line += f" Runs diverged between steps {known.min():.0f} and {known.max():.0f}."
+        low, high = int(known.min()), int(known.max())
+        line += f" Runs diverged at step {low}." if low == high else f" Runs diverged between steps {low} and {high}."
     if count.get("failed"):
         errors = Counter(str(error).strip().partition("\n")[0] for error in result.columns["error"] if error)
         line += " Failures: " + "; ".join(f"{text} ({number})" for text, number in errors.most_common(3)) + "."
