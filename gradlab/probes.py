@@ -16,7 +16,7 @@ from torch import Tensor
 from gradlab.choices import ACTIVATIONS as NAMED_ACTIVATIONS
 from gradlab.nn.activations import ACTIVATIONS
 from gradlab.nn.float64 import count, finite, moments, norm64, norms64, share
-from gradlab.nn.network import Network, Signal, Trace
+from gradlab.nn.network import Network, Pass, Signal
 from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
 from gradlab.record import PROBE_COLUMNS, Bools, Row
@@ -45,33 +45,33 @@ class Measurement:
     finite: Tensor
 
 
-def _table_rows(layout: Layout, trace: Trace) -> tuple[Row, ...]:
+def _table_rows(layout: Layout, through: Pass) -> tuple[Row, ...]:
     """The rows of the per-layer table: the input, the layers along depth, then the time steps."""
     rows = [Row("depth", 0, "input"), *(Row("depth", layer, name) for layer, name in enumerate(layout.names, start=1))]
-    if trace.time_layer is not None:
-        top = trace.time_layer
-        rows += [Row("time", t, layout.names[top - 1]) for t in range(1, len(trace.signals[top - 1].z) + 1)]
+    for layer in through.time:
+        steps = range(1, len(through.signals[layer - 1].z) + 1)
+        rows += [Row("time", t, layout.names[layer - 1]) for t in steps]
     return tuple(rows)
 
 
-def measure(network: Network, trace: Trace, x: Node, parameters: Tensor) -> Measurement:
-    """All columns but those of an update, from a trace that has been gone back through, keeping its derivatives.
+def measure(through: Pass, x: Node, parameters: Tensor) -> Measurement:
+    """All columns but those of an update, from a pass that has been gone back through, keeping its derivatives.
 
     ``x`` is the input; ``parameters`` (M, P) and the network's gradient are those before clipping and updating.
     """
-    layout, gradient = network.layout, network.gradient
+    network, layout, gradient = through.network, through.network.layout, through.network.gradient
     rows: list[Columns] = [{"signal_grad_norm": norm64(_grad(x)), **_moments(x.value)}]
     times: list[Columns] = []
-    for layer, signal in enumerate(trace.signals, start=1):
+    for layer, signal in enumerate(through.signals, start=1):
         along = torch.stack([norm64(_grad(z)) for z in signal.z], dim=1)
         rows.append({"signal_grad_norm": along.square().sum(1).sqrt(), **_activity(network, layer, signal)})
-        if layer == trace.time_layer:
+        if layer in through.time:
             steps = [Signal((z,), (z,), (h,)) for z, h in zip(signal.z, signal.h, strict=True)]
             times = [
                 {"signal_grad_norm": along[:, t], **_activity(network, layer, step)} for t, step in enumerate(steps)
             ]
     return Measurement(
-        rows=_table_rows(layout, trace),
+        rows=_table_rows(layout, through),
         signals=(*rows, *times),
         parameters={
             "grad_norm": norms64(gradient, layout.layers),
@@ -79,7 +79,7 @@ def measure(network: Network, trace: Trace, x: Node, parameters: Tensor) -> Meas
             "weight_norm": norms64(parameters, layout.matrices),
             "grad_zero": _zero_shares(gradient, layout),
         },
-        finite=torch.stack([_all_finite(signal) for signal in trace.signals], dim=1),
+        finite=torch.stack([_all_finite(signal) for signal in through.signals], dim=1),
     )
 
 

@@ -63,15 +63,15 @@ def advance(cohort: Cohort, t: int, *, record: bool) -> StepRow:
     inputs, targets = cohort.task.batch(t)
     through = Pass(cohort.network, Mode.MEASURE if last else Mode.TRAIN, keep=record)
     x = through.input(inputs)
-    trace = cohort.architecture.forward(through, x)
-    losses, slope = cohort.loss.measure(trace.output.value, targets)
-    gradient = through.backward(trace.output, slope)
+    output = cohort.architecture.forward(through, x)
+    losses, slope = cohort.loss.measure(output.value, targets)
+    gradient = through.backward(output, slope)
     norm = norm64(gradient)
     # A norm of single-precision numbers is finite in float64 exactly where they are.
     broken = unsound(cohort.parameters, cohort.blank)
     broken = broken + (norm * 0 if gradient.dtype == torch.float32 else unsound(gradient, cohort.blank))
 
-    measurement = measure(cohort.network, trace, x, cohort.parameters) if record else None
+    measurement = measure(through, x, cohort.parameters) if record else None
     clipped = None
     if not last:
         clipped = clip(gradient, norm, cohort.clipping, cohort.layout)
@@ -106,7 +106,7 @@ def evaluate(cohort: Cohort) -> tuple[Floats, Floats | None]:
     samples = 0
     for inputs, targets in cohort.task.heldout():
         through = Pass(cohort.network, Mode.EVALUATE)
-        output = cohort.architecture.forward(through, through.input(inputs)).output.value
+        output = cohort.architecture.forward(through, through.input(inputs)).value
         loss += cohort.loss.measure(output, targets)[0] * inputs.shape[1]
         if cohort.loss.correct is not None:
             right += cohort.loss.correct(output, targets)

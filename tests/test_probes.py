@@ -121,8 +121,8 @@ def test_gradients_equal_finite_differences(settings: dict[str, Value]) -> None:
     @torch.no_grad()
     def loss(x: torch.Tensor) -> float:
         through = Pass(cohort.network, Mode.MEASURE)
-        trace = cohort.architecture.forward(through, through.input(x))
-        return float(cohort.loss.measure(trace.output.value, targets)[0])
+        output = cohort.architecture.forward(through, through.input(x))
+        return float(cohort.loss.measure(output.value, targets)[0])
 
     def slope(tensor: torch.Tensor, place: int, x: torch.Tensor) -> float:
         entries, step = tensor.view(-1), 1e-5

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from gradlab import choices, models
 from gradlab.nn import activations
-from gradlab.nn.network import Pass, Signal, Trace
+from gradlab.nn.network import Pass
 from gradlab.nn.slots import Layout, Slot, linear_slots, norm_slots, slope_slots
 from gradlab.nn.tape import Node
 from gradlab.spec import Facts, ModelSpec, Value
@@ -24,7 +24,11 @@ def _softsign(monkeypatch: pytest.MonkeyPatch) -> None:
     """An activation: its line in the named choices, and its function, slope and steepest slope."""
     named = choices.Activation("softsign", "z/(1+|z|)", "Bergstra et al. 2009")
     monkeypatch.setitem(choices.ACTIVATIONS, "softsign", named)
-    entry = activations.Activation(lambda z, _: F.softsign(z), lambda z, _: (1 + z.abs()) ** -2, 1.0)
+    entry = activations.Activation(
+        lambda z, _: F.softsign(z),
+        lambda dh, z, _: dh * (1 + z.abs()) ** -2,
+        derivative=lambda z, _: (1 + z.abs()) ** -2,
+    )
     monkeypatch.setitem(activations.ACTIVATIONS, "softsign", entry)
 
 
@@ -42,17 +46,17 @@ def layout(model: ModelSpec, facts: Facts) -> Layout:
     return Layout(tuple(slots), (*(f"pair_{layer}" for layer in range(1, model.depth)), "output"))
 
 
-def forward(through: Pass, x: Node) -> Trace:
+def forward(through: Pass, x: Node) -> Node:
     """``x`` (M, B, *shape) -> output (M, B, K)."""
     h = through.flatten(x)
-    signals = []
     for layer in range(1, through.network.model.depth):
         z = through.norm(layer, through.linear(layer, h))
         both = through.activate(layer, z)
         h = through.apply(lambda pair: torch.stack(pair.chunk(2, dim=-1)).sum(0), both)
-        signals.append(Signal((z,), (z,), (both,)))
+        through.observe([z], [z], [both])
     output = through.linear(through.network.model.depth, h)
-    return Trace(output, (*signals, Signal((output,), None, (output,))))
+    through.observe([output], None, [output])
+    return output
 
 
 def matrices(depth: int, width: int, shape: tuple[int, ...], outputs: int) -> list[tuple[int, int, int]]:

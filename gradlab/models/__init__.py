@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gradlab.models import linear_chain, mlp, residual_mlp, rnn
-from gradlab.nn.network import Pass, Trace
+from gradlab.nn.network import Pass
 from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
 from gradlab.spec import Facts, ModelSpec
@@ -17,10 +17,10 @@ from gradlab.spec import Facts, ModelSpec
 
 @dataclass(frozen=True)
 class Architecture:
-    """``layout`` places the parameters; ``forward`` maps inputs (M, B, *shape) to outputs and signals."""
+    """``layout`` places the parameters; ``forward`` maps inputs (M, B, *shape) to outputs and tells what to see."""
 
     layout: Callable[[ModelSpec, Facts], Layout]
-    forward: Callable[[Pass, Node], Trace]
+    forward: Callable[[Pass, Node], Node]
 
 
 MODELS: dict[str, Architecture] = {

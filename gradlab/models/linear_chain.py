@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradlab.nn.network import Pass, Signal, Trace
+from gradlab.nn.network import Pass
 from gradlab.nn.slots import Layout, Role, Slot, Start
 from gradlab.nn.tape import Node
 from gradlab.spec import Facts, ModelSpec
@@ -16,11 +16,10 @@ def layout(model: ModelSpec, facts: Facts) -> Layout:
     return Layout(slots, tuple(f"link_{layer}" for layer in layers))
 
 
-def forward(through: Pass, x: Node) -> Trace:
+def forward(through: Pass, x: Node) -> Node:
     """``x`` (M, B, D) -> output (M, B, D)."""
-    signals = []
     z = x
     for layer in range(1, through.network.model.depth + 1):
         z = through.multiply(layer, z)
-        signals.append(Signal((z,), None, (z,)))
-    return Trace(z, tuple(signals))
+        through.observe([z], None, [z])
+    return z

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradlab.nn.network import Pass, Signal, Trace
+from gradlab.nn.network import Pass
 from gradlab.nn.slots import Layout, Slot, linear_slots, norm_slots, slope_slots
 from gradlab.nn.tape import Node
 from gradlab.spec import Facts, ModelSpec
@@ -19,13 +19,13 @@ def layout(model: ModelSpec, facts: Facts) -> Layout:
     return Layout(tuple(slots), (*(f"hidden_{layer}" for layer in range(1, model.depth)), "output"))
 
 
-def forward(through: Pass, x: Node) -> Trace:
+def forward(through: Pass, x: Node) -> Node:
     """``x`` (M, B, *shape) -> output (M, B, K) and the signals of every layer."""
     h = through.flatten(x)
-    signals = []
     for layer in range(1, through.network.model.depth):
         z = through.norm(layer, through.linear(layer, h))
         h = through.activate(layer, z)
-        signals.append(Signal((z,), (z,), (h,)))
+        through.observe([z], [z], [h])
     output = through.linear(through.network.model.depth, h)
-    return Trace(output, (*signals, Signal((output,), None, (output,))))
+    through.observe([output], None, [output])
+    return output

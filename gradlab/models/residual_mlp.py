@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradlab.nn.network import Pass, Signal, Trace
+from gradlab.nn.network import Pass
 from gradlab.nn.slots import Layout, Slot, linear_slots, norm_slots, slope_slots
 from gradlab.nn.tape import Node
 from gradlab.spec import Facts, ModelSpec
@@ -20,15 +20,16 @@ def layout(model: ModelSpec, facts: Facts) -> Layout:
     return Layout(tuple(slots), names)
 
 
-def forward(through: Pass, x: Node) -> Trace:
+def forward(through: Pass, x: Node) -> Node:
     """``x`` (M, B, *shape) -> output (M, B, K); the signal of a branch is the stream z_l that it adds to."""
     depth, scale = through.network.model.depth, through.network.model.branch_scale or 0.0
     z = through.linear(1, through.flatten(x))
-    signals = [Signal((z,), None, (z,))]
+    through.observe([z], None, [z])
     for layer in range(2, depth):
         pre = through.norm(layer, z)
         h = through.activate(layer, pre)
         z = through.add(z, through.linear(layer, h), scale)
-        signals.append(Signal((z,), (pre,), (h,)))
+        through.observe([z], [pre], [h])
     output = through.linear(depth, z)
-    return Trace(output, (*signals, Signal((output,), None, (output,))))
+    through.observe([output], None, [output])
+    return output

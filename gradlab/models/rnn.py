@@ -6,7 +6,7 @@ layer, step by step, are the rows along time.
 
 from __future__ import annotations
 
-from gradlab.nn.network import Pass, Signal, Trace
+from gradlab.nn.network import Pass
 from gradlab.nn.slots import Layout, Role, Slot, Start, linear_slots, norm_slots, slope_slots
 from gradlab.nn.tape import Node
 from gradlab.spec import Facts, ModelSpec
@@ -29,13 +29,12 @@ def layout(model: ModelSpec, facts: Facts) -> Layout:
     return Layout(tuple(slots), (*(f"recurrent_{layer}" for layer in range(1, model.depth + 1)), "read_out"))
 
 
-def forward(through: Pass, x: Node) -> Trace:
+def forward(through: Pass, x: Node) -> Node:
     """``x`` (M, B, T, F) -> output (M, B, K)."""
     members, batch = x.value.shape[:2]
     inputs = through.steps(x)
-    signals = []
     for layer in range(1, through.network.model.depth + 1):
-        h = Node(x.value.new_zeros(members, batch, through.network.model.width), wanted=False)
+        h = Node(x.value.new_zeros(members, batch, through.network.model.width), None)
         zs, hs = [], []
         for step in inputs:
             z = through.norm(layer, through.recur(layer, through.linear(layer, step), h))
@@ -43,6 +42,7 @@ def forward(through: Pass, x: Node) -> Trace:
             zs.append(z)
             hs.append(h)
         inputs = tuple(hs)
-        signals.append(Signal(tuple(zs), tuple(zs), inputs))
+        through.observe(zs, zs, hs, along_time=layer == through.network.model.depth)
     output = through.linear(through.network.model.depth + 1, inputs[-1])
-    return Trace(output, (*signals, Signal((output,), None, (output,))), time_layer=through.network.model.depth)
+    through.observe([output], None, [output])
+    return output

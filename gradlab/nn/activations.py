@@ -21,26 +21,23 @@ _SELU_SCALE = 1.0507009873554805
 _SELU_ALPHA = 1.6732632423543772
 
 
+Back = Callable[[Tensor, Tensor, Slope], Tensor]
+"""(dh, z or phi(z), slope) -> dh phi'(z)."""
+
+
 @dataclass(frozen=True)
 class Activation:
-    """``value(z, slope)`` is phi(z).
+    """``value(z, slope)`` is phi(z); ``back(dh, z, slope)`` is dh phi'(z), from phi(z) instead where ``by_value``.
 
     ``derivative(z, phi(z))`` is phi'(z) and ``steepest`` the maximum of its size; a piecewise linear activation cannot
-    saturate and has none. ``back(dh, z, phi(z), slope)`` is dh phi'(z), where one operation does it faster.
+    saturate and has none.
     """
 
     value: Callable[[Tensor, Slope], Tensor]
+    back: Back
+    by_value: bool = False
     derivative: Callable[[Tensor, Tensor], Tensor] | None = None
     steepest: float = 1.0
-    back: Callable[[Tensor, Tensor, Tensor, Slope], Tensor] | None = None
-
-    def pull(self, dh: Tensor, z: Tensor, h: Tensor, slope: Slope) -> Tensor:
-        """The loss's derivative by z, from that by h = phi(z)."""
-        if self.back is not None:
-            return self.back(dh, z, h, slope)
-        if self.derivative is None:
-            raise ValueError("an activation needs its derivative or its way back")
-        return dh * self.derivative(z, h)
 
 
 def _tanh(z: Tensor, _: Slope) -> Tensor:
@@ -57,7 +54,7 @@ def _leaky(z: Tensor, slope: Slope) -> Tensor:
     return F.leaky_relu(z, slope) if isinstance(slope, float) else slope * z + (1 - slope) * torch.relu(z)
 
 
-def _leaky_back(dh: Tensor, z: Tensor, _: Tensor, slope: Slope) -> Tensor:
+def _leaky_back(dh: Tensor, z: Tensor, slope: Slope) -> Tensor:
     if isinstance(slope, float):
         return torch.ops.aten.leaky_relu_backward(dh, z, slope, False)  # type: ignore[no-any-return]
     above: Tensor = torch.ops.aten.threshold_backward(dh, z, 0)
@@ -79,37 +76,42 @@ def _silu_derivative(z: Tensor, h: Tensor) -> Tensor:
     return gate + h * (1 - gate)
 
 
-def _elu_back(alpha: float, scale: float) -> Callable[[Tensor, Tensor, Tensor, Slope], Tensor]:
+def _elu_back(alpha: float, scale: float) -> Back:
     backward = torch.ops.aten.elu_backward
-    return lambda dh, z, _h, _slope: backward(dh, alpha, scale, 1, False, z)
+    return lambda dh, z, _: backward(dh, alpha, scale, 1, False, z)
 
 
-def _kernel(name: str, *constants: float | bool | str) -> Callable[[Tensor, Tensor, Tensor, Slope], Tensor]:
-    """Torch's own way back through phi, from z."""
+def _kernel(name: str, *constants: float) -> Back:
+    """Torch's own way back."""
     backward = getattr(torch.ops.aten, f"{name}_backward")
-    return lambda dh, z, _h, _slope: backward(dh, z, *constants)
-
-
-def _kernel_of_value(name: str) -> Callable[[Tensor, Tensor, Tensor, Slope], Tensor]:
-    """The same where torch takes phi(z)."""
-    backward = getattr(torch.ops.aten, f"{name}_backward")
-    return lambda dh, _z, h, _slope: backward(dh, h)
+    return lambda dh, needed, _: backward(dh, needed, *constants)
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "sigmoid": Activation(lambda z, _: torch.sigmoid(z), lambda _, h: h * (1 - h), 0.25, _kernel_of_value("sigmoid")),
-    "tanh": Activation(_tanh, lambda _, h: 1 - h * h, 1.0, _kernel_of_value("tanh")),
-    "relu": Activation(lambda z, _: torch.relu(z), back=_kernel("threshold", 0)),
-    "leaky_relu": Activation(_leaky, back=_leaky_back),
-    "prelu": Activation(_leaky, back=_leaky_back),
-    "elu": Activation(lambda z, _: F.elu(z), lambda z, _: torch.exp(z.clamp(max=0)), 1.0, _elu_back(1.0, 1.0)),
+    "sigmoid": Activation(
+        lambda z, _: torch.sigmoid(z),
+        _kernel("sigmoid"),
+        by_value=True,
+        derivative=lambda _, h: h * (1 - h),
+        steepest=0.25,
+    ),
+    "tanh": Activation(_tanh, _kernel("tanh"), by_value=True, derivative=lambda _, h: 1 - h * h),
+    "relu": Activation(lambda z, _: torch.relu(z), _kernel("threshold", 0), by_value=True),
+    "leaky_relu": Activation(_leaky, _leaky_back),
+    "prelu": Activation(_leaky, _leaky_back),
+    "elu": Activation(lambda z, _: F.elu(z), _elu_back(1.0, 1.0), derivative=lambda z, _: torch.exp(z.clamp(max=0))),
     "selu": Activation(
-        lambda z, _: F.selu(z), _selu_derivative, _SELU_SCALE * _SELU_ALPHA, _elu_back(_SELU_ALPHA, _SELU_SCALE)
+        lambda z, _: F.selu(z),
+        _elu_back(_SELU_ALPHA, _SELU_SCALE),
+        derivative=_selu_derivative,
+        steepest=_SELU_SCALE * _SELU_ALPHA,
     ),
     # The slopes of gelu and silu overshoot 1: gelu's is largest at z = sqrt(2), silu's where z*tanh(z/2) = 2.
-    "gelu": Activation(lambda z, _: F.gelu(z), _gelu_derivative, 1.1289042, _kernel("gelu")),
-    "silu": Activation(lambda z, _: F.silu(z), _silu_derivative, 1.0998397, _kernel("silu")),
-    "softplus": Activation(lambda z, _: F.softplus(z), lambda z, _: torch.sigmoid(z), 1.0, _kernel("softplus", 1, 20)),
-    "hardtanh": Activation(lambda z, _: F.hardtanh(z), back=_kernel("hardtanh", -1, 1)),
-    "linear": Activation(lambda z, _: z, back=lambda dh, _z, _h, _s: dh),
+    "gelu": Activation(lambda z, _: F.gelu(z), _kernel("gelu"), derivative=_gelu_derivative, steepest=1.1289042),
+    "silu": Activation(lambda z, _: F.silu(z), _kernel("silu"), derivative=_silu_derivative, steepest=1.0998397),
+    "softplus": Activation(
+        lambda z, _: F.softplus(z), _kernel("softplus", 1, 20), derivative=lambda z, _: torch.sigmoid(z)
+    ),
+    "hardtanh": Activation(lambda z, _: F.hardtanh(z), _kernel("hardtanh", -1, 1)),
+    "linear": Activation(lambda z, _: z, lambda dh, _z, _s: dh),
 }

@@ -11,9 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-CHUNK = 2**15
-"""Columns at a time: beyond them torch's reduction takes half as long again for each."""
-
 
 def norms64(rows: Tensor, spans: Sequence[slice]) -> Tensor:
     """(M, P), L spans of columns -> (M, L) float64."""
@@ -22,12 +19,8 @@ def norms64(rows: Tensor, spans: Sequence[slice]) -> Tensor:
 
 def norm64(rows: Tensor) -> Tensor:
     """(M, ...) -> (M,) float64: the norm over everything but the members."""
-    flat = rows.flatten(1)
-    if flat.shape[1] <= CHUNK:
-        norm: Tensor = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64)
-        return norm
-    parts = torch.stack([norm64(flat[:, start : start + CHUNK]) for start in range(0, flat.shape[1], CHUNK)], dim=1)
-    return parts.square().sum(1).sqrt()
+    norm: Tensor = torch.linalg.vector_norm(rows.flatten(1), dim=1, dtype=torch.float64)
+    return norm
 
 
 def unsound(rows: Tensor, zeros: Tensor) -> Tensor:

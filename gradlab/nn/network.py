@@ -5,7 +5,7 @@ Shapes: M members, B batch, T time, D width, L layers, P parameters a member.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from gradlab.nn.activations import ACTIVATIONS
 from gradlab.nn.norms import NORMS, Affine, Mode, Running
 from gradlab.nn.slots import Layout, Role
-from gradlab.nn.tape import Node, Tape
+from gradlab.nn.tape import Cell, Node, Tape
 from gradlab.spec import ModelSpec
 
 Name = tuple[int, Role]
@@ -32,15 +32,6 @@ class Signal:
     z: tuple[Node, ...]
     pre: tuple[Node, ...] | None
     h: tuple[Node, ...]
-
-
-@dataclass(frozen=True)
-class Trace:
-    """One forward pass: output (M, B, K), signals of layers 1..L, and the layer whose steps are time, if any."""
-
-    output: Node
-    signals: tuple[Signal, ...]
-    time_layer: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,12 +78,15 @@ def assemble(model: ModelSpec, layout: Layout, flat: Tensor) -> Network:
 class Pass:
     """One way through a network: every operation computes, and remembers its way back unless ``mode`` is EVALUATE.
 
-    With ``keep``, the derivative by every node is there after `backward`, the input's too.
+    With ``keep``, ``signals`` are there to be measured, layers 1..L in order, and after `backward` the derivative by
+    every node is, the input's too. ``time`` names the layer whose steps are rows along time, if one is.
     """
 
     network: Network
     mode: Mode
     keep: bool = False
+    signals: list[Signal] = field(default_factory=list)
+    time: set[int] = field(default_factory=set)
     tape: Tape = field(init=False)
     written: set[Name] = field(default_factory=set)
 
@@ -101,22 +95,33 @@ class Pass:
 
     def input(self, x: Tensor) -> Node:
         """(M, B, *shape) as a node."""
-        return Node(x, wanted=self.keep)
+        return Node(x, Cell() if self.keep else None)
+
+    def observe(
+        self, z: Sequence[Node], pre: Sequence[Node] | None, h: Sequence[Node], *, along_time: bool = False
+    ) -> None:
+        """Says what can be measured at the next layer, in the words of `Signal`."""
+        if self.keep:
+            self.signals.append(Signal(tuple(z), None if pre is None else tuple(pre), tuple(h)))
+            if along_time:
+                self.time.add(len(self.signals))
 
     def flatten(self, x: Node) -> Node:
         """(M, B, *shape) -> (M, B, D)."""
-        flat = Node(x.value.flatten(2), x.wanted)
-        return self._remember(flat, lambda grad: x.receive(grad.view_as(x.value)))
+        flat = Node(x.value.flatten(2), x.cell and Cell())
+        shape, cell = x.value.shape, x.cell
+        return self._remember(flat, lambda grad: _give(cell, grad.view(shape)))
 
     def steps(self, x: Node) -> tuple[Node, ...]:
         """(M, B, T, F) -> T nodes (M, B, F)."""
-        nodes = tuple(Node(step, x.wanted) for step in x.value.unbind(2))
+        nodes = tuple(Node(step, x.cell and Cell()) for step in x.value.unbind(2))
+        cell, shape = x.cell, x.value.shape
         for t, node in enumerate(nodes):
 
             def back(grad: Tensor, t: int = t) -> None:
-                whole = torch.zeros_like(x.value) if x.grad is None else x.grad
-                whole[:, :, t] = grad
-                x.grad = whole
+                part = grad.new_zeros(shape)
+                part[:, :, t] = grad
+                _give(cell, part)
 
             self._remember(node, back)
         return nodes
@@ -124,13 +129,12 @@ class Pass:
     def linear(self, layer: int, h: Node) -> Node:
         """(M, B, in) -> (M, B, out): h W' + b."""
         weight, bias = self.network.parameters[layer, Role.WEIGHT], self.network.parameters[layer, Role.BIAS]
-        z = Node(torch.baddbmm(bias.unsqueeze(1), h.value, weight.transpose(1, 2)))
 
         def back(dz: Tensor) -> None:
             self._deposit((layer, Role.BIAS), dz.sum(1))
             self._multiplied((layer, Role.WEIGHT), h, dz)
 
-        return self._remember(z, back)
+        return self._remember(Node(torch.baddbmm(bias.unsqueeze(1), h.value, weight.transpose(1, 2))), back)
 
     def multiply(self, layer: int, h: Node) -> Node:
         """(M, B, in) -> (M, B, out): h W'."""
@@ -139,21 +143,20 @@ class Pass:
 
     def recur(self, layer: int, driven: Node, h: Node) -> Node:
         """(M, B, D), (M, B, D) -> (M, B, D): the driven signal plus h U', U the recurrent matrix."""
-        matrix = self.network.parameters[layer, Role.RECURRENT]
-        z = Node(torch.baddbmm(driven.value, h.value, matrix.transpose(1, 2)))
+        matrix, cell = self.network.parameters[layer, Role.RECURRENT], driven.cell
 
         def back(dz: Tensor) -> None:
-            driven.receive(dz)
+            _give(cell, dz)
             self._multiplied((layer, Role.RECURRENT), h, dz)
 
-        return self._remember(z, back)
+        return self._remember(Node(torch.baddbmm(driven.value, h.value, matrix.transpose(1, 2))), back)
 
     def norm(self, layer: int, z: Node) -> Node:
         """(M, B, D) -> (M, B, D), normalised by the model's norm with the layer's gain and shift."""
         norm = NORMS[self.network.model.norm or "none"]
         if norm is None:
             return z
-        parameters = self.network.parameters
+        parameters, cell = self.network.parameters, z.cell
         affine = Affine(
             parameters[layer, Role.GAIN], parameters.get((layer, Role.SHIFT)), self.network.running.get(layer)
         )
@@ -161,7 +164,7 @@ class Pass:
 
         def back(dy: Tensor) -> None:
             dz, dgain, dshift = pull(dy)
-            z.receive(dz)
+            _give(cell, dz)
             self._deposit((layer, Role.GAIN), dgain)
             if dshift is not None:
                 self._deposit((layer, Role.SHIFT), dshift)
@@ -171,21 +174,24 @@ class Pass:
     def activate(self, layer: int, z: Node) -> Node:
         """(M, B, D) -> (M, B, D): phi(z)."""
         activation, slope = ACTIVATIONS[self.network.model.activation or "linear"], self.network.slope(layer)
-        h = Node(activation.value(z.value, slope))
+        h, cell = Node(activation.value(z.value, slope)), z.cell
+        learned = (layer, Role.SLOPE) in self.network.parameters
+        needed = h.value if activation.by_value else z.value
 
         def back(dh: Tensor) -> None:
-            z.receive(activation.pull(dh, z.value, h.value, slope))
-            if (layer, Role.SLOPE) in self.network.parameters:
-                self._deposit((layer, Role.SLOPE), (dh * z.value.clamp(max=0)).sum((1, 2)).unsqueeze(1))
+            _give(cell, activation.back(dh, needed, slope))
+            if learned:
+                self._deposit((layer, Role.SLOPE), (dh * needed.clamp(max=0)).sum((1, 2)).unsqueeze(1))
 
         return self._remember(h, back)
 
     def add(self, z: Node, branch: Node, scale: float = 1.0) -> Node:
         """(M, B, D), (M, B, D) -> z + scale*branch."""
+        cell, other = z.cell, branch.cell
 
         def back(grad: Tensor) -> None:
-            z.receive(grad)
-            branch.receive(grad * scale)
+            _give(cell, grad)
+            _give(other, grad * scale)
 
         return self._remember(Node(torch.add(z.value, branch.value, alpha=scale)), back)
 
@@ -194,16 +200,17 @@ class Pass:
         with torch.enable_grad():
             inputs = [node.value.detach().requires_grad_() for node in nodes]
             output = function(*inputs)
+        cells = [node.cell for node in nodes]
 
         def back(grad: Tensor) -> None:
-            for node, part in zip(nodes, torch.autograd.grad(output, inputs, grad), strict=True):
-                node.receive(part)
+            for cell, part in zip(cells, torch.autograd.grad(output, inputs, grad), strict=True):
+                _give(cell, part)
 
         return self._remember(Node(output.detach()), back)
 
     def backward(self, output: Node, slope: Tensor) -> Tensor:
         """The gradient (M, P) of a loss whose derivative by ``output`` is ``slope``: written in place, and returned."""
-        output.receive(slope)
+        _give(output.cell, slope)
         self.tape.rewind()
         for name, gradient in self.network.gradients.items():
             if name not in self.written:
@@ -211,7 +218,9 @@ class Pass:
         return self.network.gradient
 
     def _remember(self, node: Node, back: Callable[[Tensor], None]) -> Node:
-        return node if self.mode is Mode.EVALUATE or not node.wanted else self.tape.remember(node, back)
+        if self.mode is not Mode.EVALUATE and node.cell is not None:
+            self.tape.remember(node.cell, back)
+        return node
 
     def _multiplied(self, name: Name, h: Node, dz: Tensor) -> None:
         """The way back through z = h W': to the matrix, and to h where it is wanted."""
@@ -221,8 +230,8 @@ class Pass:
         else:
             torch.bmm(dz.transpose(1, 2), h.value, out=gradient)
             self.written.add(name)
-        if h.wanted:
-            h.receive(torch.bmm(dz, self.network.parameters[name]))
+        if h.cell is not None:
+            h.cell.receive(torch.bmm(dz, self.network.parameters[name]))
 
     def _deposit(self, name: Name, part: Tensor) -> None:
         gradient = self.network.gradients[name]
@@ -231,3 +240,8 @@ class Pass:
         else:
             gradient.copy_(part)
             self.written.add(name)
+
+
+def _give(cell: Cell | None, part: Tensor) -> None:
+    if cell is not None:
+        cell.receive(part)

@@ -14,15 +14,9 @@ from torch import Tensor
 
 
 @dataclass(eq=False)
-class Node:
-    """A signal: its ``value``, and the loss's derivative by it once the way back has reached it.
+class Cell:
+    """Where the loss's derivative by a signal gathers. It is never changed in place, for cells may share one."""
 
-    ``wanted`` is false where nobody asks for that derivative. No derivative is ever changed in place: several nodes
-    may share one.
-    """
-
-    value: Tensor
-    wanted: bool = True
     grad: Tensor | None = None
 
     def receive(self, part: Tensor) -> None:
@@ -30,27 +24,40 @@ class Node:
         self.grad = part if self.grad is None else self.grad + part
 
 
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A signal's ``value``, and the ``cell`` for the derivative by it; None where nobody asks for that.
+
+    Ways back hold on to cells, and to a value only if they need it: what they do not need is free to be overwritten
+    while it is still in the cache.
+    """
+
+    value: Tensor
+    cell: Cell | None = field(default_factory=Cell)
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The derivative by the signal, after the way back, where it is kept and anything came back."""
+        return None if self.cell is None else self.cell.grad
+
+
 @dataclass(eq=False)
 class Tape:
-    """The ways back of all operations so far. With ``keep``, derivatives stay in their nodes; else they are dropped."""
+    """The ways back of all operations so far. With ``keep``, derivatives stay in their cells; else they are dropped."""
 
     keep: bool
-    steps: list[Callable[[], None]] = field(default_factory=list)
+    steps: list[tuple[Cell, Callable[[Tensor], None]]] = field(default_factory=list)
 
-    def remember(self, node: Node, back: Callable[[Tensor], None]) -> Node:
-        """``back`` is called with the derivative by ``node``, if any reaches it."""
-
-        def step() -> None:
-            grad = node.grad
-            if not self.keep:
-                node.grad = None
-            if grad is not None:
-                back(grad)
-
-        self.steps.append(step)
-        return node
+    def remember(self, cell: Cell, back: Callable[[Tensor], None]) -> None:
+        """``back`` is called with the derivative in ``cell``, if any reaches it."""
+        self.steps.append((cell, back))
 
     def rewind(self) -> None:
         """Goes all the way back, forgetting each step once it is done."""
         while self.steps:
-            self.steps.pop()()
+            cell, back = self.steps.pop()
+            grad = cell.grad
+            if not self.keep:
+                cell.grad = None
+            if grad is not None:
+                back(grad)
