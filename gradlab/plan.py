@@ -27,13 +27,16 @@ WITHIN = frozenset(
 )
 """Keys in which the members of a cohort may differ: they change numbers, not shapes."""
 
-CPU_MEMORY = 96 * 2**20
+CPU_MEMORY = 256 * 2**20
 """Bytes that a piece may take on a CPU unless told otherwise: small enough for caches, the same on every machine."""
 
 HELDOUT_SAMPLES = 512
 """Held-out samples evaluated at a time: a constant, so that the figures do not depend on the machine."""
 
 OPTIMIZER_BUFFERS = {"sgd": 1, "adam": 2, "adamw": 2, "rmsprop": 2, "adagrad": 1}
+
+MEASURED_COPIES = 5
+"""Of the parameters where nothing is trained: themselves, the gradient, the draw in float64, scratch."""
 
 SIGNAL_COPIES = 6
 """Tensors of each layer's shape alive at the height of a step: signal, norm, activation, their derivatives, scratch."""
@@ -135,6 +138,6 @@ def _cost(model: ModelSpec, facts: Facts, batch: int, optimizer: str, steps: int
     parameters = sum((fan_in + 1) * fan_out for fan_in, fan_out, _ in matrices)
     signals = sum(fan_out * uses for _, fan_out, uses in matrices) + facts.inputs
     heldout = min(HELDOUT_SAMPLES, facts.heldout) * (facts.inputs + 4 * max(fan_out for _, fan_out, _ in matrices))
-    copies = PARAMETER_COPIES + 2 * OPTIMIZER_BUFFERS[optimizer]
+    copies = PARAMETER_COPIES + 2 * OPTIMIZER_BUFFERS[optimizer] if steps else MEASURED_COPIES
     memory = width * (parameters * copies + batch * signals * SIGNAL_COPIES + heldout)
     return 6.0 * batch * products * (steps + 1), memory

@@ -70,12 +70,13 @@ def measure(through: Pass, x: Node, parameters: Tensor) -> Measurement:
             times = [
                 {"signal_grad_norm": along[:, t], **_activity(network, layer, step)} for t, step in enumerate(steps)
             ]
+    weights, others = norms64(gradient, layout.matrices), norms64(gradient, layout.rests)
     return Measurement(
         rows=_table_rows(layout, through),
         signals=(*rows, *times),
         parameters={
-            "grad_norm": norms64(gradient, layout.layers),
-            "weight_grad_norm": norms64(gradient, layout.matrices),
+            "grad_norm": torch.hypot(weights, others),
+            "weight_grad_norm": weights,
             "weight_norm": norms64(parameters, layout.matrices),
             "grad_zero": _zero_shares(gradient, layout),
         },
@@ -133,8 +134,7 @@ def _zero_shares(gradient: Tensor, layout: Layout) -> Tensor:
 
     Clamped to 0..1 and rounded up, a number is 1 unless it is zero.
     """
-    other = gradient.abs().clamp_(max=1).ceil_()
-    parts = [other[:, columns] for columns in layout.layers]
+    parts = [gradient[:, columns].abs().clamp_(max=1).ceil_() for columns in layout.layers]
     return torch.stack([1 - count(part) / part.shape[1] for part in parts], dim=1)
 
 

@@ -45,7 +45,7 @@ def train(runs: Sequence[RunSpec], data: Dataset, device: torch.device, progress
     journal = Journal(len(runs))
     for start in range(0, steps + 1, WINDOW):
         window = range(start, min(start + WINDOW, steps + 1))
-        before = [tensor.clone() for tensor in cohort.moving]
+        before = [tensor.clone() for tensor in cohort.moving] if set(window) - due else []
         journal.add([advance(cohort, t, record=t in due) for t in window])
         if unseen := journal.ended_in(window) - due:
             replay(cohort, journal, before, range(start, max(unseen) + 1), unseen)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -63,10 +64,7 @@ def initial_parameters(layout: Layout, runs: Sequence[RunSpec], dtype: torch.dty
     for member, run in enumerate(runs):
         members_of_seed.setdefault(run.seed, []).append(member)
     for seed, members in members_of_seed.items():
-        generator = torch.Generator().manual_seed(seed)
-        for slot, columns in zip(layout.slots, layout.columns, strict=True):
-            drawn = slot.start is Start.DRAWN
-            draw = torch.randn(slot.shape, generator=generator, dtype=torch.float64) if drawn else None
+        for slot, columns, draw in zip(layout.slots, layout.columns, _draws(layout, seed), strict=True):
             rules = {member: _rule(slot, runs[member].model) for member in members}
             for rule in dict.fromkeys(rules.values()):
                 group = [member for member in members if rules[member] == rule]
@@ -74,6 +72,16 @@ def initial_parameters(layout: Layout, runs: Sequence[RunSpec], dtype: torch.dty
                 scale = torch.tensor([_scale(slot, runs[member].model) for member in group], dtype=torch.float64)
                 flat[group, columns] = (scale.unsqueeze(1) * entries).to(dtype)
     return flat
+
+
+@lru_cache(maxsize=2)
+def _draws(layout: Layout, seed: int) -> tuple[Tensor | None, ...]:
+    """The standard normals of every slot that is drawn; kept, since the pieces of a cohort often share their seeds."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(
+        torch.randn(slot.shape, generator=generator, dtype=torch.float64) if slot.start is Start.DRAWN else None
+        for slot in layout.slots
+    )
 
 
 def _rule(slot: Slot, model: ModelSpec) -> str:

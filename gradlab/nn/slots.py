@@ -87,6 +87,11 @@ class Layout:
         """The columns of each layer's weight matrix (of a recurrent layer: both)."""
         return self._spans(frozenset((Role.WEIGHT, Role.RECURRENT)))
 
+    @cached_property
+    def rests(self) -> tuple[slice, ...]:
+        """The columns of each layer's other parameters, which follow its matrix; empty where it has none."""
+        return tuple(slice(matrix.stop, layer.stop) for matrix, layer in zip(self.matrices, self.layers, strict=True))
+
     def _spans(self, roles: frozenset[Role]) -> tuple[slice, ...]:
         spans = []
         for layer in range(1, len(self.names) + 1):
