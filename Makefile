@@ -34,7 +34,7 @@ format: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
-bench: $(VENV)/run.stamp
+bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.grid $(ARGS)
 
 clean:
@@ -44,6 +44,7 @@ clean:
 # What each stamp installs. A stamp is older than pyproject.toml or constraints.txt exactly when one of them has changed.
 $(VENV)/run.stamp: EXTRA :=
 $(VENV)/test.stamp: EXTRA := [test]
+$(VENV)/bench.stamp: EXTRA := [bench]
 $(VENV)/dev.stamp: EXTRA := [dev]
 
 $(VENV)/%.stamp: pyproject.toml constraints.txt

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, replace_all_batch_norm_modules_, stack_module_state, vmap
+from torch.func import functional_call, replace_all_batch_norm_modules_, stack_module_state, vmap
 
 from benchmarks.loop import THRESHOLD, Digits, digits, network
 from benchmarks.settings import BATCH, STEPS, Setting, ensembles
@@ -32,7 +32,7 @@ class Ensemble:
 
 
 def train(members: Sequence[Setting], data: Digits, steps: int = STEPS) -> Ensemble:
-    """M runs of one architecture in lock-step, on the batches that the loop would give them.
+    """M runs of one architecture, sorted by clip mode, in lock-step on the batches that the loop would give them.
 
     Batch norm takes the statistics of the batch, on held-out samples too: `vmap` cannot update running ones.
     """
@@ -41,24 +41,23 @@ def train(members: Sequence[Setting], data: Digits, steps: int = STEPS) -> Ensem
         torch.manual_seed(0)
         networks.append(replace_all_batch_norm_modules_(network(setting)))
     parameters, buffers = stack_module_state(networks)
-    parameters = {name: value.detach() for name, value in parameters.items()}
     base = copy.deepcopy(networks[0]).to("meta")
 
     def outputs_of(parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor) -> Tensor:
         outputs: Tensor = functional_call(base, (parameters, buffers), (inputs,))
         return outputs
 
-    def loss_of(
-        parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor, classes: Tensor
-    ) -> Tensor:
+    def loss_of(parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor, classes: Tensor) -> Tensor:
         return nn.functional.cross_entropy(outputs_of(parameters, buffers, inputs), classes)
 
-    # One derivative of all members' losses at once; the batch is shared, parameters and buffers are not.
-    differentiate = vmap(grad_and_value(loss_of), in_dims=(0, 0, None, None))
-    weights = [name for name, value in parameters.items() if value.dim() == 3]
-    by_norm = torch.tensor([setting.clip == "norm" for setting in members])
-    by_value = torch.tensor([setting.clip == "value" for setting in members])
-    limits = torch.where(by_value, THRESHOLD, torch.inf)
+    # The batch is shared, parameters and buffers are not. Members do not depend on each other, so the gradient of the
+    # summed losses holds each member's own; it takes a fifth less than `vmap` of `grad` does.
+    losses_of = vmap(loss_of, in_dims=(0, 0, None, None))
+    stacked = list(parameters.values())
+    weights = [index for index, parameter in enumerate(stacked) if parameter.dim() == 3]
+    modes = [setting.clip for setting in members]
+    by_value = slice(modes.index("value"), len(modes)) if "value" in modes else slice(0)
+    by_norm = torch.tensor([mode == "norm" for mode in modes])
     rates = torch.tensor([setting.lr for setting in members])
     losses: list[list[float]] = []
     norms: list[list[list[float]]] = []
@@ -68,15 +67,16 @@ def train(members: Sequence[Setting], data: Digits, steps: int = STEPS) -> Ensem
             if len(losses) == steps:
                 break
             batch = order[first : first + BATCH]
-            gradients, loss = differentiate(parameters, buffers, data.inputs[batch], data.classes[batch])
-            parts = {name: torch.linalg.vector_norm(value.flatten(1), dim=1) for name, value in gradients.items()}
-            norms.append(torch.stack([parts[name] for name in weights]).tolist())
-            total = torch.linalg.vector_norm(torch.stack(list(parts.values())), dim=0)
-            factors = torch.where(by_norm, (THRESHOLD / (total + 1e-6)).clamp(max=1.0), 1.0) * rates
-            for name, value in parameters.items():
-                shape = (len(members), *[1] * (value.dim() - 1))
-                limit = limits.view(shape)
-                value.addcmul_(gradients[name].clamp(-limit, limit), factors.view(shape), value=-1)
+            loss = losses_of(parameters, buffers, data.inputs[batch], data.classes[batch])
+            gradients = torch.autograd.grad(loss.sum(), stacked)
+            with torch.no_grad():
+                parts = [torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients]
+                norms.append(torch.stack([parts[index] for index in weights]).tolist())
+                total = torch.linalg.vector_norm(torch.stack(parts), dim=0)
+                factors = torch.where(by_norm, (THRESHOLD / (total + 1e-6)).clamp(max=1.0), 1.0) * rates
+                for parameter, gradient in zip(stacked, gradients, strict=True):
+                    gradient[by_value].clamp_(-THRESHOLD, THRESHOLD)
+                    parameter.addcmul_(gradient, factors.view(-1, *[1] * (gradient.dim() - 1)), value=-1)
             losses.append(loss.tolist())
     with torch.inference_mode():
         outputs = vmap(outputs_of, in_dims=(0, 0, None))(parameters, buffers, data.heldout_inputs)
@@ -96,7 +96,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--share", type=int, choices=(1, 3), default=3, help="one in this many ensembles (default 3)")
     parser.add_argument("--processes", type=int, default=1, help="of one thread each, where more than one (default 1)")
+    parser.add_argument("--threads", type=int, help="of a single process (default: what PyTorch takes by itself)")
     arguments = parser.parse_args()
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
     groups = ensembles(arguments.share)
     if arguments.processes == 1:
         durations = [seconds_of(group) for group in groups]

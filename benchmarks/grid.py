@@ -1,7 +1,7 @@
 """The reference grid through gradlab and its peers, side by side; and the commands that must feel immediate.
 
-Run as ``python -m benchmarks.grid --repeats 3 --peers loop,loop-1-thread,hydra``. It prints whole-process seconds (the
-median, with the least and the most), ratios and peak memory, and asserts nothing.
+Run as ``python -m benchmarks.grid --repeats 3 --parts sweep --peers loop,ensemble-2-processes``. It prints
+whole-process seconds (the median, with the least and the most), ratios and peak memory, and asserts nothing.
 """
 
 from __future__ import annotations
@@ -9,101 +9,191 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
-import subprocess
+import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from benchmarks.settings import OVERRIDES, STEPS, settings
+from benchmarks.settings import SHARES, WIDTH, listed, overrides, plane, settings
+from benchmarks.timing import GRADLAB, Timing, line, median, sweep, timed
 
-ROOT = Path(__file__).resolve().parents[1]
-GRADLAB = str(Path(sys.executable).with_name("gradlab"))
-PARTS = ("sweep", "report", "commands")
-PEERS = ("loop", "loop-1-thread", "hydra")
+NARROW, WIDE = 16, 256
+WIDE_STEPS = 50
+"""At width 256 every step multiplies sixteen times as much: a quarter of the steps say the same."""
+
+SEEDS = 10
 
 
 @dataclass(frozen=True)
-class Timing:
-    """One finished process: wall-clock seconds, peak memory in MiB and what it printed."""
+class Peer:
+    """A module of this folder, its options, and the share of the grid that it runs unless asked for all of it."""
 
-    seconds: float
-    memory: float
-    output: str
-
-
-def timed(command: Sequence[str], folder: Path) -> Timing:
-    """Runs ``command`` in the project's root, its output kept in ``folder``; ends the benchmark where it fails."""
-    log = folder / "output.txt"
-    with log.open("w", encoding="utf-8") as stream:
-        start = time.perf_counter()
-        process = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    output = log.read_text(encoding="utf-8")
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)}\nended with status {process.returncode}:\n{output[-4000:]}")
-    per_mebibyte = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
-    return Timing(seconds, usage.ru_maxrss / per_mebibyte, output)
+    module: str
+    options: tuple[str, ...] = ()
+    share: int = SHARES[-1]
 
 
-def peer(name: str, share: int, folder: Path) -> Timing:
-    """A peer over one in ``share`` runs, scaled to the whole grid: start-up once, training ``share`` times."""
-    if name == "hydra":
-        swept = "+setting=" + ",".join(setting.override() for setting in settings(share))
-        logs = tempfile.mkdtemp(dir=folder)
-        command = [sys.executable, "-m", "benchmarks.hydra_peer", "--multirun", f"hydra.sweep.dir={logs}", swept]
-    else:
-        threads = ["--threads", "1"] if name == "loop-1-thread" else []
-        command = [sys.executable, "-m", "benchmarks.loop", "--share", str(share), *threads]
-    done = timed(command, folder)
+PEERS = {
+    "loop": Peer("loop"),
+    "loop-1-thread": Peer("loop", ("--threads", "1")),
+    "hydra": Peer("hydra_peer"),
+    "hydra-joblib": Peer("hydra_peer", ("--launcher", "joblib")),
+    "ensemble": Peer("ensemble", share=3),
+    "ensemble-1-thread": Peer("ensemble", ("--threads", "1"), share=3),
+    "ensemble-2-processes": Peer("ensemble", ("--processes", "2"), share=3),
+}
+USUAL = ("loop", "hydra", "hydra-joblib", "ensemble", "ensemble-2-processes")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the command line asks for, and the folder that everything is written into."""
+
+    repeats: int
+    peer_repeats: int
+    peers: tuple[str, ...]
+    whole: bool
+    cockpit: str | None
+    folder: Path
+
+    def fresh(self) -> Path:
+        """A path for one command's output: it does not exist yet."""
+        return Path(tempfile.mkdtemp(dir=self.folder)) / "out"
+
+
+def run_peer(peer: Peer, wishes: Wishes, *options: str) -> Timing:
+    """A peer over its share of the grid, scaled to all of it: start-up once, training ``share`` times."""
+    share = 1 if wishes.whole else peer.share
+    module = f"benchmarks.{peer.module}"
+    command = [sys.executable, "-m", module, "--share", str(share), *peer.options, *options]
+    done = timed(command, wishes.folder)
     work = json.loads(done.output.splitlines()[-1])["work_s"]
     return Timing(done.seconds + (share - 1) * work, done.memory, done.output)
 
 
-def sweep(every: int, out: Path, folder: Path) -> Timing:
-    """The grid through ``gradlab sweep``, the per-layer table recorded every so many steps, into ``out``."""
-    command = [GRADLAB, "sweep", *OVERRIDES, f"probe.every={every}", "--no-report", "-q", "-o", str(out)]
-    return timed(command, folder)
-
-
-def seconds(timings: Sequence[Timing]) -> float:
-    """The median of the seconds."""
-    return statistics.median(timing.seconds for timing in timings)
-
-
-def line(label: str, timings: Sequence[Timing], remark: str = "") -> None:
-    """Prints one row of the table."""
-    all_seconds = [timing.seconds for timing in timings]
-    spread = f"{min(all_seconds):.2f}..{max(all_seconds):.2f}" if len(timings) > 1 else ""
-    memory = max(timing.memory for timing in timings)
-    print(f"{label:<34}{seconds(timings):>9.2f} s  {spread:<16}{memory:>7.0f} MiB  {remark}".rstrip(), flush=True)
-
-
-def compare_sweep(peers: Sequence[str], repeats: int, peer_repeats: int, share: int, folder: Path) -> Path:
-    """The sweep, its peers, and what the per-layer table costs; gives the folder of one finished sweep."""
-    often: list[Timing] = []
-    rarely: list[Timing] = []
+def beside(peers: Sequence[str], wishes: Wishes, width: int) -> list[Path]:
+    """The sweep at one width beside ``peers``; gives the folders of the finished sweeps."""
+    ours: list[Timing] = []
+    folders: list[Path] = []
     others: dict[str, list[Timing]] = {name: [] for name in peers}
+    options = () if width == WIDTH else ("--width", str(width))
     # Taken in turn, so that a machine that slows down slows them all.
-    for turn in range(max(repeats, peer_repeats)):
-        if turn < repeats:
-            often.append(sweep(10, folder / f"often-{turn}", folder))
-            rarely.append(sweep(STEPS, folder / f"rarely-{turn}", folder))
-        if turn < peer_repeats:
+    for turn in range(max(wishes.repeats, wishes.peer_repeats)):
+        if turn < wishes.repeats:
+            folders.append(wishes.fresh())
+            ours.append(sweep(overrides(width=width), folders[-1], wishes.folder))
+        if turn < wishes.peer_repeats:
             for name in peers:
-                others[name].append(peer(name, share, folder))
-    line("gradlab sweep", often)
-    cost = seconds(often) / seconds(rarely) - 1
-    line(f"gradlab sweep probe.every={STEPS}", rarely, f"every 10 steps costs {cost:+.1%} over this")
+                others[name].append(run_peer(PEERS[name], wishes, *options))
+    where = "" if width == WIDTH else f", width {width}"
+    line(f"gradlab sweep{where}", ours)
     for name, timings in others.items():
-        scaled = f", from one run in {share}" if share > 1 else ""
-        line(name, timings, f"{seconds(timings) / seconds(often):.2f} times gradlab{scaled}")
-    return folder / "often-0"
+        part = "" if wishes.whole else f", from one run in {PEERS[name].share}"
+        line(f"{name}{where}", timings, f"{median(timings) / median(ours):.2f} times gradlab{part}")
+    return folders
+
+
+def say_output_of(module: str, wishes: Wishes, *options: str) -> None:
+    """Prints what a module of this folder prints.
+
+    In a process of its own: torch here would count as memory of every command that is timed, since a new process
+    begins with the peak of the one that starts it.
+    """
+    print(timed([sys.executable, "-m", f"benchmarks.{module}", *options], wishes.folder).output, end="", flush=True)
+
+
+def compare_limit(folders: Sequence[Path], width: int, wishes: Wishes) -> None:
+    """Prints the share of the machine's limit that finished sweeps reached."""
+    workers = json.loads((folders[0] / "manifest.json").read_text(encoding="utf-8"))["workers"]
+    sizes = ("--width", str(width), "--processes", str(workers))
+    say_output_of("limit", wishes, *sizes, "--sweeps", *map(str, folders))
+
+
+def part_commands(wishes: Wishes) -> None:
+    """Start-up and planning."""
+
+    def repeated(label: str, command: Callable[[], Sequence[str]], times: int, remark: str = "") -> float:
+        timings = [timed(command(), wishes.folder) for _ in range(times)]
+        line(label, timings, remark)
+        return median(timings)
+
+    def one_step(*options: str) -> Callable[[], Sequence[str]]:
+        return lambda: [GRADLAB, "run", "train.steps=1", "-q", *options, "-o", str(wishes.fresh())]
+
+    repeated("gradlab --help", lambda: [GRADLAB, "--help"], wishes.repeats)
+    bare = repeated("python -c 'import torch'", lambda: [sys.executable, "-c", "import torch"], wishes.repeats)
+    for label, options in (("", ()), (" --no-report", ("--no-report",))):
+        full = repeated(f"gradlab run train.steps=1{label}", one_step(*options), wishes.repeats)
+        print(f"{'':<34}{full - bare:>+9.2f} s over the import of torch", flush=True)
+    seeds = f"seed={listed(range(SEEDS))}"
+    for count, grid, times in (
+        (len(settings(1)), overrides(), wishes.repeats),
+        (100**2, plane(100), wishes.repeats),
+        (100**2 * SEEDS, (*plane(100), seeds), 1),
+    ):
+        repeated(f"gradlab sweep --plan, {count} runs", partial(list, (GRADLAB, "sweep", *grid, "--plan")), times)
+
+
+def part_sweep(wishes: Wishes) -> None:
+    """The reference grid beside the peers, its share of the machine's limit, and its report."""
+    folders = beside(wishes.peers, wishes, WIDTH)
+    compare_limit(folders, WIDTH, wishes)
+    reports = [
+        timed([GRADLAB, "report", str(folders[0]), "-o", str(wishes.fresh())], wishes.folder)
+        for _ in range(wishes.repeats)
+    ]
+    line(f"gradlab report, {len(settings(1))} runs", reports)
+
+
+def part_narrow(wishes: Wishes) -> None:
+    """Width 16, where scripts drown in overhead."""
+    beside([name for name in wishes.peers if name == "loop"], wishes, NARROW)
+
+
+def part_wide(wishes: Wishes) -> None:
+    """Width 256, where matrix products are all there is."""
+    out = wishes.fresh()
+    done = sweep(overrides(width=WIDE, steps=WIDE_STEPS), out, wishes.folder)
+    line(f"gradlab sweep, width {WIDE}", [done], f"{WIDE_STEPS} steps")
+    compare_limit([out], WIDE, wishes)
+
+
+def part_probes(wishes: Wishes) -> None:
+    """What measuring costs."""
+    cockpit = () if wishes.cockpit is None else ("--cockpit", wishes.cockpit)
+    say_output_of("probes", wishes, "--repeats", str(wishes.repeats), *cockpit)
+
+
+def part_seeds(wishes: Wishes) -> None:
+    """Ten times the grid: time and memory beside the grid's own."""
+    timings = []
+    for label, more in (("", ()), (f", {SEEDS} seeds", (f"seed={listed(range(SEEDS))}",))):
+        out = wishes.fresh()
+        timings.append(sweep((*overrides(), *more), out, wishes.folder))
+        shutil.rmtree(out)
+        line(f"gradlab sweep{label}", timings[-1:])
+    one, many = timings
+    print(f"{SEEDS} seeds: {many.seconds / one.seconds:.2f} times the time, {many.memory / one.memory:.2f} the memory")
+
+
+def part_init(wishes: Wishes) -> None:
+    """10,000 networks measured at their initial weights: the plane of weight and bias variance."""
+    line("gradlab sweep, init only, 10000", [sweep(plane(100), wishes.fresh(), wishes.folder)])
+
+
+PARTS: dict[str, Callable[[Wishes], None]] = {
+    "commands": part_commands,
+    "sweep": part_sweep,
+    "narrow": part_narrow,
+    "wide": part_wide,
+    "probes": part_probes,
+    "seeds": part_seeds,
+    "init": part_init,
+}
+DEFAULT = ("commands", "sweep", "narrow", "wide", "probes")
 
 
 def main() -> None:
@@ -111,36 +201,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="of gradlab's commands (default 3)")
     parser.add_argument("--peer-repeats", type=int, default=1, help="of the peers (default 1)")
-    parser.add_argument("--peers", default="loop,hydra", help=f"of {', '.join(PEERS)} (default loop,hydra)")
-    parser.add_argument("--share", type=int, choices=(1, 12), default=12, help="the peers run one in this many runs")
-    parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)} (default all)")
+    parser.add_argument("--peers", default=listed(USUAL), help=f"of {', '.join(PEERS)} (default {listed(USUAL)})")
+    parser.add_argument("--whole", action="store_true", help="the peers run the whole grid, not a fixed share of it")
+    parser.add_argument("--cockpit", metavar="PYTHON", help="an interpreter that has cockpit-for-pytorch, for `probes`")
+    parser.add_argument("--parts", default=listed(DEFAULT), help=f"of {', '.join(PARTS)} (default {listed(DEFAULT)})")
     arguments = parser.parse_args()
-    peers = [name for name in arguments.peers.split(",") if name]
+    peers = tuple(name for name in arguments.peers.split(",") if name)
     parts = arguments.parts.split(",")
-    for given, known in ((peers, PEERS), (parts, PARTS)):
+    for given, known in ((peers, tuple(PEERS)), (parts, tuple(PARTS))):
         if unknown := sorted(set(given) - set(known)):
             parser.error(f"unknown: {', '.join(unknown)}; available: {', '.join(known)}")
     with tempfile.TemporaryDirectory(prefix="gradlab-benchmark-") as name:
-        folder = Path(name)
-        print(f"{len(settings(1))} runs, {os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}\n")
-        if "commands" in parts:
-            for label, command in (
-                ("--help", ["--help"]),
-                ("sweep --plan", ["sweep", *OVERRIDES, "--plan"]),
-            ):
-                line(f"gradlab {label}", [timed([GRADLAB, *command], folder) for _ in range(arguments.repeats)])
-        finished: Path | None = None
-        if "sweep" in parts:
-            finished = compare_sweep(peers, arguments.repeats, arguments.peer_repeats, arguments.share, folder)
-        if "report" in parts:
-            if finished is None:
-                finished = folder / "swept"
-                sweep(10, finished, folder)
-            reports = [
-                timed([GRADLAB, "report", str(finished), "-o", str(folder / f"report-{turn}")], folder)
-                for turn in range(arguments.repeats)
-            ]
-            line("gradlab report", reports)
+        options = (arguments.repeats, arguments.peer_repeats, peers, arguments.whole, arguments.cockpit)
+        wishes = Wishes(*options, folder=Path(name))
+        print(f"{len(settings(1))} runs, {os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}")
+        for part in parts:
+            print(f"\n{part}", flush=True)
+            PARTS[part](wishes)
 
 
 if __name__ == "__main__":
