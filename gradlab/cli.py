@@ -23,7 +23,7 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(help="Hydra overrides: model.depth=50 optim.lr=0.01", show_default=False)
 ]
 Experiment = Annotated[
-    str | None, typer.Option("-e", "--experiment", help="A named experiment (gradlab list experiments).")
+    list[str] | None, typer.Option("-e", "--experiment", help="A named experiment (gradlab list experiments).")
 ]
 ConfigDir = Annotated[Path | None, typer.Option("-cd", "--config-dir", help="A folder of further configs.")]
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="Exactly this folder.")]
@@ -51,14 +51,14 @@ def run(
     from gradlab import config, screen
     from gradlab.launch import devices
 
-    given = list(overrides or [])
+    given, named = list(overrides or []), _once(experiment)
     if source is not None:
-        _refuse(given, what="--from", experiment=experiment, config_dir=config_dir)
+        _refuse(given, what="--from", experiment=named, config_dir=config_dir)
         from gradlab import conduct
 
         grid = conduct.again(*source)
     else:
-        grid = config.compose_run(given, experiment=experiment, config_dirs=[config_dir] if config_dir else [])
+        grid = config.compose_run(given, experiment=named, config_dirs=[config_dir] if config_dir else [])
     if dry_run:
         devices.choose(device)
         typer.echo(config.spec_yaml(grid.runs[0]), nl=False)
@@ -89,17 +89,17 @@ def sweep(
     """A grid of runs, in Hydra's sweep grammar."""
     from gradlab import screen
 
-    given = list(overrides or [])
+    given, named = list(overrides or []), _once(experiment)
     terminal = screen.console(quiet=quiet)
     if resume is not None:
-        _refuse(given, what="--resume", experiment=experiment, config_dir=config_dir, out=out, plan=plan or None)
+        _refuse(given, what="--resume", experiment=named, config_dir=config_dir, out=out, plan=plan or None)
         from gradlab import conduct
 
         wishes = conduct.Wishes(device=device, report=not no_report, fail_fast=fail_fast)
         raise typer.Exit(conduct.resume(resume, wishes, sys.argv, terminal))
     from gradlab import config
 
-    grid = config.compose_grid(given, experiment=experiment, config_dirs=[config_dir] if config_dir else [])
+    grid = config.compose_grid(given, experiment=named, config_dirs=[config_dir] if config_dir else [])
     from gradlab import conduct
 
     wishes = conduct.Wishes(out=out, device=device, report=not no_report, fail_fast=fail_fast)
@@ -143,8 +143,16 @@ def list_choices(
     from gradlab import catalogue, screen
 
     terminal = screen.console(quiet=quiet)
-    for title, rows in catalogue.choices(kind, [config_dir] if config_dir else []):
+    dirs = [config_dir] if config_dir else []
+    for title, rows in catalogue.choices(kind, dirs, lambda error: screen.say_error(str(error))):
         screen.show_choices(terminal, title, rows)
+
+
+def _once(experiment: list[str] | None) -> str | None:
+    """The experiment that was chosen, if any. Raises `SpecError` for several: the last must not win in silence."""
+    if experiment and len(experiment) > 1:
+        raise SpecError(f"-e is given {len(experiment)} times: {', '.join(experiment)}; one experiment at a time")
+    return experiment[0] if experiment else None
 
 
 def _refuse(overrides: list[str], *, what: str, **options: object) -> None:

@@ -83,7 +83,10 @@ def resume(path: Path, wishes: Wishes, command: Sequence[str], out: Console) -> 
         manifest = store.read_manifest(path)
         if manifest["state"] == "done":
             store.drop_pieces(folder)
-            out.print(escape(f"Nothing is missing in {path}: {manifest['runs']} of {manifest['runs']} runs are done."))
+            out.print(
+                escape(f"Nothing is missing in {path}: {manifest['runs']} of {manifest['runs']} runs are done."),
+                soft_wrap=True,
+            )
             return DONE
         runs = store.read_runs(folder)
         place = {run.id: position for position, run in enumerate(runs)}

@@ -74,10 +74,23 @@ def compose_run(overrides: Sequence[str], *, experiment: str | None = None, conf
     return expand(request, _resolve)
 
 
-def experiments(config_dirs: Sequence[Path] = ()) -> list[Experiment]:
-    """Every experiment on the search path, by name; `SpecError` for a folder or a file that cannot be read."""
+def experiments(
+    config_dirs: Sequence[Path] = (), skipped: Callable[[SpecError], None] | None = None
+) -> list[Experiment]:
+    """Every experiment on the search path, by name; `SpecError` for a folder that is not there.
+
+    A file that cannot be read raises it too, or is left out where ``skipped`` wants to be told of it.
+    """
     dirs = _search_path(config_dirs)
-    return [_record(name, _load_experiment(name, dirs)) for name in _options("experiment", dirs)]
+    found = []
+    for name in _options("experiment", dirs):
+        try:
+            found.append(_record(name, _load_experiment(name, dirs)))
+        except SpecError as error:
+            if skipped is None:
+                raise
+            skipped(error)
+    return found
 
 
 def _search_path(config_dirs: Sequence[Path]) -> tuple[Path, ...]:
@@ -126,8 +139,14 @@ def _parse(text: str) -> Override:
         return OverridesParser.create().parse_overrides([text])[0]
     except (HydraException, ValueError, RecursionError) as error:
         reason = _one_line(error)
-        said = "quote special characters" if reason == text else reason
+        said = f"quote special characters{_in_quotes(text)}" if reason == text else reason
         raise SpecError(f"cannot read {text!r}: {said}; expected key=value, key=a,b or key=range(1,5)") from error
+
+
+def _in_quotes(text: str) -> str:
+    """How to write an override in a shell so that its value stays one text; nothing where quotes nest too deep."""
+    key, _, value = text.partition("=")
+    return "" if re.search(r"""["'$`!\\]""", text) else f""", in a shell as "{key}='{value}'\""""
 
 
 def _read(text: str, dirs: Sequence[Path]) -> Setting:

@@ -5,6 +5,7 @@ Plain lines where the output is not a terminal; no colour codes in a file. Every
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -28,10 +29,15 @@ PIECE_BARS = 4
 PLAIN_SECONDS = 10.0
 """Between two lines of progress where there is no terminal."""
 
+PLAIN_COLUMNS = 80
+"""The width of a line where there is no terminal."""
+
 
 def console(*, quiet: bool = False) -> Console:
-    """The terminal, or a file of plain lines; silent where ``quiet``."""
-    return Console(quiet=quiet, highlight=False, emoji=False, soft_wrap=not sys.stdout.isatty())
+    """The terminal, or a file of plain lines, of 80 columns unless COLUMNS says otherwise; silent where ``quiet``."""
+    # Of a pipe rich would take the width of the terminal that stands at another end of the process.
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else PLAIN_COLUMNS
+    return Console(quiet=quiet, highlight=False, emoji=False, width=width)
 
 
 def say_error(message: str) -> None:
@@ -147,6 +153,11 @@ def show_plan(out: Console, plan: Plan, runs: int, duplicates: int, device: str,
     parts = f"{counted(plan.cohorts, 'cohort')}, cut into {counted(len(plan.pieces), 'piece')}"
     out.print(f"{counted(runs, 'run')}{twice} in {parts} of at most {size(plan.budget)}, on {device}.")
     out.print(f"Work: {operations(plan.work)} of matrix products.")
+    if (most := max(piece.memory for piece in plan.pieces)) > plan.budget:
+        out.print(
+            f"Some runs need more than {size(plan.budget)} each (up to {size(most)}): "
+            "each of them is a piece of its own, which exceeds launch.memory."
+        )
     cohorts: dict[int, list[Piece]] = {}
     for piece in plan.pieces:
         cohorts.setdefault(piece.cohort, []).append(piece)

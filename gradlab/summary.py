@@ -66,7 +66,8 @@ def show_run(out: Console, tables: dict[str, pa.Table]) -> None:
             if rows.num_rows:
                 _show_rows(out, rows, axis)
         out.print("[dim]δ = ‖∂loss/∂z‖, ∇W = ‖∂loss/∂W‖, ΔW/W = ‖ΔW‖/‖W‖, h = φ(z); @ = at step[/dim]")
-    out.print(escape(sentence(run)))
+    zeros = exact_zeros(tables["layers"], float64=run["train.precision"] == "float64")
+    out.print(escape(" ".join([sentence(run), *zeros])))
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,42 @@ def sentence(run: Run) -> str:
             f"({ends}: {number(run['vanishing_ratio'])})."
         )
     return said
+
+
+def exact_zeros(layers: pa.Table, *, float64: bool) -> list[str]:
+    """Sentences on where δ is exactly zero at step 0, one an axis; a norm that merely underflowed is none.
+
+    A layer is dead where every entry of its gradient is zero beside its δ. Along time no gradient tells, and in float64
+    (``float64``) the squares of a norm can underflow, so there nothing is said.
+    """
+    said = []
+    for axis, noun in (("depth", "layer"), ("time", "time step")):
+        dead = sorted(
+            row["layer"]
+            for row in layers.filter(pc.equal(layers["axis"], axis)).to_pylist()
+            if row["step"] == 0
+            and row["layer"] > 0
+            and row["signal_grad_norm"] == 0
+            and (row["grad_zero"] == 1 or (axis == "time" and not float64))
+        )
+        if dead:
+            said.append(f"At step 0, δ is exactly 0 in {noun}{'s' if len(dead) > 1 else ''} {ranges(dead)}.")
+    return said
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending whole numbers, neighbours joined.
+
+    >>> ranges([1, 2, 3, 7, 9, 10])
+    '1..3, 7, 9..10'
+    """
+    spans: list[tuple[int, int]] = []
+    for place in numbers:
+        if spans and place == spans[-1][1] + 1:
+            spans[-1] = (spans[-1][0], place)
+        else:
+            spans.append((place, place))
+    return ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in spans)
 
 
 def _outcome(run: Run) -> str:

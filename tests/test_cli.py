@@ -65,6 +65,8 @@ BAD_OPTIONS = (
     (("run", "-cd", "nothing"), "--config-dir nothing"),
     (("run", "--dry-run", "--device", "gpu"), "--device gpu"),
     (("sweep", "-e", "nonsense"), "'nonsense'"),
+    (("sweep", "-e", "optimizers", "-e", "clipping"), "-e is given 2 times: optimizers, clipping"),
+    (("run", "name=<script>"), """in a shell as "name='<script>'\""""),
     (("run", "-e", "optimizers"), "gradlab sweep -e optimizers"),
     (("run", "--from", "nothing", "abc"), "nothing: no such folder"),
     (("run", "--from", "made", "abc"), "made"),
@@ -178,6 +180,29 @@ def test_list_without_a_kind_prints_them_all(tmp_path: Path, monkeypatch: pytest
     lines = [line.strip() for line in ended.out.splitlines()]
     assert [line for line in lines if line in (*KINDS, "experiments")] == [*KINDS, "experiments"]
     assert all(any(line.startswith(name) for line in lines) for name in (*MODELS, *CLIPS))
+
+
+def test_an_experiment_that_cannot_be_read_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    (tmp_path / "cd" / "experiment").mkdir(parents=True)
+    for name, text in (("broken", "a: [\n"), ("mine", "experiment:\n  question: Why?\n  source: me\n")):
+        (tmp_path / "cd" / "experiment" / f"{name}.yaml").write_text(text, encoding="utf-8")
+    ended = call(["list", "experiments", "-cd", "cd"], monkeypatch, capsys, tmp_path)
+    assert ended.status == 0
+    first = [line.split()[0] for line in ended.out.splitlines() if line[:1].strip()]
+    assert {"mine", *(found.name for found in experiments())} <= set(first)
+    assert ended.err.count("\n") == 1
+    assert "experiment 'broken' cannot be read" in ended.err
+    ended = call(["sweep", "-cd", "cd", "-e", "broken"], monkeypatch, capsys, tmp_path)
+    assert_refused(ended.status, ended.out, ended.err, "experiment 'broken' cannot be read")
+
+
+def test_the_hint_for_special_characters_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    ended = call(["run", "--dry-run", "name='my <run>'"], monkeypatch, capsys, tmp_path)
+    assert (ended.status, ended.err) == (0, "")
 
 
 def test_plan_says_what_would_run_and_writes_nothing(

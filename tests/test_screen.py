@@ -107,6 +107,31 @@ def test_a_plan_lists_its_cohorts(capsys: pytest.CaptureFixture[str]) -> None:
     assert "... and 10 more cohorts" in written(out)
 
 
+def test_a_plan_says_where_one_run_alone_exceeds_the_memory() -> None:
+    runs = [build({"seed": seed}) for seed in (0, 1)]
+    for budget, there in ((2**20, True), (CPU_MEMORY, False)):
+        out = Console(file=io.StringIO(), width=200)
+        show_plan(out, make_plan(runs, budget, 2), 2, 0, "cpu")
+        assert ("Some runs need more than 1 MiB each (up to 2.84 MiB)" in written(out)) == there
+
+
+def test_prose_is_wrapped_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for columns, width in (("50", 50), (None, 80)):
+        monkeypatch.delenv("COLUMNS", raising=False)
+        if columns is not None:
+            monkeypatch.setenv("COLUMNS", columns)
+        out = screen.console()
+        assert out.width == width
+        out.print("word " * 60)
+        path = "outputs/" + "long/" * 30
+        screen.show_files(out, [("report", path)])
+        *prose, files = capsys.readouterr().out.splitlines()
+        assert width - 6 < max(map(cell_len, prose)) <= width
+        assert files == f"report  {path}"
+
+
 def test_an_error_stays_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     say_error(f"[bold]{'long ' * 40}:+1: /path/[x]")
     assert capsys.readouterr().err == f"gradlab: error: [bold]{'long ' * 40}:+1: /path/[x]\n"
@@ -165,4 +190,4 @@ def test_a_file_gets_no_colours(tmp_path: Path) -> None:
     assert (ended.status, ended.err) == (0, "")
     assert "\x1b" not in ended.out
     assert "\r" not in ended.out
-    assert max(cell_len(line) for line in ended.out.splitlines() if not line.startswith(("Finished", "tables"))) <= 80
+    assert max(cell_len(line) for line in ended.out.splitlines() if not line.startswith("tables")) <= 80

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from rich.cells import cell_len
@@ -13,7 +14,7 @@ from rich.console import Console
 from gradlab.record import RUNS
 from gradlab.spec import Value
 from gradlab.store import load_tables
-from gradlab.summary import MOST_ROWS, Run, sentence, show_run, show_sweep, thinned
+from gradlab.summary import MOST_ROWS, Run, exact_zeros, sentence, show_run, show_sweep, thinned
 from tests.synthetic import grid, write_result
 
 FINISHED: Run = {
@@ -124,6 +125,17 @@ def test_a_recurrent_network_has_a_table_along_time(tmp_path: Path) -> None:
     text = shown(lambda out: show_run(out, load_tables(write_result(tmp_path / "out", [values]))))
     assert sum(line.split()[:1] in (["layer"], ["step"]) for line in text.splitlines()) == 2
     assert "per time step" in text
+
+
+def test_a_dead_network_is_told_from_one_whose_norms_underflow() -> None:
+    names = ("step", "axis", "layer", "signal_grad_norm", "grad_zero")
+    rows = [(0, "depth", 0, 0.0, None), *((0, "depth", layer, 0.0, 1.0) for layer in (1, 2, 3, 5))]
+    rows += [(0, "depth", 4, 0.0, 0.5), (0, "depth", 6, 0.1, 1.0), (5, "depth", 6, 0.0, 1.0), (0, "time", 1, 0.0, None)]
+    table = pa.table({name: [row[place] for row in rows] for place, name in enumerate(names)})
+    depth = "At step 0, δ is exactly 0 in layers 1..3, 5."
+    assert exact_zeros(table, float64=True) == [depth]
+    assert exact_zeros(table, float64=False) == [depth, "At step 0, δ is exactly 0 in time step 1."]
+    assert exact_zeros(table.slice(5, 3), float64=False) == []
 
 
 def test_a_failed_run_has_no_table(tmp_path: Path) -> None:

@@ -216,11 +216,17 @@ def _chosen(result: Result) -> tuple[list[int], str]:
 _PER_LAYER = ("signal_grad_norm", "weight_grad_norm", "grad_norm", "weight_norm", "update_ratio", "act_mean", "act_std")
 
 
-def layers_table(result: Result) -> Table | None:
-    """The per-layer table of a single run: delta at both ends of training, the rest at step 0."""
+def layers_tables(result: Result) -> list[tuple[str, Table]]:
+    """The tables of a single run along depth and, of a recurrent network, along time, each under its title."""
+    found = (("Layers", _layers_table(result, "depth")), ("Time steps", _layers_table(result, "time")))
+    return [(title, table) for title, table in found if table is not None]
+
+
+def _layers_table(result: Result, axis: str) -> Table | None:
+    """Delta at both ends of training, the rest at step 0; None where the run has no such rows."""
     names = ("step", "axis", "layer", "name", *_PER_LAYER, "saturated", "dead", "grad_zero")
     table = result.tables["layers"].select(list(names))
-    table = table.filter(pc.equal(table["axis"], "depth"))
+    table = table.filter(pc.equal(table["axis"], axis))
     if not table.num_rows:
         return None
     step = table["step"].to_numpy()
@@ -230,7 +236,7 @@ def layers_table(result: Result) -> Table | None:
     shown = [
         name for name in (*_PER_LAYER, "saturated", "dead", "grad_zero") if any(v is not None for v in first[name])
     ]
-    head = ["layer", "name", *shown]
+    head = ["layer" if axis == "depth" else "time step", "name", *shown]
     body = [first["layer"], first["name"], *(first[name] for name in shown)]
     note = "Measured at step 0"
     if step.max() > 0:

@@ -7,7 +7,7 @@ explain most of what the figure draws are shown.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -148,6 +148,23 @@ def map_keys(result: Result, x: str | None, y: str | None) -> tuple[str, ...]:
     Two keys, or one where only one varies, or none. Raises `SpecError` for a key that does not exist or does not vary.
     """
     able = varying(result)
+    _check_asked(result, x, y, able)
+    keys = swept(result)
+    return _best(result, keys, log_outcomes(result).values(), x, y) if keys else tuple(able[:1])
+
+
+def early_keys(result: Result, x: str | None, y: str | None) -> tuple[str, ...]:
+    """The keys of the map of the vanishing ratio at step 0: those asked for, the rest by their influence on it.
+
+    Of keys that nobody asked for only those that can matter before the first update.
+    """
+    ratio = log_outcomes(result)["vanishing_ratio"]
+    keys = [key for key in swept(result) if not key.startswith(LATER)]
+    replicates = [key for key in varying(result) if key in REPLICATES]
+    return _best(result, keys or ([] if x or y else replicates[:1]), [ratio], x, y)
+
+
+def _check_asked(result: Result, x: str | None, y: str | None, able: Sequence[str]) -> None:
     for option, key in (("--x", x), ("--y", y)):
         if key is not None and key not in able:
             known = "does not vary" if key in result.keys else "is no key"
@@ -155,10 +172,14 @@ def map_keys(result: Result, x: str | None, y: str | None) -> tuple[str, ...]:
             raise SpecError(f"{option} {key}: {known} in these runs{nearest(key, able) or ';'} {vary}")
     if x is not None and x == y:
         raise SpecError(f"--x and --y are both {x}; give two different keys")
-    if not swept(result):
-        return tuple(able[:1])
-    shares = [influence(result, swept(result), outcome) for outcome in log_outcomes(result).values()]
-    ranked = sorted(swept(result), key=lambda key: -sum(share[key] for share in shares))
+
+
+def _best(
+    result: Result, keys: Sequence[str], outcomes: Iterable[Floats], x: str | None, y: str | None
+) -> tuple[str, ...]:
+    """Those asked for, and beside them those of ``keys`` that have the most influence on the outcomes (R,)."""
+    shares = [influence(result, keys, outcome) for outcome in outcomes]
+    ranked = sorted(keys, key=lambda key: -sum(share[key] for share in shares))
     rest = iter([key for key in ranked if key not in (x, y)])
     chosen = (x if x is not None else next(rest, None), y if y is not None else next(rest, None))
     return tuple(key for key in chosen if key is not None)

@@ -10,7 +10,7 @@ from pathlib import Path
 import jinja2
 
 from gradlab.report import findings
-from gradlab.report.groups import map_keys, swept, varying
+from gradlab.report.groups import early_keys, map_keys, varying
 from gradlab.report.tables import Result, read, write_csv
 
 PIXELS_PER_INCH = 92
@@ -42,28 +42,32 @@ def write_report(paths: Sequence[Path], out: Path, *, x: str | None = None, y: s
     """Writes index.html, the figures as PNG and SVG, runs.csv, steps.csv and layers.csv into ``out``.
 
     ``x`` and ``y`` are the keys of the heat maps; by default the two swept keys that explain most of final loss and
-    vanishing ratio. Several folders are read as one. Raises `SpecError`, before anything is written, for a folder
-    without a result and for a key that does not exist or does not vary.
+    vanishing ratio, of the map at step 0 two that can matter there. Several folders are read as one. The figures of an
+    earlier report are removed from ``out``, and no other file. Raises `SpecError`, before anything is written, for a
+    folder without a result and for a key that does not exist or does not vary.
     """
     result = read(paths)
-    keys = map_keys(result, x, y)
+    keys, early = map_keys(result, x, y), early_keys(result, x, y)
     out.mkdir(parents=True, exist_ok=True)
     tables = write_csv(result, out)
-    figures, pictures = _figures(result, keys, out)
+    figures, pictures = _figures(result, keys, early, out)
     page = out / "index.html"
-    page.write_text(_render(result, keys, pictures, [file.name for file in tables]), encoding="utf-8")
+    page.write_text(_render(result, pictures, [file.name for file in tables]), encoding="utf-8")
     return Report((page, *figures, *tables), page, result.notes)
 
 
-def _figures(result: Result, keys: Sequence[str], out: Path) -> tuple[list[Path], list[Picture]]:
+def _figures(result: Result, keys: Sequence[str], early: Sequence[str], out: Path) -> tuple[list[Path], list[Picture]]:
     # matplotlib takes half a second to import: only a report that draws pays for it.
-    from gradlab.report.plots import plots
+    from gradlab.report.plots import NAMES, plots
     from gradlab.report.style import save, styled
 
+    for name in NAMES:
+        for suffix in ("png", "svg"):
+            (out / f"{name}.{suffix}").unlink(missing_ok=True)
     files: list[Path] = []
     pictures: list[Picture] = []
     with styled():
-        for plot in plots(result, keys):
+        for plot in plots(result, keys, early):
             png, svg = save(plot, out)
             files += [png, svg]
             width = round(plot.figure.get_size_inches()[0] * PIXELS_PER_INCH)
@@ -74,7 +78,7 @@ def _figures(result: Result, keys: Sequence[str], out: Path) -> tuple[list[Path]
     return files, pictures
 
 
-def _render(result: Result, keys: Sequence[str], pictures: Sequence[Picture], tables: Sequence[str]) -> str:
+def _render(result: Result, pictures: Sequence[Picture], tables: Sequence[str]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gradlab.report", "."),
         autoescape=True,
@@ -86,18 +90,16 @@ def _render(result: Result, keys: Sequence[str], pictures: Sequence[Picture], ta
     return environment.get_template("page.html.j2").render(
         title=", ".join(dict.fromkeys(names)),
         folders=[
-            (name, findings.provenance(manifest))
-            for name, manifest in zip(names, result.manifests.values(), strict=True)
+            (name, str(path), findings.provenance(manifest))
+            for name, (path, manifest) in zip(names, result.manifests.items(), strict=True)
         ],
         size=result.size,
         varying=[(key, findings.value_list(result, key)) for key in varying(result)],
         base=findings.base(result),
-        keys=keys,
-        swept=swept(result),
         sentences=findings.sentences(result),
         notes=result.notes,
         pictures=pictures,
         runs=findings.runs_table(result),
-        layers=findings.layers_table(result) if result.size == 1 else None,
+        layers=findings.layers_tables(result) if result.size == 1 else [],
         tables=tables,
     )

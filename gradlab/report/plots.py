@@ -10,14 +10,24 @@ from gradlab.report.plots_steps import step_plots
 from gradlab.report.style import Plot
 from gradlab.report.tables import Result
 
+NAMES = (
+    *(f"signal_by_{place}{which}" for place in ("layer", "time") for which in ("", "_start", "_end", "_and_step")),
+    *(f"{what}_{shape}" for what in ("final_loss", "vanishing_ratio", "diverged") for shape in ("map", "by_key")),
+    *("loss_by_step", "gradient_norm_by_step", "update_ratio_by_layer"),
+)
+"""Every figure that a report can have, by the name of its files: what is removed before a report is made again."""
 
-def plots(result: Result, keys: Sequence[str]) -> Iterator[Plot]:
-    """Every figure that the runs have data for; ``keys`` are those of the maps. None where every run failed."""
+
+def plots(result: Result, keys: Sequence[str], early: Sequence[str]) -> Iterator[Plot]:
+    """Every figure that the runs have data for; none where every run failed.
+
+    ``keys`` are those of the maps of what training led to, ``early`` of what was there at step 0.
+    """
     if (result.state == "failed").all():
         return
     yield from signal_plots(result, "depth")
     yield from signal_plots(result, "time")
     yield from (plot for plot in (history_plot(result, "depth"), history_plot(result, "time")) if plot is not None)
-    yield from map_plots(result, keys)
+    yield from map_plots(result, keys, early)
     yield from step_plots(result)
     yield from (plot for plot in (update_plot(result),) if plot is not None)

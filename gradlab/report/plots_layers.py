@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
+from gradlab.choices import MODELS
 from gradlab.report.groups import LATER, arrange, calm_cap, describe, log10, swept, varying
 from gradlab.report.plots_groups import Series, draw
 from gradlab.report.style import DIVERGED, OKABE_ITO, Plot, Scale, delta_map, fit, integer_ticks, legend_below, sheet
@@ -29,9 +30,21 @@ _END_WORDS = (
 )
 
 
+def _along(result: Result, axis: str) -> tuple[Result, Rows, str]:
+    """The runs that can have rows along ``axis``, those rows, and a sentence about the runs left out."""
+    if axis == "depth":
+        return result, result.depth, ""
+    timed = np.array([MODELS[str(name)].needs_time for name in result.columns["model.name"]])
+    if timed.all() or not timed.any():
+        return result, result.time, ""
+    left_out = int((~timed).sum())
+    words = f" {left_out} of {result.size} runs have no time steps and are left out."
+    return (some := result.only(timed)), some.time, words
+
+
 def signal_plots(result: Result, axis: str) -> Iterator[Plot]:
     """Delta by layer (``axis`` depth) or by time step (time), at step 0 and at the end."""
-    rows: Rows = result.depth if axis == "depth" else result.time
+    result, rows, left_out = _along(result, axis)
     if not len(rows.run):
         return
     start = log10(rows.profile(result.size, np.zeros(result.size, dtype=int)))
@@ -40,7 +53,7 @@ def signal_plots(result: Result, axis: str) -> Iterator[Plot]:
     end[np.isnan(end) & _broken(result, rows, last)] = np.inf
     place = "layer" if axis == "depth" else "time"
     if result.size == 1:
-        yield _one_signal(result, axis, place, start, end, int(last[0]))
+        yield _one_signal(result, axis, place, start, end, int(last[0]), left_out)
         return
     first, columns = layer_keys(result, rows)
     cap = calm_cap(result, np.concatenate([start, end], axis=1), start)
@@ -61,7 +74,7 @@ def signal_plots(result: Result, axis: str) -> Iterator[Plot]:
         )
         bad = int((result.state == "diverged").sum())
         words = _END_WORDS.format(bad) if bad and name == "end" else ""
-        caption = _READ[axis] + drawn.grouping + words + _zero_words(logs)
+        caption = _READ[axis] + drawn.grouping + words + _zero_words(logs) + left_out
         yield Plot(f"signal_by_{place}_{name}", f"δ by {AXES[axis][0].split(' (')[0]}, {when}", caption, drawn.figure)
 
 
@@ -69,7 +82,7 @@ def _zero_words(logs: Floats) -> str:
     return " A norm of exactly zero stands in the grey strip marked 0." if np.isneginf(logs).any() else ""
 
 
-def _one_signal(result: Result, axis: str, place: str, start: Floats, end: Floats, last: int) -> Plot:
+def _one_signal(result: Result, axis: str, place: str, start: Floats, end: Floats, last: int, left_out: str) -> Plot:
     x = np.arange(start.shape[1])
     lines = [("step 0", start[0], OKABE_ITO[0], "o", "-")]
     if last > 0:
@@ -92,7 +105,7 @@ def _one_signal(result: Result, axis: str, place: str, start: Floats, end: Float
     words = _zero_words(np.stack([logs for _, logs, *_ in lines]))
     if result.state[0] == "diverged" and np.isposinf(end).any():
         words += f" The run diverged at step {last}: norms that are inf or nan there are crosses in the upper strip."
-    return Plot(f"signal_by_{place}", f"δ by {AXES[axis][0].split(' (')[0]}", _READ[axis] + words, figure)
+    return Plot(f"signal_by_{place}", f"δ by {AXES[axis][0].split(' (')[0]}", _READ[axis] + words + left_out, figure)
 
 
 def _last_steps(rows: Rows, runs: int) -> Ints:
@@ -209,7 +222,7 @@ def _one_update(rows: Rows, read: str, label: str) -> Plot:
 
 def history_plot(result: Result, axis: str) -> Plot | None:
     """Delta over layer (or time step) and step: of the one run, or of a sweep's chosen examples side by side."""
-    rows = result.depth if axis == "depth" else result.time
+    result, rows, left_out = _along(result, axis)
     place, low_end = ("layer", "input") if axis == "depth" else ("time", "first")
     keys = swept(result) or varying(result)
     panels = []
@@ -271,7 +284,7 @@ def history_plot(result: Result, axis: str) -> Plot | None:
         read += "Change of colour from top to bottom is vanishing or exploding, from left to right it is training."
     else:
         read += f"Examples, {len(panels)} of {result.size} runs, on one colour scale."
-    return Plot(f"signal_by_{place}_and_step", f"δ by {what} and step", read, figure)
+    return Plot(f"signal_by_{place}_and_step", f"δ by {what} and step", read + left_out, figure)
 
 
 def examples(result: Result) -> list[tuple[str, int]]:

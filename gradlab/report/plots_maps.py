@@ -60,35 +60,41 @@ class Cells:
         return out.reshape(self.shape)
 
 
-def map_plots(result: Result, keys: Sequence[str]) -> Iterator[Plot]:
-    """The maps over two keys, or dots over one; none where nothing varies."""
-    if result.size < 2 or not keys:
+def map_plots(result: Result, keys: Sequence[str], early: Sequence[str]) -> Iterator[Plot]:
+    """Maps over two keys, or dots over one: final loss and divergence over ``keys``, vanishing ratio over ``early``.
+
+    None where nothing varies, or nothing that matters at step 0.
+    """
+    if result.size < 2:
         return
     loss, ratio = log10(result.number("loss_last")), log10(result.number("vanishing_ratio"))
-    finished = result.state == "finished"
-    outcomes = (
-        ("final_loss", "Final loss", "final loss", loss, finished),
-        (
-            "vanishing_ratio",
-            "Vanishing ratio at step 0",
-            "vanishing ratio, step 0",
-            ratio,
-            result.state != "failed",
-        ),
-    )
+    finished, ran = result.state == "finished", result.state != "failed"
+    yield from _outcome(result, keys, ("final_loss", "Final loss", "final loss"), loss, finished)
+    words = ("vanishing_ratio", "Vanishing ratio at step 0", "vanishing ratio, step 0")
+    yield from _outcome(result, early, words, ratio, ran)
     if len(keys) == 1:
-        part = levels(result, keys[0], bins=BINS)
-        for name, title, label, logs, kept in outcomes:
-            if not np.isnan(logs[kept]).all():
-                yield _dots(result, part, f"{name}_by_key", title, label, logs, kept)
-        yield _bars(result, part)
+        yield _bars(result, levels(result, keys[0], bins=BINS))
+    elif keys:
+        yield _share(_cells(result, keys[0], keys[1]), _others(result, keys))
+
+
+def _outcome(
+    result: Result, keys: Sequence[str], words: tuple[str, str, str], logs: Floats, kept: Bools
+) -> Iterator[Plot]:
+    """The figure of one outcome, log10 values (R,) of the ``kept`` runs; ``words`` are its name, title and label."""
+    name, title, label = words
+    if not keys or np.isnan(logs[kept]).all():
+        return
+    if len(keys) == 1:
+        yield _dots(result, levels(result, keys[0], bins=BINS), f"{name}_by_key", title, label, logs, kept)
         return
     cells = _cells(result, keys[0], keys[1])
-    others = [key for key in varying(result) if key not in keys]
-    for name, title, label, logs, kept in outcomes:
-        if not np.isnan(logs[kept]).all():
-            yield _map(cells, f"{name}_map", title, label, cells.median(logs, kept), name == "vanishing_ratio", others)
-    yield _share(cells, others)
+    centred = name == "vanishing_ratio"
+    yield _map(cells, f"{name}_map", title, label, cells.median(logs, kept), centred, _others(result, keys))
+
+
+def _others(result: Result, keys: Sequence[str]) -> list[str]:
+    return [key for key in varying(result) if key not in keys]
 
 
 def _cells(result: Result, x: str, y: str) -> Cells:

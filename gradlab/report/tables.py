@@ -111,6 +111,12 @@ class Result:
         """R."""
         return len(self.state)
 
+    def only(self, kept: Bools) -> Result:
+        """The ``kept`` runs (R,) alone, with their rows."""
+        ids = self.runs["run_id"].filter(pa.array(kept)).combine_chunks()
+        rows = {name: table.filter(pc.is_in(table["run_id"], value_set=ids)) for name, table in self.tables.items()}
+        return Result(rows, self.manifests, self.notes)
+
     @cached_property
     def keys(self) -> list[str]:
         """The keys that the runs have, in the order of `spec.KEYS`."""

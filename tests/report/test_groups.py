@@ -9,7 +9,7 @@ import pytest
 
 from gradlab.choices import SpecError
 from gradlab.report import write_report
-from gradlab.report.groups import arrange, influence, levels, map_keys, quantile, swept, thin, varying
+from gradlab.report.groups import arrange, early_keys, influence, levels, map_keys, quantile, swept, thin, varying
 from gradlab.report.plots_layers import layer_keys
 from gradlab.report.tables import Result, read
 from gradlab.spec import Value
@@ -68,6 +68,17 @@ def test_the_maps_take_the_keys_that_matter_most(tmp_path: Path) -> None:
     result = result_of(tmp_path, axes)
     assert set(map_keys(result, None, None)) == {"model.activation", "model.gain"}
     assert map_keys(result, "optim.momentum", "model.gain") == ("optim.momentum", "model.gain")
+
+
+def test_the_map_at_step_0_takes_keys_that_matter_there(tmp_path: Path) -> None:
+    trained = result_of(tmp_path / "trained", {"optim.lr": [0.1, 9.0], "clip.threshold": [1, 2], "model.gain": [1, 2]})
+    assert early_keys(trained, None, None) == ("model.gain",)
+    assert early_keys(trained, "optim.lr", None) == ("optim.lr", "model.gain")
+    assert early_keys(trained, "optim.lr", "clip.threshold") == ("optim.lr", "clip.threshold")
+    late = result_of(tmp_path / "late", {"optim.lr": [0.1, 9.0], "clip.threshold": [1, 2]})
+    assert early_keys(late, None, None) == ()
+    seeds = result_of(tmp_path / "seeds", {"optim.lr": [0.1, 9.0], "seed": [0, 1]})
+    assert early_keys(seeds, None, None) == ("seed",)
 
 
 @pytest.mark.parametrize(

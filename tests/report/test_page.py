@@ -95,6 +95,23 @@ def test_a_single_run_shows_its_layers(tmp_path: Path) -> None:
     assert ">inf<" in text
 
 
+def test_a_recurrent_run_shows_its_time_steps(tmp_path: Path) -> None:
+    source = write_result(tmp_path / "result", [{"model.name": "rnn", "data.name": "digits"}])
+    text = write_report([source], tmp_path / "report").page.read_text(encoding="utf-8")
+    _, _, table = text.partition("<h2>Time steps</h2>")
+    rows = table.partition("</table>")[0]
+    assert ">time step<" in rows
+    assert rows.count("<tr") == 1 + 8
+    assert "<h2>Layers</h2>" in text
+
+
+def test_several_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    sources = [write_result(tmp_path / name, [{"seed": seed}]) for seed, name in enumerate(("first", "second"))]
+    text = write_report(sources, tmp_path / "report").page.read_text(encoding="utf-8")
+    for source in sources:
+        assert f'<h3>run <code class="soft">{source}</code></h3>' in text
+
+
 def test_importing_and_writing_a_report_never_imports_torch(tmp_path: Path) -> None:
     source = write_result(tmp_path / "result", [{"train.steps": 10}])
     code = (
