@@ -16,10 +16,11 @@ from torch import Tensor
 from gradlab.data import Dataset, batches
 from gradlab.models import MODELS, Architecture
 from gradlab.nn.initializers import initial_parameters
-from gradlab.nn.losses import LOSSES, Loss
+from gradlab.nn.losses import LOSSES, Loss, Targets
 from gradlab.nn.network import Network, assemble
+from gradlab.nn.products import take
 from gradlab.nn.slots import Layout
-from gradlab.optim.clippers import Segment, segments
+from gradlab.optim.clippers import Clipping, clipping
 from gradlab.optim.optimizers import OPTIMIZERS, Rates, State, Step, rates
 from gradlab.plan import HELDOUT_SAMPLES
 from gradlab.spec import RunSpec
@@ -31,7 +32,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 class Task:
     """Data on the device: inputs (N, *shape), targets (N,) classes or (N, K), and which samples each step takes (S, B).
 
-    ``input_scale`` and ``target_scale`` are (M,).
+    ``input_scale`` and ``target_scale`` are (M,); ``chosen`` (B,) are the samples of the step at hand.
     """
 
     inputs: Tensor
@@ -39,30 +40,29 @@ class Task:
     heldout_inputs: Tensor
     heldout_targets: Tensor
     order: Tensor
+    chosen: Tensor
     input_scale: Tensor
     target_scale: Tensor
 
-    def batch(self, t: int) -> tuple[Tensor, Tensor]:
-        """Inputs (M, B, *shape), scaled for each member, and the targets, of step t."""
-        chosen = self.order[t]
-        return self._scaled(self.inputs[chosen], self.targets[chosen])
+    def turn_to(self, t: int) -> None:
+        """Chooses the samples of step t."""
+        self.chosen.copy_(self.order[t])
 
-    def heldout(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def batch(self) -> tuple[Tensor, Targets]:
+        """The chosen samples: inputs (M, B, *shape), scaled for each member, and their targets."""
+        targets = Targets(self.targets, self.chosen, self.target_scale)
+        return take(self.inputs, self.chosen, self.input_scale), targets
+
+    def heldout(self) -> Iterator[tuple[Tensor, Targets]]:
         """The held-out part in pieces, as `batch` gives them."""
-        for start in range(0, len(self.heldout_inputs), HELDOUT_SAMPLES):
-            part = slice(start, start + HELDOUT_SAMPLES)
-            yield self._scaled(self.heldout_inputs[part], self.heldout_targets[part])
-
-    def _scaled(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        scaled = inputs * self.input_scale.view(-1, *[1] * inputs.dim())
-        if targets.is_floating_point():
-            targets = targets * self.target_scale.view(-1, *[1] * targets.dim())
-        return scaled, targets
+        for chosen in torch.arange(len(self.heldout_inputs), device=self.chosen.device).split(HELDOUT_SAMPLES):
+            targets = Targets(self.heldout_targets, chosen, self.target_scale)
+            yield take(self.heldout_inputs, chosen, self.input_scale), targets
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """M runs as one stacked network, and all that a step needs; ``blank`` (P,) are zeros."""
+    """M runs as one stacked network, and all that a step needs."""
 
     runs: tuple[RunSpec, ...]
     architecture: Architecture
@@ -71,11 +71,10 @@ class Cohort:
     parameters: Tensor
     task: Task
     loss: Loss
-    clipping: tuple[Segment, ...]
+    clipping: Clipping
     optimize: Step
     rates: Rates
     state: State
-    blank: Tensor
 
     @property
     def moving(self) -> tuple[Tensor, ...]:
@@ -101,26 +100,27 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device) -> Coh
         parameters=parameters,
         task=_task(runs, data, dtype, device),
         loss=LOSSES[first.facts.loss],
-        clipping=segments(runs, parameters),
+        clipping=clipping(runs, parameters),
         optimize=optimizer.step,
         rates=columns,
         state=optimizer.state(parameters, columns),
-        blank=parameters.new_zeros(layout.size),
     )
 
 
 def _task(runs: Sequence[RunSpec], data: Dataset, dtype: torch.dtype, device: torch.device) -> Task:
     def to_device(array: NDArray[np.float64] | NDArray[np.int64]) -> Tensor:
-        tensor = torch.from_numpy(array)
+        tensor = torch.from_numpy(array).contiguous()
         return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
 
     first = runs[0]
+    order = to_device(batches(first.data, len(data.train_inputs), first.train.steps + 1))
     return Task(
         inputs=to_device(data.train_inputs),
         targets=to_device(data.train_targets),
         heldout_inputs=to_device(data.heldout_inputs),
         heldout_targets=to_device(data.heldout_targets),
-        order=to_device(batches(first.data, len(data.train_inputs), first.train.steps + 1)),
+        order=order,
+        chosen=torch.empty_like(order[0]),
         input_scale=torch.tensor([run.data.input_scale for run in runs], dtype=dtype, device=device),
         target_scale=torch.tensor([run.data.target_scale for run in runs], dtype=dtype, device=device),
     )

@@ -6,14 +6,15 @@ Shapes: M members, S steps, R rows and C columns of the per-layer table, L layer
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.optim.clippers import Clipped
-from gradlab.probes import Measurement, stacked, validity
+from gradlab.probes import Measurement, stacked
 from gradlab.record import PROBE_COLUMNS, Bools, Floats, LayerTable, Record, Row
 from gradlab.spec import RunSpec
 
@@ -22,15 +23,27 @@ from gradlab.spec import RunSpec
 class StepRow:
     """One step on the device, (M,) each. None: what follows clipping in the last row; a table that was not due.
 
-    ``broken`` is zero where the weights and their gradient are finite, else not a number.
+    ``broken`` are zero where the weights, and where their gradient, are finite, else not a number.
     """
 
     t: int
     loss: Tensor
     grad_norm: Tensor
     clipped: Clipped | None
-    broken: Tensor
+    broken: tuple[Tensor, Tensor]
     measurement: Measurement | None
+
+    def taken(self, t: int) -> StepRow:
+        """A copy, as step t: what was written down is played into the same tensors again."""
+        clipped, table = self.clipped, self.measurement
+        return StepRow(
+            t,
+            self.loss.clone(),
+            self.grad_norm.clone(),
+            None if clipped is None else Clipped(clipped.norm.clone(), clipped.changed.clone()),
+            (self.broken[0].clone(), self.broken[1].clone()),
+            None if table is None else replace(table, values=table.values.clone(), unsound=table.unsound.clone()),
+        )
 
 
 class Journal:
@@ -49,6 +62,11 @@ class Journal:
         """How many members have ended."""
         return int((self._ended >= 0).sum())
 
+    @property
+    def going_on(self) -> NDArray[np.int64]:
+        """The members that have not ended."""
+        return np.flatnonzero(self._ended < 0)
+
     def ended_in(self, window: range) -> set[int]:
         """The steps of ``window`` at which some member ended."""
         return {int(t) for t in self._ended if t in window}
@@ -61,7 +79,7 @@ class Journal:
             [row.grad_norm for row in rows],
             [blank if row.clipped is None else row.clipped.norm for row in rows],
             [blank if row.clipped is None else row.clipped.changed for row in rows],
-            [row.broken for row in rows],
+            [row.broken[0] + row.broken[1] for row in rows],
         ]
         values = torch.stack([torch.stack(column).to(torch.float64) for column in columns]).cpu().numpy()
         self._steps.append(values)
@@ -78,11 +96,11 @@ class Journal:
         measured = [(row.t, row.measurement) for row in rows if row.measurement is not None]
         if not measured:
             return
-        values = torch.stack([stacked(measurement) for _, measurement in measured]).cpu().numpy()
-        finite = torch.stack([measurement.finite for _, measurement in measured]).cpu().numpy()
+        values = stacked([measurement for _, measurement in measured]).cpu().numpy()
+        finite = (torch.stack([measurement.unsound for _, measurement in measured]) == 0).cpu().numpy()
         for (t, measurement), table, whole in zip(measured, values, finite, strict=True):
             present = np.full(self._members, True) if everyone else self._ended == t
-            self._layers.append(LayerTable(t, table, validity(measurement), present))
+            self._layers.append(LayerTable(t, table, measurement.held, present))
             self._finite[t] = whole
             self._rows = measurement.rows
 

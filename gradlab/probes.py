@@ -1,21 +1,20 @@
 """What is measured at every layer of every member, on the device, at a recorded step.
 
-Nothing here synchronises: a measurement is a few small tensors that travel to the host with many others at the next
-flush. Shapes: M members, B batch, D width, T time, L layers, R rows of the per-layer table.
+Nothing here synchronises: a measurement is one table that travels to the host with many others at the next flush.
+Shapes: M members, B batch, D width, T time, L layers, R rows of the per-layer table, C of its columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gradlab.choices import ACTIVATIONS as NAMED_ACTIVATIONS
-from gradlab.nn.activations import ACTIVATIONS
-from gradlab.nn.float64 import count, finite, moments, norm64, norms64, share
+from gradlab.nn.activations import ACTIVATIONS, dead_share, saturated_share
+from gradlab.nn.float64 import moments, norm64, norms64, unsound, zero_shares
 from gradlab.nn.network import Network, Pass, Signal
 from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
@@ -27,22 +26,31 @@ SATURATED_BELOW = 0.05
 LEAST_BATCH_FOR_DEAD = 16
 """With fewer samples a unit that is merely quiet would count as dead."""
 
-Columns = dict[str, Tensor]
-"""Some of `PROBE_COLUMNS` of one row, (M,) each; a column that is missing is null."""
-
 
 @dataclass(frozen=True)
 class Measurement:
     """One record of the per-layer table.
 
-    ``rows`` names its rows; ``signals[r]`` are the columns of row r that belong to its signal; ``parameters`` the
-    columns (M, L) that belong to the parameters of layers 1..L; ``finite`` (M, L) says whether z_l is finite.
+    ``rows`` names its rows; ``values`` (M, C, R) float64 are its columns, of which ``held`` (C, R) says where a row has
+    them; ``unsound`` (M, L) is zero where z_l is finite. Until it travels, `update_ratio` is the update's norm alone.
     """
 
     rows: tuple[Row, ...]
-    signals: tuple[Columns, ...]
-    parameters: Mapping[str, Tensor]
-    finite: Tensor
+    values: Tensor
+    held: Bools
+    unsound: Tensor
+
+    def column(self, name: str, row: int) -> Tensor:
+        """(M,): where a column of a row is written; it is held from now on."""
+        place = PROBE_COLUMNS.index(name)
+        self.held[place, row] = True
+        return self.values[:, place, row]
+
+    def of_layers(self, name: str, layers: int) -> Tensor:
+        """(M, L): as `column`, of the layers 1..L."""
+        place = PROBE_COLUMNS.index(name)
+        self.held[place, 1 : layers + 1] = True
+        return self.values[:, place, 1 : layers + 1]
 
 
 def _table_rows(layout: Layout, through: Pass) -> tuple[Row, ...]:
@@ -60,40 +68,42 @@ def measure(through: Pass, x: Node, parameters: Tensor) -> Measurement:
     ``x`` is the input; ``parameters`` (M, P) and the network's gradient are those before clipping and updating.
     """
     network, layout, gradient = through.network, through.network.layout, through.network.gradient
-    rows: list[Columns] = [{"signal_grad_norm": norm64(_grad(x)), **_moments(x.value)}]
-    times: list[Columns] = []
+    rows, layers = _table_rows(layout, through), len(layout.names)
+    values = parameters.new_zeros(len(parameters), len(PROBE_COLUMNS), len(rows), dtype=torch.float64)
+    sound = parameters.new_zeros(len(parameters), layers, dtype=torch.float64)
+    table = Measurement(rows, values, np.zeros((len(PROBE_COLUMNS), len(rows)), dtype=np.bool_), sound)
+
+    norm64(_grad(x), table.column("signal_grad_norm", 0))
+    moments(x.value, table.column("act_mean", 0), table.column("act_std", 0))
     for layer, signal in enumerate(through.signals, start=1):
-        along = torch.stack([norm64(_grad(z)) for z in signal.z], dim=1)
-        rows.append({"signal_grad_norm": along.square().sum(1).sqrt(), **_activity(network, layer, signal)})
+        _activity(table, layer, network, layer, signal)
+        place = table.column("signal_grad_norm", layer)
+        if len(signal.z) == 1:
+            norm64(_grad(signal.z[0]), place)
+            unsound(signal.z[0].value, sound[:, layer - 1])
+        else:
+            along = torch.stack([norm64(_grad(z)) for z in signal.z], dim=1)
+            place.copy_(along.square().sum(1).sqrt())
+            sound[:, layer - 1] = torch.stack([unsound(z.value) for z in signal.z]).sum(0)
         if layer in through.time:
-            steps = [Signal((z,), (z,), (h,)) for z, h in zip(signal.z, signal.h, strict=True)]
-            times = [
-                {"signal_grad_norm": along[:, t], **_activity(network, layer, step)} for t, step in enumerate(steps)
-            ]
-    weights, others = norms64(gradient, layout.matrices), norms64(gradient, layout.rests)
-    return Measurement(
-        rows=_table_rows(layout, through),
-        signals=(*rows, *times),
-        parameters={
-            "grad_norm": torch.hypot(weights, others),
-            "weight_grad_norm": weights,
-            "weight_norm": norms64(parameters, layout.matrices),
-            "grad_zero": _zero_shares(gradient, layout),
-        },
-        finite=torch.stack([_all_finite(signal) for signal in through.signals], dim=1),
-    )
+            for t, (z, h) in enumerate(zip(signal.z, signal.h, strict=True), start=layers + 1):
+                norm64(_grad(z), table.column("signal_grad_norm", t))
+                _activity(table, t, network, layer, Signal((z,), (z,), (h,)))
+    norms64(gradient, layout.layers, table.of_layers("grad_norm", layers))
+    norms64(gradient, layout.matrices, table.of_layers("weight_grad_norm", layers))
+    norms64(parameters, layout.matrices, table.of_layers("weight_norm", layers))
+    zero_shares(gradient, layout.layers, table.of_layers("grad_zero", layers))
+    return table
 
 
-def with_clipped(measurement: Measurement, layout: Layout, gradient: Tensor) -> Measurement:
+def measure_clipped(table: Measurement, layout: Layout, gradient: Tensor) -> None:
     """Adds `grad_norm_clipped`, from the gradient (M, P) after clipping."""
-    columns = {"grad_norm_clipped": norms64(gradient, layout.layers)}
-    return replace(measurement, parameters={**measurement.parameters, **columns})
+    norms64(gradient, layout.layers, table.of_layers("grad_norm_clipped", len(layout.names)))
 
 
-def with_update(measurement: Measurement, layout: Layout, change: Tensor) -> Measurement:
-    """Adds `update_ratio`, from the change (M, P) of the parameters in one update."""
-    columns = {"update_ratio": norms64(change, layout.matrices) / measurement.parameters["weight_norm"]}
-    return replace(measurement, parameters={**measurement.parameters, **columns})
+def measure_update(table: Measurement, layout: Layout, change: Tensor) -> None:
+    """Adds the norm of the update, from the change (M, P) of the parameters."""
+    norms64(change, layout.matrices, table.of_layers("update_ratio", len(layout.names)))
 
 
 def _grad(node: Node) -> Tensor:
@@ -101,71 +111,33 @@ def _grad(node: Node) -> Tensor:
     return torch.zeros_like(node.value) if node.grad is None else node.grad
 
 
-def _moments(h: Tensor) -> Columns:
-    mean, std = moments(h)
-    return {"act_mean": mean, "act_std": std}
-
-
-def _activity(network: Network, layer: int, signal: Signal) -> Columns:
+def _activity(table: Measurement, row: int, network: Network, layer: int, signal: Signal) -> None:
     """Mean and spread of what a layer passes on; `saturated` where it can saturate; `dead` of the ReLU family."""
     h = _joined(signal.h)
-    columns = _moments(h)
+    moments(h, table.column("act_mean", row), table.column("act_std", row))
     name = network.model.activation
     if signal.pre is None or name is None:
-        return columns
+        return
     pre = _joined(signal.pre)
     activation = ACTIVATIONS[name]
     if activation.derivative is not None:
-        columns["saturated"] = share(SATURATED_BELOW * activation.steepest - activation.derivative(pre, h).abs())
-    if NAMED_ACTIVATIONS[name].relu_family and pre.shape[2] >= LEAST_BATCH_FOR_DEAD:
-        # At zero slope on every sample: never above zero, and zero is the slope there.
-        flat = torch.as_tensor(network.slope(layer), device=pre.device).reshape(-1, 1) == 0
-        columns["dead"] = ((pre.amax(dim=(1, 2)) <= 0) & flat).to(torch.float64).mean(1)
-    return columns
+        limit = SATURATED_BELOW * activation.steepest
+        saturated_share(activation, pre, h, limit, table.column("saturated", row))
+    if NAMED_ACTIVATIONS[name].relu_family and pre.shape[-2] >= LEAST_BATCH_FOR_DEAD:
+        dead_share(pre, network.slope(layer), table.column("dead", row))
 
 
 def _joined(steps: tuple[Node, ...]) -> Tensor:
-    """T nodes (M, B, D) -> (M, T, B, D), without a copy where there is one."""
-    return steps[0].value.unsqueeze(1) if len(steps) == 1 else torch.stack([step.value for step in steps], dim=1)
+    """One node (M, B, D) as it is, T of them as (M, T, B, D)."""
+    return steps[0].value if len(steps) == 1 else torch.stack([step.value for step in steps], dim=1)
 
 
-def _zero_shares(gradient: Tensor, layout: Layout) -> Tensor:
-    """(M, P) -> (M, L): the share of entries that are exactly zero; nan where one is not a number.
-
-    Clamped to 0..1 and rounded up, a number is 1 unless it is zero.
-    """
-    parts = [gradient[:, columns].abs().clamp_(max=1).ceil_() for columns in layout.layers]
-    return torch.stack([1 - count(part) / part.shape[1] for part in parts], dim=1)
-
-
-def _all_finite(signal: Signal) -> Tensor:
-    return torch.stack([finite(z.value.flatten(1)) for z in signal.z]).all(0)
-
-
-def validity(measurement: Measurement) -> Bools:
-    """(C, R): which columns a row has."""
-    layers = next(iter(measurement.parameters.values())).shape[1]
-    return np.array(
-        [
-            [
-                column in row or (column in measurement.parameters and 1 <= r <= layers)
-                for r, row in enumerate(measurement.signals)
-            ]
-            for column in PROBE_COLUMNS
-        ]
-    )
-
-
-def stacked(measurement: Measurement) -> Tensor:
-    """(C, M, R) float64 on the device; what is null is zero."""
-    first = measurement.signals[0]["signal_grad_norm"]
-    table = first.new_zeros(len(PROBE_COLUMNS), len(measurement.signals), len(first))
-    for index, column in enumerate(PROBE_COLUMNS):
-        if column in measurement.parameters:
-            values = measurement.parameters[column].T
-            table[index, 1 : len(values) + 1] = values
-        else:
-            held = [r for r, row in enumerate(measurement.signals) if column in row]
-            if held:
-                table[index, held] = torch.stack([measurement.signals[r][column] for r in held])
-    return table.transpose(1, 2)
+def stacked(measurements: list[Measurement]) -> Tensor:
+    """K measurements -> (K, C, M, R) float64 on the device, with the update ratio a ratio; what is null is zero."""
+    values = torch.stack([table.values for table in measurements])
+    update, weight = PROBE_COLUMNS.index("update_ratio"), PROBE_COLUMNS.index("weight_norm")
+    for number, table in enumerate(measurements):
+        held = torch.from_numpy(table.held[update]).to(values.device)
+        ratio = values[number, :, update] / values[number, :, weight]
+        values[number, :, update] = torch.where(held, ratio, 0.0)
+    return values.transpose(1, 2)

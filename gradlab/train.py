@@ -13,24 +13,29 @@ Shapes: M members, B batch, L layers, P parameters a member.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from gradlab.cohort import Cohort, prepare
 from gradlab.data import Dataset
+from gradlab.kernels.program import Members, Program, write_down
 from gradlab.journal import Journal, StepRow
 from gradlab.nn.float64 import norm64, unsound
 from gradlab.nn.network import Pass
 from gradlab.nn.norms import Mode
+from gradlab.nn.products import combine
 from gradlab.optim.clippers import clip
-from gradlab.probes import measure, with_clipped, with_update
+from gradlab.probes import measure, measure_clipped, measure_update
 from gradlab.record import Floats, Record
 from gradlab.spec import RunSpec
 
 WINDOW = 50
 """Steps between two transfers to the host."""
+
+LEAST_STEPS = 10
+"""Of a training that is worth writing its step down."""
 
 Progress = Callable[[int, int], None]
 """Called at every flush with the steps done and how many members have diverged."""
@@ -43,10 +48,12 @@ def train(runs: Sequence[RunSpec], data: Dataset, device: torch.device, progress
     steps, every = runs[0].train.steps, runs[0].probe.every
     due = {*range(0, steps, every), steps}
     journal = Journal(len(runs))
+    rehearsed = rehearse(cohort)
     for start in range(0, steps + 1, WINDOW):
         window = range(start, min(start + WINDOW, steps + 1))
         before = [tensor.clone() for tensor in cohort.moving] if set(window) - due else []
-        journal.add([advance(cohort, t, record=t in due) for t in window])
+        members = journal.going_on
+        journal.add([perform(cohort, t, record=t in due, rehearsed=rehearsed, members=members) for t in window])
         if unseen := journal.ended_in(window) - due:
             replay(cohort, journal, before, range(start, max(unseen) + 1), unseen)
         progress(window[-1], journal.diverged)
@@ -59,30 +66,56 @@ def train(runs: Sequence[RunSpec], data: Dataset, device: torch.device, progress
 @torch.no_grad()
 def advance(cohort: Cohort, t: int, *, record: bool) -> StepRow:
     """Step t: measure at the weights after t updates, on batch t; then, but for the last row, update once."""
+    cohort.task.turn_to(t)
+    return step(cohort, t, record=record)
+
+
+def step(cohort: Cohort, t: int, *, record: bool) -> StepRow:
+    """Step t on the batch at hand; see `advance`."""
     last = t == cohort.runs[0].train.steps
-    inputs, targets = cohort.task.batch(t)
+    inputs, targets = cohort.task.batch()
     through = Pass(cohort.network, Mode.MEASURE if last else Mode.TRAIN, keep=record)
     x = through.input(inputs)
     output = cohort.architecture.forward(through, x)
     losses, slope = cohort.loss.measure(output.value, targets)
-    gradient = through.backward(output, slope)
+    parameters, gradient = cohort.parameters, through.backward(output, slope)
     norm = norm64(gradient)
-    # A norm of single-precision numbers is finite in float64 exactly where they are.
-    broken = unsound(cohort.parameters, cohort.blank)
-    broken = broken + (norm * 0 if gradient.dtype == torch.float32 else unsound(gradient, cohort.blank))
+    broken = (unsound(parameters), unsound(gradient))
 
-    measurement = measure(through, x, cohort.parameters) if record else None
+    table = measure(through, x, parameters) if record else None
     clipped = None
     if not last:
         clipped = clip(gradient, norm, cohort.clipping, cohort.layout)
-        if measurement is None:
-            cohort.optimize(cohort.parameters, gradient, cohort.state, cohort.rates, t)
+        if table is None:
+            cohort.optimize(parameters, gradient, cohort.state, cohort.rates, t)
         else:
-            measurement = with_clipped(measurement, cohort.layout, gradient)
-            before = cohort.parameters.clone()
-            cohort.optimize(cohort.parameters, gradient, cohort.state, cohort.rates, t)
-            measurement = with_update(measurement, cohort.layout, cohort.parameters - before)
-    return StepRow(t, losses, norm, clipped, broken, measurement)
+            measure_clipped(table, cohort.layout, gradient)
+            before = combine(parameters, 1.0)
+            cohort.optimize(parameters, gradient, cohort.state, cohort.rates, t)
+            measure_update(table, cohort.layout, combine(before, -1.0, parameters))
+    return StepRow(t, losses, norm, clipped, broken, table)
+
+
+Rehearsed = Mapping[bool, Program[StepRow] | None]
+"""A step but the last, with and without record, written down; None where it is more than kernel calls."""
+
+
+@torch.no_grad()
+def rehearse(cohort: Cohort) -> Rehearsed:
+    """Writes down what every step but the last does, where that can be; nothing is computed yet."""
+    if cohort.runs[0].train.steps < LEAST_STEPS:
+        return {True: None, False: None}
+    return {record: write_down(lambda record=record: step(cohort, 0, record=record)) for record in (True, False)}
+
+
+@torch.no_grad()
+def perform(cohort: Cohort, t: int, *, record: bool, rehearsed: Rehearsed, members: Members) -> StepRow:
+    """`advance`, for ``members`` alone where the step has been rehearsed."""
+    program = rehearsed[record]
+    if program is None or t == cohort.runs[0].train.steps:
+        return advance(cohort, t, record=record)
+    cohort.task.turn_to(t)
+    return program.play(members).taken(t)
 
 
 def replay(cohort: Cohort, journal: Journal, before: Sequence[Tensor], window: range, unseen: set[int]) -> None:
@@ -106,7 +139,7 @@ def evaluate(cohort: Cohort) -> tuple[Floats, Floats | None]:
     samples = 0
     for inputs, targets in cohort.task.heldout():
         through = Pass(cohort.network, Mode.EVALUATE)
-        output = cohort.architecture.forward(through, through.input(inputs)).value
+        output = (cohort.architecture.forward(through, through.input(inputs)).value)
         loss += cohort.loss.measure(output, targets)[0] * inputs.shape[1]
         if cohort.loss.correct is not None:
             right += cohort.loss.correct(output, targets)

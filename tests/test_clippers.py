@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from gradlab import choices
 from gradlab.nn.float64 import norm64, norms64
 from gradlab.nn.slots import Layout, linear_slots
-from gradlab.optim.clippers import CLIPPERS, clip, segments
+from gradlab.optim.clippers import CLIPPERS, clip, clipping
 from gradlab.spec import RunSpec, Value, build
 
 LAYOUT = Layout((*linear_slots(1, 4, 3), *linear_slots(2, 3, 3), *linear_slots(3, 3, 2)), ("a", "b", "output"))
@@ -62,7 +62,7 @@ def test_the_names_are_the_named_choices() -> None:
 def test_every_member_is_clipped_as_torch_clips_it(scale: float, dtype: torch.dtype, exact: float) -> None:
     gradient = draw(scale, dtype)
     before = gradient.clone()
-    found = clip(gradient, norm64(gradient), segments(RUNS, gradient), LAYOUT)
+    found = clip(gradient, norm64(gradient), clipping(RUNS, gradient), LAYOUT)
     for member, run in enumerate(RUNS):
         wanted = by_torch(run, before[member])
         torch.testing.assert_close(gradient[member], wanted, rtol=exact, atol=0)
@@ -72,7 +72,7 @@ def test_every_member_is_clipped_as_torch_clips_it(scale: float, dtype: torch.dt
 
 def test_the_norm_after_clipping_is_the_threshold() -> None:
     gradient = draw(10.0)
-    found = clip(gradient, norm64(gradient), segments(RUNS, gradient), LAYOUT)
+    found = clip(gradient, norm64(gradient), clipping(RUNS, gradient), LAYOUT)
     assert float(found.norm[1]) == pytest.approx(0.5, rel=1e-6)
     assert float(found.norm[8]) == pytest.approx(0.7, rel=1e-6)
     layers = norms64(gradient, LAYOUT.layers)
@@ -87,7 +87,7 @@ def test_a_broken_member_touches_no_other(broken: int, value: float) -> None:
     healthy, other = draw(), draw()
     other[broken, 5] = value
     for gradient in (healthy, other):
-        clip(gradient, norm64(gradient), segments(RUNS, gradient), LAYOUT)
+        clip(gradient, norm64(gradient), clipping(RUNS, gradient), LAYOUT)
     kept = [member for member in range(len(RUNS)) if member != broken]
     assert torch.equal(healthy[kept], other[kept])
 
@@ -97,6 +97,6 @@ def test_members_in_any_order_of_modes() -> None:
     gradient = draw()[order]
     before = gradient.clone()
     runs = [RUNS[place] for place in order]
-    clip(gradient, norm64(gradient), segments(runs, gradient), LAYOUT)
+    clip(gradient, norm64(gradient), clipping(runs, gradient), LAYOUT)
     for member, run in enumerate(runs):
         torch.testing.assert_close(gradient[member], by_torch(run, before[member]), rtol=1e-12, atol=0)

@@ -116,7 +116,8 @@ def test_gradients_equal_finite_differences(settings: dict[str, Value]) -> None:
         tiny |= {"data.name": "gaussian_mixture", "data.features": 2}
     run = build(tiny | settings)
     cohort = prepare([run], content(run.data), torch.device("cpu"))
-    inputs, targets = cohort.task.batch(0)
+    cohort.task.turn_to(0)
+    inputs, targets = cohort.task.batch()
 
     @torch.no_grad()
     def loss(x: torch.Tensor) -> float:

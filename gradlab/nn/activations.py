@@ -9,10 +9,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from gradlab.kernels import native
+from gradlab.kernels.program import Place, Shared
+from gradlab.nn.float64 import share
 
 Slope = float | Tensor
 """Of the leaky family: a number, or (M, 1, 1) where it is learned."""
@@ -30,7 +33,7 @@ class Activation:
     """``value(z, slope)`` is phi(z); ``back(dh, z, slope)`` is dh phi'(z), from phi(z) instead where ``by_value``.
 
     ``derivative(z, phi(z))`` is phi'(z) and ``steepest`` the maximum of its size; a piecewise linear activation cannot
-    saturate and has none.
+    saturate and has none. ``kernel`` is what our kernels call it, if they know it.
     """
 
     value: Callable[[Tensor, Slope], Tensor]
@@ -38,15 +41,7 @@ class Activation:
     by_value: bool = False
     derivative: Callable[[Tensor, Tensor], Tensor] | None = None
     steepest: float = 1.0
-
-
-def _tanh(z: Tensor, _: Slope) -> Tensor:
-    if z.device.type != "cpu":
-        return torch.tanh(z)
-    # numpy's vectorised kernel takes a tenth of the time of torch's.
-    h = torch.empty_like(z)
-    np.tanh(z.numpy(), out=h.numpy())
-    return h
+    kernel: str | None = None
 
 
 def _leaky(z: Tensor, slope: Slope) -> Tensor:
@@ -94,11 +89,14 @@ ACTIVATIONS: dict[str, Activation] = {
         by_value=True,
         derivative=lambda _, h: h * (1 - h),
         steepest=0.25,
+        kernel="sigmoid",
     ),
-    "tanh": Activation(_tanh, _kernel("tanh"), by_value=True, derivative=lambda _, h: 1 - h * h),
-    "relu": Activation(lambda z, _: torch.relu(z), _kernel("threshold", 0), by_value=True),
-    "leaky_relu": Activation(_leaky, _leaky_back),
-    "prelu": Activation(_leaky, _leaky_back),
+    "tanh": Activation(
+        lambda z, _: torch.tanh(z), _kernel("tanh"), by_value=True, derivative=lambda _, h: 1 - h * h, kernel="tanh"
+    ),
+    "relu": Activation(lambda z, _: torch.relu(z), _kernel("threshold", 0), by_value=True, kernel="relu"),
+    "leaky_relu": Activation(_leaky, _leaky_back, kernel="leaky"),
+    "prelu": Activation(_leaky, _leaky_back, kernel="leaky"),
     "elu": Activation(lambda z, _: F.elu(z), _elu_back(1.0, 1.0), derivative=lambda z, _: torch.exp(z.clamp(max=0))),
     "selu": Activation(
         lambda z, _: F.selu(z),
@@ -115,3 +113,46 @@ ACTIVATIONS: dict[str, Activation] = {
     "hardtanh": Activation(lambda z, _: F.hardtanh(z), _kernel("hardtanh", -1, 1)),
     "linear": Activation(lambda z, _: z, lambda dh, _z, _s: dh),
 }
+
+
+def phi(activation: Activation, z: Tensor, slope: Slope) -> Tensor:
+    """phi(z), (M, B, D)."""
+    if activation.kernel is not None and native.serves(z):
+        return native.activate(activation.kernel, z, _place(slope, z))
+    return activation.value(z, slope)
+
+
+def phi_back(
+    activation: Activation, dh: Tensor, known: Tensor, slope: Slope, *, learned: bool
+) -> tuple[Tensor, Tensor | None]:
+    """dh phi'(z) (M, B, D) and, where the slope is ``learned``, its gradient (M, 1); ``known`` as `Activation.back`."""
+    if activation.kernel is not None and native.serves(dh):
+        return native.activate_back(activation.kernel, dh, known, _place(slope, dh), learned=learned)
+    dslope = (dh * known.clamp(max=0)).sum((1, 2)).unsqueeze(1) if learned else None
+    return activation.back(dh, known, slope), dslope
+
+
+def saturated_share(activation: Activation, z: Tensor, h: Tensor, limit: float, out: Tensor) -> None:
+    """The share of entries (M, ...) whose slope is smaller than ``limit``, into ``out`` (M,) float64."""
+    if activation.derivative is None:
+        raise ValueError("a piecewise linear activation cannot saturate")
+    if activation.kernel is not None and native.serves(h):
+        native.saturated(activation.kernel, h, limit, out)
+    else:
+        out.copy_(share(limit - activation.derivative(z, h).abs()))
+
+
+def dead_share(z: Tensor, slope: Slope, out: Tensor) -> None:
+    """Of the leaky family: the share of units of z (M, ..., B, D) at zero slope everywhere, into ``out`` (M,) float64.
+
+    That is never above zero, and zero is the slope there.
+    """
+    if z.dim() == 3 and native.serves(z):
+        native.dead(z, _place(slope, z), out)
+        return
+    flat = torch.as_tensor(slope, device=z.device).reshape(-1, 1) == 0
+    out.copy_(((z.flatten(1, -2).amax(1) <= 0) & flat).to(torch.float64).mean(1))
+
+
+def _place(slope: Slope, like: Tensor) -> Place:
+    return Shared(like.new_full((1,), slope)) if isinstance(slope, float) else slope

@@ -1,7 +1,8 @@
 """Statistics accumulated in float64, and the test for finite entries, each member by itself.
 
 A float32 norm underflows where the gradient does not: a layer whose largest entry is 1.3e-33 has squares of 1e-66,
-which only float64 holds. Float64 networks are right from 1e-150 to 1e150.
+which only float64 holds. Float64 networks are right from 1e-150 to 1e150. Where a function takes ``out``, that is where
+it writes, a column of a table perhaps.
 """
 
 from __future__ import annotations
@@ -11,30 +12,48 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gradlab.kernels import native
 
-def norms64(rows: Tensor, spans: Sequence[slice]) -> Tensor:
+
+def norms64(rows: Tensor, spans: Sequence[slice], out: Tensor | None = None) -> Tensor:
     """(M, P), L spans of columns -> (M, L) float64."""
-    return torch.stack([norm64(rows[:, span]) for span in spans], dim=1)
+    out = rows.new_empty(len(rows), len(spans), dtype=torch.float64) if out is None else out
+    if native.serves(rows):
+        native.norms(rows, spans, out)
+    else:
+        torch.stack([_norm(rows[:, span]) for span in spans], dim=1, out=out)
+    return out
 
 
-def norm64(rows: Tensor) -> Tensor:
+def norm64(rows: Tensor, out: Tensor | None = None) -> Tensor:
     """(M, ...) -> (M,) float64: the norm over everything but the members."""
-    norm: Tensor = torch.linalg.vector_norm(rows.flatten(1), dim=1, dtype=torch.float64)
+    flat = rows.flatten(1)
+    out = rows.new_empty(len(rows), dtype=torch.float64) if out is None else out
+    norms64(flat, (slice(0, flat.shape[1]),), out.unsqueeze(1))
+    return out
+
+
+def _norm(rows: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
     return norm
 
 
-def unsound(rows: Tensor, zeros: Tensor) -> Tensor:
-    """(M, P), (P,) zeros -> (M,): zero where every entry of the member is finite, else not a number.
+def unsound(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """(M, ...) -> (M,) float64: zero where every entry of the member is finite, else not a number.
 
-    Zero times a finite number is zero and zero times anything else is not, so one product with a vector of zeros
-    tells, at a sixth of the price of looking at each entry.
+    Zero times a finite number is zero and zero times anything else is not.
     """
-    return rows.mv(zeros)
+    out = x.new_empty(len(x), dtype=torch.float64) if out is None else out
+    if native.serves(x):
+        native.unsound(x, out)
+    else:
+        out.copy_((x.flatten(1) * 0).sum(1))
+    return out
 
 
 def finite(rows: Tensor) -> Tensor:
-    """(M, P) -> (M,) bool: every entry of the member is finite."""
-    return unsound(rows, rows.new_zeros(rows.shape[1])) == 0
+    """(M, ...) -> (M,) bool: every entry of the member is finite."""
+    return unsound(rows) == 0
 
 
 def share(indicator: Tensor) -> Tensor:
@@ -44,16 +63,27 @@ def share(indicator: Tensor) -> Tensor:
     a CPU as comparisons do.
     """
     flat = indicator.flatten(1)
-    return count(flat.clamp(0, 1).ceil_()) / flat.shape[1]
+    return _count(flat.clamp(0, 1).ceil_()) / flat.shape[1]
 
 
-def count(ones: Tensor) -> Tensor:
+def zero_shares(rows: Tensor, spans: Sequence[slice], out: Tensor) -> None:
+    """(M, P), L spans of columns: the share of entries that are exactly zero into ``out`` (M, L); nan as in `share`."""
+    if native.serves(rows):
+        native.zeros(rows, spans, out)
+    else:
+        torch.stack([1 - share(rows[:, span].abs()) for span in spans], dim=1, out=out)
+
+
+def _count(ones: Tensor) -> Tensor:
     """(M, P) of zeros and ones -> (M,) float64: how many ones. Single precision adds them exactly up to 2^24."""
     return ones.sum(1, dtype=torch.float64 if ones.shape[1] >= 2**24 else ones.dtype).to(torch.float64)
 
 
-def moments(h: Tensor) -> tuple[Tensor, Tensor]:
-    """(M, ...) -> mean and (population) standard deviation, (M,) float64 each, over everything but the members."""
+def moments(h: Tensor, mean: Tensor, deviation: Tensor) -> None:
+    """(M, ...): mean and (population) standard deviation over all but the members, into (M,) float64 each."""
+    if native.serves(h):
+        native.moments(h, mean, deviation)
+        return
     wide = h.flatten(1).to(torch.float64)
-    mean = wide.mean(1)
-    return mean, torch.linalg.vector_norm(wide - mean.unsqueeze(1), dim=1) / wide.shape[1] ** 0.5
+    mean.copy_(wide.mean(1))
+    deviation.copy_(_norm(wide - mean.unsqueeze(1)) / wide.shape[1] ** 0.5)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gradlab.nn.activations import ACTIVATIONS
+from gradlab.nn.activations import ACTIVATIONS, phi, phi_back
 from gradlab.nn.norms import NORMS, Affine, Mode, Running
+from gradlab.nn.products import batch_sum, clear, combine, deposit, product, product_into
 from gradlab.nn.slots import Layout, Role
 from gradlab.nn.tape import Cell, Node, Tape
 from gradlab.spec import ModelSpec
@@ -131,14 +132,14 @@ class Pass:
         weight, bias = self.network.parameters[layer, Role.WEIGHT], self.network.parameters[layer, Role.BIAS]
 
         def back(dz: Tensor) -> None:
-            self._deposit((layer, Role.BIAS), dz.sum(1))
+            self._deposit((layer, Role.BIAS), batch_sum(dz))
             self._multiplied((layer, Role.WEIGHT), h, dz)
 
-        return self._remember(Node(torch.baddbmm(bias.unsqueeze(1), h.value, weight.transpose(1, 2))), back)
+        return self._remember(Node(product(h.value, weight.transpose(1, 2), bias.unsqueeze(1))), back)
 
     def multiply(self, layer: int, h: Node) -> Node:
         """(M, B, in) -> (M, B, out): h W'."""
-        z = Node(torch.bmm(h.value, self.network.parameters[layer, Role.WEIGHT].transpose(1, 2)))
+        z = Node(product(h.value, self.network.parameters[layer, Role.WEIGHT].transpose(1, 2)))
         return self._remember(z, lambda dz: self._multiplied((layer, Role.WEIGHT), h, dz))
 
     def recur(self, layer: int, driven: Node, h: Node) -> Node:
@@ -149,7 +150,7 @@ class Pass:
             _give(cell, dz)
             self._multiplied((layer, Role.RECURRENT), h, dz)
 
-        return self._remember(Node(torch.baddbmm(driven.value, h.value, matrix.transpose(1, 2))), back)
+        return self._remember(Node(product(h.value, matrix.transpose(1, 2), driven.value)), back)
 
     def norm(self, layer: int, z: Node) -> Node:
         """(M, B, D) -> (M, B, D), normalised by the model's norm with the layer's gain and shift."""
@@ -174,14 +175,15 @@ class Pass:
     def activate(self, layer: int, z: Node) -> Node:
         """(M, B, D) -> (M, B, D): phi(z)."""
         activation, slope = ACTIVATIONS[self.network.model.activation or "linear"], self.network.slope(layer)
-        h, cell = Node(activation.value(z.value, slope)), z.cell
+        h, cell = Node(phi(activation, z.value, slope)), z.cell
         learned = (layer, Role.SLOPE) in self.network.parameters
-        needed = h.value if activation.by_value else z.value
+        known = h.value if activation.by_value else z.value
 
         def back(dh: Tensor) -> None:
-            _give(cell, activation.back(dh, needed, slope))
-            if learned:
-                self._deposit((layer, Role.SLOPE), (dh * needed.clamp(max=0)).sum((1, 2)).unsqueeze(1))
+            dz, dslope = phi_back(activation, dh, known, slope, learned=learned)
+            _give(cell, dz)
+            if dslope is not None:
+                self._deposit((layer, Role.SLOPE), dslope)
 
         return self._remember(h, back)
 
@@ -191,9 +193,9 @@ class Pass:
 
         def back(grad: Tensor) -> None:
             _give(cell, grad)
-            _give(other, grad * scale)
+            _give(other, combine(grad, scale))
 
-        return self._remember(Node(torch.add(z.value, branch.value, alpha=scale)), back)
+        return self._remember(Node(combine(branch.value, scale, z.value)), back)
 
     def apply(self, function: Callable[..., Tensor], *nodes: Node) -> Node:
         """Any differentiable function of tensors (M, ...), members each by itself; autograd finds the way back."""
@@ -214,7 +216,7 @@ class Pass:
         self.tape.rewind()
         for name, gradient in self.network.gradients.items():
             if name not in self.written:
-                gradient.zero_()
+                clear(gradient)
         return self.network.gradient
 
     def _remember(self, node: Node, back: Callable[[Tensor], None]) -> Node:
@@ -224,22 +226,14 @@ class Pass:
 
     def _multiplied(self, name: Name, h: Node, dz: Tensor) -> None:
         """The way back through z = h W': to the matrix, and to h where it is wanted."""
-        gradient = self.network.gradients[name]
-        if name in self.written:
-            gradient.baddbmm_(dz.transpose(1, 2), h.value)
-        else:
-            torch.bmm(dz.transpose(1, 2), h.value, out=gradient)
-            self.written.add(name)
+        product_into(self.network.gradients[name], dz.transpose(1, 2), h.value, more=name in self.written)
+        self.written.add(name)
         if h.cell is not None:
-            h.cell.receive(torch.bmm(dz, self.network.parameters[name]))
+            h.cell.receive(product(dz, self.network.parameters[name]))
 
     def _deposit(self, name: Name, part: Tensor) -> None:
-        gradient = self.network.gradients[name]
-        if name in self.written:
-            gradient.add_(part)
-        else:
-            gradient.copy_(part)
-            self.written.add(name)
+        deposit(self.network.gradients[name], part, more=name in self.written)
+        self.written.add(name)
 
 
 def _give(cell: Cell | None, part: Tensor) -> None:

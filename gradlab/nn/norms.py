@@ -12,6 +12,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from gradlab.kernels import native
+
 EPS = 1e-5
 """Of batch and layer norm, as torch's; rms norm takes the precision's epsilon, as torch.nn.RMSNorm does."""
 
@@ -56,6 +58,10 @@ def batch_norm(z: Tensor, affine: Affine, mode: Mode) -> tuple[Tensor, Back]:
     gain, shift, running = affine.gain.unsqueeze(1), affine.shift, affine.running
     if shift is None or running is None:
         raise ValueError("batch norm needs its shift and its running statistics")
+    if mode is not Mode.EVALUATE and native.serves(z):
+        moved = (running.mean, running.var) if mode is Mode.TRAIN else None
+        y, found = native.batch_norm(z, affine.gain, shift, EPS, moved, MOMENTUM)
+        return y, lambda dy: native.batch_norm_back(dy, z, found, affine.gain)
     if mode is Mode.EVALUATE:
         centred, var = z - running.mean.unsqueeze(1), running.var.unsqueeze(1)
     else:
@@ -87,6 +93,9 @@ def layer_norm(z: Tensor, affine: Affine, mode: Mode) -> tuple[Tensor, Back]:
     gain, shift = affine.gain.unsqueeze(1), affine.shift
     if shift is None:
         raise ValueError("layer norm needs its shift")
+    if native.serves(z):
+        y, found = native.layer_norm(z, affine.gain, shift, EPS, centred=True)
+        return y, lambda dy: native.layer_norm_back(dy, found, affine.gain, centred=True, shifted=True)
     normalised = z - z.mean(-1, keepdim=True)
     inverse = torch.rsqrt(normalised.square().mean(-1, keepdim=True) + EPS)
     normalised.mul_(inverse)
@@ -106,8 +115,12 @@ def layer_norm(z: Tensor, affine: Affine, mode: Mode) -> tuple[Tensor, Back]:
 def rms_norm(z: Tensor, affine: Affine, mode: Mode) -> tuple[Tensor, Back]:
     """Each sample over the root mean square of its units (Zhang & Sennrich 2019, equation 4)."""
     del mode
+    eps = torch.finfo(z.dtype).eps
+    if native.serves(z):
+        y, found = native.layer_norm(z, affine.gain, None, eps, centred=False)
+        return y, lambda dy: native.layer_norm_back(dy, found, affine.gain, centred=False, shifted=False)
     gain = affine.gain.unsqueeze(1)
-    inverse = torch.rsqrt(z.square().mean(-1, keepdim=True) + torch.finfo(z.dtype).eps)
+    inverse = torch.rsqrt(z.square().mean(-1, keepdim=True) + eps)
     normalised = z * inverse
 
     def back(dy: Tensor) -> tuple[Tensor, Tensor, None]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from gradlab.nn.products import combine
+
 
 @dataclass(eq=False)
 class Cell:
@@ -21,7 +23,7 @@ class Cell:
 
     def receive(self, part: Tensor) -> None:
         """Adds what one use of the signal contributes."""
-        self.grad = part if self.grad is None else self.grad + part
+        self.grad = part if self.grad is None else combine(part, 1.0, self.grad)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from gradlab.kernels import native
 from gradlab.nn.float64 import norm64, norms64
 from gradlab.nn.slots import Layout
 from gradlab.spec import RunSpec
@@ -114,22 +115,38 @@ class Segment:
     limits: Limits
 
 
-def segments(runs: Sequence[RunSpec], like: Tensor) -> tuple[Segment, ...]:
-    """The segments of ``runs``, sorted by clip mode lest they fall into more of them, for gradients ``like`` this."""
+@dataclass(frozen=True)
+class Clipping:
+    """How each member of a cohort clips: segment by segment, and the same as columns for our kernels."""
+
+    segments: tuple[Segment, ...]
+    columns: native.Clips
+
+
+def clipping(runs: Sequence[RunSpec], like: Tensor) -> Clipping:
+    """Of ``runs``, sorted by clip mode lest they fall into more segments, for gradients ``like`` this."""
+
+    def column(numbers: list[float]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.float64, device=like.device)
+
+    common = column([run.clip.threshold for run in runs])
+    given = [run.clip.output_threshold for run in runs]
+    output = column([run.clip.threshold if own is None else own for run, own in zip(runs, given, strict=True)])
     found: list[Segment] = []
-    start = 0
-    for mode, group in groupby(runs, key=lambda run: run.clip.mode):
-        clips = [run.clip for run in group]
-        common = torch.tensor([clip.threshold for clip in clips], dtype=torch.float64, device=like.device)
-        own = [clip.threshold if clip.output_threshold is None else clip.output_threshold for clip in clips]
-        output = torch.tensor(own, dtype=torch.float64, device=like.device)
-        limits = Limits(common, output, common.to(like.dtype).unsqueeze(1), torch.zeros_like(common))
-        found.append(Segment(CLIPPERS[mode], slice(start, start + len(clips)), limits))
-        start += len(clips)
-    return tuple(found)
+    for mode, group in groupby(range(len(runs)), key=lambda member: runs[member].clip.mode):
+        members = list(group)
+        part = slice(members[0], members[-1] + 1)
+        limits = Limits(common[part], output[part], common[part].to(like.dtype).unsqueeze(1), common.new_zeros(len(members)))
+        found.append(Segment(CLIPPERS[mode], part, limits))
+    modes = torch.tensor([native.CLIPS.index(run.clip.mode) for run in runs])
+    return Clipping(tuple(found), native.Clips(modes, common, output))
 
 
-def clip(gradient: Tensor, norm: Tensor, parts: Sequence[Segment], layout: Layout) -> Clipped:
-    """Clips ``gradient`` (M, P) in place, each segment its own way; ``norm`` (M,) is that before."""
-    results = [part.clipper(gradient[part.members], norm[part.members], part.limits, layout) for part in parts]
-    return Clipped(torch.cat([result.norm for result in results]), torch.cat([result.changed for result in results]))
+def clip(gradient: Tensor, norm: Tensor, how: Clipping, layout: Layout) -> Clipped:
+    """Clips ``gradient`` (M, P) in place, each member its own way; ``norm`` (M,) is that before."""
+    if native.serves(gradient):
+        return Clipped(*native.clip(gradient, norm, how.columns, layout.layers))
+    parts = [
+        part.clipper(gradient[part.members], norm[part.members], part.limits, layout) for part in how.segments
+    ]
+    return Clipped(torch.cat([part.norm for part in parts]), torch.cat([part.changed for part in parts]))

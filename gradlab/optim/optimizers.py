@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gradlab.kernels import native
 from gradlab.spec import RunSpec
 
 State = Mapping[str, Tensor]
@@ -66,6 +67,10 @@ def _descend(parameters: Tensor, direction: Tensor, lr: Tensor) -> None:
 
 def sgd(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: int) -> None:
     """torch.optim.SGD with dampening 0: b <- mu b + g; w <- w - lr b, or w - lr (g + mu b) with Nesterov's."""
+    if native.serves(parameters):
+        columns = (rate.lr, rate.momentum, rate.nesterov, rate.weight_decay, rate.l1)
+        native.sgd(parameters, gradient, state.get("momentum"), columns)
+        return
     _decay(parameters, gradient, rate)
     direction = gradient
     if "momentum" in rate.active:

@@ -1,0 +1,728 @@
+/* Kernels of a stacked network on a CPU: a step as a list of calls, played member by member.
+
+   `compiler.py` compiles this file for the machine it finds itself on, once with -DBITS=32 and once with -DBITS=64; `native.py` says what each kernel computes, in tensors. Nothing here assumes that numbers are finite,
+   flushes subnormals, or reorders a sum by chance.
+
+   A kernel sees one member. Shapes: B batch, D width, K outputs, P parameters.                                      */
+
+#if defined(__GNUC__) && !defined(__clang__)
+/* Otherwise a second copy of the loop over a tile keeps its sums in memory: half the speed. */
+#pragma GCC optimize("no-version-loops-for-strides")
+#endif
+
+#include <stdint.h>
+#include <string.h>
+#include <tgmath.h>
+
+#if BITS == 32
+typedef float REAL;
+#else
+typedef double REAL;
+#endif
+
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64 /* 32 registers: 6 x 4 sums */
+#define TILE_VECTORS 4
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32 /* 16 registers: 6 x 2 sums */
+#define TILE_VECTORS 2
+#else
+#define VECTOR_BYTES 16 /* 32 registers on ARM: 6 x 4 sums */
+#define TILE_VECTORS 4
+#endif
+#define TILE_ROWS 6
+#define LANES ((long)(VECTOR_BYTES / sizeof(REAL)))
+
+typedef REAL lanes __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+/* a b + c, rounded once where the processor can. Elsewhere nothing is contracted (-ffp-contract=off): what cancels in
+   exact arithmetic cancels here.                                                                                    */
+#if defined(__AVX512F__) && BITS == 32
+#include <immintrin.h>
+#define FUSED(a, b, c) ((lanes)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
+#elif defined(__AVX512F__)
+#include <immintrin.h>
+#define FUSED(a, b, c) ((lanes)_mm512_fmadd_pd((__m512d)(a), (__m512d)(b), (__m512d)(c)))
+#elif defined(__FMA__) && BITS == 32
+#include <immintrin.h>
+#define FUSED(a, b, c) ((lanes)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
+#elif defined(__FMA__)
+#include <immintrin.h>
+#define FUSED(a, b, c) ((lanes)_mm256_fmadd_pd((__m256d)(a), (__m256d)(b), (__m256d)(c)))
+#elif defined(__aarch64__) && BITS == 32
+#include <arm_neon.h>
+#define FUSED(a, b, c) ((lanes)vfmaq_f32((float32x4_t)(c), (float32x4_t)(a), (float32x4_t)(b)))
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#define FUSED(a, b, c) ((lanes)vfmaq_f64((float64x2_t)(c), (float64x2_t)(a), (float64x2_t)(b)))
+#else
+#define FUSED(a, b, c) ((a) * (b) + (c))
+#endif
+
+typedef REAL quad __attribute__((vector_size(4 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
+
+/* ---- matrix products -------------------------------------------------------------------------------------------- */
+
+/* rows x (vectors*LANES) entries of C = start + A B, held in registers; A is read entry by entry at any strides. */
+static inline __attribute__((always_inline)) void tile(
+    const int rows, const int vectors, long inner, const REAL *a, long a_row, long a_column, const REAL *b, long b_row,
+    const REAL *start, long start_row, REAL *c, long c_row)
+{
+    lanes sum[TILE_ROWS][TILE_VECTORS];
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < vectors; j++)
+            sum[i][j] = start ? *(const lanes *)(start + i * start_row + j * LANES) : (lanes){0};
+    for (long q = 0; q < inner; q++) {
+        lanes right[TILE_VECTORS];
+#pragma GCC unroll 8
+        for (int j = 0; j < vectors; j++)
+            right[j] = *(const lanes *)(b + q * b_row + j * LANES);
+#pragma GCC unroll 8
+        for (int i = 0; i < rows; i++) {
+            const lanes left = a[i * a_row + q * a_column] - (lanes){0};
+#pragma GCC unroll 8
+            for (int j = 0; j < vectors; j++)
+                sum[i][j] = FUSED(left, right[j], sum[i][j]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < vectors; j++)
+            *(lanes *)(c + i * c_row + j * LANES) = sum[i][j];
+}
+
+/* A strip of C as wide as `vectors` vectors, all its rows. */
+static inline __attribute__((always_inline)) void strip(
+    const int vectors, long rows, long inner, const REAL *a, long a_row, long a_column, const REAL *b, long b_row,
+    const REAL *start, long start_row, REAL *c, long c_row)
+{
+    long i = 0;
+#define TILE(count)                                                                                                    \
+    tile(count, vectors, inner, a + i * a_row, a_row, a_column, b, b_row, start ? start + i * start_row : 0,     \
+               start_row, c + i * c_row, c_row)
+    for (; i + TILE_ROWS <= rows; i += TILE_ROWS)
+        TILE(TILE_ROWS);
+    switch (rows - i) {
+    case 5: TILE(5); break;
+    case 4: TILE(4); break;
+    case 3: TILE(3); break;
+    case 2: TILE(2); break;
+    case 1: TILE(1); break;
+    }
+#undef TILE
+}
+
+/* B, or its transpose, copied to rows of a whole number of vectors; what is beyond its columns is zero. */
+static void pack(long inner, long columns, const REAL *b, long b_row, long b_column, REAL *packed, long packed_row)
+{
+    if (columns < packed_row)
+        memset(packed, 0, (size_t)(inner * packed_row) * sizeof(REAL));
+    if (b_column == 1 || b_row != 1) {
+        for (long q = 0; q < inner; q++)
+            for (long j = 0; j < columns; j++)
+                packed[q * packed_row + j] = b[q * b_row + j * b_column];
+        return;
+    }
+    /* Blocks of 4 x 4, turned in registers; what is left at the edges one by one. */
+    for (long j = 0; j < columns / 4 * 4; j += 4)
+        for (long q = 0; q < inner / 4 * 4; q += 4) {
+            const REAL *from = b + q * b_row + j * b_column;
+            const quad w = *(const quad *)from, x = *(const quad *)(from + b_column);
+            const quad y = *(const quad *)(from + 2 * b_column), z = *(const quad *)(from + 3 * b_column);
+            const quad wx0 = __builtin_shufflevector(w, x, 0, 4, 1, 5), wx1 = __builtin_shufflevector(w, x, 2, 6, 3, 7);
+            const quad yz0 = __builtin_shufflevector(y, z, 0, 4, 1, 5), yz1 = __builtin_shufflevector(y, z, 2, 6, 3, 7);
+            REAL *to = packed + q * packed_row + j;
+            *(quad *)to = __builtin_shufflevector(wx0, yz0, 0, 1, 4, 5);
+            *(quad *)(to + packed_row) = __builtin_shufflevector(wx0, yz0, 2, 3, 6, 7);
+            *(quad *)(to + 2 * packed_row) = __builtin_shufflevector(wx1, yz1, 0, 1, 4, 5);
+            *(quad *)(to + 3 * packed_row) = __builtin_shufflevector(wx1, yz1, 2, 3, 6, 7);
+        }
+    for (long q = 0; q < inner; q++)
+        for (long j = q < inner / 4 * 4 ? columns / 4 * 4 : 0; j < columns; j++)
+            packed[q * packed_row + j] = b[q * b_row + j * b_column];
+}
+
+/* C = start + A B: A (rows, inner) and B (inner, columns) at any strides, C with adjacent columns. start is 0, or a bias
+   (start_row 0), or a matrix, C itself included. scratch holds inner * padded + rows * LANES numbers.               */
+static void product(
+    long rows, long columns, long inner, const REAL *a, long a_row, long a_column, const REAL *b, long b_row,
+    long b_column, const REAL *start, long start_row, REAL *c, long c_row, REAL *scratch)
+{
+    const long padded = (columns + LANES - 1) / LANES * LANES, whole = columns / LANES * LANES;
+    if (b_column != 1 || whole < columns) {
+        pack(inner, columns, b, b_row, b_column, scratch, padded);
+        b = scratch;
+        b_row = padded;
+    }
+    long j = 0;
+#define STRIP(vectors)                                                                                                 \
+    strip(vectors, rows, inner, a, a_row, a_column, b + j, b_row, start ? start + j : 0, start_row, c + j, c_row)
+    for (; j + TILE_VECTORS * LANES <= whole; j += TILE_VECTORS * LANES)
+        STRIP(TILE_VECTORS);
+    switch ((whole - j) / LANES) {
+    case 3: STRIP(3); j += 3 * LANES; break;
+    case 2: STRIP(2); j += 2 * LANES; break;
+    case 1: STRIP(1); j += LANES; break;
+    }
+#undef STRIP
+    if (j < columns) {
+        REAL *edge = scratch + inner * padded;
+        strip(1, rows, inner, a, a_row, a_column, b + j, b_row, 0, 0, edge, LANES);
+        for (long i = 0; i < rows; i++)
+            for (long d = j; d < columns; d++)
+                c[i * c_row + d] = edge[i * LANES + d - j] + (start ? start[i * start_row + d] : 0);
+    }
+}
+
+/* ---- activations ------------------------------------------------------------------------------------------------ */
+
+/* e^x - 1: with x = n ln 2 + r, |r| <= ln(2)/2, it is 2^n (e^r - 1) + (2^n - 1), and e^r - 1 its series. Right to two
+   units in the last place; inf above the range, nan for nan.                                                        */
+static inline REAL exp_less_1(REAL x)
+{
+    const int single = sizeof(REAL) == 4;
+    const REAL most = single ? 127 : 1023, ends = single ? 100 : 800;
+    const long double ln2 = 0.693147180559945309417232121458L;
+    const long double high = single ? 0.693359375L : 6.93147180369123816490e-1L; /* few bits: n high is exact */
+    x = x > ends ? ends : x;
+    x = x < -ends ? -ends : x;
+    REAL n = rint(x * (REAL)(1 / ln2));
+    n = n > most ? most : n;
+    n = n < -most ? -most : n;
+    const REAL r = (x - n * (REAL)high) - n * (REAL)(ln2 - high);
+    static const REAL inverse_factorials[] = {
+        1, 1 / 2.L, 1 / 6.L, 1 / 24.L, 1 / 120.L, 1 / 720.L, 1 / 5040.L, 1 / 40320.L, 1 / 362880.L, 1 / 3628800.L,
+        1 / 39916800.L, 1 / 479001600.L, 1 / 6227020800.L, 1 / 87178291200.L,
+    };
+    REAL series = 0;
+    for (int k = single ? 7 : 14; k > 0; k--)
+        series = inverse_factorials[k - 1] + r * series;
+    series *= r;
+    REAL power;
+    if (single) {
+        const uint32_t bits = (uint32_t)((int32_t)n + 127) << 23;
+        float value;
+        memcpy(&value, &bits, 4);
+        power = (REAL)value;
+    } else {
+        const uint64_t bits = (uint64_t)((int64_t)n + 1023) << 52;
+        double value;
+        memcpy(&value, &bits, 8);
+        power = (REAL)value;
+    }
+    return power * series + (power - 1);
+}
+
+enum { RELU, LEAKY, TANH, SIGMOID };
+
+/* h = phi(z), entry by entry; slope is that of the leaky family below zero. */
+static void activate(long kind, long count, const REAL *restrict z, const REAL *slope, REAL *restrict h)
+{
+    switch (kind) {
+    case RELU:
+        for (long j = 0; j < count; j++)
+            h[j] = z[j] <= 0 ? 0 : z[j];
+        break;
+    case LEAKY: {
+        const REAL below = *slope;
+        for (long j = 0; j < count; j++)
+            h[j] = z[j] > 0 ? z[j] : below * z[j];
+        break;
+    }
+    case TANH: /* e/(e+2) with e = exp(2|z|) - 1; beyond 50 it is 1 */
+        for (long j = 0; j < count; j++) {
+            const REAL twice = 2 * fabs(z[j]), e = exp_less_1(twice > 50 ? 50 : twice);
+            h[j] = copysign(e / (e + 2), z[j]);
+        }
+        break;
+    case SIGMOID:
+        for (long j = 0; j < count; j++)
+            h[j] = 1 / (2 + exp_less_1(-z[j]));
+        break;
+    }
+}
+
+/* dz = dh phi'(z), from h = phi(z) (of the leaky family from z); dslope is the slope's gradient, where it is learned. */
+static void activate_back(
+    long kind, long count, const REAL *restrict dh, const REAL *restrict known, const REAL *slope, REAL *dslope,
+    REAL *restrict dz)
+{
+    switch (kind) {
+    case RELU:
+        for (long j = 0; j < count; j++)
+            dz[j] = known[j] <= 0 ? 0 : dh[j];
+        break;
+    case LEAKY: {
+        const REAL below = *slope;
+        for (long j = 0; j < count; j++)
+            dz[j] = known[j] > 0 ? dh[j] : below * dh[j];
+        if (dslope) {
+            REAL sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (long j = 0; j < count; j++)
+                sum += known[j] > 0 ? 0 : dh[j] * known[j];
+            *dslope = sum;
+        }
+        break;
+    }
+    case TANH:
+        for (long j = 0; j < count; j++)
+            dz[j] = dh[j] * (1 - known[j] * known[j]);
+        break;
+    case SIGMOID:
+        for (long j = 0; j < count; j++)
+            dz[j] = dh[j] * known[j] * (1 - known[j]);
+        break;
+    }
+}
+
+/* The sum of an expression over j < count, by halves: so that the mean of equal numbers is that number, and what a norm
+   takes out is gone.                                                                                                */
+#define WAYS 16
+#define SUM(result, j, count, expression)                                                                              \
+    do {                                                                                                               \
+        REAL part_[WAYS] = {0};                                                                                        \
+        const long whole_ = (count) / WAYS * WAYS;                                                                     \
+        for (long from_ = 0; from_ < whole_; from_ += WAYS)                                                            \
+            for (long way_ = 0; way_ < WAYS; way_++) {                                                                 \
+                const long j = from_ + way_;                                                                           \
+                part_[way_] += (expression);                                                                           \
+            }                                                                                                          \
+        for (long j = whole_; j < (count); j++)                                                                        \
+            part_[j - whole_] += (expression);                                                                         \
+        for (int half_ = WAYS / 2; half_; half_ /= 2)                                                                  \
+            for (int way_ = 0; way_ < half_; way_++)                                                                   \
+                part_[way_] += part_[way_ + half_];                                                                    \
+        (result) = part_[0];                                                                                           \
+    } while (0)
+
+/* ---- norms ------------------------------------------------------------------------------------------------------ */
+
+/* Each unit over the batch: y = shift + gain (z - mean) inverse, inverse = 1/sqrt(var + eps). Where there are running
+   statistics they move towards the batch's mean and unbiased variance.                                              */
+static void batch_norm(
+    long batch, long width, double eps, double momentum, const REAL *restrict z, const REAL *gain, const REAL *shift,
+    REAL *running_mean, REAL *running_var, REAL *restrict mean, REAL *restrict inverse, REAL *restrict y)
+{
+    for (long d = 0; d < width; d++)
+        mean[d] = inverse[d] = 0;
+    for (long i = 0; i < batch; i++)
+        for (long d = 0; d < width; d++)
+            mean[d] += z[i * width + d];
+    for (long d = 0; d < width; d++)
+        mean[d] /= (REAL)batch;
+    for (long i = 0; i < batch; i++)
+        for (long d = 0; d < width; d++) {
+            const REAL centred = z[i * width + d] - mean[d];
+            inverse[d] += centred * centred;
+        }
+    if (running_mean)
+        for (long d = 0; d < width; d++) {
+            running_mean[d] += (REAL)momentum * (mean[d] - running_mean[d]);
+            running_var[d] += (REAL)momentum * (inverse[d] / (REAL)(batch - 1) - running_var[d]);
+        }
+    for (long d = 0; d < width; d++)
+        inverse[d] = 1 / sqrt(inverse[d] / (REAL)batch + (REAL)eps);
+    for (long i = 0; i < batch; i++)
+        for (long d = 0; d < width; d++)
+            y[i * width + d] = shift[d] + gain[d] * inverse[d] * (z[i * width + d] - mean[d]);
+}
+
+/* With c = z - mean and r = inverse: dz = gain r (dy - mean(dy) - c r^2 mean(dy c)), means over the batch; dgain is
+   r sum(dy c), dshift sum(dy).                                                                                      */
+static void batch_norm_back(
+    long batch, long width, const REAL *restrict dy, const REAL *restrict z, const REAL *restrict mean,
+    const REAL *restrict inverse, const REAL *restrict gain, REAL *restrict dgain, REAL *restrict dshift,
+    REAL *restrict scratch, REAL *restrict dz)
+{
+    REAL *restrict level = scratch, *restrict slope = scratch + width;
+    for (long d = 0; d < width; d++)
+        level[d] = slope[d] = 0;
+    for (long i = 0; i < batch; i++)
+        for (long d = 0; d < width; d++) {
+            level[d] += dy[i * width + d];
+            slope[d] += dy[i * width + d] * (z[i * width + d] - mean[d]);
+        }
+    for (long d = 0; d < width; d++) {
+        dshift[d] = level[d];
+        dgain[d] = slope[d] * inverse[d];
+        level[d] /= (REAL)batch;
+        slope[d] *= inverse[d] * inverse[d] / (REAL)batch;
+    }
+    for (long i = 0; i < batch; i++)
+        for (long d = 0; d < width; d++)
+            dz[i * width + d] =
+                gain[d] * inverse[d] * (dy[i * width + d] - level[d] - slope[d] * (z[i * width + d] - mean[d]));
+}
+
+/* Each sample over its units: y = shift + gain n, n = (z - mean) inverse. Without `centred` the mean stays in, and
+   there is no shift (rms norm).                                                                                     */
+static void layer_norm(
+    long batch, long width, long centred, double eps, const REAL *restrict z, const REAL *restrict gain,
+    const REAL *restrict shift, REAL *restrict n, REAL *restrict inverse, REAL *restrict y)
+{
+    for (long i = 0; i < batch; i++, z += width, y += width, n += width) {
+        REAL mean = 0, square;
+        if (centred) {
+            SUM(mean, d, width, z[d]);
+            mean /= (REAL)width;
+        }
+        SUM(square, d, width, (z[d] - mean) * (z[d] - mean));
+        const REAL scale = inverse[i] = 1 / sqrt(square / (REAL)width + (REAL)eps);
+        for (long d = 0; d < width; d++)
+            n[d] = (z[d] - mean) * scale;
+        if (shift)
+            for (long d = 0; d < width; d++)
+                y[d] = shift[d] + gain[d] * n[d];
+        else
+            for (long d = 0; d < width; d++)
+                y[d] = gain[d] * n[d];
+    }
+}
+
+/* With dn = gain dy: dz = inverse (dn - mean(dn) - n mean(dn n)), means over the units; dgain is sum(dy n) over the
+   batch, dshift sum(dy).                                                                                            */
+static void layer_norm_back(
+    long batch, long width, long centred, const REAL *restrict dy, const REAL *restrict n,
+    const REAL *restrict inverse, const REAL *restrict gain, REAL *restrict dgain, REAL *restrict dshift,
+    REAL *restrict dz)
+{
+    for (long d = 0; d < width; d++)
+        dgain[d] = 0;
+    if (dshift)
+        for (long d = 0; d < width; d++)
+            dshift[d] = 0;
+    for (long i = 0; i < batch; i++, dy += width, n += width, dz += width) {
+        REAL level = 0, along;
+        if (centred) {
+            SUM(level, d, width, gain[d] * dy[d]);
+            level /= (REAL)width;
+        }
+        SUM(along, d, width, gain[d] * dy[d] * n[d]);
+        along /= (REAL)width;
+        for (long d = 0; d < width; d++)
+            dz[d] = inverse[i] * (gain[d] * dy[d] - level - n[d] * along);
+        for (long d = 0; d < width; d++)
+            dgain[d] += dy[d] * n[d];
+        if (dshift)
+            for (long d = 0; d < width; d++)
+                dshift[d] += dy[d];
+    }
+}
+
+/* ---- sums ------------------------------------------------------------------------------------------------------- */
+
+/* (B, D) -> (D): over the batch. */
+static void batch_sum(long batch, long width, long x_row, const REAL *restrict x, REAL *restrict sum)
+{
+    for (long d = 0; d < width; d++)
+        sum[d] = 0;
+    for (long i = 0; i < batch; i++)
+        for (long d = 0; d < width; d++)
+            sum[d] += x[i * x_row + d];
+}
+
+/* out = scale x, added to y where there is one; out may be either. Without x it is zero. */
+static void add(long count, double scale, const REAL *x, const REAL *y, REAL *out)
+{
+    const REAL by = (REAL)scale;
+    if (!x)
+        memset(out, 0, (size_t)count * sizeof(REAL));
+    else if (!y)
+        for (long j = 0; j < count; j++)
+            out[j] = by * x[j];
+    else
+        for (long j = 0; j < count; j++)
+            out[j] = y[j] + by * x[j];
+}
+
+static double norm_of(long count, const REAL *x)
+{
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (long j = 0; j < count; j++)
+        sum += (double)x[j] * (double)x[j];
+    return sqrt(sum);
+}
+
+/* The norm of each span of columns, in double precision. */
+static void norms(long spans, const long *from, const long *to, const REAL *x, double *norm)
+{
+    for (long s = 0; s < spans; s++)
+        norm[s] = norm_of(to[s] - from[s], x + from[s]);
+}
+
+/* Zero where every entry is finite, else not a number. */
+static void unsound(long count, const REAL *restrict x, double *found)
+{
+    REAL sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (long j = 0; j < count; j++)
+        sum += x[j] * 0;
+    *found = (double)sum;
+}
+
+/* Mean and population standard deviation, in double precision. */
+static void moments(long count, const REAL *restrict x, double *mean, double *deviation)
+{
+    double sum = 0, square = 0;
+#pragma omp simd reduction(+ : sum)
+    for (long j = 0; j < count; j++)
+        sum += (double)x[j];
+    const double middle = sum / (double)count;
+#pragma omp simd reduction(+ : square)
+    for (long j = 0; j < count; j++)
+        square += ((double)x[j] - middle) * ((double)x[j] - middle);
+    *mean = middle;
+    *deviation = sqrt(square / (double)count);
+}
+
+/* The share of entries of each span that are exactly zero; not a number where an entry is not. */
+static void zeros(long spans, const long *from, const long *to, const REAL *restrict x, double *share)
+{
+    for (long s = 0; s < spans; s++) {
+        long count = 0;
+        REAL sum = 0;
+#pragma omp simd reduction(+ : count, sum)
+        for (long j = from[s]; j < to[s]; j++) {
+            count += x[j] == 0;
+            sum += x[j] != x[j] ? x[j] : 0;
+        }
+        share[s] = (double)count / (double)(to[s] - from[s]) + (double)sum;
+    }
+}
+
+/* The share of entries h = phi(z) where the slope is below a limit; not a number where an entry is not. */
+static void saturated(long kind, long count, double limit, const REAL *restrict h, double *share)
+{
+    const REAL least = (REAL)limit;
+    long below = 0;
+    REAL sum = 0;
+#pragma omp simd reduction(+ : below, sum)
+    for (long j = 0; j < count; j++) {
+        const REAL slope = kind == TANH ? 1 - h[j] * h[j] : h[j] * (1 - h[j]);
+        below += slope < least;
+        sum += h[j] != h[j] ? h[j] : 0;
+    }
+    *share = (double)below / (double)count + (double)sum;
+}
+
+/* The share of units that are nowhere in the batch above zero; none where the slope below zero is not zero. */
+static void dead(long batch, long width, const REAL *restrict z, const REAL *slope, REAL *restrict most, double *share)
+{
+    for (long d = 0; d < width; d++)
+        most[d] = z[d];
+    for (long i = 1; i < batch; i++)
+        for (long d = 0; d < width; d++)
+            most[d] = z[i * width + d] <= most[d] ? most[d] : z[i * width + d];
+    long count = 0;
+    for (long d = 0; d < width; d++)
+        count += most[d] <= 0;
+    *share = slope && *slope != 0 ? 0 : (double)count / (double)width;
+}
+
+/* ---- data and losses -------------------------------------------------------------------------------------------- */
+
+/* The chosen rows of x, scaled. */
+static void gather(long batch, long width, const long *chosen, const REAL *x, const REAL *scale, REAL *restrict out)
+{
+    const REAL by = *scale;
+    for (long i = 0; i < batch; i++)
+        for (long j = 0; j < width; j++)
+            out[i * width + j] = by * x[chosen[i] * width + j];
+}
+
+/* Cross-entropy in nats, its mean over the batch, and its derivative: the softmax, less one for the class, over B. */
+static void cross_entropy(
+    long batch, long outputs, const REAL *restrict z, const long *chosen, const long *classes, REAL *loss,
+    REAL *restrict dz)
+{
+    REAL sum = 0;
+    for (long i = 0; i < batch; i++, z += outputs, dz += outputs) {
+        REAL most = z[0], total = 0;
+        for (long k = 1; k < outputs; k++)
+            most = z[k] > most || z[k] != z[k] ? z[k] : most;
+        for (long k = 0; k < outputs; k++)
+            dz[k] = exp_less_1(z[k] - most) + 1;
+        for (long k = 0; k < outputs; k++)
+            total += dz[k];
+        for (long k = 0; k < outputs; k++)
+            dz[k] /= total * (REAL)batch;
+        const long right = classes[chosen[i]];
+        dz[right] -= 1 / (REAL)batch;
+        sum += log(total) - (z[right] - most);
+    }
+    *loss = sum / (REAL)batch;
+}
+
+/* Mean over batch and outputs; targets (N, K), scaled. */
+static void squared_error(
+    long batch, long outputs, const REAL *restrict z, const long *chosen, const REAL *targets, const REAL *scale,
+    REAL *loss, REAL *restrict dz)
+{
+    const REAL count = (REAL)(batch * outputs), by = *scale;
+    REAL sum = 0;
+    for (long i = 0; i < batch; i++)
+        for (long k = 0; k < outputs; k++) {
+            const REAL error = z[i * outputs + k] - by * targets[chosen[i] * outputs + k];
+            sum += error * error;
+            dz[i * outputs + k] = error * (2 / count);
+        }
+    *loss = sum / count;
+}
+
+/* ---- clipping and descent --------------------------------------------------------------------------------------- */
+
+enum { NONE, NORM, VALUE, LAYERWISE, NORMALIZE };
+#define MARGIN 1e-6
+
+/* Multiplies by a scale that is first rounded, as the gradient is; gives the rounded scale. */
+static double rescale(long count, double scale, REAL *g)
+{
+    const REAL rounded = (REAL)scale;
+    if (rounded == 1)
+        return 1;
+    for (long j = 0; j < count; j++)
+        g[j] *= rounded;
+    return (double)rounded;
+}
+
+/* The member's own way of clipping, in place: the norm after it, and zero where no entry changed. */
+static void clip(
+    long count, long layers, const long *mode, const double *threshold, const double *output_threshold,
+    const long *from, const long *to, const double *norm, REAL *restrict g, double *after, double *changed)
+{
+    *after = *norm;
+    *changed = 0;
+    switch (*mode) {
+    case NORM:
+    case NORMALIZE: {
+        double scale = *threshold / (*norm + MARGIN);
+        if (*mode == NORM && scale > 1)
+            scale = 1;
+        *after = *norm * rescale(count, scale, g);
+        *changed = *after - *norm;
+        break;
+    }
+    case VALUE: {
+        const REAL most = (REAL)*threshold;
+        double sum = 0;
+        REAL cut = 0;
+#pragma omp simd reduction(+ : sum, cut)
+        for (long j = 0; j < count; j++) {
+            const REAL low = g[j] < -most ? -most : g[j], kept = low > most ? most : low;
+            cut += fabs(g[j] - kept);
+            g[j] = kept;
+            sum += (double)kept * (double)kept;
+        }
+        *after = sqrt(sum);
+        *changed = (double)cut;
+        break;
+    }
+    case LAYERWISE: {
+        double sum = 0;
+        for (long l = 0; l < layers; l++) {
+            const double was = norm_of(to[l] - from[l], g + from[l]);
+            double scale = (l < layers - 1 ? *threshold : *output_threshold) / (was + MARGIN);
+            scale = scale > 1 ? 1 : scale;
+            const double is = was * rescale(to[l] - from[l], scale, g + from[l]);
+            sum += is * is;
+            *changed += fabs(is - was);
+        }
+        *after = sqrt(sum);
+        break;
+    }
+    }
+}
+
+/* torch.optim.SGD with dampening 0: the gradient, with weight decay and L1 added, gathers in the buffer b <- mu b + g
+   where there is one; w <- w - lr b, or w - lr (g + mu b) with Nesterov's.                                          */
+static void sgd(
+    long count, const REAL *lr, const REAL *momentum, const REAL *nesterov, const REAL *decay, const REAL *lasso,
+    REAL *restrict g, REAL *restrict buffer, REAL *restrict w)
+{
+    const REAL rate = *lr;
+    if (*decay != 0)
+        for (long j = 0; j < count; j++)
+            g[j] += *decay * w[j];
+    if (*lasso != 0)
+        for (long j = 0; j < count; j++)
+            g[j] += *lasso * (REAL)((w[j] > 0) - (w[j] < 0));
+    if (buffer) {
+        const REAL keep = *momentum;
+        for (long j = 0; j < count; j++)
+            buffer[j] = keep * buffer[j] + g[j];
+        if (*nesterov != 0)
+            for (long j = 0; j < count; j++)
+                w[j] -= rate * (g[j] + keep * buffer[j]);
+        else
+            for (long j = 0; j < count; j++)
+                w[j] -= rate * buffer[j];
+    } else
+        for (long j = 0; j < count; j++)
+            w[j] -= rate * g[j];
+}
+
+/* ---- a step as a list of calls ---------------------------------------------------------------------------------- */
+
+#define SIZES 9
+#define PLACES 10
+
+/* One kernel with its arguments. A place is an address, that of member 0, and the bytes from there to the next member's:
+   none where all members share it, or where no member needs it once its step is done.                               */
+struct call {
+    int64_t kernel;
+    int64_t size[SIZES];
+    double number[2];
+    char *at[PLACES];
+    int64_t step[PLACES];
+};
+
+enum {
+    PRODUCT, ACTIVATE, ACTIVATE_BACK, BATCH_NORM, BATCH_NORM_BACK, LAYER_NORM, LAYER_NORM_BACK, BATCH_SUM, ADD, NORMS,
+    UNSOUND, MOMENTS, ZEROS, SATURATED, DEAD, GATHER, CROSS_ENTROPY, SQUARED_ERROR, CLIP, SGD,
+};
+
+static void play_one(const struct call *call, void **p)
+{
+    const int64_t *n = call->size;
+    const double *x = call->number;
+    switch (call->kernel) {
+    case PRODUCT:
+        product(n[0], n[1], n[2], p[0], n[3], n[4], p[1], n[5], n[6], p[2], n[7], p[3], n[8], p[4]);
+        break;
+    case ACTIVATE: activate(n[0], n[1], p[0], p[1], p[2]); break;
+    case ACTIVATE_BACK: activate_back(n[0], n[1], p[0], p[1], p[2], p[3], p[4]); break;
+    case BATCH_NORM: batch_norm(n[0], n[1], x[0], x[1], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]); break;
+    case BATCH_NORM_BACK: batch_norm_back(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]); break;
+    case LAYER_NORM: layer_norm(n[0], n[1], n[2], x[0], p[0], p[1], p[2], p[3], p[4], p[5]); break;
+    case LAYER_NORM_BACK: layer_norm_back(n[0], n[1], n[2], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
+    case BATCH_SUM: batch_sum(n[0], n[1], n[2], p[0], p[1]); break;
+    case ADD: add(n[0], x[0], p[0], p[1], p[2]); break;
+    case NORMS: norms(n[0], p[0], p[1], p[2], p[3]); break;
+    case UNSOUND: unsound(n[0], p[0], p[1]); break;
+    case MOMENTS: moments(n[0], p[0], p[1], p[2]); break;
+    case ZEROS: zeros(n[0], p[0], p[1], p[2], p[3]); break;
+    case SATURATED: saturated(n[0], n[1], x[0], p[0], p[1]); break;
+    case DEAD: dead(n[0], n[1], p[0], p[1], p[2], p[3]); break;
+    case GATHER: gather(n[0], n[1], p[0], p[1], p[2], p[3]); break;
+    case CROSS_ENTROPY: cross_entropy(n[0], n[1], p[0], p[1], p[2], p[3], p[4]); break;
+    case SQUARED_ERROR: squared_error(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5]); break;
+    case CLIP: clip(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]); break;
+    case SGD: sgd(n[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]); break;
+    }
+}
+
+/* Plays the calls for each of the members, one member after the other: what it computes stays in the cache. */
+void play(const struct call *calls, int64_t count, const int64_t *members, int64_t how_many)
+{
+    for (int64_t i = 0; i < how_many; i++)
+        for (const struct call *call = calls; call < calls + count; call++) {
+            void *places[PLACES];
+            for (int j = 0; j < PLACES; j++)
+                places[j] = call->at[j] ? call->at[j] + call->step[j] * members[i] : 0;
+            play_one(call, places);
+        }
+}
