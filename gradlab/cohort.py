@@ -32,7 +32,8 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 class Task:
     """Data on the device: inputs (N, *shape), targets (N,) classes or (N, K), and which samples each step takes (S, B).
 
-    ``input_scale`` and ``target_scale`` are (M,); ``chosen`` (B,) are the samples of the step at hand.
+    ``input_scale`` and ``target_scale`` are (M,); ``chosen`` (B,) are the samples of the step at hand,
+    which comes after ``done`` (1,) others.
     """
 
     inputs: Tensor
@@ -41,12 +42,14 @@ class Task:
     heldout_targets: Tensor
     order: Tensor
     chosen: Tensor
+    done: Tensor
     input_scale: Tensor
     target_scale: Tensor
 
     def turn_to(self, t: int) -> None:
         """Chooses the samples of step t."""
         self.chosen.copy_(self.order[t])
+        self.done.fill_(t)
 
     def batch(self) -> tuple[Tensor, Targets]:
         """The chosen samples: inputs (M, B, *shape), scaled for each member, and their targets."""
@@ -101,7 +104,7 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device) -> Coh
         task=_task(runs, data, dtype, device),
         loss=LOSSES[first.facts.loss],
         clipping=clipping(runs, parameters),
-        optimize=optimizer.step,
+        optimize=optimizer.update,
         rates=columns,
         state=optimizer.state(parameters, columns),
     )
@@ -121,6 +124,7 @@ def _task(runs: Sequence[RunSpec], data: Dataset, dtype: torch.dtype, device: to
         heldout_targets=to_device(data.heldout_targets),
         order=order,
         chosen=torch.empty_like(order[0]),
+        done=torch.zeros(1, dtype=torch.float64, device=device),
         input_scale=torch.tensor([run.data.input_scale for run in runs], dtype=dtype, device=device),
         target_scale=torch.tensor([run.data.target_scale for run in runs], dtype=dtype, device=device),
     )

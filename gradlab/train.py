@@ -20,8 +20,8 @@ from torch import Tensor
 
 from gradlab.cohort import Cohort, prepare
 from gradlab.data import Dataset
-from gradlab.kernels.program import Members, Program, write_down
 from gradlab.journal import Journal, StepRow
+from gradlab.kernels.program import Members, Program, write_down
 from gradlab.nn.float64 import norm64, unsound
 from gradlab.nn.network import Pass
 from gradlab.nn.norms import Mode
@@ -87,11 +87,11 @@ def step(cohort: Cohort, t: int, *, record: bool) -> StepRow:
     if not last:
         clipped = clip(gradient, norm, cohort.clipping, cohort.layout)
         if table is None:
-            cohort.optimize(parameters, gradient, cohort.state, cohort.rates, t)
+            cohort.optimize(parameters, gradient, cohort.state, cohort.rates, cohort.task.done)
         else:
             measure_clipped(table, cohort.layout, gradient)
             before = combine(parameters, 1.0)
-            cohort.optimize(parameters, gradient, cohort.state, cohort.rates, t)
+            cohort.optimize(parameters, gradient, cohort.state, cohort.rates, cohort.task.done)
             measure_update(table, cohort.layout, combine(before, -1.0, parameters))
     return StepRow(t, losses, norm, clipped, broken, table)
 
@@ -105,7 +105,12 @@ def rehearse(cohort: Cohort) -> Rehearsed:
     """Writes down what every step but the last does, where that can be; nothing is computed yet."""
     if cohort.runs[0].train.steps < LEAST_STEPS:
         return {True: None, False: None}
-    return {record: write_down(lambda record=record: step(cohort, 0, record=record)) for record in (True, False)}
+    threads = min(torch.get_num_threads(), len(cohort.runs))
+
+    def written(record: bool) -> Program[StepRow] | None:
+        return write_down(lambda: step(cohort, 0, record=record), threads)
+
+    return {record: written(record) for record in (True, False)}
 
 
 @torch.no_grad()
@@ -139,7 +144,7 @@ def evaluate(cohort: Cohort) -> tuple[Floats, Floats | None]:
     samples = 0
     for inputs, targets in cohort.task.heldout():
         through = Pass(cohort.network, Mode.EVALUATE)
-        output = (cohort.architecture.forward(through, through.input(inputs)).value)
+        output = cohort.architecture.forward(through, through.input(inputs)).value
         loss += cohort.loss.measure(output, targets)[0] * inputs.shape[1]
         if cohort.loss.correct is not None:
             right += cohort.loss.correct(output, targets)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from gradlab.kernels import program
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -24,3 +26,10 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: neither GRADLAB_TEST_DATA nor {folder} is a folder")
     return folder
+
+
+@pytest.fixture(params=["kernels", "torch"])
+def either_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test twice: with the compiled kernels, as on any machine with a compiler, and with torch alone."""
+    if request.param == "torch":
+        monkeypatch.setattr(program, "kernels", lambda _: None)

@@ -15,6 +15,8 @@ from gradlab.nn.slots import Role
 from gradlab.spec import build
 from tests.oracles import activation, steepest
 
+pytestmark = pytest.mark.usefixtures("either_engine")
+
 SLOPES = {"leaky_relu": 0.01, "prelu": 0.25}
 
 

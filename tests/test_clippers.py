@@ -12,6 +12,8 @@ from gradlab.nn.slots import Layout, linear_slots
 from gradlab.optim.clippers import CLIPPERS, clip, clipping
 from gradlab.spec import RunSpec, Value, build
 
+pytestmark = pytest.mark.usefixtures("either_engine")
+
 LAYOUT = Layout((*linear_slots(1, 4, 3), *linear_slots(2, 3, 3), *linear_slots(3, 3, 2)), ("a", "b", "output"))
 
 SETTINGS: tuple[dict[str, Value], ...] = (

@@ -7,6 +7,8 @@ import pytest
 from gradlab.spec import Value
 from tests.members import differences, measured
 
+pytestmark = pytest.mark.usefixtures("either_engine")
+
 FIXED: tuple[dict[str, Value], ...] = (
     {"model.norm": "batch", "model.activation": "prelu", "optim.name": "adam", "optim.lr": 0.003},
     {"model.norm": "layer", "model.activation": "gelu"},

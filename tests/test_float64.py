@@ -9,6 +9,8 @@ import torch
 
 from gradlab.nn.float64 import finite, norm64, norms64
 
+pytestmark = pytest.mark.usefixtures("either_engine")
+
 SPANS = (slice(0, 3), slice(3, 4), slice(4, 10))
 
 

@@ -15,6 +15,8 @@ from gradlab.spec import RunSpec, Value, build
 from tests.members import measured
 from tests.oracles import Plain
 
+pytestmark = pytest.mark.usefixtures("either_engine")
+
 SHAPES: tuple[dict[str, Value], ...] = (
     {},
     {"model.depth": 2, "model.width": 7},

@@ -14,6 +14,8 @@ from gradlab.spec import Value
 from tests.members import measured
 from tests.oracles import normalization
 
+pytestmark = pytest.mark.usefixtures("either_engine")
+
 MEMBERS, BATCH, WIDTH = 3, 6, 5
 
 

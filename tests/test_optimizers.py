@@ -11,6 +11,8 @@ from gradlab.optim.optimizers import OPTIMIZERS, rates
 from gradlab.spec import Value, build
 from tests.oracles import optimizer
 
+pytestmark = pytest.mark.usefixtures("either_engine")
+
 P = 40
 LASSO = 0.03
 
@@ -58,7 +60,9 @@ def test_twelve_steps_equal_torch_s(name: str, dtype: torch.dtype, exact: float)
     columns = rates(runs, parameters)
     state = OPTIMIZERS[name].state(parameters, columns)
     for t, gradient in enumerate(gradients):
-        OPTIMIZERS[name].step(parameters, gradient.clone(), state, columns, t)
+        OPTIMIZERS[name].update(
+            parameters, gradient.clone(), state, columns, torch.tensor([float(t)], dtype=torch.float64)
+        )
     for member, run in enumerate(runs):
         module = nn.Module()
         module.weight = nn.Parameter(start[member].clone())
@@ -80,7 +84,7 @@ def test_a_broken_member_touches_no_other(name: str) -> None:
         for t in range(3):
             gradient = torch.full((len(runs), P), 0.1 * (t + 1))
             gradient[2, 7] = value
-            OPTIMIZERS[name].step(parameters, gradient, state, columns, t)
+            OPTIMIZERS[name].update(parameters, gradient, state, columns, torch.tensor([float(t)], dtype=torch.float64))
         ends.append(parameters[[0, 1, 3, 4]])
     assert torch.equal(ends[0], ends[1])
     assert torch.equal(ends[0], ends[2])

@@ -18,6 +18,8 @@ from gradlab.spec import Value, build
 from tests.members import Member, content, measured
 from tests.oracles import expected
 
+pytestmark = pytest.mark.usefixtures("either_engine")
+
 PARAMETERS = {"grad_norm", "grad_norm_clipped", "weight_grad_norm", "weight_norm", "update_ratio", "grad_zero"}
 SMALL: dict[str, Value] = {"model.depth": 4, "model.width": 8, "train.steps": 2, "probe.every": 1}
 

@@ -16,6 +16,8 @@ from gradlab.train import WINDOW
 from tests.members import differences, measured
 from tests.oracles import expected
 
+pytestmark = pytest.mark.usefixtures("either_engine")
+
 Cohort = list[dict[str, Value]]
 
 BASE: dict[str, Value] = {"train.precision": "float64", "train.steps": 20, "probe.every": 6, "model.width": 8}

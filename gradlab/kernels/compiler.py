@@ -80,10 +80,10 @@ def _compiler() -> list[str] | None:
 
 
 def _output(command: list[str]) -> str | None:
-    """What a command prints; None where it fails."""
+    """What a command prints; None where it fails, is not there, or does not end."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    except subprocess.TimeoutExpired:
+    except (FileNotFoundError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
 

@@ -215,7 +215,10 @@ static inline REAL exp_less_1(REAL x)
     return power * series + (power - 1);
 }
 
-enum { RELU, LEAKY, TANH, SIGMOID };
+enum { RELU, LEAKY, TANH, SIGMOID, SILU, ELU, SELU, HARDTANH };
+
+#define SELU_SCALE ((REAL)1.0507009873554805)
+#define SELU_ALPHA ((REAL)1.6732632423543772)
 
 /* h = phi(z), entry by entry; slope is that of the leaky family below zero. */
 static void activate(long kind, long count, const REAL *restrict z, const REAL *slope, REAL *restrict h)
@@ -241,13 +244,29 @@ static void activate(long kind, long count, const REAL *restrict z, const REAL *
         for (long j = 0; j < count; j++)
             h[j] = 1 / (2 + exp_less_1(-z[j]));
         break;
+    case SILU:
+        for (long j = 0; j < count; j++)
+            h[j] = z[j] / (2 + exp_less_1(-z[j]));
+        break;
+    case ELU:
+        for (long j = 0; j < count; j++)
+            h[j] = z[j] > 0 ? z[j] : exp_less_1(z[j]);
+        break;
+    case SELU:
+        for (long j = 0; j < count; j++)
+            h[j] = SELU_SCALE * (z[j] > 0 ? z[j] : SELU_ALPHA * exp_less_1(z[j]));
+        break;
+    case HARDTANH:
+        for (long j = 0; j < count; j++)
+            h[j] = z[j] < -1 ? -1 : z[j] > 1 ? 1 : z[j];
+        break;
     }
 }
 
-/* dz = dh phi'(z), from h = phi(z) (of the leaky family from z); dslope is the slope's gradient, where it is learned. */
+/* dz = dh phi'(z), from h = phi(z) (of relu, tanh and sigmoid) or from z (of the others); dslope is the slope's gradient, where it is learned. */
 static void activate_back(
-    long kind, long count, const REAL *restrict dh, const REAL *restrict known, const REAL *slope, REAL *dslope,
-    REAL *restrict dz)
+    long kind, long count, const REAL *dh, const REAL *restrict known, const REAL *slope, REAL *dslope,
+    REAL *dz)
 {
     switch (kind) {
     case RELU:
@@ -274,6 +293,24 @@ static void activate_back(
     case SIGMOID:
         for (long j = 0; j < count; j++)
             dz[j] = dh[j] * known[j] * (1 - known[j]);
+        break;
+    case SILU: /* with s the sigmoid: (z s)' = s (1 + z (1 - s)) */
+        for (long j = 0; j < count; j++) {
+            const REAL s = 1 / (2 + exp_less_1(-known[j]));
+            dz[j] = dh[j] * s * (1 + known[j] * (1 - s));
+        }
+        break;
+    case ELU:
+        for (long j = 0; j < count; j++)
+            dz[j] = known[j] > 0 ? dh[j] : dh[j] * (exp_less_1(known[j]) + 1);
+        break;
+    case SELU:
+        for (long j = 0; j < count; j++)
+            dz[j] = SELU_SCALE * dh[j] * (known[j] > 0 ? 1 : SELU_ALPHA * (exp_less_1(known[j]) + 1));
+        break;
+    case HARDTANH:
+        for (long j = 0; j < count; j++)
+            dz[j] = known[j] <= -1 || known[j] >= 1 ? 0 : dh[j];
         break;
     }
 }
@@ -494,17 +531,20 @@ static void zeros(long spans, const long *from, const long *to, const REAL *rest
     }
 }
 
-/* The share of entries h = phi(z) where the slope is below a limit; not a number where an entry is not. */
-static void saturated(long kind, long count, double limit, const REAL *restrict h, double *share)
+/* The share of entries whose slope is smaller than a limit; not a number where an entry is not. `known` as in
+   activate_back; the slopes are scratch.                                                                            */
+static void saturated(long kind, long count, double limit, const REAL *restrict known, REAL *restrict slopes, double *share)
 {
     const REAL least = (REAL)limit;
+    for (long j = 0; j < count; j++)
+        slopes[j] = 1;
+    activate_back(kind, count, slopes, known, 0, 0, slopes);
     long below = 0;
     REAL sum = 0;
 #pragma omp simd reduction(+ : below, sum)
     for (long j = 0; j < count; j++) {
-        const REAL slope = kind == TANH ? 1 - h[j] * h[j] : h[j] * (1 - h[j]);
-        below += slope < least;
-        sum += h[j] != h[j] ? h[j] : 0;
+        below += fabs(slopes[j]) < least;
+        sum += known[j] != known[j] ? known[j] : 0;
     }
     *share = (double)below / (double)count + (double)sum;
 }
@@ -637,38 +677,94 @@ static void clip(
     }
 }
 
-/* torch.optim.SGD with dampening 0: the gradient, with weight decay and L1 added, gathers in the buffer b <- mu b + g
-   where there is one; w <- w - lr b, or w - lr (g + mu b) with Nesterov's.                                          */
+/* Adds L2 weight decay and L1 to the gradient, as torch.optim adds `weight_decay`: after clipping. */
+static void decay(long count, REAL l2, REAL l1, const REAL *restrict w, REAL *restrict g)
+{
+    if (l2 != 0)
+        for (long j = 0; j < count; j++)
+            g[j] += l2 * w[j];
+    if (l1 != 0)
+        for (long j = 0; j < count; j++)
+            g[j] += l1 * (REAL)((w[j] > 0) - (w[j] < 0));
+}
+
+/* torch.optim.SGD with dampening 0: b <- mu b + g where there is a buffer; w <- w - lr b, or w - lr (g + mu b) with
+   Nesterov's.                                                                                                       */
 static void sgd(
-    long count, const REAL *lr, const REAL *momentum, const REAL *nesterov, const REAL *decay, const REAL *lasso,
+    long count, const REAL *lr, const REAL *momentum, const REAL *nesterov, const REAL *l2, const REAL *l1,
     REAL *restrict g, REAL *restrict buffer, REAL *restrict w)
 {
-    const REAL rate = *lr;
-    if (*decay != 0)
-        for (long j = 0; j < count; j++)
-            g[j] += *decay * w[j];
-    if (*lasso != 0)
-        for (long j = 0; j < count; j++)
-            g[j] += *lasso * (REAL)((w[j] > 0) - (w[j] < 0));
-    if (buffer) {
-        const REAL keep = *momentum;
+    const REAL rate = *lr, keep = *momentum;
+    decay(count, *l2, *l1, w, g);
+    if (buffer)
         for (long j = 0; j < count; j++)
             buffer[j] = keep * buffer[j] + g[j];
-        if (*nesterov != 0)
-            for (long j = 0; j < count; j++)
-                w[j] -= rate * (g[j] + keep * buffer[j]);
-        else
-            for (long j = 0; j < count; j++)
-                w[j] -= rate * buffer[j];
-    } else
+    if (!buffer)
         for (long j = 0; j < count; j++)
             w[j] -= rate * g[j];
+    else if (*nesterov != 0)
+        for (long j = 0; j < count; j++)
+            w[j] -= rate * (g[j] + keep * buffer[j]);
+    else
+        for (long j = 0; j < count; j++)
+            w[j] -= rate * buffer[j];
+}
+
+/* torch.optim.Adam, or AdamW where the decay is decoupled: there it acts on the weights; `done` updates came before. */
+static void adam(
+    long count, long decoupled, const double *done, const REAL *lr, const REAL *beta1, const REAL *beta2, const REAL *eps,
+    const REAL *l2, const REAL *l1, REAL *restrict g, REAL *restrict mean, REAL *restrict square, REAL *restrict w)
+{
+    if (decoupled && *l2 != 0)
+        for (long j = 0; j < count; j++)
+            w[j] *= 1 - *lr * *l2;
+    decay(count, decoupled ? 0 : *l2, *l1, w, g);
+    const REAL b1 = *beta1, b2 = *beta2, least = *eps;
+    const REAL rate = *lr / (REAL)(1 - pow((double)b1, *done + 1)), root = (REAL)sqrt(1 - pow((double)b2, *done + 1));
+    for (long j = 0; j < count; j++) {
+        mean[j] += (1 - b1) * (g[j] - mean[j]);
+        square[j] = b2 * square[j] + (1 - b2) * g[j] * g[j];
+        w[j] -= rate * (mean[j] / (sqrt(square[j]) / root + least));
+    }
+}
+
+/* torch.optim.RMSprop; beta2 is its alpha. */
+static void rmsprop(
+    long count, const REAL *lr, const REAL *momentum, const REAL *beta2, const REAL *eps, const REAL *l2, const REAL *l1,
+    REAL *restrict g, REAL *restrict square, REAL *restrict buffer, REAL *restrict w)
+{
+    const REAL rate = *lr, keep = *momentum, b2 = *beta2, least = *eps;
+    decay(count, *l2, *l1, w, g);
+    for (long j = 0; j < count; j++) {
+        square[j] = b2 * square[j] + (1 - b2) * g[j] * g[j];
+        g[j] /= sqrt(square[j]) + least;
+    }
+    if (buffer)
+        for (long j = 0; j < count; j++) {
+            buffer[j] = keep * buffer[j] + g[j];
+            g[j] = buffer[j];
+        }
+    for (long j = 0; j < count; j++)
+        w[j] -= rate * g[j];
+}
+
+/* torch.optim.Adagrad without learning-rate decay. */
+static void adagrad(
+    long count, const REAL *lr, const REAL *eps, const REAL *l2, const REAL *l1, REAL *restrict g, REAL *restrict sum,
+    REAL *restrict w)
+{
+    const REAL rate = *lr, least = *eps;
+    decay(count, *l2, *l1, w, g);
+    for (long j = 0; j < count; j++) {
+        sum[j] += g[j] * g[j];
+        w[j] -= rate * (g[j] / (sqrt(sum[j]) + least));
+    }
 }
 
 /* ---- a step as a list of calls ---------------------------------------------------------------------------------- */
 
 #define SIZES 9
-#define PLACES 10
+#define PLACES 12
 
 /* One kernel with its arguments. A place is an address, that of member 0, and the bytes from there to the next member's:
    none where all members share it, or where no member needs it once its step is done.                               */
@@ -682,7 +778,8 @@ struct call {
 
 enum {
     PRODUCT, ACTIVATE, ACTIVATE_BACK, BATCH_NORM, BATCH_NORM_BACK, LAYER_NORM, LAYER_NORM_BACK, BATCH_SUM, ADD, NORMS,
-    UNSOUND, MOMENTS, ZEROS, SATURATED, DEAD, GATHER, CROSS_ENTROPY, SQUARED_ERROR, CLIP, SGD,
+    UNSOUND, MOMENTS, ZEROS, SATURATED, DEAD, GATHER, CROSS_ENTROPY, SQUARED_ERROR, CLIP, SGD, ADAM,
+    RMSPROP, ADAGRAD,
 };
 
 static void play_one(const struct call *call, void **p)
@@ -705,12 +802,17 @@ static void play_one(const struct call *call, void **p)
     case UNSOUND: unsound(n[0], p[0], p[1]); break;
     case MOMENTS: moments(n[0], p[0], p[1], p[2]); break;
     case ZEROS: zeros(n[0], p[0], p[1], p[2], p[3]); break;
-    case SATURATED: saturated(n[0], n[1], x[0], p[0], p[1]); break;
+    case SATURATED: saturated(n[0], n[1], x[0], p[0], p[1], p[2]); break;
     case DEAD: dead(n[0], n[1], p[0], p[1], p[2], p[3]); break;
     case GATHER: gather(n[0], n[1], p[0], p[1], p[2], p[3]); break;
     case CROSS_ENTROPY: cross_entropy(n[0], n[1], p[0], p[1], p[2], p[3], p[4]); break;
     case SQUARED_ERROR: squared_error(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5]); break;
     case CLIP: clip(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]); break;
+    case ADAM:
+        adam(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10]);
+        break;
+    case RMSPROP: rmsprop(n[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9]); break;
+    case ADAGRAD: adagrad(n[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
     case SGD: sgd(n[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]); break;
     }
 }

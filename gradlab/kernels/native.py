@@ -13,14 +13,14 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from gradlab.kernels.program import Place, Shared, call, new, serves
+from gradlab.kernels.program import Place, Shared, call, new, scratch, serves
 
 __all__ = ["serves"]
 
 LARGEST = 2**25
 """Multiplications of one member's product up to which ours is at least as fast as torch's; see docs/performance.md."""
 
-ACTIVATIONS = ("relu", "leaky", "tanh", "sigmoid")
+ACTIVATIONS = ("relu", "leaky", "tanh", "sigmoid", "silu", "elu", "selu", "hardtanh")
 """As kernels.c numbers them."""
 
 CLIPS = ("none", "norm", "value", "layerwise", "normalize")
@@ -36,18 +36,18 @@ def multiplies(a: Tensor, b: Tensor) -> bool:
 
 
 def product(a: Tensor, b: Tensor, start: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-    """start + a b for each member: (M, n, k), (M, k, p), (M, n or 1, p) or None -> ``out`` (M, n, p), columns adjacent.
+    """For each member start + a b: (M, n, k), (M, k, p), (M, n or 1, p) or None -> (M, n, p), into ``out`` if given.
 
-    ``a`` and ``b`` at any strides; ``start`` may be ``out``.
+    The columns of ``out`` are adjacent; ``a`` and ``b`` at any strides; ``start`` may be ``out``.
     """
     members, rows, inner = a.shape
     columns = b.shape[2]
     out = new(a, members, rows, columns) if out is None else out
     start_row = start.stride(1) if start is not None and start.shape[1] > 1 else 0
     lanes = _LANES // a.element_size()
-    scratch = a.new_empty(inner * (columns + lanes) + rows * lanes)
+    room = scratch(a, inner * (columns + lanes) + rows * lanes)
     sizes = (rows, columns, inner, *a.stride()[1:], *b.stride()[1:], start_row, out.stride(1))
-    call("product", a, members, sizes, (a, b, start, out, Shared(scratch)))
+    call("product", a, members, sizes, (a, b, start, out, room))
     return out
 
 
@@ -59,10 +59,11 @@ def activate(name: str, z: Tensor, slope: Place) -> Tensor:
     return h
 
 
-def activate_back(
-    name: str, dh: Tensor, known: Tensor, slope: Place, *, learned: bool
-) -> tuple[Tensor, Tensor | None]:
-    """dh phi'(z) (M, B, D), from phi(z), or z for ``leaky``; the slope's gradient (M, 1) where it is ``learned``."""
+def activate_back(name: str, dh: Tensor, known: Tensor, slope: Place, *, learned: bool) -> tuple[Tensor, Tensor | None]:
+    """The derivative dh phi'(z) (M, B, D), and the slope's (M, 1) where it is ``learned``.
+
+    ``known`` is phi(z) for relu, tanh and sigmoid, z for the others.
+    """
     dh, known = whole(dh), whole(known)
     dz, dslope = new(dh, *dh.shape), new(dh, len(dh), 1) if learned else None
     sizes = (ACTIVATIONS.index(name), dh[0].numel())
@@ -91,11 +92,11 @@ def batch_norm(
 
 
 def batch_norm_back(dy: Tensor, z: Tensor, found: BatchStatistics, gain: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """dy (M, B, D) -> dz (M, B, D), dgain and dshift (M, D)."""
+    """From dy (M, B, D): dz (M, B, D), dgain and dshift (M, D)."""
     members, batch, width = z.shape
     dy, z = whole(dy), whole(z)
     dz, dgain, dshift = new(z, *z.shape), new(z, members, width), new(z, members, width)
-    places = (dy, z, found.mean, found.inverse, gain, dgain, dshift, Shared(z.new_empty(2 * width)), dz)
+    places = (dy, z, found.mean, found.inverse, gain, dgain, dshift, scratch(z, 2 * width), dz)
     call("batch_norm_back", z, members, (batch, width), places)
     return dz, dgain, dshift
 
@@ -108,7 +109,9 @@ class Normalised:
     inverse: Tensor
 
 
-def layer_norm(z: Tensor, gain: Tensor, shift: Tensor | None, eps: float, *, centred: bool) -> tuple[Tensor, Normalised]:
+def layer_norm(
+    z: Tensor, gain: Tensor, shift: Tensor | None, eps: float, *, centred: bool
+) -> tuple[Tensor, Normalised]:
     """(M, B, D), gain and shift (M, D) -> shift + gain n; where it is not ``centred`` the mean stays in."""
     members, batch, width = z.shape
     z = whole(z)
@@ -120,7 +123,7 @@ def layer_norm(z: Tensor, gain: Tensor, shift: Tensor | None, eps: float, *, cen
 def layer_norm_back(
     dy: Tensor, found: Normalised, gain: Tensor, *, centred: bool, shifted: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """dy (M, B, D) -> dz (M, B, D), dgain (M, D), and dshift where there is a shift."""
+    """From dy (M, B, D): dz (M, B, D), dgain (M, D), and dshift where there is a shift."""
     members, batch, width = found.n.shape
     dy = whole(dy)
     dz, dgain = new(dy, *dy.shape), new(dy, members, width)
@@ -140,7 +143,10 @@ def batch_sum(x: Tensor) -> Tensor:
 
 
 def add(x: Tensor, y: Tensor | None, scale: float = 1.0, out: Tensor | None = None) -> Tensor:
-    """scale x, added to ``y`` where there is one, (M, ...) each, contiguous within a member; ``out`` may be either."""
+    """Gives scale x, added to ``y`` where there is one, (M, ...) each, contiguous within a member.
+
+    ``out`` may be either.
+    """
     out = new(x, *x.shape) if out is None else out
     call("add", x, len(x), (x[0].numel(),), (whole(x), y, out), (scale,))
     return out
@@ -182,16 +188,18 @@ def moments(x: Tensor, mean: Tensor, deviation: Tensor) -> None:
     call("moments", x, len(x), (x[0].numel(),), (x, mean, deviation))
 
 
-def saturated(name: str, h: Tensor, limit: float, out: Tensor) -> None:
-    """Of phi(z) (M, B, D), tanh or sigmoid: the share of entries of slope below ``limit`` into ``out`` (M,) float64."""
-    h = whole(h)
-    call("saturated", h, len(h), (ACTIVATIONS.index(name), h[0].numel()), (h, out), (limit,))
+def saturated(name: str, known: Tensor, limit: float, out: Tensor) -> None:
+    """(M, ...), as `activate_back` takes it: the share of entries of slope below ``limit`` into ``out`` (M,)."""
+    known = whole(known)
+    count = known[0].numel()
+    places = (known, scratch(known, count), out)
+    call("saturated", known, len(known), (ACTIVATIONS.index(name), count), places, (limit,))
 
 
 def dead(z: Tensor, slope: Place, out: Tensor) -> None:
     """(M, B, D), slope below zero: the share of units never above zero, at no slope, into ``out`` (M,) float64."""
     members, batch, width = z.shape
-    call("dead", z, members, (batch, width), (whole(z), slope, Shared(z.new_empty(width)), out))
+    call("dead", z, members, (batch, width), (whole(z), slope, scratch(z, width), out))
 
 
 def gather(samples: Tensor, chosen: Tensor, scale: Tensor) -> Tensor:
@@ -238,10 +246,26 @@ def clip(gradient: Tensor, norm: Tensor, clips: Clips, layers: Sequence[slice]) 
     return after, changed
 
 
-def sgd(parameters: Tensor, gradient: Tensor, buffer: Tensor | None, rates: Sequence[Tensor]) -> None:
-    """(M, P) in place; ``rates`` are learning rate, momentum, nesterov, weight decay and L1, (M, 1) each."""
-    places = (*rates, gradient, buffer, parameters)
-    call("sgd", gradient, len(gradient), (gradient.shape[1],), places)
+@dataclass(frozen=True)
+class Descent:
+    """A kernel that updates parameters, whether it asks for the updates done so far, and its own numbers."""
+
+    kernel: str
+    counts: bool = False
+    sizes: tuple[int, ...] = ()
+
+
+SGD, RMSPROP, ADAGRAD = Descent("sgd"), Descent("rmsprop"), Descent("adagrad")
+ADAM, ADAMW = Descent("adam", counts=True, sizes=(0,)), Descent("adam", counts=True, sizes=(1,))
+
+
+def descend(
+    how: Descent, parameters: Tensor, gradient: Tensor, done: Tensor, columns: Sequence[Place], buffers: Sequence[Place]
+) -> None:
+    """One update of (M, P) in place, after ``done`` (1,) float64 others, by the members' own ``columns`` (M, 1)."""
+    count = (Shared(done),) if how.counts else ()
+    places = (*count, *columns, gradient, *buffers, parameters)
+    call(how.kernel, gradient, len(gradient), (gradient.shape[1], *how.sizes), places)
 
 
 def whole(x: Tensor) -> Tensor:

@@ -8,9 +8,13 @@ member needs once its step is done, the members share.
 from __future__ import annotations
 
 import ctypes
+import math
+import struct
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Generic, TypeVar
 
@@ -24,21 +28,36 @@ from gradlab.kernels.compiler import library
 
 KERNELS = (
     *("product", "activate", "activate_back", "batch_norm", "batch_norm_back", "layer_norm", "layer_norm_back"),
-    *("batch_sum", "add", "norms", "unsound", "moments", "zeros", "saturated", "dead", "gather", "cross_entropy", "squared_error", "clip", "sgd"),
+    *(
+        "batch_sum",
+        "add",
+        "norms",
+        "unsound",
+        "moments",
+        "zeros",
+        "saturated",
+        "dead",
+        "gather",
+        "cross_entropy",
+        "squared_error",
+        "clip",
+        "sgd",
+        "adam",
+    ),
+    *("rmsprop", "adagrad"),
 )
 """As kernels.c numbers them."""
 
-CALL = np.dtype(
-    [("kernel", "i8"), ("size", "i8", 9), ("number", "f8", 2), ("at", "u8", 10), ("step", "i8", 10)], align=True
-)
-"""`struct call` of kernels.c."""
+SIZES, NUMBERS, PLACES = 9, 2, 12
+_CALL = struct.Struct(f"={1 + SIZES}q{NUMBERS}d{PLACES}Q{PLACES}q")
+"""`struct call` of kernels.c: the kernel, sizes, numbers, addresses, and bytes from one member to the next."""
 
 PRECISIONS = {torch.float32: "float32", torch.float64: "float64"}
 
 T = TypeVar("T")
 
 
-class Unplayable(Exception):
+class UnplayableError(Exception):
     """A step does something that is no kernel, and cannot be written down."""
 
 
@@ -51,19 +70,44 @@ class Shared:
 
 Place = Tensor | Shared | None
 
-Calls = np.ndarray[Any, Any]
-"""Of dtype `CALL`."""
-
 Members = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One call."""
+
+    kernel: int
+    sizes: tuple[int, ...]
+    numbers: tuple[float, ...]
+    at: tuple[int, ...]
+    step: tuple[int, ...]
+
+    @property
+    def packed(self) -> bytes:
+        return _CALL.pack(self.kernel, *self.sizes, *self.numbers, *self.at, *self.step)
 
 
 @dataclass
 class _Draft:
-    """Calls as they are written down, and the tensors that they read and write."""
+    """Calls as they are written down, the tensors that they read and write, and those that the members share."""
 
-    calls: list[Calls] = field(default_factory=list)
+    rows: list[_Row] = field(default_factory=list)
     kept: list[Place] = field(default_factory=list)
+    rooms: list[Tensor] = field(default_factory=list)
     dtypes: set[torch.dtype] = field(default_factory=set)
+
+    def moved(self, rooms: Sequence[Tensor]) -> bytes:
+        """The calls, with ``rooms`` in place of the draft's own."""
+        edges = sorted((old.data_ptr(), old.nbytes, new.data_ptr()) for old, new in zip(self.rooms, rooms, strict=True))
+        starts = [start for start, _, _ in edges]
+
+        def moved(address: int) -> int:
+            index = bisect_right(starts, address) - 1
+            start, size, fresh = edges[index] if index >= 0 else (0, 0, 0)
+            return address - start + fresh if address < start + size else address
+
+        return b"".join(replace(row, at=tuple(map(moved, row.at))).packed for row in self.rows)
 
 
 _WRITING: ContextVar[_Draft | None] = ContextVar("_WRITING", default=None)
@@ -76,9 +120,9 @@ def kernels(dtype: torch.dtype) -> Callable[..., None] | None:
     if path is None:
         return None
     play = ctypes.CDLL(str(path)).play
-    play.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)
+    play.argtypes = (ctypes.c_char_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)
     play.restype = None
-    return play  # type: ignore[no-any-return]
+    return play
 
 
 def serves(x: Tensor) -> bool:
@@ -87,87 +131,144 @@ def serves(x: Tensor) -> bool:
 
 
 def new(like: Tensor, *shape: int) -> Tensor:
-    """An empty tensor (M, ...) for a result; in a program that is written down, one that the members share."""
-    if _WRITING.get() is None:
+    """An empty tensor (M, ...) for a result; where a program is written down, one that the members share."""
+    draft = _WRITING.get()
+    if draft is None:
         return like.new_empty(shape)
-    return like.new_empty(1, *shape[1:]).expand(shape)
+    return _shared(draft, like, math.prod(shape[1:])).view(1, *shape[1:]).expand(shape)
+
+
+def scratch(like: Tensor, size: int) -> Shared:
+    """Room for ``size`` numbers that one kernel needs while it works on a member."""
+    draft = _WRITING.get()
+    return Shared(like.new_empty(size) if draft is None else _shared(draft, like, size))
+
+
+def _shared(draft: _Draft, like: Tensor, size: int) -> Tensor:
+    room = like.new_empty(size)
+    draft.rooms.append(room)
+    return room
 
 
 def call(
-    kernel: str, like: Tensor, members: int, sizes: Sequence[int], places: Sequence[Place], numbers: Sequence[float] = ()
+    kernel: str,
+    like: Tensor,
+    members: int,
+    sizes: Sequence[int],
+    places: Sequence[Place],
+    numbers: Sequence[float] = (),
 ) -> None:
     """One kernel for each of ``members``, made or written down. ``like`` says in which precision."""
-    row = np.zeros(1, CALL)
-    row["kernel"] = KERNELS.index(kernel)
-    row["size"][0, : len(sizes)] = sizes
-    row["number"][0, : len(numbers)] = numbers
-    at, step = row["at"][0], row["step"][0]
+    at, step = [0] * PLACES, [0] * PLACES
     for index, place in enumerate(places):
         if isinstance(place, Shared):
             at[index] = place.tensor.data_ptr()
         elif place is not None:
             at[index] = place.data_ptr()
             step[index] = place.stride(0) * place.element_size()
+    row = _Row(
+        KERNELS.index(kernel),
+        (*sizes, *[0] * (SIZES - len(sizes))),
+        (*numbers, *[0.0] * (NUMBERS - len(numbers))),
+        tuple(at),
+        tuple(step),
+    )
     draft = _WRITING.get()
     if draft is None:
-        _play(like.dtype, row, np.arange(members))
+        _play(like.dtype, row.packed, 1, _all(members))
     else:
-        draft.calls.append(row)
+        draft.rows.append(row)
         draft.kept.extend(places)
         draft.dtypes.add(like.dtype)
 
 
-def _play(dtype: torch.dtype, calls: Calls, members: Members) -> None:
+def _play(dtype: torch.dtype, rows: bytes, count: int, members: Members) -> None:
     play = kernels(dtype)
     if play is None:
         raise RuntimeError(f"no kernels for {dtype}: ask `serves` first")
-    play(calls.ctypes.data, len(calls), members.ctypes.data, len(members))
+    play(rows, count, members.ctypes.data, len(members))
+
+
+@cache
+def _all(members: int) -> Members:
+    return np.arange(members)
 
 
 class _NothingElse(TorchDispatchMode):
     """Refuses every operation of torch's but those that only allocate, or look at the same memory in another way."""
 
     HARMLESS = frozenset(
-        "view _unsafe_view transpose t permute slice select unsqueeze squeeze expand unbind split detach alias"
-        " as_strided empty new_empty new_zeros zeros new_full full lift_fresh empty_like empty_strided _reshape_alias".split()
+        {
+            *(
+                "empty",
+                "new_empty",
+                "empty_like",
+                "empty_strided",
+                "zeros",
+                "new_zeros",
+                "full",
+                "new_full",
+                "lift_fresh",
+            ),
+            *("view", "_unsafe_view", "_reshape_alias", "as_strided", "alias", "detach", "transpose", "t", "permute"),
+            *("lift_fresh", "slice", "select", "unsqueeze", "squeeze", "expand", "unbind", "split"),
+        }
     )
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         if name not in self.HARMLESS:
-            raise Unplayable(name)
+            raise UnplayableError(name)
         return func(*args, **(kwargs or {}))
 
 
 @dataclass(frozen=True)
 class Program(Generic[T]):
-    """A function written down: `play` does what calling it would, and ``result`` are the tensors that it fills."""
+    """A function written down: `play` does what calling it would, and ``result`` are the tensors that it fills.
 
-    calls: Calls
-    kept: tuple[Place, ...]
+    ``parts`` are the calls, once for each thread, with rooms of its own for what the members share.
+    """
+
+    parts: tuple[bytes, ...]
+    count: int
+    kept: tuple[Place | Tensor, ...]
     dtype: torch.dtype
     result: T
 
     def play(self, members: Members) -> T:
         """Plays the calls for ``members`` alone; what belongs to the others stays as it was."""
-        _play(self.dtype, self.calls, members)
+        shares = np.array_split(members, len(self.parts))
+        if len(self.parts) == 1:
+            _play(self.dtype, self.parts[0], self.count, members)
+        else:
+            pool = _pool(len(self.parts))
+            list(pool.map(lambda part, share: _play(self.dtype, part, self.count, share), self.parts, shares))
         return self.result
 
 
-def write_down(step: Callable[[], T]) -> Program[T] | None:
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
+
+
+def write_down(step: Callable[[], T], threads: int = 1) -> Program[T] | None:
     """The kernel calls of ``step``, without making any; None where it does anything else to tensors.
 
-    What ``step`` returns must be tensors of its own (M, ...), not such as `new` gives: those the members share.
+    ``step`` must not look at numbers, which are not there yet. What it returns must be tensors of its own (M, ...), not
+    such as `new` gives: those the members share. ``threads`` play it, each for some of the members.
     """
     draft = _Draft()
     token = _WRITING.set(draft)
     try:
-        with _NothingElse():
+        with _NothingElse():  # type: ignore[no-untyped-call]
             result = step()
-    except Unplayable:
+    except UnplayableError:
         return None
     finally:
         _WRITING.reset(token)
     if len(draft.dtypes) != 1:
         return None
-    return Program(np.concatenate(draft.calls), tuple(draft.kept), draft.dtypes.pop(), result)
+    rooms = [draft.rooms, *([torch.empty_like(room) for room in draft.rooms] for _ in range(threads - 1))]
+    parts = tuple(draft.moved(own) for own in rooms)
+    kept = (*draft.kept, *(room for own in rooms for room in own))
+    return Program(parts, len(draft.rows), kept, draft.dtypes.pop(), result)

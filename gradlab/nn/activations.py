@@ -97,26 +97,31 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": Activation(lambda z, _: torch.relu(z), _kernel("threshold", 0), by_value=True, kernel="relu"),
     "leaky_relu": Activation(_leaky, _leaky_back, kernel="leaky"),
     "prelu": Activation(_leaky, _leaky_back, kernel="leaky"),
-    "elu": Activation(lambda z, _: F.elu(z), _elu_back(1.0, 1.0), derivative=lambda z, _: torch.exp(z.clamp(max=0))),
+    "elu": Activation(
+        lambda z, _: F.elu(z), _elu_back(1.0, 1.0), derivative=lambda z, _: torch.exp(z.clamp(max=0)), kernel="elu"
+    ),
     "selu": Activation(
         lambda z, _: F.selu(z),
         _elu_back(_SELU_ALPHA, _SELU_SCALE),
         derivative=_selu_derivative,
         steepest=_SELU_SCALE * _SELU_ALPHA,
+        kernel="selu",
     ),
     # The slopes of gelu and silu overshoot 1: gelu's is largest at z = sqrt(2), silu's where z*tanh(z/2) = 2.
     "gelu": Activation(lambda z, _: F.gelu(z), _kernel("gelu"), derivative=_gelu_derivative, steepest=1.1289042),
-    "silu": Activation(lambda z, _: F.silu(z), _kernel("silu"), derivative=_silu_derivative, steepest=1.0998397),
+    "silu": Activation(
+        lambda z, _: F.silu(z), _kernel("silu"), derivative=_silu_derivative, steepest=1.0998397, kernel="silu"
+    ),
     "softplus": Activation(
         lambda z, _: F.softplus(z), _kernel("softplus", 1, 20), derivative=lambda z, _: torch.sigmoid(z)
     ),
-    "hardtanh": Activation(lambda z, _: F.hardtanh(z), _kernel("hardtanh", -1, 1)),
+    "hardtanh": Activation(lambda z, _: F.hardtanh(z), _kernel("hardtanh", -1, 1), kernel="hardtanh"),
     "linear": Activation(lambda z, _: z, lambda dh, _z, _s: dh),
 }
 
 
 def phi(activation: Activation, z: Tensor, slope: Slope) -> Tensor:
-    """phi(z), (M, B, D)."""
+    """The activation of z (M, B, D), (M, B, D)."""
     if activation.kernel is not None and native.serves(z):
         return native.activate(activation.kernel, z, _place(slope, z))
     return activation.value(z, slope)
@@ -125,7 +130,10 @@ def phi(activation: Activation, z: Tensor, slope: Slope) -> Tensor:
 def phi_back(
     activation: Activation, dh: Tensor, known: Tensor, slope: Slope, *, learned: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """dh phi'(z) (M, B, D) and, where the slope is ``learned``, its gradient (M, 1); ``known`` as `Activation.back`."""
+    """The derivative dh phi'(z) (M, B, D), and the slope's (M, 1) where it is ``learned``.
+
+    ``known`` is what `Activation.back` takes.
+    """
     if activation.kernel is not None and native.serves(dh):
         return native.activate_back(activation.kernel, dh, known, _place(slope, dh), learned=learned)
     dslope = (dh * known.clamp(max=0)).sum((1, 2)).unsqueeze(1) if learned else None
@@ -137,7 +145,7 @@ def saturated_share(activation: Activation, z: Tensor, h: Tensor, limit: float, 
     if activation.derivative is None:
         raise ValueError("a piecewise linear activation cannot saturate")
     if activation.kernel is not None and native.serves(h):
-        native.saturated(activation.kernel, h, limit, out)
+        native.saturated(activation.kernel, h if activation.by_value else z, limit, out)
     else:
         out.copy_(share(limit - activation.derivative(z, h).abs()))
 

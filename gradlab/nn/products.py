@@ -12,7 +12,7 @@ from gradlab.kernels import native
 
 
 def product(a: Tensor, b: Tensor, start: Tensor | None = None) -> Tensor:
-    """start + a b for each member: (M, n, k), (M, k, p), (M, n or 1, p) or nothing -> (M, n, p)."""
+    """For each member start + a b: (M, n, k), (M, k, p), (M, n or 1, p) or nothing -> (M, n, p)."""
     if native.multiplies(a, b):
         return native.product(a, b, start)
     return torch.bmm(a, b) if start is None else torch.baddbmm(start, a, b)
@@ -41,7 +41,7 @@ def batch_sum(x: Tensor) -> Tensor:
 
 
 def combine(x: Tensor, scale: float, y: Tensor | None = None) -> Tensor:
-    """scale x, and y where there is one: (M, ...) each."""
+    """Gives scale x, and y added where there is one: (M, ...) each."""
     if native.serves(x):
         return native.add(x, None if y is None else native.whole(y), scale)
     return x * scale if y is None else torch.add(y, x, alpha=scale)

@@ -136,7 +136,9 @@ def clipping(runs: Sequence[RunSpec], like: Tensor) -> Clipping:
     for mode, group in groupby(range(len(runs)), key=lambda member: runs[member].clip.mode):
         members = list(group)
         part = slice(members[0], members[-1] + 1)
-        limits = Limits(common[part], output[part], common[part].to(like.dtype).unsqueeze(1), common.new_zeros(len(members)))
+        limits = Limits(
+            common[part], output[part], common[part].to(like.dtype).unsqueeze(1), common.new_zeros(len(members))
+        )
         found.append(Segment(CLIPPERS[mode], part, limits))
     modes = torch.tensor([native.CLIPS.index(run.clip.mode) for run in runs])
     return Clipping(tuple(found), native.Clips(modes, common, output))
@@ -146,7 +148,5 @@ def clip(gradient: Tensor, norm: Tensor, how: Clipping, layout: Layout) -> Clipp
     """Clips ``gradient`` (M, P) in place, each member its own way; ``norm`` (M,) is that before."""
     if native.serves(gradient):
         return Clipped(*native.clip(gradient, norm, how.columns, layout.layers))
-    parts = [
-        part.clipper(gradient[part.members], norm[part.members], part.limits, layout) for part in how.segments
-    ]
+    parts = [part.clipper(gradient[part.members], norm[part.members], part.limits, layout) for part in how.segments]
     return Clipped(torch.cat([part.norm for part in parts]), torch.cat([part.changed for part in parts]))

@@ -44,9 +44,9 @@ def rates(runs: Sequence[RunSpec], like: Tensor) -> Rates:
     return Rates(**columns, active=frozenset(name for name, numbers in values.items() if any(numbers)))
 
 
-Step = Callable[[Tensor, Tensor, State, Rates, int], None]
-"""(parameters (M, P), gradient (M, P), state, rates, t): updates parameters and state in place; t counts from 0.
-The gradient is scratch: it may be overwritten."""
+Step = Callable[[Tensor, Tensor, State, Rates, Tensor], None]
+"""(parameters (M, P), gradient (M, P), state, rates, t): updates parameters and state in place; t (1,) float64 counts
+from 0. The gradient is scratch: it may be overwritten."""
 
 
 def _decay(parameters: Tensor, gradient: Tensor, rate: Rates) -> None:
@@ -65,28 +65,24 @@ def _descend(parameters: Tensor, direction: Tensor, lr: Tensor) -> None:
     parameters.addcmul_(direction, lr, value=-1)
 
 
-def sgd(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: int) -> None:
-    """torch.optim.SGD with dampening 0: b <- mu b + g; w <- w - lr b, or w - lr (g + mu b) with Nesterov's."""
-    if native.serves(parameters):
-        columns = (rate.lr, rate.momentum, rate.nesterov, rate.weight_decay, rate.l1)
-        native.sgd(parameters, gradient, state.get("momentum"), columns)
-        return
+def sgd(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Tensor) -> None:
+    """torch.optim.SGD with dampening 0: b <- mu b + g; w <- w - lr b, or w - lr (g + mu b) with Nesterov's.
+
+    The buffer begins at zero, so that it is the gradient after the first step, as torch's.
+    """
+    del t
+    buffer = state.get("momentum")
     _decay(parameters, gradient, rate)
     direction = gradient
-    if "momentum" in rate.active:
-        buffer = state["momentum"]
-        if t == 0:
-            buffer.copy_(gradient)
-        else:
-            buffer.mul_(rate.momentum).add_(gradient)
-        direction = buffer
+    if buffer is not None:
+        direction = buffer.mul_(rate.momentum).add_(gradient)
         if "nesterov" in rate.active:
             ahead = gradient.addcmul(buffer, rate.momentum)
             direction = torch.where(rate.nesterov.bool(), ahead, buffer)
     _descend(parameters, direction, rate.lr)
 
 
-def _adam_step(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: int) -> None:
+def _adam_step(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Tensor) -> None:
     mean, square = state["mean"], state["square"]
     mean.lerp_(gradient, 1 - rate.beta1)
     square.mul_(rate.beta2).addcmul_(gradient, gradient * (1 - rate.beta2))
@@ -98,13 +94,13 @@ def _adam_step(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, 
     _descend(parameters, mean / denominator, rate.lr / correction1)
 
 
-def adam(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: int) -> None:
+def adam(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Tensor) -> None:
     """torch.optim.Adam (Kingma & Ba 2014, algorithm 1)."""
     _decay(parameters, gradient, rate)
     _adam_step(parameters, gradient, state, rate, t)
 
 
-def adamw(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: int) -> None:
+def adamw(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Tensor) -> None:
     """torch.optim.AdamW: the decay acts on the weights, not on the gradient (Loshchilov & Hutter 2017)."""
     if "weight_decay" in rate.active:
         parameters.mul_(1 - rate.lr * rate.weight_decay)
@@ -112,7 +108,7 @@ def adamw(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: in
     _adam_step(parameters, gradient, state, rate, t)
 
 
-def rmsprop(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: int) -> None:
+def rmsprop(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Tensor) -> None:
     """torch.optim.RMSprop; beta2 is its alpha."""
     del t
     _decay(parameters, gradient, rate)
@@ -124,7 +120,7 @@ def rmsprop(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: 
     _descend(parameters, direction, rate.lr)
 
 
-def adagrad(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: int) -> None:
+def adagrad(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Tensor) -> None:
     """torch.optim.Adagrad without learning-rate decay (Duchi et al. 2011)."""
     del t
     _decay(parameters, gradient, rate)
@@ -135,9 +131,14 @@ def adagrad(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """``step`` and the buffers (M, P) that it keeps; those in ``if_momentum`` only where a member has momentum."""
+    """``step`` and the buffers (M, P) that it keeps; those in ``if_momentum`` only where a member has momentum.
+
+    ``kernel`` does the same, given the columns that it ``takes``, in this order.
+    """
 
     step: Step
+    kernel: native.Descent
+    takes: tuple[str, ...]
     buffers: tuple[str, ...] = ()
     if_momentum: tuple[str, ...] = ()
 
@@ -146,11 +147,25 @@ class Optimizer:
         wanted = self.buffers + (self.if_momentum if "momentum" in rate.active else ())
         return {name: torch.zeros_like(parameters) for name in wanted}
 
+    def update(self, parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Tensor) -> None:
+        """As ``step``."""
+        if native.serves(parameters):
+            columns = [getattr(rate, name) for name in self.takes]
+            buffers = [state.get(name) for name in (*self.buffers, *self.if_momentum)]
+            native.descend(self.kernel, parameters, gradient, t, columns, buffers)
+        else:
+            self.step(parameters, gradient, state, rate, t)
+
+
+_DECAYS = ("weight_decay", "l1")
+_ADAM = ("lr", "beta1", "beta2", "eps", *_DECAYS)
 
 OPTIMIZERS: dict[str, Optimizer] = {
-    "sgd": Optimizer(sgd, if_momentum=("momentum",)),
-    "adam": Optimizer(adam, ("mean", "square")),
-    "adamw": Optimizer(adamw, ("mean", "square")),
-    "rmsprop": Optimizer(rmsprop, ("square",), if_momentum=("momentum",)),
-    "adagrad": Optimizer(adagrad, ("sum",)),
+    "sgd": Optimizer(sgd, native.SGD, ("lr", "momentum", "nesterov", *_DECAYS), if_momentum=("momentum",)),
+    "adam": Optimizer(adam, native.ADAM, _ADAM, ("mean", "square")),
+    "adamw": Optimizer(adamw, native.ADAMW, _ADAM, ("mean", "square")),
+    "rmsprop": Optimizer(
+        rmsprop, native.RMSPROP, ("lr", "momentum", "beta2", "eps", *_DECAYS), ("square",), if_momentum=("momentum",)
+    ),
+    "adagrad": Optimizer(adagrad, native.ADAGRAD, ("lr", "eps", *_DECAYS), ("sum",)),
 }
