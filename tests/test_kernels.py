@@ -75,10 +75,10 @@ ENDS = [0.0, -0.0, 1e-30, -1e-40, 0.3, -0.3, 1.0, -1.0, 30.0, -30.0, 90.0, -90.0
 def test_activations_equal_torch_s_to_the_ends_of_the_range(name: str, dtype: torch.dtype) -> None:
     entry, slope = ACTIVATIONS[name], 0.25
     z = torch.cat([torch.linspace(-20, 20, 4001), torch.tensor(ENDS)]).to(dtype).view(1, 1, -1)
-    dh, exact = torch.ones_like(z), 8 * torch.finfo(dtype).eps
+    dh, exact = torch.ones_like(z), 64 * torch.finfo(dtype).eps
     h = phi(entry, z, slope)
     tiny = torch.finfo(dtype).tiny
-    torch.testing.assert_close(h, entry.value(z, slope), rtol=exact / 2, atol=tiny, equal_nan=True)
+    torch.testing.assert_close(h, entry.value(z, slope), rtol=exact / 8, atol=tiny, equal_nan=True)
     known = h if entry.by_value else z
     dz, _ = phi_back(entry, dh, known, slope, learned=False)
     finite = z.isfinite()
