@@ -1,0 +1,1 @@
+"""What theory says of a run before it is trained: mean field, norms, products of matrices, Saxe's dynamics."""

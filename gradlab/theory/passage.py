@@ -1,0 +1,197 @@
+"""The way back through a network of finite depth, place by place: layers, or time steps of a recurrent network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradlab.theory.activations import Floats
+from gradlab.theory.mean_field import chi, fixed_variance, settled, variance_after
+from gradlab.theory.norms import batch_norm_chi, layer_norm_chi
+from gradlab.theory.products import log_spread
+from gradlab.theory.quadrature import moments
+from gradlab.theory.setting import Setting
+
+AMPLIFIED = 2.0
+"""From here on the draws' own variances, a few per cent apart, run away from each other (gelu, softplus with He's): the
+spread of the gradient is then that of the signal, which is not known here."""
+
+LARGEST = 1e200
+"""A variance beyond it is kept there, so that nothing overflows; every chi has long settled."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What theory says of E|delta|^2 on its way back.
+
+    ``chi`` is the factor from one deep place to the one before it, None where only a finite depth has one; ``q`` the
+    variance that z settles at, None where it is not one number. ``log_chi`` (P,): the logarithm of the factor from
+    place ``first`` + i + 1 to ``first`` + i. ``spread`` (P,): the variance that each of these steps adds to ln
+    |delta|^2 between draws of the weights at this width; None where it is not known. ``log_growth`` (P,): the same of
+    the forward variance, from place ``first`` + i to the next. ``beyond``: how many places lie behind the last hidden
+    one. ``plain``: a network without norms and branches, whose chi, q and correlations are those of `mean_field`.
+    """
+
+    chi: float | None
+    q: float | None
+    first: int
+    log_chi: Floats
+    spread: Floats | None
+    log_growth: Floats
+    beyond: int = 0
+    plain: bool = False
+
+
+def mlp(seen: Setting) -> Passage:
+    """z_l = norm(W_l phi(z_{l-1}) + b_l): layers 1..L-1, and the input."""
+    return {"none": _plain, "batch": _batch, "layer": _layer, "rms": _layer}[seen.norm](seen)
+
+
+def _plain(seen: Setting) -> Passage:
+    start = seen.sw2_first * seen.q0 + seen.sb2
+    qs = trajectory(lambda q: variance_after(seen.phi, q, seen.sw2, seen.sb2), start, seen.depth - 1)
+    q = fixed_variance(seen.phi, seen.sw2, seen.sb2, start)
+    steps = [chi(seen.phi, settled(at), seen.sw2) for at in qs[:-1]]
+    spread = [log_spread(seen.phi, settled(at), orthogonal=seen.orthogonal) / seen.width for at in qs[:-1]]
+    into_input = 0.0 if seen.orthogonal else 2 / seen.inputs
+    steady = seen.phi.homogeneous or _amplification(seen, qs) < AMPLIFIED
+    hidden = seen.depth - 1
+    return Passage(
+        chi(seen.phi, settled(q), seen.sw2),
+        q,
+        0,
+        _logs([seen.sw2_first, *steps])[:hidden],
+        np.array([into_input, *spread])[:hidden] if steady else None,
+        _ratios([seen.q0, *qs])[:hidden],
+        plain=True,
+    )
+
+
+def _amplification(seen: Setting, qs: list[float]) -> float:
+    """The most that a small relative error of a layer's variance grows in later layers: products of dlnV/dlnq."""
+    most, product = 1.0, 1.0
+    for q in qs[:-1]:
+        at = moments(seen.phi, settled(q))
+        product = max(1.0, product * seen.sw2 * at.square_growth / (seen.sw2 * at.square + seen.sb2))
+        most = max(most, product)
+    return most
+
+
+def _batch(seen: Setting) -> Passage:
+    factor, q = batch_norm_chi(seen.phi, seen.sw2, seen.batch, seen.eps)
+    return _normed(seen, factor, q, seen.sw2_first / (seen.sw2_first * seen.q0 + seen.eps))
+
+
+def _layer(seen: Setting) -> Passage:
+    factor, q = layer_norm_chi(seen.phi, seen.sw2, seen.sb2, seen.eps)
+    return _normed(seen, factor, q, seen.sw2_first / (seen.sw2_first * seen.q0 + seen.sb2 + seen.eps))
+
+
+def _normed(seen: Setting, factor: float, q: float, into_input: float) -> Passage:
+    """Every layer begins anew with the same variance, so that all steps but that into the input are alike."""
+    steps = _logs([into_input, *[factor] * (seen.depth - 2)])[: seen.depth - 1]
+    return Passage(factor, q, 0, steps, None, np.zeros(len(steps)))
+
+
+def residual_mlp(seen: Setting) -> Passage:
+    """z_l = z_{l-1} + beta (W_l phi(norm(z_{l-1})) + b_l): the stream of layers 1..L-1, and the input.
+
+    Branches are independent of the stream, so that variances add: the stream's by beta^2 (sw2 E phi^2 + sb2) (of batch
+    norm Var phi, centred over the batch), the gradient's square by beta^2 sw2 E phi'^2 over the variance that a norm
+    divides by. (Hanin & Rolnick 2018, arXiv:1803.01719; Zhang et al. 2019, Fixup, arXiv:1901.09321; with batch norm
+    Balduzzi et al. 2017, arXiv:1702.08591.)
+    """
+    square = seen.branch * seen.branch
+    normed = seen.norm != "none"
+    biases = 0.0 if seen.norm == "batch" else seen.sb2
+
+    def inside(v: float) -> float:
+        return v / (v + seen.eps) if normed else v
+
+    def after(v: float) -> float:
+        at = moments(seen.phi, inside(v))
+        return v + square * (seen.sw2 * (at.variance if seen.norm == "batch" else at.square) + biases)
+
+    def back(v: float) -> float:
+        factor = chi(seen.phi, settled(inside(v)), seen.sw2)
+        return square * (factor / (v + seen.eps) if normed else factor)
+
+    stream = trajectory(after, seen.sw2_first * seen.q0 + biases, seen.depth - 1)
+    gains = [back(v) for v in stream[:-1]]
+    kappas = [log_spread(seen.phi, settled(v), orthogonal=seen.orthogonal) for v in stream[:-1]]
+    # |u + beta D W'u|^2 = 1 + 2 beta u'DW'u + beta^2 |DW'u|^2, whose first two varying terms are uncorrelated.
+    varying = [
+        (4 * gain + gain**2 * kappa) / (1 + gain) ** 2 / seen.width for gain, kappa in zip(gains, kappas, strict=True)
+    ]
+    into_input = 0.0 if seen.orthogonal else 2 / seen.inputs
+    # Only without a norm, and with a phi that knows no scale, do all branches weigh the same.
+    alike = seen.phi.homogeneous and not normed
+    return Passage(
+        1 + square * chi(seen.phi, 1.0, seen.sw2) if alike else None,
+        None,
+        0,
+        _logs([seen.sw2_first, *(1 + gain for gain in gains)]),
+        None if normed else np.array([into_input, *varying]),
+        _ratios([seen.q0, *stream]),
+    )
+
+
+def linear_chain(seen: Setting) -> Passage:
+    """L matrices a*I: a^2 a layer exactly, from layer L to the input."""
+    logs = _logs([seen.sw2] * seen.depth)
+    return Passage(seen.sw2, None, 0, logs, np.zeros(seen.depth), logs, beyond=1)
+
+
+def rnn(seen: Setting) -> Passage:
+    """z_t = norm(W x_t + U h_{t-1} + b): the top layer's time steps 1..T (Chen et al. 2018, arXiv:1806.05394).
+
+    Inputs act as further biases, fresh at every step. U is the same at every step, which the limit of wide layers does
+    not see; at finite width the draws differ more than those of a deep network, by how much is not known here.
+    """
+    drive = seen.sw2_first * seen.q0 + seen.sb2
+    for _ in range(seen.depth - 1):
+        below = settled(fixed_variance(seen.phi, seen.sw2, drive, drive))
+        drive = seen.sw2 * moments(seen.phi, 1.0 if seen.norm != "none" else below).square + seen.sb2
+    steps = max(1, seen.steps)
+    if seen.norm != "none":
+        factor, q = layer_norm_chi(seen.phi, seen.sw2, drive, seen.eps)
+        return Passage(factor, q, 1, _logs([factor] * (steps - 1)), None, np.zeros(steps - 1))
+    qs = trajectory(lambda q: variance_after(seen.phi, q, seen.sw2, drive), drive, steps)
+    q = fixed_variance(seen.phi, seen.sw2, drive, drive)
+    factors = [chi(seen.phi, settled(at), seen.sw2) for at in qs[:-1]]
+    return Passage(chi(seen.phi, settled(q), seen.sw2), q, 1, _logs(factors), None, _ratios(qs))
+
+
+PASSAGES: dict[str, Callable[[Setting], Passage]] = {
+    "mlp": mlp,
+    "residual_mlp": residual_mlp,
+    "linear_chain": linear_chain,
+    "rnn": rnn,
+}
+"""By architecture; one that is not here has no theory."""
+
+
+def trajectory(after: Callable[[float], float], start: float, places: int) -> list[float]:
+    """``start`` and what ``after`` makes of it, ``places`` (at least 1) numbers in all."""
+    values = [min(start, LARGEST)]
+    for _ in range(places - 1):
+        last = values[-1]
+        values.append(min(after(last), LARGEST))
+        if values[-1] == last:
+            values += [last] * (places - len(values))
+            break
+    return values
+
+
+def _logs(factors: list[float]) -> Floats:
+    with np.errstate(divide="ignore"):
+        logs: Floats = np.log(np.array(factors, dtype=float))
+    return logs
+
+
+def _ratios(values: list[float]) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs: Floats = np.diff(np.log(np.array(values, dtype=float)))
+    return logs

@@ -1,0 +1,204 @@
+"""One run in, one prediction out: the rate of its gradient, its depth scales, the nearest critical point, in words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from gradlab.spec import RunSpec
+from gradlab.theory import words
+from gradlab.theory.activations import Floats
+from gradlab.theory.mean_field import correlations, nearest_critical, scale
+from gradlab.theory.norms import LEAST_BATCH
+from gradlab.theory.passage import PASSAGES, Passage
+from gradlab.theory.recurrent import largest_singular_value, steepest
+from gradlab.theory.setting import Setting, setting
+
+HEAD = 5
+"""The first layer of a measured rate, where a network has 8 or more: before it is the input's transient."""
+
+SAME = 0.05
+"""A rate is one number where every step of its layers lies within 5 % of it, ..."""
+
+SAME_FIT = 0.02
+"""... and a line through all of them within 2 %."""
+
+TRAINABLE = 6
+"""Networks train to about so many xi_c (Schoenholz et al. 2016, arXiv:1611.01232, figure 5)."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What theory says of a run at its initial weights; None where it says nothing.
+
+    ``rate``: the factor of ||delta|| a layer (time step) going backward, and ``chi1`` its square; ``single_rate``:
+    whether one rate describes this run's layers at all. ``q_star``: the variance that z settles at (0 and infinity
+    where it never does). ``depth_scale``: xi_c, layers in which two inputs' correlation gets e times nearer to its
+    limit; ``gradient_scale``: xi = 1/|ln chi1|; both infinite at criticality. ``trainable_depth``: 6 xi_c.
+    ``critical_weight_var``: the sw2 nearest to this run's at which chi1 = 1 beside its sb2, where one is. ``growth``:
+    the factor of the forward variance a layer. ``band``: the standard deviation, between draws of the weights at this
+    width, of ln ||delta|| of the first layer over the last hidden one, of one sample. ``bound``: of a recurrent network
+    without norms, gamma rho, above which no gradient grows a time step. ``note`` says it in one sentence, ``source``
+    whose theory it is.
+    """
+
+    rate: float | None
+    chi1: float | None
+    q_star: float | None
+    depth_scale: float | None
+    gradient_scale: float | None
+    trainable_depth: float | None
+    critical_weight_var: float | None
+    growth: float | None
+    single_rate: bool
+    band: float | None
+    bound: float | None
+    note: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The course of ||delta|| that is to be expected, relative to the last hidden layer (time step T).
+
+    ``axis`` is depth or time, ``place`` (P,) layers 0..L-1 (of a linear chain 0..L) or time steps 1..T, ``anchor`` the
+    index of the place that the others are compared with. ``log`` (P,) is half the logarithm of the ratio of E
+    ||delta||^2; ``deviation`` (P,) the standard deviation of ln ||delta|| of one sample between draws of the weights,
+    None where it is not known. A batch of different samples deviates less, and a typical draw lies less than
+    deviation^2 below ``log``.
+    """
+
+    axis: str
+    place: tuple[int, ...]
+    anchor: int
+    log: Floats
+    deviation: Floats | None
+
+    def log10_ratio(self, place: int) -> float:
+        """The decimal logarithm of ||delta|| of a layer (time step) over that of the last hidden one."""
+        return float(self.log[self.place.index(place)]) / math.log(10)
+
+
+def predict(spec: RunSpec) -> Prediction:
+    """The prediction of one run; milliseconds, kept for every run that theory cannot tell from it."""
+    return predict_setting(setting(spec))
+
+
+def profile(spec: RunSpec) -> Profile | None:
+    """The expected course of the gradient over this run's layers; None where theory has none, or there is one place."""
+    return profile_of(setting(spec))
+
+
+@lru_cache(maxsize=65536)
+def predict_setting(seen: Setting) -> Prediction:
+    """`predict` of all runs that look like this to theory."""
+    why = words.out_of_reach(seen, known=seen.architecture in PASSAGES, least_batch=LEAST_BATCH)
+    if why is not None:
+        return _nothing(why)
+    passage = _passage(seen)
+    inner = _inner(seen, passage.log_chi)
+    chi1 = passage.chi if passage.chi is not None else _mean_factor(inner)
+    if chi1 is None:
+        return _nothing(words.TOO_SHALLOW)
+    single = _is_single(inner[HEAD - 1 :] if seen.steps > HEAD + 2 else inner, inner, chi1)
+    xi_c = _depth_scale(seen, passage) if passage.plain else None
+    reached = _profile(seen, passage)
+    growth = _mean_factor(_inner(seen, passage.log_growth)) if passage.q in (None, math.inf, 0.0) else 1.0
+    critical = nearest_critical(seen.phi, seen.sw2, seen.sb2) if passage.plain else None
+    band = None
+    if reached is not None and reached.deviation is not None:
+        band = float(reached.deviation[reached.place.index(1)])
+    said = words.Findings(math.sqrt(chi1), single, critical, growth, xi_c, passage.q, _extremes(inner))
+    return Prediction(
+        rate=math.sqrt(chi1),
+        chi1=chi1,
+        q_star=passage.q,
+        depth_scale=xi_c,
+        gradient_scale=scale(chi1) if single else None,
+        trainable_depth=None if xi_c is None else TRAINABLE * xi_c,
+        critical_weight_var=critical,
+        growth=growth,
+        single_rate=single,
+        band=band,
+        bound=_bound(seen) if seen.steps and seen.norm == "none" else None,
+        note=words.note(seen, said),
+        source=words.source(seen),
+    )
+
+
+def _nothing(why: str) -> Prediction:
+    return Prediction(None, None, None, None, None, None, None, None, False, None, None, why, "")
+
+
+@lru_cache(maxsize=4096)
+def _passage(seen: Setting) -> Passage:
+    return PASSAGES[seen.architecture](seen)
+
+
+@lru_cache(maxsize=4096)
+def profile_of(seen: Setting) -> Profile | None:
+    """`profile` of all runs that look like this to theory."""
+    if words.out_of_reach(seen, known=seen.architecture in PASSAGES, least_batch=LEAST_BATCH) is not None:
+        return None
+    return _profile(seen, _passage(seen))
+
+
+def _profile(seen: Setting, passage: Passage) -> Profile | None:
+    steps = len(passage.log_chi)
+    anchor = steps - passage.beyond
+    if anchor < 1 or not np.all(np.isfinite(passage.log_chi)):
+        return None
+    log = 0.5 * _from_the_end(passage.log_chi)
+    deviation = None if passage.spread is None else 0.5 * np.sqrt(_from_the_end(passage.spread))
+    place = tuple(range(passage.first, passage.first + steps + 1))
+    return Profile("time" if seen.steps else "depth", place, anchor, log - log[anchor], deviation)
+
+
+def _is_single(steady: Floats, steps: Floats, chi1: float) -> bool:
+    """Whether sqrt(chi1) says what happens in all ``steps``, and in each of the ``steady`` ones, past the transient."""
+    if not np.all(np.isfinite(steps)) or chi1 == 0:
+        return False
+    if not len(steps):
+        return True
+    place, course = np.arange(len(steps) + 1.0), 0.5 * _from_the_end(steps)
+    slope = -np.polyfit(place, course, 1)[0]
+    limit = 0.5 * math.log(chi1)
+    alike = np.all(np.abs(0.5 * steady - limit) <= math.log1p(SAME))
+    return bool(alike and abs(slope - limit) <= math.log1p(SAME_FIT))
+
+
+def _from_the_end(steps: Floats) -> Floats:
+    """(P + 1,): the sum of the steps from each place to the last."""
+    return np.append(np.cumsum(steps[::-1])[::-1], 0.0)
+
+
+def _inner(seen: Setting, steps: Floats) -> Floats:
+    """The steps between the places that a measured rate is fitted over: layers 5..L-1 (1..L-1 where L < 8), or 1..T."""
+    if seen.steps:
+        return steps
+    first = HEAD if seen.depth >= HEAD + 3 else 1
+    return steps[first : seen.depth - 1]
+
+
+def _mean_factor(logs: Floats) -> float | None:
+    return float(np.exp(logs.mean())) if len(logs) and np.all(np.isfinite(logs)) else None
+
+
+def _extremes(logs: Floats) -> tuple[float, float] | None:
+    """The rates of the first and the last of the steps."""
+    return (math.exp(0.5 * logs[0]), math.exp(0.5 * logs[-1])) if len(logs) else None
+
+
+def _bound(seen: Setting) -> float:
+    return steepest(seen.phi) * largest_singular_value(seen.sw2, orthogonal=seen.orthogonal)
+
+
+def _depth_scale(seen: Setting, passage: Passage) -> float | None:
+    """xi_c; None where the variance grows without end, so that correlations have no fixed map."""
+    q, chi1 = passage.q or 0.0, passage.chi or 0.0
+    if 0 < q < math.inf:
+        return correlations(seen.phi, q, seen.sw2, seen.sb2).depth
+    return scale(chi1) if chi1 <= 1 and q == 0 else None

@@ -1,0 +1,23 @@
+"""Saxe's exact dynamics of deep linear networks (Saxe, McClelland & Ganguli 2013, arXiv:1312.6120)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradlab.theory.activations import Floats
+
+
+def mode_strength(t: Floats, s: float, u0: float, tau: float) -> Floats:
+    """u(t) (as t): the strength of one mode of a two-layer linear network that learns a singular value ``s`` > 0.
+
+    u = s e^(2st/tau)/(e^(2st/tau) - 1 + s/u0), from ``u0`` > 0 at t = 0; ``tau`` is the inverse learning
+    rate where t counts steps.
+    """
+    # Divided by the exponential, so that a late t gives s rather than inf/inf.
+    decay = np.exp(-2 * s * np.asarray(t, dtype=float) / tau)
+    return s / (1 + (s / u0 - 1) * decay)
+
+
+def time_to_learn(s: float, u0: float, u: float, tau: float) -> float:
+    """The time in which a mode gets from ``u0`` to ``u``, both below ``s``: about tau/s ln(s/u0) in all."""
+    return float(tau / (2 * s) * np.log(u * (s - u0) / (u0 * (s - u))))

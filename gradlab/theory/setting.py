@@ -1,0 +1,103 @@
+"""What theory sees of a run: a few plain numbers, the same for all runs that it cannot tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gradlab.choices import MODELS
+from gradlab.spec import ModelSpec, RunSpec
+from gradlab.theory.activations import Phi
+from gradlab.theory.norms import EPS, RMS_EPS
+
+TANGIBLE = ("leaky_relu", "prelu")
+"""Activations in which model.slope acts."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Variances and sizes. All weights are read as N(0, sw2/fan_in), whatever the init is called.
+
+    ``sw2``, ``sb2``: of the square matrices between hidden layers (of an RNN from time step to time step);
+    ``sw2_first`` that of the matrix that reads the ``inputs`` (of an RNN, the features of a step), whose mean square is
+    ``q0``. ``depth`` is L, of an RNN K; ``steps`` T, 0 without time. ``batch``: samples that batch norm shares, None
+    elsewhere. ``branch``: beta of a residual branch.
+    """
+
+    architecture: str
+    phi: Phi
+    norm: str
+    depth: int
+    steps: int
+    width: int
+    inputs: int
+    sw2: float
+    sb2: float
+    sw2_first: float
+    q0: float
+    batch: int | None
+    eps: float
+    branch: float
+    orthogonal: bool
+
+
+WEIGHT_VARIANCES: dict[str, Callable[[int, int], float]] = {
+    "xavier_normal": lambda fan_in, fan_out: 2 * fan_in / (fan_in + fan_out),
+    "xavier_uniform": lambda fan_in, fan_out: 2 * fan_in / (fan_in + fan_out),
+    "he_normal": lambda _, __: 2.0,
+    "he_uniform": lambda _, __: 2.0,
+    "lecun_normal": lambda _, __: 1.0,
+    "lecun_uniform": lambda _, __: 1.0,
+    # The shorter side's vectors are orthonormal: entries have the variance 1/max(fan_in, fan_out).
+    "orthogonal": lambda fan_in, fan_out: fan_in / max(fan_in, fan_out),
+    "torch_default": lambda _, __: 1 / 3,
+    "zeros": lambda _, __: 0.0,
+}
+"""sw2 = fan_in Var W of every init, by the fan-in and fan-out of a matrix."""
+
+
+def setting(spec: RunSpec) -> Setting:
+    """What theory sees of ``spec``.
+
+    Inputs are taken to have mean square 1 before `data.input_scale`, as standardised ones have; raw ones may differ,
+    which matters in the first layers alone.
+    """
+    model, facts = spec.model, spec.facts
+    recurrent = MODELS[model.name].needs_time
+    inputs = facts.shape[-1] if recurrent else facts.inputs
+    # torch.nn.RNN bounds the default draw of every matrix by its hidden width.
+    first_fan = model.width if recurrent and model.init == "torch_default" and model.weight_var is None else inputs
+    norm = model.norm or "none"
+    return Setting(
+        architecture=model.name,
+        phi=Phi(model.activation or "linear", (model.slope or 0.0) if model.activation in TANGIBLE else 0.0),
+        norm=norm,
+        depth=model.depth,
+        steps=facts.shape[0] if recurrent else 0,
+        width=model.width,
+        inputs=inputs,
+        sw2=weight_variance(model, model.width, model.width),
+        sb2=_bias_variance(model),
+        sw2_first=weight_variance(model, inputs, model.width) * inputs / first_fan,
+        q0=spec.data.input_scale * spec.data.input_scale,
+        batch=spec.data.batch_size if norm == "batch" else None,
+        eps={"none": 0.0, "rms": RMS_EPS[spec.train.precision]}.get(norm, EPS),
+        branch=model.branch_scale or 0.0,
+        orthogonal=model.init == "orthogonal" and model.weight_var is None,
+    )
+
+
+def weight_variance(model: ModelSpec, fan_in: int, fan_out: int) -> float:
+    """sw2 = fan_in Var W of a matrix of ``model``, its gain included."""
+    # A product, since the square of a huge number raises where a product is infinite.
+    gain = model.gain * model.gain
+    if model.weight_var is not None:
+        return model.weight_var * gain
+    # A linear chain has no init: gain * I, whose square maps a vector as variance gain^2 would.
+    return (1.0 if model.init is None else WEIGHT_VARIANCES[model.init](fan_in, fan_out)) * gain
+
+
+def _bias_variance(model: ModelSpec) -> float:
+    if model.init == "torch_default" and model.weight_var is None:
+        return 1 / (3 * model.width)
+    return model.bias_var or 0.0

@@ -1,0 +1,99 @@
+"""The dashed lines: anchored, and only where theory has one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gradlab.report.foretold import band, expected, foretold
+from gradlab.report.groups import arrange, log10
+from gradlab.report.plots_groups import Series, draw
+from gradlab.report.plots_layers import signal_plots
+from gradlab.report.style import styled
+from gradlab.report.tables import Floats, Result, read
+from gradlab.spec import Value, build
+from gradlab.theory.predict import profile
+from tests.synthetic import write_result
+
+SIGMOID: dict[str, Value] = {"model.activation": "sigmoid", "model.init": "xavier_normal", "model.depth": 12}
+
+
+def result(folder: Path, *settings: dict[str, Value]) -> Result:
+    return read([write_result(folder / "result", settings)])
+
+
+def start_of(found: Result, axis: str = "depth") -> Floats:
+    rows = found.depth if axis == "depth" else found.time
+    return log10(rows.profile(found.size, np.zeros(found.size, dtype=int)))
+
+
+def test_the_line_begins_at_the_last_hidden_layer_s_measured_value(tmp_path: Path) -> None:
+    found = result(tmp_path, SIGMOID)
+    start = start_of(found)
+    line = foretold(found, start, "depth")
+    course = profile(build(SIGMOID))
+    assert course is not None
+    assert line[0, 11] == start[0, 11]
+    assert np.isnan(line[0, 12])
+    np.testing.assert_allclose(line[0, 1:12] - line[0, 11], course.log[1:] / np.log(10), rtol=1e-12)
+    edges = band(found, line[0], "depth")
+    assert edges
+    assert np.all(edges[0][1:11] < line[0, 1:11])
+    assert edges[0][11] == line[0, 11] == edges[1][11]
+
+
+def test_no_line_where_theory_or_the_measurement_has_none(tmp_path: Path) -> None:
+    found = result(tmp_path, {**SIGMOID, "model.init": "zeros"}, SIGMOID, {"model.name": "rnn"})
+    start = start_of(found)
+    line = foretold(found, start, "depth")
+    assert np.isnan(line[0]).all()
+    assert not np.isnan(line[1]).all()
+    assert np.isnan(line[2]).all(), "a recurrent network's theory is along time"
+    start[1, 11] = -np.inf
+    assert np.isnan(foretold(found, start, "depth")).all()
+
+
+def test_time_has_its_own_line(tmp_path: Path) -> None:
+    found = result(tmp_path, {"model.name": "rnn"})
+    line = foretold(found, start_of(found, "time"), "time")
+    assert line[0, -1] == start_of(found, "time")[0, -1]
+    assert not np.isnan(line[0, 1:]).any()
+
+
+def test_images_from_a_folder_that_is_gone(tmp_path: Path, idx200: Path) -> None:
+    """Neither the folder nor its number of samples is needed to draw."""
+    settings: dict[str, Value] = {"data.name": "mnist", "data.root": str(idx200), "model.depth": 10}
+    found = result(tmp_path, settings)
+    found.columns["data.root"][0] = str(tmp_path / "gone")
+    assert expected(found, 0, "depth") is not None
+
+
+@pytest.mark.parametrize("settings", [(SIGMOID,), (SIGMOID, {**SIGMOID, "model.activation": "tanh"})])
+def test_the_figures_of_step_0_show_it(tmp_path: Path, settings: tuple[dict[str, Value], ...]) -> None:
+    found = result(tmp_path, *settings)
+    with styled():
+        plots = {plot.name: plot for plot in signal_plots(found, "depth")}
+    with_theory = [name for name, plot in plots.items() if "Dashed: what mean-field theory expects" in plot.caption]
+    assert with_theory == ["signal_by_layer" if len(settings) == 1 else "signal_by_layer_start"]
+    (legend,) = plots[with_theory[0]].figure.legends
+    assert "theory" in [text.get_text() for text in legend.get_texts()]
+
+
+def test_a_group_with_a_run_that_theory_is_silent_on_has_no_line(tmp_path: Path) -> None:
+    found = result(tmp_path, *({**SIGMOID, "seed": seed, "model.gain": gain} for gain in (0.5, 1.0) for seed in (0, 1)))
+    start = start_of(found)
+    theory = foretold(found, start, "depth")
+    assert not np.isnan(theory[:, 11]).any()
+    layout = arrange(found, start[:, 1])
+
+    def lines(values: Floats) -> int:
+        series = [Series(start), Series(values, "theory", "#222222")]
+        with styled():
+            drawn = draw(found, layout, np.arange(13), series, labels=("x", "y"), dress_x=lambda _: None)
+        return sum(line.get_color() == "#222222" for line in drawn.figure.axes[0].lines)
+
+    assert lines(theory) == 2
+    theory[1] = np.nan
+    assert lines(theory) == 1

@@ -1,0 +1,249 @@
+"""Predictions of whole runs: against the engine's measurements, and what is said where theory ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from gradlab.choices import ACTIVATIONS, INITS, MODELS, NORMS
+from gradlab.diagnose import rate
+from gradlab.record import failed_tables
+from gradlab.spec import Value, build
+from gradlab.theory.activations import ACTIVATIONS as KNOWN
+from gradlab.theory.mean_field import critical
+from gradlab.theory.passage import PASSAGES
+from gradlab.theory.predict import Prediction, Profile, predict, predict_setting, profile
+from gradlab.theory.setting import setting
+from tests.members import measured
+
+Settings = dict[str, Value]
+
+
+def said(**model: Value) -> Prediction:
+    return predict(build({f"model.{key}": value for key, value in model.items()}))
+
+
+def course(settings: Settings) -> Profile:
+    found = profile(build(settings))
+    assert found is not None
+    return found
+
+
+MEASURED: dict[str, tuple[Settings, float]] = {
+    "sigmoid": ({"model.activation": "sigmoid", "model.init": "xavier", "model.depth": 20}, 0.02),
+    "order": ({"model.activation": "tanh", "model.bias_var": 0.05, "model.weight_var": 1.0}, 0.02),
+    "chaos": ({"model.activation": "tanh", "model.bias_var": 0.05, "model.weight_var": 4.0}, 0.02),
+    "relu": ({"model.init": "xavier"}, 0.02),
+    "prelu": ({"model.activation": "prelu"}, 0.02),
+    "torch default": ({"model.activation": "tanh", "model.init": "torch_default"}, 0.02),
+    "orthogonal": ({"model.activation": "gelu", "model.init": "orthogonal"}, 0.02),
+    "gain": ({"model.activation": "tanh", "model.init": "lecun", "model.gain": 1.8}, 0.02),
+    "batch norm": ({"model.norm": "batch", "data.batch_size": 128, "model.init": "xavier"}, 0.02),
+    "batch norm of 8": ({"model.norm": "batch", "data.batch_size": 8}, 0.03),
+    "layer norm": ({"model.norm": "layer", "model.activation": "tanh"}, 0.02),
+    "rms norm": ({"model.norm": "rms", "model.activation": "sigmoid", "model.depth": 20}, 0.03),
+    "residual": ({"model.name": "residual_mlp", "model.branch_scale": 0.2}, 0.01),
+    "chain": ({"model.name": "linear_chain", "model.gain": 1.5, "model.width": 8}, 1e-6),
+    "through time": ({"model.name": "rnn", "model.activation": "sigmoid", "model.init": "orthogonal"}, 0.02),
+}
+
+
+@pytest.mark.parametrize("case", MEASURED)
+def test_rates_are_those_that_are_measured(case: str) -> None:
+    settings, tolerance = MEASURED[case]
+    base: Settings = {"model.depth": 1 if settings.get("model.name") == "rnn" else 30, "model.width": 192}
+    runs = [{**base, **settings, "train.steps": 0, "seed": seed} for seed in range(4)]
+    expected = predict(build(runs[0]))
+    assert expected.single_rate
+    rows = [member.run for member in measured(*runs)]
+    assert all(row["rate_theory"] == expected.rate and row["chi1"] == expected.chi1 for row in rows)
+    assert all(row["depth_scale"] == expected.depth_scale for row in rows)
+    found = math.exp(float(np.mean([math.log(row["rate"]) for row in rows])))
+    assert found == pytest.approx(expected.rate, rel=tolerance)
+
+
+NO_SINGLE_RATE: dict[str, Settings] = {
+    "algebraic decay": {"model.activation": "tanh", "model.init": "xavier"},
+    "elu runs away": {"model.activation": "elu"},
+    "selu towards relu": {"model.activation": "selu"},
+    "layer-norm residuals": {"model.name": "residual_mlp", "model.norm": "layer", "model.branch_scale": 3.0},
+    "tanh residuals": {"model.name": "residual_mlp", "model.activation": "tanh"},
+}
+
+
+@pytest.mark.parametrize("case", NO_SINGLE_RATE)
+def test_where_there_is_no_single_rate_the_course_is_still_right(case: str) -> None:
+    settings = {"model.depth": 30, "model.width": 192, "train.steps": 0, **NO_SINGLE_RATE[case]}
+    assert not predict(build(settings)).single_rate
+    members = measured(*({**settings, "seed": seed} for seed in range(6)))
+    assert all(member.run["rate_theory"] is None for member in members)
+    logs = np.mean([np.log(member.profile("signal_grad_norm")) for member in members], axis=0)
+    expected = course(settings)
+    assert expected.place == tuple(range(30))
+    for layer in (2, 10, 20):
+        found = logs[layer - 1] - logs[28]
+        assert found == pytest.approx(expected.log[layer], abs=0.15)
+
+
+def test_a_run_that_crashed_still_has_its_theory() -> None:
+    (row,) = failed_tables([build({"model.init": "xavier"})], "RuntimeError: x").runs.to_pylist()
+    assert (row["rate_theory"], row["chi1"]) == (pytest.approx(math.sqrt(0.5)), pytest.approx(0.5))
+    assert row["depth_scale"] == pytest.approx(1 / math.log(2))
+
+
+def test_a_profile_s_rate_is_the_prediction_s() -> None:
+    """The measured rate's own fit, over the predicted course."""
+    settings: Settings = {
+        "model.activation": "tanh",
+        "model.bias_var": 0.05,
+        "model.weight_var": 2.5,
+        "model.depth": 50,
+    }
+    expected = course(settings)
+    norms = np.exp(expected.log[1:])
+    fitted = rate(np.append(norms, 1.0), "depth")
+    assert fitted == pytest.approx(predict(build(settings)).rate, rel=1e-3)
+    assert expected.log[expected.anchor] == 0.0
+    assert expected.log10_ratio(1) == pytest.approx(math.log10(norms[0]))
+
+
+def test_order_to_chaos_in_words() -> None:
+    found = said(activation="tanh", bias_var=0.05, weight_var=2.5, depth=50)
+    assert found.note == (
+        "tanh, σb²=0.05: critical at σw²=1.761; yours is 2.5, gradients grow 1.065 a layer toward the input"
+    )
+    assert found.rate == pytest.approx(1.0647, abs=6e-5)
+    assert found.q_star == pytest.approx(1.064, abs=1e-3)
+    assert found.depth_scale == pytest.approx(11.80, abs=0.01)
+    assert found.gradient_scale == pytest.approx(1 / math.log(1.0647**2), rel=2e-3)
+    assert found.trainable_depth == 6 * (found.depth_scale or 0)
+    assert found.critical_weight_var == pytest.approx(1.7610, abs=6e-5)
+    assert "1606.05340" in found.source
+
+
+def test_criticality() -> None:
+    point = critical(KNOWN_TANH, 0.05)[0]
+    found = said(activation="tanh", bias_var=0.05, weight_var=point, depth=50)
+    assert found.rate == pytest.approx(1.0, abs=1e-8)
+    assert found.note.endswith("gradients keep their size")
+    relu = said()
+    assert (relu.rate, relu.depth_scale, relu.gradient_scale) == (1.0, math.inf, math.inf)
+
+
+KNOWN_TANH = setting(build({"model.activation": "tanh"})).phi
+
+
+def test_algebraic_decay_in_words() -> None:
+    found = said(activation="tanh", init="xavier", depth=50)
+    assert not found.single_rate
+    assert found.chi1 == pytest.approx(1.0)
+    assert "algebraically, which no single rate describes: by 0.905 a layer near the input" in found.note
+
+
+def test_residual_growth_of_the_literature() -> None:
+    """He branches: squares grow by (1 + 1/L)^L in all with beta = 1/sqrt(L), by 2 a layer with beta = 1, not with 0."""
+    for beta, growth in ((1.0, 2.0), (0.2, 1.04), (0.0, 1.0)):
+        found = said(name="residual_mlp", depth=50, branch_scale=beta)
+        assert found.chi1 == pytest.approx(growth)
+        assert found.growth == pytest.approx(growth)
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.1])
+def test_batch_norm_resnets_of_the_literature(beta: float) -> None:
+    """Balduzzi et al. 2017: gradient^2 growth is the product of 1 + beta^2/s_l with s_l = s_1 + (1 - 1/pi) beta^2 l."""
+    expected = course(
+        {"model.name": "residual_mlp", "model.norm": "batch", "model.branch_scale": beta, "model.depth": 24}
+    )
+    stream = [2.0 + (1 - 1 / math.pi) * beta**2 * step for step in range(22)]
+    growth = math.prod(1 + beta**2 / s for s in stream)
+    assert math.exp(2 * expected.log[1]) == pytest.approx(growth, rel=1e-4)
+
+
+def test_a_recurrent_network_s_bound() -> None:
+    found = predict(
+        build({"model.name": "rnn", "model.activation": "tanh", "model.init": "orthogonal", "model.gain": 0.9})
+    )
+    assert found.bound is not None
+    assert found.bound == pytest.approx(0.9)
+    assert found.rate is not None
+    assert found.rate < found.bound
+    assert said().bound is None
+
+
+@pytest.mark.parametrize("width", [50, 100])
+def test_the_band_of_relu_is_hanin_and_nica_s(width: int) -> None:
+    """The variance of ln ||g||^2 is 5 sum 1/n; the logarithm of the norm has a quarter of it."""
+    found = said(width=width, depth=42)
+    assert found.band == pytest.approx(0.5 * math.sqrt(5 * 40 / width))
+
+
+def test_gelu_s_draws_run_away_from_each_other() -> None:
+    """Near a fixed point that repels, the spread of the signal is that of the gradient, and is not known."""
+    assert said(activation="gelu", depth=30).band is None
+    assert said(activation="gelu", init="xavier", depth=30).band is not None
+
+
+NOTHING: dict[str, tuple[Settings, str]] = {
+    "zeros": ({"model.init": "zeros"}, "every weight is 0"),
+    "gain 0": ({"model.gain": 0.0}, "every weight is 0"),
+    "batches of 2": ({"model.norm": "batch", "data.batch_size": 2}, "no finite mean below batches of 4"),
+    "huge": ({"model.gain": 1e200}, "theory ends at variances of 1e+12"),
+    "zeros behind a huge gain": ({"model.init": "zeros", "model.gain": 1e200}, "theory ends"),
+    "two residual layers": (
+        {"model.name": "residual_mlp", "model.depth": 2, "model.norm": "layer"},
+        "too few layers for a rate",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOTHING)
+def test_where_theory_says_nothing(case: str) -> None:
+    settings, words = NOTHING[case]
+    found = predict(build(settings))
+    assert words in found.note
+    assert (found.rate, found.chi1, found.depth_scale, found.band, found.single_rate) == (None, None, None, None, False)
+
+
+def test_names_that_theory_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of an activation or an architecture that is being added."""
+    seen = dataclasses.replace(setting(build({})), width=65)
+    monkeypatch.delitem(KNOWN, "relu")
+    assert "theory does not know 'relu'" in predict_setting(seen).note
+    monkeypatch.delitem(PASSAGES, "mlp")
+    assert "no theory of 'mlp'" in predict_setting(dataclasses.replace(seen, width=66)).note
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_networks_too_shallow_for_a_profile(depth: int) -> None:
+    found = profile(build({"model.depth": depth}))
+    assert (found is None) == (depth == 1)
+    if found is not None:
+        assert found.place == tuple(range(depth))
+
+
+def test_every_combination_of_choices_has_a_prediction_in_words() -> None:
+    """No name, and no number that a key takes, is too much."""
+    rng = np.random.default_rng(0)
+    numbers = (0.0, 1e-300, 1e-8, 0.05, 1.0, 3.0, 1e6, 1e13, 1e200)
+    for _ in range(400):
+        model = str(rng.choice(list(MODELS)))
+        settings: Settings = {"model.name": model, "model.gain": float(rng.choice(numbers))}
+        if model != "linear_chain":
+            settings |= {
+                "model.depth": int(rng.choice([2, 3, 20])),
+                "model.activation": str(rng.choice(list(ACTIVATIONS))),
+                "model.norm": str(rng.choice([norm for norm in NORMS if norm in MODELS[model].norms])),
+                "model.init": str(rng.choice([init for init in INITS if init != "torch_default"])),
+                "model.bias_var": float(rng.choice(numbers)),
+                "data.input_scale": float(rng.choice(numbers)),
+                "data.batch_size": int(rng.choice([2, 4, 5, 64])),
+            }
+        spec = build(settings)
+        found, expected = predict(spec), profile(spec)
+        assert found.note
+        for value in (found.rate, found.chi1, found.depth_scale, found.growth, found.band):
+            assert value is None or value >= 0
+        assert expected is None or np.all(np.isfinite(expected.log))
