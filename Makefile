@@ -2,6 +2,7 @@
 #
 #   make run  ARGS="model.depth=50 model.activation=sigmoid model.init=xavier"
 #   make test ARGS="-k clip"      make lint      make types      make bench ARGS="--peers loop"      make clean
+#   make reproduce                     every named experiment beside what its source says: docs/reproductions.md
 #
 # Another Python: make run PYTHON=python3.12
 
@@ -12,10 +13,10 @@ BIN := $(VENV)/bin
 # One worker a core, eight at most; each computes with one thread, which is faster for small networks.
 WORKERS ?= -n auto --maxprocesses 8
 
-.PHONY: help run test lint format types bench clean
+.PHONY: help run test lint format types bench reproduce clean
 
 help:
-	@sed -n '2,7s/^# \{0,3\}//p' Makefile
+	@sed -n '2,8s/^# \{0,3\}//p' Makefile
 
 run: $(VENV)/run.stamp
 	@$(BIN)/gradlab run $(ARGS)
@@ -36,6 +37,9 @@ types: $(VENV)/dev.stamp
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.grid $(ARGS)
+
+reproduce: $(VENV)/run.stamp
+	$(BIN)/python -m benchmarks.reproduce $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

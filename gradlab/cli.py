@@ -1,4 +1,4 @@
-"""The verbs: run, sweep, report, list."""
+"""The verbs: run, sweep, report, theory, list."""
 
 from __future__ import annotations
 
@@ -125,6 +125,21 @@ def report(
 
     terminal = screen.console(quiet=quiet)
     conduct.report_again(paths, out, terminal, x, y)
+
+
+@app.command()
+def theory(
+    overrides: Overrides = None,
+    experiment: Experiment = None,
+    config_dir: ConfigDir = None,
+    quiet: Quiet = False,
+) -> None:
+    """What theory predicts of a run or a grid, without training."""
+    from gradlab import config, foretell, screen
+
+    dirs = [config_dir] if config_dir else []
+    grid = config.compose_any(list(overrides or []), experiment=_once(experiment), config_dirs=dirs)
+    foretell.show(screen.console(quiet=quiet), grid.runs, grid.swept)
 
 
 @app.command("list")

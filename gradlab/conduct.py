@@ -20,6 +20,8 @@ import gradlab
 from gradlab import screen, store, summary
 from gradlab.choices import SpecError
 from gradlab.data import prefetch
+from gradlab.diagnose.thresholds import limits
+from gradlab.expect.form import parse
 from gradlab.grid import Grid, Launch, spec_yaml
 from gradlab.launch.devices import Device, choose
 from gradlab.launch.events import Event, Job
@@ -30,6 +32,9 @@ from gradlab.store import Folder, Manifest
 
 DONE, CRASHED, INTERRUPTED = 0, 1, 130
 """Exit statuses; a wrong command or value is 2, and is raised as `SpecError`."""
+
+UNMET = 1
+"""Exit status where an experiment did not show what its file expects."""
 
 PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "hydra-core")
 
@@ -55,6 +60,9 @@ def start(grid: Grid, wishes: Wishes, command: Sequence[str], out: Console) -> i
         "name": grid.name,
         "command": list(command),
         "experiment": grid.experiment,
+        "expect": list(grid.expect),
+        "altered": list(grid.altered),
+        "maps": dict(grid.maps),
         "swept": list(grid.swept),
         "runs": len(grid.runs),
         "duplicates": grid.duplicates,
@@ -66,6 +74,7 @@ def start(grid: Grid, wishes: Wishes, command: Sequence[str], out: Console) -> i
         "workers": _workers(grid.launch.workers, plan, device),
         "cohorts": plan.cohorts,
         "memory": plan.budget,
+        "diagnose": dict(grid.limits),
         "pieces": [_written(piece, grid.runs) for piece in plan.pieces],
     }
     with store.new_result(wishes.out, grid.name, now) as folder:
@@ -138,6 +147,8 @@ def _conduct(
             screen.point(f"Stopped at the first crashed run: {tally}.", "sweep --resume", folder.root)
             return CRASHED
         store.merge(folder)
+        # Before the manifest says that all is done: a resume must find nothing left to do then.
+        _hold_expectations(folder, manifest)
         _close(folder, manifest, "failed" if crashed else "done", began)
         if not crashed:
             store.drop_pieces(folder)
@@ -159,7 +170,31 @@ def _conduct(
     if crashed:
         screen.say_error(f"{tally.failed} of {tally.total} runs crashed; {folder.errors} says where")
         return CRASHED
-    return DONE
+    return _verdict_on_expectations(folder)
+
+
+def _hold_expectations(folder: Folder, manifest: Manifest) -> None:
+    """Writes what the experiment was expected to show beside what its tables say, where anything was expected."""
+    if not manifest.get("expect"):
+        return
+    from gradlab.expect.measure import evaluate
+
+    altered = manifest["altered"]
+    outcomes = evaluate(parse(manifest["expect"]), store.merged(folder), lenient=bool(altered))
+    told = {"experiment": manifest["experiment"], "altered": altered}
+    store.write_expectations(folder, {**told, "outcomes": [outcome.stored() for outcome in outcomes]})
+
+
+def _verdict_on_expectations(folder: Folder) -> int:
+    """The exit status: an experiment as its file sets it must show what the file expects; altered, it may not."""
+    told = store.read_expectations(folder.root)
+    if told is None or told["altered"]:
+        return DONE
+    unmet = sum(outcome["result"] == "fail" for outcome in told["outcomes"])
+    if not unmet:
+        return DONE
+    screen.say_error(f"{told['experiment']}: {unmet} of {len(told['outcomes'])} expectations failed")
+    return UNMET
 
 
 def _run(
@@ -172,7 +207,8 @@ def _run(
     out: Console,
 ) -> bool:
     """Runs ``pieces``; whether a run crashed."""
-    jobs = [Job(piece, tuple(runs[position] for position in piece.members), folder.root) for piece in pieces]
+    judged_by = limits(manifest.get("diagnose"))
+    jobs = [Job(piece, tuple(runs[place] for place in piece.members), folder.root, judged_by) for piece in pieces]
     device = manifest["device"]["name"]
     crashed = False
     with (
@@ -217,9 +253,11 @@ def _finish(folder: Folder, manifest: Manifest, wishes: Wishes, out: Console) ->
     """The end of a command: what happened, the report, the files."""
     tables = store.merged(folder)
     if manifest["runs"] == 1:
-        summary.show_run(out, tables)
+        summary.show_run(out, tables, limits(manifest.get("diagnose")))
     else:
         summary.show_sweep(out, tables["runs"], manifest["swept"])
+    if (told := store.read_expectations(folder.root)) is not None:
+        summary.show_expectations(out, told)
     places = [("tables", f"{folder.root}/{{runs,steps,layers}}.parquet")]
     if wishes.report:
         report([folder.root], folder.report, out)

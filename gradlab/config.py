@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,23 +32,27 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gradlab.choices import MODELS, NAMED, NOUNS, SpecError, Value, lookup, nearest
-from gradlab.grid import GROUPS, MOST_RUNS, OUTSIDE, Grid, Launch, Request, Setting, expand, sections, spec_yaml
+from gradlab.expect.form import check_rows, parse
+from gradlab.experiment import BESIDE, Experiment, checked, grammar, maps, record
+from gradlab.grid import (
+    GROUPS,
+    MOST_RUNS,
+    OUTSIDE,
+    UNALTERING,
+    Grid,
+    Launch,
+    Request,
+    Setting,
+    expand,
+    sections,
+    spec_yaml,
+)
 from gradlab.spec import DEFAULTS, KEYS, SECTIONS, check_key, unknown_key
 
-__all__ = ["Experiment", "Grid", "Launch", "compose_grid", "compose_run", "experiments", "spec_yaml"]
+__all__ = ["Experiment", "Grid", "Launch", "compose_any", "compose_grid", "compose_run", "experiments", "spec_yaml"]
 
 _SIGNS = {OverrideType.CHANGE: "", OverrideType.ADD: "+", OverrideType.FORCE_ADD: "++", OverrideType.DEL: "~"}
 _COMPOSING = (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError)
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A file of `configs/experiment/`: the question, where it comes from, and its axes in the sweep grammar."""
-
-    name: str
-    question: str
-    source: str
-    axes: tuple[tuple[str, str], ...]
 
 
 def compose_grid(overrides: Sequence[str], *, experiment: str | None = None, config_dirs: Sequence[Path] = ()) -> Grid:
@@ -60,7 +63,7 @@ def compose_grid(overrides: Sequence[str], *, experiment: str | None = None, con
             "nothing is swept: give at least one key several values, as in optim.lr=0.01,0.1 "
             "(one training run is gradlab run)"
         )
-    return expand(request, _resolve)
+    return _expanded(request)
 
 
 def compose_run(overrides: Sequence[str], *, experiment: str | None = None, config_dirs: Sequence[Path] = ()) -> Grid:
@@ -71,7 +74,22 @@ def compose_run(overrides: Sequence[str], *, experiment: str | None = None, conf
             raise SpecError(f"{axis.text}: a sweep; gradlab run takes one value a key, gradlab sweep takes several")
         swept = ", ".join(axis.key for axis in request.axes)
         raise SpecError(f"experiment {request.experiment!r} sweeps {swept}: gradlab sweep -e {request.experiment}")
-    return expand(request, _resolve)
+    return _expanded(request)
+
+
+def compose_any(overrides: Sequence[str], *, experiment: str | None = None, config_dirs: Sequence[Path] = ()) -> Grid:
+    """The grid of `gradlab theory`, of one run or of several; `SpecError` for anything wrong."""
+    return _expanded(_request(overrides, experiment, config_dirs))
+
+
+def _expanded(request: Request) -> Grid:
+    """The grid, what it is expected to show checked; of settings that were changed only the form is."""
+    where = f"experiment {request.experiment!r}: expect"
+    expectations = parse(list(request.expect), where)
+    grid = expand(request, _resolve)
+    if not request.altered:
+        check_rows(expectations, grid.runs, where)
+    return grid
 
 
 def experiments(
@@ -85,7 +103,7 @@ def experiments(
     found = []
     for name in _options("experiment", dirs):
         try:
-            found.append(_record(name, _load_experiment(name, dirs)))
+            found.append(record(name, _load_experiment(name, dirs)))
         except SpecError as error:
             if skipped is None:
                 raise
@@ -157,7 +175,7 @@ def _read(text: str, dirs: Sequence[Path]) -> Setting:
     key = GROUPS.get(given, given)
     if override.package is not None:
         raise SpecError(f"{text}: packages ('@{override.package}') have no meaning here; expected key=value")
-    if key in SECTIONS or key == "launch":
+    if key in SECTIONS or key in ("launch", "diagnose"):
         names = [name for name in (*KEYS, *OUTSIDE) if name.startswith(f"{key}.")]
         raise SpecError(f"{text}: {key!r} is a section; its keys: {', '.join(names)}")
     if key not in KEYS and key not in OUTSIDE and key != "experiment":
@@ -172,7 +190,7 @@ def _read(text: str, dirs: Sequence[Path]) -> Setting:
     if (
         sign == "~"
         and key != "experiment"
-        and not key.startswith("launch.")
+        and not key.startswith(("launch.", "diagnose."))
         and not (key in KEYS and KEYS[key].nullable)
     ):
         raise SpecError(f"{text}: {key} is required; expected {key}=value, or nothing for its default")
@@ -247,7 +265,19 @@ def _request(overrides: Sequence[str], experiment: str | None, config_dirs: Sequ
             _apply(setting, outside)
     for flat in flats.values():
         _settle(flat, (*fixed, *axes))
-    return Request(flats, axes, outside, frozenset(given), tuple(overrides), title)
+    altered = [setting.text for setting in settings if setting is not chosen and setting.key not in UNALTERING]
+    expect = raw.get("expect") or []
+    return Request(
+        flats=flats,
+        axes=axes,
+        outside=outside,
+        given=frozenset(given),
+        overrides=tuple(overrides),
+        experiment=title,
+        expect=tuple(expect),
+        altered=tuple(altered if title else ()),
+        maps=maps(title, raw),
+    )
 
 
 def _title(setting: Setting, dirs: Sequence[Path]) -> str | None:
@@ -329,10 +359,10 @@ def _union(composer: Composer, choice: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _flatten(config: Mapping[str, Any]) -> dict[str, Value]:
-    """Dotted keys, without an experiment's axes and its question; a list or a deeper mapping is refused."""
+    """Dotted keys, without what else an experiment's file says; a list or a deeper mapping is refused."""
     flat: dict[str, Value] = {}
     for section, content in config.items():
-        if section in ("axes", "experiment"):
+        if section in BESIDE:
             continue
         if not isinstance(content, dict):
             flat[section] = _scalar(content, section)
@@ -376,27 +406,7 @@ def _load_experiment(name: str, dirs: Sequence[Path]) -> dict[str, Any]:
         raw = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
     except _COMPOSING as error:
         raise SpecError(f"experiment {name!r} cannot be read: {_one_line(error)}") from error
-    if not isinstance(raw, dict):
-        raise SpecError(f"experiment {name!r}: expected a mapping with experiment, defaults, axes and values")
-    for section in ("axes", "experiment"):
-        if not isinstance(raw.get(section) or {}, dict):
-            raise SpecError(f"experiment {name!r}: expected {section} to be a mapping")
-    for group, key in GROUPS.items():
-        if isinstance(raw.get(group), dict) and key.partition(".")[2] in raw[group]:
-            raise SpecError(f"experiment {name!r} sets {key}: expected '- override /{group}: ...' in its defaults")
-    return {str(key): value for key, value in raw.items()}
-
-
-def _record(name: str, raw: Mapping[str, Any]) -> Experiment:
-    about = raw.get("experiment") or {}
-    axes = tuple((str(key), _grammar(values)) for key, values in (raw.get("axes") or {}).items())
-    return Experiment(name, str(about.get("question", "")), str(about.get("source", "")), axes)
-
-
-def _grammar(values: object) -> str:
-    if not isinstance(values, list):
-        return str(values)
-    return f"choice({','.join('null' if value is None else str(value) for value in values)})"
+    return checked(name, raw)
 
 
 def _given_by(raw: Mapping[str, Any]) -> set[str]:
@@ -416,7 +426,7 @@ def _axes(
     """The experiment's axes in its order, each replaced by the override of its key; then the overrides' own."""
     own: dict[str, Setting] = {}
     for key, values in raw.items():
-        text = f"{key}={_grammar(values)}"
+        text = f"{key}={grammar(values)}"
         try:
             axis = _read(text, dirs)
         except SpecError as error:

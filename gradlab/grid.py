@@ -6,19 +6,23 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from gradlab.choices import SpecError
+from gradlab.diagnose.thresholds import DEFAULTS, THRESHOLDS, Limits
 from gradlab.spec import SECTIONS, RunSpec, Value, allowed_keys, build
 
 GROUPS = {"model": "model.name", "data": "data.name", "optim": "optim.name", "clip": "clip.mode"}
 """The config groups, each with the key that names its choice: `model=rnn` and `model.name=rnn` are the same."""
 
-OUTSIDE = ("name", "launch.memory", "launch.workers")
-"""Keys that are no part of a run: a label, and how the runs are carried out."""
+OUTSIDE = ("name", "launch.memory", "launch.workers", *(entry.key for entry in THRESHOLDS.values()))
+"""Keys that are no part of a run: a label, how the runs are carried out, and the thresholds of their diagnosis."""
+
+UNALTERING = (*OUTSIDE, "seed", "data.seed", "data.root", "data.mirror", "probe.every")
+"""Keys that leave an experiment's settings what they are: a label, the machine, and which of equal draws are taken."""
 
 MOST_RUNS = 1_000_000
 """A larger grid is taken for a slip of the keyboard."""
@@ -38,7 +42,9 @@ class Grid:
 
     ``duplicates`` counts what was dropped; ``swept`` are dotted keys in the order of the axes; ``given`` the keys that
     the overrides or the experiment name; ``base`` is YAML of the resolved values that all runs share, with `name` and
-    `launch`; ``overrides`` are as given.
+    `launch`; ``overrides`` are as given. ``expect`` is what the experiment's file expects of its runs, as plain data;
+    ``altered`` are the overrides that change its settings, ``maps`` the keys along x and y of its heat maps. ``limits``
+    are the thresholds of diagnosis.
     """
 
     runs: tuple[RunSpec, ...]
@@ -50,6 +56,10 @@ class Grid:
     base: str
     overrides: tuple[str, ...]
     experiment: str | None
+    expect: tuple[Mapping[str, Any], ...] = ()
+    altered: tuple[str, ...] = ()
+    maps: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = field(default_factory=lambda: DEFAULTS)
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,9 @@ class Request:
     given: frozenset[str]
     overrides: tuple[str, ...]
     experiment: str | None
+    expect: tuple[Mapping[str, Any], ...]
+    altered: tuple[str, ...]
+    maps: Mapping[str, str]
 
 
 Resolve = Callable[[Mapping[str, Value]], dict[str, Value]]
@@ -126,7 +139,7 @@ def expand(request: Request, resolve: Resolve) -> Grid:
         spec = build(values)
         runs.setdefault(spec.id, spec)
     settled = first or outside
-    name, launch = _name(settled.get("name")), _launch(settled)
+    name, launch, limits = _name(settled.get("name")), _launch(settled), _limits(settled)
     specs = tuple(runs.values())
     return Grid(
         runs=specs,
@@ -135,9 +148,21 @@ def expand(request: Request, resolve: Resolve) -> Grid:
         given=request.given,
         name=name,
         launch=launch,
-        base=_yaml({"name": name, **_shared(specs), "launch.memory": launch.memory, "launch.workers": launch.workers}),
+        base=_yaml(
+            {
+                "name": name,
+                **_shared(specs),
+                "launch.memory": launch.memory,
+                "launch.workers": launch.workers,
+                **{THRESHOLDS[threshold].key: value for threshold, value in limits.items()},
+            }
+        ),
         overrides=request.overrides,
         experiment=request.experiment,
+        expect=request.expect,
+        altered=request.altered,
+        maps=request.maps,
+        limits=limits,
     )
 
 
@@ -211,6 +236,21 @@ def _launch(values: Mapping[str, Value]) -> Launch:
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise SpecError(f"launch.workers={workers}: expected an integer of at least 1 or null")
     return Launch(None if memory is None else _bytes(memory), workers)
+
+
+def _limits(values: Mapping[str, Value]) -> Limits:
+    """The thresholds of diagnosis, the defaults where nothing is given (or null)."""
+    found = dict(DEFAULTS)
+    for name, entry in THRESHOLDS.items():
+        given = values.get(entry.key)
+        if given is None:
+            continue
+        number = math.nan if isinstance(given, (bool, str)) else float(given)
+        if not (math.isfinite(number) and 0 <= number <= entry.most):
+            most = "" if math.isinf(entry.most) else f" and at most {entry.most:g}"
+            raise SpecError(f"{entry.key}={given}: expected a finite number of at least 0{most}, or null")
+        found[name] = number
+    return found
 
 
 def _bytes(given: Value) -> int:

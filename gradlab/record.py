@@ -13,8 +13,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gradlab.diagnose import rate, vanishing_ratio
+from gradlab.diagnose import DEFAULTS, Limits, rate, vanishing_ratio
+from gradlab.diagnose.tables import with_verdicts
 from gradlab.spec import KEYS, RunSpec
+from gradlab.theory.predict import predict
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -50,6 +52,9 @@ RUNS = pa.schema(
         ("diverged_at", pa.int64()),
         ("diverged_layer", pa.int64()),
         ("rate", pa.float64()),
+        ("rate_theory", pa.float64()),
+        ("chi1", pa.float64()),
+        ("depth_scale", pa.float64()),
         ("vanishing_ratio", pa.float64()),
         ("verdict", pa.string()),
         ("duration_s", pa.float64()),
@@ -153,10 +158,11 @@ def failed_tables(runs: Sequence[RunSpec], error: str) -> Tables:
     return Tables(_table(RUNS, columns, len(runs)), STEPS.empty_table(), LAYERS.empty_table())
 
 
-def tidy(record: Record) -> Tables:
-    """The tables of a finished cohort, members in their order."""
+def tidy(record: Record, limits: Limits = DEFAULTS) -> Tables:
+    """The tables of a finished cohort, members in their order, each judged by ``limits``."""
     last = np.where(record.diverged_at >= 0, record.diverged_at, len(record.loss) - 1)
-    return Tables(_runs_table(record, last), _steps_table(record, last), _layers_table(record, last))
+    runs, steps, layers = _runs_table(record, last), _steps_table(record, last), _layers_table(record, last)
+    return Tables(with_verdicts(runs, steps, layers, limits), steps, layers)
 
 
 def _runs_table(record: Record, last: Ints) -> pa.Table:
@@ -184,8 +190,17 @@ def _runs_table(record: Record, last: Ints) -> pa.Table:
 
 
 def _spec_columns(runs: Sequence[RunSpec]) -> dict[str, object]:
+    """What stands before a run is trained: its keys, and what theory says of them."""
     flat = [run.flat() for run in runs]
-    return {"run_id": [run.id for run in runs], **{key: [values[key] for values in flat] for key in KEYS}}
+    said = [predict(run) for run in runs]
+    return {
+        "run_id": [run.id for run in runs],
+        **{key: [values[key] for values in flat] for key in KEYS},
+        # Where the layers have no single rate, that of infinitely many would be mistaken for theirs.
+        "rate_theory": [one.rate if one.single_rate else None for one in said],
+        "chi1": [one.chi1 for one in said],
+        "depth_scale": [one.depth_scale for one in said],
+    }
 
 
 def _steps_table(record: Record, last: Ints) -> pa.Table:

@@ -83,6 +83,11 @@ class Folder:
         return self.root / "errors.log"
 
     @property
+    def expectations(self) -> Path:
+        """What the experiment was expected to show, beside what was measured."""
+        return self.root / "expectations.json"
+
+    @property
     def report(self) -> Path:
         """The report's folder."""
         return self.root / "report"
@@ -207,6 +212,23 @@ def write_manifest(folder: Folder, manifest: Mapping[str, Any]) -> None:
     _write_text(folder.manifest, json.dumps(manifest, indent=1) + "\n")
 
 
+def write_expectations(folder: Folder, told: Mapping[str, Any]) -> None:
+    """Replaces what the experiment was expected to show: its name, what was altered, and each outcome."""
+    _write_text(folder.expectations, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_expectations(path: Path) -> dict[str, Any] | None:
+    """What `write_expectations` wrote into the result at ``path``; None where nothing was expected."""
+    file = Folder(path).expectations
+    if not file.is_file():
+        return None
+    try:
+        told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SpecError(f"{file}: cannot be read: {error}") from error
+    return told
+
+
 def write_inputs(folder: Folder, config: str, overrides: Sequence[str], runs: Sequence[RunSpec]) -> None:
     """Writes what was asked for: the config, the overrides, and every run's spec."""
     _write_text(folder.config, config)
@@ -301,7 +323,8 @@ def _in_order(tables: Sequence[pa.Table], ids: Sequence[str], name: str) -> pa.T
 
     if not tables:
         return SCHEMAS[name].empty_table()
-    whole = pa.concat_tables(tables)
+    # Pieces of an interrupted sweep may have been written before a column was added.
+    whole = pa.concat_tables(tables, promote_options="default")
     place = pc.index_in(whole["run_id"], value_set=pa.array(ids)).to_numpy()
     return whole.take(pa.array(np.argsort(place, kind="stable")))
 

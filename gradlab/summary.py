@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from gradlab.choices import MODELS
+from gradlab.diagnose import DEFAULTS, ORDER, Limits, judge, names
+from gradlab.diagnose.tables import histories
 
 MOST_ROWS = 20
 """Of the per-layer table; a longer network is thinned."""
@@ -57,8 +59,8 @@ def thinned(count: int, most: int) -> list[int]:
     return [0, 1, *inner, count - 2, count - 1]
 
 
-def show_run(out: Console, tables: dict[str, pa.Table]) -> None:
-    """The per-layer table of a single run, and what happened in one sentence."""
+def show_run(out: Console, tables: dict[str, pa.Table], limits: Limits = DEFAULTS) -> None:
+    """The per-layer table of a single run, what happened in one sentence, and its verdicts in one each."""
     run: Run = tables["runs"].to_pylist()[0]
     if run["state"] != "failed":
         for axis in ("depth", "time"):
@@ -68,6 +70,9 @@ def show_run(out: Console, tables: dict[str, pa.Table]) -> None:
         out.print("[dim]δ = ‖∂loss/∂z‖, ∇W = ‖∂loss/∂W‖, ΔW/W = ‖ΔW‖/‖W‖, h = φ(z); @ = at step[/dim]")
     zeros = exact_zeros(tables["layers"], float64=run["train.precision"] == "float64")
     out.print(escape(" ".join([sentence(run), *zeros])))
+    (history,) = histories(tables["runs"], tables["steps"], tables["layers"])
+    for verdict in judge(history, limits):
+        out.print(f"[bold]Verdict[/bold] {escape(verdict.sentence)}.")
 
 
 @dataclass(frozen=True)
@@ -126,9 +131,8 @@ def sentence(run: Run) -> str:
     if run["rate"] is not None:
         recurrent = MODELS[run["model.name"]].needs_time
         along, ends = ("time step", "step 1 over T") if recurrent else ("layer", "layer 1 over L-1")
-        trend = "it vanishes" if run["rate"] < 0.95 else "it explodes" if run["rate"] > 1.05 else "it keeps its size"
         said += (
-            f" At step 0, δ is multiplied by {number(run['rate'])} per {along} on its way to the input: {trend} "
+            f" At step 0, δ is multiplied by {number(run['rate'])} per {along} on its way to the input "
             f"({ends}: {number(run['vanishing_ratio'])})."
         )
     return said
@@ -198,9 +202,35 @@ def show_sweep(out: Console, runs: pa.Table, swept: Sequence[str]) -> None:
         f"{states.count('finished')} finished, {states.count('diverged')} diverged, {states.count('failed')} failed "
         f"of {len(rows)} runs."
     )
+    found = Counter(name for row in rows for name in names(row["verdict"]))
+    if found:
+        out.print(f"Verdicts: {', '.join(f'{found[name]} {name}' for name in ORDER if found[name])}.")
     errors = Counter(row["error"] for row in rows if row["state"] == "failed")
     for error, count in errors.most_common(3):
         out.print(escape(f"{count} failed: {error}"))
+
+
+def show_expectations(out: Console, told: Mapping[str, Any]) -> None:
+    """What the experiment was expected to show, beside what was measured; ``told`` as the store keeps it."""
+    outcomes = told["outcomes"]
+    met = sum(outcome["result"] == "pass" for outcome in outcomes)
+    out.print(f"{met} of {len(outcomes)} expectations of {escape(str(told['experiment']))} are met:")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("result", no_wrap=True)
+    table.add_column("expectation", overflow="fold", ratio=1)
+    table.add_column("expected", overflow="fold", max_width=20)
+    table.add_column("measured", overflow="fold", max_width=20)
+    for outcome in outcomes:
+        result = outcome["result"].upper() if outcome["result"] == "fail" else outcome["result"]
+        style = "bold red" if outcome["result"] == "fail" else None
+        table.add_row(result, *(escape(outcome[name]) for name in ("what", "expected", "measured")), style=style)
+    out.print(table)
+    if told["altered"]:
+        out.print(
+            escape(
+                f"Settings of the experiment were changed ({', '.join(told['altered'])}), so none of this has to hold."
+            )
+        )
 
 
 Tie = list[Run]

@@ -17,16 +17,36 @@ PACKAGE = ROOT / "gradlab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ARROWS: dict[str, set[str]] = {
-    "__init__": {"store"},
+    "__init__": {"store", "hooks", "diagnose"},
+    "hooks": {"record"},
     "__main__": {"cli"},
-    "cli": {"catalogue", "conduct", "config", "plan", "launch", "store", "report", "choices", "screen"},
-    "conduct": {"kernels", "grid", "plan", "launch", "store", "report", "screen", "summary", "data", "spec", "choices"},
+    "cli": {"catalogue", "conduct", "config", "plan", "launch", "store", "report", "choices", "screen", "foretell"},
+    "conduct": {
+        *(
+            "kernels",
+            "grid",
+            "plan",
+            "launch",
+            "store",
+            "report",
+            "screen",
+            "summary",
+            "data",
+            "expect",
+            "diagnose",
+            "spec",
+            "choices",
+        )
+    },
     "catalogue": {"choices", "config"},
-    "summary": {"store", "spec", "choices"},
+    "summary": {"diagnose", "store", "spec", "choices"},
+    "foretell": {"theory", "summary", "spec", "choices"},
     "choices": set(),
     "spec": {"choices", "data"},
-    "grid": {"spec", "choices"},
-    "config": {"grid", "spec", "choices"},
+    "grid": {"diagnose", "spec", "choices"},
+    "config": {"grid", "expect", "experiment", "spec", "choices"},
+    "experiment": {"grid", "spec", "choices"},
+    "expect": {"spec", "choices", "record"},
     "plan": {"spec", "choices"},
     "screen": {"plan", "spec", "choices", "store"},
     "launch": {"kernels", "plan", "spec", "choices", "data", "train", "record", "store", "diagnose"},
@@ -34,7 +54,7 @@ ARROWS: dict[str, set[str]] = {
     "cohort": {"plan", "spec", "choices", "models", "data", "optim", "nn"},
     "journal": {"spec", "probes", "record", "optim"},
     "probes": {"spec", "choices", "record", "nn"},
-    "record": {"spec", "choices", "diagnose"},
+    "record": {"spec", "choices", "diagnose", "theory"},
     "models": {"spec", "choices", "nn"},
     "data": {"spec", "choices"},
     "optim": {"spec", "choices", "nn", "kernels"},
@@ -42,12 +62,17 @@ ARROWS: dict[str, set[str]] = {
     "kernels": set(),
     "store": {"spec", "choices", "record"},
     "diagnose": {"theory"},
-    "theory": set(),
+    "theory": {"spec", "choices"},
     "report": {"spec", "choices", "store", "diagnose", "theory"},
 }
 """The rooms that each room may import. Every room may read the version from the package itself."""
 
-LAZY = {("__init__", "store"), ("spec", "data"), ("catalogue", "config")}
+LAZY = {
+    *(("__init__", room) for room in ("store", "hooks", "diagnose")),
+    ("spec", "data"),
+    ("catalogue", "config"),
+    ("expect", "record"),
+}
 """Arrows that may only be followed inside a function: what stands at their end is not paid for by who never asks."""
 
 NARROW = {("spec", "data"): {"gradlab.data.idx"}}
@@ -55,11 +80,11 @@ NARROW = {("spec", "data"): {"gradlab.data.idx"}}
 
 TORCH_FREE = (
     *("cli", "conduct", "catalogue", "choices", "spec", "grid", "config", "plan", "record", "store", "summary"),
-    *("diagnose", "screen", "report", "data", "theory"),
+    *("diagnose", "screen", "report", "data", "theory", "expect", "experiment", "foretell"),
 )
 """Rooms whose import must not import torch: the commands that need none of it must not wait for it."""
 
-OPTIONAL = {"theory"}
+OPTIONAL: set[str] = set()
 """Rooms that may not be there."""
 
 ONLY = {
@@ -67,13 +92,25 @@ ONLY = {
     "omegaconf": {"config"},
     "typer": {"cli"},
     "click": set(),
-    "rich": {"cli", "conduct", "screen", "summary"},
+    "rich": {"cli", "conduct", "screen", "summary", "foretell"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "pooch": {"data", "kernels"},
-    "pyarrow": {"record", "store", "summary", "report"},
-    "pandas": {"store", "report", "diagnose"},
-    "torch": {"launch", "train", "cohort", "journal", "probes", "nn", "kernels", "models", "optim"},
+    "pyarrow": {"record", "store", "summary", "report", "expect", "diagnose"},
+    "pandas": {"__init__", "store", "report", "diagnose", "hooks"},
+    "torch": {
+        "__init__",
+        "hooks",
+        "launch",
+        "train",
+        "cohort",
+        "journal",
+        "probes",
+        "nn",
+        "kernels",
+        "models",
+        "optim",
+    },
 }
 """Packages from outside that only these rooms may import."""
 

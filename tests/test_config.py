@@ -335,6 +335,8 @@ def test_an_experiment_whose_axes_are_all_given_is_one_run(write: Write) -> None
         ("# @package _global_\nmodel: {dept: 3}\naxes: {seed: '1,2'}\n", "did you mean 'model.depth'?"),
         ("# @package _global_\ndefaults:\n  - override /model: nowhere\n", "model/nowhere"),
         ("# @package _global_\naxes: {seed: '1,'}\n", "cannot read"),
+        ("# @package _global_\nreport: {z: seed}\naxes: {seed: '1,2'}\n", "report: unknown key 'z'; expected x and y"),
+        ("# @package _global_\nreport: {x: sed}\naxes: {seed: '1,2'}\n", "report: x: unknown key 'sed'"),
         ("- 1\n", "expected a mapping"),
         ("a: [\n", "cannot be read"),
     ],

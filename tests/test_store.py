@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 import math
@@ -28,7 +29,8 @@ NOW = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=dt.UTC)
 CONTRACT = {
     "runs": [
         *("run_id", "state", *KEYS, "steps", "loss_first", "loss_last", "loss_heldout", "accuracy", "diverged_at"),
-        *("diverged_layer", "rate", "vanishing_ratio", "verdict", "duration_s", "error"),
+        *("diverged_layer", "rate", "rate_theory", "chi1", "depth_scale", "vanishing_ratio", "verdict", "duration_s"),
+        "error",
     ],
     "steps": ["run_id", "step", "loss", "lr", "grad_norm", "grad_norm_clipped", "clipped"],
     "layers": [
@@ -140,6 +142,16 @@ def test_a_folder_where_nothing_has_ended_has_empty_tables(tmp_path: Path) -> No
     frames = gradlab.load(begun(tmp_path / "out", specs(2)).root)
     assert len(frames.runs) == len(frames.steps) == len(frames.layers) == 0
     assert list(frames.layers.columns) == CONTRACT["layers"]
+
+
+def test_pieces_from_before_a_column_was_added_are_merged_too(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "out", runs := specs(2))
+    store.save_piece(folder, 0, piece(runs[:1]))
+    old = piece(runs[1:])
+    store.save_piece(folder, 1, dataclasses.replace(old, runs=old.runs.drop_columns(["rate_theory", "chi1"])))
+    merged = store.merged(folder)["runs"]
+    assert merged["run_id"].to_pylist() == [run.id for run in runs]
+    assert merged["chi1"].to_pylist() == [None, None]
 
 
 def test_a_piece_counts_only_when_its_runs_are_there(tmp_path: Path) -> None:

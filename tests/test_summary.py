@@ -11,6 +11,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from gradlab.diagnose import limits
 from gradlab.record import RUNS
 from gradlab.spec import Value
 from gradlab.store import load_tables
@@ -44,23 +45,23 @@ def layer_rows(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines() if line[:5].strip().isdigit()]
 
 
-GROWTH = "At step 0, δ is multiplied by {} on its way to the input: {}."
+GROWTH = "At step 0, δ is multiplied by {} on its way to the input {}."
 
 SENTENCES: dict[str, tuple[Run, str]] = {
     "vanishes": (
         {},
         "Finished 200 steps: loss 2.8 -> 0.0581 (held out 0.116, accuracy 96.7%). "
-        + GROWTH.format("0.235 per layer", "it vanishes (layer 1 over L-1: 7.37e-31)"),
+        + GROWTH.format("0.235 per layer", "(layer 1 over L-1: 7.37e-31)"),
     ),
     "regression explodes": (
         {"rate": 1.6, "vanishing_ratio": 40.0, "accuracy": None},
         "Finished 200 steps: loss 2.8 -> 0.0581 (held out 0.116). "
-        + GROWTH.format("1.6 per layer", "it explodes (layer 1 over L-1: 40)"),
+        + GROWTH.format("1.6 per layer", "(layer 1 over L-1: 40)"),
     ),
     "rnn": (
         {"model.name": "rnn", "rate": 1.001, "vanishing_ratio": 1.05},
         "Finished 200 steps: loss 2.8 -> 0.0581 (held out 0.116, accuracy 96.7%). "
-        + GROWTH.format("1 per time step", "it keeps its size (step 1 over T: 1.05)"),
+        + GROWTH.format("1 per time step", "(step 1 over T: 1.05)"),
     ),
     "no step": (
         {"steps": 0, "loss_last": 2.8, "loss_heldout": None, "accuracy": None, "rate": None},
@@ -85,6 +86,24 @@ SENTENCES: dict[str, tuple[Run, str]] = {
 @pytest.mark.parametrize(("change", "said"), SENTENCES.values(), ids=SENTENCES)
 def test_what_happened(change: Run, said: str) -> None:
     assert sentence(FINISHED | change) == said
+
+
+def test_the_verdicts_of_a_run_stand_below_by_the_thresholds_given(tmp_path: Path) -> None:
+    values: dict[str, Value] = {"model.depth": 50, "model.activation": "sigmoid", "train.steps": 20}
+    tables = load_tables(write_result(tmp_path / "out", [values]))
+    text = shown(lambda out: show_run(out, tables))
+    assert "Verdict vanishing: δ of layer 1 is" in text
+    assert max(map(cell_len, text.splitlines())) <= 80
+    lenient = shown(lambda out: show_run(out, tables, limits({"vanishing_ratio": 0.0})))
+    assert "Verdict healthy: no threshold is crossed" in lenient
+
+
+def test_the_verdicts_of_a_sweep_are_counted(tmp_path: Path) -> None:
+    tables = load_tables(write_result(tmp_path / "out", grid({"seed": [0, 1, 2]})))
+    runs = tables["runs"]
+    column = pa.array(["vanishing+underflow", "healthy", "vanishing"])
+    runs = runs.set_column(runs.column_names.index("verdict"), "verdict", column)
+    assert "Verdicts: 2 vanishing, 1 underflow, 1 healthy." in shown(lambda out: show_sweep(out, runs, ["seed"]))
 
 
 def test_thinning_keeps_two_rows_at_either_end() -> None:

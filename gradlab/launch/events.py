@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from gradlab.diagnose.thresholds import DEFAULTS, Limits
 from gradlab.plan import Piece
 from gradlab.spec import RunSpec
 
 
 @dataclass(frozen=True)
 class Job:
-    """A piece, its runs, and the folder that takes its tables."""
+    """A piece, its runs, the folder that takes its tables, and the thresholds that its runs are judged by."""
 
     piece: Piece
     runs: tuple[RunSpec, ...]
     folder: Path
+    limits: Limits = field(default_factory=lambda: DEFAULTS)
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def attempt(
         say(Event("progress", job.piece.index, (before + share * len(runs)) / len(job.runs), diverged))
 
     try:
-        return tidy(train(runs, _data(runs[0].data), device, progress))
+        return tidy(train(runs, _data(runs[0].data), device, progress), job.limits)
     except (BrokenPipeError, ConnectionResetError):
         raise
     except Exception as crash:  # noqa: BLE001 - whatever it is, it is recorded, and the other pieces go on

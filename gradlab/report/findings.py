@@ -54,15 +54,11 @@ def sentences(result: Result) -> list[str]:
     if (known := np.flatnonzero(np.isfinite(rate))).size:
         low, high = known[np.argmin(rate[known])], known[np.argmax(rate[known])]
         if result.size == 1 or low == high:
-            lines.append(
-                f"δ changes by a factor of {rate[low]:.3g} a {along} on its way to the input: {_tendency(rate[low])}."
-            )
+            lines.append(f"δ changes by a factor of {rate[low]:.3g} a {along} on its way to the input.")
         else:
-            below, above = int((rate[known] < 0.95).sum()), int((rate[known] > 1.05).sum())
             lines.append(
                 f"The rate of δ a {along} towards the input is {rate[low]:.3g} ({describe(result, low, early)}) to "
-                f"{rate[high]:.3g} ({describe(result, high, early)}): {below} of {known.size} runs vanish "
-                f"(below 0.95), {above} explode (above 1.05)."
+                f"{rate[high]:.3g} ({describe(result, high, early)})."
             )
     ratio = result.number("vanishing_ratio")
     if (known := np.flatnonzero(~np.isnan(ratio))).size:
@@ -75,9 +71,6 @@ def sentences(result: Result) -> list[str]:
                 f"({describe(result, low, early)}) and {ratio[high]:.3g} ({describe(result, high, early)})."
             )
     lines += _losses(result, keys)
-    verdicts = Counter(str(verdict) for verdict in result.columns["verdict"] if verdict is not None)
-    if verdicts:
-        lines.append("Verdicts: " + ", ".join(f"{name} {number}" for name, number in verdicts.most_common()) + ".")
     return lines
 
 
@@ -111,10 +104,6 @@ def _counts(result: Result, count: Mapping[str, int]) -> str:
         errors = Counter(str(error).strip().partition("\n")[0] for error in result.columns["error"] if error)
         line += " Failures: " + "; ".join(f"{text} ({number})" for text, number in errors.most_common(3)) + "."
     return line
-
-
-def _tendency(rate: float) -> str:
-    return "it shrinks" if rate < 0.95 else "it grows" if rate > 1.05 else "it keeps its size"
 
 
 def _losses(result: Result, keys: Sequence[str]) -> list[str]:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import jinja2
 
-from gradlab.report import findings
-from gradlab.report.groups import early_keys, map_keys, varying
+from gradlab.report import effects, findings, verdicts
+from gradlab.report.expected import expected
+from gradlab.report.groups import early_keys, log_outcomes, map_keys, varying
 from gradlab.report.tables import Result, read, write_csv
 
 PIXELS_PER_INCH = 92
@@ -39,21 +40,34 @@ class Picture:
 
 
 def write_report(paths: Sequence[Path], out: Path, *, x: str | None = None, y: str | None = None) -> Report:
-    """Writes index.html, the figures as PNG and SVG, runs.csv, steps.csv and layers.csv into ``out``.
+    """Writes index.html, the figures as PNG and SVG, and the tables as CSV into ``out``.
 
-    ``x`` and ``y`` are the keys of the heat maps; by default the two swept keys that explain most of final loss and
-    vanishing ratio, of the map at step 0 two that can matter there. Several folders are read as one. The figures of an
-    earlier report are removed from ``out``, and no other file. Raises `SpecError`, before anything is written, for a
-    folder without a result and for a key that does not exist or does not vary.
+    ``x`` and ``y`` are the keys of the heat maps; by default those that the experiment names, else the two swept keys
+    that explain most of final loss and vanishing ratio, of the map at step 0 two that can matter there. Several folders
+    are read as one. The figures and effects.csv of an earlier report are removed from ``out``, and no other file.
+    Raises `SpecError`, before anything is written, for a folder without a result and for a key that does not exist or
+    does not vary.
     """
     result = read(paths)
-    keys, early = map_keys(result, x, y), early_keys(result, x, y)
+    if x is None and y is None:
+        x, y = _planned(result)
+    pair = effects.strongest_pair(result, log_outcomes(result).values()) if x is None and y is None else None
+    keys, early = pair or map_keys(result, x, y), early_keys(result, x, y)
+    found = effects.analyses(result)
     out.mkdir(parents=True, exist_ok=True)
-    tables = write_csv(result, out)
+    tables = (*write_csv(result, out), verdicts.write_counts(result, out), *effects.write_effects(found, out))
     figures, pictures = _figures(result, keys, early, out)
     page = out / "index.html"
-    page.write_text(_render(result, pictures, [file.name for file in tables]), encoding="utf-8")
+    page.write_text(_render(result, found, pictures, [file.name for file in tables]), encoding="utf-8")
     return Report((page, *figures, *tables), page, result.notes)
+
+
+def _planned(result: Result) -> tuple[str | None, str | None]:
+    """The keys of the heat maps that the experiment of a single folder names, where they vary."""
+    (manifest, *others), able = result.manifests.values(), varying(result)
+    named = {} if others else manifest.get("maps") or {}
+    x, y = (key if (key := named.get(side)) in able else None for side in ("x", "y"))
+    return x, y
 
 
 def _figures(result: Result, keys: Sequence[str], early: Sequence[str], out: Path) -> tuple[list[Path], list[Picture]]:
@@ -78,7 +92,9 @@ def _figures(result: Result, keys: Sequence[str], early: Sequence[str], out: Pat
     return files, pictures
 
 
-def _render(result: Result, pictures: Sequence[Picture], tables: Sequence[str]) -> str:
+def _render(
+    result: Result, found: Sequence[effects.Analysis], pictures: Sequence[Picture], tables: Sequence[str]
+) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gradlab.report", "."),
         autoescape=True,
@@ -96,10 +112,19 @@ def _render(result: Result, pictures: Sequence[Picture], tables: Sequence[str]) 
         size=result.size,
         varying=[(key, findings.value_list(result, key)) for key in varying(result)],
         base=findings.base(result),
-        sentences=findings.sentences(result),
+        sentences=[*findings.sentences(result), *effects.sentences(found)],
+        expected=expected(result),
+        effects=effects.table(found),
+        effects_notes=effects.notes(found),
         notes=result.notes,
         pictures=pictures,
         runs=findings.runs_table(result),
         layers=findings.layers_tables(result) if result.size == 1 else [],
+        verdicts=[
+            (example.setting, example.verdict.sentence, verdicts.thresholds(example.verdict))
+            for example in verdicts.examples(result)
+        ],
+        verdict_counts=verdicts.table(result) if result.size > 1 else None,
+        tally=verdicts.tally(result) if result.size > 1 else "",
         tables=tables,
     )

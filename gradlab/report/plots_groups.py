@@ -24,10 +24,15 @@ MOST_PANELS = 12
 
 @dataclass(frozen=True)
 class Series:
-    """What one line style stands for: log10 values (R, X), and its word in the legend where there are two."""
+    """What one line style stands for: log10 values (R, X), and its word in the legend where there are two.
+
+    ``ink``: the colour of lines that are thin and without dots, over those of the measured values; a group that has no
+    such values for one of its runs has no such line.
+    """
 
     logs: Floats
     word: str = ""
+    ink: str | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,10 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of one panel: log10 values (X,), those of its band, and how many runs it stands for."""
+    """One line of one panel: log10 values (X,), those of its band, and how many runs it stands for.
+
+    ``over``: a thin line without dots, over the others.
+    """
 
     panel: int
     colour: str
@@ -48,6 +56,7 @@ class Line:
     middle: Floats
     band: tuple[Floats, Floats] | None
     runs: int
+    over: bool
 
 
 def draw(
@@ -87,7 +96,7 @@ def draw(
         for panel, hue, dash, group in groups
         for number, one in enumerate(series)
         for drawn in _lines(
-            one.logs[_without(group, spare)], panel, palette[hues[hue]], SERIES_DASH[max(dash, number)], number == 0
+            one, _without(group, spare), panel, palette[hues[hue]], SERIES_DASH[max(dash, number)], number == 0
         )
     ]
     scale = _scale(
@@ -157,15 +166,17 @@ def _without(group: Bools, spare: Bools | None) -> Bools:
     return group if spare is None or not (group & ~spare).any() else group & ~spare
 
 
-def _lines(logs: Floats, panel: int, colour: str, style: Dash, banded: bool) -> list[Line]:
-    """The line of one group (n, X), or none where no run of it has a value."""
-    logs = logs[~np.isnan(logs).all(axis=1)]
-    if not len(logs):
+def _lines(one: Series, group: Bools, panel: int, colour: str, style: Dash, banded: bool) -> list[Line]:
+    """The line of one group of runs (R,), or none where no run of it has a value."""
+    logs = one.logs[group]
+    there = ~np.isnan(logs).all(axis=1)
+    if not there.any() or (one.ink is not None and not there.all()):
         return []
+    logs, over = logs[there], one.ink is not None
     if len(logs) == 1:
-        return [Line(panel, colour, style, logs[0], None, 1)]
+        return [Line(panel, one.ink or colour, style, logs[0], None, 1, over)]
     band = (quantile(logs, BAND[0]), quantile(logs, BAND[1])) if banded else None
-    return [Line(panel, colour, style, quantile(logs, 0.5), band, len(logs))]
+    return [Line(panel, one.ink or colour, style, quantile(logs, 0.5), band, len(logs), over)]
 
 
 def _ended(logs: Floats) -> Floats:
@@ -182,7 +193,7 @@ def _scale(lines: Sequence[Line], cap: float, line: tuple[float, str] | None, *,
 
 
 def _draw_line(axes: Axes, scale: Scale, x: Ints, one: Line, dots: bool, ends: bool, shade: float) -> None:
-    marker = "o" if (dots and len(x) <= 60) or (~np.isnan(one.middle)).sum() == 1 else ""
+    marker = "o" if (dots and len(x) <= 60 and not one.over) or (~np.isnan(one.middle)).sum() == 1 else ""
     axes.plot(
         x,
         scale.place(_ended(one.middle) if ends and one.runs == 1 else one.middle),
@@ -190,7 +201,8 @@ def _draw_line(axes: Axes, scale: Scale, x: Ints, one: Line, dots: bool, ends: b
         linestyle=one.style,
         marker=marker,
         markersize=3,
-        zorder=3,
+        linewidth=0.9 if one.over else None,
+        zorder=3.5 if one.over else 3,
     )
     if one.band is not None:
         low, high = (scale.place(edge) for edge in one.band)
@@ -231,7 +243,8 @@ def _legend(
             words.append(_named(layout.dash, dash))
     for number, one in enumerate(series):
         if one.word:
-            handles.append(Line2D([], [], color="#555555", linestyle=SERIES_DASH[number]))
+            width = None if one.ink is None else 0.9
+            handles.append(Line2D([], [], color=one.ink or "#555555", linestyle=SERIES_DASH[number], linewidth=width))
             words.append(one.word)
     if line is not None:
         handles.append(Line2D([], [], color="#444444", linestyle=":", linewidth=1))

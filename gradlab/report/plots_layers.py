@@ -10,12 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from gradlab.choices import MODELS
+from gradlab.report import foretold
 from gradlab.report.groups import LATER, arrange, calm_cap, describe, log10, swept, varying
 from gradlab.report.plots_groups import Series, draw
 from gradlab.report.style import DIVERGED, OKABE_ITO, Plot, Scale, delta_map, fit, integer_ticks, legend_below, sheet
 from gradlab.report.tables import Floats, Ints, Result, Rows
 
 HEALTHY = (-3.0, "10⁻³: the usual healthy ratio")
+THEORY = "#222222"
 AXES = {"depth": ("layer (input → output)", "zₗ"), "time": ("time step (first → last)", "zₜ")}
 _READ = {
     "depth": "δₗ = ∂loss/∂zₗ over the whole batch. A line that falls towards the left vanishes on its way back to the "
@@ -57,15 +59,19 @@ def signal_plots(result: Result, axis: str) -> Iterator[Plot]:
         return
     first, columns = layer_keys(result, rows)
     cap = calm_cap(result, np.concatenate([start, end], axis=1), start)
+    theory = foretold.foretold(result, start, axis)
     for name, when, logs in (("start", "step 0", start), ("end", "the end", end)):
         if name == "end" and not (last > 0).any():
             continue
         keys = [key for key in swept(result) if name == "end" or not key.startswith(LATER)]
+        series = [Series(logs)]
+        if name == "start" and not np.isnan(theory).all():
+            series.append(Series(theory, "theory", THEORY))
         drawn = draw(
             result,
             arrange(result, _slope(logs), keys=keys, first=first, columns=columns),
             np.arange(logs.shape[1]),
-            [Series(logs)],
+            series,
             labels=(AXES[axis][0], f"‖∂loss/∂{AXES[axis][1]}‖, {when}"),
             dress_x=_dress_layers(logs),
             cap=cap,
@@ -74,7 +80,8 @@ def signal_plots(result: Result, axis: str) -> Iterator[Plot]:
         )
         bad = int((result.state == "diverged").sum())
         words = _END_WORDS.format(bad) if bad and name == "end" else ""
-        caption = _READ[axis] + drawn.grouping + words + _zero_words(logs) + left_out
+        foretells = foretold.words(axis) if len(series) > 1 else ""
+        caption = _READ[axis] + foretells + drawn.grouping + words + _zero_words(logs) + left_out
         yield Plot(f"signal_by_{place}_{name}", f"δ by {AXES[axis][0].split(' (')[0]}, {when}", caption, drawn.figure)
 
 
@@ -88,7 +95,9 @@ def _one_signal(result: Result, axis: str, place: str, start: Floats, end: Float
     if last > 0:
         word = f"step {last}{', diverged' if result.state[0] == 'diverged' else ''}"
         lines.append((word, end[0], OKABE_ITO[1], "s", "--"))
-    scale = fit(*(logs for _, logs, *_ in lines))
+    theory = foretold.foretold(result, start, axis)[0]
+    edges = foretold.band(result, theory, axis)
+    scale = fit(*(logs for _, logs, *_ in lines), theory, *edges)
     figure = sheet(9, 4.6)
     axes = figure.subplots()
     for word, logs, colour, marker, style in lines:
@@ -97,6 +106,13 @@ def _one_signal(result: Result, axis: str, place: str, start: Floats, end: Float
         axes.plot(x, scale.place(finite), color=colour, marker=marker, markersize=size, linestyle=style, label=word)
         broken = x[np.isposinf(logs)]
         axes.plot(broken, np.full(len(broken), scale.ceiling), "x", color=colour, mew=1.6)
+    if not np.isnan(theory).all():
+        axes.plot(
+            x, scale.place(theory), color=THEORY, linewidth=0.9, linestyle=(0, (4, 2)), label="theory", zorder=3.5
+        )
+    if edges:
+        low, high = map(scale.place, edges)
+        axes.fill_between(x, low, high, color=THEORY, alpha=0.08, linewidth=0, zorder=1)
     scale.dress(axes)
     _dress_layers(start)(axes)
     axes.set_xlabel(AXES[axis][0])
@@ -105,6 +121,7 @@ def _one_signal(result: Result, axis: str, place: str, start: Floats, end: Float
     words = _zero_words(np.stack([logs for _, logs, *_ in lines]))
     if result.state[0] == "diverged" and np.isposinf(end).any():
         words += f" The run diverged at step {last}: norms that are inf or nan there are crosses in the upper strip."
+    words += (foretold.words(axis) + (foretold.BAND_WORDS if edges else "")) if not np.isnan(theory).all() else ""
     return Plot(f"signal_by_{place}", f"δ by {AXES[axis][0].split(' (')[0]}", _READ[axis] + words + left_out, figure)
 
 

@@ -18,6 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from gradlab.choices import SpecError
+from gradlab.diagnose.tables import with_verdicts
+from gradlab.diagnose.thresholds import Limits, limits
 from gradlab.spec import KEYS, Value
 from gradlab.store import TABLES, Manifest, load_tables, read_manifest
 
@@ -107,6 +109,11 @@ class Result:
         return _floats(self.runs[name])
 
     @property
+    def limits(self) -> Limits:
+        """The thresholds that the runs were judged by; of several folders those of the first."""
+        return limits(next(iter(self.manifests.values())).get("diagnose"))
+
+    @property
     def size(self) -> int:
         """R."""
         return len(self.state)
@@ -182,7 +189,7 @@ def read(paths: Sequence[Path]) -> Result:
     if not paths:
         raise SpecError("no result folder given")
     manifests = {path: read_manifest(path) for path in paths}
-    folders = [load_tables(path) for path in paths]
+    folders = [_judged(load_tables(path), manifests[path]) for path in paths]
     owner: dict[str, tuple[int, bool]] = {}
     repeated = 0
     for number, tables in enumerate(folders):
@@ -206,6 +213,12 @@ def read(paths: Sequence[Path]) -> Result:
         name: pa.concat_tables([folder[name] for folder in folders], promote_options="permissive") for name in TABLES
     }
     return Result(whole, manifests, (*_unfinished(whole["runs"].num_rows, manifests), *_repeated(repeated)))
+
+
+def _judged(tables: Mapping[str, pa.Table], manifest: Manifest) -> dict[str, pa.Table]:
+    """The tables with the verdicts that an older gradlab left out, by the thresholds of the manifest."""
+    found = with_verdicts(tables["runs"], tables["steps"], tables["layers"], limits(manifest.get("diagnose")))
+    return {**tables, "runs": found}
 
 
 def _unfinished(here: int, manifests: Mapping[Path, Manifest]) -> tuple[str, ...]:

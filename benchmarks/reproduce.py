@@ -1,0 +1,157 @@
+"""Runs every named experiment that expects something, and writes what came out: docs/reproductions.md.
+
+    python -m benchmarks.reproduce                       all of them, one after another, into docs/reproductions.md
+    python -m benchmarks.reproduce he-vs-xavier ...      these alone, onto the screen
+    python -m benchmarks.reproduce --data-root DIR       with IDX files at hand for experiments on downloaded images
+
+Each is `gradlab sweep -e NAME` in a process of its own, as a user would start it. Exit status 1 where an expectation
+failed or an experiment could not be run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from benchmarks.timing import GRADLAB, ROOT
+from gradlab.choices import SpecError, nearest
+from gradlab.config import compose_grid, experiments
+from gradlab.experiment import Experiment
+from gradlab.store import read_expectations
+
+PAGE = ROOT / "docs" / "reproductions.md"
+
+MOST_SECONDS = 300
+"""An experiment that takes longer is ended: all of them together are meant to take ten minutes."""
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """One experiment that was run: its outcomes as the store keeps them, or why there are none."""
+
+    experiment: Experiment
+    runs: int
+    outcomes: Sequence[dict[str, Any]]
+    seconds: float
+    trouble: str = ""
+
+    @property
+    def met(self) -> int:
+        """How many expectations are met."""
+        return sum(outcome["result"] == "pass" for outcome in self.outcomes)
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether it ran, and showed all that was expected."""
+        return not self.trouble and self.met == len(self.outcomes)
+
+
+def chosen(names: Sequence[str]) -> list[Experiment]:
+    """The experiments of these names, or all that expect something. Raises `SpecError` for an unknown name."""
+    able = {found.name: found for found in experiments() if found.expectations}
+    for name in names:
+        if name not in able:
+            raise SpecError(f"no experiment {name!r} with expectations{nearest(name, able) or ';'} {', '.join(able)}")
+    return [able[name] for name in names or able]
+
+
+def reproduce(experiment: Experiment, folder: Path, data_root: str | None) -> Reproduction:
+    """Runs one experiment in a new ``folder``."""
+    grid = compose_grid([], experiment=experiment.name)
+    images = any(run.data.name in ("fashion_mnist", "mnist") for run in grid.runs)
+    given = [f"data.root='{data_root}'"] if data_root and images else []
+    command = [GRADLAB, "sweep", "-e", experiment.name, "-o", str(folder), "--no-report", "-q", *given]
+    start = time.perf_counter()
+    try:
+        # Ended by force, it takes its workers with it: they watch over their parent.
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=MOST_SECONDS)
+        said = done.stderr.strip().removeprefix("gradlab: error: ")
+    except subprocess.TimeoutExpired:
+        said = f"took more than {MOST_SECONDS} s"
+    seconds = time.perf_counter() - start
+    told = read_expectations(folder)
+    if told is None:
+        return Reproduction(experiment, len(grid.runs), (), seconds, " ".join(said.split()) or "left no expectations")
+    return Reproduction(experiment, len(grid.runs), told["outcomes"], seconds)
+
+
+def page(found: Sequence[Reproduction]) -> str:
+    """The reproductions as a page of Markdown: how many came out, then every expectation of each experiment."""
+    right, total = sum(one.reproduced for one in found), sum(one.seconds for one in found)
+    met, outcomes = sum(one.met for one in found), sum(len(one.outcomes) for one in found)
+    versions = f"Python {platform.python_version()}, PyTorch {metadata.version('torch')}"
+    spent = f"{total:.0f} s on {os.cpu_count()} cores ({versions})"
+    lines = [
+        "# Reproductions",
+        "",
+        "What named experiments must show by their sources, and what they show here. Made by `make reproduce`; each",
+        "is one `gradlab sweep -e NAME`, whose file in `configs/experiment/` holds the settings and the expectations.",
+        "",
+        f"**{right} of {len(found)} experiments reproduced, {met} of {outcomes} expectations met**, in {spent}.",
+        "",
+        "| experiment | runs | met | seconds | source |",
+        "| --- | ---: | ---: | ---: | --- |",
+        *(_row(one) for one in found),
+    ]
+    for one in found:
+        lines += ["", f"## {one.experiment.name}", "", one.experiment.question, "", f"Source: {one.experiment.source}."]
+        if one.trouble:
+            lines += ["", f"**Not run:** {_cell(one.trouble)}"]
+            continue
+        lines += ["", "| expectation | expected | measured | result |", "| --- | --- | --- | --- |"]
+        for told in one.outcomes:
+            what = told["what"] + (f" ({told['source']})" if told["source"] else "")
+            result = told["result"] if told["result"] == "pass" else f"**{told['result']}**"
+            lines.append(f"| {' | '.join(map(_cell, (what, told['expected'], told['measured'], result)))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _row(one: Reproduction) -> str:
+    met = "not run" if one.trouble else f"{one.met} of {len(one.outcomes)}"
+    name = f"[{one.experiment.name}](#{one.experiment.name})"
+    return f"| {name} | {one.runs} | {met} | {one.seconds:.1f} | {_cell(one.experiment.source)} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main() -> None:
+    """Runs them, tells of each as it ends, and writes the page where all were asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="experiments; by default all that expect something")
+    parser.add_argument("--data-root", metavar="DIR", help="IDX files to read instead of a download")
+    asked = parser.parse_args()
+    try:
+        wanted = chosen(asked.names)
+    except SpecError as error:
+        parser.error(str(error))
+    found = []
+    with tempfile.TemporaryDirectory() as place:
+        for experiment in wanted:
+            found.append(reproduce(experiment, Path(place) / experiment.name, asked.data_root))
+            one = found[-1]
+            print(
+                f"{one.seconds:6.1f} s  {one.met:2} of {len(one.outcomes):2}  {experiment.name}  {one.trouble}".rstrip()
+            )
+            for told in one.outcomes:
+                if told["result"] != "pass":
+                    print(f"          {told['what']}: expected {told['expected']}, measured {told['measured']}")
+    if not asked.names:
+        PAGE.write_text(page(found), encoding="utf-8")
+        print(PAGE.relative_to(ROOT))
+    sys.exit(0 if all(one.reproduced for one in found) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""How the signal gradient changes from layer to layer: the fitted rate, its standard error, whether one rate is enough.
+
+In a network of independent random layers ln ‖δ_l‖ is a sum of independent increments, one a layer (Hanin & Nica 2018,
+arXiv:1812.05994): a random walk, not a line with independent errors about it. So the standard error here is that of the
+least-squares slope of a random walk, and the test for curvature is one for a trend in the increments.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+HEAD = 5
+"""Layers before this one are left out of the fit where the network is deep enough: the input's transient."""
+
+ROUNDING = 1e-9
+"""Increments that differ by less are equal: float32 rounds their logarithms to about 1e-7 of one, over many entries."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Least squares of ln ‖δ_l‖ on l, over layers ``first``..``last``.
+
+    ``rate`` is the factor a layer going backward and ``error`` its standard error (nan with two points). ``curvature``
+    is Student's t, with points - 3 degrees of freedom, of a trend in the increments of ln ‖δ‖ along the layers (nan
+    with fewer than five points); ``near`` and ``far`` are the local rates at the input's and the output's end of that
+    trend. ``level`` is the fitted ln ‖δ‖ at the middle of the layers.
+    """
+
+    rate: float
+    error: float
+    first: int
+    last: int
+    curvature: float
+    near: float
+    far: float
+    level: float
+
+    @property
+    def points(self) -> int:
+        """How many layers were fitted."""
+        return self.last - self.first + 1
+
+    def line(self, layers: Ints | Floats) -> Floats:
+        """The fitted ‖δ‖ at ``layers``."""
+        middle = (self.first + self.last) / 2
+        return np.asarray(np.exp(self.level - math.log(self.rate) * (layers - middle)), dtype=float)
+
+
+def fitted(deltas: Floats, axis: str) -> tuple[Ints, Floats]:
+    """The layers that a fit uses and their norms: along depth layers 5..L-1 (1..L-1 where L < 8), along time all."""
+    layers = np.arange(1, len(deltas) + 1)
+    if axis == "depth":
+        first = HEAD if len(deltas) >= HEAD + 3 else 1
+        layers, deltas = layers[first - 1 : -1], deltas[first - 1 : -1]
+    return layers, deltas
+
+
+def fit(deltas: Floats, axis: str) -> Fit | None:
+    """The rate with its error and the test for curvature; None where `rate` is None.
+
+    Args:
+        deltas: (L,) norms at layers 1..L with ``axis`` "depth", (T,) at time steps 1..T with "time".
+        axis: along which the norms stand.
+
+    The slope is sum_k W_k d_k over the increments d_k, W_k the sum of the weights of the layers after k, so its
+    variance is that of an increment times sum W_k².
+
+    >>> exact = fit(np.array([1.0, 2.0, 4.0, 8.0, 16.0]), "time")
+    >>> exact.rate, exact.error, exact.curvature
+    (0.5, 0.0, 0.0)
+    """
+    layers, deltas = fitted(deltas, axis)
+    if len(deltas) < 2 or not np.all(np.isfinite(deltas) & (deltas > 0)):
+        return None
+    logs = np.log(deltas)
+    centred = layers - layers.mean()
+    weights = centred / (centred @ centred)
+    slope = float(weights @ logs)
+    steps = np.diff(logs)
+    error, curvature, near, far = math.nan, math.nan, math.exp(-slope), math.exp(-slope)
+    if len(steps) >= 2:
+        spread = float(steps.std(ddof=1))
+        carried = np.cumsum(weights)[:-1]
+        error = spread * math.sqrt(float(carried @ carried)) if spread > ROUNDING else 0.0
+    if len(steps) >= 4:
+        curvature, tilt = _trend(steps)
+        reach = tilt * (len(steps) - 1) / 2
+        near, far = math.exp(-(float(steps.mean()) - reach)), math.exp(-(float(steps.mean()) + reach))
+    found = math.exp(-slope)
+    return Fit(found, found * error, int(layers[0]), int(layers[-1]), curvature, near, far, float(logs.mean()))
+
+
+def _trend(steps: Floats) -> tuple[float, float]:
+    """Student's t of a linear trend in ``steps`` (n,), and the trend; t is 0 where they are equal but for rounding."""
+    place = np.arange(len(steps)) - (len(steps) - 1) / 2
+    squares = float(place @ place)
+    tilt = float(place @ steps) / squares
+    left = steps - steps.mean() - tilt * place
+    if float(np.ptp(steps)) <= ROUNDING:
+        return 0.0, 0.0
+    error = math.sqrt(float(left @ left) / (len(steps) - 2) / squares)
+    return (tilt / error if error > 0 else math.copysign(math.inf, tilt)), tilt
+
+
+def rate(deltas: Floats, axis: str) -> float | None:
+    """The factor by which the norm of the signal gradient changes per layer going backward.
+
+    Least squares of ln ||delta_l|| on l, then exp(-slope): below 1 vanishing towards the input, above 1 exploding.
+
+    Args:
+        deltas: (L,) norms at layers 1..L with ``axis`` "depth", (T,) at time steps 1..T with "time".
+        axis: along depth the fit uses layers 5..L-1 (1..L-1 where L < 8), along time all steps.
+
+    Returns:
+        None with fewer than two points, or a point that is zero or not finite.
+
+    >>> f"{rate(np.array([1.0, 2.0, 4.0, 8.0]), 'time'):.3f}"
+    '0.500'
+    """
+    layers, deltas = fitted(deltas, axis)
+    if len(deltas) < 2 or not np.all(np.isfinite(deltas) & (deltas > 0)):
+        return None
+    centred = layers - layers.mean()
+    slope = float(centred @ np.log(deltas) / (centred @ centred))
+    return float(np.exp(-slope))
+
+
+def vanishing_ratio(deltas: Floats, axis: str) -> float | None:
+    """The norm of the signal gradient at layer 1 over that at layer L-1 (time step 1 over T).
+
+    Args and shapes as in `rate`. None where there is no such layer; nan for 0/0 and inf for x/0.
+
+    >>> vanishing_ratio(np.array([1.0, 2.0, 4.0, 8.0]), "depth")
+    0.25
+    """
+    compared = deltas[:-1] if axis == "depth" else deltas
+    if len(compared) < 1:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(compared[0] / compared[-1])

@@ -1,0 +1,107 @@
+"""From the tables to the runs' histories: Arrow tables of results, and the frame of one measured network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from gradlab.diagnose.history import Floats, History, Ints, Profile
+from gradlab.diagnose.rules import joined, judge
+from gradlab.diagnose.thresholds import DEFAULTS, Limits
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+JUDGED = ("signal_grad_norm", "weight_grad_norm", "weight_norm", "act_std", "saturated", "dead", "grad_zero")
+"""The probes that a verdict rests on."""
+
+_FACTS = ("state", "train.precision", "clip.mode", "diverged_at", "diverged_layer")
+_CURVES = ("loss", "grad_norm", "grad_norm_clipped", "clipped")
+
+
+def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History]:
+    """The history of each row of ``runs``, in order, from the tables that the contract names."""
+    facts = runs.select(list(_FACTS)).to_pylist()
+    curves, cuts = {name: _floats(steps[name]) for name in _CURVES}, _cuts(runs, steps)
+    columns, places = {name: _floats(layers[name]) for name in JUDGED}, _cuts(runs, layers)
+    step, layer = layers["step"].to_numpy(), layers["layer"].to_numpy()
+    along_time = pc.equal(layers["axis"], "time").to_numpy()
+    return [
+        History(
+            along=_profiles(step[own], layer[own], along_time[own], {n: c[own] for n, c in columns.items()}),
+            state=fact["state"],
+            precision=fact["train.precision"],
+            clip_mode=fact["clip.mode"],
+            diverged_at=fact["diverged_at"],
+            diverged_layer=fact["diverged_layer"],
+            **{name: curve[curved] for name, curve in curves.items()},
+        )
+        for fact, curved, own in zip(facts, cuts, places, strict=True)
+    ]
+
+
+def with_verdicts(runs: pa.Table, steps: pa.Table, layers: pa.Table, limits: Limits = DEFAULTS) -> pa.Table:
+    """``runs`` with the column `verdict` filled where it is null: the names joined; a run that crashed keeps null."""
+    column = runs["verdict"].combine_chunks()
+    missing = pc.and_(pc.is_null(column), pc.not_equal(runs["state"].combine_chunks(), "failed"))
+    if not pc.any(missing).as_py():
+        return runs
+    found = [joined(judge(history, limits)) for history in histories(runs.filter(missing), steps, layers)]
+    filled = pc.replace_with_mask(column, missing, pa.array(found, pa.string()))
+    return runs.set_column(runs.column_names.index("verdict"), pa.field("verdict", pa.string()), filled)
+
+
+def of_frame(frame: pd.DataFrame) -> History:
+    """The history of one network from its `layers` frame alone, of `gradlab.measure` or of one run of a result.
+
+    The precision is ``frame.attrs["precision"]``, float32 unless it says otherwise. Raises `ValueError` where the frame
+    holds several runs, or lacks a column.
+    """
+    if "run_id" in frame and frame["run_id"].nunique() > 1:
+        raise ValueError(f"the frame holds the layers of {frame['run_id'].nunique()} runs; expected those of one run")
+    if missing := [name for name in ("step", "axis", "layer", *JUDGED) if name not in frame]:
+        raise ValueError(f"the frame lacks {', '.join(missing)}; expected the columns of a result's layers table")
+    columns = {name: frame[name].to_numpy(dtype=float, na_value=np.nan) for name in JUDGED}
+    along_time = (frame["axis"] == "time").to_numpy()
+    along = _profiles(frame["step"].to_numpy(), frame["layer"].to_numpy(), along_time, columns)
+    return History(along=along, precision=str(frame.attrs.get("precision", "float32")))
+
+
+def _cuts(runs: pa.Table, table: pa.Table) -> Sequence[slice | Ints]:
+    """Which rows of ``table`` belong to each run: slices where a run's rows stand together, as they do."""
+    # A row of no run that is asked for counts as one of a run behind the last.
+    found = pc.index_in(table["run_id"], value_set=runs["run_id"].combine_chunks())
+    place = pc.fill_null(found, runs.num_rows).to_numpy()
+    if len(place) == 0 or (np.diff(place) >= 0).all():
+        edges = np.searchsorted(place, np.arange(runs.num_rows + 1))
+        return [slice(low, high) for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)]
+    order = np.argsort(place, kind="stable")
+    edges = np.searchsorted(place[order], np.arange(runs.num_rows + 1))
+    return [order[low:high] for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)]
+
+
+def _profiles(
+    step: Ints, layer: Ints, along_time: NDArray[np.bool_], columns: dict[str, Floats]
+) -> tuple[Profile, ...]:
+    """The profiles of one run; rows stand step by step, within a step layer by layer."""
+    found = []
+    for axis, here in (("depth", ~along_time & (layer > 0)), ("time", along_time)):
+        if not here.any():
+            continue
+        steps, row = np.unique(step[here], return_inverse=True)
+        rows, column = np.unique(layer[here], return_inverse=True)
+        shaped = {}
+        for name, values in columns.items():
+            shaped[name] = np.full((len(steps), len(rows)), np.nan)
+            shaped[name][row, column] = values[here]
+        found.append(Profile(axis, steps, rows, shaped))
+    return tuple(found)
+
+
+def _floats(column: Any) -> Floats:
+    return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=float)

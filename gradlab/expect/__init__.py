@@ -1,0 +1,1 @@
+"""What an experiment must show: `form` reads it from the experiment's file, `measure` holds it against the tables."""

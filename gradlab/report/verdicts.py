@@ -1,0 +1,134 @@
+"""What the report says of the runs' verdicts: counts over each swept key, and an example of each with its evidence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from gradlab.diagnose import ORDER, History, Verdict, judge, names
+from gradlab.diagnose.tables import histories
+from gradlab.report.findings import Table
+from gradlab.report.groups import describe, levels, swept, varying
+from gradlab.report.tables import Bools, Result
+
+MOST_BINS = 8
+"""A numeric key of more values is cut into so many bins of equal count."""
+
+MOST_EXAMPLES = 6
+
+
+@dataclass(frozen=True)
+class Example:
+    """A run that stands for a verdict: its place in the result, its setting in words, and what was judged."""
+
+    run: int
+    setting: str
+    verdict: Verdict
+    history: History
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many of the runs with one value of a key have each verdict, in the order of `ORDER`."""
+
+    key: str
+    value: str
+    runs: int
+    verdicts: tuple[int, ...]
+
+
+def given(result: Result) -> list[tuple[str, ...]]:
+    """The names of each run's verdicts; none of a run that crashed."""
+    return [names(None if column is None else str(column)) for column in result.columns["verdict"]]
+
+
+def tally(result: Result) -> str:
+    """The verdicts of a sweep in one sentence."""
+    found = Counter(name for run in given(result) for name in run)
+    known = sum(map(bool, given(result)))
+    parts = ", ".join(f"{found[name]} {name}" for name in ORDER if found[name])
+    several = " (a run may have several)" if found.total() > known else ""
+    return f"Verdicts of {known} runs: {parts}{several}." if known else "No run left anything to judge."
+
+
+def counts(result: Result) -> list[Count]:
+    """All runs, then those of each value of each swept key."""
+    every = np.ones(result.size, dtype=bool)
+    rows = [Count("", "all", *_among(result, every))]
+    for key in swept(result):
+        part = levels(result, key, bins=MOST_BINS)
+        rows += [
+            Count(key, value, *_among(result, part.code == place))
+            for place, value in enumerate(part.labels)
+            if (part.code == place).any()
+        ]
+    return rows
+
+
+def _among(result: Result, kept: Bools) -> tuple[int, tuple[int, ...]]:
+    found = Counter(name for run, chosen in zip(given(result), kept, strict=True) if chosen for name in run)
+    return int(kept.sum()), tuple(found[name] for name in ORDER)
+
+
+def table(result: Result) -> Table:
+    """`counts` for the page: of the verdicts only those that occur."""
+    rows = counts(result)
+    shown = [place for place, count in enumerate(rows[0].verdicts) if count]
+    return Table(
+        ("key", "value", "runs", *(ORDER[place] for place in shown)),
+        (False, False, True, *(True for _ in shown)),
+        tuple((row.key, row.value, str(row.runs), *(str(row.verdicts[place]) for place in shown)) for row in rows),
+        "Runs by verdict over each value of a swept key; a run may have several verdicts.",
+    )
+
+
+def write_counts(result: Result, out: Path) -> Path:
+    """`counts` as verdicts.csv: key (empty for all runs), value, runs, then a column for every verdict there is."""
+    rows = counts(result)
+    columns = {
+        "key": [row.key for row in rows],
+        "value": [row.value for row in rows],
+        "runs": [row.runs for row in rows],
+        **{name: [row.verdicts[place] for row in rows] for place, name in enumerate(ORDER)},
+    }
+    file = out / "verdicts.csv"
+    pyarrow.csv.write_csv(pa.table(columns), file)
+    return file
+
+
+def examples(result: Result) -> list[Example]:
+    """Of a single run every verdict; of a sweep, of each that occurs but `healthy`, the run that has the fewest others.
+
+    Judged again, by the thresholds that the runs were judged by: the tables keep the names alone.
+    """
+    stored = given(result)
+    keys = swept(result) or varying(result)
+    if result.size == 1:
+        wanted = dict.fromkeys(stored[0], 0)
+    else:
+        occurring = [name for name in ORDER if name != "healthy" and any(name in run for run in stored)]
+        wanted = {name: _purest(stored, name) for name in occurring[:MOST_EXAMPLES]}
+    found = []
+    for name, run in wanted.items():
+        one = result.only(np.arange(result.size) == run)
+        (history,) = histories(one.runs, one.tables["steps"], one.tables["layers"])
+        again = {verdict.name: verdict for verdict in judge(history, result.limits)}
+        if name in again:
+            found.append(Example(run, describe(result, run, keys) if result.size > 1 else "", again[name], history))
+    return found
+
+
+def _purest(stored: Sequence[tuple[str, ...]], name: str) -> int:
+    return min((place for place, run in enumerate(stored) if name in run), key=lambda place: len(stored[place]))
+
+
+def thresholds(verdict: Verdict) -> str:
+    """The keys that a verdict crossed with their values, and where these come from."""
+    keys = ", ".join(f"{key}={value:g}" for key, value in verdict.threshold.items())
+    return f"{keys}: {verdict.source}" if keys else verdict.source

@@ -1,0 +1,70 @@
+"""The fit of the rate: its standard error and its test for curvature, held against simulated random walks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from gradlab.diagnose import fit, rate
+
+
+def walks(count: int, layers: int, drift: float, spread: float) -> np.ndarray:
+    """Profiles ‖δ_l‖ (count, layers) whose logarithm has independent normal increments."""
+    steps = np.random.default_rng(7).normal(drift, spread, (count, layers))
+    return np.asarray(np.exp(steps.cumsum(1)))
+
+
+def test_the_fit_is_the_rate() -> None:
+    profile = walks(1, 30, 0.3, 0.1)[0]
+    for axis in ("depth", "time"):
+        found = fit(profile, axis)
+        assert found is not None
+        assert found.rate == pytest.approx(rate(profile, axis), rel=1e-12)
+
+
+@pytest.mark.parametrize("layers", [10, 40])
+def test_the_standard_error_is_that_of_the_slope_of_a_random_walk(layers: int) -> None:
+    found = [fit(profile, "time") for profile in walks(4000, layers, 0.1, 0.2)]
+    slopes = np.array([math.log(one.rate) for one in found if one])
+    told = np.array([(one.error / one.rate) ** 2 for one in found if one])
+    assert len(slopes) == 4000
+    # The variance told is unbiased; the sample variance of 4,000 slopes is known to 2.2 %.
+    assert told.mean() == pytest.approx(slopes.var(), rel=0.08)
+
+
+def test_a_random_walk_has_no_curvature() -> None:
+    t = np.array([found.curvature for profile in walks(4000, 24, 0.1, 0.2) if (found := fit(profile, "time"))])
+    # Student's t with 24 - 3 degrees of freedom: 2.080 is exceeded by 5 %, 3.819 by 0.1 %.
+    assert (np.abs(t) > 2.080).mean() == pytest.approx(0.05, abs=0.012)
+    assert (np.abs(t) > 3.819).mean() < 0.004
+
+
+def test_algebraic_decay_is_no_single_rate() -> None:
+    # A wide tanh network at its critical point: ln ‖δ_l‖ grows by about 1/(2l) (q_l ~ 1/(2l)).
+    layers = np.arange(1, 101)
+    noise = np.random.default_rng(3).normal(0, 0.003, 100).cumsum()
+    found = fit(np.exp(0.5 * np.log(layers) + noise), "depth")
+    assert found is not None
+    assert abs(found.curvature) > 10
+    assert found.near < 0.97 < 0.99 < found.far < 1.01
+
+
+def test_a_power_is_exact_and_straight() -> None:
+    found = fit(0.5 ** np.arange(20.0), "depth")
+    assert found is not None
+    assert found.rate == pytest.approx(2.0)
+    assert (found.error, found.curvature) == (0.0, 0.0)
+    assert (found.first, found.last, found.points) == (5, 19, 15)
+    assert found.line(np.array([5.0, 19.0])) == pytest.approx([0.5**4, 0.5**18])
+
+
+def test_few_points_have_no_error_and_no_curvature() -> None:
+    two = fit(np.array([1.0, 2.0, 5.0]), "depth")
+    assert two is not None
+    assert two.rate == pytest.approx(0.5)
+    assert math.isnan(two.error)
+    assert math.isnan(two.curvature)
+    assert fit(np.array([1.0, 2.0]), "depth") is None
+    assert fit(np.array([1.0, 0.0, 4.0]), "time") is None
