@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gradlab.choices import ACTIVATIONS as NAMED_ACTIVATIONS
 from gradlab.nn.activations import ACTIVATIONS, dead_share, saturated_share
-from gradlab.nn.float64 import moments, norm64, norms64, unsound, zero_shares
+from gradlab.nn.float64 import distances64, layer_gradients, moments, norm64, norms64, unsound
 from gradlab.nn.network import Network, Pass, Signal
 from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
@@ -89,10 +89,9 @@ def measure(through: Pass, x: Node, parameters: Tensor) -> Measurement:
             for t, (z, h) in enumerate(zip(signal.z, signal.h, strict=True), start=layers + 1):
                 norm64(_grad(z), table.column("signal_grad_norm", t))
                 _activity(table, t, network, layer, Signal((z,), (z,), (h,)))
-    norms64(gradient, layout.layers, table.of_layers("grad_norm", layers))
-    norms64(gradient, layout.matrices, table.of_layers("weight_grad_norm", layers))
+    columns = [table.of_layers(name, layers) for name in ("grad_norm", "weight_grad_norm", "grad_zero")]
+    layer_gradients(gradient, layout.matrices, layout.layers, *columns)
     norms64(parameters, layout.matrices, table.of_layers("weight_norm", layers))
-    zero_shares(gradient, layout.layers, table.of_layers("grad_zero", layers))
     return table
 
 
@@ -101,9 +100,9 @@ def measure_clipped(table: Measurement, layout: Layout, gradient: Tensor) -> Non
     norms64(gradient, layout.layers, table.of_layers("grad_norm_clipped", len(layout.names)))
 
 
-def measure_update(table: Measurement, layout: Layout, change: Tensor) -> None:
-    """Adds the norm of the update, from the change (M, P) of the parameters."""
-    norms64(change, layout.matrices, table.of_layers("update_ratio", len(layout.names)))
+def measure_update(table: Measurement, layout: Layout, before: Tensor, after: Tensor) -> None:
+    """Adds the norm of the update, from the parameters (M, P) before and after it."""
+    distances64(after, before, layout.matrices, table.of_layers("update_ratio", len(layout.names)))
 
 
 def _grad(node: Node) -> Tensor:

@@ -92,7 +92,7 @@ def step(cohort: Cohort, t: int, *, record: bool) -> StepRow:
             measure_clipped(table, cohort.layout, gradient)
             before = combine(parameters, 1.0)
             cohort.optimize(parameters, gradient, cohort.state, cohort.rates, cohort.task.done)
-            measure_update(table, cohort.layout, combine(before, -1.0, parameters))
+            measure_update(table, cohort.layout, before, parameters)
     return StepRow(t, losses, norm, clipped, broken, table)
 
 

@@ -516,18 +516,50 @@ static void moments(long count, const REAL *restrict x, double *mean, double *de
     *deviation = sqrt(square / (double)count);
 }
 
-/* The share of entries of each span that are exactly zero; not a number where an entry is not. */
-static void zeros(long spans, const long *from, const long *to, const REAL *restrict x, double *share)
+/* The norm of the difference of two vectors in each span. */
+static void distances(long spans, const long *from, const long *to, const REAL *x, const REAL *y, double *norm)
 {
     for (long s = 0; s < spans; s++) {
-        long count = 0;
-        REAL sum = 0;
-#pragma omp simd reduction(+ : count, sum)
-        for (long j = from[s]; j < to[s]; j++) {
-            count += x[j] == 0;
-            sum += x[j] != x[j] ? x[j] : 0;
-        }
-        share[s] = (double)count / (double)(to[s] - from[s]) + (double)sum;
+        double sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (long j = from[s]; j < to[s]; j++)
+            sum += ((double)x[j] - (double)y[j]) * ((double)x[j] - (double)y[j]);
+        norm[s] = sqrt(sum);
+    }
+}
+
+/* Adds the squares of a span, and counts its zeros; a `lost` that is not zero is not a number, as an entry is. */
+static void squares_and_zeros(long count, const REAL *x, double *squares, long *zeros, REAL *lost)
+{
+    double sum = 0;
+    long zero = 0;
+    REAL nan = 0;
+#pragma omp simd reduction(+ : sum, zero, nan)
+    for (long j = 0; j < count; j++) {
+        sum += (double)x[j] * (double)x[j];
+        zero += x[j] == 0;
+        nan += x[j] != x[j] ? x[j] : 0;
+    }
+    *squares += sum;
+    *zeros += zero;
+    *lost += nan;
+}
+
+/* Of each layer, its matrix first: the norm of all, that of the matrix, and the share of entries that are exactly zero,
+   not a number where an entry is not.                                                                               */
+static void gradients(
+    long layers, const long *from, const long *matrix, const long *to, const REAL *x, double *norm, double *weights,
+    double *zero)
+{
+    for (long l = 0; l < layers; l++) {
+        double squares = 0;
+        long zeros = 0;
+        REAL lost = 0;
+        squares_and_zeros(matrix[l] - from[l], x + from[l], &squares, &zeros, &lost);
+        weights[l] = sqrt(squares);
+        squares_and_zeros(to[l] - matrix[l], x + matrix[l], &squares, &zeros, &lost);
+        norm[l] = sqrt(squares);
+        zero[l] = (double)zeros / (double)(to[l] - from[l]) + (double)lost;
     }
 }
 
@@ -778,7 +810,7 @@ struct call {
 
 enum {
     PRODUCT, ACTIVATE, ACTIVATE_BACK, BATCH_NORM, BATCH_NORM_BACK, LAYER_NORM, LAYER_NORM_BACK, BATCH_SUM, ADD, NORMS,
-    UNSOUND, MOMENTS, ZEROS, SATURATED, DEAD, GATHER, CROSS_ENTROPY, SQUARED_ERROR, CLIP, SGD, ADAM,
+    UNSOUND, MOMENTS, DISTANCES, GRADIENTS, SATURATED, DEAD, GATHER, CROSS_ENTROPY, SQUARED_ERROR, CLIP, SGD, ADAM,
     RMSPROP, ADAGRAD,
 };
 
@@ -801,7 +833,8 @@ static void play_one(const struct call *call, void **p)
     case NORMS: norms(n[0], p[0], p[1], p[2], p[3]); break;
     case UNSOUND: unsound(n[0], p[0], p[1]); break;
     case MOMENTS: moments(n[0], p[0], p[1], p[2]); break;
-    case ZEROS: zeros(n[0], p[0], p[1], p[2], p[3]); break;
+    case DISTANCES: distances(n[0], p[0], p[1], p[2], p[3], p[4]); break;
+    case GRADIENTS: gradients(n[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
     case SATURATED: saturated(n[0], n[1], x[0], p[0], p[1], p[2]); break;
     case DEAD: dead(n[0], n[1], p[0], p[1], p[2], p[3]); break;
     case GATHER: gather(n[0], n[1], p[0], p[1], p[2], p[3]); break;

@@ -167,9 +167,17 @@ def norms(rows: Tensor, spans: Sequence[slice], out: Tensor) -> None:
     call("norms", rows, len(rows), (len(spans),), (*_edges_of(spans), rows, out))
 
 
-def zeros(rows: Tensor, spans: Sequence[slice], out: Tensor) -> None:
-    """The share of entries that are exactly zero; shapes as in `norms`."""
-    call("zeros", rows, len(rows), (len(spans),), (*_edges_of(spans), rows, out))
+def distances(rows: Tensor, others: Tensor, spans: Sequence[slice], out: Tensor) -> None:
+    """The norms of the difference of two (M, P); shapes as in `norms`."""
+    call("distances", rows, len(rows), (len(spans),), (*_edges_of(spans), rows, others, out))
+
+
+def gradients(
+    rows: Tensor, matrices: Sequence[slice], layers: Sequence[slice], norm: Tensor, weights: Tensor, zero: Tensor
+) -> None:
+    """(M, P) by layers, whose matrices come first: norms, those of the matrices, shares of zeros, (M, L) each."""
+    (starts, ends), (_, stops) = _edges_of(matrices), _edges_of(layers)
+    call("gradients", rows, len(rows), (len(layers),), (starts, ends, stops, rows, norm, weights, zero))
 
 
 def _edges_of(spans: Sequence[slice]) -> tuple[Shared, Shared]:

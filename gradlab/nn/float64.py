@@ -66,12 +66,28 @@ def share(indicator: Tensor) -> Tensor:
     return _count(flat.clamp(0, 1).ceil_()) / flat.shape[1]
 
 
-def zero_shares(rows: Tensor, spans: Sequence[slice], out: Tensor) -> None:
-    """(M, P), L spans of columns: the share of entries that are exactly zero into ``out`` (M, L); nan as in `share`."""
+def distances64(rows: Tensor, others: Tensor, spans: Sequence[slice], out: Tensor) -> None:
+    """Norms of the difference of two (M, P), as `norms64`."""
     if native.serves(rows):
-        native.zeros(rows, spans, out)
+        native.distances(rows, others, spans, out)
     else:
-        torch.stack([1 - share(rows[:, span].abs()) for span in spans], dim=1, out=out)
+        norms64(rows - others, spans, out)
+
+
+def layer_gradients(
+    rows: Tensor, matrices: Sequence[slice], layers: Sequence[slice], norm: Tensor, weights: Tensor, zero: Tensor
+) -> None:
+    """The gradient (M, P) of each layer, whose matrix comes first, into columns (M, L).
+
+    ``norm`` is that of all its entries, ``weights`` that of its matrix, ``zero`` the share of entries that are exactly
+    zero, nan as in `share`.
+    """
+    if native.serves(rows):
+        native.gradients(rows, matrices, layers, norm, weights, zero)
+        return
+    norms64(rows, layers, norm)
+    norms64(rows, matrices, weights)
+    torch.stack([1 - share(rows[:, span].abs()) for span in layers], dim=1, out=zero)
 
 
 def _count(ones: Tensor) -> Tensor:
