@@ -51,7 +51,7 @@ def operations(rows: Mapping[int, int], width: int) -> float:
     total = 0.0
     for depth, count in rows.items():
         run = build({"model.depth": depth, "model.width": width, "data.batch_size": BATCH, "train.steps": 0})
-        total += count * (cost(run)[0] - 2.0 * BATCH * run.facts.inputs * width)
+        total += count * (cost(run).work - 2.0 * BATCH * run.facts.inputs * width)
     return total
 
 

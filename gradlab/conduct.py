@@ -9,6 +9,7 @@ import platform
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from gradlab.data import prefetch
 from gradlab.diagnose.thresholds import limits
 from gradlab.expect.form import parse
 from gradlab.grid import Grid, Launch, spec_yaml
+from gradlab.kernels.compiler import library
 from gradlab.launch.devices import Device, choose
 from gradlab.launch.events import Event, Job
 from gradlab.launch.local import crew_of, run_jobs
@@ -146,6 +148,7 @@ def _conduct(
             _close(folder, manifest, "stopped", began)
             screen.point(f"Stopped at the first crashed run: {tally}.", "sweep --resume", folder.root)
             return CRASHED
+        manifest["kernels"] = _kernels(runs, manifest["device"]["name"])
         store.merge(folder)
         # Before the manifest says that all is done: a resume must find nothing left to do then.
         _hold_expectations(folder, manifest)
@@ -211,6 +214,8 @@ def _run(
     jobs = [Job(piece, tuple(runs[place] for place in piece.members), folder.root, judged_by) for piece in pieces]
     device = manifest["device"]["name"]
     crashed = False
+    # Where the kernels were never compiled on this machine, that happens while the workers import torch.
+    threading.Thread(target=_kernels, args=(runs, device), daemon=True).start()
     with (
         crew_of(min(manifest["workers"], len(jobs)), device) as crew,
         screen.gauge(out, pieces, tally) as bars,
@@ -226,6 +231,16 @@ def _run(
             elif event.kind == "unwritable":
                 raise OSError(event.error)
     return crashed
+
+
+def _kernels(runs: Sequence[RunSpec], device: str) -> dict[str, str]:
+    """What computes in each precision, compiled if it never was on this machine: our own kernels, or torch's."""
+    own = {precision: device == "cpu" and library(precision) is not None for precision in _precisions(runs)}
+    return {precision: "own" if found else "torch" for precision, found in own.items()}
+
+
+def _precisions(runs: Sequence[RunSpec]) -> list[str]:
+    return sorted({run.train.precision for run in runs})
 
 
 def _show(event: Event, bars: screen.Gauge) -> None:
@@ -343,6 +358,6 @@ def _written(piece: Piece, runs: Sequence[RunSpec]) -> Manifest:
 
 
 def _read(written: Manifest, place: Mapping[str, int]) -> Piece:
-    """The piece that `_written` wrote."""
+    """The piece that `_written` wrote; before there was an effort, the work stood for it."""
     members = tuple(place[run_id] for run_id in written["members"])
-    return Piece(**{**written, "members": members, "chunks": tuple(written["chunks"])})
+    return Piece(**{"effort": written["work"], **written, "members": members, "chunks": tuple(written["chunks"])})

@@ -41,6 +41,11 @@ MEASURED_COPIES = 5
 SIGNAL_COPIES = 6
 """Tensors of each layer's shape alive at the height of a step: signal, norm, activation, their derivatives, scratch."""
 
+PER_SIGNAL, PER_PARAMETER, PER_LAYER = 150.0, 80.0, 2e5
+"""What a step does beside its products, in operations of them: for each entry of a signal (norm, activation and their
+ways back), each parameter (norm, clip, update) and each layer (calls). An estimate, from one core on which products of
+64 x 64 x 64 run at 100 GFLOP/s: it orders pieces, and makes the bar's time left honest."""
+
 PARAMETER_COPIES = 8
 """Of the parameters: themselves, the gradient twice, the weights before a step and a window, float64 scratch."""
 
@@ -49,6 +54,7 @@ PARAMETER_COPIES = 8
 class Piece:
     """Runs that train together: positions in the grid, and how it is run.
 
+    ``work`` counts operations of matrix products, ``effort`` estimates what all of it takes, in the same unit;
     ``chunks`` are the sizes that it is cut into where it did not fit the device (one chunk: it did).
     """
 
@@ -57,6 +63,7 @@ class Piece:
     cohort: int
     threads: int
     work: float
+    effort: float
     memory: int
     chunks: tuple[int, ...]
 
@@ -80,13 +87,13 @@ def make_plan(runs: Sequence[RunSpec], budget: int, cores: int) -> Plan:
     cohorts: dict[object, list[int]] = {}
     for position, run in enumerate(runs):
         cohorts.setdefault(cohort_key(run), []).append(position)
-    cuts: list[tuple[float, int, Sequence[int]]] = []
+    cuts: list[tuple[Cost, int, Sequence[int]]] = []
     for number, members in enumerate(cohorts.values()):
         # Members that clip alike stand together, so that each mode is one slice of the piece.
         members.sort(key=lambda position: runs[position].clip.mode)
-        work, _ = cost(runs[members[0]])
-        cuts.extend((work * len(part), number, part) for part in _cut(members, runs, budget))
-    cuts.sort(key=lambda cut: -cut[0])
+        each = cost(runs[members[0]])
+        cuts.extend((each, number, part) for part in _cut(members, runs, budget))
+    cuts.sort(key=lambda cut: -cut[0].effort * len(cut[2]))
     threads = cores if len(cuts) == 1 else 1
     pieces = tuple(
         Piece(
@@ -94,19 +101,19 @@ def make_plan(runs: Sequence[RunSpec], budget: int, cores: int) -> Plan:
             members=tuple(part),
             cohort=number,
             threads=threads,
-            work=work,
-            memory=cost(runs[part[0]])[1] * len(part),
+            work=each.work * len(part),
+            effort=each.effort * len(part),
+            memory=each.memory * len(part),
             chunks=(len(part),),
         )
-        for index, (work, number, part) in enumerate(cuts)
+        for index, (each, number, part) in enumerate(cuts)
     )
     return Plan(pieces, len(cohorts), budget)
 
 
 def _cut(members: Sequence[int], runs: Sequence[RunSpec], budget: int) -> list[Sequence[int]]:
     """Pieces of nearly equal size, none above the budget unless one run alone is."""
-    _, memory = cost(runs[members[0]])
-    most = max(1, budget // memory)
+    most = max(1, budget // cost(runs[members[0]]).memory)
     pieces = -(-len(members) // most)
     bounds = [len(members) * number // pieces for number in range(pieces + 1)]
     return [members[start:stop] for start, stop in pairwise(bounds)]
@@ -125,13 +132,22 @@ def _shared(section: ModelSpec | DataSpec) -> ModelSpec | DataSpec:
     return dataclasses.replace(section, **blank)
 
 
-def cost(run: RunSpec) -> tuple[float, int]:
-    """Operations of a run's matrix products (forward and backward), and the bytes that a member takes."""
+@dataclass(frozen=True)
+class Cost:
+    """Of one run: ``work`` and ``effort`` as in `Piece`, and the bytes that a member takes."""
+
+    work: float
+    effort: float
+    memory: int
+
+
+def cost(run: RunSpec) -> Cost:
+    """What a run takes."""
     return _cost(run.model, run.facts, run.data.batch_size, run.optim.name, run.train.steps, run.train.precision)
 
 
 @lru_cache(maxsize=65536)
-def _cost(model: ModelSpec, facts: Facts, batch: int, optimizer: str, steps: int, precision: str) -> tuple[float, int]:
+def _cost(model: ModelSpec, facts: Facts, batch: int, optimizer: str, steps: int, precision: str) -> Cost:
     width = 8 if precision == "float64" else 4
     matrices = MODELS[model.name].matrices(model.depth, model.width, facts.shape, facts.outputs)
     products = sum(fan_in * fan_out * uses for fan_in, fan_out, uses in matrices)
@@ -140,4 +156,6 @@ def _cost(model: ModelSpec, facts: Facts, batch: int, optimizer: str, steps: int
     heldout = min(HELDOUT_SAMPLES, facts.heldout) * (facts.inputs + 4 * max(fan_out for _, fan_out, _ in matrices))
     copies = PARAMETER_COPIES + 2 * OPTIMIZER_BUFFERS[optimizer] if steps else MEASURED_COPIES
     memory = width * (parameters * copies + batch * signals * SIGNAL_COPIES + heldout)
-    return 6.0 * batch * products * (steps + 1), memory
+    work = 6.0 * batch * products
+    beside = batch * signals * PER_SIGNAL + parameters * PER_PARAMETER + len(matrices) * PER_LAYER
+    return Cost(work * (steps + 1), (work + beside) * (steps + 1), memory)

@@ -99,11 +99,11 @@ class Gauge:
         self.shares[piece] = share
         if piece in self.bars:
             self.progress.update(self.bars[piece], completed=share)
-        done = sum(self.pieces[index].work * part for index, part in self.shares.items())
+        done = sum(self.pieces[index].effort * part for index, part in self.shares.items())
         self.progress.update(self.whole, completed=done)
         if share < 1 and not self.console.is_terminal and time.monotonic() - self.spoke > PLAIN_SECONDS:
             self.spoke = time.monotonic()
-            total = sum(piece.work for piece in self.pieces.values())
+            total = sum(piece.effort for piece in self.pieces.values())
             self.console.print(f"{done / total:4.0%}" + (f"  {self.tally}" if self.tally.total > 1 else ""))
 
     def ended(self, piece: int) -> None:
@@ -127,7 +127,7 @@ def gauge(out: Console, pieces: Sequence[Piece], tally: Tally) -> Iterator[Gauge
         TextColumn("left"),
         console=out,
     )
-    work = sum(piece.work for piece in pieces)
+    work = sum(piece.effort for piece in pieces)
     whole = progress.add_task("grid" if tally.total > 1 else "run", total=work)
     bars = Gauge(out, progress, {piece.index: piece for piece in pieces}, tally, whole)
     if out.is_terminal and not out.quiet:

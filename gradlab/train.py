@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from torch import Tensor
 from gradlab.cohort import Cohort, prepare
 from gradlab.data import Dataset
 from gradlab.journal import Journal, StepRow
+from gradlab.kernels.graphs import Graph, capture
 from gradlab.kernels.program import Members, Program, write_down
 from gradlab.nn.float64 import norm64, unsound
 from gradlab.nn.network import Pass
@@ -35,7 +37,7 @@ WINDOW = 50
 """Steps between two transfers to the host."""
 
 LEAST_STEPS = 10
-"""Of a training that is worth writing its step down."""
+"""Of a training that is worth a rehearsal."""
 
 Progress = Callable[[int, int], None]
 """Called at every flush with the steps done and how many members have diverged."""
@@ -96,21 +98,19 @@ def step(cohort: Cohort, t: int, *, record: bool) -> StepRow:
     return StepRow(t, losses, norm, clipped, broken, table)
 
 
-Rehearsed = Mapping[bool, Program[StepRow] | None]
-"""A step but the last, with and without record, written down; None where it is more than kernel calls."""
+Rehearsed = Mapping[bool, Program[StepRow] | Graph[StepRow] | None]
+"""A step but the last, with and without record, written down or captured; None where it must be done as it stands."""
 
 
 @torch.no_grad()
 def rehearse(cohort: Cohort) -> Rehearsed:
-    """Writes down what every step but the last does, where that can be; nothing is computed yet."""
+    """What every step but the last does, as kernel calls or as a CUDA graph, where that can be; nothing is done yet."""
     if cohort.runs[0].train.steps < LEAST_STEPS:
         return {True: None, False: None}
+    if cohort.parameters.is_cuda:
+        return {record: capture(partial(step, cohort, 0, record=record), cohort.moving) for record in (True, False)}
     threads = min(torch.get_num_threads(), len(cohort.runs))
-
-    def written(record: bool) -> Program[StepRow] | None:
-        return write_down(lambda: step(cohort, 0, record=record), threads)
-
-    return {record: written(record) for record in (True, False)}
+    return {record: write_down(partial(step, cohort, 0, record=record), threads) for record in (True, False)}
 
 
 @torch.no_grad()

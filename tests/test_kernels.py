@@ -127,6 +127,7 @@ def test_a_step_written_down_is_the_step_bit_for_bit(settings: dict[str, Value],
         wanted = advance(made, t, record=record)
         found = programs[record]
         assert found is not None
+        assert isinstance(found, program.Program)
         assert len(found.parts) == threads
         played.task.turn_to(t)
         row = found.play(np.arange(len(played.runs))).taken(t)

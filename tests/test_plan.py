@@ -103,7 +103,7 @@ def test_cohorts_are_the_runs_of_equal_keys() -> None:
 @pytest.mark.parametrize("members", [1, 2, 3.5, 7, 1000])
 def test_pieces_fit_the_budget_and_cover_each_run_once(members: float) -> None:
     runs = grid(seed=tuple(range(20)), clip__mode=("none", "norm"))
-    _, memory = cost(runs[0])
+    memory = cost(runs[0]).memory
     budget = int(members * memory)
     plan = make_plan(runs, budget=budget, cores=2)
     assert plan == make_plan(runs, budget=budget, cores=2)
@@ -127,7 +127,8 @@ def test_a_run_larger_than_the_budget_is_a_piece_of_its_own() -> None:
 def test_the_largest_piece_comes_first_and_indices_count() -> None:
     plan = make_plan(grid(model__depth=(2, 9, 4), seed=(0, 1)), budget=2**40, cores=2)
     work = [piece.work for piece in plan.pieces]
-    assert work == sorted(work, reverse=True)
+    effort = [piece.effort for piece in plan.pieces]
+    assert effort == sorted(effort, reverse=True)
     assert [piece.index for piece in plan.pieces] == [0, 1, 2]
     assert plan.work == sum(work)
 
@@ -145,10 +146,11 @@ def test_cost_grows_with_what_costs() -> None:
         ("data.batch_size", 1024),
         ("train.precision", "float64"),
     ):
-        work, memory = cost(build(BASE | {key: value}))
-        assert memory > cost(small)[1], key
-        assert work > cost(small)[0] or key == "train.precision"
-    assert cost(build(BASE | {"train.steps": 400}))[0] == pytest.approx(2 * cost(small)[0], rel=0.01)
+        found = cost(build(BASE | {key: value}))
+        assert found.memory > cost(small).memory, key
+        assert found.work > cost(small).work or key == "train.precision"
+        assert found.effort > cost(small).effort or key == "train.precision"
+    assert cost(build(BASE | {"train.steps": 400})).work == pytest.approx(2 * cost(small).work, rel=0.01)
 
 
 @pytest.mark.parametrize("name", OPTIMIZER_BUFFERS)
@@ -161,6 +163,6 @@ def test_the_buffers_that_the_plan_counts_are_those_that_optimizers_keep(name: s
 
 def test_every_model_has_a_cost() -> None:
     for name in NAMED_MODELS:
-        work, memory = cost(build({"model.name": name}))
-        assert work > 0
-        assert memory > 0
+        found = cost(build({"model.name": name}))
+        assert 0 < found.work < found.effort
+        assert found.memory > 0

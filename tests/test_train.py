@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from gradlab.choices import ACTIVATIONS, INITS, NAMED, NORMS
-from gradlab.spec import Value
-from gradlab.train import WINDOW
-from tests.members import differences, measured
+from gradlab.cohort import prepare
+from gradlab.spec import Value, build
+from gradlab.train import WINDOW, advance, perform, rehearse
+from tests.members import content, differences, measured
 from tests.oracles import expected
 
 pytestmark = pytest.mark.usefixtures("either_engine")
@@ -259,3 +262,20 @@ def test_every_named_choice_trains_two_steps(key: str, name: str, precision: str
     assert all(math.isfinite(row["loss"]) for row in found.steps)
     assert math.isfinite(found.run["loss_heldout"])
     assert (found.run["accuracy"] is None) == (name in ("linear_chain", "linear_teacher", "adding"))
+
+
+def test_a_graph_on_cuda_plays_the_step() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    device = torch.device("cuda")
+    settings: dict[str, Value] = {"train.steps": 60, "probe.every": 7, "model.norm": "batch", "optim.momentum": 0.9}
+    runs = [build({**settings, "seed": seed, "clip.mode": mode}) for seed, mode in enumerate(("none", "norm", "value"))]
+    made, played = (prepare(runs, content(runs[0].data), device) for _ in range(2))
+    rehearsed = rehearse(played)
+    assert None not in rehearsed.values()
+    for t in range(5):
+        wanted = advance(made, t, record=t % 2 == 0)
+        found = perform(played, t, record=t % 2 == 0, rehearsed=rehearsed, members=np.arange(3))
+        torch.testing.assert_close(found.loss, wanted.loss, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found.grad_norm, wanted.grad_norm, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(played.parameters, made.parameters, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""What a step on a CPU spends its time in, written in C and compiled once for the machine at hand.
+"""How a step is done fast: on a CPU by kernels in C, compiled once for the machine at hand; on a GPU as a CUDA graph.
 
-Everything here has an equal in torch, which is what runs where there is no compiler, and on every other device.
+Every kernel has an equal in torch, which is what runs where there is no compiler.
 """

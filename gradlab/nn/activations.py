@@ -158,7 +158,7 @@ def dead_share(z: Tensor, slope: Slope, out: Tensor) -> None:
     if z.dim() == 3 and native.serves(z):
         native.dead(z, _place(slope, z), out)
         return
-    flat = torch.as_tensor(slope, device=z.device).reshape(-1, 1) == 0
+    flat = (z.new_full((1, 1), slope) if isinstance(slope, float) else slope.reshape(-1, 1)) == 0
     out.copy_(((z.flatten(1, -2).amax(1) <= 0) & flat).to(torch.float64).mean(1))
 
 
