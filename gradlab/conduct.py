@@ -149,9 +149,9 @@ def _conduct(
             screen.point(f"Stopped at the first crashed run: {tally}.", "sweep --resume", folder.root)
             return CRASHED
         manifest["kernels"] = _kernels(runs, manifest["device"]["name"])
-        store.merge(folder)
+        tables = store.merge(folder)
         # Before the manifest says that all is done: a resume must find nothing left to do then.
-        _hold_expectations(folder, manifest)
+        _hold_expectations(folder, manifest, tables)
         _close(folder, manifest, "failed" if crashed else "done", began)
         if not crashed:
             store.drop_pieces(folder)
@@ -166,7 +166,7 @@ def _conduct(
         screen.point("What has finished is kept.", "sweep --resume", folder.root)
         return CRASHED
     try:
-        _finish(folder, manifest, wishes, out)
+        _finish(folder, manifest, tables, wishes, out)
     except KeyboardInterrupt:
         screen.point("Interrupted while the report was drawn; the tables are whole.", "report", folder.root)
         return INTERRUPTED
@@ -176,14 +176,14 @@ def _conduct(
     return _verdict_on_expectations(folder)
 
 
-def _hold_expectations(folder: Folder, manifest: Manifest) -> None:
+def _hold_expectations(folder: Folder, manifest: Manifest, tables: store.Merged) -> None:
     """Writes what the experiment was expected to show beside what its tables say, where anything was expected."""
     if not manifest.get("expect"):
         return
     from gradlab.expect.measure import evaluate
 
     altered = manifest["altered"]
-    outcomes = evaluate(parse(manifest["expect"]), store.merged(folder), lenient=bool(altered))
+    outcomes = evaluate(parse(manifest["expect"]), tables, lenient=bool(altered))
     told = {"experiment": manifest["experiment"], "altered": altered}
     store.write_expectations(folder, {**told, "outcomes": [outcome.stored() for outcome in outcomes]})
 
@@ -264,9 +264,8 @@ def _close(folder: Folder, manifest: Manifest, state: str, began: dt.datetime) -
     store.write_manifest(folder, manifest)
 
 
-def _finish(folder: Folder, manifest: Manifest, wishes: Wishes, out: Console) -> None:
+def _finish(folder: Folder, manifest: Manifest, tables: store.Merged, wishes: Wishes, out: Console) -> None:
     """The end of a command: what happened, the report, the files."""
-    tables = store.merged(folder)
     if manifest["runs"] == 1:
         summary.show_run(out, tables, limits(manifest.get("diagnose")))
     else:

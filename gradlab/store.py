@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gradlab.choices import SpecError
 from gradlab.spec import SCHEMA, RunSpec, build
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 TABLES = ("runs", "steps", "layers")
 
 Manifest = dict[str, Any]
+
+
+Merged: TypeAlias = "dict[str, pa.Table]"
+"""The tidy tables of a result, by name."""
 
 
 @dataclass(frozen=True)
@@ -285,12 +289,14 @@ def saved_pieces(folder: Folder) -> dict[int, pa.Table]:
     return {int(path.name.split(".")[0]): pq.read_table(path) for path in found}
 
 
-def merge(folder: Folder) -> None:
+def merge(folder: Folder) -> Merged:
     """Merges the pieces into the three tables, runs in the order of the grid. The pieces stay: see `drop_pieces`."""
     import pyarrow.parquet as pq
 
-    for name, table in merged(folder).items():
+    tables = merged(folder)
+    for name, table in tables.items():
         _write(folder.table(name), lambda temporary, table=table: pq.write_table(table, temporary))  # type: ignore[misc]
+    return tables
 
 
 def drop_pieces(folder: Folder) -> None:
@@ -300,7 +306,7 @@ def drop_pieces(folder: Folder) -> None:
     shutil.rmtree(folder.dropped, ignore_errors=True)
 
 
-def merged(folder: Folder) -> dict[str, pa.Table]:
+def merged(folder: Folder) -> Merged:
     """The three Arrow tables of a result, whether it is finished or still in pieces."""
     import pyarrow.parquet as pq
 
@@ -326,10 +332,14 @@ def _in_order(tables: Sequence[pa.Table], ids: Sequence[str], name: str) -> pa.T
     # Pieces of an interrupted sweep may have been written before a column was added.
     whole = pa.concat_tables(tables, promote_options="default")
     place = pc.index_in(whole["run_id"], value_set=pa.array(ids)).to_numpy()
-    return whole.take(pa.array(np.argsort(place, kind="stable")))
+    # The rows of a run stand together: so whole runs are moved, not rows.
+    starts = np.flatnonzero(np.diff(place, prepend=-1))
+    order = np.argsort(place[starts], kind="stable")
+    ends = np.append(starts[1:], len(place))
+    return pa.concat_tables([whole.slice(starts[run], ends[run] - starts[run]) for run in order] or [whole])
 
 
-def load_tables(path: Path) -> dict[str, pa.Table]:
+def load_tables(path: Path) -> Merged:
     """The three Arrow tables of the result at ``path``, nulls and NaNs apart. Raises `SpecError` where it is none."""
     import pyarrow as pa
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -46,8 +47,13 @@ def call(
     monkeypatch.setattr(sys, "argv", ["gradlab", *arguments])
     monkeypatch.setenv("COLUMNS", "80")
     capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        main()
+    hears_interrupts = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        # An interrupted command hears no second one; this process and its children shall.
+        signal.signal(signal.SIGINT, hears_interrupts)
     said = capsys.readouterr()
     assert isinstance(ended.value.code, int)
     return Ended(ended.value.code, said.out, said.err)

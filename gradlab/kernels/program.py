@@ -200,6 +200,11 @@ class _NothingElse(TorchDispatchMode):
         }
     )
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch asks; yes would wrap each call, and import its compiler for a second."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         if name not in self.HARMLESS:
