@@ -45,7 +45,7 @@ PEERS = {
     "ensemble-1-thread": Peer("ensemble", ("--threads", "1"), share=3),
     "ensemble-2-processes": Peer("ensemble", ("--processes", "2"), share=3),
 }
-USUAL = ("loop", "hydra", "hydra-joblib", "ensemble", "ensemble-2-processes")
+USUAL = ("loop", "hydra", "hydra-joblib", "ensemble-2-processes")
 
 
 @dataclass(frozen=True)
@@ -193,14 +193,14 @@ PARTS: dict[str, Callable[[Wishes], None]] = {
     "seeds": part_seeds,
     "init": part_init,
 }
-DEFAULT = ("commands", "sweep", "narrow", "wide", "probes")
+DEFAULT = tuple(PARTS)
 
 
 def main() -> None:
     """Runs what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="of gradlab's commands (default 3)")
-    parser.add_argument("--peer-repeats", type=int, default=1, help="of the peers (default 1)")
+    parser.add_argument("--peer-repeats", type=int, default=3, help="of the peers (default 3)")
     parser.add_argument("--peers", default=listed(USUAL), help=f"of {', '.join(PEERS)} (default {listed(USUAL)})")
     parser.add_argument("--whole", action="store_true", help="the peers run the whole grid, not a fixed share of it")
     parser.add_argument("--cockpit", metavar="PYTHON", help="an interpreter that has cockpit-for-pytorch, for `probes`")

@@ -21,7 +21,7 @@ from gradlab.data import load
 from gradlab.kernels import program
 from gradlab.launch.worker import keep_memory
 from gradlab.plan import cost
-from gradlab.spec import build
+from gradlab.spec import Value, build
 from gradlab.train import advance, perform, rehearse
 
 CLIPS = ("none", "norm", "value")
@@ -32,8 +32,13 @@ STEPS = 120
 
 def cohort(depth: int, width: int, members: int, activation: str, norm: str) -> Cohort:
     """Members of the reference grid's kind: He weights, three ways of clipping."""
-    shape = {"model.depth": depth, "model.width": width, "model.activation": activation, "model.norm": norm}
-    common = {**shape, "optim.lr": 0.01, "train.steps": 10_000}
+    shape: dict[str, Value] = {
+        "model.depth": depth,
+        "model.width": width,
+        "model.activation": activation,
+        "model.norm": norm,
+    }
+    common: dict[str, Value] = {**shape, "optim.lr": 0.01, "train.steps": 10_000}
     runs = [
         build({**common, "seed": member, "clip.mode": CLIPS[member * len(CLIPS) // members]})
         for member in range(members)
