@@ -16,8 +16,10 @@
 
 #if BITS == 32
 typedef float REAL;
+typedef int32_t COUNT; /* as wide as REAL, so that entries are counted as fast as they are added */
 #else
 typedef double REAL;
+typedef int64_t COUNT;
 #endif
 
 #if defined(__AVX512F__)
@@ -532,7 +534,7 @@ static void distances(long spans, const long *from, const long *to, const REAL *
 static void squares_and_zeros(long count, const REAL *x, double *squares, long *zeros, REAL *lost)
 {
     double sum = 0;
-    long zero = 0;
+    COUNT zero = 0;
     REAL nan = 0;
 #pragma omp simd reduction(+ : sum, zero, nan)
     for (long j = 0; j < count; j++) {
@@ -568,15 +570,32 @@ static void gradients(
 static void saturated(long kind, long count, double limit, const REAL *restrict known, REAL *restrict slopes, double *share)
 {
     const REAL least = (REAL)limit;
-    for (long j = 0; j < count; j++)
-        slopes[j] = 1;
-    activate_back(kind, count, slopes, known, 0, 0, slopes);
-    long below = 0;
+    COUNT below = 0;
     REAL sum = 0;
+    switch (kind) {
+    case TANH:
 #pragma omp simd reduction(+ : below, sum)
-    for (long j = 0; j < count; j++) {
-        below += fabs(slopes[j]) < least;
-        sum += known[j] != known[j] ? known[j] : 0;
+        for (long j = 0; j < count; j++) {
+            below += 1 - known[j] * known[j] < least;
+            sum += known[j] * 0;
+        }
+        break;
+    case SIGMOID:
+#pragma omp simd reduction(+ : below, sum)
+        for (long j = 0; j < count; j++) {
+            below += known[j] * (1 - known[j]) < least;
+            sum += known[j] * 0;
+        }
+        break;
+    default:
+        for (long j = 0; j < count; j++)
+            slopes[j] = 1;
+        activate_back(kind, count, slopes, known, 0, 0, slopes);
+#pragma omp simd reduction(+ : below, sum)
+        for (long j = 0; j < count; j++) {
+            below += fabs(slopes[j]) < least;
+            sum += known[j] != known[j] ? known[j] : 0;
+        }
     }
     *share = (double)below / (double)count + (double)sum;
 }
