@@ -1,0 +1,230 @@
+"""What a cure tries: first the sick run itself, then every remedy by itself, then pairs of the best; each over seeds.
+
+The facts of a cure are plain data, and stand in the manifest as ``cure``:
+
+    round    how many rounds are planned so far: 0 the run as it was, 1 single changes, 2 pairs
+    seeds    the seeds of every change
+    changes  the run as it was, then every change in the order in which it was tried: `remedies` and `kinds` (empty of
+             the first), `cost`, `change` (values by key), `override` (the same as it is typed), `members` (run ids, in
+             the order of the seeds), `sources` of the remedies, `theory` (rate, whether it is one rate, expected ratio
+             of the ends as a decimal logarithm, note, source)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from gradlab.choices import SpecError
+from gradlab.cure.ranking import STATES, Outcome, is_healthy, outcomes
+from gradlab.diagnose.thresholds import limits
+from gradlab.grid import Grid, Launch, spec_yaml
+from gradlab.plan import cost as work_of
+from gradlab.remedies import COSTS, END_TO_END, REMEDIES, Change, Remedy, Treated, cost, overrides, treated
+from gradlab.spec import RunSpec, build
+from gradlab.store import open_result, read_manifest, read_runs
+from gradlab.theory.predict import predict, profile
+
+Facts = dict[str, Any]
+
+SEEDS = 5
+"""Seeds of each change, counted on from the run's own; a sweep over seeds brings its own."""
+
+FEWER_SEEDS = 3
+"""Where a run is large."""
+
+LARGE = 2e10
+"""Operations of the matrix products of a run; beyond them `FEWER_SEEDS` are taken. Thirty layers of 64 take 9e9."""
+
+BEST_KINDS, LEAST_KINDS = 5, 3
+"""Kinds of change that are paired with each other, each by its best remedy: at most, and at least."""
+
+RECAST = ("lr/3", "lr*3")
+"""What helps moves the best learning rate: the cheapest of those changes are tried with another one, too."""
+
+CALMED = ("clip-norm", "lr/10")
+"""Gradients that arrive may be too much for the recipe: a change that levels δ and yet does not help is tried with it.
+
+Pascanu et al. 2013, section 3: what keeps gradients from vanishing lets them explode, and is trained with clipping.
+"""
+
+MOST_RECAST = 3
+"""So many of the cheapest changes of either sort."""
+
+BY_THEORY = 3
+"""Pairs tried because theory expects them to keep gradients, which neither remedy does alone."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """Further runs of a cure, its facts with them, and a line that says what is tried."""
+
+    runs: tuple[RunSpec, ...]
+    facts: Facts
+    said: str
+
+
+def patient(grid: Grid) -> Grid:
+    """The first round: the run that ``grid`` describes, over several seeds.
+
+    Raises `SpecError` where it describes several runs that differ in more than their seed, where a single seed is
+    swept, and where nothing would be trained.
+    """
+    others = [key for key in grid.swept if key != "seed"]
+    if others:
+        raise SpecError(f"gradlab cure takes one run, over several seeds at most; {others[0]} is swept")
+    first = grid.runs[0]
+    if "seed" in grid.swept:
+        runs = grid.runs
+        if len(runs) < 2:
+            raise SpecError("a sweep over one seed: gradlab cure compares seeds; give at least two, or seed=N alone")
+    else:
+        seeds = SEEDS if work_of(first).work <= LARGE else FEWER_SEEDS
+        runs = _over(first, range(first.seed, first.seed + seeds))
+    if first.train.steps == 0:
+        raise SpecError("train.steps=0: a cure is judged by what training leads to; expected at least 1 step")
+    facts: Facts = {"round": 0, "seeds": [run.seed for run in runs], "changes": [_written((), {}, runs)]}
+    name = "cure" if grid.name == "run" else grid.name
+    return replace(grid, runs=runs, duplicates=0, swept=("seed",), name=name, expect=(), maps={}, cure=facts)
+
+
+def of_result(path: Path) -> Grid:
+    """The grid of the run in the result at ``path``, or of its runs where they differ in their seeds alone.
+
+    Raises `SpecError` where ``path`` holds no result, or several runs to choose from.
+    """
+    runs = read_runs(open_result(path))
+    if len({replace(run, seed=0) for run in runs}) > 1:
+        raise SpecError(
+            f"{path}: holds {len(runs)} different runs; choose one with --from {path} RUN_ID (the ids are in "
+            f"{path}/runs.parquet)"
+        )
+    swept = ("seed",) if len(runs) > 1 else ()
+    judged_by = limits(read_manifest(path).get("diagnose"))
+    base = spec_yaml(runs[0])
+    return Grid(runs, 0, swept, frozenset(), "cure", Launch(None, None), base, (), None, limits=judged_by)
+
+
+def next_round(facts: Facts, runs: Sequence[RunSpec], tables: Mapping[str, pa.Table]) -> Round | None:
+    """What is tried after the round that ``tables`` tell of; None where the cure is over.
+
+    ``runs`` are those planned so far. Nothing is tried where the run is healthy, or where every seed of it crashed.
+    """
+    found = outcomes(facts, tables)
+    before = found[0]
+    if before.state == "crashed" or is_healthy(before):
+        return None
+    sick = runs[0]
+    if facts["round"] == 0:
+        chosen: list[tuple[Remedy, ...]] = [(remedy,) for remedy in REMEDIES.values()]
+        what = "single change"
+    elif facts["round"] == 1:
+        chosen, what = _pairs(sick, found), "pair"
+    else:
+        return None
+    return _round(facts, runs, chosen, what)
+
+
+def _round(facts: Facts, runs: Sequence[RunSpec], chosen: Sequence[tuple[Remedy, ...]], what: str) -> Round:
+    known = {run.id: run for run in runs}
+    tried = {change["members"][0] for change in facts["changes"]}
+    changes, added = [], 0
+    for remedies in chosen:
+        after = treated(runs[0], remedies)
+        if after is None:
+            continue
+        members = _over(after.spec, facts["seeds"])
+        if members[0].id in tried:
+            continue
+        tried.add(members[0].id)
+        known |= {run.id: run for run in members}
+        changes.append(_written(remedies, after.change, members))
+        added += len(members)
+    seeds = len(facts["seeds"])
+    said = f"{len(changes)} {what}{'' if len(changes) == 1 else 's'} over {seeds} seeds"
+    further: Facts = {**facts, "round": facts["round"] + 1, "changes": [*facts["changes"], *changes]}
+    return Round(tuple(run for place, run in known.items() if place not in {one.id for one in runs}), further, said)
+
+
+def _over(spec: RunSpec, seeds: Sequence[int]) -> tuple[RunSpec, ...]:
+    values = {key: value for key, value in spec.flat().items() if value is not None}
+    return tuple(build({**values, "seed": seed}) for seed in seeds)
+
+
+def _written(remedies: Sequence[Remedy], change: Change, members: Sequence[RunSpec]) -> Facts:
+    """A change as the manifest keeps it."""
+    said, course = predict(members[0]), profile(members[0])
+    return {
+        "remedies": [remedy.name for remedy in remedies],
+        "kinds": [remedy.kind for remedy in remedies],
+        "cost": cost(remedies),
+        "change": dict(change),
+        "override": overrides(change),
+        "sources": [remedy.source for remedy in remedies],
+        "members": [run.id for run in members],
+        "theory": {
+            "rate": said.rate,
+            "single_rate": said.single_rate,
+            "log10_ratio": None if course is None else course.log10_ratio(1),
+            "note": said.note,
+            "source": said.source,
+        },
+    }
+
+
+def _pairs(sick: RunSpec, found: Sequence[Outcome]) -> list[tuple[Remedy, ...]]:
+    """Pairs of the best remedies of different kinds, of the best with the learning rate, and those that theory names.
+
+    The best are those that heal, help or may do so, the cheapest kinds first: pairs of dear ones are no small changes.
+    Where they are few, those of largest gain are added.
+    """
+    singles = [one for one in found if len(one.change["remedies"]) == 1 and one.state != "crashed"]
+    best: dict[str, Outcome] = {}
+    for one in sorted(singles, key=lambda one: (STATES.index(one.state), -one.least)):
+        best.setdefault(one.change["kinds"][0], one)
+    able = sorted((one for one in best.values() if one.state in STATES[:3]), key=_cost)[:BEST_KINDS]
+    others = sorted((one for one in best.values() if one.state not in STATES[:3]), key=lambda one: -one.gain)
+    chosen = [_remedy(one) for one in (*able, *others[: max(0, LEAST_KINDS - len(able))])]
+    recast = [(_remedy(one), REMEDIES[name]) for one in able[:MOST_RECAST] for name in RECAST]
+    loud = sorted((one for one in singles if one.state not in STATES[:3] and _levels(one, found[0])), key=_cost)
+    calmed = [(_remedy(one), REMEDIES[name]) for one in loud[:MOST_RECAST] for name in CALMED]
+    different = [pair for pair in (*combinations(chosen, 2), *recast, *calmed) if pair[0].kind != pair[1].kind]
+    return [*different, *_expected(sick, singles)]
+
+
+def _cost(one: Outcome) -> int:
+    return one.cost
+
+
+def _levels(one: Outcome, before: Outcome) -> bool:
+    """Whether a change brings the measured ends of δ to within `END_TO_END` of each other, which were not before."""
+    was, now = (one.log10_ends / math.log10(END_TO_END) for one in (before, one))
+    return abs(was) > 1 >= abs(now)
+
+
+def _remedy(single: Outcome) -> Remedy:
+    return REMEDIES[single.change["remedies"][0]]
+
+
+def _expected(sick: RunSpec, singles: Sequence[Outcome]) -> list[tuple[Remedy, ...]]:
+    """The cheapest pairs whose expected profile is level although that of neither remedy is."""
+    tried = [_remedy(one) for one in singles if not _level(one.change["theory"]["log10_ratio"])]
+    found: list[tuple[float, tuple[Remedy, ...]]] = []
+    for pair in combinations(tried, 2):
+        if pair[0].kind == pair[1].kind or max(COSTS[one.kind] for one in pair) > COSTS["norm"]:
+            continue
+        after: Treated | None = treated(sick, pair)
+        course = None if after is None else profile(after.spec)
+        if course is not None and _level(ratio := course.log10_ratio(1)):
+            found.append((cost(pair) + abs(ratio), pair))
+    return [pair for _, pair in sorted(found, key=lambda one: one[0])[:BY_THEORY]]
+
+
+def _level(log10_ratio: float | None) -> bool:
+    return log10_ratio is not None and abs(log10_ratio) <= math.log10(END_TO_END)

@@ -1,0 +1,90 @@
+"""The report of a cure on made tables: which figures and files there are, and which are removed."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gradlab.report.cure import Cure, best, cure, sentences, table, write_cure
+from gradlab.report.plots_cure import LOOKS, cure_plots
+from gradlab.report.style import save, styled
+from gradlab.report.tables import read
+from tests.synthetic import write_result
+from tests.test_cure_ranking import SICK, Made, cure_of
+
+
+def write_facts(folder: Path, members: list[list[str]]) -> None:
+    """Makes a cure of the result in ``folder``: its first runs as they were, the others as changes."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    changes = [
+        {
+            "remedies": [f"remedy-{place}"] if place else [],
+            "kinds": ["init"] if place else [],
+            "cost": 2 * place,
+            "change": {},
+            "override": f"seed={place}",
+            "sources": ["Somebody 1998"],
+            "members": ids,
+            "theory": {"rate": 1.0, "single_rate": True, "log10_ratio": 0.0, "note": "level", "source": "Nobody 2000"},
+        }
+        for place, ids in enumerate(members)
+    ]
+    manifest["cure"] = {"round": 2, "seeds": [0, 1], "changes": changes}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def test_an_ordinary_result_is_no_cure(tmp_path: Path) -> None:
+    result = read([write_result(tmp_path / "out", [{"seed": 0}, {"seed": 1}])])
+    assert cure(result) is None
+    assert (sentences(None), best(None), table(None), list(cure_plots(None))) == ([], [], None, [])
+
+
+def test_an_earlier_table_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "cure.csv").write_text("old", encoding="utf-8")
+    assert write_cure(None, tmp_path) == ()
+    assert not (tmp_path / "cure.csv").exists()
+
+
+def test_a_cure_is_read_from_the_manifest(tmp_path: Path) -> None:
+    folder = write_result(tmp_path / "out", [{"seed": seed, "optim.lr": lr} for lr in (0.1, 0.2) for seed in (0, 1)])
+    ids = [str(run_id) for run_id in read([folder]).columns["run_id"]]
+    write_facts(folder, [ids[:2], ids[2:]])
+    found = cure(read([folder]))
+    assert found is not None
+    assert [one.name for one in found.tried] == ["remedy-1"]
+    shown = table(found)
+    assert shown is not None
+    assert [row[0] for row in shown.rows] == ["remedy-1"]
+    assert len(shown.head) == len(shown.numeric) == len(shown.rows[0])
+    write_result(other := tmp_path / "other", [{"seed": 9}])
+    assert cure(read([folder, other])) is None, "of several folders there is none"
+
+
+@pytest.mark.parametrize("diverged", [False, True])
+def test_every_state_is_drawn(diverged: bool, tmp_path: Path) -> None:
+    rate = math.nan if diverged else 1.0
+    found = cure_of(
+        SICK,
+        Made(("heals",), 1, (0.1, 0.11, 0.12)),
+        Made(("helps",), 2, (0.1, 0.11, 0.12), "exploding"),
+        Made(("unclear",), 2, (0.1, 2.0, 0.3)),
+        Made(("nothing",), 3, (2.0,) * 3, rate=0.0),
+        Made(("harms",), 3, (1e20, 2e20, 3e20), rate=rate),
+        Made(("crashed",), 3, (6.0, 7.0, 8.0), state="failed"),
+    )
+    healing = Cure(found[0], tuple(found[1:]), (found[1],))
+    with styled():
+        gains_or_profiles = {plot.name: plot for plot in cure_plots(healing)}
+        assert set(gains_or_profiles) == {"cure_profiles", "cure_gains"}
+        axes = gains_or_profiles["cure_gains"].figure.axes[0]
+        assert [text.get_text() for text in axes.texts] == ["heals"]
+        labels = [text.get_text() for text in gains_or_profiles["cure_gains"].figure.legends[0].get_texts()]
+        assert labels == list(LOOKS)
+        heights = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
+        assert np.isfinite(heights).all()
+        for plot in gains_or_profiles.values():
+            assert all(path.stat().st_size > 0 for path in save(plot, tmp_path))
