@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 
 
 def load(path: str | Path) -> Frames:
-    """The three tables of a result folder as pandas frames: ``.runs``, ``.steps``, ``.layers``."""
+    """The tables of a result folder as pandas frames: ``.runs``, ``.steps``, ``.layers``, ``.instruments``."""
     from gradlab.store import load as load_frames
 
     return load_frames(path)

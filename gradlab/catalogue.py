@@ -10,6 +10,7 @@ from gradlab.choices import (
     CLIPS,
     DATA,
     INITS,
+    INSTRUMENTS,
     MODELS,
     NORMS,
     OPTIMIZERS,
@@ -18,6 +19,7 @@ from gradlab.choices import (
     SpecError,
     nearest,
 )
+from gradlab.remedies import REMEDIES
 
 KINDS: dict[str, Mapping[str, Choice]] = {
     "models": MODELS,
@@ -27,7 +29,8 @@ KINDS: dict[str, Mapping[str, Choice]] = {
     "norms": NORMS,
     "clips": CLIPS,
     "optimizers": OPTIMIZERS,
-    "probes": PROBES,
+    "probes": {**PROBES, **{name: choice for name, choice in INSTRUMENTS.items() if name != "none"}},
+    "remedies": REMEDIES,
 }
 
 Rows = list[tuple[str, str, str]]

@@ -6,28 +6,20 @@ torch. The engine maps the same names to functions, and a test holds the two equ
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TypeVar
 
-Value = str | int | float | bool | None
-"""What a key of a run may hold."""
-
-
-class SpecError(ValueError):
-    """A key or value that no run can have; the message is meant for the user, one line."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One named choice: a line about it, and the paper or page that it comes from."""
-
-    name: str
-    summary: str
-    source: str
+from gradlab.named import Choice as Choice
+from gradlab.named import SpecError as SpecError
+from gradlab.named import Value as Value
+from gradlab.named import closest as closest
+from gradlab.named import lookup as lookup
+from gradlab.named import nearest as nearest
+from gradlab.named import table
+from gradlab.observed import INSTRUMENTS as INSTRUMENTS
+from gradlab.observed import PROBES as PROBES
 
 
 @dataclass(frozen=True)
@@ -88,8 +80,9 @@ class Model(Choice):
 class Data(Choice):
     """One data set: its extra keys with their defaults, and the shapes that do not depend on them.
 
-    ``loss`` is ``cross_entropy`` (nats) or ``mean_squared_error``; ``shape`` is (features,) or (time, features), with
-    None where a key (`data.features`, `data.length`) decides; ``outputs`` None means as many as there are inputs.
+    ``loss`` is ``cross_entropy`` (nats), ``mean_squared_error`` or ``quartic``; ``shape`` is (features,) or (time,
+    features), with None where a key (`data.features`, `data.length`) decides; ``outputs`` None means as many as there
+    are inputs.
     """
 
     loss: str = "cross_entropy"
@@ -100,14 +93,7 @@ class Data(Choice):
     keys: Mapping[str, Value] = field(default_factory=dict)
 
 
-ChoiceT = TypeVar("ChoiceT", bound=Choice)
-
-
-def _table(*choices: ChoiceT) -> dict[str, ChoiceT]:
-    return {choice.name: choice for choice in choices}
-
-
-ACTIVATIONS: dict[str, Activation] = _table(
+ACTIVATIONS: dict[str, Activation] = table(
     Activation("sigmoid", "1/(1+exp(-z)); slope at most 1/4", "Glorot & Bengio 2010"),
     Activation("tanh", "odd and bounded; slope 1 at the origin", "LeCun et al. 1998, Efficient BackProp"),
     Activation("relu", "max(z, 0)", "Nair & Hinton 2010", piecewise_linear=True, relu_family=True),
@@ -131,7 +117,7 @@ ACTIVATIONS: dict[str, Activation] = _table(
     Activation("linear", "z itself", "Saxe et al. 2013, arXiv:1312.6120", piecewise_linear=True),
 )
 
-INITS: dict[str, Choice] = _table(
+INITS: dict[str, Choice] = table(
     Choice("xavier_normal", "N(0, 2/(fan_in+fan_out)); alias xavier", "Glorot & Bengio 2010"),
     Choice("xavier_uniform", "uniform of variance 2/(fan_in+fan_out)", "Glorot & Bengio 2010"),
     Choice("he_normal", "N(0, 2/fan_in), whatever the slope; alias he", "He et al. 2015, arXiv:1502.01852"),
@@ -151,7 +137,7 @@ INITS: dict[str, Choice] = _table(
     Choice("zeros", "every weight 0: no symmetry is broken", "Goodfellow et al. 2016, Deep Learning, section 8.4"),
 )
 
-NORMS: dict[str, Norm] = _table(
+NORMS: dict[str, Norm] = table(
     Norm("none", "no normalization", "-"),
     Norm(
         "batch",
@@ -163,7 +149,7 @@ NORMS: dict[str, Norm] = _table(
     Norm("rms", "each sample over the root mean square of its units", "Zhang & Sennrich 2019, arXiv:1910.07467"),
 )
 
-CLIPS: dict[str, Clip] = _table(
+CLIPS: dict[str, Clip] = table(
     Clip("none", "gradients as they are", "-"),
     Clip(
         "norm",
@@ -189,7 +175,7 @@ CLIPS: dict[str, Clip] = _table(
 )
 
 _DECAYS = ("lr", "weight_decay", "l1")
-OPTIMIZERS: dict[str, Optimizer] = _table(
+OPTIMIZERS: dict[str, Optimizer] = table(
     Optimizer(
         "sgd",
         "gradient descent, with momentum or Nesterov's",
@@ -236,7 +222,7 @@ _NETWORK: dict[str, Value] = {
     "bias_var": 0.0,
     "norm": "none",
 }
-MODELS: dict[str, Model] = _table(
+MODELS: dict[str, Model] = table(
     Model("mlp", "L fully connected layers, each linear, norm, activation", "Rumelhart et al. 1986", _NETWORK),
     Model(
         "residual_mlp",
@@ -264,7 +250,7 @@ MODELS: dict[str, Model] = _table(
 )
 
 _IDX: dict[str, Value] = {"root": None, "mirror": None}
-DATA: dict[str, Data] = _table(
+DATA: dict[str, Data] = table(
     Data(
         "digits",
         "1,797 hand-written digits of 8x8 grey pixels, embedded; rows are time steps",
@@ -325,36 +311,49 @@ DATA: dict[str, Data] = _table(
         heldout=2_000,
         keys={"length": 50},
     ),
-)
-
-PROBES: dict[str, Choice] = _table(
-    Choice(
-        "grad_norm", "2-norm of the gradient of all parameters of the layer, before clipping", "Glorot & Bengio 2010"
+    Data(
+        "interval",
+        "256 evenly spaced numbers from -2 to 2, and one wave of a sine over them",
+        "Balduzzi et al. 2017, arXiv:1702.08591",
+        loss="mean_squared_error",
+        shape=(1,),
+        outputs=1,
+        train=256,
+        heldout=255,
+        keys={"batch_size": "full", "standardise": False},
     ),
-    Choice("grad_norm_clipped", "the same after clipping", "Pascanu et al. 2013, arXiv:1211.5063"),
-    Choice(
-        "weight_grad_norm", "2-norm of the gradient of the weight matrix alone, before clipping", "Glorot & Bengio 2010"
+    Data(
+        "spectral_teacher",
+        "whitened inputs and a symmetric linear map of them with the singular values K, K-1, ..., 1",
+        "Saxe et al. 2013, arXiv:1312.6120",
+        loss="mean_squared_error",
+        shape=(None,),
+        train=256,
+        heldout=64,
+        keys={"batch_size": "full", "standardise": False, "features": 4},
     ),
-    Choice(
-        "signal_grad_norm",
-        "2-norm of the loss's derivative by the pre-activation z_l, over the batch",
-        "Schoenholz et al. 2016, arXiv:1611.01232",
+    Data(
+        "silence",
+        "one sequence of zeros, after which the answer is 0.7",
+        "Pascanu et al. 2013, arXiv:1211.5063, figure 6",
+        loss="mean_squared_error",
+        shape=(None, 1),
+        outputs=1,
+        train=1,
+        heldout=1,
+        keys={"batch_size": 1, "standardise": False, "length": 50},
     ),
-    Choice("weight_norm", "2-norm of the weight matrix", "-"),
-    Choice(
-        "update_ratio",
-        "2-norm of the step of the weight matrix over that of the matrix",
-        "Bottou 2015; Karpathy, CS231n",
+    Data(
+        "point",
+        "the number 1, with the loss f(y) = y^4 of what is made of it",
+        "Zhang et al. 2019, arXiv:1905.11881",
+        loss="quartic",
+        shape=(1,),
+        outputs=1,
+        train=1,
+        heldout=1,
+        keys={"batch_size": 1, "standardise": False},
     ),
-    Choice("act_mean", "mean of the activation over batch and units", "Glorot & Bengio 2010"),
-    Choice("act_std", "standard deviation of the activation over batch and units", "Glorot & Bengio 2010"),
-    Choice(
-        "saturated",
-        "share of entries where |phi'(z)| is below 5 % of its maximum",
-        "Glorot & Bengio 2010; the threshold is ours",
-    ),
-    Choice("dead", "share of units at zero slope on every sample of the batch", "Maas et al. 2013"),
-    Choice("grad_zero", "share of the layer's gradient entries that are exactly zero", "-"),
 )
 
 ALIASES: dict[str, dict[str, str]] = {
@@ -371,6 +370,7 @@ NAMED: dict[str, Mapping[str, Choice]] = {
     "model.activation": ACTIVATIONS,
     "model.init": INITS,
     "model.norm": NORMS,
+    "probe.instrument": INSTRUMENTS,
 }
 """The keys whose values are names, with the table of each."""
 
@@ -382,24 +382,5 @@ NOUNS: dict[str, str] = {
     "model.activation": "activation",
     "model.init": "init",
     "model.norm": "norm",
+    "probe.instrument": "instrument",
 }
-
-
-def closest(given: str, names: Iterable[str]) -> str | None:
-    """The name that ``given`` may have been meant to be, if one is near."""
-    return next(iter(difflib.get_close_matches(given, list(names), n=1, cutoff=0.6)), None)
-
-
-def nearest(given: str, names: Iterable[str]) -> str:
-    """``; did you mean 'relu'?`` where a name is near, else nothing."""
-    name = closest(given, names)
-    return f"; did you mean {name!r}?" if name else ""
-
-
-def lookup(noun: str, table: Mapping[str, ChoiceT], given: object, aliases: Mapping[str, str] | None = None) -> ChoiceT:
-    """The entry called ``given``; raises `SpecError` with the nearest name and all names where there is none."""
-    name = (aliases or {}).get(str(given), str(given))
-    if name not in table:
-        hint = nearest(name, [*table, *(aliases or {})])
-        raise SpecError(f"unknown {noun} {given!r}{hint or ';'} available: {', '.join(sorted(table))}")
-    return table[name]

@@ -1,4 +1,4 @@
-"""The verbs: run, sweep, report, theory, list."""
+"""The verbs: run, sweep, cure, report, theory, list."""
 
 from __future__ import annotations
 
@@ -111,6 +111,44 @@ def sweep(
 
 
 @app.command()
+def cure(
+    given: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="OVERRIDES|DIR",
+            help="Hydra overrides of a sick run: model.depth=30; or the folder of a finished one.",
+            show_default=False,
+        ),
+    ] = None,
+    experiment: Experiment = None,
+    config_dir: ConfigDir = None,
+    out: Out = None,
+    device: DeviceName = "auto",
+    no_report: NoReport = False,
+    source: Annotated[
+        tuple[Path, str] | None,
+        typer.Option("--from", metavar="DIR RUN_ID", help="One run of a finished sweep."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Which change heals a sick run: remedies of the literature, tried and ranked."""
+    from gradlab import conduct, config, screen
+    from gradlab.cure import trials
+
+    texts, named = list(given or []), _once(experiment)
+    if source is not None:
+        _refuse(texts, what="--from", experiment=named, config_dir=config_dir)
+        grid = conduct.again(*source)
+    elif len(texts) == 1 and "=" not in texts[0] and ("/" in texts[0] or Path(texts[0]).exists()):
+        _refuse([], what=texts[0], experiment=named, config_dir=config_dir)
+        grid = trials.of_result(Path(texts[0]))
+    else:
+        grid = config.compose_any(texts, experiment=named, config_dirs=[config_dir] if config_dir else [])
+    wishes = conduct.Wishes(out=out, device=device, report=not no_report)
+    raise typer.Exit(conduct.start(trials.patient(grid), wishes, sys.argv, screen.console(quiet=quiet)))
+
+
+@app.command()
 def report(
     paths: Annotated[
         list[Path], typer.Argument(metavar="PATH...", help="Folders of finished output.", show_default=False)
@@ -147,7 +185,7 @@ def list_choices(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="models, data, activations, inits, norms, clips, optimizers, probes or experiments.",
+            help="models, data, activations, inits, norms, clips, optimizers, probes, remedies or experiments.",
             show_default=False,
         ),
     ] = None,

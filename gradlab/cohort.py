@@ -6,7 +6,7 @@ Shapes: M members, B batch, N samples, S steps, P parameters a member.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -107,6 +107,17 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device) -> Coh
         optimize=optimizer.update,
         rates=columns,
         state=optimizer.state(parameters, columns),
+    )
+
+
+def twin(cohort: Cohort, parameters: Tensor) -> Cohort:
+    """The same runs at their first step, from the weights ``parameters`` (M, P); data and batches are shared."""
+    first = cohort.runs[0]
+    return replace(
+        cohort,
+        network=assemble(first.model, cohort.layout, parameters),
+        parameters=parameters,
+        state=OPTIMIZERS[first.optim.name].state(parameters, cohort.rates),
     )
 
 

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -20,6 +20,7 @@ from rich.markup import escape
 import gradlab
 from gradlab import screen, store, summary
 from gradlab.choices import SpecError
+from gradlab.cure import terminal, trials
 from gradlab.data import prefetch
 from gradlab.diagnose.thresholds import limits
 from gradlab.expect.form import parse
@@ -27,7 +28,7 @@ from gradlab.grid import Grid, Launch, spec_yaml
 from gradlab.kernels.compiler import library
 from gradlab.launch.devices import Device, choose
 from gradlab.launch.events import Event, Job
-from gradlab.launch.local import crew_of, run_jobs
+from gradlab.launch.local import Worker, crew_of, run_jobs
 from gradlab.plan import Piece, Plan, make_plan
 from gradlab.spec import SCHEMA, RunSpec, unused
 from gradlab.store import Folder, Manifest
@@ -73,11 +74,12 @@ def start(grid: Grid, wishes: Wishes, command: Sequence[str], out: Console) -> i
         "finished": None,
         "elapsed_s": 0.0,
         **_surroundings(device),
-        "workers": _workers(grid.launch.workers, plan, device),
+        "workers": _workers(grid, plan, device),
         "cohorts": plan.cohorts,
         "memory": plan.budget,
         "diagnose": dict(grid.limits),
         "pieces": [_written(piece, grid.runs) for piece in plan.pieces],
+        **({} if grid.cure is None else {"cure": dict(grid.cure)}),
     }
     with store.new_result(wishes.out, grid.name, now) as folder:
         store.write_inputs(folder, grid.base, grid.overrides, grid.runs)
@@ -209,18 +211,36 @@ def _run(
     tally: screen.Tally,
     out: Console,
 ) -> bool:
-    """Runs ``pieces``; whether a run crashed."""
-    judged_by = limits(manifest.get("diagnose"))
-    jobs = [Job(piece, tuple(runs[place] for place in piece.members), folder.root, judged_by) for piece in pieces]
-    device = manifest["device"]["name"]
+    """Runs ``pieces``, and those of the rounds that follow them; whether a run crashed."""
     crashed = False
     # Where the kernels were never compiled on this machine, that happens while the workers import torch.
-    threading.Thread(target=_kernels, args=(runs, device), daemon=True).start()
-    with (
-        crew_of(min(manifest["workers"], len(jobs)), device) as crew,
-        screen.gauge(out, pieces, tally) as bars,
-    ):
-        for event in run_jobs(crew, jobs, device, fail_fast=wishes.fail_fast):
+    threading.Thread(target=_kernels, args=(runs, manifest["device"]["name"]), daemon=True).start()
+    workers = manifest["workers"] if "cure" in manifest else min(manifest["workers"], len(pieces))
+    with crew_of(workers, manifest["device"]["name"]) as crew:
+        while True:
+            crashed |= bool(pieces) and _run_round(crew, folder, manifest, runs, pieces, wishes, tally, out)
+            if (crashed and wishes.fail_fast) or (further := _further(folder, manifest, runs, out)) is None:
+                return crashed
+            runs, pieces = further
+            tally.total = len(runs)
+
+
+def _run_round(
+    crew: list[Worker],
+    folder: Folder,
+    manifest: Manifest,
+    runs: Sequence[RunSpec],
+    pieces: Sequence[Piece],
+    wishes: Wishes,
+    tally: screen.Tally,
+    out: Console,
+) -> bool:
+    """Runs ``pieces`` on the crew; whether a run crashed."""
+    judged_by = limits(manifest.get("diagnose"))
+    jobs = [Job(piece, tuple(runs[place] for place in piece.members), folder.root, judged_by) for piece in pieces]
+    crashed = False
+    with screen.gauge(out, pieces, tally) as bars:
+        for event in run_jobs(crew, jobs, manifest["device"]["name"], fail_fast=wishes.fail_fast):
             _show(event, bars)
             if event.kind == "halved":
                 manifest["pieces"][event.piece]["chunks"] = list(event.chunks)
@@ -241,6 +261,54 @@ def _kernels(runs: Sequence[RunSpec], device: str) -> dict[str, str]:
 
 def _precisions(runs: Sequence[RunSpec]) -> list[str]:
     return sorted({run.train.precision for run in runs})
+
+
+def _further(
+    folder: Folder, manifest: Manifest, runs: Sequence[RunSpec], out: Console
+) -> tuple[tuple[RunSpec, ...], tuple[Piece, ...]] | None:
+    """All runs with those of a cure's next round, and the pieces of these; None where no round follows.
+
+    What is planned is written before it is run: an interrupted cure is resumed like any sweep. A round whose runs were
+    written and whose pieces were not is planned again, the same, since it follows from the tables.
+    """
+    if "cure" not in manifest:
+        return None
+    planned = tuple(runs[: manifest["runs"]])
+    following = trials.next_round(manifest["cure"], planned, store.merged(folder))
+    if following is None:
+        return None
+    out.print(f"Round {following.facts['round']}: {following.said}.")
+    every = (*planned, *following.runs)
+    device = Device(**manifest["device"])
+    pieces: tuple[Piece, ...] = ()
+    cohorts = manifest["cohorts"]
+    if following.runs:
+        plan = make_plan(following.runs, manifest["memory"], device.cores)
+        pieces = tuple(_behind(piece, len(planned), len(manifest["pieces"]), cohorts) for piece in plan.pieces)
+        cohorts += plan.cohorts
+        store.write_runs(folder, every)
+    # All at once: an interrupt finds the manifest as it was, or as it will be.
+    manifest |= {
+        "runs": len(every),
+        "swept": _differing(every),
+        "cohorts": cohorts,
+        "cure": following.facts,
+        "pieces": [*manifest["pieces"], *(_written(piece, every) for piece in pieces)],
+    }
+    store.write_manifest(folder, manifest)
+    return every, pieces
+
+
+def _behind(piece: Piece, runs: int, pieces: int, cohorts: int) -> Piece:
+    """A piece of a later round, counted on from what is planned already."""
+    members = tuple(place + runs for place in piece.members)
+    return replace(piece, index=piece.index + pieces, members=members, cohort=piece.cohort + cohorts)
+
+
+def _differing(runs: Sequence[RunSpec]) -> list[str]:
+    """The keys in which runs differ."""
+    flats = [run.flat() for run in runs]
+    return [key for key in flats[0] if len({flat[key] for flat in flats}) > 1]
 
 
 def _show(event: Event, bars: screen.Gauge) -> None:
@@ -266,7 +334,9 @@ def _close(folder: Folder, manifest: Manifest, state: str, began: dt.datetime) -
 
 def _finish(folder: Folder, manifest: Manifest, tables: store.Merged, wishes: Wishes, out: Console) -> None:
     """The end of a command: what happened, the report, the files."""
-    if manifest["runs"] == 1:
+    if "cure" in manifest:
+        terminal.show(out, manifest["cure"], tables)
+    elif manifest["runs"] == 1:
         summary.show_run(out, tables, limits(manifest.get("diagnose")))
     else:
         summary.show_sweep(out, tables["runs"], manifest["swept"])
@@ -315,9 +385,10 @@ def _announce(out: Console, grid: Grid, plan: Plan, device: Device, folder: Fold
         out.print(f"Note: {key} has no effect here.")
 
 
-def _workers(asked: int | None, plan: Plan, device: Device) -> int:
-    """Processes: one a core on a CPU, one on a GPU; never more than there are pieces."""
-    return min(asked or (device.cores if device.is_cpu else 1), len(plan.pieces))
+def _workers(grid: Grid, plan: Plan, device: Device) -> int:
+    """Processes: one a core on a CPU, one on a GPU; never more than pieces, but for a cure, which has more to come."""
+    most = grid.launch.workers or (device.cores if device.is_cpu else 1)
+    return most if grid.cure is not None else min(most, len(plan.pieces))
 
 
 def _surroundings(device: Device) -> Manifest:

@@ -44,7 +44,7 @@ class Grid:
     the overrides or the experiment name; ``base`` is YAML of the resolved values that all runs share, with `name` and
     `launch`; ``overrides`` are as given. ``expect`` is what the experiment's file expects of its runs, as plain data;
     ``altered`` are the overrides that change its settings, ``maps`` the keys along x and y of its heat maps. ``limits``
-    are the thresholds of diagnosis.
+    are the thresholds of diagnosis; ``cure`` the facts of a cure, whose rounds add runs (`cure.trials`), else None.
     """
 
     runs: tuple[RunSpec, ...]
@@ -60,6 +60,7 @@ class Grid:
     altered: tuple[str, ...] = ()
     maps: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=lambda: DEFAULTS)
+    cure: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gradlab.instruments.bench import Curve
 from gradlab.optim.clippers import Clipped
 from gradlab.probes import Measurement, stacked
-from gradlab.record import PROBE_COLUMNS, Bools, Floats, LayerTable, Record, Row
+from gradlab.record import PROBE_COLUMNS, Bools, Floats, LayerTable, Reading, Record, Row
 from gradlab.spec import RunSpec
 
 
@@ -56,6 +57,7 @@ class Journal:
         self._finite: dict[int, Bools] = {}  # step -> (M, L), z_l is finite
         self._rows: tuple[Row, ...] = ()
         self._ended = np.full(members, -1)
+        self._readings: list[Reading] = []
 
     @property
     def diverged(self) -> int:
@@ -87,6 +89,13 @@ class Journal:
         for row, sound in zip(rows, healthy, strict=True):
             self._ended[(self._ended < 0) & ~sound] = row.t
         self._add_layers(rows, everyone=True)
+
+    def note(self, t: int, curves: Sequence[Curve]) -> None:
+        """What an instrument gave before step t."""
+        values = [curve.values.cpu().numpy() for curve in curves]
+        self._readings += [
+            Reading(t, curve.quantity, curve.index, found) for curve, found in zip(curves, values, strict=True)
+        ]
 
     def add_unseen(self, rows: Sequence[StepRow]) -> None:
         """Recorded rows of a window played again, each kept for the members that ended at it."""
@@ -138,4 +147,5 @@ class Journal:
             heldout_loss=loss,
             accuracy=accuracy,
             duration_s=duration_s,
+            readings=tuple(self._readings),
         )

@@ -1,4 +1,4 @@
-"""What a cohort leaves behind: arrays over steps, members and layers, and the three tidy tables made of them.
+"""What a cohort leaves behind: arrays over steps, members and layers, and the tidy tables made of them.
 
 Torch-free. Shapes: S recorded steps of the loss, K recorded steps of the layers, M members, R rows of the per-layer
 table, C of its columns.
@@ -6,6 +6,7 @@ table, C of its columns.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,7 +84,18 @@ LAYERS = pa.schema(
     ]
 )
 
-SCHEMAS = {"runs": RUNS, "steps": STEPS, "layers": LAYERS}
+INSTRUMENTS = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("step", pa.int64()),
+        ("instrument", pa.string()),
+        ("quantity", pa.string()),
+        ("index", pa.int64()),
+        ("value", pa.float64()),
+    ]
+)
+
+SCHEMAS = {"runs": RUNS, "steps": STEPS, "layers": LAYERS, "instruments": INSTRUMENTS}
 
 
 @dataclass(frozen=True)
@@ -109,6 +121,16 @@ class LayerTable:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """One quantity that an instrument gave at one step: ``values`` (M, n), numbered by ``index`` (n,) if at all."""
+
+    step: int
+    quantity: str
+    index: tuple[int, ...] | None
+    values: Floats
+
+
+@dataclass(frozen=True)
 class Record:
     """A finished cohort.
 
@@ -130,15 +152,17 @@ class Record:
     heldout_loss: Floats | None
     accuracy: Floats | None
     duration_s: float
+    readings: tuple[Reading, ...] = ()
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The tidy tables of some runs, with the columns of `RUNS`, `STEPS` and `LAYERS`."""
+    """The tidy tables of some runs, with the columns of `RUNS`, `STEPS`, `LAYERS` and `INSTRUMENTS`."""
 
     runs: pa.Table
     steps: pa.Table
     layers: pa.Table
+    instruments: pa.Table = dataclasses.field(default_factory=INSTRUMENTS.empty_table)
 
 
 def joined(parts: Sequence[Tables]) -> Tables:
@@ -147,6 +171,7 @@ def joined(parts: Sequence[Tables]) -> Tables:
         pa.concat_tables([part.runs for part in parts]),
         pa.concat_tables([part.steps for part in parts]),
         pa.concat_tables([part.layers for part in parts]),
+        pa.concat_tables([part.instruments for part in parts]),
     )
 
 
@@ -162,7 +187,7 @@ def tidy(record: Record, limits: Limits = DEFAULTS) -> Tables:
     """The tables of a finished cohort, members in their order, each judged by ``limits``."""
     last = np.where(record.diverged_at >= 0, record.diverged_at, len(record.loss) - 1)
     runs, steps, layers = _runs_table(record, last), _steps_table(record, last), _layers_table(record, last)
-    return Tables(with_verdicts(runs, steps, layers, limits), steps, layers)
+    return Tables(with_verdicts(runs, steps, layers, limits), steps, layers, _instruments_table(record, last))
 
 
 def _runs_table(record: Record, last: Ints) -> pa.Table:
@@ -240,6 +265,27 @@ def _layers_table(record: Record, last: Ints) -> pa.Table:
     for index, column in enumerate(PROBE_COLUMNS):
         columns[column] = _where(valid[index].ravel(), values[index].ravel())
     return _table(LAYERS, columns, rows * len(at))
+
+
+def _instruments_table(record: Record, last: Ints) -> pa.Table:
+    readings = record.readings
+    if not readings:
+        return INSTRUMENTS.empty_table()
+    widths = [reading.values.shape[1] for reading in readings]
+    steps = np.repeat([reading.step for reading in readings], widths)
+    kept = steps <= last[:, None]  # (M, all n)
+    member, at = np.nonzero(kept)
+    numbered = np.repeat([reading.index is not None for reading in readings], widths)
+    index = np.concatenate([reading.index or (0,) for reading in readings]).astype(np.int64)
+    columns: dict[str, object] = {
+        "run_id": np.array([run.id for run in record.runs])[member],
+        "step": steps[at],
+        "instrument": np.full(len(at), record.runs[0].probe.instrument),
+        "quantity": np.repeat([reading.quantity for reading in readings], widths)[at],
+        "index": _where(numbered[at], index[at]),
+        "value": np.concatenate([reading.values for reading in readings], axis=1)[kept],
+    }
+    return _table(INSTRUMENTS, columns, len(at))
 
 
 def _where(valid: Bools, values: Floats | Ints | Bools | None) -> pa.Array | None:

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
     from gradlab.record import Tables
 
-TABLES = ("runs", "steps", "layers")
+TABLES = ("runs", "steps", "layers", "instruments")
+
+OPTIONAL = ("instruments",)
+"""Tables that are written only where they have rows."""
 
 Manifest = dict[str, Any]
 
@@ -38,11 +41,12 @@ Merged: TypeAlias = "dict[str, pa.Table]"
 
 @dataclass(frozen=True)
 class Frames:
-    """The three tables of a result as pandas frames, columns as the contract names them."""
+    """The tables of a result as pandas frames, columns as the contract names them."""
 
     runs: pd.DataFrame
     steps: pd.DataFrame
     layers: pd.DataFrame
+    instruments: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -237,10 +241,15 @@ def write_inputs(folder: Folder, config: str, overrides: Sequence[str], runs: Se
     """Writes what was asked for: the config, the overrides, and every run's spec."""
     _write_text(folder.config, config)
     _write_text(folder.overrides, "".join(f"- {json.dumps(override)}\n" for override in overrides) or "[]\n")
+    write_runs(folder, runs)
+    folder.pieces.mkdir(exist_ok=True)
+
+
+def write_runs(folder: Folder, runs: Sequence[RunSpec]) -> None:
+    """Replaces the specs of the runs, in the order of the grid: what `read_runs` reads."""
     keys = list(runs[0].flat())
     rows = [list(run.flat().values()) for run in runs]
     _write_text(folder.grid, json.dumps({"keys": keys, "runs": rows}, separators=(",", ":")) + "\n")
-    folder.pieces.mkdir(exist_ok=True)
 
 
 def read_runs(folder: Folder) -> tuple[RunSpec, ...]:
@@ -274,11 +283,25 @@ def log_error(folder: Folder, text: str) -> None:
 
 def save_piece(folder: Folder, index: int, tables: Tables) -> None:
     """Writes the tables of a piece; its runs come last, and say that the piece is whole."""
+    for name in reversed(TABLES):
+        _write_table(folder.piece(index, name), name, getattr(tables, name))
+
+
+def _write_table(path: Path, name: str, table: pa.Table) -> None:
     import pyarrow.parquet as pq
 
-    for name in reversed(TABLES):
-        table = getattr(tables, name)
-        _write(folder.piece(index, name), lambda temporary, table=table: pq.write_table(table, temporary))  # type: ignore[misc]
+    if table.num_rows or name not in OPTIONAL:
+        _write(path, lambda temporary: pq.write_table(table, temporary))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _read_table(path: Path, name: str) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    from gradlab.record import SCHEMAS
+
+    return pq.read_table(path) if path.is_file() or name not in OPTIONAL else SCHEMAS[name].empty_table()
 
 
 def saved_pieces(folder: Folder) -> dict[int, pa.Table]:
@@ -290,12 +313,10 @@ def saved_pieces(folder: Folder) -> dict[int, pa.Table]:
 
 
 def merge(folder: Folder) -> Merged:
-    """Merges the pieces into the three tables, runs in the order of the grid. The pieces stay: see `drop_pieces`."""
-    import pyarrow.parquet as pq
-
+    """Merges the pieces into the tables, runs in the order of the grid. The pieces stay: see `drop_pieces`."""
     tables = merged(folder)
     for name, table in tables.items():
-        _write(folder.table(name), lambda temporary, table=table: pq.write_table(table, temporary))  # type: ignore[misc]
+        _write_table(folder.table(name), name, table)
     return tables
 
 
@@ -307,15 +328,14 @@ def drop_pieces(folder: Folder) -> None:
 
 
 def merged(folder: Folder) -> Merged:
-    """The three Arrow tables of a result, whether it is finished or still in pieces."""
-    import pyarrow.parquet as pq
-
+    """The Arrow tables of a result, whether it is finished or still in pieces."""
     if folder.table("runs").is_file() and not folder.pieces.is_dir():
-        return {name: pq.read_table(folder.table(name)) for name in TABLES}
+        return {name: _read_table(folder.table(name), name) for name in TABLES}
     ids = [run.id for run in read_runs(folder)]
     indices = saved_pieces(folder)
     return {
-        name: _in_order([pq.read_table(folder.piece(index, name)) for index in indices], ids, name) for name in TABLES
+        name: _in_order([_read_table(folder.piece(index, name), name) for index in indices], ids, name)
+        for name in TABLES
     }
 
 
@@ -340,7 +360,7 @@ def _in_order(tables: Sequence[pa.Table], ids: Sequence[str], name: str) -> pa.T
 
 
 def load_tables(path: Path) -> Merged:
-    """The three Arrow tables of the result at ``path``, nulls and NaNs apart. Raises `SpecError` where it is none."""
+    """The Arrow tables of the result at ``path``, nulls and NaNs apart. Raises `SpecError` where it is none."""
     import pyarrow as pa
 
     read_manifest(path)
@@ -351,6 +371,9 @@ def load_tables(path: Path) -> Merged:
 
 
 def load(path: str | Path) -> Frames:
-    """The tables of a result as pandas frames: ``.runs``, ``.steps``, ``.layers``; `SpecError` where it is none."""
+    """The tables of a result as pandas frames: ``.runs``, ``.steps``, ``.layers``, ``.instruments``.
+
+    Raises `SpecError` where it is none.
+    """
     tables = load_tables(Path(path))
     return Frames(*(tables[name].to_pandas() for name in TABLES))

@@ -1,11 +1,11 @@
 """Training of one cohort: M runs in lock-step as one stacked network, every layer measured.
 
 In words. At step t the losses of all members are taken on batch t, and one way back through the stack gives every
-member its own gradient, for members share nothing. If the per-layer table is due, it is measured. Gradients are
-clipped, each member by itself, and the optimizer moves the weights. Measurements stay on the device and travel to the
-host once a window. A member whose loss, gradient or weights are not finite at step t ends at t; where its per-layer
-table was not due at t, the window is played again to record it: the same weights meet the same batches, so the second
-playing gives the numbers of the first.
+member its own gradient, for members share nothing. If the per-layer table is due, it is measured, and before it the
+runs' instrument is read. Gradients are clipped, each member by itself, and the optimizer moves the weights.
+Measurements stay on the device and travel to the host once a window. A member whose loss, gradient or weights are not
+finite at step t ends at t; where its per-layer table was not due at t, the window is played again to record it: the
+same weights meet the same batches, so the second playing gives the numbers of the first.
 
 Shapes: M members, B batch, L layers, P parameters a member.
 """
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from gradlab.cohort import Cohort, prepare
 from gradlab.data import Dataset
+from gradlab.instruments import INSTRUMENTS
 from gradlab.journal import Journal, StepRow
 from gradlab.kernels.graphs import Graph, capture
 from gradlab.kernels.program import Members, Program, write_down
@@ -51,11 +52,17 @@ def train(runs: Sequence[RunSpec], data: Dataset, device: torch.device, progress
     due = {*range(0, steps, every), steps}
     journal = Journal(len(runs))
     rehearsed = rehearse(cohort)
+    read = INSTRUMENTS[runs[0].probe.instrument](cohort, _update)
     for start in range(0, steps + 1, WINDOW):
         window = range(start, min(start + WINDOW, steps + 1))
         before = [tensor.clone() for tensor in cohort.moving] if set(window) - due else []
         members = journal.going_on
-        journal.add([perform(cohort, t, record=t in due, rehearsed=rehearsed, members=members) for t in window])
+        rows = []
+        for t in window:
+            if t in due:
+                journal.note(t, read(t))
+            rows.append(perform(cohort, t, record=t in due, rehearsed=rehearsed, members=members))
+        journal.add(rows)
         if unseen := journal.ended_in(window) - due:
             replay(cohort, journal, before, range(start, max(unseen) + 1), unseen)
         progress(window[-1], journal.diverged)
@@ -70,6 +77,10 @@ def advance(cohort: Cohort, t: int, *, record: bool) -> StepRow:
     """Step t: measure at the weights after t updates, on batch t; then, but for the last row, update once."""
     cohort.task.turn_to(t)
     return step(cohort, t, record=record)
+
+
+def _update(cohort: Cohort, t: int) -> None:
+    advance(cohort, t, record=False)
 
 
 def step(cohort: Cohort, t: int, *, record: bool) -> StepRow:

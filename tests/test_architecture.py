@@ -20,9 +20,22 @@ ARROWS: dict[str, set[str]] = {
     "__init__": {"store", "hooks", "diagnose"},
     "hooks": {"record"},
     "__main__": {"cli"},
-    "cli": {"catalogue", "conduct", "config", "plan", "launch", "store", "report", "choices", "screen", "foretell"},
+    "cli": {
+        "catalogue",
+        "conduct",
+        "config",
+        "plan",
+        "launch",
+        "store",
+        "report",
+        "choices",
+        "screen",
+        "foretell",
+        "cure",
+    },
     "conduct": {
         *(
+            "cure",
             "kernels",
             "grid",
             "plan",
@@ -38,11 +51,16 @@ ARROWS: dict[str, set[str]] = {
             "choices",
         )
     },
-    "catalogue": {"choices", "config"},
+    "catalogue": {"choices", "config", "remedies"},
+    "remedies": {"theory", "spec", "choices"},
+    "cure": {"remedies", "grid", "plan", "store", "summary", "diagnose", "theory", "spec", "choices"},
     "summary": {"diagnose", "store", "spec", "choices"},
     "foretell": {"theory", "summary", "spec", "choices"},
-    "choices": set(),
-    "spec": {"choices", "data"},
+    "named": set(),
+    "observed": {"named"},
+    "choices": {"named", "observed"},
+    "keys": {"choices"},
+    "spec": {"choices", "keys", "data"},
     "grid": {"diagnose", "spec", "choices"},
     "config": {"grid", "expect", "experiment", "spec", "choices"},
     "experiment": {"grid", "spec", "choices"},
@@ -50,9 +68,13 @@ ARROWS: dict[str, set[str]] = {
     "plan": {"spec", "choices"},
     "screen": {"plan", "spec", "choices", "store"},
     "launch": {"kernels", "plan", "spec", "choices", "data", "train", "record", "store", "diagnose"},
-    "train": {"spec", "choices", "cohort", "models", "data", "optim", "probes", "journal", "record", "nn", "kernels"},
+    "train": {
+        *("spec", "choices", "cohort", "models", "data", "optim", "probes", "instruments", "journal", "record", "nn"),
+        "kernels",
+    },
     "cohort": {"plan", "spec", "choices", "models", "data", "optim", "nn"},
-    "journal": {"spec", "probes", "record", "optim"},
+    "instruments": {"choices", "cohort", "nn", "theory"},
+    "journal": {"spec", "probes", "record", "optim", "instruments"},
     "probes": {"spec", "choices", "record", "nn"},
     "record": {"spec", "choices", "diagnose", "theory"},
     "models": {"spec", "choices", "nn"},
@@ -63,7 +85,7 @@ ARROWS: dict[str, set[str]] = {
     "store": {"spec", "choices", "record"},
     "diagnose": {"theory"},
     "theory": {"spec", "choices"},
-    "report": {"spec", "choices", "store", "diagnose", "theory"},
+    "report": {"spec", "choices", "store", "diagnose", "theory", "cure"},
 }
 """The rooms that each room may import. Every room may read the version from the package itself."""
 
@@ -79,8 +101,9 @@ NARROW = {("spec", "data"): {"gradlab.data.idx"}}
 """Arrows that lead to these modules of the room alone."""
 
 TORCH_FREE = (
-    *("cli", "conduct", "catalogue", "choices", "spec", "grid", "config", "plan", "record", "store", "summary"),
-    *("diagnose", "screen", "report", "data", "theory", "expect", "experiment", "foretell"),
+    *("cli", "conduct", "catalogue", "named", "observed", "choices", "keys", "spec", "grid", "config", "plan"),
+    *("record", "store", "summary"),
+    *("diagnose", "screen", "report", "data", "theory", "expect", "experiment", "foretell", "remedies", "cure"),
 )
 """Rooms whose import must not import torch: the commands that need none of it must not wait for it."""
 
@@ -92,11 +115,11 @@ ONLY = {
     "omegaconf": {"config"},
     "typer": {"cli"},
     "click": set(),
-    "rich": {"cli", "conduct", "screen", "summary", "foretell"},
+    "rich": {"cli", "conduct", "screen", "summary", "foretell", "cure"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "pooch": {"data", "kernels"},
-    "pyarrow": {"record", "store", "summary", "report", "expect", "diagnose"},
+    "pyarrow": {"record", "store", "summary", "report", "expect", "diagnose", "cure"},
     "pandas": {"__init__", "store", "report", "diagnose", "hooks"},
     "torch": {
         "__init__",
@@ -106,6 +129,7 @@ ONLY = {
         "cohort",
         "journal",
         "probes",
+        "instruments",
         "nn",
         "kernels",
         "models",

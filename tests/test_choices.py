@@ -13,6 +13,7 @@ from gradlab.choices import (
     CLIPS,
     DATA,
     INITS,
+    INSTRUMENTS,
     MODELS,
     NAMED,
     NORMS,
@@ -80,6 +81,7 @@ def test_the_rest_of_the_config_is_the_defaults() -> None:
         (OPTIMIZERS, "sgd adam adamw rmsprop adagrad"),
         (MODELS, "mlp residual_mlp linear_chain rnn"),
         (DATA, "digits fashion_mnist mnist gaussian_mixture linear_teacher adding"),
+        (INSTRUMENTS, "none jacobian_spectrum gradient_log input_autocorrelation recurrent_jacobian"),
     ],
 )
 def test_every_promised_name_is_there(table: dict[str, object], names: str) -> None:
@@ -87,7 +89,9 @@ def test_every_promised_name_is_there(table: dict[str, object], names: str) -> N
 
 
 @pytest.mark.parametrize(
-    "table", [ACTIVATIONS, INITS, NORMS, CLIPS, OPTIMIZERS, MODELS, DATA, PROBES], ids=lambda table: next(iter(table))
+    "table",
+    [ACTIVATIONS, INITS, NORMS, CLIPS, OPTIMIZERS, MODELS, DATA, PROBES, INSTRUMENTS],
+    ids=lambda table: next(iter(table)),
 )
 def test_entries_say_what_they_are_in_one_line(table: dict[str, object]) -> None:
     for name, entry in table.items():
@@ -110,6 +114,10 @@ def test_keys_and_defaults_of_choices_are_keys_of_a_run() -> None:
         assert set(optimizer.defaults) <= set(optimizer.uses)
     for clip in CLIPS.values():
         assert {f"clip.{key}" for key in clip.uses} <= set(KEYS)
+    given = [quantity for instrument in INSTRUMENTS.values() for quantity in instrument.gives]
+    assert len(set(given)) == len(given), "a quantity says which instrument gave it"
+    for instrument in INSTRUMENTS.values():
+        assert set(instrument.needs) <= set(KEYS)
 
 
 def test_every_named_key_has_a_table_and_a_noun() -> None:

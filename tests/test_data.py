@@ -19,11 +19,21 @@ from gradlab.data import LOADERS, DataError, Dataset, batches, load
 from gradlab.data.dataset import standardised
 from gradlab.spec import RunSpec, Value, build
 
+MANY = [name for name, entry in DATA.items() if entry.train > 1]
+"""The data of more than one sample."""
+
 
 def _run(name: str, idx200: Path, **keys: Value) -> RunSpec:
     """A run on ``name``, its images read from the fixture where they are not embedded or drawn."""
     root: dict[str, Value] = {"data.root": str(idx200)} if "root" in DATA[name].keys else {}
-    return build({"data.name": name, "data.batch_size": 16, **root, **{f"data.{key}": v for key, v in keys.items()}})
+    return build(
+        {
+            "data.name": name,
+            "data.batch_size": min(16, DATA[name].train),
+            **root,
+            **{f"data.{key}": v for key, v in keys.items()},
+        }
+    )
 
 
 def _arrays(data: Dataset) -> tuple[NDArray[np.float64] | NDArray[np.int64], ...]:
@@ -71,7 +81,7 @@ def test_sizes_follow_their_keys(key: str, name: str, value: int, shape: tuple[i
     assert data.train_targets.shape[1:] == (() if name == "gaussian_mixture" else (run.facts.outputs,))
 
 
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("name", MANY)
 def test_content_does_not_depend_on_order_or_scales(name: str, idx200: Path) -> None:
     first = load(_run(name, idx200).data)
     other = load(_run(name, idx200, seed=7, batch_size=3, input_scale=5.0, target_scale=2.0).data)
@@ -79,7 +89,7 @@ def test_content_does_not_depend_on_order_or_scales(name: str, idx200: Path) -> 
         np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("name", ["gaussian_mixture", "linear_teacher"])
+@pytest.mark.parametrize("name", ["gaussian_mixture", "linear_teacher", "spectral_teacher"])
 def test_content_does_not_depend_on_the_threads(name: str) -> None:
     """A piece may train in a process with one thread and again in one with many: same bits, BLAS or not."""
     program = (
@@ -96,10 +106,10 @@ def test_content_does_not_depend_on_the_threads(name: str) -> None:
     assert len(printed) == 1
 
 
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("name", MANY)
 def test_standardised_inputs_use_the_training_part_alone(name: str, idx200: Path) -> None:
     stored = load(_run(name, idx200, standardise=False).data)
-    data = load(_run(name, idx200).data)
+    data = load(_run(name, idx200, standardise=True).data)
     mean, deviation = stored.train_inputs.mean(), stored.train_inputs.std()
     np.testing.assert_allclose(data.train_inputs, (stored.train_inputs - mean) / deviation, rtol=1e-11, atol=1e-11)
     np.testing.assert_allclose(data.heldout_inputs, (stored.heldout_inputs - mean) / deviation, rtol=1e-11, atol=1e-11)
@@ -250,3 +260,36 @@ def test_digits_and_first_batch_are_quick() -> None:
     load(spec)
     batches(spec, 60_000, 1)
     assert time.process_time() - begin < 0.2
+
+
+def test_the_interval_is_a_grid_with_the_points_between_held_out() -> None:
+    data = load(build({"data.name": "interval"}).data)
+    assert data.train_inputs[[0, -1], 0].tolist() == [-2, 2]
+    np.testing.assert_allclose(np.diff(data.train_inputs[:, 0]), 4 / 255, rtol=1e-12)
+    np.testing.assert_allclose(data.heldout_inputs[0, 0], -2 + 2 / 255, rtol=1e-12)
+    np.testing.assert_allclose(data.train_targets, np.sin(np.pi * data.train_inputs), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("features", [1, 4, 100])
+def test_the_spectral_teacher_has_whitened_inputs_and_its_singular_values(features: int) -> None:
+    data = load(build({"data.name": "spectral_teacher", "data.features": features}).data)
+    x, y = data.train_inputs, data.train_targets
+    np.testing.assert_allclose(x.mean(0), 0, atol=1e-12)
+    np.testing.assert_allclose(x.T @ x / len(x), np.eye(features), atol=1e-12)
+    teacher = y.T @ x / len(x)
+    np.testing.assert_allclose(teacher, teacher.T, atol=1e-10)
+    np.testing.assert_allclose(np.linalg.eigvalsh(teacher), np.arange(1, features + 1), rtol=1e-10)
+    np.testing.assert_allclose(data.heldout_targets, data.heldout_inputs @ teacher.T, atol=1e-10)
+
+
+def test_too_many_features_cannot_be_whitened() -> None:
+    with pytest.raises(DataError, match=r"data\.features=256: 256 inputs are whitened"):
+        load(build({"data.name": "spectral_teacher", "data.features": 256}).data)
+
+
+def test_a_sequence_of_nothing_and_a_number() -> None:
+    silence, point = load(build({"data.name": "silence"}).data), load(build({"data.name": "point"}).data)
+    assert silence.train_inputs.shape == (1, 50, 1)
+    assert not silence.train_inputs.any()
+    assert silence.train_targets.tolist() == silence.heldout_targets.tolist() == [[0.7]]
+    assert (point.train_inputs.tolist(), point.train_targets.tolist()) == ([[1.0]], [[0.0]])

@@ -48,6 +48,7 @@ OTHER: dict[str, Value] = {
     "train.steps": 201,
     "train.precision": "float64",
     "probe.every": 11,
+    "probe.instrument": "gradient_log",
 }
 """Another value of every key that a run of `BASE` has."""
 

@@ -41,6 +41,7 @@ KINDS = {
     "model.activation": "activations",
     "model.init": "inits",
     "model.norm": "norms",
+    "probe.instrument": "probes",
 }
 
 

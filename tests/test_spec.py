@@ -48,6 +48,7 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "train.steps": ({}, 201),
     "train.precision": ({}, "float64"),
     "probe.every": ({}, 11),
+    "probe.instrument": ({}, "gradient_log"),
 }
 """For each key another value than its default, and what it needs beside it."""
 

@@ -37,6 +37,7 @@ CONTRACT = {
         *("run_id", "step", "axis", "layer", "name", "grad_norm", "grad_norm_clipped", "weight_grad_norm"),
         *("signal_grad_norm", "weight_norm", "update_ratio", "act_mean", "act_std", "saturated", "dead", "grad_zero"),
     ],
+    "instruments": ["run_id", "step", "instrument", "quantity", "index", "value"],
 }
 
 
@@ -116,8 +117,11 @@ def test_columns_are_those_of_the_contract(tmp_path: Path) -> None:
     folder = begun(tmp_path / "out", runs := specs(2))
     store.save_piece(folder, 0, piece(runs))
     store.merge(folder)
+    found = store.load_tables(folder.root)
+    assert list(found) == list(CONTRACT)
     for name, columns in CONTRACT.items():
-        assert pq.read_schema(folder.table(name)).names == columns
+        assert found[name].column_names == columns
+        assert folder.table(name).is_file() == (found[name].num_rows > 0)
 
 
 def test_pieces_are_merged_in_the_order_of_the_grid(tmp_path: Path) -> None:

@@ -14,9 +14,13 @@ from gradlab.data.download import Source, fetch
 from gradlab.data.fashion_mnist import SOURCE as FASHION_MNIST
 from gradlab.data.fashion_mnist import fashion_mnist
 from gradlab.data.gaussian_mixture import gaussian_mixture
+from gradlab.data.interval import interval
 from gradlab.data.linear_teacher import linear_teacher
 from gradlab.data.mnist import SOURCE as MNIST
 from gradlab.data.mnist import mnist
+from gradlab.data.point import point
+from gradlab.data.silence import silence
+from gradlab.data.spectral_teacher import spectral_teacher
 from gradlab.spec import DataSpec
 
 __all__ = ["LOADERS", "DataError", "Dataset", "batches", "load", "prefetch"]
@@ -28,6 +32,10 @@ LOADERS: dict[str, Callable[[DataSpec], Dataset]] = {
     "gaussian_mixture": gaussian_mixture,
     "linear_teacher": linear_teacher,
     "adding": adding,
+    "interval": interval,
+    "spectral_teacher": spectral_teacher,
+    "silence": silence,
+    "point": point,
 }
 """The function of every name of `choices.DATA`; each returns its inputs as they are stored or drawn."""
 

@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gradlab.choices import SpecError, nearest
+from gradlab.choices import INSTRUMENTS, SpecError, nearest
 from gradlab.spec import KEYS, RunSpec, Value, coerce
 
 OVER: dict[str, str] = {
@@ -40,14 +40,21 @@ FITS: dict[str, str] = {
 """Least squares of a column y on x: its slope; exp of the slope of ln y; the inverse of that, as the column `rate`; the
 slope of ln y on ln x."""
 
-MEASURE_KEYS = ("column", "table", "where", "axis", "step", "layer", "fit", "along", "is", "over")
+MEASURE_KEYS = ("column", "table", "where", "axis", "step", "layer", "quantity", "index", "fit", "along", "is", "over")
+QUANTITIES = tuple(quantity for instrument in INSTRUMENTS.values() for quantity in instrument.gives)
+SELECTORS = (
+    *((selector, "layers") for selector in ("step", "layer", "axis")),
+    *((selector, "instruments") for selector in ("quantity", "index")),
+)
+"""Keys that choose rows of a table with several a run, each with such a table."""
+
 BOUND_KEYS = ("near", "between", "above", "below", "equals", "less_than", "more_than")
 TOLERANCES = ("within", "within_percent")
 
 
 @dataclass(frozen=True)
 class Place:
-    """A step or layer: ``number`` from the first one's 0, or back from the run's last one."""
+    """A step, layer or index: ``number`` from the first one's 0, or back from the run's last one."""
 
     number: int
     from_last: bool = False
@@ -59,7 +66,7 @@ class Place:
 
 
 Span = tuple[Place, Place]
-"""The first and the last of some steps or layers."""
+"""The first and the last of some steps, layers or indices."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ class Among:
 
 @dataclass(frozen=True)
 class Fit:
-    """One of `FITS` of the column on ``along``: the table's own step or layer, one fit a run, or a key of the runs."""
+    """One of `FITS` of the column on ``along``: a number of the table's rows, one fit a run, or a key of the runs."""
 
     how: str
     along: str
@@ -109,8 +116,8 @@ class Measure:
     """One number of the finished tables.
 
     The rows of ``table`` whose run has the values of ``where`` (column of `runs`, values that will do), at ``step`` and
-    within ``layer``; of them ``column``, fitted within each run where ``fit`` is along the table, turned into yes or no
-    by ``test``, and gathered by ``over``.
+    within ``layer``, or of an instrument's ``quantity`` within ``index``; of them ``column``, fitted within each run
+    where ``fit`` is along the table, turned into yes or no by ``test``, and gathered by ``over``.
     """
 
     table: str
@@ -119,20 +126,23 @@ class Measure:
     axis: str
     step: Span | None
     layer: Span | None
+    quantity: str | None
+    index: Span | None
     fit: Fit | None
     test: Bound | Among | None
     over: str
 
     def __str__(self) -> str:
-        what = self.column
+        what = self.column if self.quantity is None else self.quantity
         if self.fit is not None:
             what = f"{FITS[self.fit.how]} of {what} on {self.fit.along}"
         if self.test is not None:
             what += f" {self.test.text}"
-        nouns = (("step", self.step), ("layer" if self.axis == "depth" else "time step", self.layer))
+        layer = "layer" if self.axis == "depth" else "time step"
+        nouns = (("step", self.step, "s"), (layer, self.layer, "s"), ("index", self.index, " values"))
         at = [
-            f"{noun} {span[0]}" if span[0] == span[1] else f"{noun}s {span[0]} to {span[1]}"
-            for noun, span in nouns
+            f"{noun} {span[0]}" if span[0] == span[1] else f"{noun}{several} {span[0]} to {span[1]}"
+            for noun, span, several in nouns
             if span is not None
         ]
         at += [f"{key}={'|'.join(map(_shown, values))}" for key, values in self.where]
@@ -287,9 +297,10 @@ def _measure(given: object, where: str) -> Measure:
         raise SpecError(f"{where}: column {column} holds texts; expected is: beside it, as in is: finished")
     if over == "share" and test is None:
         raise SpecError(f"{where}: over: share: expected is: beside it, as in is: {{above: 1}}")
-    for selector in ("step", "layer", "axis"):
+    for selector, owner in SELECTORS:
         if selector in entry and selector not in columns:
-            raise SpecError(f"{where}: the table {table} has no {selector}; expected table: layers")
+            raise SpecError(f"{where}: the table {table} has no {selector}; expected table: {owner}")
+    quantity = _named("quantity", entry.get("quantity"), QUANTITIES, where) if "quantity" in columns else None
     axis = _named("axis", entry.get("axis", "depth"), ["depth", "time"], where)
     return Measure(
         table=table,
@@ -298,6 +309,8 @@ def _measure(given: object, where: str) -> Measure:
         axis=axis,
         step=_span(entry, "step", where),
         layer=_span(entry, "layer", where),
+        quantity=quantity,
+        index=_span(entry, "index", where),
         fit=fit,
         test=test,
         over=over,
@@ -323,7 +336,7 @@ def _fit(entry: Mapping[str, object], columns: Mapping[str, str], where: str) ->
         raise SpecError(f"{where}: expected fit and along together, as in fit: rate, along: layer")
     if "fit" not in entry:
         return None
-    own = [name for name in ("step", "layer") if name in columns and "run_id" in columns]
+    own = [name for name in ("step", "layer", "index") if name in columns and "run_id" in columns]
     numeric = [key for key, rule in KEYS.items() if rule.kind in (int, float)]
     return Fit(_named("fit", entry["fit"], list(FITS), where), _named("along", entry["along"], [*own, *numeric], where))
 

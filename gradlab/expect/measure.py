@@ -55,7 +55,7 @@ class Outcome:
 
 
 def evaluate(expectations: Sequence[Expectation], tables: Tables, *, lenient: bool = False) -> tuple[Outcome, ...]:
-    """Every expectation held against the ``tables`` (`runs`, `steps`, `layers`) of a result.
+    """Every expectation held against the ``tables`` (`runs`, `steps`, `layers`, `instruments`) of a result.
 
     Settings that no run has fail an expectation; where ``lenient`` (they were changed), it is not tested.
     """
@@ -147,9 +147,12 @@ def _rows(measure: Measure, table: pa.Table, run: Ints, chosen: Bools) -> Bools:
     kept: Bools = chosen[run]
     if "axis" in table.column_names:
         kept &= pc.equal(table["axis"], measure.axis).to_numpy()
-    for name, span in (("step", measure.step), ("layer", measure.layer)):
+    if measure.quantity is not None:
+        kept &= pc.equal(table["quantity"], measure.quantity).to_numpy()
+    for name, span in (("step", measure.step), ("layer", measure.layer), ("index", measure.index)):
         if span is not None:
-            numbers = table[name].to_numpy()
+            # A number that stands alone has no index: it lies in no span of them.
+            numbers = pc.fill_null(table[name], -1).to_numpy()
             first, last = (_at(place, numbers, run, kept, len(chosen)) for place in span)
             kept &= (first <= numbers) & (numbers <= last)
     return kept

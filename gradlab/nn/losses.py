@@ -68,6 +68,12 @@ def _mean_squared_error(output: Tensor, targets: Targets) -> tuple[Tensor, Tenso
     return error.square().mean((1, 2)), error * (2 / error[0].numel())
 
 
+def _quartic(output: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+    """Mean over batch and outputs of y^4, whatever the targets (Zhang et al. 2019, arXiv:1905.11881)."""
+    del targets
+    return output.pow(4).mean((1, 2)), output.pow(3) * (4 / output[0].numel())
+
+
 def _correct(output: Tensor, targets: Targets) -> Tensor:
     return (output.argmax(-1) == targets.classes).sum(1)
 
@@ -75,4 +81,5 @@ def _correct(output: Tensor, targets: Targets) -> Tensor:
 LOSSES: dict[str, Loss] = {
     "cross_entropy": Loss(_cross_entropy, _correct),
     "mean_squared_error": Loss(_mean_squared_error, None),
+    "quartic": Loss(_quartic, None),
 }

@@ -22,11 +22,15 @@ MOMENTUM = 0.1
 
 
 class Mode(Enum):
-    """TRAIN: statistics of the batch, remembered. MEASURE: of the batch, forgotten. EVALUATE: the running ones."""
+    """TRAIN: statistics of the batch, remembered. MEASURE: of the batch, forgotten. EVALUATE: the running ones.
+
+    FROZEN: as MEASURE, but on the way back the statistics are constants, so that each sample's derivative is its own.
+    """
 
     TRAIN = "train"
     MEASURE = "measure"
     EVALUATE = "evaluate"
+    FROZEN = "frozen"
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def batch_norm(z: Tensor, affine: Affine, mode: Mode) -> tuple[Tensor, Back]:
     gain, shift, running = affine.gain.unsqueeze(1), affine.shift, affine.running
     if shift is None or running is None:
         raise ValueError("batch norm needs its shift and its running statistics")
-    if mode is not Mode.EVALUATE and native.serves(z):
+    if mode in (Mode.TRAIN, Mode.MEASURE) and native.serves(z):
         moved = (running.mean, running.var) if mode is Mode.TRAIN else None
         y, found = native.batch_norm(z, affine.gain, shift, EPS, moved, MOMENTUM)
         return y, lambda dy: native.batch_norm_back(dy, z, found, affine.gain)
@@ -80,6 +84,8 @@ def batch_norm(z: Tensor, affine: Affine, mode: Mode) -> tuple[Tensor, Back]:
         # dz = gain r (dy - mean(dy) - c r^2 mean(dy c)), means over the batch.
         along = (dy * centred).sum(1, keepdim=True)
         dshift = dy.sum(1, keepdim=True)
+        if mode is Mode.FROZEN:
+            return dy * scale, (along * inverse).squeeze(1), dshift.squeeze(1)
         dz = torch.addcmul(dy, centred, along * inverse.square() * (-1 / batch))
         dz.sub_(dshift / batch).mul_(scale)
         return dz, (along * inverse).squeeze(1), dshift.squeeze(1)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jinja2
 
-from gradlab.report import effects, findings, verdicts
+from gradlab.report import cure, effects, findings, verdicts
 from gradlab.report.expected import expected
 from gradlab.report.groups import early_keys, log_outcomes, map_keys, varying
 from gradlab.report.tables import Result, read, write_csv
@@ -44,7 +44,8 @@ def write_report(paths: Sequence[Path], out: Path, *, x: str | None = None, y: s
 
     ``x`` and ``y`` are the keys of the heat maps; by default those that the experiment names, else the two swept keys
     that explain most of final loss and vanishing ratio, of the map at step 0 two that can matter there. Several folders
-    are read as one. The figures and effects.csv of an earlier report are removed from ``out``, and no other file.
+    are read as one. The figures, effects.csv and cure.csv of an earlier report are removed from ``out``, and no other
+    file.
     Raises `SpecError`, before anything is written, for a folder without a result and for a key that does not exist or
     does not vary.
     """
@@ -53,12 +54,17 @@ def write_report(paths: Sequence[Path], out: Path, *, x: str | None = None, y: s
         x, y = _planned(result)
     pair = effects.strongest_pair(result, log_outcomes(result).values()) if x is None and y is None else None
     keys, early = pair or map_keys(result, x, y), early_keys(result, x, y)
-    found = effects.analyses(result)
+    healing = cure.cure(result)
+    # The changes of a cure are no grid: their effects are what its own table says.
+    found = effects.analyses(result) if healing is None else []
     out.mkdir(parents=True, exist_ok=True)
-    tables = (*write_csv(result, out), verdicts.write_counts(result, out), *effects.write_effects(found, out))
+    tables = (
+        *(*write_csv(result, out), verdicts.write_counts(result, out)),
+        *(*effects.write_effects(found, out), *cure.write_cure(healing, out)),
+    )
     figures, pictures = _figures(result, keys, early, out)
     page = out / "index.html"
-    page.write_text(_render(result, found, pictures, [file.name for file in tables]), encoding="utf-8")
+    page.write_text(_render(result, found, healing, pictures, [file.name for file in tables]), encoding="utf-8")
     return Report((page, *figures, *tables), page, result.notes)
 
 
@@ -93,7 +99,11 @@ def _figures(result: Result, keys: Sequence[str], early: Sequence[str], out: Pat
 
 
 def _render(
-    result: Result, found: Sequence[effects.Analysis], pictures: Sequence[Picture], tables: Sequence[str]
+    result: Result,
+    found: Sequence[effects.Analysis],
+    healing: cure.Cure | None,
+    pictures: Sequence[Picture],
+    tables: Sequence[str],
 ) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gradlab.report", "."),
@@ -112,7 +122,9 @@ def _render(
         size=result.size,
         varying=[(key, findings.value_list(result, key)) for key in varying(result)],
         base=findings.base(result),
-        sentences=[*findings.sentences(result), *effects.sentences(found)],
+        sentences=[*cure.sentences(healing), *findings.sentences(result), *effects.sentences(found)],
+        cures=cure.best(healing),
+        changes=cure.table(healing),
         expected=expected(result),
         effects=effects.table(found),
         effects_notes=effects.notes(found),

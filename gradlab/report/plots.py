@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from gradlab.report.cure import cure
 from gradlab.report.effects import analyses
+from gradlab.report.plots_cure import cure_plots
 from gradlab.report.plots_effects import effects_plot
 from gradlab.report.plots_evidence import evidence_plot
+from gradlab.report.plots_instruments import NAMES as OF_INSTRUMENTS
+from gradlab.report.plots_instruments import instrument_plots
 from gradlab.report.plots_layers import history_plot, signal_plots, update_plot
 from gradlab.report.plots_maps import map_plots
 from gradlab.report.plots_steps import step_plots
@@ -14,10 +18,11 @@ from gradlab.report.style import Plot
 from gradlab.report.tables import Result
 
 NAMES = (
-    *("verdict_evidence", "effects"),
+    *("cure_gains", "cure_profiles", "verdict_evidence", "effects"),
     *(f"signal_by_{place}{which}" for place in ("layer", "time") for which in ("", "_start", "_end", "_and_step")),
     *(f"{what}_{shape}" for what in ("final_loss", "vanishing_ratio", "diverged") for shape in ("map", "by_key")),
     *("loss_by_step", "gradient_norm_by_step", "update_ratio_by_layer"),
+    *OF_INSTRUMENTS,
 )
 """Every figure that a report can have, by the name of its files: what is removed before a report is made again."""
 
@@ -29,7 +34,9 @@ def plots(result: Result, keys: Sequence[str], early: Sequence[str]) -> Iterator
     """
     if (result.state == "failed").all():
         return
+    yield from cure_plots(cure(result))
     yield from (plot for plot in (evidence_plot(result),) if plot is not None)
+    yield from instrument_plots(result)
     yield from signal_plots(result, "depth")
     yield from signal_plots(result, "time")
     yield from (plot for plot in (history_plot(result, "depth"), history_plot(result, "time")) if plot is not None)

@@ -22,6 +22,10 @@ WRAP = 4
 MOST_PANELS = 12
 
 
+Fitted = Callable[..., Scale]
+"""`fit`, or another of its form: the scale that holds some values."""
+
+
 @dataclass(frozen=True)
 class Series:
     """What one line style stands for: log10 values (R, X), and its word in the legend where there are two.
@@ -72,13 +76,14 @@ def draw(
     cap: float = np.inf,
     dots: bool = False,
     spare: Bools | None = None,
+    fitted: Fitted = fit,
 ) -> Drawn:
     """Lines of log10 values over ``x`` (X,), grouped as ``layout`` says.
 
     ``labels``: of the x and y axis. ``marks`` (R,): where on x a run diverged, NaN where not; drawn as crosses in the
     upper strip. ``line``: a level to mark and its word. ``cap``: values above it are drawn in the upper strip, so that
     one explosion does not flatten all else. ``dots``: a dot at each x (where x are layers).
-    ``spare`` (R,): runs left out of a group that has others.
+    ``spare`` (R,): runs left out of a group that has others. ``fitted``: with `fit_plain`, values instead of log10.
     """
     known = (result.state != "finished") | np.any([~np.isnan(one.logs).all(axis=1) for one in series], axis=0)
     cells, across = _cells(layout, known)
@@ -99,9 +104,8 @@ def draw(
             one, _without(group, spare), panel, palette[hues[hue]], SERIES_DASH[max(dash, number)], number == 0
         )
     ]
-    scale = _scale(
-        lines, cap, line, broken=marks is not None and any((~np.isnan(marks[group])).any() for *_, group in groups)
-    )
+    broken = marks is not None and any((~np.isnan(marks[group])).any() for *_, group in groups)
+    scale = fitted(*_values(lines, line), broken=broken, cap=cap)
     down = -(-len(cells) // across)
     figure = sheet(9.0 if across * down == 1 else 11.0, 4.6 if down == 1 else 1.1 + 2.15 * down)
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
@@ -186,10 +190,9 @@ def _ended(logs: Floats) -> Floats:
     return np.where(np.arange(len(logs)) > last + 1, np.nan, logs)
 
 
-def _scale(lines: Sequence[Line], cap: float, line: tuple[float, str] | None, *, broken: bool) -> Scale:
+def _values(lines: Sequence[Line], line: tuple[float, str] | None) -> list[Floats]:
     parts = [part for one in lines for part in (one.middle, *(one.band or ()))]
-    parts += [np.array([line[0]])] if line is not None else []
-    return fit(*parts, broken=broken, cap=cap)
+    return parts + ([np.array([line[0]])] if line is not None else [])
 
 
 def _draw_line(axes: Axes, scale: Scale, x: Ints, one: Line, dots: bool, ends: bool, shade: float) -> None:

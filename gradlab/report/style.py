@@ -174,6 +174,35 @@ def fit(*logs: Floats, broken: bool = False, cap: float = math.inf) -> Scale:
     )
 
 
+@dataclass(frozen=True)
+class Plain(Scale):
+    """A linear scale over ``low``..``high``, with a strip above for inf and nan; nothing is drawn below it."""
+
+    def dress(self, axes: Axes, which: str = "y", *, ticks: int = 7) -> None:
+        """Limits, ticks and the strip of one axis."""
+        axis: Axis = getattr(axes, f"{which}axis")
+        span = self.high - self.low
+        bottom, top = self.low - 0.05 * span, self.high + span * (0.15 if self.broken else 0.05)
+        places = [
+            value for value in MaxNLocator(nbins=ticks).tick_values(self.low, self.high) if bottom <= value <= top
+        ]
+        labels = [f"{value:.6g}" for value in places]
+        if self.broken:
+            strip = axes.axhspan if which == "y" else axes.axvspan
+            strip(self.high + 0.05 * span, top, color="#f7e1e3", linewidth=0, zorder=0)
+            places, labels = [*places, self.ceiling], [*labels, "beyond" if self.beyond else "inf, nan"]
+        axis.set_major_locator(FixedLocator(places))
+        axis.set_minor_locator(NullLocator())
+        axis.set_ticklabels(labels)
+        (axes.set_ylim if which == "y" else axes.set_xlim)(bottom, top)
+
+
+def fit_plain(*parts: Floats, broken: bool = False, cap: float = math.inf) -> Plain:
+    """As `fit`, of the values themselves."""
+    found = fit(*parts, broken=broken, cap=cap)
+    return Plain(found.low, found.high, False, found.broken, found.beyond)
+
+
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 

@@ -1,4 +1,4 @@
-"""What the report draws, as numpy arrays, and the three CSV files.
+"""What the report draws, as numpy arrays, and the CSV files.
 
 The tables stay Arrow's, in which null and NaN are two things. Legend for shapes: R runs, T steps, L layers (place 0 is
 the input), N rows.
@@ -21,7 +21,7 @@ from gradlab.choices import SpecError
 from gradlab.diagnose.tables import with_verdicts
 from gradlab.diagnose.thresholds import Limits, limits
 from gradlab.spec import KEYS, Value
-from gradlab.store import TABLES, Manifest, load_tables, read_manifest
+from gradlab.store import OPTIONAL, TABLES, Manifest, load_tables, read_manifest
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -238,9 +238,14 @@ def _repeated(repeated: int) -> tuple[str, ...]:
 
 
 def write_csv(result: Result, out: Path) -> tuple[Path, ...]:
-    """Writes runs.csv, steps.csv and layers.csv into ``out``: literal ``nan`` and ``inf``, null empty."""
+    """Writes runs.csv, steps.csv, layers.csv and, where there are any, the instruments' rows into ``out``.
+
+    Literal ``nan`` and ``inf``, null empty.
+    """
     files = []
     for name, table in result.tables.items():
+        if name in OPTIONAL and not table.num_rows:
+            continue
         file = out / f"{name}.csv"
         pyarrow.csv.write_csv(table, file)
         files.append(file)
