@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
 
 from gradlab.choices import ALIASES, DATA, MODELS, NAMED, NOUNS, SpecError, Value, closest, lookup, nearest
 
@@ -105,13 +107,16 @@ DEFAULTS: dict[str, Value] = {
 """Defaults of the keys that every run has; those of a model, a data set or an optimizer stand in `choices`."""
 
 
-def allowed_keys(model: str, data: str) -> dict[str, Value]:
+@cache
+def allowed_keys(model: str, data: str) -> Mapping[str, Value]:
     """Every key that a run of these choices has, with its default (null where it is resolved later)."""
-    return {
-        **DEFAULTS,
-        **{f"model.{key}": value for key, value in MODELS[model].keys.items()},
-        **{f"data.{key}": value for key, value in DATA[data].keys.items()},
-    }
+    return MappingProxyType(
+        {
+            **DEFAULTS,
+            **{f"model.{key}": value for key, value in MODELS[model].keys.items()},
+            **{f"data.{key}": value for key, value in DATA[data].keys.items()},
+        }
+    )
 
 
 def coerce(key: str, given: Value) -> Value:

@@ -162,9 +162,15 @@ SECTIONS: dict[str, type] = {
 }
 
 
+PLACES = {
+    kind: tuple((f"{name}.{field.name}", field.name) for field in dataclasses.fields(kind))
+    for name, kind in SECTIONS.items()
+}
+"""The key of each field of a section."""
+
+
 def _items(section: object) -> list[tuple[str, Value]]:
-    prefix = {kind: name for name, kind in SECTIONS.items()}[type(section)]
-    return [(f"{prefix}.{f.name}", getattr(section, f.name)) for f in dataclasses.fields(section)]  # type: ignore[arg-type]
+    return [(key, getattr(section, name)) for key, name in PLACES[type(section)]]
 
 
 def build(values: Mapping[str, Value]) -> RunSpec:
@@ -222,7 +228,7 @@ def _section(name: str, items: tuple[tuple[str, type, Value], ...], model: str, 
         values["data.name"] = data
     values.update({key: coerce(key, value) for key, value in explicit.items()})
     kind = SECTIONS[name]
-    return kind(**{f.name: values.get(f"{name}.{f.name}") for f in dataclasses.fields(kind)})
+    return kind(**{field: values.get(key) for key, field in PLACES[kind]})
 
 
 @lru_cache(maxsize=65536)
