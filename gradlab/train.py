@@ -7,6 +7,9 @@ Measurements stay on the device and travel to the host once a window. A member w
 finite at step t ends at t; where its per-layer table was not due at t, the window is played again to record it: the
 same weights meet the same batches, so the second playing gives the numbers of the first.
 
+`step` says all that happens in a step. Since every step does the same to the same memory, it is rehearsed once and then
+performed from what was written down, or captured on a GPU; where that cannot be, it is done as it stands.
+
 Shapes: M members, B batch, L layers, P parameters a member.
 """
 
