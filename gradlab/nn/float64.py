@@ -51,11 +51,6 @@ def unsound(x: Tensor, out: Tensor | None = None) -> Tensor:
     return out
 
 
-def finite(rows: Tensor) -> Tensor:
-    """(M, ...) -> (M,) bool: every entry of the member is finite."""
-    return unsound(rows) == 0
-
-
 def share(indicator: Tensor) -> Tensor:
     """(M, ...) of numbers -> (M,) float64: the share of entries above zero, nan where any entry is not a number.
 
