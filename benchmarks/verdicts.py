@@ -1,6 +1,8 @@
 """How often a verdict is right: trained networks whose pathology theory fixes, and healthy ones.
 
-    python -m benchmarks.verdicts
+    python -m benchmarks.verdicts [--seeds 10 11 12]
+
+`--seeds` trains the same cohorts from other weights than those by which thresholds were chosen.
 
 Each cohort is one call of `gradlab.train.train`, but for the dead networks. A pathological run is right where the
 expected verdict is among those given, a healthy one where `healthy` is the only one. No setting was drawn at random:
@@ -9,9 +11,10 @@ seeds, depths, widths, inits and learning rates are enumerated, and why theory d
 
 from __future__ import annotations
 
+import argparse
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -41,6 +44,11 @@ class Group:
         """The values of each run."""
         points = itertools.product(*self.inside.values())
         return [{**COMMON, **self.shared, **dict(zip(self.inside, point, strict=True))} for point in points]
+
+    def seeded(self, seeds: Sequence[int]) -> Group:
+        """The same from other seeds; where weights are not drawn, as it is."""
+        drawn = len(self.inside.get("seed", ())) > 1
+        return replace(self, inside={**self.inside, "seed": tuple(seeds)}) if drawn and seeds else self
 
 
 @dataclass(frozen=True)
@@ -270,6 +278,9 @@ DEAD = Group(
 """No key of a run sets a bias: these are plain torch networks, trained by hand and judged by `gradlab.verdict`."""
 
 
+BY_HAND = ("model.depth", "bias", "seed", "train.steps", "optim.lr")
+
+
 def judged_by_hand(group: Group) -> list[Judged]:
     """The runs of `DEAD`: He-initialised ReLU networks on the digits with one bias in every hidden layer."""
     data = load(build({}).data)
@@ -277,9 +288,10 @@ def judged_by_hand(group: Group) -> list[Judged]:
     targets = torch.from_numpy(data.train_targets[:64])
     results = []
     for values in group.runs():
-        network = biased(int(values["model.depth"] or 0), float(values["bias"] or 0), int(values["seed"] or 0))
-        mover = torch.optim.SGD(network.parameters(), lr=float(values["optim.lr"] or 0))
-        for _ in range(int(values["train.steps"] or 0)):
+        depth, bias, seed, steps, lr = (float(values[key] or 0) for key in BY_HAND)
+        network = biased(int(depth), bias, int(seed))
+        mover = torch.optim.SGD(network.parameters(), lr=lr)
+        for _ in range(int(steps)):
             mover.zero_grad()
             torch.autograd.backward(cross_entropy(network(inputs), targets))
             mover.step()
@@ -310,14 +322,15 @@ def judged(group: Group) -> list[Judged]:
     return [Judged(group, run, judge(history)) for run, history in zip(values, found, strict=True)]
 
 
-def sick() -> list[Judged]:
-    """Every run whose pathology theory fixes."""
-    return [*(result for group in SICK for result in judged(group)), *judged_by_hand(DEAD)]
+def sick(seeds: Sequence[int] = ()) -> list[Judged]:
+    """Every run whose pathology theory fixes, from ``seeds`` if there are any."""
+    trained = [result for group in SICK for result in judged(group.seeded(seeds))]
+    return [*trained, *judged_by_hand(DEAD.seeded(seeds))]
 
 
-def healthy() -> list[Judged]:
-    """Every run that nothing is wrong with."""
-    return [result for group in HEALTHY for result in judged(group)]
+def healthy(seeds: Sequence[int] = ()) -> list[Judged]:
+    """Every run that nothing is wrong with, from ``seeds`` if there are any."""
+    return [result for group in HEALTHY for result in judged(group.seeded(seeds))]
 
 
 def share(results: Sequence[Judged]) -> float:
@@ -338,7 +351,10 @@ def lines(results: Sequence[Judged]) -> Iterator[str]:
 
 def main() -> None:
     """Prints both rates, and every run that was judged wrongly with the verdict that it got."""
-    for what, results in (("pathologies found", sick()), ("healthy runs left alone", healthy())):
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[], help="other seeds of the initial weights")
+    seeds = parser.parse_args().seeds
+    for what, results in (("pathologies found", sick(seeds)), ("healthy runs left alone", healthy(seeds))):
         print(f"{what}: {sum(result.right for result in results)} of {len(results)}, {share(results):.1%}")
         print("\n".join(lines(results)))
 

@@ -44,8 +44,8 @@ def verdict(frame: pd.DataFrame, thresholds: Mapping[str, float] | None = None) 
     """What is wrong with a network by its `layers` frame alone, of `measure` or of one run of a result; else `healthy`.
 
     ``thresholds`` replaces defaults by name (``{"vanishing_ratio": 1e-3}``). What only the course of the loss or
-    clipping shows is not judged. Raises `ValueError` for a frame of several runs, one that lacks columns, and a name
-    that is no threshold.
+    clipping shows is not judged. Raises `ValueError` for a frame of several runs, one that lacks columns or is of an
+    unknown precision, and a name that is no threshold.
     """
     from gradlab.diagnose import THRESHOLDS, judge, limits
     from gradlab.diagnose.tables import of_frame

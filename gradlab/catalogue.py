@@ -19,6 +19,7 @@ from gradlab.choices import (
     SpecError,
     nearest,
 )
+from gradlab.diagnose import meanings
 from gradlab.remedies import REMEDIES
 
 KINDS: dict[str, Mapping[str, Choice]] = {
@@ -30,6 +31,8 @@ KINDS: dict[str, Mapping[str, Choice]] = {
     "clips": CLIPS,
     "optimizers": OPTIMIZERS,
     "probes": {**PROBES, **{name: choice for name, choice in INSTRUMENTS.items() if name != "none"}},
+    "verdicts": meanings.VERDICTS,
+    "thresholds": meanings.KEYS,
     "remedies": REMEDIES,
 }
 

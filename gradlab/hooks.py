@@ -4,20 +4,24 @@ A *layer* here is a module that holds a weight, a parameter of two or more dimen
 numbered by their first call. Its signal z is what it puts out, or what a norm makes of it that takes just that as its
 input, as in the tables of a run; h is what a known activation module makes of z, else z itself. Every parameter counts
 once: that of a module without a weight (a norm, PReLU) with the layer called before it, that of a module which is never
-called itself (the projection inside `torch.nn.MultiheadAttention`) with the called module around it.
+called itself (the projection inside `torch.nn.MultiheadAttention`) with the called module around it. What
+`torch.nn.utils.parametrize` makes a weight of (weight norm, spectral norm) counts as the weight.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.utils import parametrize
 
 from gradlab.record import PROBE_COLUMNS
 
@@ -45,6 +49,9 @@ RELU_FAMILY = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU)
 """Activations whose units can be dead."""
 
 ACTIVATIONS = (*STEEPEST, *RELU_FAMILY, nn.Hardtanh)
+
+PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""What may end a gradient, the coarsest first."""
 
 SATURATED_BELOW = 0.05
 """Of the largest slope, as in the tables of a run."""
@@ -93,19 +100,19 @@ class Tape:
     calls: dict[nn.Module, list[Call]] = field(default_factory=dict)
     open: dict[int, Call] = field(default_factory=dict)
 
-    def before(self, module: nn.Module, given: tuple[Any, ...]) -> None:
+    def before(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Notes the call; of an activation it looks at z now, since it may be overwritten in place."""
         self.order.setdefault(module, len(self.order))
-        call = self._taken(given)
-        if call is not None and type(module) in ACTIVATIONS:
-            self._look(module, call, given[0].detach())
+        call = self._taken(given, named)
+        if call is not None and type(module) in ACTIVATIONS and not call.z.is_complex():
+            self._look(module, call)
 
-    def after(self, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+    def after(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         """A layer opens a call, a norm moves its z on, an activation gives its h and closes it."""
         signal = _signal(output)
         if signal is None:
             return
-        call = self._taken(given)
+        call = self._taken(given, named)
         if _weights(module):
             # Channels stand behind the samples, the units of a linear layer last.
             unit = 1 if max(weight.dim() for weight in _weights(module)) > 2 else -1
@@ -119,12 +126,14 @@ class Tape:
             del self.open[id(call.z)]
             call.moments = _moments(signal)
 
-    def _taken(self, given: tuple[Any, ...]) -> Call | None:
-        return self.open.get(id(given[0])) if given else None
+    def _taken(self, given: tuple[Any, ...], named: Mapping[str, Any]) -> Call | None:
+        """The open call whose z is what a module is given first."""
+        return self.open.get(id(next(iter((*given, *named.values())), None)))
 
-    def _look(self, activation: nn.Module, call: Call, z: Tensor) -> None:
-        with torch.enable_grad():
-            start = z.clone().requires_grad_()
+    def _look(self, activation: nn.Module, call: Call) -> None:
+        # Hooks of its own: what is saved here is no business of a checkpoint around the activation.
+        with torch.enable_grad(), saved_tensors_hooks(_itself, _itself):
+            start = call.z.detach().clone().requires_grad_()
             # Called past its hooks, on a copy that may be overwritten.
             (slope,) = torch.autograd.grad(activation.forward(start.clone()).sum(), start)
         if (steepest := STEEPEST.get(type(activation))) is not None:
@@ -144,17 +153,19 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: tuple[Any, Any]) ->
     Returns:
         The columns of a result's `layers` table but for run_id, with ``step`` 0 and ``axis`` "depth", and ``calls``,
         how often a layer was called: its `signal_grad_norm` is then over all calls. NaN where a column makes no sense:
-        what an update gives, `saturated` and `dead` without a known activation module behind the layer. A fused
-        recurrent module is one layer, z its output sequence. ``attrs["precision"]`` is the first parameter's dtype.
+        what an update gives, `saturated` and `dead` without a known activation module behind the layer,
+        `signal_grad_norm` where nothing before the layer learns. A fused recurrent module is one layer, z its output
+        sequence. ``attrs`` has the "loss" and the "precision", the coarsest dtype of a parameter or signal.
 
-    Raises `ValueError` where the loss is no scalar with a gradient, and where no layer was called. Gradients, buffers,
-    training modes, hooks and random generators are left as they were, also after an error.
+    Raises `ValueError` where the batch is no pair, the loss is no scalar with a gradient, and where no layer was
+    called. Gradients, buffers, training modes, hooks and random generators are left as they were, also after an error.
     """
-    inputs, targets = batch
+    inputs, targets = _pair(batch)
     parts = inputs if type(inputs) is tuple else (inputs,)
     leaves = [_leaf(part) for part in parts]
-    tape = Tape({part: name for name, part in module.named_modules()}, _samples(parts))
-    with torch.enable_grad(), _left_alone(module):
+    inside = _inside_parametrizations(module)
+    tape = Tape({part: name for name, part in module.named_modules() if part not in inside}, _samples(parts))
+    with torch.enable_grad(), _as_written(), _left_alone(module):
         with _listening(tape):
             # A copy, so that a network may overwrite its input in place.
             output = module(
@@ -174,15 +185,41 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: tuple[Any, Any]) ->
     if len(parts) == 1 and leaves[0] is not parts[0]:
         rows.insert(0, _input_row(parts[0], found[-1]))
     frame = pd.DataFrame(rows, columns=["step", "axis", "layer", "name", *PROBE_COLUMNS, "calls"])
-    frame.attrs["precision"] = str(next(module.parameters()).dtype).removeprefix("torch.")
+    frame.attrs |= {"loss": float(loss.detach()), "precision": _precision(module, layers)}
     return frame
+
+
+def _pair(batch: Any) -> tuple[Any, Any]:
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        given = f"{len(batch)} parts" if isinstance(batch, tuple | list) else f"a {type(batch).__name__}"
+        raise ValueError(f"the batch is {given}; expected a pair, inputs and targets")
+    return batch[0], batch[1]
+
+
+def _as_written() -> AbstractContextManager[Any]:
+    """Inside, what `torch.compile` has made is run as it was written: compiled code calls no hooks."""
+    compiles = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if compiles else nullcontext()
+
+
+def _inside_parametrizations(module: nn.Module) -> set[nn.Module]:
+    """Modules that make a weight out of its parameters; what they put out is no signal."""
+    return {
+        inner
+        for part in module.modules()
+        if parametrize.is_parametrized(part)
+        for inner in part.get_submodule("parametrizations").modules()
+    }
 
 
 @contextmanager
 def _left_alone(module: nn.Module) -> Iterator[None]:
     """Training mode inside; modes, buffers (running statistics) and random generators as they were afterwards."""
     modes = [(part, part.training) for part in module.modules()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+    buffers = {
+        part: {name: (buffer, buffer.detach().clone()) for name, buffer in part.named_buffers(recurse=False)}
+        for part in module.modules()
+    }
     cuda = sorted({parameter.device.index for parameter in module.parameters() if parameter.is_cuda})
     with torch.random.fork_rng(devices=cuda):
         try:
@@ -191,17 +228,25 @@ def _left_alone(module: nn.Module) -> Iterator[None]:
         finally:
             for part, training in modes:
                 part.training = training
-            with torch.no_grad():
-                for buffer, value in buffers:
-                    buffer.copy_(value)
+            for part, before in buffers.items():
+                _give_back(part, before)
+
+
+def _give_back(part: nn.Module, before: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    """The buffers that ``part`` had, with their values; another tensor may have taken their place, or filled a None."""
+    for name, _ in list(part.named_buffers(recurse=False)):
+        setattr(part, name, before[name][0] if name in before else None)
+    with torch.no_grad():
+        for buffer, value in before.values():
+            buffer.copy_(value)
 
 
 @contextmanager
 def _listening(tape: Tape) -> Iterator[None]:
     with ExitStack() as hooks:
         for part in tape.names:
-            hooks.callback(part.register_forward_pre_hook(tape.before, prepend=True).remove)
-            hooks.callback(part.register_forward_hook(tape.after).remove)
+            hooks.callback(part.register_forward_pre_hook(tape.before, prepend=True, with_kwargs=True).remove)
+            hooks.callback(part.register_forward_hook(tape.after, with_kwargs=True).remove)
         yield
 
 
@@ -226,12 +271,15 @@ def _scalar(loss: Any) -> Tensor:
 def _signal(output: Any) -> Tensor | None:
     """The tensor of floats that a module puts out, or the first of a tuple (of `nn.LSTM`, the output sequence)."""
     first = output[0] if isinstance(output, tuple) and output else output
-    return first if isinstance(first, Tensor) and first.is_floating_point() else None
+    return first if isinstance(first, Tensor) and (first.is_floating_point() or first.is_complex()) else None
 
 
 def _weights(module: nn.Module) -> list[nn.Parameter]:
-    """The weights that a module holds itself."""
-    return [parameter for parameter in module.parameters(recurse=False) if parameter.dim() > 1]
+    """The weights that a module holds itself, or that its own weights are made of."""
+    held = list(module.parameters(recurse=False))
+    if parametrize.is_parametrized(module):
+        held += module.get_submodule("parametrizations").parameters()
+    return [parameter for parameter in held if parameter.dim() > 1]
 
 
 def _watched(signal: Tensor) -> list[float]:
@@ -243,14 +291,31 @@ def _watched(signal: Tensor) -> list[float]:
     return squares
 
 
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """The entries in float64; of complex ones the real and imaginary parts."""
+    entries = tensor.detach()
+    return (torch.view_as_real(entries.resolve_conj()) if entries.is_complex() else entries).double()
+
+
 def _square(tensor: Tensor) -> float:
-    return float(tensor.detach().double().square().sum())
+    return float(_real(tensor).square().sum())
 
 
 def _moments(h: Tensor) -> tuple[int, float, float]:
-    values = h.detach().double()
+    values = _real(h)
     mean = values.mean()
     return values.numel(), float(mean), float((values - mean).square().sum())
+
+
+def _precision(module: nn.Module, layers: Sequence[Layer]) -> str:
+    """The coarsest dtype in which a gradient is held: of a parameter, or, under autocast, of a signal."""
+    tensors = [*module.parameters(), *(call.z for layer in layers for call in layer.calls)]
+    found = {tensor.dtype.to_real() if tensor.is_complex() else tensor.dtype for tensor in tensors}
+    return str(next((dtype for dtype in PRECISIONS if dtype in found), torch.float32)).removeprefix("torch.")
 
 
 def _layers(module: nn.Module, tape: Tape) -> list[Layer]:
@@ -296,9 +361,9 @@ def _row(number: int, layer: Layer, gradients: Mapping[nn.Parameter, Tensor | No
                 "grad_zero": sum(int((grad == 0).sum()) for _, grad in grads) / sum(grad.numel() for _, grad in grads),
             }
     if layer.calls:
-        heard = [square for call in layer.calls for square in call.squares]
-        if heard:
-            row["signal_grad_norm"] = math.sqrt(sum(heard))
+        if any(call.z.requires_grad for call in layer.calls):
+            # Zero where nothing came back, as after a detach.
+            row["signal_grad_norm"] = math.sqrt(sum(square for call in layer.calls for square in call.squares))
         row |= _spread([call.moments for call in layer.calls])
         flat = [call.flat for call in layer.calls if call.flat is not None]
         if len(flat) == len(layer.calls):

@@ -51,9 +51,9 @@ ARROWS: dict[str, set[str]] = {
             "choices",
         )
     },
-    "catalogue": {"choices", "config", "remedies"},
+    "catalogue": {"choices", "config", "diagnose", "remedies"},
     "remedies": {"theory", "spec", "choices"},
-    "cure": {"remedies", "grid", "plan", "store", "summary", "diagnose", "theory", "spec", "choices"},
+    "cure": {"remedies", "grid", "plan", "store", "summary", "data", "diagnose", "theory", "spec", "choices"},
     "summary": {"diagnose", "store", "spec", "choices"},
     "foretell": {"theory", "summary", "spec", "choices"},
     "named": set(),
@@ -83,7 +83,7 @@ ARROWS: dict[str, set[str]] = {
     "nn": {"spec", "choices", "kernels"},
     "kernels": set(),
     "store": {"spec", "choices", "record"},
-    "diagnose": {"theory"},
+    "diagnose": {"named"},
     "theory": {"spec", "choices"},
     "report": {"spec", "choices", "store", "diagnose", "theory", "cure"},
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from gradlab.diagnose import ORDER, THRESHOLDS
+from gradlab.diagnose.meanings import VERDICTS
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "verdicts.md").read_text(encoding="utf-8")
 
@@ -22,7 +23,9 @@ def test_every_threshold_has_its_row() -> None:
 
 
 def test_every_verdict_has_its_row_in_order() -> None:
-    assert tuple(re.findall(r"^\| `([a-z]+)` \|", PAGE, re.MULTILINE)) == ORDER
+    rows = re.findall(r"^\| `([a-z]+)` \| ([^|]+) \|", PAGE, re.MULTILINE)
+    assert [name for name, _ in rows] == list(ORDER)
+    assert [judged for _, judged in rows] == [choice.summary.partition("; by ")[0] for choice in VERDICTS.values()]
 
 
 def test_the_example_prints_what_it_says() -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from gradlab.diagnose import fit, rate
+from gradlab.diagnose import DEFAULTS, fit, rate
 
 
 def walks(count: int, layers: int, drift: float, spread: float) -> np.ndarray:
@@ -39,6 +39,15 @@ def test_a_random_walk_has_no_curvature() -> None:
     # Student's t with 24 - 3 degrees of freedom: 2.080 is exceeded by 5 %, 3.819 by 0.1 %.
     assert (np.abs(t) > 2.080).mean() == pytest.approx(0.05, abs=0.012)
     assert (np.abs(t) > 3.819).mean() < 0.004
+
+
+@pytest.mark.parametrize("layers", [5, 8, 24, 100])
+def test_few_layers_bend_no_more_often_than_many(layers: int) -> None:
+    limit = DEFAULTS["curvature"]
+    found = [one for profile in walks(4000, layers, 0.1, 0.2) if (one := fit(profile, "time"))]
+    # Student's t of 4 at 18 degrees of freedom is exceeded by 0.085 %; at 2, by 5.7 %.
+    assert np.mean([one.bends(limit) for one in found]) < 0.003
+    assert np.mean([one.bends(2.101) for one in found]) == pytest.approx(0.05, abs=0.015)
 
 
 def test_algebraic_decay_is_no_single_rate() -> None:

@@ -31,6 +31,18 @@ def test_every_verdict_has_its_networks() -> None:
     assert {group.expected for group in (*SICK, DEAD, *HEALTHY)} == set(ORDER)
 
 
+def test_other_seeds_change_the_draws_and_nothing_else() -> None:
+    for group in (*SICK, DEAD, *HEALTHY):
+        other = group.seeded((7, 8, 9))
+        drawn = len(group.inside.get("seed", ())) > 1
+        assert {run.get("seed") for run in other.runs()} == (
+            {7, 8, 9} if drawn else {r.get("seed") for r in group.runs()}
+        )
+        without = [[{**run, "seed": None} for run in one.runs()] for one in (group, other)]
+        assert all(run in without[0] for run in without[1])
+        assert group.seeded(()) == group
+
+
 @pytest.mark.parametrize(("activation", "variance"), [("relu", 2.0), ("sigmoid", 1.0)])
 def test_the_standard_error_of_the_rate_is_its_spread_over_seeds(activation: str, variance: float) -> None:
     shared: dict[str, Value] = {"model.activation": activation, "model.weight_var": variance, "train.steps": 0}

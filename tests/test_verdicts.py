@@ -14,6 +14,7 @@ import pytest
 from gradlab.choices import SpecError
 from gradlab.config import compose_run
 from gradlab.diagnose import DEFAULTS, ORDER, THRESHOLDS, History, Profile, joined, judge, limits, names
+from gradlab.diagnose.meanings import KEYS, VERDICTS
 from gradlab.diagnose.tables import JUDGED, with_verdicts
 from gradlab.store import load_tables
 from tests.commands import call, inline, undrawn
@@ -79,6 +80,7 @@ def seen(*profiles: Profile) -> History:
 
 
 FLAT = 2.3 * np.exp(RNG.normal(0, 0.01, STEPS + 1))
+NOISY = 2.3 * np.exp(np.random.default_rng(4).normal(0, 0.1, STEPS + 1))
 SPIKE = np.concatenate([[2.3, 2.2, 9.0, 14.0, 12.0, 11.0, 9.0, 5.0], np.full(STEPS - 7, 2.31)])
 ZIGZAG = np.where(np.arange(STEPS + 1) % 2 == 0, 2.3, 2.9)
 BROKEN = np.append(falling()[:5], np.inf)
@@ -143,6 +145,8 @@ CASES: dict[str, tuple[History, str]] = {
     "a loss that climbs and comes back": (losing(np.concatenate([SPIKE[:8], falling()[8:]])), "healthy"),
     "a loss that climbs and stays": (losing(SPIKE), "oscillating"),
     "a loss that alternates": (losing(ZIGZAG), "oscillating"),
+    "a noisy loss that does not move from the start": (losing(NOISY), "stalled"),
+    "a loss that begins to fall late": (losing(NOISY * np.minimum(1, 1.3 - np.arange(STEPS + 1) / 333)), "healthy"),
     "vanishing explains a loss that does not move": (
         replace(losing(FLAT), along=(profile(rate_of(0.5)),)),
         "vanishing",
@@ -191,6 +195,32 @@ def test_vanishing_tells_the_fit() -> None:
     assert "0.05" in verdict.sentence
 
 
+def test_a_ratio_without_a_rate_is_told_and_is_no_verdict() -> None:
+    steps = np.random.default_rng(2).normal(0.15, 2.0, LAYERS)
+    deltas = np.exp(steps.cumsum())
+    deltas[0] = deltas[-2] / 1000
+    (verdict,) = judge(seen(profile(deltas)))
+    assert verdict.name == "healthy"
+    assert "no threshold is crossed" not in verdict.sentence
+    assert "δ of layer 1 is 0.001 of that of layer 19, beyond the threshold 0.05 of vanishing" in verdict.sentence
+    assert "is not below 1 by 2 of its errors" in verdict.sentence
+
+
+def test_zeros_at_both_ends_are_compared_with_the_output() -> None:
+    history, _ = CASES["nothing comes back"]
+    (verdict,) = judge(history)
+    assert "δ of layer 1 is 0 of that of layer 10, exactly zero up to layer 9" in verdict.sentence
+
+
+def test_few_steps_and_a_noisy_loss_are_told() -> None:
+    (few,) = judge(CASES["few steps say nothing of the loss"][0])
+    assert "too few steps to judge its course (29 of 40)" in few.sentence
+    (noisy,) = judge(CASES["a loss too noisy to tell"][0])
+    assert "too noisy to tell whether it falls" in noisy.sentence
+    (plain,) = judge(CASES["healthy"][0])
+    assert "too" not in plain.sentence
+
+
 def test_a_profile_without_one_rate_says_so() -> None:
     layers = np.arange(1.0, 101)
     noise = np.random.default_rng(3).normal(0, 0.003, 100).cumsum()
@@ -223,7 +253,10 @@ def test_divergence_names_what_went_first(quantity: str, columns: dict[str, np.n
     (verdict,) = [verdict for verdict in judge(history) if verdict.name == "diverged"]
     assert verdict.evidence["quantity"] == quantity
     assert (verdict.evidence["step"], verdict.evidence["layer"]) == (5, 2)
-    assert "at step 5" in verdict.sentence
+    verb = "are" if quantity == "weights" else "is"
+    place = "" if quantity == "loss" else " of layer 2"
+    assert f"diverged at step 5: the {quantity}{place} {verb} the first that {verb} not finite" in verdict.sentence
+    assert verdict.evidence["loss_before"] == history.loss[4]
 
 
 def test_a_diverged_run_is_not_judged_by_the_row_that_is_broken() -> None:
@@ -233,6 +266,15 @@ def test_a_diverged_run_is_not_judged_by_the_row_that_is_broken() -> None:
         (Profile("depth", np.array([0, 5]), np.arange(1, 4), at),), "diverged", diverged_at=5, loss=BROKEN
     )
     assert joined(judge(history)) == "diverged"
+
+
+def test_every_verdict_and_every_threshold_can_be_listed() -> None:
+    assert tuple(VERDICTS) == ORDER
+    assert list(KEYS) == [entry.key for entry in THRESHOLDS.values()]
+    assert {key for choice in VERDICTS.values() for key in KEYS if key in choice.summary} == set(KEYS)
+    for history, _ in CASES.values():
+        for verdict in judge(history):
+            assert all(key in VERDICTS[verdict.name].summary for key in verdict.threshold)
 
 
 def test_every_threshold_decides() -> None:

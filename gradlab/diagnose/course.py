@@ -3,38 +3,55 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
-from gradlab.diagnose.history import History
+from gradlab.diagnose.broken import broken
+from gradlab.diagnose.history import Floats, History, Profile
 from gradlab.diagnose.thresholds import Limits
 from gradlab.diagnose.verdict import Evidence, Verdict, crossing, figure
 
 
 def diverged(history: History, limits: Limits) -> Verdict | None:
     """The run's state, and what went first: a step takes weights, signals, loss and gradients in this order."""
-    t, layer = history.diverged_at, history.diverged_layer
+    t, layer, loss = history.diverged_at, history.diverged_layer, history.loss
     if history.state != "diverged" or t is None:
         return None
     first = _first_broken(history, t)
-    where = "" if layer is None else f" of layer {layer}"
-    place = where if first in ("weights", "signal", "gradient") else ""
-    evidence: Evidence = {"step": t, "layer": layer, "quantity": first, "loss_first": float(history.loss[0])}
-    sentence = f"diverged at step {t}: the {first}{place} is the first that is not finite".replace("weights is", "are")
-    if first == "weights":
-        sentence = f"diverged at step {t}: the weights{place} are the first that are not finite"
+    place = "" if layer is None or first == "loss" else f" of {_depth(history)[0].place(layer)}"
+    evidence: Evidence = {
+        "step": t,
+        "layer": layer,
+        "quantity": first,
+        "loss_first": float(loss[0]) if loss.size else None,
+        "loss_before": float(loss[t - 1]) if 0 < t <= loss.size else None,
+    }
+    words = "are the first that are" if first == "weights" else "is the first that is"
+    sentence = f"diverged at step {t}: the {first}{place} {words} not finite"
+    if 0 < t <= loss.size:
+        then = "" if t == 1 else f", {figure(loss[t - 1])} at step {t - 1}"
+        sentence += f"; the loss was {figure(loss[0])} at step 0{then}"
     return crossing("diverged", (), limits, evidence, sentence, "the first step at which a number is not finite")
 
 
 def _first_broken(history: History, t: int) -> str:
-    for profile in history.along:
-        here = np.flatnonzero(profile.step == t)
-        if profile.axis == "depth" and here.size:
-            row = int(here[0])
-            for quantity, column in (("weights", "weight_norm"), ("signal", "act_std")):
-                if not np.isfinite(profile.columns[column][row]).all():
-                    return quantity
-    return "gradient" if t < history.loss.size and math.isfinite(history.loss[t]) else "loss"
+    """What went first at step ``t``: the way there has weights make signals, these the loss, and that the gradient."""
+    loss = float(history.loss[t]) if t < history.loss.size else None
+    found = {}
+    for profile in _depth(history):
+        if t in profile.step:
+            row = int(np.flatnonzero(profile.step == t)[0])
+            found = {name: bool(places.any()) for name, places in broken(profile, row).items()}
+    for name in ("weights", "signal"):
+        if found.get(name):
+            return name
+    # Where the loss is not known, only the gradient can have been seen to break.
+    return "gradient" if loss is None or math.isfinite(loss) else "loss"
+
+
+def _depth(history: History) -> list[Profile]:
+    return [profile for profile in history.along if profile.axis == "depth"]
 
 
 def overclipped(history: History, limits: Limits) -> Verdict | None:
@@ -103,27 +120,82 @@ def oscillating(history: History, limits: Limits) -> Verdict | None:
 
 
 def stalled(history: History, limits: Limits) -> Verdict | None:
-    """Nothing is wrong with the gradient, and the loss does not move."""
+    """Nothing is wrong with the gradient, and the loss does not move.
+
+    It falls too little over the second half; that this is no chance may be known from the whole run, too, whose slope
+    is the larger one where a loss levels off, and has about a third of the error.
+    """
     loss, first = history.loss, _first_loss(history, limits)
     if first is None:
         return None
-    late = loss[len(loss) // 2 :]
-    level = float(np.median(late))
-    place = np.arange(len(late)) - (len(late) - 1) / 2
-    squares = float(place @ place)
-    slope = float(place @ late) / squares
-    left = late - late.mean() - slope * place
-    reach = (len(late) - 1) / level
-    fall, error = -slope * reach, math.sqrt(float(left @ left) / (len(late) - 2) / squares) * reach
-    if not (fall + limits["errors"] * error < limits["stalled"] and level > limits["unlearned"] * first):
+    found = _falls(loss)
+    known = min(fall + limits["errors"] * error for fall, error in (found.late, found.whole))
+    if not (max(found.late[0], known) < limits["stalled"] and found.level > limits["unlearned"] * first):
         return None
-    evidence: Evidence = {"fall": fall, "error": error, "level": level, "loss_first": first, "steps": len(loss) - 1}
+    evidence: Evidence = {
+        "fall": found.late[0],
+        "error": found.late[1],
+        "whole_fall": found.whole[0],
+        "whole_error": found.whole[1],
+        "level": found.level,
+        "loss_first": first,
+        "steps": len(loss) - 1,
+    }
     sentence = (
-        f"stalled: the gradient is fine, but over the second half of {len(loss) - 1} steps the loss "
-        f"{'falls' if fall >= 0 else 'rises'} by {abs(fall):.1%} ± {error:.1%} of its median {figure(level)} (a fall "
-        f"of {limits['stalled']:.0%} is the threshold); it was {figure(first)} at step 0"
+        f"stalled: the gradient is fine, but over the second half of {len(loss) - 1} steps the loss {found.told} (a "
+        f"fall of {limits['stalled']:.0%} is the threshold); it was {figure(first)} at step 0"
     )
     return crossing("stalled", ("stalled", "errors", "unlearned"), limits, evidence, sentence)
+
+
+def loss_told(history: History, limits: Limits) -> str:
+    """What a healthy run's loss did, and whether that is known at all."""
+    loss, first = history.loss, _first_loss(history, limits)
+    words = f"the loss went from {figure(loss[0])} to {figure(loss[-1])}"
+    if 1 < len(loss) <= limits["least_steps"]:
+        return f"{words}, in too few steps to judge its course ({len(loss) - 1} of {limits['least_steps']:g})"
+    if first is not None:
+        found = _falls(loss)
+        if found.level > limits["unlearned"] * first and found.late[0] < limits["errors"] * found.late[1]:
+            return f"{words}, too noisy to tell whether it falls: over the second half it {found.told}"
+    return words
+
+
+@dataclass(frozen=True)
+class Falls:
+    """By which share of ``level``, the median of its second half, a loss falls in half the run, and the standard error.
+
+    ``late`` is by a line through the second half, ``whole`` by one through all of it.
+    """
+
+    late: tuple[float, float]
+    whole: tuple[float, float]
+    level: float
+
+    @property
+    def told(self) -> str:
+        """In words, after what falls."""
+        (late, error), (whole, whole_error) = self.late, self.whole
+        return (
+            f"{'falls' if late >= 0 else 'rises'} by {abs(late):.1%} ± {error:.1%} of its median {figure(self.level)}, "
+            f"by the slope of the whole run {'' if whole >= 0 else '-'}{abs(whole):.1%} ± {whole_error:.1%}"
+        )
+
+
+def _falls(loss: Floats) -> Falls:
+    late = loss[len(loss) // 2 :]
+    level = float(np.median(late))
+    reach = (len(late) - 1) / level
+    return Falls(_fall(late, reach), _fall(loss, reach), level)
+
+
+def _fall(loss: Floats, reach: float) -> tuple[float, float]:
+    """How far the least-squares line through ``loss`` (n,) falls in ``reach`` steps, and the standard error of that."""
+    place = np.arange(len(loss)) - (len(loss) - 1) / 2
+    squares = float(place @ place)
+    slope = float(place @ loss) / squares
+    left = loss - loss.mean() - slope * place
+    return -slope * reach, math.sqrt(float(left @ left) / (len(loss) - 2) / squares) * reach
 
 
 def _first_loss(history: History, limits: Limits) -> float | None:

@@ -19,24 +19,40 @@ class Profile:
     """The `layers` table of one run along one axis.
 
     ``step`` (K,) are the recorded steps, ``layer`` (R,) the layers 1..L or time steps 1..T (the input, layer 0, is left
-    out), ``columns`` the probes, (K, R) each.
+    out), ``columns`` the probes, (K, R) each. ``modules`` has the layers' names in a network that is not gradlab's.
     """
 
     axis: str
     step: Ints
     layer: Ints
     columns: Mapping[str, Floats]
+    modules: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def noun(self) -> str:
         """What a row is."""
         return "layer" if self.axis == "depth" else "time step"
 
+    def place(self, layer: int) -> str:
+        """A row in words."""
+        return f"{self.noun} {layer}" + (f" ({self.modules[layer]})" if layer in self.modules else "")
+
     @property
     def deltas(self) -> Floats:
         """‖∂loss/∂z‖ (R,) at the first recorded step."""
         first: Floats = self.columns["signal_grad_norm"][0]
         return first
+
+    @property
+    def way(self) -> tuple[Ints, Floats]:
+        """The layers on the gradient's way back at the first recorded step, and their `deltas`.
+
+        Off it are layers that have none (frozen, with nothing to learn before them: NaN), and side branches, whose δ is
+        zero although one nearer the input is not: on one way, what is zero once stays so.
+        """
+        deltas = self.deltas
+        known = ~np.isnan(deltas) & ~((deltas == 0) & np.logical_or.accumulate(deltas > 0))
+        return self.layer[known], deltas[known]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradlab.diagnose.history import Floats, History, Profile
-from gradlab.diagnose.slope import Fit, fit, vanishing_ratio
+from gradlab.diagnose.passage import Passage, passage, rate_figure
+from gradlab.diagnose.slope import Fit
 from gradlab.diagnose.thresholds import Limits
 from gradlab.diagnose.verdict import Evidence, Verdict, crossing, figure
 
@@ -20,21 +21,24 @@ SMALLEST_NORMAL = {
 }
 """Below it a number of this precision loses digits, and some thousand times below it becomes zero."""
 
+SMALLEST_NORM = math.sqrt(SMALLEST_NORMAL["float64"])
+"""Norms are sums of squares in float64: of a float64 network they are zero some decades before its numbers are."""
+
 NEXT_LAYER = 1e6
 """How far above the smallest normal number the layer above an all-zero one may be: rates below 1e-6 are unheard of."""
 
 
 def dead(history: History, limits: Limits) -> Verdict | None:
     """Units of the ReLU family that no sample of the batch wakes."""
-    return _resting(history, limits, "dead", "units are at rest on every sample of the batch")
+    return _resting(history, limits, "dead", "units", "at rest on the whole batch")
 
 
 def saturated(history: History, limits: Limits) -> Verdict | None:
     """Entries where a smooth activation has next to no slope."""
-    return _resting(history, limits, "saturated", "entries are on the flat parts of the activation")
+    return _resting(history, limits, "saturated", "entries", "on the flat parts of the activation")
 
 
-def _resting(history: History, limits: Limits, name: str, what: str) -> Verdict | None:
+def _resting(history: History, limits: Limits, name: str, noun: str, state: str) -> Verdict | None:
     """Where a share of a layer is above its limit, at the first recorded step or the last."""
     for profile in history.along:
         for row in history.sound(profile) if profile.axis == "depth" else ():
@@ -52,8 +56,8 @@ def _resting(history: History, limits: Limits, name: str, what: str) -> Verdict 
                     "of": known,
                 }
                 sentence = (
-                    f"{name}: {share[worst]:.0%} of layer {layer}'s {what}, at step {step}, and more than "
-                    f"{limits[name]:.0%} (the threshold) in {int(above.sum())} of {known} hidden layers"
+                    f"{name}: {share[worst]:.0%} of the {noun} of {profile.place(layer)} are {state}, at step {step}, "
+                    f"and more than {limits[name]:.0%} (the threshold) in {int(above.sum())} of {known} hidden layers"
                 )
                 return crossing(name, (name,), limits, evidence, sentence)
     return None
@@ -73,61 +77,40 @@ def vanishing(history: History, limits: Limits) -> Verdict | None:
 
 def _changed(profile: Profile, name: str, limits: Limits) -> Verdict | None:
     """Along one axis: δ changes too much over all layers, and at a rate that differs from 1 beyond doubt."""
-    ratio, limit = ends_ratio(profile.deltas, profile.axis), limits[f"{name}_ratio"]
-    if ratio is None or math.isnan(ratio) or not (ratio < limit if name == "vanishing" else ratio > limit):
+    found, limit = passage(profile), limits[f"{name}_ratio"]
+    if found is None or not found.beyond(name, limits) or found.doubtful(name, limits):
         return None
-    found = fit(profile.deltas, profile.axis)
-    if found is not None:
-        # The error is of ln rate, which is what was fitted; with two points there is none, and the ratio decides.
-        distance = math.log(found.rate) * (1 if name == "exploding" else -1)
-        doubt = found.error / found.rate if math.isfinite(found.error) else 0.0
-        if distance <= limits["errors"] * doubt:
-            return None
+    fitted = found.fit
     evidence: Evidence = {
         "axis": profile.axis,
-        "ratio": ratio,
-        "rate": None if found is None else found.rate,
-        "error": None if found is None else found.error,
-        "first": None if found is None else found.first,
-        "last": None if found is None else found.last,
-        "curvature": None if found is None else found.curvature,
-        "near": None if found is None else found.near,
-        "far": None if found is None else found.far,
+        "ratio": found.ratio,
+        "rate": None if fitted is None else fitted.rate,
+        "error": None if fitted is None else fitted.error,
+        "first": None if fitted is None else found.layer(fitted.first),
+        "last": None if fitted is None else found.layer(fitted.last),
+        "curvature": None if fitted is None else fitted.curvature,
+        "near": None if fitted is None else fitted.near,
+        "far": None if fitted is None else fitted.far,
+        "zero_up_to": found.zero_up_to,
     }
-    near, far = ends(profile)
-    sentence = f"{name}: δ of {near} is {figure(ratio)} of that of {far} (threshold {figure(limit)})"
-    if found is not None:
-        sentence += f"; {_told(found, profile, limits)}"
-    crossed = [f"{name}_ratio", *(["errors"] if found is not None else [])]
-    if found is not None and abs(found.curvature) > limits["curvature"]:
-        crossed.append("curvature")
+    sentence = f"{name}: {found.told} (threshold {figure(limit)})"
+    crossed = [f"{name}_ratio"]
+    if fitted is not None:
+        sentence += f"; {_rate_told(found, fitted, limits)}"
+        crossed += ["errors", *(["curvature"] if fitted.bends(limits["curvature"]) else [])]
     return crossing(name, crossed, limits, evidence, sentence)
 
 
-def _told(found: Fit, profile: Profile, limits: Limits) -> str:
+def _rate_told(found: Passage, fitted: Fit, limits: Limits) -> str:
     """The fitted rate in words, and where one rate does not describe the profile, both of its ends."""
-    error = f" ± {figure(found.error, 1)}" if math.isfinite(found.error) else ""
-    words = f"it changes by a factor of {figure(found.rate)}{error} a {profile.noun} on its way to the input"
-    if abs(found.curvature) > limits["curvature"]:
+    noun = found.profile.noun
+    words = f"it changes by a factor of {rate_figure(fitted)} a {noun} on its way to the input"
+    if fitted.bends(limits["curvature"]):
         words += (
-            f", but not at one rate: {figure(found.near)} near {profile.noun} {found.first}, {figure(found.far)} near "
-            f"{found.last} (t = {found.curvature:.1f})"
+            f", but not at one rate: {figure(fitted.near)} near {noun} {found.layer(fitted.first)}, "
+            f"{figure(fitted.far)} near {found.layer(fitted.last)} (t = {fitted.curvature:.1f})"
         )
     return words
-
-
-def ends_ratio(deltas: Floats, axis: str) -> float | None:
-    """`vanishing_ratio`; where both ends are zero, against the output layer, which then alone has a gradient."""
-    ratio = vanishing_ratio(deltas, axis)
-    if ratio is not None and math.isnan(ratio) and deltas[-1] > 0 and len(deltas) > 2:
-        return float(deltas[0] / deltas[-1])
-    return ratio
-
-
-def ends(profile: Profile) -> tuple[str, str]:
-    """The two places whose δ the ratio compares, in words."""
-    last = int(profile.layer[-1]) - (profile.axis == "depth")
-    return f"{profile.noun} {int(profile.layer[0])}", f"{profile.noun} {last}"
 
 
 def underflow(history: History, limits: Limits) -> Verdict | None:
@@ -149,9 +132,10 @@ def underflow(history: History, limits: Limits) -> Verdict | None:
                     "smallest_normal": smallest,
                 }
                 sentence = (
-                    f"underflow: in {int(tiny.sum())} of {len(tiny)} layers, up to layer {layer}, the gradient has "
-                    f"come below {figure(smallest)}, the smallest normal number of {history.precision}, and up to "
-                    f"{share:.0%} of its entries are exactly zero (threshold {limits['grad_zero']:.0%}), at step {step}"
+                    f"underflow: in {int(tiny.sum())} of {len(tiny)} layers, up to {profile.place(layer)}, the "
+                    f"gradient has come below {figure(smallest)}, the smallest normal number of {history.precision}, "
+                    f"and up to {share:.0%} of its entries are exactly zero (threshold {limits['grad_zero']:.0%}), at "
+                    f"step {step}"
                 )
                 return crossing("underflow", ("grad_zero",), limits, evidence, sentence)
     return None
@@ -164,6 +148,6 @@ def _underflown(norms: Floats, smallest: float) -> NDArray[np.bool_]:
     for place in range(len(norms) - 1, -1, -1):
         if norms[place] > 0:
             reached = norms[place]
-        elif reached > NEXT_LAYER * smallest:
+        elif reached > NEXT_LAYER * max(smallest, SMALLEST_NORM):
             below[place] = False
     return below

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gradlab.diagnose.course import diverged, oscillating, overclipped, stalled
+from gradlab.diagnose.course import diverged, loss_told, oscillating, overclipped, stalled
 from gradlab.diagnose.history import History
-from gradlab.diagnose.layers import dead, ends, ends_ratio, exploding, saturated, underflow, vanishing
-from gradlab.diagnose.slope import fit
+from gradlab.diagnose.layers import dead, exploding, saturated, underflow, vanishing
+from gradlab.diagnose.passage import Passage, passage, rate_figure
 from gradlab.diagnose.thresholds import DEFAULTS, Limits
 from gradlab.diagnose.verdict import Verdict, figure
 
@@ -42,7 +42,7 @@ def judge(history: History, limits: Limits = DEFAULTS) -> tuple[Verdict, ...]:
             verdict = rule(history, limits)
             if verdict is not None:
                 found.append(verdict)
-    return tuple(found) or (_healthy(history),)
+    return tuple(found) or (_healthy(history, limits),)
 
 
 def joined(verdicts: Sequence[Verdict]) -> str:
@@ -59,16 +59,31 @@ def names(column: str | None) -> tuple[str, ...]:
     return tuple(column.split("+")) if column else ()
 
 
-def _healthy(history: History) -> Verdict:
+def _healthy(history: History, limits: Limits) -> Verdict:
     evidence: dict[str, float | int | str | None] = {}
-    told = []
+    told, doubts = [], []
     for profile in history.along:
-        ratio, found = ends_ratio(profile.deltas, profile.axis), fit(profile.deltas, profile.axis)
-        evidence |= {f"{profile.axis}_ratio": ratio, f"{profile.axis}_rate": found.rate if found else None}
-        if ratio is not None and len(profile.layer) > 2:
-            told.append(f"δ of {ends(profile)[0]} is {figure(ratio)} of that of {ends(profile)[1]}")
+        found = passage(profile)
+        if found is not None:
+            evidence |= {
+                f"{profile.axis}_ratio": found.ratio,
+                f"{profile.axis}_rate": found.fit.rate if found.fit else None,
+            }
+            doubts += (doubt := _doubt(found, limits))
+            if len(found.layers) > 2 and not doubt:
+                told.append(found.told)
     if history.loss.size > 1:
         evidence |= {"loss_first": float(history.loss[0]), "loss_last": float(history.loss[-1])}
-        told.append(f"the loss went from {figure(history.loss[0])} to {figure(history.loss[-1])}")
-    sentence = "healthy: no threshold is crossed" + (f"; {', '.join(told)}" if told else "")
-    return Verdict("healthy", evidence, {}, "", sentence)
+        told.append(loss_told(history, limits))
+    opening = doubts or ["no threshold is crossed"]
+    return Verdict("healthy", evidence, {}, "", f"healthy: {'; '.join([*opening, *told])}")
+
+
+def _doubt(found: Passage, limits: Limits) -> list[str]:
+    """Why a ratio beyond its threshold is no verdict: the fitted rate does not say the same beyond doubt."""
+    return [
+        f"{found.told}, beyond the threshold {figure(limits[f'{name}_ratio'])} of {name}, but the fitted rate, "
+        f"{rate_figure(found.fit)} a {found.profile.noun}, is not {side} 1 by {figure(limits['errors'])} of its errors"
+        for name, side in (("exploding", "above"), ("vanishing", "below"))
+        if found.fit is not None and found.beyond(name, limits)
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gradlab.diagnose.history import Floats, History, Ints, Profile
+from gradlab.diagnose.broken import first_break
+from gradlab.diagnose.history import EMPTY, Floats, History, Ints, Profile
+from gradlab.diagnose.layers import SMALLEST_NORMAL
 from gradlab.diagnose.rules import joined, judge
 from gradlab.diagnose.thresholds import DEFAULTS, Limits
 
@@ -59,17 +62,36 @@ def with_verdicts(runs: pa.Table, steps: pa.Table, layers: pa.Table, limits: Lim
 def of_frame(frame: pd.DataFrame) -> History:
     """The history of one network from its `layers` frame alone, of `gradlab.measure` or of one run of a result.
 
-    The precision is ``frame.attrs["precision"]``, float32 unless it says otherwise. Raises `ValueError` where the frame
-    holds several runs, or lacks a column.
+    ``frame.attrs`` may hold its "precision", float32 unless it says otherwise, and its "loss". What has numbers that
+    are not finite has diverged. Raises `ValueError` where the frame holds several runs, lacks a column, or is of an
+    unknown precision.
     """
     if "run_id" in frame and frame["run_id"].nunique() > 1:
         raise ValueError(f"the frame holds the layers of {frame['run_id'].nunique()} runs; expected those of one run")
     if missing := [name for name in ("step", "axis", "layer", *JUDGED) if name not in frame]:
         raise ValueError(f"the frame lacks {', '.join(missing)}; expected the columns of a result's layers table")
+    if (precision := str(frame.attrs.get("precision", "float32"))) not in SMALLEST_NORMAL:
+        raise ValueError(f"unknown precision {precision!r}; expected one of {', '.join(SMALLEST_NORMAL)}")
+    modules: dict[int, str] = {}
+    if "calls" in frame:
+        # What only holds other layers has parameters, and no signal of its own.
+        frame = frame[frame["calls"] != 0]
+        modules = dict(zip(frame["layer"].tolist(), frame["name"].tolist(), strict=True))
     columns = {name: frame[name].to_numpy(dtype=float, na_value=np.nan) for name in JUDGED}
     along_time = (frame["axis"] == "time").to_numpy()
     along = _profiles(frame["step"].to_numpy(), frame["layer"].to_numpy(), along_time, columns)
-    return History(along=along, precision=str(frame.attrs.get("precision", "float32")))
+    loss = np.array([frame.attrs["loss"]]) if "loss" in frame.attrs else EMPTY
+    at, layer = next((found for one in along if one.axis == "depth" and (found := first_break(one))), (None, None))
+    if at is None and not np.isfinite(loss).all():
+        at = 0
+    return History(
+        along=tuple(replace(profile, modules=modules) for profile in along),
+        state="finished" if at is None else "diverged",
+        precision=precision,
+        diverged_at=at,
+        diverged_layer=layer,
+        loss=loss,
+    )
 
 
 def _cuts(runs: pa.Table, table: pa.Table) -> Sequence[slice | Ints]:

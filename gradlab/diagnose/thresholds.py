@@ -58,8 +58,8 @@ THRESHOLDS: dict[str, Threshold] = {
         Threshold(
             "curvature",
             4.0,
-            "vanishing, exploding: beyond this Student's t of a trend in the local rates, one rate does not describe "
-            "the profile, and both ends are told",
+            "vanishing, exploding: beyond this Student's t of a trend in the local rates, or one as improbable at "
+            "other than 18 degrees of freedom, one rate does not describe the profile, and both ends are told",
             "two-sided 0.1 % at 18 degrees of freedom; a tanh network at its critical point decays algebraically "
             "(Schoenholz et al. 2017, section 3)",
         ),

@@ -33,7 +33,8 @@ def crossing(
 ) -> Verdict:
     """A verdict by the thresholds called ``crossed``, from their sources unless another is given."""
     keys = {THRESHOLDS[key].key: limits[key] for key in crossed}
-    return Verdict(name, evidence, keys, source or "; ".join(THRESHOLDS[key].source for key in crossed), sentence)
+    sources = [(f"{key}: " if len(crossed) > 1 else "") + THRESHOLDS[key].source for key in crossed]
+    return Verdict(name, evidence, keys, source or "; ".join(sources), sentence)
 
 
 def figure(value: float, digits: int = 3) -> str:
