@@ -48,25 +48,27 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """One training run."""
-    from gradlab import config, screen
-    from gradlab.launch import devices
+    from gradlab.launch import devices, local
 
-    given, named = list(overrides or []), _once(experiment)
+    given, named, chosen = list(overrides or []), _once(experiment), devices.choose(device)
     if source is not None:
         _refuse(given, what="--from", experiment=named, config_dir=config_dir)
-        from gradlab import conduct
+    # The worker imports torch while the run is composed.
+    with local.crew_of(0 if dry_run else 1, chosen) as crew:
+        from gradlab import config, finished
 
-        grid = conduct.again(*source)
-    else:
-        grid = config.compose_run(given, experiment=named, config_dirs=[config_dir] if config_dir else [])
-    if dry_run:
-        devices.choose(device)
-        typer.echo(config.spec_yaml(grid.runs[0]), nl=False)
-        return
-    from gradlab import conduct
+        dirs = [config_dir] if config_dir else []
+        if source is not None:
+            grid = finished.again(*source)
+        else:
+            grid = config.compose_run(given, experiment=named, config_dirs=dirs)
+        if dry_run:
+            typer.echo(config.spec_yaml(grid.runs[0]), nl=False)
+            return
+        from gradlab import conduct, screen
 
-    wishes = conduct.Wishes(out=out, device=device, report=not no_report)
-    raise typer.Exit(conduct.start(grid, wishes, sys.argv, screen.console(quiet=quiet)))
+        wishes = conduct.Wishes(out=out, report=not no_report)
+        raise typer.Exit(conduct.start(grid, wishes, crew, sys.argv, screen.console(quiet=quiet)))
 
 
 @app.command()
@@ -87,27 +89,28 @@ def sweep(
     quiet: Quiet = False,
 ) -> None:
     """A grid of runs, in Hydra's sweep grammar."""
-    from gradlab import screen
+    from gradlab.launch import devices, local
 
-    given, named = list(overrides or []), _once(experiment)
-    terminal = screen.console(quiet=quiet)
+    given, named, chosen = list(overrides or []), _once(experiment), devices.choose(device)
     if resume is not None:
         _refuse(given, what="--resume", experiment=named, config_dir=config_dir, out=out, plan=plan or None)
-        from gradlab import conduct
+        from gradlab import conduct, screen
 
-        wishes = conduct.Wishes(device=device, report=not no_report, fail_fast=fail_fast)
-        raise typer.Exit(conduct.resume(resume, wishes, sys.argv, terminal))
-    from gradlab import config
+        wishes = conduct.Wishes(report=not no_report, fail_fast=fail_fast)
+        raise typer.Exit(conduct.resume(resume, device, wishes, sys.argv, screen.console(quiet=quiet)))
+    # The workers import torch while the grid is composed.
+    with local.crew_of(0 if plan else chosen.workers, chosen) as crew:
+        from gradlab import config
 
-    grid = config.compose_grid(given, experiment=named, config_dirs=[config_dir] if config_dir else [])
-    from gradlab import conduct
+        grid = config.compose_grid(given, experiment=named, config_dirs=[config_dir] if config_dir else [])
+        from gradlab import conduct, screen
 
-    wishes = conduct.Wishes(out=out, device=device, report=not no_report, fail_fast=fail_fast)
-    if plan:
-        chosen, made = conduct.plan_of(grid, wishes)
-        screen.show_plan(terminal, made, len(grid.runs), grid.duplicates, chosen.label)
-        return
-    raise typer.Exit(conduct.start(grid, wishes, sys.argv, terminal))
+        wishes = conduct.Wishes(out=out, report=not no_report, fail_fast=fail_fast)
+        if plan:
+            made = conduct.plan_of(grid, chosen)
+            screen.show_plan(screen.console(quiet=quiet), made, len(grid.runs), grid.duplicates, chosen.label)
+            return
+        raise typer.Exit(conduct.start(grid, wishes, crew, sys.argv, screen.console(quiet=quiet)))
 
 
 @app.command()
@@ -132,20 +135,26 @@ def cure(
     quiet: Quiet = False,
 ) -> None:
     """Which change heals a sick run: remedies of the literature, tried and ranked."""
-    from gradlab import conduct, config, screen
-    from gradlab.cure import trials
+    from gradlab.launch import devices, local
 
-    texts, named = list(given or []), _once(experiment)
-    if source is not None:
-        _refuse(texts, what="--from", experiment=named, config_dir=config_dir)
-        grid = conduct.again(*source)
-    elif len(texts) == 1 and "=" not in texts[0] and ("/" in texts[0] or Path(texts[0]).exists()):
-        _refuse([], what=texts[0], experiment=named, config_dir=config_dir)
-        grid = trials.of_result(Path(texts[0]))
-    else:
-        grid = config.compose_any(texts, experiment=named, config_dirs=[config_dir] if config_dir else [])
-    wishes = conduct.Wishes(out=out, device=device, report=not no_report)
-    raise typer.Exit(conduct.start(trials.patient(grid), wishes, sys.argv, screen.console(quiet=quiet)))
+    texts, named, chosen = list(given or []), _once(experiment), devices.choose(device)
+    # The workers import torch while the sick run is found.
+    with local.crew_of(chosen.workers, chosen) as crew:
+        from gradlab import config, finished
+        from gradlab.cure import trials
+
+        if source is not None:
+            _refuse(texts, what="--from", experiment=named, config_dir=config_dir)
+            grid = finished.again(*source)
+        elif len(texts) == 1 and "=" not in texts[0] and ("/" in texts[0] or Path(texts[0]).exists()):
+            _refuse([], what=texts[0], experiment=named, config_dir=config_dir)
+            grid = trials.of_result(Path(texts[0]))
+        else:
+            grid = config.compose_any(texts, experiment=named, config_dirs=[config_dir] if config_dir else [])
+        from gradlab import conduct, screen
+
+        wishes = conduct.Wishes(out=out, report=not no_report)
+        raise typer.Exit(conduct.start(trials.patient(grid), wishes, crew, sys.argv, screen.console(quiet=quiet)))
 
 
 @app.command()

@@ -27,9 +27,6 @@ WITHIN = frozenset(
 )
 """Keys in which the members of a cohort may differ: they change numbers, not shapes."""
 
-CPU_MEMORY = 256 * 2**20
-"""Bytes that a piece may take on a CPU unless told otherwise: small enough for caches, the same on every machine."""
-
 HELDOUT_SAMPLES = 512
 """Held-out samples evaluated at a time: a constant, so that the figures do not depend on the machine."""
 

@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -297,19 +298,22 @@ def _write_table(path: Path, name: str, table: pa.Table) -> None:
 
 
 def _read_table(path: Path, name: str) -> pa.Table:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from gradlab.record import SCHEMAS
 
-    return pq.read_table(path) if path.is_file() or name not in OPTIONAL else SCHEMAS[name].empty_table()
+    if name in OPTIONAL and not path.is_file():
+        return pa.Table.from_batches([], SCHEMAS[name])
+    # Not pq.read_table: it imports pyarrow's datasets, and with them pandas.
+    with pq.ParquetFile(path) as file:
+        return file.read()
 
 
 def saved_pieces(folder: Folder) -> dict[int, pa.Table]:
     """The `runs` table of every piece that is whole, by its index."""
-    import pyarrow.parquet as pq
-
     found = sorted(folder.pieces.glob("*.runs.parquet")) if folder.pieces.is_dir() else []
-    return {int(path.name.split(".")[0]): pq.read_table(path) for path in found}
+    return {int(path.name.split(".")[0]): _read_table(path, "runs") for path in found}
 
 
 def merge(folder: Folder) -> Merged:
@@ -331,32 +335,31 @@ def merged(folder: Folder) -> Merged:
     """The Arrow tables of a result, whether it is finished or still in pieces."""
     if folder.table("runs").is_file() and not folder.pieces.is_dir():
         return {name: _read_table(folder.table(name), name) for name in TABLES}
-    ids = [run.id for run in read_runs(folder)]
-    indices = saved_pieces(folder)
-    return {
-        name: _in_order([_read_table(folder.piece(index, name), name) for index in indices], ids, name)
-        for name in TABLES
-    }
+    place = {run.id: place for place, run in enumerate(read_runs(folder))}
+    whole = saved_pieces(folder)
+    pieces = {name: [_read_table(folder.piece(index, name), name) for index in whole] for name in TABLES[1:]}
+    return {name: _in_order(tables, place, name) for name, tables in {"runs": [*whole.values()], **pieces}.items()}
 
 
-def _in_order(tables: Sequence[pa.Table], ids: Sequence[str], name: str) -> pa.Table:
+def _in_order(tables: Sequence[pa.Table], place: Mapping[str, int], name: str) -> pa.Table:
     """The rows of all tables, sorted by their run's place in the grid; the order within a run stays."""
-    import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
     from gradlab.record import SCHEMAS
 
     if not tables:
-        return SCHEMAS[name].empty_table()
+        return pa.Table.from_batches([], SCHEMAS[name])
     # Pieces of an interrupted sweep may have been written before a column was added.
     whole = pa.concat_tables(tables, promote_options="default")
-    place = pc.index_in(whole["run_id"], value_set=pa.array(ids)).to_numpy()
     # The rows of a run stand together: so whole runs are moved, not rows.
-    starts = np.flatnonzero(np.diff(place, prepend=-1))
-    order = np.argsort(place[starts], kind="stable")
-    ends = np.append(starts[1:], len(place))
-    return pa.concat_tables([whole.slice(starts[run], ends[run] - starts[run]) for run in order] or [whole])
+    spans, start = [], 0
+    for chunk in whole["run_id"].chunks:
+        stretches = pc.run_end_encode(chunk)
+        ids, edges = stretches.values.to_pylist(), pairwise([0, *stretches.run_ends.to_pylist()])
+        spans += [(place[run_id], start + first, end - first) for run_id, (first, end) in zip(ids, edges, strict=True)]
+        start += len(chunk)
+    return pa.concat_tables([whole.slice(first, rows) for _, first, rows in sorted(spans)] or [whole])
 
 
 def load_tables(path: Path) -> Merged:

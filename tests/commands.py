@@ -17,9 +17,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from gradlab import conduct
+from gradlab import conduct, rounds
 from gradlab.cli import main
+from gradlab.launch import local
+from gradlab.launch.devices import Device
 from gradlab.launch.events import Event, Job
+from gradlab.launch.local import Crew
 from gradlab.launch.worker import run_job
 from gradlab.report import Report
 from gradlab.store import OPTIONAL, load_tables
@@ -83,17 +86,21 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets `conduct` train in this process, without workers: what is patched here is patched there."""
 
     @contextmanager
-    def nobody(count: int, device: str) -> Iterator[None]:
+    def nobody(count: int, device: Device) -> Iterator[Crew]:
         assert count >= 0
-        yield None
+        yield Crew(device)
 
-    def run_jobs(crew: None, jobs: Sequence[Job], device: str, *, fail_fast: bool) -> Iterator[Event]:
+    def nobody_fits(crew: Crew, count: int) -> None:
+        assert not crew.workers
+        assert count >= 0
+
+    def run_jobs(crew: Crew, jobs: Sequence[Job], *, fail_fast: bool) -> Iterator[Event]:
         for job in jobs:
             said: list[Event] = []
             interrupted = False
             yield Event("started", job.piece.index)
             try:
-                run_job(job, torch.device(device), said.append)
+                run_job(job, torch.device(crew.device.name), said.append)
             except KeyboardInterrupt:
                 interrupted = True
             yield from said
@@ -103,8 +110,10 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
                 return
 
     torch.set_num_threads(1)
-    monkeypatch.setattr(conduct, "crew_of", nobody)
-    monkeypatch.setattr(conduct, "run_jobs", run_jobs)
+    for place in (conduct, local):
+        monkeypatch.setattr(place, "crew_of", nobody)
+    monkeypatch.setattr(rounds, "fit", nobody_fits)
+    monkeypatch.setattr(rounds, "run_jobs", run_jobs)
 
 
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> list[Path]:

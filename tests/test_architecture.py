@@ -24,6 +24,7 @@ ARROWS: dict[str, set[str]] = {
         "catalogue",
         "conduct",
         "config",
+        "finished",
         "plan",
         "launch",
         "store",
@@ -36,7 +37,8 @@ ARROWS: dict[str, set[str]] = {
     "conduct": {
         *(
             "cure",
-            "kernels",
+            "rounds",
+            "manifest",
             "grid",
             "plan",
             "launch",
@@ -51,6 +53,11 @@ ARROWS: dict[str, set[str]] = {
             "choices",
         )
     },
+    "rounds": {
+        *("cure", "kernels", "manifest", "plan", "launch", "store", "screen", "diagnose", "spec", "choices"),
+    },
+    "manifest": {"grid", "plan", "launch", "store", "spec"},
+    "finished": {"grid", "store", "choices"},
     "catalogue": {"choices", "config", "diagnose", "remedies"},
     "remedies": {"theory", "spec", "choices"},
     "cure": {"remedies", "grid", "plan", "store", "summary", "data", "diagnose", "theory", "spec", "choices"},
@@ -102,7 +109,7 @@ NARROW = {("spec", "data"): {"gradlab.data.idx"}}
 
 TORCH_FREE = (
     *("cli", "conduct", "catalogue", "named", "observed", "choices", "keys", "spec", "grid", "config", "plan"),
-    *("record", "store", "summary"),
+    *("record", "store", "summary", "rounds", "manifest", "finished"),
     *("diagnose", "screen", "report", "data", "theory", "expect", "experiment", "foretell", "remedies", "cure"),
 )
 """Rooms whose import must not import torch: the commands that need none of it must not wait for it."""
@@ -115,7 +122,7 @@ ONLY = {
     "omegaconf": {"config"},
     "typer": {"cli"},
     "click": set(),
-    "rich": {"cli", "conduct", "screen", "summary", "foretell", "cure"},
+    "rich": {"cli", "conduct", "rounds", "screen", "summary", "foretell", "cure"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "pooch": {"data", "kernels"},

@@ -14,9 +14,10 @@ import torch
 from gradlab.choices import SpecError
 from gradlab.data import Dataset
 from gradlab.launch import devices, local, worker
+from gradlab.launch.devices import CPU_MEMORY
 from gradlab.launch.events import Event, Job
 from gradlab.launch.local import crew_of, run_jobs
-from gradlab.plan import CPU_MEMORY, make_plan
+from gradlab.plan import make_plan
 from gradlab.record import Record
 from gradlab.spec import RunSpec, build
 from gradlab.store import Folder, saved_pieces
@@ -111,9 +112,9 @@ def test_halving_keeps_every_run_and_says_so(tmp_path: Path, monkeypatch: pytest
 def test_a_crew_runs_its_jobs_and_leaves_nobody_behind(tmp_path: Path) -> None:
     jobs = jobs_of(tmp_path, 2)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    with crew_of(2, "cpu") as crew:
-        pids = [member.process.pid for member in crew]
-        events = list(run_jobs(crew, jobs, "cpu", fail_fast=False))
+    with crew_of(2, devices.choose("cpu")) as crew:
+        pids = [member.process.pid for member in crew.workers]
+        events = list(run_jobs(crew, jobs, fail_fast=False))
     assert sorted(event.piece for event in events if event.kind == "finished") == [0, 1]
     assert not any(alive(pid) for pid in pids if pid)
     assert not multiprocessing.active_children()
@@ -124,11 +125,11 @@ def test_a_crew_runs_its_jobs_and_leaves_nobody_behind(tmp_path: Path) -> None:
 def test_a_crew_that_cannot_train_fails_its_jobs(tmp_path: Path) -> None:
     """Each worker ends before it has said anything; each piece fails once, and none is tried for ever."""
     jobs = jobs_of(tmp_path, 1)
-    with crew_of(1, "cpu") as crew:
-        crew[0].process.terminate()
-        crew[0].process.join()
-        crew[0].job = jobs[0]
-        events = list(run_jobs(crew, jobs[1:], "cpu", fail_fast=False))
+    with crew_of(1, devices.choose("cpu")) as crew:
+        crew.workers[0].process.terminate()
+        crew.workers[0].process.join()
+        crew.workers[0].job = jobs[0]
+        events = list(run_jobs(crew, jobs[1:], fail_fast=False))
     failed = [event for event in events if event.kind == "failed"]
     assert [(event.piece, event.error) for event in failed] == [(0, "the worker process was ended: SIGTERM")]
     assert [event.piece for event in events if event.kind == "finished"] == [1]
@@ -140,9 +141,9 @@ def test_an_exception_ends_the_crew_at_once(tmp_path: Path) -> None:
     pids: list[int | None] = []
 
     def interrupted() -> None:
-        with crew_of(2, "cpu") as crew:
-            pids.extend(member.process.pid for member in crew)
-            assert next(run_jobs(crew, jobs, "cpu", fail_fast=False)).kind == "started"
+        with crew_of(2, devices.choose("cpu")) as crew:
+            pids.extend(member.process.pid for member in crew.workers)
+            assert next(run_jobs(crew, jobs, fail_fast=False)).kind == "started"
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -110,7 +110,9 @@ def test_an_interrupt(
     whole_group: bool, at_the_start: bool, started: subprocess.Popen[str], tmp_path: Path, undisturbed: Path
 ) -> None:
     if at_the_start:
-        wait_for(lambda: len(workers(started.pid)) == 2)
+        wait_for((tmp_path / "out/manifest.json").exists)
+        assert len(workers(started.pid)) == 2
+        assert not finished_pieces(tmp_path)
     else:
         wait_for(lambda: finished_pieces(tmp_path) >= 3)
     family = children(started.pid)

@@ -16,7 +16,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from gradlab import screen
-from gradlab.plan import CPU_MEMORY, Plan, make_plan
+from gradlab.launch.devices import CPU_MEMORY
+from gradlab.plan import Plan, make_plan
 from gradlab.screen import Tally, gauge, say_error, show_plan
 from gradlab.spec import build
 from tests.commands import ENVIRONMENT, GRADLAB, run

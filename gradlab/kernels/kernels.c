@@ -22,18 +22,22 @@ typedef double REAL;
 typedef int64_t COUNT;
 #endif
 
+/* Sums of a product that registers hold: so many vectors wide, so many rows high. */
 #if defined(__AVX512F__)
-#define VECTOR_BYTES 64 /* 32 registers: 6 x 4 sums */
+#define VECTOR_BYTES 64 /* 32 registers */
 #define TILE_VECTORS 4
+#define TILE_ROWS(vectors) ((vectors) == 2 ? 12 : (vectors) == 3 ? 8 : 6)
 #elif defined(__AVX__)
-#define VECTOR_BYTES 32 /* 16 registers: 6 x 2 sums */
+#define VECTOR_BYTES 32 /* 16 registers */
 #define TILE_VECTORS 2
+#define TILE_ROWS(vectors) ((vectors) ? 6 : 0)
 #else
-#define VECTOR_BYTES 16 /* 32 registers on ARM: 6 x 4 sums */
+#define VECTOR_BYTES 16 /* 32 registers on ARM */
 #define TILE_VECTORS 4
+#define TILE_ROWS(vectors) ((vectors) == 2 ? 12 : (vectors) == 3 ? 8 : 6)
 #endif
-#define TILE_ROWS 6
-#define LANES ((long)(VECTOR_BYTES / sizeof(REAL)))
+#define MOST_ROWS 12
+#define LANES (VECTOR_BYTES * 8 / BITS)
 
 typedef REAL lanes __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 /* a b + c, rounded once where the processor can. Elsewhere nothing is contracted (-ffp-contract=off): what cancels in
@@ -69,26 +73,33 @@ static inline __attribute__((always_inline)) void tile(
     const int rows, const int vectors, long inner, const REAL *a, long a_row, long a_column, const REAL *b, long b_row,
     const REAL *start, long start_row, REAL *c, long c_row)
 {
-    lanes sum[TILE_ROWS][TILE_VECTORS];
-#pragma GCC unroll 8
+    lanes sum[MOST_ROWS][TILE_VECTORS];
+#pragma GCC unroll 12
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 8
         for (int j = 0; j < vectors; j++)
             sum[i][j] = start ? *(const lanes *)(start + i * start_row + j * LANES) : (lanes){0};
-    for (long q = 0; q < inner; q++) {
-        lanes right[TILE_VECTORS];
-#pragma GCC unroll 8
-        for (int j = 0; j < vectors; j++)
-            right[j] = *(const lanes *)(b + q * b_row + j * LANES);
-#pragma GCC unroll 8
-        for (int i = 0; i < rows; i++) {
-            const lanes left = a[i * a_row + q * a_column] - (lanes){0};
-#pragma GCC unroll 8
-            for (int j = 0; j < vectors; j++)
-                sum[i][j] = FUSED(left, right[j], sum[i][j]);
-        }
-    }
-#pragma GCC unroll 8
+#define ADD_COLUMN_TIMES_ROW(q)                                                                                        \
+    do {                                                                                                               \
+        lanes right[TILE_VECTORS];                                                                                     \
+        _Pragma("GCC unroll 8") for (int j = 0; j < vectors; j++)                                                      \
+            right[j] = *(const lanes *)(b + (q) * b_row + j * LANES);                                                  \
+        _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++)                                                        \
+        {                                                                                                              \
+            const lanes left = a[i * a_row + (q) * a_column] - (lanes){0};                                             \
+            _Pragma("GCC unroll 8") for (int j = 0; j < vectors; j++)                                                  \
+                sum[i][j] = FUSED(left, right[j], sum[i][j]);                                                          \
+        }                                                                                                              \
+    } while (0)
+    if (vectors == 1) { /* too little for the loop around it */
+#pragma GCC unroll 4
+        for (long q = 0; q < inner; q++)
+            ADD_COLUMN_TIMES_ROW(q);
+    } else
+        for (long q = 0; q < inner; q++)
+            ADD_COLUMN_TIMES_ROW(q);
+#undef ADD_COLUMN_TIMES_ROW
+#pragma GCC unroll 12
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 8
         for (int j = 0; j < vectors; j++)
@@ -104,11 +115,17 @@ static inline __attribute__((always_inline)) void strip(
 #define TILE(count)                                                                                                    \
     tile(count, vectors, inner, a + i * a_row, a_row, a_column, b, b_row, start ? start + i * start_row : 0,     \
                start_row, c + i * c_row, c_row)
-    for (; i + TILE_ROWS <= rows; i += TILE_ROWS)
-        TILE(TILE_ROWS);
+    for (; i + TILE_ROWS(vectors) <= rows; i += TILE_ROWS(vectors))
+        TILE(TILE_ROWS(vectors));
+    if (TILE_ROWS(vectors) > 8 && i + 8 <= rows) {
+        TILE(8);
+        i += 8;
+    }
+    if (i + 4 <= rows) {
+        TILE(4);
+        i += 4;
+    }
     switch (rows - i) {
-    case 5: TILE(5); break;
-    case 4: TILE(4); break;
     case 3: TILE(3); break;
     case 2: TILE(2); break;
     case 1: TILE(1); break;
@@ -317,25 +334,64 @@ static void activate_back(
     }
 }
 
-/* The sum of an expression over j < count, by halves: so that the mean of equal numbers is that number, and what a norm
-   takes out is gone.                                                                                                */
-#define WAYS 16
-#define SUM(result, j, count, expression)                                                                              \
-    do {                                                                                                               \
-        REAL part_[WAYS] = {0};                                                                                        \
-        const long whole_ = (count) / WAYS * WAYS;                                                                     \
-        for (long from_ = 0; from_ < whole_; from_ += WAYS)                                                            \
-            for (long way_ = 0; way_ < WAYS; way_++) {                                                                 \
-                const long j = from_ + way_;                                                                           \
-                part_[way_] += (expression);                                                                           \
-            }                                                                                                          \
-        for (long j = whole_; j < (count); j++)                                                                        \
-            part_[j - whole_] += (expression);                                                                         \
-        for (int half_ = WAYS / 2; half_; half_ /= 2)                                                                  \
-            for (int way_ = 0; way_ < half_; way_++)                                                                   \
-                part_[way_] += part_[way_ + half_];                                                                    \
-        (result) = part_[0];                                                                                           \
-    } while (0)
+/* The sum of a vector's numbers: its upper half is added to its lower, and so on. */
+static inline __attribute__((always_inline)) REAL by_halves(lanes x)
+{
+#if LANES == 16
+    typedef REAL oct __attribute__((vector_size(8 * sizeof(REAL))));
+    const oct lower = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7);
+    const oct y = lower + __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
+#else
+    const lanes y = x;
+#endif
+#if LANES >= 8
+    const quad z = __builtin_shufflevector(y, y, 0, 1, 2, 3) + __builtin_shufflevector(y, y, 4, 5, 6, 7);
+#else
+    const lanes z = y;
+#endif
+#if LANES >= 4
+    return (z[0] + z[2]) + (z[1] + z[3]);
+#else
+    return z[0] + z[1];
+#endif
+}
+
+/* The sum of a[j] b[j] c[j] over j < count, where b and c may be missing: in sixteen parts that are added by halves, so
+   that the mean of equal numbers is that number, and what a norm takes out is gone.                                 */
+#define PARTS 16
+static inline __attribute__((always_inline)) REAL total(long count, const REAL *a, const REAL *b, const REAL *c)
+{
+    lanes part[PARTS / LANES];
+    const long whole = count / PARTS * PARTS;
+#pragma GCC unroll 8
+    for (int v = 0; v < PARTS / LANES; v++)
+        part[v] = (lanes){0};
+    for (long from = 0; from < whole; from += PARTS)
+#pragma GCC unroll 8
+        for (int v = 0; v < PARTS / LANES; v++) {
+            const long j = from + v * LANES;
+            lanes term = *(const lanes *)(a + j);
+            if (b)
+                term *= *(const lanes *)(b + j);
+            if (c)
+                term *= *(const lanes *)(c + j);
+            part[v] += term;
+        }
+    if (whole < count) {
+        REAL rest[PARTS] = {0};
+        for (long j = whole; j < count; j++)
+            rest[j - whole] = a[j] * (b ? b[j] : 1) * (c ? c[j] : 1);
+#pragma GCC unroll 8
+        for (int v = 0; v < PARTS / LANES; v++)
+            part[v] += *(const lanes *)(rest + v * LANES);
+    }
+#pragma GCC unroll 4
+    for (int half = PARTS / LANES / 2; half; half /= 2)
+#pragma GCC unroll 4
+        for (int v = 0; v < half; v++)
+            part[v] += part[v + half];
+    return by_halves(part[0]);
+}
 
 /* ---- norms ------------------------------------------------------------------------------------------------------ */
 
@@ -402,16 +458,18 @@ static void layer_norm(
     long batch, long width, long centred, double eps, const REAL *restrict z, const REAL *restrict gain,
     const REAL *restrict shift, REAL *restrict n, REAL *restrict inverse, REAL *restrict y)
 {
-    for (long i = 0; i < batch; i++, z += width, y += width, n += width) {
-        REAL mean = 0, square;
-        if (centred) {
-            SUM(mean, d, width, z[d]);
-            mean /= (REAL)width;
-        }
-        SUM(square, d, width, (z[d] - mean) * (z[d] - mean));
-        const REAL scale = inverse[i] = 1 / sqrt(square / (REAL)width + (REAL)eps);
+    for (long i = 0; i < batch; i++) {
+        const REAL mean = centred ? total(width, z + i * width, 0, 0) / (REAL)width : 0;
+        REAL *const restrict row = n + i * width;
         for (long d = 0; d < width; d++)
-            n[d] = (z[d] - mean) * scale;
+            row[d] = z[i * width + d] - mean;
+        inverse[i] = total(width, row, row, 0);
+    }
+    for (long i = 0; i < batch; i++)
+        inverse[i] = 1 / sqrt(inverse[i] / (REAL)width + (REAL)eps);
+    for (long i = 0; i < batch; i++, n += width, y += width) {
+        for (long d = 0; d < width; d++)
+            n[d] *= inverse[i];
         if (shift)
             for (long d = 0; d < width; d++)
                 y[d] = shift[d] + gain[d] * n[d];
@@ -434,13 +492,8 @@ static void layer_norm_back(
         for (long d = 0; d < width; d++)
             dshift[d] = 0;
     for (long i = 0; i < batch; i++, dy += width, n += width, dz += width) {
-        REAL level = 0, along;
-        if (centred) {
-            SUM(level, d, width, gain[d] * dy[d]);
-            level /= (REAL)width;
-        }
-        SUM(along, d, width, gain[d] * dy[d] * n[d]);
-        along /= (REAL)width;
+        const REAL level = centred ? total(width, gain, dy, 0) / (REAL)width : 0;
+        const REAL along = total(width, gain, dy, n) / (REAL)width;
         for (long d = 0; d < width; d++)
             dz[d] = inverse[i] * (gain[d] * dy[d] - level - n[d] * along);
         for (long d = 0; d < width; d++)
@@ -630,22 +683,33 @@ static void cross_entropy(
     long batch, long outputs, const REAL *restrict z, const long *chosen, const long *classes, REAL *loss,
     REAL *restrict dz)
 {
-    REAL sum = 0;
-    for (long i = 0; i < batch; i++, z += outputs, dz += outputs) {
-        REAL most = z[0], total = 0;
+    double sum = 0, product = 1;
+    for (long i = 0; i < batch; i++) {
+        const REAL *const own = z + i * outputs;
+        REAL most = own[0];
         for (long k = 1; k < outputs; k++)
-            most = z[k] > most || z[k] != z[k] ? z[k] : most;
+            most = own[k] > most || own[k] != own[k] ? own[k] : most;
         for (long k = 0; k < outputs; k++)
-            dz[k] = exp_less_1(z[k] - most) + 1;
-        for (long k = 0; k < outputs; k++)
-            total += dz[k];
-        for (long k = 0; k < outputs; k++)
-            dz[k] /= total * (REAL)batch;
-        const long right = classes[chosen[i]];
-        dz[right] -= 1 / (REAL)batch;
-        sum += log(total) - (z[right] - most);
+            dz[i * outputs + k] = own[k] - most;
+        sum -= (double)dz[i * outputs + classes[chosen[i]]];
     }
-    *loss = sum / (REAL)batch;
+    for (long j = 0; j < batch * outputs; j++)
+        dz[j] = exp_less_1(dz[j]) + 1;
+    for (long i = 0; i < batch; i++, dz += outputs) {
+        REAL whole = 0;
+        for (long k = 0; k < outputs; k++)
+            whole += dz[k];
+        for (long k = 0; k < outputs; k++)
+            dz[k] /= whole * (REAL)batch;
+        dz[classes[chosen[i]]] -= 1 / (REAL)batch;
+        /* The sum of logarithms, by few of them: each factor is from 1 to the outputs. */
+        product *= (double)whole;
+        if (product > 1e200) {
+            sum += log(product);
+            product = 1;
+        }
+    }
+    *loss = (REAL)((sum + log(product)) / (double)batch);
 }
 
 /* Mean over batch and outputs; targets (N, K), scaled. */

@@ -82,6 +82,11 @@ class _Draft:
     rooms: list[Tensor] = field(default_factory=list)
     dtypes: set[torch.dtype] = field(default_factory=set)
 
+    @property
+    def packed(self) -> bytes:
+        """The calls."""
+        return b"".join(row.packed for row in self.rows)
+
     def moved(self, rooms: Sequence[Tensor]) -> bytes:
         """The calls, with ``rooms`` in place of the draft's own."""
         edges = sorted((old.data_ptr(), old.nbytes, new.data_ptr()) for old, new in zip(self.rooms, rooms, strict=True))
@@ -120,7 +125,8 @@ def new(like: Tensor, *shape: int) -> Tensor:
     draft = _WRITING.get()
     if draft is None:
         return like.new_empty(shape)
-    return _shared(draft, like, math.prod(shape[1:])).view(1, *shape[1:]).expand(shape)
+    strides = [math.prod(shape[axis + 1 :]) for axis in range(1, len(shape))]
+    return _shared(draft, like, math.prod(shape[1:])).as_strided(shape, (0, *strides))
 
 
 def scratch(like: Tensor, size: int) -> Shared:
@@ -258,7 +264,7 @@ def write_down(step: Callable[[], T], threads: int = 1) -> Program[T] | None:
         _WRITING.reset(token)
     if len(draft.dtypes) != 1:
         return None
-    rooms = [draft.rooms, *([torch.empty_like(room) for room in draft.rooms] for _ in range(threads - 1))]
-    parts = tuple(draft.moved(own) for own in rooms)
-    kept = (*draft.kept, *(room for own in rooms for room in own))
+    rooms = [[torch.empty_like(room) for room in draft.rooms] for _ in range(threads - 1)]
+    parts = (draft.packed, *(draft.moved(own) for own in rooms))
+    kept = (*draft.kept, *draft.rooms, *(room for own in rooms for room in own))
     return Program(parts, len(draft.rows), kept, draft.dtypes.pop(), result)

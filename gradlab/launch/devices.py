@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gradlab.choices import SpecError
-from gradlab.plan import CPU_MEMORY
+
+CPU_MEMORY = 256 * 2**20
+"""Bytes that a piece may take on a CPU unless told otherwise: the same on every machine."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,11 @@ class Device:
     def is_cpu(self) -> bool:
         """Whether pieces run on the processor."""
         return self.name == "cpu"
+
+    @property
+    def workers(self) -> int:
+        """Processes that share it by default: one a core on a CPU, one on a GPU."""
+        return self.cores if self.is_cpu else 1
 
 
 def choose(asked: str) -> Device:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gradlab.diagnose.thresholds import DEFAULTS, Limits
-from gradlab.plan import Piece
-from gradlab.spec import RunSpec
+if TYPE_CHECKING:
+    from gradlab.diagnose.thresholds import Limits
+    from gradlab.plan import Piece
+    from gradlab.spec import RunSpec
+
+
+def _limits() -> Limits:
+    # Not at import: workers are started before anything else is.
+    from gradlab.diagnose.thresholds import DEFAULTS
+
+    return DEFAULTS
 
 
 @dataclass(frozen=True)
@@ -17,7 +26,7 @@ class Job:
     piece: Piece
     runs: tuple[RunSpec, ...]
     folder: Path
-    limits: Limits = field(default_factory=lambda: DEFAULTS)
+    limits: Limits = field(default_factory=_limits)
 
 
 @dataclass(frozen=True)

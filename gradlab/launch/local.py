@@ -9,14 +9,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
+from gradlab.launch.devices import Device
 from gradlab.launch.events import Event, Job
-from gradlab.record import failed_tables
-from gradlab.store import Folder, save_piece
 
 STOP_SECONDS = 1.0
 """How long a worker may take to end before it is killed."""
@@ -31,27 +30,44 @@ class Worker:
     job: Job | None = None
 
 
+@dataclass
+class Crew:
+    """Workers on one device."""
+
+    device: Device
+    workers: list[Worker] = field(default_factory=list)
+
+
 @contextmanager
-def crew_of(count: int, device: str) -> Iterator[list[Worker]]:
-    """Starts ``count`` workers, which import torch while the caller goes on, and ends them whatever happens.
+def crew_of(count: int, device: Device) -> Iterator[Crew]:
+    """Starts ``count`` workers, which import torch while the caller goes on, and ends them whatever happens."""
+    crew = Crew(device)
+    try:
+        fit(crew, count)
+        yield crew
+    finally:
+        fit(crew, 0)
+
+
+def fit(crew: Crew, count: int) -> None:
+    """Starts or ends workers until there are ``count``.
 
     They are ended without a word: an idle one has nothing to lose, and tables are renamed into their places whole.
     """
-    crew: list[Worker] = []
-    try:
-        crew.extend(_start(device) for _ in range(count))
-        yield crew
-    finally:
-        with _interrupts_held():
-            for worker in crew:
-                worker.process.terminate()
-            deadline = time.monotonic() + STOP_SECONDS
-            for worker in crew:
-                worker.process.join(max(0.0, deadline - time.monotonic()))
-                if worker.process.is_alive():
-                    worker.process.kill()
-                    worker.process.join()
-                worker.pipe.close()
+    while len(crew.workers) < count:
+        crew.workers.append(_start(crew.device.name))
+    with _interrupts_held():
+        leaving = crew.workers[count:]
+        for worker in leaving:
+            worker.process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        for worker in leaving:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            worker.pipe.close()
+        del crew.workers[count:]
 
 
 @contextmanager
@@ -102,20 +118,20 @@ def _tell(worker: Worker, job: Job) -> bool:
     return True
 
 
-def run_jobs(crew: list[Worker], jobs: Sequence[Job], device: str, *, fail_fast: bool) -> Iterator[Event]:
+def run_jobs(crew: Crew, jobs: Sequence[Job], *, fail_fast: bool) -> Iterator[Event]:
     """Runs ``jobs`` on the crew and yields what is said of them, as it is said.
 
     A worker that dies takes its piece with it, whose runs are recorded as failed, and is replaced. With ``fail_fast``
     nothing is heard after the first failure.
     """
     waiting = list(reversed(jobs))
-    while waiting or any(worker.job for worker in crew):
-        for worker in [idle for idle in crew if idle.job is None][: len(waiting)]:
+    while waiting or any(worker.job for worker in crew.workers):
+        for worker in [idle for idle in crew.workers if idle.job is None][: len(waiting)]:
             if _tell(worker, waiting[-1]):
                 yield Event("started", waiting.pop().piece.index)
             else:
-                _replace(crew, worker, device)
-        for worker in _speaking(crew):
+                _replace(crew, worker)
+        for worker in _speaking(crew.workers):
             try:
                 event: Event = worker.pipe.recv()
             except (EOFError, ConnectionResetError):
@@ -132,13 +148,17 @@ def _speaking(crew: Sequence[Worker]) -> list[Worker]:
     return [busy[pipe] for pipe in wait(list(busy)) if isinstance(pipe, Connection)] if busy else []
 
 
-def _replace(crew: list[Worker], worker: Worker, device: str) -> None:
+def _replace(crew: Crew, worker: Worker) -> None:
     worker.pipe.close()
-    crew[crew.index(worker)] = _start(device)
+    crew.workers[crew.workers.index(worker)] = _start(crew.device.name)
 
 
 def _bury(worker: Worker) -> Event:
     """Records that the runs of a dead worker failed."""
+    # Arrow, which these import, is not needed before workers are started.
+    from gradlab.record import failed_tables
+    from gradlab.store import Folder, save_piece
+
     job = worker.job
     if job is None:
         raise RuntimeError("a worker without a job was heard")

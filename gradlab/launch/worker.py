@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib.abc import MetaPathFinder
 from multiprocessing.connection import Connection
 
 import torch
@@ -38,9 +40,19 @@ def keep_memory() -> None:
         libc.mallopt(M_MMAP_THRESHOLD, 2**30)
 
 
+class WithoutPandas(MetaPathFinder):
+    """Says that there is no pandas: Arrow would import it, for a third of a second, to see that no array is its own."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        """Raises `ModuleNotFoundError` for pandas; anything else is left to the finders behind."""
+        if name == "pandas":
+            raise ModuleNotFoundError("a worker does without pandas", name=name)
+
+
 def serve(connection: Connection, device: str) -> None:
     """Trains what arrives, until the other end is gone."""
     keep_memory()
+    sys.meta_path.insert(0, WithoutPandas())
     try:
         while True:
             job: Job = connection.recv()
