@@ -41,6 +41,9 @@ APPLIED = ("architecture", "depth", "width", "activation", "norm", "init", "inpu
 LEARNING_RATE_OF_ADAM = 1e-3
 """Kingma & Ba 2014, algorithm 1: the good default."""
 
+LEARNING_RATE_OF_SGD = 1e-2
+"""Bengio 2012, arXiv:1206.5533, section 3.1.1: what typically works for standard networks of several layers."""
+
 END_TO_END = 20.0
 """How far gradients may change over all layers: `diagnose.vanishing_ratio` and `exploding_ratio` by default."""
 
@@ -109,13 +112,24 @@ def overrides(change: Change) -> str:
     >>> overrides({"model.init": "he_normal", "optim.lr": 0.01, "model.weight_var": None})
     'model.init=he_normal optim.lr=0.01 model.weight_var=null'
     """
-    return " ".join(f"{key}={_typed(value)}" for key, value in change.items())
+    return " ".join(f"{key}={typed(value)}" for key, value in change.items())
 
 
-def _typed(value: Value) -> str:
+def typed(value: Value) -> str:
+    """A value as it is typed behind its key; a word must be one that Hydra's grammar reads without quotes.
+
+    >>> typed(None), typed(True), typed(0.1), typed(0.123456789)
+    ('null', 'true', '0.1', '0.123456789')
+    """
     if value is None:
         return "null"
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        # Six digits where they are all: what is typed again must be the same number.
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return str(value)
 
 
 def cost(remedies: Sequence[Remedy]) -> int:
@@ -135,6 +149,11 @@ def _always(change: Change) -> Callable[[RunSpec], Change | None]:
 
 def _learning_rate(factor: float) -> Callable[[RunSpec], Change | None]:
     return lambda spec: {"optim.lr": _rounded(spec.optim.lr * factor)}
+
+
+def _usual_learning_rate(spec: RunSpec) -> Change:
+    adaptive = "beta2" in OPTIMIZERS[spec.optim.name].uses
+    return {"optim.lr": LEARNING_RATE_OF_ADAM if adaptive else LEARNING_RATE_OF_SGD}
 
 
 def _clip(mode: str, threshold: float) -> Callable[[RunSpec], Change | None]:
@@ -243,6 +262,21 @@ REMEDIES: dict[str, Remedy] = {
         ),
         Remedy("lr*3", "three times the learning rate", _SMITH, "learning rate", _learning_rate(3.0)),
         Remedy("lr*10", "ten times the learning rate", _SMITH, "learning rate", _learning_rate(10.0)),
+        Remedy(
+            "lr/100",
+            "a hundredth of the learning rate: stable below 2/sharpness",
+            _COHEN,
+            "learning rate",
+            _learning_rate(1 / 100),
+        ),
+        Remedy("lr*100", "a hundred times the learning rate", _SMITH, "learning rate", _learning_rate(100.0)),
+        Remedy(
+            "lr-usual",
+            "the usual learning rate: 0.01, and 0.001 of adam and its like",
+            "Bengio 2012, arXiv:1206.5533, section 3.1.1; Kingma & Ba 2014, arXiv:1412.6980",
+            "learning rate",
+            _usual_learning_rate,
+        ),
         Remedy("clip-norm", "clip the whole gradient to norm 1", _PASCANU, "clipping", _clip("norm", 1.0)),
         Remedy("clip-tight", "clip the whole gradient to norm 0.1", _PASCANU, "clipping", _clip("norm", 0.1)),
         Remedy("clip-value", "clip each entry to 0.1", "Mikolov 2012", "clipping", _clip("value", 0.1)),
@@ -269,11 +303,6 @@ REMEDIES: dict[str, Remedy] = {
             "input",
             _always({"data.standardise": True, "data.input_scale": 1.0}),
         ),
-        Remedy("he", "weights of variance 2/fan_in", "He et al. 2015, arXiv:1502.01852", "init", _init("he_normal")),
-        Remedy(
-            "xavier", "weights of variance 2/(fan_in+fan_out)", "Glorot & Bengio 2010", "init", _init("xavier_normal")
-        ),
-        Remedy("orthogonal", "orthogonal weights", "Saxe et al. 2013, arXiv:1312.6120", "init", _init("orthogonal")),
         Remedy(
             "gain",
             "initial weights without a further gain",
@@ -281,6 +310,11 @@ REMEDIES: dict[str, Remedy] = {
             "init",
             _always({"model.gain": 1.0}),
         ),
+        Remedy("he", "weights of variance 2/fan_in", "He et al. 2015, arXiv:1502.01852", "init", _init("he_normal")),
+        Remedy(
+            "xavier", "weights of variance 2/(fan_in+fan_out)", "Glorot & Bengio 2010", "init", _init("xavier_normal")
+        ),
+        Remedy("orthogonal", "orthogonal weights", "Saxe et al. 2013, arXiv:1312.6120", "init", _init("orthogonal")),
         Remedy(
             "critical",
             "the weight variance at which theory has gradients keep their size",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import signal
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from gradlab.data import Dataset
 from gradlab.launch import worker
 from gradlab.record import Record
 from gradlab.spec import RunSpec
-from gradlab.store import Folder, load_tables, merged, read_runs
+from gradlab.store import Folder, load_tables, merged, read_manifest, read_runs
 from gradlab.train import train as real_train
-from tests.commands import Ended, call, inline, run, undrawn
+from tests.commands import Ended, assert_same_tables, call, inline, run, undrawn
+from tests.test_cure_command import as_the_shell_reads
 
 Capture = pytest.CaptureFixture[str]
 Gradlab = Callable[..., Ended]
@@ -36,13 +37,6 @@ SICK = (
 SEEDS = "seed=0,1,2"
 
 WELL = ("model.depth=3", "model.width=16", "train.steps=60", "probe.every=60", "--device", "cpu", SEEDS)
-
-
-@pytest.fixture(autouse=True)
-def _interrupts() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -60,15 +54,10 @@ def cured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
     return folder / "out", run(("cure", *SICK, SEEDS, "-o", "out"), folder)
 
 
-def manifest_of(folder: Path) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    return read
-
-
 def test_a_deep_sigmoid_network_is_cured(cured: tuple[Path, Ended]) -> None:
     folder, ended = cured
     assert (ended.status, ended.err) == (0, "")
-    found = outcomes(manifest_of(folder)["cure"], load_tables(folder))
+    found = outcomes(read_manifest(folder)["cure"], load_tables(folder))
     states = {one.name: one.state for one in found}
     # Glorot & Bengio 2010; He et al. 2016: what the literature says of such a network.
     assert states["tanh"] == states["residual"] == "heals"
@@ -86,7 +75,7 @@ def test_what_is_printed(cured: tuple[Path, Ended]) -> None:
     assert max(map(len, lines)) <= 80
     said = " ".join(ended.out.split())
     for words in (
-        "Round 1: 26 single changes over 3 seeds.",
+        "Round 1: 29 single changes over 3 seeds.",
         "As it was: vanishing, healthy in 0 of 3 seeds; loss",
         "The smallest changes that heal",
         "1. model.activation=tanh (cost 3)",
@@ -98,9 +87,26 @@ def test_what_is_printed(cured: tuple[Path, Ended]) -> None:
         assert words in said
 
 
+def test_the_commands_that_are_printed_are_the_runs_that_healed(cured: tuple[Path, Ended]) -> None:
+    """As they stand on the screen: a shell joins the lines, and no blank stands behind a backslash."""
+    folder, ended = cured
+    printed: list[str] = []
+    for line in ended.out.splitlines():
+        if line.startswith("   gradlab run"):
+            printed.append(line)
+        elif printed and printed[-1].endswith("\\"):
+            printed[-1] += f"\n{line}"
+    best = front(outcomes(read_manifest(folder)["cure"], load_tables(folder)))
+    assert len(printed) == len(best) > 0
+    for text, one in zip(printed, best, strict=True):
+        verb, *given = as_the_shell_reads(text)
+        assert verb == "run"
+        assert compose_any(given).runs[0].id == one.change["members"][0]
+
+
 def test_it_is_an_ordinary_sweep_folder(cured: tuple[Path, Ended]) -> None:
     folder, _ = cured
-    manifest, tables = manifest_of(folder), load_tables(folder)
+    manifest, tables = read_manifest(folder), load_tables(folder)
     facts, ids = manifest["cure"], tables["runs"]["run_id"].to_pylist()
     assert (manifest["state"], manifest["runs"], facts["round"], facts["seeds"]) == ("done", len(ids), 2, [0, 1, 2])
     assert [run.id for run in read_runs(Folder(folder))] == ids
@@ -118,7 +124,7 @@ def test_it_is_an_ordinary_sweep_folder(cured: tuple[Path, Ended]) -> None:
 def test_every_override_is_the_run_that_was_tried(cured: tuple[Path, Ended]) -> None:
     folder, _ = cured
     given = [text for text in SICK if "=" in text]
-    for change in manifest_of(folder)["cure"]["changes"]:
+    for change in read_manifest(folder)["cure"]["changes"]:
         keys = [text.partition("=")[0] for text in change["override"].split()]
         kept = [text for text in given if text.partition("=")[0] not in keys]
         assert compose_any([*kept, *change["override"].split()]).runs[0].id == change["members"][0]
@@ -144,8 +150,59 @@ def test_a_healthy_run_is_left_alone(gradlab_: Gradlab, tmp_path: Path) -> None:
     assert (ended.status, ended.err) == (0, "")
     assert "Healthy in 3 of 3 seeds" in ended.out
     assert "nothing was tried" in " ".join(ended.out.split())
-    manifest = manifest_of(tmp_path / "out")
+    manifest = read_manifest(tmp_path / "out")
     assert (manifest["state"], manifest["runs"], manifest["cure"]["round"]) == ("done", 3, 0)
+
+
+def test_a_run_that_is_sick_at_its_own_seed_alone_is_told_so(
+    gradlab_: Gradlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unlucky(
+        runs: Sequence[RunSpec], data: Dataset, device: torch.device, progress: Callable[[int, int], None]
+    ) -> Record:
+        if runs[0].seed == 0:
+            runs = [replace(runs[0], optim=replace(runs[0].optim, lr=1e38)), *runs[1:]]
+        return real_train(runs, data, device, progress)
+
+    monkeypatch.setattr(worker, "train", unlucky)
+    ended = gradlab_("cure", *WELL, "-o", "out")
+    assert ended.status == 0
+    said = " ".join(ended.out.split())
+    assert "The run itself is diverged, and yet 2 of 3 seeds are healthy" in said
+    assert "Another seed is all that it needs" in said
+    assert read_manifest(tmp_path / "out")["cure"]["round"] == 0
+
+
+def test_a_sweep_names_the_runs_to_choose_from(gradlab_: Gradlab) -> None:
+    deeper = [text for text in SICK if "depth" not in text]
+    gradlab_("sweep", *deeper, "model.depth=2,12", "-o", "several", "--no-report")
+    ended = gradlab_("cure", "several")
+    (sick,) = [run for run in read_runs(Folder(Path("several"))) if run.model.depth == 12]
+    assert f"1 are sick: {sick.id} vanishing" in ended.err
+
+
+def test_what_a_guess_comes_to() -> None:
+    """Le et al. 2015, section 4.1: the sum of two uniform numbers has the variance 1/6."""
+    adding = trials.guess(compose_any(["model=rnn", "data=adding", "data.target_scale=2"]).runs[0])
+    assert adding["accuracy"] is None
+    assert adding["loss"] == pytest.approx(4 / 6, rel=0.02)
+    digits = trials.guess(compose_any([]).runs[0])
+    assert digits == {"loss": pytest.approx(math.log(10)), "accuracy": pytest.approx(0.1)}
+    silence = trials.guess(compose_any(["model=rnn", "data=silence", "model.width=1"]).runs[0])
+    assert silence == {"loss": None, "accuracy": None}
+
+
+def test_a_learning_rate_that_is_far_off_is_cured_by_another(gradlab_: Gradlab, tmp_path: Path) -> None:
+    """However far off: three times and ten times less do not reach it."""
+    small = ("model.depth=3", "model.width=16", "probe.every=200", "--device", "cpu", SEEDS)
+    ended = gradlab_("cure", *small, "optim.lr=1e30", "-o", "out")
+    assert ended.status == 0
+    found = outcomes(read_manifest(tmp_path / "out")["cure"], load_tables(tmp_path / "out"))
+    first = front(found)[0]
+    assert (first.name, first.cost, first.change["change"]) == ("lr-usual", 1, {"optim.lr": 0.01})
+    assert {one.state for one in found if one.name in ("lr/10", "lr*10", "momentum")} == {"no help"}
+    assert "which counts as 2.3" in " ".join(ended.out.split())
+    assert "the change is in the steps that are taken" in " ".join(ended.out.split())
 
 
 def test_a_finished_run_is_cured_by_its_folder(gradlab_: Gradlab, tmp_path: Path) -> None:
@@ -155,11 +212,11 @@ def test_a_finished_run_is_cured_by_its_folder(gradlab_: Gradlab, tmp_path: Path
     assert gradlab_("cure", "one", "-o", "by-folder").status == 0
     assert gradlab_("cure", "--from", "one", run_id, "-o", "by-id").status == 0
     for name in ("by-folder", "by-id"):
-        members = manifest_of(tmp_path / name)["cure"]["changes"][0]["members"]
+        members = read_manifest(tmp_path / name)["cure"]["changes"][0]["members"]
         assert (members[0], len(members)) == (run_id, trials.SEEDS)
     gradlab_("sweep", *well, "seed=4,7", "-o", "seeds")
     gradlab_("cure", "seeds", "-o", "by-seeds")
-    assert manifest_of(tmp_path / "by-seeds")["cure"]["seeds"] == [4, 7]
+    assert read_manifest(tmp_path / "by-seeds")["cure"]["seeds"] == [4, 7]
 
 
 @pytest.mark.parametrize(
@@ -194,13 +251,6 @@ def test_a_wrong_command_gets_one_message(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def same(one: Path, other: Path) -> None:
-    """The runs and the losses of two results are equal bit for bit."""
-    left, right = load_tables(one), load_tables(other)
-    for name, columns in (("runs", ["run_id", "verdict", "loss_last"]), ("steps", ["run_id", "step", "loss"])):
-        assert left[name].select(columns).equals(right[name].select(columns)), name
-
-
 @pytest.mark.parametrize(("trained", "planned"), [(4, 1), (20, 2)])
 def test_an_interrupted_cure_is_resumed(
     trained: int,
@@ -226,12 +276,12 @@ def test_an_interrupted_cure_is_resumed(
     ended = gradlab_("cure", *SICK, SEEDS, "-o", "out")
     assert ended.status == 130
     assert "gradlab sweep --resume out" in " ".join(ended.err.split())
-    assert manifest_of(tmp_path / "out")["cure"]["round"] == planned
+    assert read_manifest(tmp_path / "out")["cure"]["round"] == planned
     monkeypatch.setattr(worker, "train", real_train)
     ended = gradlab_("sweep", "--resume", "out")
     assert (ended.status, ended.err) == (0, "")
     assert "The smallest changes that heal" in ended.out
-    same(tmp_path / "out", cured[0])
+    assert_same_tables(tmp_path / "out", cured[0])
 
 
 def test_a_kill_between_the_specs_of_a_round_and_its_pieces_loses_nothing(
@@ -249,12 +299,12 @@ def test_a_kill_between_the_specs_of_a_round_and_its_pieces_loses_nothing(
     monkeypatch.setattr(store, "write_manifest", killed)
     with pytest.raises(Killed):
         gradlab_("cure", *SICK, SEEDS, "-o", "out")
-    assert manifest_of(tmp_path / "out")["cure"]["round"] == 0
+    assert read_manifest(tmp_path / "out")["cure"]["round"] == 0
     assert len(read_runs(Folder(tmp_path / "out"))) > 3
     assert merged(Folder(tmp_path / "out"))["runs"].num_rows == 3
     monkeypatch.setattr(store, "write_manifest", written)
     assert gradlab_("sweep", "--resume", "out").status == 0
-    same(tmp_path / "out", cured[0])
+    assert_same_tables(tmp_path / "out", cured[0])
 
 
 def test_a_crash_of_every_seed_tries_nothing(
@@ -267,7 +317,7 @@ def test_a_crash_of_every_seed_tries_nothing(
     ended = gradlab_("cure", *WELL, "-o", "out")
     assert ended.status == 1
     assert "Every seed of the run crashed" in ended.out
-    assert manifest_of(tmp_path / "out")["cure"]["round"] == 0
+    assert read_manifest(tmp_path / "out")["cure"]["round"] == 0
 
 
 def test_a_large_run_gets_fewer_seeds() -> None:

@@ -11,7 +11,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gradlab.cure.ranking import LEARNED, STATES, Outcome, courses, front, half_width, is_healthy, outcomes, ranked
+from gradlab.cure.ranking import (
+    LEARNED,
+    STATES,
+    Guess,
+    Outcome,
+    courses,
+    front,
+    half_width,
+    is_healthy,
+    outcomes,
+    ranked,
+)
+from gradlab.cure.terminal import patient
 from gradlab.record import SCHEMAS
 
 STEPS = 20
@@ -121,6 +133,54 @@ def test_a_run_that_diverged_has_learned_nothing() -> None:
     assert rescued.state == "heals"
 
 
+GUESS: Guess = {"loss": 1.0, "accuracy": None}
+
+
+def guessing(guess: Guess, *made: Made) -> list[Outcome]:
+    facts, tables = cure(*made)
+    return outcomes({**facts, "guess": guess}, tables)
+
+
+def test_what_a_guess_reaches_is_not_learned() -> None:
+    """A loss that comes down from a thousand to that of one answer to every input has lost a bad beginning."""
+    bad = Made((), 0, (1000.0,) * 3, "exploding", first=1000.0)
+    made = (Made(("a",), 1, (0.98,) * 3), Made(("b",), 1, (0.7,) * 3))
+    assert [one.state for one in guessing(GUESS, bad, *made)[1:]] == ["no help", "heals"]
+    right: Guess = {"loss": 1.0, "accuracy": 0.5}
+    assert [one.state for one in guessing(right, bad, *made)[1:]] == ["no help", "no help"], "their accuracy is 0.5"
+    low: Guess = {"loss": 1.0, "accuracy": 0.1}
+    assert [one.state for one in guessing(low, bad, *made)[1:]] == ["heals", "heals"]
+
+
+def test_a_run_that_only_guesses_is_not_healthy_whatever_its_verdict() -> None:
+    guesses, learns = (guessing(GUESS, Made((), 0, (final,) * 3, first=50.0))[0] for final in (0.98, 0.7))
+    assert [(one.healthy, one.guesses, is_healthy(one)) for one in (guesses, learns)] == [
+        (3, True, False),
+        (3, False, True),
+    ]
+    assert "no better than one answer to every input" in patient(guesses)
+    assert "nothing to cure" in patient(learns)
+
+
+def test_a_run_that_diverged_is_a_guess_at_best() -> None:
+    lost = Made((), 0, (math.nan,) * 3, "diverged", "diverged", first=1e5)
+    found = guessing(GUESS, lost, Made(("a",), 1, (0.1,) * 3), Made(("b",), 1, (math.nan,) * 3, "diverged", "diverged"))
+    assert found[0].final == pytest.approx(1.0)
+    assert found[0].diverges
+    assert found[1].gain == pytest.approx(math.log(10))
+    assert found[2].gain == pytest.approx(0.0), "its loss at step 0, 2, is above a guess's, too"
+    assert found[2].state == "no help"
+
+
+def test_what_makes_a_run_diverge_does_harm_and_nothing_harms_one_that_does() -> None:
+    lost = Made(("lost",), 1, (1.0,) * 3, "diverged", "diverged", first=2.0)
+    assert states(lost) == ["harms"], "although it ends at the loss of the sick run"
+    worse = Made(("worse",), 1, (80.0, 81.0, 82.0), "saturated")
+    found = cure_of(Made((), 0, (math.nan,) * 3, "diverged", "diverged"), worse, lost)
+    assert [one.state for one in found[1:]] == ["no help", "no help"]
+    assert states(worse) == ["harms"]
+
+
 def test_losses_without_a_logarithm() -> None:
     made = outcomes(
         *cure(Made((), 0, (math.nan,) * 3, "diverged", "diverged", first=math.nan), Made(("a",), 1, (0.0,) * 3))
@@ -184,6 +244,18 @@ def test_the_front_holds_changes_that_are_worth_their_cost() -> None:
     assert front(outcomes(*cure(SICK, Made(("a",), 1, (2.0,) * 3)))) == []
     only_helps = outcomes(*cure(SICK, Made(("a",), 1, (0.5,) * 3, "exploding")))
     assert [one.name for one in front(only_helps)] == ["a"]
+
+
+def test_the_front_compares_pair_by_pair() -> None:
+    """A narrower interval is no larger gain, and intervals that overlap may hide one that every seed shows."""
+    noisy, calm = Made(("noisy",), 1, (0.1, 0.03, 0.3)), Made(("calm",), 2, (0.11, 0.1, 0.09))
+    found = cure_of(SICK, noisy, calm)
+    assert found[2].least > found[1].least + 0.1
+    assert found[2].gain < found[1].gain + 0.05
+    assert [one.name for one in front(found)] == ["noisy"]
+    shifted = cure_of(SICK, noisy, Made(("a third less",), 2, (0.067, 0.02, 0.2)))
+    assert shifted[2].least < shifted[1].gain + shifted[1].margin
+    assert [one.name for one in front(shifted)] == ["noisy", "a third less"]
 
 
 def test_of_an_interrupted_cure_what_is_over_is_read() -> None:

@@ -103,6 +103,14 @@ def test_the_critical_variance_is_that_of_theory() -> None:
     assert treated(after.spec, [REMEDIES["critical"]]) is None
 
 
+def test_the_usual_learning_rate_is_that_of_the_optimizer() -> None:
+    for optimizer, rate in (("sgd", 0.01), ("adagrad", 0.01), ("adam", 0.001), ("adamw", 0.001), ("rmsprop", 0.001)):
+        after = treated(build({"optim.name": optimizer, "optim.lr": 7.0}), [REMEDIES["lr-usual"]])
+        assert after is not None
+        assert after.change == {"optim.lr": rate}
+    assert treated(build({"optim.lr": 0.01}), [REMEDIES["lr-usual"]]) is None
+
+
 def test_as_many_layers_as_gradients_pass() -> None:
     after = treated(build(SICK["sigmoid"]), [REMEDIES["reach"]])
     assert after is not None

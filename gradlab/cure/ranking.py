@@ -20,6 +20,11 @@ from gradlab.diagnose.tables import histories
 
 Floats = NDArray[np.float64]
 
+Guess = Mapping[str, float | None]
+"""What one answer to every input comes to: its ``loss`` and its ``accuracy``, None where there is no such figure."""
+
+NO_GUESS: Guess = {"loss": None, "accuracy": None}
+
 STATES = ("heals", "helps", "unclear", "no help", "harms", "crashed")
 """What a change may come to, the best first."""
 
@@ -29,6 +34,13 @@ LEARNED = 0.75
 The number is ours. Weights that are too large begin at a large loss: coming down from it alone is not learning.
 """
 
+BEYOND_GUESSING = 0.2
+"""And where it is at least so far on the way from guessing to perfection: in accuracy, or in loss where there is none.
+
+Guessing is one answer to every input (`trials` writes down what that comes to). The number is ours. A loss that comes
+down from a thousand to that of a guess has lost a bad beginning, and learned nothing.
+"""
+
 TAIL = 10
 """The final loss is the mean over the last tenth of the steps: that of a single batch is too noisy to compare."""
 
@@ -36,7 +48,7 @@ LEAST_GAIN = 0.05
 """In ln of the loss: less than 5 % is neither help nor harm, as it is no movement to `diagnose.stalled`."""
 
 MORE = 0.1
-"""A dearer change must gain at least so much more, in ln of the loss, to be worth naming beside a cheaper one."""
+"""In ln of the loss: what a dearer change must gain beyond a cheaper one to be worth naming beside it."""
 
 _STUDENT = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
@@ -55,11 +67,13 @@ SMALLEST, LARGEST = 1e-30, 1e30
 class Course:
     """One run: its loss at step 0 and its final loss, its verdict, and ||delta|| by place at step 0 (P,).
 
-    A run that diverged ends where it began: it has learned nothing. ``accuracy`` is None where the run has none.
+    A run that diverged has learned nothing: it ends where it began, or with a guess where that is the lower loss.
+    ``accuracy`` is None where the run has none.
     """
 
     first: float
     final: float
+    diverged: bool
     verdict: str
     accuracy: float | None
     rate: float | None
@@ -77,14 +91,17 @@ class Outcome:
     """What a change came to over S paired seeds.
 
     ``change`` is as `trials` wrote it, ``state`` one of `STATES`. ``gains`` (S,) are ln of the final loss before over
-    that after; ``gain`` their mean, ``margin`` half of its 95 % interval. ``first`` and ``final`` are geometric means
-    of losses, ``accuracy`` and ``rate`` medians; ``axis`` is depth or time. ``healthy`` counts seeds, ``verdict`` is
-    the most frequent one. ``profile`` (P,) is the median of ln ||delta|| relative to its last place, ``low`` and
-    ``high`` its least and largest over the seeds.
+    that after; ``gain`` their mean, ``margin`` half of its 95 % interval; ``places`` (S,) say which seeds of the cure
+    they are of, since a seed that crashed is left out. ``first`` and ``final`` are geometric means of losses,
+    ``accuracy`` and ``rate`` medians; ``axis`` is depth or time. ``healthy`` and ``diverged`` count seeds,
+    ``verdicts`` are those of each, ``verdict`` is the most frequent one; ``guesses`` is true where the median run has
+    come no further than one answer to every input. ``profile`` (P,) is the median of
+    ln ||delta|| relative to its last place, ``low`` and ``high`` its least and largest over the seeds.
     """
 
     change: Mapping[str, Any]
     state: str
+    places: tuple[int, ...]
     gains: Floats
     gain: float
     margin: float
@@ -92,7 +109,9 @@ class Outcome:
     final: float
     accuracy: float | None
     healthy: int
-    verdict: str
+    diverged: int
+    guesses: bool
+    verdicts: tuple[str, ...]
     rate: float | None
     axis: str
     profile: Floats
@@ -115,6 +134,16 @@ class Outcome:
         return len(self.gains)
 
     @property
+    def verdict(self) -> str:
+        """The most frequent one over the seeds."""
+        return Counter(self.verdicts).most_common(1)[0][0] if self.verdicts else ""
+
+    @property
+    def diverges(self) -> bool:
+        """Whether most seeds diverge."""
+        return 2 * self.diverged > self.seeds
+
+    @property
     def least(self) -> float:
         """What it gains at the least: the lower end of the interval; -inf where nothing is known."""
         return -math.inf if math.isnan(self.gain) else self.gain - self.margin
@@ -131,19 +160,23 @@ class Outcome:
             return float(np.exp(self.profile[0])) if len(self.profile) else math.nan
 
 
-def courses(tables: Mapping[str, pa.Table]) -> dict[str, Course]:
+def courses(tables: Mapping[str, pa.Table], guess: Guess = NO_GUESS) -> dict[str, Course]:
     """The course of every run that did not crash, by its id."""
     runs = tables["runs"]
+    guessed = math.inf if guess["loss"] is None else guess["loss"]
     found = {}
     for row, history in zip(runs.to_pylist(), histories(runs, tables["steps"], tables["layers"]), strict=True):
         if row["state"] == "failed":
             continue
-        first = float(history.loss[0])
+        first, diverged = float(history.loss[0]), row["state"] == "diverged"
         tail = history.loss[-max(1, len(history.loss) // TAIL) :]
-        final = float(tail.mean()) if row["state"] == "finished" else first
+        # In this order: a first loss that is no number is not below that of a guess either.
+        final = float(tail.mean()) if not diverged else min(guessed, first)
         along = history.along[-1]
         deltas = along.deltas if along.axis == "time" else along.deltas[:-1]
-        found[row["run_id"]] = Course(first, final, row["verdict"], row["accuracy"], row["rate"], along.axis, deltas)
+        found[row["run_id"]] = Course(
+            first, final, diverged, row["verdict"], row["accuracy"], row["rate"], along.axis, deltas
+        )
     return found
 
 
@@ -152,48 +185,95 @@ def outcomes(facts: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> list[O
 
     Of an interrupted cure those whose runs have all ended; none where the sick run itself has not.
     """
-    known, ended = courses(tables), set(tables["runs"]["run_id"].to_pylist())
+    guess: Guess = facts.get("guess", NO_GUESS)
+    known, ended = courses(tables, guess), set(tables["runs"]["run_id"].to_pylist())
     before = facts["changes"][0]["members"]
     over = [change for change in facts["changes"] if ended.issuperset(change["members"])]
-    return [_outcome(change, before, known) for change in over] if ended.issuperset(before) else []
+    return [_outcome(change, before, known, guess) for change in over] if ended.issuperset(before) else []
 
 
-def _outcome(change: Mapping[str, Any], before: Sequence[str], known: Mapping[str, Course]) -> Outcome:
-    pairs = [
-        (known[one], known[other])
-        for one, other in zip(before, change["members"], strict=True)
+def _outcome(change: Mapping[str, Any], before: Sequence[str], known: Mapping[str, Course], guess: Guess) -> Outcome:
+    both = {
+        place: (known[one], known[other])
+        for place, (one, other) in enumerate(zip(before, change["members"], strict=True))
         if one in known and other in known
-    ]
-    if not pairs:
+    }
+    if not both:
         nothing = np.empty(0)
         return Outcome(
-            *(change, "crashed", nothing, math.nan, math.nan, math.nan, math.nan, None, 0, "", None, "depth"),
+            *(
+                change,
+                "crashed",
+                (),
+                nothing,
+                math.nan,
+                math.nan,
+                math.nan,
+                math.nan,
+                None,
+                0,
+                0,
+                True,
+                (),
+                None,
+                "depth",
+            ),
             *(nothing, nothing, nothing),
         )
+    pairs = list(both.values())
     after = [course for _, course in pairs]
     gains = np.array([_ln(one.final) - _ln(other.final) for one, other in pairs])
-    healthy = sum(course.healthy for course in after)
-    left = [_ln(other.final) - min(_ln(one.first), _ln(other.first)) for one, other in pairs]
-    learned = float(np.median(left)) < math.log(LEARNED)
-    gain, margin = float(gains.mean()), half_width(gains)
     middle, low, high = _profile([course.profile for course in after])
     return Outcome(
         change=change,
-        state=state(gain, margin, learned=learned, healthy=2 * healthy > len(after)),
+        state=_state(gains, pairs, guess),
+        places=tuple(both),
         gains=gains,
-        gain=gain,
-        margin=margin,
+        gain=float(gains.mean()),
+        margin=half_width(gains),
         first=_typical([course.first for course in after]),
         final=_typical([course.final for course in after]),
         accuracy=_median([course.accuracy for course in after]),
-        healthy=healthy,
-        verdict=Counter(course.verdict for course in after).most_common(1)[0][0],
+        healthy=sum(course.healthy for course in after),
+        diverged=sum(course.diverged for course in after),
+        guesses=not _beyond(after, guess),
+        verdicts=tuple(course.verdict for course in after),
         rate=_median([course.rate for course in after]),
         axis=after[0].axis,
         profile=middle,
         low=low,
         high=high,
     )
+
+
+def _state(gains: Floats, pairs: Sequence[tuple[Course, Course]], guess: Guess) -> str:
+    """One of `STATES`. What makes a run diverge does harm whatever its losses, and nothing harms one that diverges."""
+    diverged, diverges = (_most([course.diverged for course in side]) for side in zip(*pairs, strict=True))
+    if diverges and not diverged:
+        return "harms"
+    healthy = _most([course.healthy for _, course in pairs])
+    found = state(float(gains.mean()), half_width(gains), learned=_learned(pairs, guess), healthy=healthy)
+    return "no help" if diverged and found == "harms" else found
+
+
+def _most(said: Sequence[bool]) -> bool:
+    return 2 * sum(said) > len(said)
+
+
+def _learned(pairs: Sequence[tuple[Course, Course]], guess: Guess) -> bool:
+    """Whether the median run has come far from where it and the sick run began, and further than guessing."""
+    left = [_ln(other.final) - min(_ln(one.first), _ln(other.first)) for one, other in pairs]
+    return float(np.median(left)) < math.log(LEARNED) and _beyond([other for _, other in pairs], guess)
+
+
+def _beyond(after: Sequence[Course], guess: Guess) -> bool:
+    """Whether the median run is `BEYOND_GUESSING`, where it is known what that is."""
+    if guess["accuracy"] is not None:
+        right = _median([course.accuracy for course in after])
+        return right is not None and right > guess["accuracy"] + BEYOND_GUESSING * (1 - guess["accuracy"])
+    if guess["loss"] is not None:
+        return float(np.median([course.final for course in after])) < (1 - BEYOND_GUESSING) * guess["loss"]
+    return True
 
 
 def state(gain: float, margin: float, *, learned: bool, healthy: bool) -> str:
@@ -251,8 +331,8 @@ def _profile(profiles: Sequence[Floats]) -> tuple[Floats, Floats, Floats]:
 
 
 def is_healthy(before: Outcome) -> bool:
-    """Whether most seeds of the run as it was are healthy."""
-    return 2 * before.healthy > before.seeds
+    """Whether most seeds of the run as it was are healthy, and have learned more than a guess."""
+    return 2 * before.healthy > before.seeds and not before.guesses
 
 
 def ranked(found: Sequence[Outcome]) -> list[Outcome]:
@@ -262,7 +342,7 @@ def ranked(found: Sequence[Outcome]) -> list[Outcome]:
 
 
 def front(found: Sequence[Outcome]) -> list[Outcome]:
-    """The smallest changes that heal, each of which gains credibly more than every smaller one.
+    """The smallest changes that heal, each of which gains more than every smaller one of them, beyond doubt.
 
     Where nothing heals, the same of those that help.
     """
@@ -270,6 +350,18 @@ def front(found: Sequence[Outcome]) -> list[Outcome]:
     best = next((name for name in STATES[:2] if any(one.state == name for one in order)), None)
     kept: list[Outcome] = []
     for one in order:
-        if one.state == best and (not kept or (one.cost > kept[-1].cost and one.least > kept[-1].least + MORE)):
+        if one.state == best and all(one.cost > other.cost and _gains_more(one, other) for other in kept):
             kept.append(one)
     return kept
+
+
+def _gains_more(one: Outcome, other: Outcome) -> bool:
+    """Whether ``one`` gains more than ``other``: by `MORE` in the mean, and by something over the whole interval.
+
+    Their seeds are the same, so their gains are compared pair by pair: intervals that overlap may still tell.
+    """
+    theirs = dict(zip(other.places, other.gains.tolist(), strict=True))
+    more = np.array(
+        [gain - theirs[place] for place, gain in zip(one.places, one.gains.tolist(), strict=True) if place in theirs]
+    )
+    return len(more) > 0 and float(more.mean()) > max(MORE, half_width(more))

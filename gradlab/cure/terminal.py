@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gradlab.cure.command import folded
 from gradlab.cure.ranking import Floats, Outcome, front, is_healthy, outcomes, ranked
 from gradlab.summary import number
 
@@ -24,6 +26,15 @@ LEAST_RANGE = math.log(100)
 
 MOST_OTHERS = 12
 """Rows of the table of what else heals or helps."""
+
+LEAST_HELPS = 4
+"""Of them for what helps, where so many do."""
+
+OF_THE_STEP = frozenset({"learning rate", "clipping", "optimizer"})
+"""Kinds of change that leave the network at step 0, and so δ there, as it was."""
+
+BEHIND = "   "
+"""What stands before each line under a change."""
 
 
 def show(out: Console, facts: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> None:
@@ -39,9 +50,9 @@ def show(out: Console, facts: Mapping[str, Any], tables: Mapping[str, pa.Table])
     best = front(tried)
     out.print(escape(summed_up(tried, before.seeds)))
     if best:
-        word = "heal" if best[0].state == "heals" else "help, though the verdict stays"
-        more = ", each gaining more than those before it" if len(best) > 1 else ""
-        out.print(f"\nThe smallest change{'s' if len(best) > 1 else ''} that {word}{more}:")
+        out.print(f"\n{headline(best)}:")
+    else:
+        out.print("\nNothing that was tried heals it, and nothing helps beyond doubt.")
     for place, one in enumerate(best, 1):
         _show_best(out, place, one, before)
     _show_others(out, [one for one in ranked(tried) if one.state in ("heals", "helps") and one not in best])
@@ -60,50 +71,93 @@ def show(out: Console, facts: Mapping[str, Any], tables: Mapping[str, pa.Table])
     )
 
 
+def headline(best: Sequence[Outcome]) -> str:
+    """What the smallest changes do, and how they stand to each other."""
+    change, verb = ("change", "s") if len(best) == 1 else ("changes", "")
+    what = f"heal{verb}" if best[0].state == "heals" else f"help{verb}, though a verdict stays"
+    more = "" if len(best) == 1 else ", each gaining more than those before it"
+    return f"The smallest {change} that {what}{more}"
+
+
 def patient(before: Outcome) -> str:
     """The run as it was, in one sentence or two."""
     right = "" if before.accuracy is None else f", accuracy {before.accuracy:.1%}"
-    loss = f"loss {number(before.first)} -> {number(before.final)}{right}"
     if is_healthy(before):
+        told = f"loss {number(before.first)} -> {number(before.final)}{right}"
+        # The run that was asked about is that of the first seed.
+        if before.places[0] == 0 and before.verdicts[0] != "healthy":
+            return (
+                f"The run itself is {before.verdicts[0]}, and yet {before.healthy} of {before.seeds} seeds are "
+                f"healthy: {told}. Another seed is all that it needs, and nothing was tried."
+            )
         return (
-            f"Healthy in {before.healthy} of {before.seeds} seeds: {loss}. There is nothing to cure, and nothing was "
+            f"Healthy in {before.healthy} of {before.seeds} seeds: {told}. There is nothing to cure, and nothing was "
             "tried."
         )
-    return f"As it was: {before.verdict}, healthy in {before.healthy} of {before.seeds} seeds; {loss}."
+    told = (
+        f"loss {number(before.first)}, then diverged, which counts as {number(before.final)}"
+        if before.diverges
+        else f"loss {number(before.first)} -> {number(before.final)}{right}"
+    )
+    if before.verdict == "healthy":
+        return (
+            f"As it was: healthy in {before.healthy} of {before.seeds} seeds, and yet no better than one answer to "
+            f"every input; {told}."
+        )
+    return f"As it was: {before.verdict}, healthy in {before.healthy} of {before.seeds} seeds; {told}."
 
 
 def summed_up(tried: Sequence[Outcome], seeds: int) -> str:
     """How many changes came to what."""
-    heal, help_ = (sum(one.state == state for one in tried) for state in ("heals", "helps"))
-    parts = [
-        f"{heal} {'heals' if heal == 1 else 'heal'}",
-        f"{help_} {'helps' if help_ == 1 else 'help'}",
-        f"{len(tried) - heal - help_} do not",
-    ]
+    count = Counter(one.state for one in tried)
+    parts = [f"{count['heals']} {'heals' if count['heals'] == 1 else 'heal'}"]
+    parts.append(f"{count['helps']} {'helps' if count['helps'] == 1 else 'help'}")
+    if count["unclear"]:
+        parts.append(f"{count['unclear']} may help")
+    parts.append(f"{count['no help']} {'does' if count['no help'] == 1 else 'do'} not")
+    if count["harms"]:
+        parts.append(f"{count['harms']} {'does' if count['harms'] == 1 else 'do'} harm")
+    if count["crashed"]:
+        parts.append(f"{count['crashed']} crashed")
     return f"{len(tried)} changes were tried over {seeds} seeds: {', '.join(parts)}."
 
 
 def _show_best(out: Console, place: int, one: Outcome, before: Outcome) -> None:
-    out.print(f"\n[bold]{place}. {escape(one.change['override'])}[/bold]  (cost {one.cost})", soft_wrap=True)
+    out.print(f"\n[bold]{place}. {escape(one.change['override'])}[/bold]  (cost {one.cost})")
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    lines = [("   loss", loss(one, before)), ("   δ", profiles(one, before)), ("   theory", theory(one, before))]
-    for what, words in (*lines, ("   source", "; ".join(one.change["sources"]))):
+    for what, words in (
+        ("   change", what_it_is(one)),
+        ("   loss", loss(one, before)),
+        ("   δ", profiles(one, before)),
+        ("   theory", theory(one, before)),
+        ("   source", "; ".join(one.change["sources"])),
+    ):
         grid.add_row(what, escape(words))
     out.print(grid)
+    # Line by line, as it is pasted: a blank behind a backslash would break it.
+    for line in folded(one.change["command"], out.width - len(BEHIND)):
+        out.print(f"{BEHIND}[bold]{escape(line)}[/bold]", soft_wrap=True)
+
+
+def what_it_is(one: Outcome) -> str:
+    """What the remedies of a change are, in words."""
+    return "; ".join(one.change["summaries"])
 
 
 def loss(one: Outcome, before: Outcome) -> str:
     """The final loss before and after, the factor between them with its interval, accuracy and health."""
     right = ""
     if one.accuracy is not None:
-        was = "-" if before.accuracy is None else f"{before.accuracy:.1%}"
-        right = f", accuracy {was} -> {one.accuracy:.1%}"
+        was = "" if before.accuracy is None else f"{before.accuracy:.1%} -> "
+        right = f", accuracy {was}{one.accuracy:.1%}"
+    diverged = " (diverged)" if before.diverges else ""
+    healed = one.state == "heals"
     return (
-        f"{number(before.final)} -> {number(one.final)}, lower by {factor(one)}{right}; "
-        f"{'healthy' if one.state == 'heals' else one.verdict} in {one.healthy if one.state == 'heals' else one.seeds} "
-        f"of {one.seeds} seeds"
+        f"{number(before.final)}{diverged} -> {number(one.final)}, lower by {factor(one)}{right}; "
+        f"{'healthy' if healed else one.verdict} in "
+        f"{one.healthy if healed else one.verdicts.count(one.verdict)} of {one.seeds} seeds"
     )
 
 
@@ -156,6 +210,9 @@ def _bar(value: float, low: float, high: float) -> str:
 def theory(one: Outcome, before: Outcome) -> str:
     """What theory says of the rate before and after, and whose theory it is."""
     was, now = before.change["theory"], one.change["theory"]
+    if OF_THE_STEP.issuperset(one.change["kinds"]):
+        rate = "" if now["rate"] is None else f"rate {_rate(now)} as before: "
+        return f"{rate}the change is in the steps that are taken, not in how the initial weights pass gradients back"
     rates = "" if now["rate"] is None else f"rate {_rate(was)} -> {_rate(now)}: "
     source = f" ({now['source']})" if now["source"] else ""
     return f"{rates}{now['note']}{source}"
@@ -174,9 +231,18 @@ def _show_others(out: Console, others: Sequence[Outcome]) -> None:
     for heading in ("", "cost", "loss lower by", "accuracy"):
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
     table.add_column("change", overflow="fold")
-    for one in others[:MOST_OTHERS]:
+    shown = _some(others)
+    for one in shown:
         right = "-" if one.accuracy is None else f"{one.accuracy:.1%}"
-        table.add_row(one.state, str(one.cost), factor(one), right, escape(one.change["override"]))
+        stays = "" if one.state == "heals" else f" ({one.verdict})"
+        table.add_row(one.state, str(one.cost), factor(one), right, escape(f"{one.change['override']}{stays}"))
     out.print(table)
-    if len(others) > MOST_OTHERS:
-        out.print(f"... and {len(others) - MOST_OTHERS} more.")
+    if len(others) > len(shown):
+        out.print(f"... and {len(others) - len(shown)} more.")
+
+
+def _some(others: Sequence[Outcome]) -> list[Outcome]:
+    """The first of those that heal, and of those that help: a cheap help must not hide behind dear cures."""
+    heal, help_ = ([one for one in others if one.state == state] for state in ("heals", "helps"))
+    places = max(LEAST_HELPS, MOST_OTHERS - len(heal))
+    return [*heal[: MOST_OTHERS - min(places, len(help_))], *help_[:places]]

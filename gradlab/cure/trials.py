@@ -4,10 +4,12 @@ The facts of a cure are plain data, and stand in the manifest as ``cure``:
 
     round    how many rounds are planned so far: 0 the run as it was, 1 single changes, 2 pairs
     seeds    the seeds of every change
+    guess    what one answer to every input comes to: its `loss` and its `accuracy`, null where there is none
     changes  the run as it was, then every change in the order in which it was tried: `remedies` and `kinds` (empty of
-             the first), `cost`, `change` (values by key), `override` (the same as it is typed), `members` (run ids, in
-             the order of the seeds), `sources` of the remedies, `theory` (rate, whether it is one rate, expected ratio
-             of the ends as a decimal logarithm, note, source)
+             the first), `cost`, `change` (values by key), `override` (the same as it is typed), `command` (the whole
+             run, at the first seed), `members` (run ids, in the order of the seeds), `summaries` and `sources` of the
+             remedies, `theory` (rate, whether it is one rate, expected ratio of the ends as a decimal logarithm, note,
+             source)
 """
 
 from __future__ import annotations
@@ -22,13 +24,16 @@ from typing import Any
 import pyarrow as pa
 
 from gradlab.choices import SpecError
-from gradlab.cure.ranking import STATES, Outcome, is_healthy, outcomes
+from gradlab.cure.command import command
+from gradlab.cure.ranking import STATES, Guess, Outcome, is_healthy, outcomes
+from gradlab.data import load
+from gradlab.diagnose.rules import names
 from gradlab.diagnose.thresholds import limits
 from gradlab.grid import Grid, Launch, spec_yaml
 from gradlab.plan import cost as work_of
 from gradlab.remedies import COSTS, END_TO_END, REMEDIES, Change, Remedy, Treated, cost, overrides, treated
 from gradlab.spec import RunSpec, build
-from gradlab.store import open_result, read_manifest, read_runs
+from gradlab.store import load_tables, open_result, read_manifest, read_runs
 from gradlab.theory.predict import predict, profile
 
 Facts = dict[str, Any]
@@ -56,6 +61,9 @@ Pascanu et al. 2013, section 3: what keeps gradients from vanishing lets them ex
 
 MOST_RECAST = 3
 """So many of the cheapest changes of either sort."""
+
+FEW = 3
+"""So many sick runs of a sweep are named to who must choose one."""
 
 BY_THEORY = 3
 """Pairs tried because theory expects them to keep gradients, which neither remedy does alone."""
@@ -89,9 +97,29 @@ def patient(grid: Grid) -> Grid:
         runs = _over(first, range(first.seed, first.seed + seeds))
     if first.train.steps == 0:
         raise SpecError("train.steps=0: a cure is judged by what training leads to; expected at least 1 step")
-    facts: Facts = {"round": 0, "seeds": [run.seed for run in runs], "changes": [_written((), {}, runs)]}
+    facts: Facts = {
+        "round": 0,
+        "seeds": [run.seed for run in runs],
+        "guess": guess(first),
+        "changes": [_written((), {}, runs)],
+    }
     name = "cure" if grid.name == "run" else grid.name
     return replace(grid, runs=runs, duplicates=0, swept=("seed",), name=name, expect=(), maps={}, cure=facts)
+
+
+def guess(spec: RunSpec) -> Guess:
+    """What one answer to every input comes to: ln K of K classes, each right as often; the variance of real targets.
+
+    Neither where the targets do not vary, or where the loss knows none.
+    """
+    match spec.facts.loss:
+        case "cross_entropy":
+            return {"loss": math.log(spec.facts.outputs), "accuracy": 1 / spec.facts.outputs}
+        case "mean_squared_error":
+            variance = float(load(spec.data).train_targets.var(axis=0).mean()) * spec.data.target_scale**2
+            return {"loss": variance or None, "accuracy": None}
+        case _:
+            return {"loss": None, "accuracy": None}
 
 
 def of_result(path: Path) -> Grid:
@@ -102,8 +130,8 @@ def of_result(path: Path) -> Grid:
     runs = read_runs(open_result(path))
     if len({replace(run, seed=0) for run in runs}) > 1:
         raise SpecError(
-            f"{path}: holds {len(runs)} different runs; choose one with --from {path} RUN_ID (the ids are in "
-            f"{path}/runs.parquet)"
+            f"{path}: holds {len(runs)} different runs; choose one with --from {path} RUN_ID ({_sickest(path)}; all "
+            f"are in {path}/runs.parquet)"
         )
     swept = ("seed",) if len(runs) > 1 else ()
     judged_by = limits(read_manifest(path).get("diagnose"))
@@ -111,10 +139,19 @@ def of_result(path: Path) -> Grid:
     return Grid(runs, 0, swept, frozenset(), "cure", Launch(None, None), base, (), None, limits=judged_by)
 
 
+def _sickest(path: Path) -> str:
+    """How many runs of a result are sick, and the first of them."""
+    rows = load_tables(path)["runs"].select(["run_id", "verdict"]).to_pylist()
+    sick = [row for row in rows if names(row["verdict"]) not in ((), ("healthy",))]
+    some = ", ".join(f"{row['run_id']} {row['verdict']}" for row in sick[:FEW])
+    return f"{len(sick)} are sick: {some}{', ...' if len(sick) > FEW else ''}" if sick else "none is sick"
+
+
 def next_round(facts: Facts, runs: Sequence[RunSpec], tables: Mapping[str, pa.Table]) -> Round | None:
     """What is tried after the round that ``tables`` tell of; None where the cure is over.
 
-    ``runs`` are those planned so far. Nothing is tried where the run is healthy, or where every seed of it crashed.
+    ``runs`` are those planned so far. Nothing is tried where the run is healthy and has learned
+    something, or where every seed of it crashed.
     """
     found = outcomes(facts, tables)
     before = found[0]
@@ -166,6 +203,8 @@ def _written(remedies: Sequence[Remedy], change: Change, members: Sequence[RunSp
         "cost": cost(remedies),
         "change": dict(change),
         "override": overrides(change),
+        "command": command(members[0]),
+        "summaries": [remedy.summary for remedy in remedies],
         "sources": [remedy.source for remedy in remedies],
         "members": [run.id for run in members],
         "theory": {

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from gradlab.cure.ranking import Outcome, front, is_healthy, outcomes, ranked
-from gradlab.cure.terminal import factor, loss, patient, summed_up, theory
+from gradlab.cure.terminal import factor, headline, loss, patient, summed_up, theory, what_it_is
 from gradlab.report.findings import Table, figure
 from gradlab.report.tables import Result
 
@@ -45,14 +45,42 @@ def sentences(found: Cure | None) -> list[str]:
     return said
 
 
-def best(found: Cure | None) -> list[tuple[str, str, str, str]]:
-    """The smallest changes that heal: the override, what it does to the loss, what theory says, and the sources."""
+@dataclass(frozen=True)
+class Best:
+    """A change as the page tells it: what it is, what it does to the loss, why, and the command that runs it."""
+
+    override: str
+    cost: int
+    what: str
+    loss: str
+    theory: str
+    source: str
+    command: str
+
+
+def best(found: Cure | None) -> list[Best]:
+    """The smallest changes that heal."""
     if found is None:
         return []
     return [
-        (one.change["override"], loss(one, found.before), theory(one, found.before), "; ".join(one.change["sources"]))
+        Best(
+            override=one.change["override"],
+            cost=one.cost,
+            what=what_it_is(one),
+            loss=loss(one, found.before),
+            theory=theory(one, found.before),
+            source="; ".join(one.change["sources"]),
+            command=one.change["command"],
+        )
         for one in found.best
     ]
+
+
+def heading(found: Cure | None) -> str:
+    """What stands above them."""
+    if found is None or not found.best:
+        return "Nothing that was tried heals it, and nothing helps beyond doubt"
+    return headline(found.best)
 
 
 def table(found: Cure | None) -> Table | None:
@@ -131,4 +159,5 @@ def _columns(before: Outcome, tried: Sequence[Outcome], smallest: Sequence[Outco
         "rate_theory_after": [one.change["theory"]["rate"] for one in tried],
         "theory": [one.change["theory"]["note"] for one in tried],
         "source": ["; ".join(one.change["sources"]) for one in tried],
+        "command": [one.change["command"] for one in tried],
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jinja2
 
-from gradlab.report import cure, effects, findings, verdicts
+from gradlab.report import cure, effects, findings, foretold, verdicts
 from gradlab.report.expected import expected
 from gradlab.report.groups import early_keys, log_outcomes, map_keys, varying
 from gradlab.report.tables import Result, read, write_csv
@@ -122,13 +122,17 @@ def _render(
         size=result.size,
         varying=[(key, findings.value_list(result, key)) for key in varying(result)],
         base=findings.base(result),
-        sentences=[*cure.sentences(healing), *findings.sentences(result), *effects.sentences(found)],
+        sentences=[
+            *(*cure.sentences(healing), *findings.sentences(result)),
+            *(*(foretold.sentences(result) if healing is None else []), *effects.sentences(found)),
+        ],
         cures=cure.best(healing),
+        cures_heading=cure.heading(healing),
         changes=cure.table(healing),
         expected=expected(result),
         effects=effects.table(found),
         effects_notes=effects.notes(found),
-        notes=result.notes,
+        notes=[*result.notes, *verdicts.outdated(result)],
         pictures=pictures,
         runs=findings.runs_table(result),
         layers=findings.layers_tables(result) if result.size == 1 else [],

@@ -29,6 +29,9 @@ LOOKS = {
 }
 """Colour and marker of what a change came to."""
 
+CLEAR = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
+"""Behind a name, so that the intervals of neighbours do not strike it out."""
+
 LEAST_DRAWN = -3.0
 """Of ln gains: a change that multiplies the loss by more than 20 is drawn at the edge."""
 
@@ -52,10 +55,11 @@ def _shown(found: Cure) -> list[Outcome]:
 def _profiles(before: Outcome, shown: Sequence[Outcome]) -> Plot:
     figure = sheet(9, 4.8)
     axes = figure.subplots()
-    lines = [("as it was", before, "#222222", "o", "--")]
+    (first, *others) = _alike([before, *shown])
+    lines = [(_names(first), before, "#222222", "o", "--")]
     lines += [
-        (one.name, one, OKABE_ITO[place], marker, "-")
-        for place, (one, marker) in enumerate(zip(shown, "s^Dvp", strict=False))
+        (_names(some), some[0], OKABE_ITO[place], marker, "-")
+        for place, (some, marker) in enumerate(zip(others, "s^Dvp", strict=False))
     ]
     scale = fit(*(np.concatenate([one.low, one.high]) / math.log(10) for _, one, *_ in lines))
     for word, one, colour, marker, style in lines:
@@ -75,6 +79,18 @@ def _profiles(before: Outcome, shown: Sequence[Outcome]) -> Plot:
         "the band from the least to the largest. A level line passes gradients on as they are."
     )
     return Plot("cure_profiles", "δ before and after the smallest changes that help", caption, figure)
+
+
+def _alike(some: Sequence[Outcome]) -> list[list[Outcome]]:
+    """Changes of equal profiles together: a learning rate leaves δ at step 0 as it was, and lines would hide lines."""
+    groups: dict[bytes, list[Outcome]] = {}
+    for one in some:
+        groups.setdefault(one.profile.tobytes(), []).append(one)
+    return list(groups.values())
+
+
+def _names(alike: Sequence[Outcome]) -> str:
+    return " = ".join(one.name for one in alike)
 
 
 def _decades(logs: Floats) -> Floats:
@@ -121,7 +137,9 @@ def _point(axes: Axes, one: Outcome, x: float, *, bold: bool) -> None:
         x, y, yerr=margin, color=colour, elinewidth=1.0, capsize=0, marker=marker, markersize=8 if bold else 5
     )
     if bold:
-        axes.annotate(one.name, (x, y + margin), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=9)
+        axes.annotate(
+            one.name, (x, y + margin), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=9, bbox=CLEAR
+        )
 
 
 def _dress(axes: Axes, known: Sequence[Outcome]) -> None:

@@ -27,6 +27,8 @@ def write_facts(folder: Path, members: list[list[str]]) -> None:
             "cost": 2 * place,
             "change": {},
             "override": f"seed={place}",
+            "command": f"gradlab run seed={place}",
+            "summaries": ["a remedy"],
             "sources": ["Somebody 1998"],
             "members": ids,
             "theory": {"rate": 1.0, "single_rate": True, "log10_ratio": 0.0, "note": "level", "source": "Nobody 2000"},
@@ -60,8 +62,19 @@ def test_a_cure_is_read_from_the_manifest(tmp_path: Path) -> None:
     assert shown is not None
     assert [row[0] for row in shown.rows] == ["remedy-1"]
     assert len(shown.head) == len(shown.numeric) == len(shown.rows[0])
+    as_best = best(Cure(found.before, found.tried, found.tried))
+    assert [(one.override, one.command, one.what) for one in as_best] == [("seed=1", "gradlab run seed=1", "a remedy")]
     write_result(other := tmp_path / "other", [{"seed": 9}])
     assert cure(read([folder, other])) is None, "of several folders there is none"
+
+
+def test_equal_profiles_are_one_line() -> None:
+    """A learning rate leaves δ at step 0 as it was."""
+    found = cure_of(SICK, Made(("slower",), 1, (0.1, 0.11, 0.12), rate=0.1), Made(("level",), 2, (0.01, 0.011, 0.012)))
+    with styled():
+        profiles = next(plot for plot in cure_plots(Cure(found[0], tuple(found[1:]), tuple(found[1:]))))
+        labels = [text.get_text() for text in profiles.figure.legends[0].get_texts()]
+    assert labels == ["as it was = slower", "level"]
 
 
 @pytest.mark.parametrize("diverged", [False, True])
