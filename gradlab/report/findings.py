@@ -160,14 +160,14 @@ def provenance(manifest: Manifest) -> list[tuple[str, str]]:
 
 _MEASURED = (
     *("steps", "loss_first", "loss_last", "loss_heldout", "accuracy", "diverged_at", "diverged_layer"),
-    *("rate", "vanishing_ratio", "verdict", "error"),
+    *("rate", "rate_theory", "chi1", "depth_scale", "vanishing_ratio", "verdict", "error"),
 )
 
 
 def runs_table(result: Result) -> Table:
     """The runs, or of many the best and the worst of each state, with a note of what is left out."""
     keys = varying(result)
-    known = [name for name in _MEASURED if any(value is not None for value in result.columns[name])]
+    known = [name for name in _MEASURED if any(value is not None for value in result.columns.get(name, ()))]
     head = ["run_id", "state", *keys, *known]
     chosen, note = _chosen(result)
     columns = [result.columns[name] for name in head]

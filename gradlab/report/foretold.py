@@ -7,9 +7,10 @@ import math
 import numpy as np
 
 from gradlab.choices import DATA
-from gradlab.report.tables import Floats, Result
-from gradlab.spec import OUTSIDE_DIGEST, build
-from gradlab.theory.predict import Profile, profile
+from gradlab.report.groups import LATER, describe, swept, varying
+from gradlab.report.tables import Bools, Floats, Result
+from gradlab.spec import OUTSIDE_DIGEST, RunSpec, build
+from gradlab.theory.predict import Profile, predict, profile
 
 WORDS = (
     "Dashed: what mean-field theory expects of wide networks at their initial weights, from the measured {} on (no "
@@ -19,13 +20,48 @@ BAND_WORDS = "The faint band is one standard deviation of a single sample's grad
 _ANCHORS = {"depth": "layer L-1", "time": "last time step"}
 
 
-def words(axis: str) -> str:
-    """The sentence of a caption about the dashed lines along ``axis``."""
-    return WORDS.format(_ANCHORS[axis])
+def words(result: Result, axis: str) -> str:
+    """The sentences of a caption about the dashed lines along ``axis``, and where they stand for no single rate."""
+    return WORDS.format(_ANCHORS[axis]) + _bent_words(result)
+
+
+def sentences(result: Result) -> list[str]:
+    """What theory says of a single run; of a sweep how far the measured rates are from its own."""
+    if result.size == 1:
+        return [f"Theory: {predict(_spec(result, 0)).note}."]
+    rate, told = result.number("rate"), result.theory("rate_theory")
+    known = np.flatnonzero(np.isfinite(rate) & (told > 0))
+    lines = []
+    if known.size:
+        off = np.abs(rate[known] / told[known] - 1)
+        keys = [key for key in swept(result) or varying(result) if not key.startswith(LATER)]
+        farthest = int(known[off.argmax()])
+        lines.append(
+            f"Half of the {known.size} runs for which theory has a rate measure one within {np.median(off):.1%} of it; "
+            f"the farthest is {off.max():.1%} off ({describe(result, farthest, keys)}: {rate[farthest]:.3g} beside "
+            f"{told[farthest]:.3g})."
+        )
+    return [*lines, *([said.strip()] if (said := _bent_words(result)) else [])]
+
+
+def _bent(result: Result) -> Bools:
+    """The runs (R,) that theory knows, but no single rate of."""
+    return np.isfinite(result.theory("chi1")) & np.isnan(result.theory("rate_theory"))
+
+
+def _bent_words(result: Result) -> str:
+    count = int(_bent(result).sum())
+    which = "this run" if result.size == 1 else f"{count} of {result.size} runs"
+    return f"By theory no single rate describes the layers of {which}. " if count else ""
 
 
 def expected(result: Result, run: int, axis: str) -> Profile | None:
     """The profile of one run along ``axis``; None where theory has none."""
+    found = profile(_spec(result, run))
+    return found if found is not None and found.axis == axis else None
+
+
+def _spec(result: Result, run: int) -> RunSpec:
     values = {
         key: result.columns[key][run]
         for key in result.keys
@@ -33,8 +69,7 @@ def expected(result: Result, run: int, axis: str) -> Profile | None:
     }
     # Without its folder of images a data set has its usual number of samples, and a larger batch would be refused.
     values["data.batch_size"] = min(int(str(values["data.batch_size"])), DATA[str(values["data.name"])].train)
-    found = profile(build(values))
-    return found if found is not None and found.axis == axis else None
+    return build(values)
 
 
 def foretold(result: Result, start: Floats, axis: str) -> Floats:

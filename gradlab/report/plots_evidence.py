@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from gradlab.diagnose import History, Profile, Verdict, fit
+from gradlab.diagnose import Fit, History, Limits, Profile, Verdict
+from gradlab.diagnose.passage import passage, rate_figure
 from gradlab.report.groups import log10
 from gradlab.report.style import DIVERGED, OKABE_ITO, Plot, integer_ticks, sheet
 from gradlab.report.style import fit as fitted_scale
@@ -18,11 +19,22 @@ from gradlab.report.verdicts import Example, examples
 ACROSS = 3
 """Panels beside each other."""
 
+Style = str | tuple[float, tuple[float, float]]
+"""How a line is dashed; a marker instead of a dash gives both."""
+
+Drawn = tuple[str, Floats, str, Style]
+"""A line: its label, its log10 values, its colour and its dash."""
+
 MEASURED, FITTED, LIMIT = OKABE_ITO[0], OKABE_ITO[1], "#444444"
+
+ENDS: dict[str, Style] = {"exploding": ":", "vanishing": (0, (1, 3))}
+"""The verdicts on the ratio of δ's ends, and how their thresholds are dotted."""
+
+ALONG = {"depth": "layer (input → output)", "time": "time step (first → last)"}
 
 CAPTION = (
     "What each verdict rests on: δ by layer with its fitted rate (dashed), the share of dead or saturated units by "
-    "layer, or the course of the loss or the gradient norm; dotted lines are thresholds. "
+    "layer, or the course of the loss or the gradient norm; dotted lines are thresholds (of δ, for layer 1). "
 )
 
 
@@ -36,7 +48,7 @@ def evidence_plot(result: Result) -> Plot | None:
     figure = sheet(9.0 if across < ACROSS else 11.0, (3.6 if len(shown) > 1 else 4.2) * down)
     grid = figure.subplots(down, across, squeeze=False)
     for axes, example in zip(grid.flat, shown, strict=False):
-        DRAWN[example.verdict.name](axes, example.history, example.verdict)
+        DRAWN[example.verdict.name](axes, example.history, example.verdict, result.limits)
         axes.set_title(_title(example, 100 // across), loc="left", fontsize=9)
     for axes in grid.flat[len(shown) :]:
         axes.set_visible(False)
@@ -49,49 +61,62 @@ def _title(example: Example, width: int) -> str:
     return "\n".join(textwrap.wrap(words, width))
 
 
-def _profile(axes: Axes, history: History, verdict: Verdict) -> None:
-    """δ at step 0 with the fitted line, along the axis that the verdict names."""
+def _profile(axes: Axes, history: History, verdict: Verdict, limits: Limits) -> None:
+    """δ at step 0 with the fitted line and the thresholds of its ends, along the axis that the verdict names."""
     axis = verdict.evidence.get("axis", "depth")
     profile = next((one for one in history.along if one.axis == axis), history.along[0])
-    logs, found = log10(profile.deltas), fit(profile.deltas, profile.axis)
-    line = np.full(len(logs), np.nan)
-    if found is not None:
-        line[found.first - 1 : found.last] = log10(found.line(np.arange(found.first, found.last + 1)))
-    _logarithmic(
-        axes,
-        profile.layer,
-        [
-            ("‖δ‖, step 0", logs, MEASURED, "o"),
-            ("_" if found is None else f"rate {found.rate:.3g} ± {found.error:.1g}", line, FITTED, "--"),
-        ],
-    )
-    axes.set_xlabel(profile.noun)
+    lines: list[Drawn] = [("‖δ‖, step 0", log10(profile.deltas), MEASURED, "o")]
+    found = passage(profile)
+    if found is not None and found.fit is not None:
+        fitted, line = found.fit, np.full(len(profile.layer), np.nan)
+        places = np.arange(fitted.first, fitted.last + 1)
+        line[np.isin(profile.layer, found.layers[places - 1])] = log10(fitted.line(places))
+        lines.append((_rate(fitted, limits), line, FITTED, "--"))
+    if found is not None and (level := float(profile.deltas[profile.layer == found.far][0])) > 0:
+        for name in (verdict.name,) if verdict.name in ENDS else ENDS:
+            limit = limits[f"{name}_ratio"]
+            flat = np.full(len(profile.layer), log10(np.array(limit * level)))
+            lines.append((f"{limit:g} × {profile.noun} {found.far}: {name}", flat, LIMIT, ENDS[name]))
+    _logarithmic(axes, profile.layer, lines)
+    axes.set_xlabel(ALONG[profile.axis])
 
 
-def _underflow(axes: Axes, history: History, verdict: Verdict) -> None:
+def _rate(fitted: Fit, limits: Limits) -> str:
+    """The fitted rate for a legend, and whether it says enough."""
+    if fitted.bends(limits["curvature"]):
+        return f"no single rate: {fitted.near:.3g} to {fitted.far:.3g},\nin the mean {rate_figure(fitted)}"
+    return f"rate {rate_figure(fitted)}"
+
+
+def _underflow(axes: Axes, history: History, verdict: Verdict, limits: Limits) -> None:
     """The norm of the weight gradient, and the smallest normal number."""
     profile = history.along[0]
-    row = _row(profile, verdict)
+    row, share = _row(profile, verdict), f"{float(verdict.evidence['share'] or 0):.0%}"
     smallest = np.full(len(profile.layer), log10(np.array(float(verdict.evidence["smallest_normal"] or 0))))
     _logarithmic(
         axes,
         profile.layer,
         [
-            ("‖∂loss/∂W‖", log10(profile.columns["weight_grad_norm"][row]), MEASURED, "o"),
-            ("smallest normal number", smallest, LIMIT, ":"),
+            (
+                f"‖∂loss/∂W‖, zeros up to {share} (threshold {limits['grad_zero']:.0%})",
+                log10(profile.columns["weight_grad_norm"][row]),
+                MEASURED,
+                "o",
+            ),
+            (f"smallest normal number of {history.precision}", smallest, LIMIT, ":"),
         ],
     )
-    axes.set_xlabel("layer")
+    axes.set_xlabel(ALONG[profile.axis])
 
 
-def _share(axes: Axes, history: History, verdict: Verdict) -> None:
+def _share(axes: Axes, history: History, verdict: Verdict, limits: Limits) -> None:
     """The share of dead or saturated units by layer, at the step of the verdict."""
     profile = history.along[0]
     row = _row(profile, verdict)
     axes.bar(profile.layer, profile.columns[verdict.name][row], color=MEASURED, width=0.8)
-    axes.axhline(verdict.threshold[f"diagnose.{verdict.name}"], color=LIMIT, linestyle=":", linewidth=1)
+    axes.axhline(limits[verdict.name], color=LIMIT, linestyle=":", linewidth=1)
     axes.set_ylim(0, 1.02)
-    axes.set_xlabel("layer")
+    axes.set_xlabel(ALONG[profile.axis])
     axes.set_ylabel(f"share {verdict.name}, step {verdict.evidence['step']}")
     integer_ticks(axes.xaxis, 6)
 
@@ -100,42 +125,51 @@ def _row(profile: Profile, verdict: Verdict) -> int:
     return int(np.flatnonzero(profile.step == verdict.evidence["step"])[0])
 
 
-def _loss(axes: Axes, history: History, verdict: Verdict) -> None:
+def _loss(axes: Axes, history: History, verdict: Verdict, limits: Limits) -> None:
     """The loss by step, with what must be crossed to have learned, and a cross where the run diverged."""
     loss = history.loss
     lines = [("loss", log10(loss), MEASURED, "-")]
-    shares = [verdict.threshold[key] for key in ("diagnose.climb", "diagnose.unlearned") if key in verdict.threshold]
+    shares = [limits[name] for name in ("climb", "unlearned") if f"diagnose.{name}" in verdict.threshold]
     lines += [(f"{share:g} × step 0", log10(np.full(len(loss), share * loss[0])), LIMIT, ":") for share in shares]
-    _logarithmic(axes, np.arange(len(loss)), lines)
-    if verdict.name == "diverged":
-        axes.plot([len(loss) - 1], [0.97], "x", color=DIVERGED, mew=1.6, transform=axes.get_xaxis_transform())
+    _logarithmic(axes, np.arange(len(loss)), lines, stop=history.diverged_at)
     axes.set_xlabel("step")
 
 
-def _clipping(axes: Axes, history: History, verdict: Verdict) -> None:
+def _clipping(axes: Axes, history: History, verdict: Verdict, limits: Limits) -> None:
     """The gradient norm before and after clipping."""
     lines = [
         ("before clipping", log10(history.grad_norm), MEASURED, "-"),
-        (f"after, ×{verdict.evidence['scale']:.2g} in the median", log10(history.grad_norm_clipped), FITTED, "--"),
+        (
+            f"after, ×{verdict.evidence['scale']:.2g} (threshold {limits['clip_scale']:g})",
+            log10(history.grad_norm_clipped),
+            FITTED,
+            "--",
+        ),
     ]
     _logarithmic(axes, np.arange(len(history.grad_norm)), lines)
     axes.set_xlabel("step")
 
 
-def _logarithmic(axes: Axes, x: Ints, lines: Sequence[tuple[str, Floats, str, str]]) -> None:
-    """Lines of log10 values on the report's scale; a marker instead of a dash gives both."""
-    scale = fitted_scale(*(logs for _, logs, _, _ in lines))
+def _logarithmic(axes: Axes, x: Ints, lines: Sequence[Drawn], *, stop: int | None = None) -> None:
+    """Lines of log10 values on the report's scale, and a cross above all at ``stop``, where the run diverged."""
+    scale = fitted_scale(
+        *(np.where(np.isposinf(logs), np.nan, logs) for _, logs, _, _ in lines), broken=stop is not None
+    )
     for label, logs, colour, style in lines:
-        dash, marker = ("-", "o") if style == "o" else (style, "")
+        alone = np.isfinite(logs).sum() == 1
+        dash, marker = ("-", "o") if style == "o" else (style, "o" if alone else "")
+        shown = np.where(np.isposinf(logs), np.nan, logs)
         axes.plot(
-            x, scale.place(logs), color=colour, linestyle=dash, marker=marker, markersize=3, label=label, linewidth=1.4
+            x, scale.place(shown), color=colour, linestyle=dash, marker=marker, markersize=3, label=label, linewidth=1.4
         )
+    if stop is not None:
+        axes.plot([stop], [scale.ceiling], "x", color=DIVERGED, mew=1.6, label="diverged")
     scale.dress(axes, ticks=5)
     integer_ticks(axes.xaxis, 6)
-    axes.legend()
+    axes.legend(frameon=True, framealpha=0.85, edgecolor="none")
 
 
-Draw = Callable[[Axes, History, Verdict], None]
+Draw = Callable[[Axes, History, Verdict, Limits], None]
 
 DRAWN: dict[str, Draw] = {
     "diverged": _loss,

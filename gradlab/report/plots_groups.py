@@ -136,8 +136,8 @@ def draw(
     words = [_grouping(layout, hues, dashes, cells, [one.runs for one in lines])] if result.size > 1 else []
     if scale.beyond:
         words.append('The strip "beyond" holds what is above the scale, inf and nan.')
-    if len(cells) > 1 and (result.state == "diverged").any():
-        words.append("× k/n: k of the n runs of a panel diverged.")
+    if result.size > 1 and (result.state == "diverged").any():
+        words.append(f"× k/n: k of the n runs{' of a panel' if len(cells) > 1 else ''} diverged.")
     return Drawn(figure, " ".join(words))
 
 
@@ -216,7 +216,7 @@ def _headings(
     axes: Axes, result: Result, layout: Layout, here: Bools, row: int | None, column: int, number: int, across: int
 ) -> None:
     if layout.columns is not None and (number < across or row is None):
-        axes.set_title(f"{short(layout.columns.key)} = {layout.columns.labels[column]}", loc="left")
+        axes.set_title(_named(layout.columns, column), loc="left")
     if layout.rows is not None and row is not None and number % across == across - 1:
         text = f"{short(layout.rows.key)} = {layout.rows.labels[row]}"
         axes.annotate(text, (1.03, 0.5), xycoords="axes fraction", rotation=270, va="center", ha="left")

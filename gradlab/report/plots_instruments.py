@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
-from gradlab.report.groups import arrange, describe, log10, settings, swept
+from gradlab.report.groups import Layout, arrange, describe, log10, settings, swept
 from gradlab.report.plots_groups import Fitted, Series, draw
 from gradlab.report.style import Plot, fit, fit_plain, integer_ticks, legend_below, named_map, sheet
 from gradlab.report.tables import Bools, Floats, Ints, Result
@@ -177,7 +177,7 @@ def _lines(result: Result, quantity: str, drawing: Drawing, x: Ints, values: Flo
         series.append(Series(drawing.shown(beside), drawing.beside or "", BESIDE))
     drawn = draw(
         result,
-        arrange(result, _middle(shown), dashes=beside is None),
+        _a_panel_each(result) if drawing.alone else arrange(result, _middle(shown), dashes=beside is None),
         x,
         series,
         labels=drawing.axes,
@@ -187,6 +187,12 @@ def _lines(result: Result, quantity: str, drawing: Drawing, x: Ints, values: Flo
         fitted=drawing.fitted,
     )
     return Plot(f"instrument_{quantity}", drawing.title, drawing.read + drawn.grouping, drawn.figure)
+
+
+def _a_panel_each(result: Result) -> Layout:
+    """A panel for each setting: curves that cross everywhere cannot be told apart in one."""
+    keys = swept(result)
+    return Layout(None, None, settings(result, keys) if keys else None, None, ())
 
 
 def _middle(values: Floats) -> Floats:

@@ -13,11 +13,21 @@ from gradlab.choices import MODELS
 from gradlab.report import foretold
 from gradlab.report.groups import LATER, arrange, calm_cap, describe, log10, swept, varying
 from gradlab.report.plots_groups import Series, draw
-from gradlab.report.style import DIVERGED, OKABE_ITO, Plot, Scale, delta_map, fit, integer_ticks, legend_below, sheet
+from gradlab.report.style import (
+    DIVERGED,
+    OKABE_ITO,
+    THEORY,
+    Plot,
+    Scale,
+    delta_map,
+    fit,
+    integer_ticks,
+    legend_below,
+    sheet,
+)
 from gradlab.report.tables import Floats, Ints, Result, Rows
 
 HEALTHY = (-3.0, "10⁻³: the usual healthy ratio")
-THEORY = "#222222"
 AXES = {"depth": ("layer (input → output)", "zₗ"), "time": ("time step (first → last)", "zₜ")}
 _READ = {
     "depth": "δₗ = ∂loss/∂zₗ over the whole batch. A line that falls towards the left vanishes on its way back to the "
@@ -64,12 +74,13 @@ def signal_plots(result: Result, axis: str) -> Iterator[Plot]:
         if name == "end" and not (last > 0).any():
             continue
         keys = [key for key in swept(result) if name == "end" or not key.startswith(LATER)]
+        layout = arrange(result, _slope(logs), keys=keys, first=first, columns=columns)
         series = [Series(logs)]
         if name == "start" and not np.isnan(theory).all():
-            series.append(Series(theory, "theory", THEORY))
+            series = [Series(logs, "measured" if layout.colour is None else ""), Series(theory, "theory", THEORY)]
         drawn = draw(
             result,
-            arrange(result, _slope(logs), keys=keys, first=first, columns=columns),
+            layout,
             np.arange(logs.shape[1]),
             series,
             labels=(AXES[axis][0], f"‖∂loss/∂{AXES[axis][1]}‖, {when}"),
@@ -80,7 +91,7 @@ def signal_plots(result: Result, axis: str) -> Iterator[Plot]:
         )
         bad = int((result.state == "diverged").sum())
         words = _END_WORDS.format(bad) if bad and name == "end" else ""
-        foretells = foretold.words(axis) if len(series) > 1 else ""
+        foretells = foretold.words(result, axis) if len(series) > 1 else ""
         caption = _READ[axis] + foretells + drawn.grouping + words + _zero_words(logs) + left_out
         yield Plot(f"signal_by_{place}_{name}", f"δ by {AXES[axis][0].split(' (')[0]}, {when}", caption, drawn.figure)
 
@@ -121,7 +132,9 @@ def _one_signal(result: Result, axis: str, place: str, start: Floats, end: Float
     words = _zero_words(np.stack([logs for _, logs, *_ in lines]))
     if result.state[0] == "diverged" and np.isposinf(end).any():
         words += f" The run diverged at step {last}: norms that are inf or nan there are crosses in the upper strip."
-    words += (foretold.words(axis) + (foretold.BAND_WORDS if edges else "")) if not np.isnan(theory).all() else ""
+    words += (
+        (foretold.words(result, axis) + (foretold.BAND_WORDS if edges else "")) if not np.isnan(theory).all() else ""
+    )
     return Plot(f"signal_by_{place}", f"δ by {AXES[axis][0].split(' (')[0]}", _READ[axis] + words + left_out, figure)
 
 
@@ -273,8 +286,8 @@ def history_plot(result: Result, axis: str) -> Plot | None:
         )
         axes.grid(False)
         integer_ticks(axes.yaxis)
-        places = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), 6)).round().astype(int))
-        axes.set_xticks(places, [str(step) for step in steps[places]])
+        places = _even_places(len(steps), 6)
+        axes.set_xticks(places, [str(steps[place]) for place in places])
         axes.set_xlabel("recorded step")
         if number == 0:
             axes.set_ylabel(f"{AXES[axis][0].split(' (')[0]} ({low_end} at the bottom)")
@@ -302,6 +315,17 @@ def history_plot(result: Result, axis: str) -> Plot | None:
     else:
         read += f"Examples, {len(panels)} of {result.size} runs, on one colour scale."
     return Plot(f"signal_by_{place}_and_step", f"δ by {what} and step", read + left_out, figure)
+
+
+def _even_places(count: int, most: int) -> list[int]:
+    """About ``most`` of the places 0..count-1 at even distances, and the last: the step at which a run diverged, say.
+
+    >>> _even_places(7, 6), _even_places(8, 6), _even_places(21, 6)
+    ([0, 2, 4, 6], [0, 2, 4, 7], [0, 4, 8, 12, 16, 20])
+    """
+    stride = -(-(count - 1) // (most - 1)) or 1
+    places = list(range(0, count, stride))
+    return places if places[-1] == count - 1 else [*places[:-1], count - 1]
 
 
 def examples(result: Result) -> list[tuple[str, int]]:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator
 
@@ -18,6 +20,7 @@ from gradlab.report.style import (
     DIVERGED,
     OKABE_ITO,
     STRIP,
+    THEORY,
     Plot,
     Scale,
     fit,
@@ -31,6 +34,9 @@ from gradlab.report.tables import Bools, Floats, Ints, Result
 
 ANNOTATED = 64
 """Maps of at most so many cells carry their numbers."""
+
+MOST_ALONG = 128
+"""A numeric key of more values than this is cut into bins, even where the grid is full."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,22 @@ def _outcome(
         return
     cells = _cells(result, keys[0], keys[1])
     centred = name == "vanishing_ratio"
-    yield _map(cells, f"{name}_map", title, label, cells.median(logs, kept), centred, _others(result, keys))
+    critical = _critical(result, cells, kept) if centred else None
+    yield _map(cells, f"{name}_map", title, label, cells.median(logs, kept), centred, _others(result, keys), critical)
+
+
+def _critical(result: Result, cells: Cells, kept: Bools) -> Floats | None:
+    """log10 χ₁ by theory of each cell; None where it does not cross 0, or is not of the two keys of the map alone."""
+    if not (cells.x.ordered and cells.y.ordered) or min(cells.shape) < 2:
+        return None
+    logs = log10(result.theory("chi1"))
+    known = kept & np.isfinite(logs)
+    if not known.any():
+        return None
+    middle = cells.median(logs, known)
+    own = np.allclose(logs[known], middle.ravel()[cells.place[known]], rtol=0, atol=1e-9)
+    crosses = np.nanmin(middle) < 0 < np.nanmax(middle)
+    return middle if crosses and (own or _binned(cells)) else None
 
 
 def _others(result: Result, keys: Sequence[str]) -> list[str]:
@@ -99,8 +120,10 @@ def _others(result: Result, keys: Sequence[str]) -> list[str]:
 
 def _cells(result: Result, x: str, y: str) -> Cells:
     across, along = levels(result, x), levels(result, y)
-    if len(across) * len(along) > 4 * result.size or max(len(across), len(along)) > 60:
-        across, along = levels(result, x, bins=BINS), levels(result, y, bins=BINS)
+    sparse = len(across) * len(along) > 4 * result.size
+    across, along = (
+        levels(result, part.key, bins=BINS) if sparse or len(part) > MOST_ALONG else part for part in (across, along)
+    )
     place = along.code * len(across) + across.code
 
     def count(kept: Bools) -> Ints:
@@ -110,7 +133,16 @@ def _cells(result: Result, x: str, y: str) -> Cells:
     return Cells(across, along, place, count(state != "failed"), count(state == "diverged"), count(state == "failed"))
 
 
-def _map(cells: Cells, name: str, title: str, label: str, logs: Floats, centred: bool, others: Sequence[str]) -> Plot:
+def _map(
+    cells: Cells,
+    name: str,
+    title: str,
+    label: str,
+    logs: Floats,
+    centred: bool,
+    others: Sequence[str],
+    critical: Floats | None,
+) -> Plot:
     finite = logs[np.isfinite(logs)]
     if centred:
         reach = max(0.3, float(np.quantile(np.abs(finite), 0.95)) if finite.size else 1.0)
@@ -133,7 +165,11 @@ def _map(cells: Cells, name: str, title: str, label: str, logs: Floats, centred:
     bar.set_label(label)
     scale.dress(bar.ax)
     bar.ax.set_ylim(scale.low, scale.high)
-    patches = _hatch(axes, cells, np.isnan(logs))
+    patches: list[Artist] = [*_hatch(axes, cells, np.isnan(logs))]
+    if critical is not None:
+        axes.contour(np.ma.masked_invalid(critical), [0.0], colors=THEORY, linewidths=1.4, linestyles="--", zorder=2)
+        line = Line2D([], [], color=THEORY, linewidth=1.4, linestyle="--", label="χ₁ = 1, critical by theory")
+        patches.append(line)
     if not centred and cells.shape[0] * cells.shape[1] > ANNOTATED:
         rows, columns = np.nonzero((cells.diverged > 0) & ~np.isnan(logs))
         if len(rows):
@@ -186,8 +222,12 @@ def _pool(cells: Cells, others: Sequence[str]) -> str:
     return f" ({count} runs, pooled over {', '.join(others)})" if others else f" ({count} runs)"
 
 
+def _binned(cells: Cells) -> list[str]:
+    return [part.key for part in (cells.x, cells.y) if any("…" in word for word in part.labels)]
+
+
 def _bin_words(cells: Cells) -> str:
-    binned = [part.key for part in (cells.x, cells.y) if any("…" in word for word in part.labels)]
+    binned = _binned(cells)
     return f" {' and '.join(binned)} cut into bins of about equal count." if binned else ""
 
 
@@ -252,7 +292,7 @@ def _dots(result: Result, part: Levels, name: str, title: str, label: str, logs:
     scale = fit(logs[kept], broken=bool(bad.any()))
     figure = sheet(9, 4.2)
     axes = figure.subplots()
-    jitter = (np.arange(result.size) * 0.618 % 1 - 0.5) * (0.3 if result.size > len(part) else 0)
+    jitter = 0.3 * _spread(part.code)
     axes.plot(
         (part.code + jitter)[kept],
         scale.place(logs)[kept],
@@ -285,6 +325,16 @@ def _dots(result: Result, part: Levels, name: str, title: str, label: str, logs:
     words += f" {int(bad.sum())} diverged (×)." if bad.any() else ""
     words += f" {failed} failed and have none." if failed else ""
     return Plot(name, f"{title} by {part.key}", words, figure)
+
+
+def _spread(code: Ints) -> Floats:
+    """(R,) in -½..½: runs of one ``code`` (R,) evenly spread about it, in their order; 0 for a run alone."""
+    order = np.argsort(code, kind="stable")
+    _, first, count = np.unique(code[order], return_index=True, return_counts=True)
+    rank = np.empty(len(code))
+    rank[order] = np.arange(len(code)) - np.repeat(first, count)
+    own = np.bincount(code)[code]
+    return (rank + 0.5) / own - 0.5
 
 
 def _bars(result: Result, part: Levels) -> Plot:

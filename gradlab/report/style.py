@@ -18,6 +18,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import Colormap, ListedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
@@ -30,6 +31,7 @@ OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "
 
 DIVERGED = "#b2182b"
 STRIP = "#e8e8e8"
+THEORY = "#222222"
 DPI = 150
 
 _STYLE: dict[Any, object] = {
@@ -78,11 +80,16 @@ def styled() -> Iterator[None]:
 
 def save(plot: Plot, out: Path) -> tuple[Path, Path]:
     """Writes the PNG and the SVG; the same data give the same bytes."""
-    png, svg = out / f"{plot.name}.png", out / f"{plot.name}.svg"
-    FigureCanvasAgg(plot.figure)
-    plot.figure.savefig(png, dpi=DPI, metadata={"Software": None})
-    plot.figure.set_layout_engine("none")
-    plot.figure.savefig(svg, metadata={"Date": None, "Creator": None})
+    png, svg, figure = out / f"{plot.name}.png", out / f"{plot.name}.svg", plot.figure
+    # `Figure.savefig` draws a figure once more, unseen, before each file. One layout is enough, and serves both.
+    picture, usual = FigureCanvasAgg(figure), figure.dpi
+    figure.dpi = DPI
+    if (layout := figure.get_layout_engine()) is not None:
+        layout.execute(figure)
+        figure.set_layout_engine("none")
+    picture.print_png(png, metadata={"Software": None})  # type: ignore[no-untyped-call]
+    figure.dpi = usual
+    FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     return png, svg
 
 
@@ -184,9 +191,11 @@ class Plain(Scale):
         span = self.high - self.low
         bottom, top = self.low - 0.05 * span, self.high + span * (0.15 if self.broken else 0.05)
         places = [
-            value for value in MaxNLocator(nbins=ticks).tick_values(self.low, self.high) if bottom <= value <= top
+            value
+            for value in MaxNLocator(nbins=ticks, steps=[1, 2, 5, 10]).tick_values(self.low, self.high)
+            if bottom <= value <= top
         ]
-        labels = [f"{value:.6g}" for value in places]
+        labels = [f"{value:.6g}".replace("-", "−") for value in places]
         if self.broken:
             strip = axes.axhspan if which == "y" else axes.axvspan
             strip(self.high + 0.05 * span, top, color="#f7e1e3", linewidth=0, zorder=0)
@@ -224,9 +233,11 @@ def log_ticks(low: float, high: float, most: int) -> tuple[list[float], list[str
     """At most about ``most`` ticks from 10^low to 10^high, and their labels: decades, round numbers, even steps."""
     if high - low > 2.5:
         first, last = math.ceil(low), math.floor(high)
-        step = next(nice for nice in (1, 2, 5, 10, 20, 50, 100, 200) if nice * most > last - first)
+        step = next(nice for nice in (1, 2, 3, 5, 10, 20, 50, 100, 200) if nice * most > last - first)
         decades = [decade for decade in range(first, last + 1) if decade % step == 0]
-        return [float(decade) for decade in decades], [power(decade) for decade in decades]
+        # Two decades alone hardly make a scale: then the numbers between them are named as well.
+        if len(decades) > 2:
+            return [float(decade) for decade in decades], [power(decade) for decade in decades]
     candidates = [
         [lead * 10.0**decade for decade in range(math.floor(low), math.ceil(high) + 1) for lead in leads]
         for leads in ((1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8))
@@ -246,6 +257,6 @@ def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str
     """A legend under the axes, in as many columns as fit its width."""
     if not labels:
         return
-    width = figure.get_size_inches()[0] * 72
-    columns = max(1, min(len(labels), int(width // (5.4 * max(map(len, labels)) + 42))))
+    width, needed = figure.get_size_inches()[0] * 72, [5.4 * len(label) + 42 for label in labels]
+    columns = len(labels) if sum(needed) <= width else max(1, int(width // max(needed)))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)

@@ -108,6 +108,10 @@ class Result:
         """A column of `runs` as floats (R,), NaN where it is null."""
         return _floats(self.runs[name])
 
+    def theory(self, name: str) -> Floats:
+        """`number` of a column that theory filled; NaN where the tables are older than it."""
+        return self.number(name) if name in self.columns else np.full(self.size, np.nan)
+
     @property
     def limits(self) -> Limits:
         """The thresholds that the runs were judged by; of several folders those of the first."""

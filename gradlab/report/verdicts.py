@@ -107,21 +107,34 @@ def examples(result: Result) -> list[Example]:
 
     Judged again, by the thresholds that the runs were judged by: the tables keep the names alone.
     """
+    if result.size == 1:
+        history = _history(result)
+        return [Example(0, "", verdict, history) for verdict in judge(history, result.limits)]
     stored = given(result)
     keys = swept(result) or varying(result)
-    if result.size == 1:
-        wanted = dict.fromkeys(stored[0], 0)
-    else:
-        occurring = [name for name in ORDER if name != "healthy" and any(name in run for run in stored)]
-        wanted = {name: _purest(stored, name) for name in occurring[:MOST_EXAMPLES]}
+    occurring = [name for name in ORDER if name != "healthy" and any(name in run for run in stored)]
     found = []
-    for name, run in wanted.items():
-        one = result.only(np.arange(result.size) == run)
-        (history,) = histories(one.runs, one.tables["steps"], one.tables["layers"])
+    for name in occurring[:MOST_EXAMPLES]:
+        run = _purest(stored, name)
+        history = _history(result.only(np.arange(result.size) == run))
         again = {verdict.name: verdict for verdict in judge(history, result.limits)}
         if name in again:
-            found.append(Example(run, describe(result, run, keys) if result.size > 1 else "", again[name], history))
+            found.append(Example(run, describe(result, run, keys), again[name], history))
     return found
+
+
+def _history(one: Result) -> History:
+    (history,) = histories(one.runs, one.tables["steps"], one.tables["layers"])
+    return history
+
+
+def outdated(result: Result) -> tuple[str, ...]:
+    """Says of a single run where its table has another verdict than these rules give: that of another version."""
+    again = tuple(verdict.name for verdict in judge(_history(result), result.limits)) if result.size == 1 else ()
+    stored = given(result)[0]
+    if result.size > 1 or again == stored:
+        return ()
+    return (f"The runs table says {'+'.join(stored) or 'nothing'}: it was judged by the rules of another version.",)
 
 
 def _purest(stored: Sequence[tuple[str, ...]], name: str) -> int:

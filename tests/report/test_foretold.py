@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from gradlab.report.foretold import band, expected, foretold
+from gradlab.report.foretold import band, expected, foretold, sentences
 from gradlab.report.groups import arrange, log10
 from gradlab.report.plots_groups import Series, draw
 from gradlab.report.plots_layers import signal_plots
@@ -97,3 +98,41 @@ def test_a_group_with_a_run_that_theory_is_silent_on_has_no_line(tmp_path: Path)
     assert lines(theory) == 2
     theory[1] = np.nan
     assert lines(theory) == 1
+
+
+def with_theory(found: Result, columns: dict[str, list[float | None]]) -> Result:
+    """The result with these columns of theory's (R,)."""
+    runs = found.runs
+    for name, values in columns.items():
+        place = runs.column_names.index(name) if name in runs.column_names else None
+        column = pa.array(values, pa.float64())
+        runs = runs.append_column(name, column) if place is None else runs.set_column(place, name, column)
+    return Result({**found.tables, "runs": runs}, found.manifests, found.notes)
+
+
+def test_a_single_run_says_what_theory_says_of_it(tmp_path: Path) -> None:
+    critical: dict[str, Value] = {"model.activation": "tanh", "model.init": "xavier_normal", "model.depth": 50}
+    (said,) = sentences(result(tmp_path, critical))
+    assert said.startswith("Theory: tanh, σb²=0: critical at σw²=1; yours is 1, ")
+    assert "which no single rate describes" in said
+
+
+def test_a_sweep_says_how_far_its_rates_are_from_theory_and_where_theory_has_none(tmp_path: Path) -> None:
+    settings = [{**SIGMOID, "model.gain": gain} for gain in (0.5, 1.0, 1.5, 2.0)]
+    columns: dict[str, list[float | None]] = {
+        "rate": [0.99, 1.02, 0.9, 0.5],
+        "rate_theory": [1.0, 1.0, 1.0, None],
+        "chi1": [1.0, 1.0, 1.0, 1.0],
+    }
+    found = with_theory(result(tmp_path, *settings), columns)
+    near, bent = sentences(found)
+    assert near == (
+        "Half of the 3 runs for which theory has a rate measure one within 2.0% of it; the farthest is 10.0% off "
+        "(gain=1.5: 0.9 beside 1)."
+    )
+    assert bent == "By theory no single rate describes the layers of 1 of 4 runs."
+    with styled():
+        (start, *_) = signal_plots(found, "depth")
+    assert bent in start.caption
+    old = with_theory(result(tmp_path / "old", *settings), {})
+    assert sentences(old) == []

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gradlab.diagnose import ORDER, History, Profile, Verdict, judge, names
+from gradlab.diagnose import DEFAULTS, ORDER, History, Profile, Verdict, judge, names
 from gradlab.diagnose.tables import JUDGED
 from gradlab.report import write_report
-from gradlab.report.plots_evidence import DRAWN, evidence_plot
+from gradlab.report.plots_evidence import ALONG, DRAWN, evidence_plot
 from gradlab.report.style import sheet, styled
 from gradlab.report.tables import read
-from gradlab.report.verdicts import counts, examples, table, tally
+from gradlab.report.verdicts import counts, examples, outdated, table, tally
 from gradlab.spec import Value
 from tests.synthetic import grid, write_result
 from tests.test_verdicts import CASES
@@ -133,7 +133,59 @@ def test_every_verdict_has_its_evidence_drawn(name: str) -> None:
     for history, verdict in mine:
         with styled():
             axes = sheet(4, 3).subplots()
-            DRAWN[name](axes, history, verdict)
-        assert axes.get_xlabel() in ("layer", "time step", "step")
+            DRAWN[name](axes, history, verdict, DEFAULTS)
+        assert axes.get_xlabel() in (*ALONG.values(), "step")
         drawn = [line for line in axes.lines if np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any()]
         assert drawn or axes.patches
+
+
+def drawn(history: History, verdict: Verdict) -> dict[str, np.ndarray]:
+    """The lines of a verdict's evidence by their labels: x and y, (2, N)."""
+    with styled():
+        axes = sheet(4, 3).subplots()
+        DRAWN[verdict.name](axes, history, verdict, DEFAULTS)
+    return {str(line.get_label()): np.array(line.get_data(), dtype=float) for line in axes.lines}
+
+
+def deep(deltas: np.ndarray) -> History:
+    columns = {name: np.full((1, len(deltas)), np.nan) for name in JUDGED} | {"signal_grad_norm": deltas[None]}
+    return History((Profile("depth", np.array([0]), np.arange(1, len(deltas) + 1), columns),))
+
+
+def test_the_evidence_shows_what_the_ends_are_compared_with() -> None:
+    history = deep(0.5 ** np.arange(30, 0, -1))
+    (verdict,) = judge(history)
+    lines = drawn(history, verdict)
+    assert list(lines) == ["‖δ‖, step 0", "rate 0.5 ± 0", "0.05 × layer 29: vanishing"]
+    np.testing.assert_allclose(lines["0.05 × layer 29: vanishing"][1], np.log10(0.05 * 0.25))
+    healthy = drawn(history, Verdict("healthy", {}, {}, "", "healthy"))
+    assert [label for label in healthy if "layer 29" in label] == [
+        "20 × layer 29: exploding",
+        "0.05 × layer 29: vanishing",
+    ]
+
+
+def test_the_evidence_says_where_one_rate_is_not_enough() -> None:
+    history = deep(np.exp(-0.01 * np.arange(40, 0, -1.0) ** 2))
+    (verdict,) = judge(history)
+    assert any(label.startswith("no single rate: ") for label in drawn(history, verdict))
+
+
+def test_one_loss_before_a_divergence_can_be_seen() -> None:
+    profile = Profile("depth", np.array([0, 1]), np.arange(1, 4), {name: np.ones((2, 3)) for name in JUDGED})
+    history = History((profile,), "diverged", diverged_at=1, diverged_layer=1, loss=np.array([5.0, np.nan]))
+    verdict = Verdict("diverged", {}, {}, "", "diverged at step 1")
+    with styled():
+        axes = sheet(4, 3).subplots()
+        DRAWN["diverged"](axes, history, verdict, DEFAULTS)
+    loss, cross = axes.lines
+    assert (loss.get_marker(), cross.get_label()) == ("o", "diverged")
+    assert float(np.asarray(cross.get_ydata())[0]) > np.log10(5.0)
+
+
+def test_a_run_that_was_judged_by_other_rules_is_judged_again_and_says_so(tmp_path: Path) -> None:
+    source = write_result(tmp_path / "out", [{"model.activation": "sigmoid", "model.depth": 20}])
+    assert outdated(read([source])) == ()
+    result = read([stored(source, ["dead"])])
+    assert "vanishing" in [example.verdict.name for example in examples(result)]
+    assert outdated(result) == ("The runs table says dead: it was judged by the rules of another version.",)
