@@ -18,13 +18,16 @@ from gradlab.theory.setting import Setting, setting
 MOST_ROWS = 60
 """Of the table of a grid."""
 
+APART = 1.0
+"""From this standard deviation of ln delta on, what a typical draw has is said too: e^(-its square) of the mean."""
+
 FIGURES = ("rate", "χ₁", "ξc", "6ξc", "δ₁/δ", "σw²*")
 """The columns of the table of a grid, beside the swept keys."""
 
 LEGEND = (
-    "rate: factor of δ = ‖∂loss/∂z‖ a layer toward the input, χ₁ its square where many layers tend to it; ~ where the "
-    "layers of this run have no single rate. ξc: depth scale; 6ξc: trainable depth. δ₁/δ: of layer 1 over the last "
-    "hidden one (time step 1 over T). σw²*: the nearest critical weight variance."
+    "rate: factor of δ = ‖∂loss/∂z‖ a layer toward the input, χ₁ its square; ~ where the layers of this run have no "
+    "single rate: that of many layers then (of residual branches the mean). ξc: depth scale; 6ξc: trainable depth. "
+    "δ₁/δ: of layer 1 over the last hidden one (time step 1 over T). σw²*: the nearest critical weight variance."
 )
 
 
@@ -80,8 +83,8 @@ def _lines(run: RunSpec, said: Prediction, course: Profile | None) -> list[tuple
     if said.rate is None or said.chi1 is None:
         return []
     place = "time step" if MODELS[run.model.name].needs_time else "layer"
-    whole = "" if said.single_rate else f", in the limit of many {place}s"
-    lines = [("rate", f"{said.rate:.4g} a {place}, χ₁ = {said.chi1:.4g}{whole}")]
+    limit = f", in the limit of many {place}s" if said.asymptotic else f", the mean over these {place}s"
+    lines = [("rate", f"{said.rate:.4g} a {place}, χ₁ = {said.chi1:.4g}{'' if said.single_rate else limit}")]
     if said.depth_scale is not None and said.trainable_depth is not None:
         lines.append(("depth scale", f"ξc = {_count(said.depth_scale)} for correlations{_gradients(said)}"))
         reach = "at any depth" if math.isinf(said.trainable_depth) else f"to about {_count(said.trainable_depth)}"
@@ -89,7 +92,10 @@ def _lines(run: RunSpec, said: Prediction, course: Profile | None) -> list[tuple
     elif said.gradient_scale is not None:
         lines.append(("depth scale", f"ξ = {_count(said.gradient_scale, place)} for gradients"))
     if said.bound is not None:
-        lines.append(("bound", f"never above γρ = {number(said.bound, 4)} a time step (ρ: largest singular value)"))
+        bound = number(said.bound, 4)
+        lines.append(
+            ("bound", f"never above γρ = {bound} a time step (ρ: largest singular value, here of a wide matrix)")
+        )
     if said.q_star is not None:
         lines.append(("variance", f"q* = {_number(said.q_star)} of z in deep {place}s"))
     if course is not None:
@@ -117,7 +123,11 @@ def _ends(run: RunSpec, course: Profile) -> str:
     said = f"δ of {ends} is {power(course.log10_ratio(1))}"
     if course.deviation is None or not (spread := float(course.deviation[course.place.index(1)])):
         return said
-    return f"{said}, within a factor of {math.exp(spread):.2g} or so at width {run.model.width}"
+    within = f"within a factor of {math.exp(spread):.2g} or so at width {run.model.width}"
+    if spread < APART:
+        return f"{said}, {within}"
+    typical = power(course.log10_ratio(1) - spread**2 / math.log(10))
+    return f"{said} in the mean square over draws of the weights, but typically about {typical}, {within}"
 
 
 def power(log10: float) -> str:

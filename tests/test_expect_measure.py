@@ -82,6 +82,19 @@ def test_rows_without_a_value_are_counted() -> None:
     assert (told.result, told.measured) == (PASS, "0.5 (1 of 4 have none)")
 
 
+@pytest.mark.parametrize(("over", "measured"), [("min", "0.25 (1 of 4 have none)"), ("max", "1 (1 of 4 have none)")])
+def test_a_bound_on_every_row_is_not_met_where_one_has_no_value(over: str, measured: str) -> None:
+    """Run d diverged: to say that every run is right on 0.2 and more would be wrong."""
+    told = outcome(value={"column": "accuracy", "over": over}, between=[0.2, 1.0])
+    assert (told.result, told.measured) == (FAIL, measured)
+    ratio = outcome(value={"column": "rate"}, divided_by={"column": "accuracy", "over": over}, above=0)
+    assert ratio.result == FAIL
+    relation = outcome(value={"column": "rate"}, more_than={"column": "accuracy", "over": over})
+    assert relation.result == FAIL
+    three = outcome(value={"column": "accuracy", "over": over, "where": {"state": "finished"}}, between=[0.2, 1.0])
+    assert three.result == PASS
+
+
 def test_not_a_number_is_a_value_and_meets_nothing() -> None:
     told = outcome(value={"column": "loss_last", "over": "max"}, above=0)
     assert (told.result, told.measured, told.value) == (FAIL, "nan", None)

@@ -27,11 +27,16 @@ PASS, FAIL, UNTESTED = "pass", "fail", "not tested"
 
 @dataclass(frozen=True)
 class Reading:
-    """A measured ``number``, None where there is none; ``why`` says it, or how many of the rows had no value."""
+    """A measured ``number``, None where there is none; ``why`` says it, or how many of the rows had no value.
+
+    ``partial``: it is the least or the largest of several, of which some had none. A bound on it is one on each of
+    them (every run learns, all diverge within 20 steps), so that none is met.
+    """
 
     number: float | None
     rows: int
     why: str = ""
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ def _outcome(expectation: Expectation, tables: Tables, lenient: bool) -> Outcome
         others = (whole, other)
         if whole.number is not None and other.number is not None:
             met = whole.number < other.number if less else whole.number > other.number
+    met = met and not any(one.partial for one in others)
     absent = any(one.rows == 0 for one in others)
     result = PASS if met else UNTESTED if absent and lenient else FAIL
     why = "; ".join(one.why for one in others if one.why)
@@ -97,7 +103,7 @@ def _over(above: Reading, below: Reading) -> Reading:
         return Reading(None, rows, why)
     if below.number == 0:
         return Reading(None, rows, f"{_figure(above.number)} over 0")
-    return Reading(above.number / below.number, rows, why)
+    return Reading(above.number / below.number, rows, why, above.partial or below.partial)
 
 
 def _figure(number: float | None) -> str:
@@ -168,6 +174,9 @@ def _at(place: Place, numbers: Ints, run: Ints, kept: Bools, runs: int) -> Ints:
     return at
 
 
+EACH = ("min", "max")
+"""Of `gradlab.expect.form.OVER` those that speak of every row."""
+
 _GATHER: dict[str, Callable[[Floats], float]] = {
     "median": lambda values: float(np.median(values)),
     "mean": lambda values: float(np.mean(values)),
@@ -186,7 +195,7 @@ def _gathered(values: Floats, rows: int, over: str) -> Reading:
     with np.errstate(invalid="ignore"):
         number = _GATHER[over](values)
     lost = rows - len(values)
-    return Reading(number, rows, f"{lost} of {rows} have none" if lost else "")
+    return Reading(number, rows, f"{lost} of {rows} have none" if lost else "", bool(lost) and over in EACH)
 
 
 def _fitted_by_run(fit: Fit, x: Floats, y: Floats, run: Ints, over: str) -> Reading:

@@ -25,6 +25,12 @@ NEAR_ONE = 1e-9
 SMALL = 1e-3
 """A variance near 0."""
 
+ROUNDING = 1e-13
+"""A relative change of the variance in one layer that is smaller has no sign: rounding gives it one."""
+
+BEYOND = 1e100
+"""A variance at which every phi is its two asymptotes."""
+
 
 def variance_after(phi: Phi, q: float, sw2: float, sb2: float) -> float:
     """The next layer's variance: V(q) = sw2 E[phi(sqrt(q) z)^2] + sb2 (Poole et al.)."""
@@ -40,7 +46,8 @@ def chi(phi: Phi, q: float, sw2: float) -> float:
 def fixed_variance(phi: Phi, sw2: float, sb2: float, start: float) -> float:
     """q*: where the variance of deep layers settles that begins at ``start``; 0 or infinity where it never does.
 
-    V increases with q, so that the layers approach the nearest fixed point on the side to which the first one moves.
+    V increases with q, so that the layers approach the nearest fixed point on the side to which the first one moves. A
+    V(q) that only rounding tells from q is none: softplus with He's weights grows for ever, ever more slowly.
     """
     if phi.homogeneous:
         growth = sw2 * moments(phi, 1.0).square
@@ -49,10 +56,14 @@ def fixed_variance(phi: Phi, sw2: float, sb2: float, start: float) -> float:
         return sb2 / (1 - growth) if growth < 1 else math.inf
     excess, start = _excess(phi, sw2, sb2), max(start, VARIANCES[0])
     rises = excess(start) > 0
+    if abs(excess(start)) < ROUNDING:
+        return start
     beyond = [q for q in VARIANCES if q > start] if rises else [q for q in reversed(VARIANCES) if q < start]
     last = start
     for q in beyond:
-        if (excess(q) > 0) != rises:
+        if abs(here := excess(q)) < ROUNDING:
+            continue
+        if (here > 0) != rises:
             return root(excess, last, q)
         last = q
     return math.inf if rises else 0.0
@@ -86,8 +97,8 @@ def rate(phi: Phi, sw2: float, sb2: float, start: float = 1.0) -> float:
 
 
 def settled(q: float) -> float:
-    """A variance that moments can be taken at: infinity becomes the largest of `VARIANCES`."""
-    return min(q, VARIANCES[-1])
+    """A variance that moments can be taken at: infinity becomes `BEYOND`."""
+    return min(q, BEYOND)
 
 
 def scale(factor: float) -> float:

@@ -41,6 +41,22 @@ def layer_norm_chi(phi: Phi, sw2: float, sb2: float, eps: float) -> tuple[float,
     return sw2 * moments(phi, q).slope_square / (v + eps), q
 
 
+def batch_step(phi: Phi, q: float, batch: int | None) -> tuple[float, float]:
+    """What one layer behind batch norm does at sw2 = 1 to the variance over the batch and to the squared gradient.
+
+    ``q`` is the variance behind the norm. The first is Var phi, in a batch of B samples E phi(y_1)^2 - E phi(y_1)
+    phi(y_2); the second, E phi'^2 (in B samples as in `batch_chi`), is divided by the variance before the norm.
+    """
+    at = moments(phi, q)
+    if batch is None:
+        return at.variance, at.slope_square
+    # What a finite batch changes hardly depends on q: two digits of it spare an integral for every layer.
+    near = max(float(f"{q:.2g}"), LINEAR)
+    spread, back = _batch_moments(phi, near, batch)
+    wide = moments(phi, near)
+    return at.variance * spread / wide.variance, at.slope_square * back / wide.slope_square
+
+
 def batch_norm_chi(phi: Phi, sw2: float, batch: int | None, eps: float = 0.0) -> tuple[float, float]:
     """Of batch norm over wide layers: chi and the variance of z. Biases cancel.
 
@@ -71,9 +87,8 @@ def _settled(before: Callable[[float], float], eps: float) -> float:
     return q
 
 
-@lru_cache(maxsize=1024)
 def batch_chi(phi: Phi, q: float, batch: int) -> float:
-    """Batch norm's chi in batches of B samples, for wide layers.
+    """Batch norm's chi in batches of B samples, for wide layers, z of the variance ``q``.
 
     At the fixed point the pre-activations have the covariance s G + t 11', G = I - 11'/B, with s = sw2 (E phi(y_1)^2 -
     E phi(y_1) phi(y_2)), and the gradients one of the form g G. With y = sqrt(B) Gz/|Gz|, D = diag phi'(y) and v of
@@ -84,6 +99,13 @@ def batch_chi(phi: Phi, q: float, batch: int) -> float:
 
     For a linear phi that is (B - 2)/(B - 3), for a large batch E phi'^2/Var phi (Yang et al. 2019, arXiv:1902.08129).
     """
+    spread, back = _batch_moments(phi, q, batch)
+    return q * back / spread
+
+
+@lru_cache(maxsize=4096)
+def _batch_moments(phi: Phi, q: float, batch: int) -> tuple[float, float]:
+    """E phi(y_1)^2 - E phi(y_1) phi(y_2), and B/((B - 1)(B - 3)) tr E[(G - yy'/B) D G D], of z of variance ``q``."""
     B = batch
     y1, y2, weight = _pair_rule(batch)
     root_q = math.sqrt(q)
@@ -95,7 +117,7 @@ def batch_chi(phi: Phi, q: float, batch: int) -> float:
     # tr GDGD and y'DGDy/B, sums over samples written as B single ones and B(B - 1) pairs.
     through = (B - 1) ** 2 / B * one + (B - 1) / B * two
     lost = (B - 1) / B * (one_y - two_y)
-    return B / ((B - 1) * (B - 3)) * q * (through - lost) / spread
+    return spread, B / ((B - 1) * (B - 3)) * (through - lost)
 
 
 @lru_cache(maxsize=64)

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradlab.theory.activations import Floats
 from gradlab.theory.mean_field import chi, fixed_variance, settled, variance_after
-from gradlab.theory.norms import batch_norm_chi, layer_norm_chi
+from gradlab.theory.norms import batch_norm_chi, batch_step, layer_norm_chi
 from gradlab.theory.products import log_spread
 from gradlab.theory.quadrature import moments
 from gradlab.theory.setting import Setting
@@ -17,6 +17,9 @@ from gradlab.theory.setting import Setting
 AMPLIFIED = 2.0
 """From here on the draws' own variances, a few per cent apart, run away from each other (gelu, softplus with He's): the
 spread of the gradient is then that of the signal, which is not known here."""
+
+NARROW = 0.25
+"""Above it a layer's relative variance of |delta|^2, kappa/n, is no longer that of its logarithm (ReLU: 20 units)."""
 
 LARGEST = 1e200
 """A variance beyond it is kept there, so that nothing overflows; every chi has long settled."""
@@ -31,7 +34,7 @@ class Passage:
     place ``first`` + i + 1 to ``first`` + i. ``spread`` (P,): the variance that each of these steps adds to ln
     |delta|^2 between draws of the weights at this width; None where it is not known. ``log_growth`` (P,): the same of
     the forward variance, from place ``first`` + i to the next. ``beyond``: how many places lie behind the last hidden
-    one. ``plain``: a network without norms and branches, whose chi, q and correlations are those of `mean_field`.
+    one. ``map``: the sw2 and sb2 for which `mean_field` has this chi, q and correlations; None where it has not.
     """
 
     chi: float | None
@@ -41,7 +44,7 @@ class Passage:
     spread: Floats | None
     log_growth: Floats
     beyond: int = 0
-    plain: bool = False
+    map: tuple[float, float] | None = None
 
 
 def mlp(seen: Setting) -> Passage:
@@ -57,15 +60,16 @@ def _plain(seen: Setting) -> Passage:
     spread = [log_spread(seen.phi, settled(at), orthogonal=seen.orthogonal) / seen.width for at in qs[:-1]]
     into_input = 0.0 if seen.orthogonal else 2 / seen.inputs
     steady = seen.phi.homogeneous or _amplification(seen, qs) < AMPLIFIED
+    known = steady and max(spread, default=0.0) <= NARROW
     hidden = seen.depth - 1
     return Passage(
         chi(seen.phi, settled(q), seen.sw2),
         q,
         0,
         _logs([seen.sw2_first, *steps])[:hidden],
-        np.array([into_input, *spread])[:hidden] if steady else None,
+        np.array([into_input, *spread])[:hidden] if known else None,
         _ratios([seen.q0, *qs])[:hidden],
-        plain=True,
+        map=(seen.sw2, seen.sb2),
     )
 
 
@@ -81,18 +85,21 @@ def _amplification(seen: Setting, qs: list[float]) -> float:
 
 def _batch(seen: Setting) -> Passage:
     factor, q = batch_norm_chi(seen.phi, seen.sw2, seen.batch, seen.eps)
-    return _normed(seen, factor, q, seen.sw2_first / (seen.sw2_first * seen.q0 + seen.eps))
+    return _normed(seen, factor, q, seen.sw2_first / (seen.sw2_first * seen.q0 + seen.eps), None)
 
 
 def _layer(seen: Setting) -> Passage:
     factor, q = layer_norm_chi(seen.phi, seen.sw2, seen.sb2, seen.eps)
-    return _normed(seen, factor, q, seen.sw2_first / (seen.sw2_first * seen.q0 + seen.sb2 + seen.eps))
+    # What the norm divides by is the same for every input, so that two of them meet the map of variances that small.
+    divisor = seen.sw2 * moments(seen.phi, q).square + seen.sb2 + seen.eps
+    into_input = seen.sw2_first / (seen.sw2_first * seen.q0 + seen.sb2 + seen.eps)
+    return _normed(seen, factor, q, into_input, (seen.sw2 / divisor, seen.sb2 / divisor))
 
 
-def _normed(seen: Setting, factor: float, q: float, into_input: float) -> Passage:
+def _normed(seen: Setting, factor: float, q: float, into_input: float, alike: tuple[float, float] | None) -> Passage:
     """Every layer begins anew with the same variance, so that all steps but that into the input are alike."""
     steps = _logs([into_input, *[factor] * (seen.depth - 2)])[: seen.depth - 1]
-    return Passage(factor, q, 0, steps, None, np.zeros(len(steps)))
+    return Passage(factor, q, 0, steps, None, np.zeros(len(steps)), map=alike)
 
 
 def residual_mlp(seen: Setting) -> Passage:
@@ -100,22 +107,27 @@ def residual_mlp(seen: Setting) -> Passage:
 
     Branches are independent of the stream, so that variances add: the stream's by beta^2 (sw2 E phi^2 + sb2) (of batch
     norm Var phi, centred over the batch), the gradient's square by beta^2 sw2 E phi'^2 over the variance that a norm
-    divides by. (Hanin & Rolnick 2018, arXiv:1803.01719; Zhang et al. 2019, Fixup, arXiv:1901.09321; with batch norm
-    Balduzzi et al. 2017, arXiv:1702.08591.)
+    divides by; both as `batch_step` has them in small batches. (Hanin & Rolnick 2018, arXiv:1803.01719; Zhang et al.
+    2019, Fixup, arXiv:1901.09321; with batch norm Balduzzi et al. 2017, arXiv:1702.08591.)
     """
     square = seen.branch * seen.branch
     normed = seen.norm != "none"
     biases = 0.0 if seen.norm == "batch" else seen.sb2
 
+    def branch(q: float) -> tuple[float, float]:
+        if seen.norm == "batch":
+            return batch_step(seen.phi, q, seen.batch)
+        at = moments(seen.phi, q)
+        return at.square, at.slope_square
+
     def inside(v: float) -> float:
         return v / (v + seen.eps) if normed else v
 
     def after(v: float) -> float:
-        at = moments(seen.phi, inside(v))
-        return v + square * (seen.sw2 * (at.variance if seen.norm == "batch" else at.square) + biases)
+        return v + square * (seen.sw2 * branch(inside(v))[0] + biases)
 
     def back(v: float) -> float:
-        factor = chi(seen.phi, settled(inside(v)), seen.sw2)
+        factor = seen.sw2 * branch(settled(inside(v)))[1]
         return square * (factor / (v + seen.eps) if normed else factor)
 
     stream = trajectory(after, seen.sw2_first * seen.q0 + biases, seen.depth - 1)
@@ -133,7 +145,7 @@ def residual_mlp(seen: Setting) -> Passage:
         None,
         0,
         _logs([seen.sw2_first, *(1 + gain for gain in gains)]),
-        None if normed else np.array([into_input, *varying]),
+        None if normed or max(varying, default=0.0) > NARROW else np.array([into_input, *varying]),
         _ratios([seen.q0, *stream]),
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from gradlab.spec import RunSpec
 from gradlab.theory import words
-from gradlab.theory.activations import Floats
+from gradlab.theory.activations import Floats, Phi
 from gradlab.theory.mean_field import correlations, nearest_critical, scale
 from gradlab.theory.norms import LEAST_BATCH
 from gradlab.theory.passage import PASSAGES, Passage
@@ -35,14 +35,15 @@ class Prediction:
     """What theory says of a run at its initial weights; None where it says nothing.
 
     ``rate``: the factor of ||delta|| a layer (time step) going backward, and ``chi1`` its square; ``single_rate``:
-    whether one rate describes this run's layers at all. ``q_star``: the variance that z settles at (0 and infinity
-    where it never does). ``depth_scale``: xi_c, layers in which two inputs' correlation gets e times nearer to its
-    limit; ``gradient_scale``: xi = 1/|ln chi1|; both infinite at criticality. ``trainable_depth``: 6 xi_c.
-    ``critical_weight_var``: the sw2 nearest to this run's at which chi1 = 1 beside its sb2, where one is. ``growth``:
-    the factor of the forward variance a layer. ``band``: the standard deviation, between draws of the weights at this
-    width, of ln ||delta|| of the first layer over the last hidden one, of one sample. ``bound``: of a recurrent network
-    without norms, gamma rho, above which no gradient grows a time step. ``note`` says it in one sentence, ``source``
-    whose theory it is.
+    whether one rate describes this run's layers at all. ``asymptotic``: whether both are those of deep layers; else (of
+    residual branches that weigh less and less) they are means over this run's layers. ``q_star``: the variance that z
+    settles at (0 and infinity where it never does). ``depth_scale``: xi_c, layers in which two inputs' correlation gets
+    e times nearer to its limit; ``gradient_scale``: xi = 1/|ln chi1|; both infinite at criticality.
+    ``trainable_depth``: 6 xi_c. ``critical_weight_var``: the sw2 nearest to this run's at which chi1 = 1 beside its
+    sb2, where one is. ``growth``: the factor of the forward variance a layer. ``band``: the standard deviation, between
+    draws of the weights at this width, of ln ||delta|| of the first layer over the last hidden one, of one sample.
+    ``bound``: of a recurrent network without norms, gamma rho, above which no gradient grows a time step. ``note`` says
+    it in one sentence, ``source`` whose theory it is.
     """
 
     rate: float | None
@@ -54,6 +55,7 @@ class Prediction:
     critical_weight_var: float | None
     growth: float | None
     single_rate: bool
+    asymptotic: bool
     band: float | None
     bound: float | None
     note: str
@@ -104,24 +106,27 @@ def predict_setting(seen: Setting) -> Prediction:
     if chi1 is None:
         return _nothing(words.TOO_SHALLOW)
     single = _is_single(inner[HEAD - 1 :] if seen.steps > HEAD + 2 else inner, inner, chi1)
-    xi_c = _depth_scale(seen, passage) if passage.plain else None
+    xi_c = None if passage.map is None else _depth_scale(seen.phi, passage, *passage.map)
     reached = _profile(seen, passage)
     growth = _mean_factor(_inner(seen, passage.log_growth)) if passage.q in (None, math.inf, 0.0) else 1.0
-    critical = nearest_critical(seen.phi, seen.sw2, seen.sb2) if passage.plain else None
+    plain = seen.architecture == "mlp" and seen.norm == "none"
+    critical = nearest_critical(seen.phi, seen.sw2, seen.sb2) if plain else None
     band = None
     if reached is not None and reached.deviation is not None:
         band = float(reached.deviation[reached.place.index(1)])
-    said = words.Findings(math.sqrt(chi1), single, critical, growth, xi_c, passage.q, _extremes(inner))
+    asymptotic = passage.chi is not None
+    said = words.Findings(math.sqrt(chi1), single, asymptotic, critical, passage.q, _extremes(inner))
     return Prediction(
         rate=math.sqrt(chi1),
         chi1=chi1,
         q_star=passage.q,
         depth_scale=xi_c,
-        gradient_scale=scale(chi1) if single else None,
+        gradient_scale=scale(chi1) if single and asymptotic else None,
         trainable_depth=None if xi_c is None else TRAINABLE * xi_c,
         critical_weight_var=critical,
         growth=growth,
         single_rate=single,
+        asymptotic=asymptotic,
         band=band,
         bound=_bound(seen) if seen.steps and seen.norm == "none" else None,
         note=words.note(seen, said),
@@ -130,7 +135,7 @@ def predict_setting(seen: Setting) -> Prediction:
 
 
 def _nothing(why: str) -> Prediction:
-    return Prediction(None, None, None, None, None, None, None, None, False, None, None, why, "")
+    return Prediction(None, None, None, None, None, None, None, None, False, False, None, None, why, "")
 
 
 @lru_cache(maxsize=4096)
@@ -159,10 +164,8 @@ def _profile(seen: Setting, passage: Passage) -> Profile | None:
 
 def _is_single(steady: Floats, steps: Floats, chi1: float) -> bool:
     """Whether sqrt(chi1) says what happens in all ``steps``, and in each of the ``steady`` ones, past the transient."""
-    if not np.all(np.isfinite(steps)) or chi1 == 0:
+    if not len(steps) or not np.all(np.isfinite(steps)) or chi1 == 0:
         return False
-    if not len(steps):
-        return True
     place, course = np.arange(len(steps) + 1.0), 0.5 * _from_the_end(steps)
     slope = -np.polyfit(place, course, 1)[0]
     limit = 0.5 * math.log(chi1)
@@ -196,9 +199,9 @@ def _bound(seen: Setting) -> float:
     return steepest(seen.phi) * largest_singular_value(seen.sw2, orthogonal=seen.orthogonal)
 
 
-def _depth_scale(seen: Setting, passage: Passage) -> float | None:
+def _depth_scale(phi: Phi, passage: Passage, sw2: float, sb2: float) -> float | None:
     """xi_c; None where the variance grows without end, so that correlations have no fixed map."""
     q, chi1 = passage.q or 0.0, passage.chi or 0.0
     if 0 < q < math.inf:
-        return correlations(seen.phi, q, seen.sw2, seen.sb2).depth
+        return correlations(phi, q, sw2, sb2).depth
     return scale(chi1) if chi1 <= 1 and q == 0 else None

@@ -25,9 +25,8 @@ class Findings:
 
     rate: float
     single: bool
+    asymptotic: bool
     critical: float | None
-    growth: float | None
-    depth_scale: float | None
     q_star: float | None
     extremes: tuple[float, float] | None
 
@@ -91,14 +90,14 @@ def _course(seen: Setting, said: Findings) -> str:
     place, start = ("time step", "first step") if seen.steps else ("layer", "input")
     if not said.single:
         if said.extremes is None:
-            return "no single rate describes so few layers"
+            return f"no single rate describes so few {place}s"
         low, high = said.extremes
         if said.q_star == 0 and abs(said.rate - 1) < EVEN:
             return (
                 f"gradients shrink algebraically, which no single rate describes: by {low:.3f} a {place} near the "
                 f"{start}, by {high:.3f} {'at the end' if seen.steps else 'near the output'}"
             )
-        limit = "" if seen.architecture == "residual_mlp" else f" ({said.rate:.3g} in the limit of many {place}s)"
+        limit = f" ({said.rate:.3g} in the limit of many {place}s)" if said.asymptotic else ""
         return f"no single rate: the factor a {place} goes from {low:.3f} near the {start} to {high:.3f}{limit}"
     if abs(said.rate - 1) < EVEN:
         return "gradients keep their size"

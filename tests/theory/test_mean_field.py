@@ -16,6 +16,7 @@ from gradlab.theory.mean_field import (
     nearest_critical,
     rate,
     scale,
+    settled,
     variance_after,
 )
 from gradlab.theory.quadrature import moments
@@ -86,6 +87,21 @@ def test_a_fixed_variance_is_where_the_layers_settle(name: str, sw2: float, sb2:
     else:
         assert q == pytest.approx(found, rel=1e-3)
         assert variance_after(phi, found, sw2, sb2) == pytest.approx(found, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("name", "sw2", "start", "expected"),
+    [("softplus", 2.0, 1.0, math.inf), ("hardtanh", 1.0, 0.7, 0.0), ("hardtanh", 1.0, 1e-4, 1e-4)],
+)
+def test_rounding_makes_no_fixed_point(name: str, sw2: float, start: float, expected: float) -> None:
+    """softplus^2 exceeds relu^2, so V(q) > q everywhere; hardtanh^2 is below z^2, by nothing where q is small."""
+    assert fixed_variance(Phi(name), sw2, 0.0, start) == expected
+
+
+@pytest.mark.parametrize("name", ["relu", "elu", "selu", "gelu", "silu", "softplus"])
+def test_without_end_every_activation_is_its_two_asymptotes(name: str) -> None:
+    slopes = {"selu": 1.0507009873554805}
+    assert chi(Phi(name), settled(math.inf), 1.0) == pytest.approx(slopes.get(name, 1.0) ** 2 / 2, rel=1e-12)
 
 
 def test_fixed_variances_of_a_scale_free_activation() -> None:
