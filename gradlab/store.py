@@ -33,6 +33,9 @@ TABLES = ("runs", "steps", "layers", "instruments")
 OPTIONAL = ("instruments",)
 """Tables that are written only where they have rows."""
 
+SHORT = 64
+"""Rows that stand together, on the average: if fewer, moving them one by one is cheaper than as a piece of table."""
+
 Manifest = dict[str, Any]
 
 
@@ -250,18 +253,30 @@ def write_runs(folder: Folder, runs: Sequence[RunSpec]) -> None:
     """Replaces the specs of the runs, in the order of the grid: what `read_runs` reads."""
     keys = list(runs[0].flat())
     rows = [list(run.flat().values()) for run in runs]
-    _write_text(folder.grid, json.dumps({"keys": keys, "runs": rows}, separators=(",", ":")) + "\n")
+    ids = [run.id for run in runs]
+    _write_text(folder.grid, json.dumps({"keys": keys, "runs": rows, "ids": ids}, separators=(",", ":")) + "\n")
 
 
 def read_runs(folder: Folder) -> tuple[RunSpec, ...]:
     """The runs of a result, in the order of its grid. Raises `SpecError` where they are not there."""
-    if not folder.grid.is_file():
-        raise SpecError(f"{folder.root}: its {folder.grid.name} is missing, and with it the specs of its runs")
-    grid = json.loads(folder.grid.read_text(encoding="utf-8"))
+    grid = _grid(folder)
     given = [
         {key: value for key, value in zip(grid["keys"], row, strict=True) if value is not None} for row in grid["runs"]
     ]
     return tuple(build(values) for values in given)
+
+
+def _grid(folder: Folder) -> dict[str, Any]:
+    if not folder.grid.is_file():
+        raise SpecError(f"{folder.root}: its {folder.grid.name} is missing, and with it the specs of its runs")
+    grid: dict[str, Any] = json.loads(folder.grid.read_text(encoding="utf-8"))
+    return grid
+
+
+def _ids(folder: Folder) -> list[str]:
+    """The ids of the runs, in the order of the grid; a result written before they were kept has only the specs."""
+    ids: list[str] | None = _grid(folder).get("ids")
+    return [run.id for run in read_runs(folder)] if ids is None else ids
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -335,7 +350,7 @@ def merged(folder: Folder) -> Merged:
     """The Arrow tables of a result, whether it is finished or still in pieces."""
     if folder.table("runs").is_file() and not folder.pieces.is_dir():
         return {name: _read_table(folder.table(name), name) for name in TABLES}
-    place = {run.id: place for place, run in enumerate(read_runs(folder))}
+    place = {run_id: place for place, run_id in enumerate(_ids(folder))}
     whole = saved_pieces(folder)
     pieces = {name: [_read_table(folder.piece(index, name), name) for index in whole] for name in TABLES[1:]}
     return {name: _in_order(tables, place, name) for name, tables in {"runs": [*whole.values()], **pieces}.items()}
@@ -343,6 +358,7 @@ def merged(folder: Folder) -> Merged:
 
 def _in_order(tables: Sequence[pa.Table], place: Mapping[str, int], name: str) -> pa.Table:
     """The rows of all tables, sorted by their run's place in the grid; the order within a run stays."""
+    import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -352,14 +368,24 @@ def _in_order(tables: Sequence[pa.Table], place: Mapping[str, int], name: str) -
         return pa.Table.from_batches([], SCHEMAS[name])
     # Pieces of an interrupted sweep may have been written before a column was added.
     whole = pa.concat_tables(tables, promote_options="default")
-    # The rows of a run stand together: so whole runs are moved, not rows.
-    spans, start = [], 0
+    # The rows of a run stand together: so runs are moved, not rows, and neighbours together.
+    runs, start = [], 0
     for chunk in whole["run_id"].chunks:
         stretches = pc.run_end_encode(chunk)
         ids, edges = stretches.values.to_pylist(), pairwise([0, *stretches.run_ends.to_pylist()])
-        spans += [(place[run_id], start + first, end - first) for run_id, (first, end) in zip(ids, edges, strict=True)]
+        runs += [(place[run_id], start + first, start + end) for run_id, (first, end) in zip(ids, edges, strict=True)]
         start += len(chunk)
-    return pa.concat_tables([whole.slice(first, rows) for _, first, rows in sorted(spans)] or [whole])
+    spans: list[tuple[int, int]] = []
+    for _, first, end in sorted(runs):
+        if spans and spans[-1][1] == first:
+            spans[-1] = (spans[-1][0], end)
+        else:
+            spans.append((first, end))
+    if whole.num_rows < SHORT * (len(spans) - 1):
+        rows = np.concatenate([np.arange(first, end) for first, end in spans])
+        # Not pa.array, which imports pandas.
+        return whole.combine_chunks().take(pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(rows)]))
+    return pa.concat_tables([whole.slice(first, end - first) for first, end in spans] or [whole])
 
 
 def load_tables(path: Path) -> Merged:
