@@ -32,11 +32,11 @@ HELDOUT_SAMPLES = 512
 
 OPTIMIZER_BUFFERS = {"sgd": 1, "adam": 2, "adamw": 2, "rmsprop": 2, "adagrad": 1}
 
-MEASURED_COPIES = 5
-"""Of the parameters where nothing is trained: themselves, the gradient, the draw in float64, scratch."""
-
 SIGNAL_COPIES = 6
 """Tensors of each layer's shape alive at the height of a step: signal, norm, activation, their derivatives, scratch."""
+
+MEASURED_PARAMETERS, MEASURED_SIGNALS = 3, 4
+"""The same where nothing is trained, and the parameters: themselves, the gradient, a layer's draw in float64."""
 
 PER_SIGNAL, PER_PARAMETER, PER_LAYER = 150.0, 80.0, 2e5
 """What a step does beside its products, in operations of them: for each entry of a signal (norm, activation and their
@@ -151,8 +151,9 @@ def _cost(model: ModelSpec, facts: Facts, batch: int, optimizer: str, steps: int
     parameters = sum((fan_in + 1) * fan_out for fan_in, fan_out, _ in matrices)
     signals = sum(fan_out * uses for _, fan_out, uses in matrices) + facts.inputs
     heldout = min(HELDOUT_SAMPLES, facts.heldout) * (facts.inputs + 4 * max(fan_out for _, fan_out, _ in matrices))
-    copies = PARAMETER_COPIES + 2 * OPTIMIZER_BUFFERS[optimizer] if steps else MEASURED_COPIES
-    memory = width * (parameters * copies + batch * signals * SIGNAL_COPIES + heldout)
+    copies = PARAMETER_COPIES + 2 * OPTIMIZER_BUFFERS[optimizer] if steps else MEASURED_PARAMETERS
+    alive = SIGNAL_COPIES if steps else MEASURED_SIGNALS
+    memory = width * (parameters * copies + batch * signals * alive + (heldout if steps else 0))
     work = 6.0 * batch * products
     beside = batch * signals * PER_SIGNAL + parameters * PER_PARAMETER + len(matrices) * PER_LAYER
     return Cost(work * (steps + 1), (work + beside) * (steps + 1), memory)

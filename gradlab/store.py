@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -33,13 +33,10 @@ TABLES = ("runs", "steps", "layers", "instruments")
 OPTIONAL = ("instruments",)
 """Tables that are written only where they have rows."""
 
-SHORT = 64
-"""Rows that stand together, on the average: if fewer, moving them one by one is cheaper than as a piece of table."""
-
 Manifest = dict[str, Any]
 
 
-Merged: TypeAlias = "dict[str, pa.Table]"
+Merged: TypeAlias = "Mapping[str, pa.Table]"
 """The tidy tables of a result, by name."""
 
 
@@ -322,21 +319,65 @@ def _read_table(path: Path, name: str) -> pa.Table:
         return pa.Table.from_batches([], SCHEMAS[name])
     # Not pq.read_table: it imports pyarrow's datasets, and with them pandas.
     with pq.ParquetFile(path) as file:
-        return file.read()
+        return file.read(use_threads=False)
 
 
 def saved_pieces(folder: Folder) -> dict[int, pa.Table]:
     """The `runs` table of every piece that is whole, by its index."""
+    return {index: _read_table(folder.piece(index, "runs"), "runs") for index in _whole(folder)}
+
+
+def _whole(folder: Folder) -> list[int]:
+    """The indices of the pieces that are whole: their runs are written last."""
     found = sorted(folder.pieces.glob("*.runs.parquet")) if folder.pieces.is_dir() else []
-    return {int(path.name.split(".")[0]): _read_table(path, "runs") for path in found}
+    return [int(path.name.split(".")[0]) for path in found]
+
+
+class Finished(Mapping[str, "pa.Table"]):
+    """The tables of a merged result, each read when it is first asked for."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._read: dict[str, pa.Table] = {}
+
+    def __getitem__(self, name: str) -> pa.Table:
+        """Raises `KeyError` for a name that is no table's."""
+        if name not in TABLES:
+            raise KeyError(name)
+        if name not in self._read:
+            self._read[name] = _read_table(self._folder.table(name), name)
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(TABLES)
+
+    def __len__(self) -> int:
+        return len(TABLES)
 
 
 def merge(folder: Folder) -> Merged:
-    """Merges the pieces into the tables, runs in the order of the grid. The pieces stay: see `drop_pieces`."""
-    tables = merged(folder)
-    for name, table in tables.items():
-        _write_table(folder.table(name), name, table)
-    return tables
+    """Merges the pieces into the tables, runs in the order of the grid. The pieces stay: see `drop_pieces`.
+
+    A few pieces at a time, and from the system's memory: Arrow's own allocator takes half as much again, and keeps it.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from gradlab.record import SCHEMAS
+
+    pa.set_memory_pool(pa.system_memory_pool())
+
+    def write(path: Path, name: str) -> None:
+        with pq.ParquetWriter(path, SCHEMAS[name]) as writer:
+            for batch in _batches(folder, name):
+                writer.write_table(batch)
+
+    for name in TABLES:
+        if name in OPTIONAL and not any(folder.pieces.glob(f"*.{name}.parquet")):
+            folder.table(name).unlink(missing_ok=True)
+        else:
+            _write(folder.table(name), partial(write, name=name))
+    return Finished(folder)
 
 
 def drop_pieces(folder: Folder) -> None:
@@ -350,42 +391,23 @@ def merged(folder: Folder) -> Merged:
     """The Arrow tables of a result, whether it is finished or still in pieces."""
     if folder.table("runs").is_file() and not folder.pieces.is_dir():
         return {name: _read_table(folder.table(name), name) for name in TABLES}
-    place = {run_id: place for place, run_id in enumerate(_ids(folder))}
-    whole = saved_pieces(folder)
-    pieces = {name: [_read_table(folder.piece(index, name), name) for index in whole] for name in TABLES[1:]}
-    return {name: _in_order(tables, place, name) for name, tables in {"runs": [*whole.values()], **pieces}.items()}
-
-
-def _in_order(tables: Sequence[pa.Table], place: Mapping[str, int], name: str) -> pa.Table:
-    """The rows of all tables, sorted by their run's place in the grid; the order within a run stays."""
-    import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     from gradlab.record import SCHEMAS
 
-    if not tables:
-        return pa.Table.from_batches([], SCHEMAS[name])
-    # Pieces of an interrupted sweep may have been written before a column was added.
-    whole = pa.concat_tables(tables, promote_options="default")
-    # The rows of a run stand together: so runs are moved, not rows, and neighbours together.
-    runs, start = [], 0
-    for chunk in whole["run_id"].chunks:
-        stretches = pc.run_end_encode(chunk)
-        ids, edges = stretches.values.to_pylist(), pairwise([0, *stretches.run_ends.to_pylist()])
-        runs += [(place[run_id], start + first, start + end) for run_id, (first, end) in zip(ids, edges, strict=True)]
-        start += len(chunk)
-    spans: list[tuple[int, int]] = []
-    for _, first, end in sorted(runs):
-        if spans and spans[-1][1] == first:
-            spans[-1] = (spans[-1][0], end)
-        else:
-            spans.append((first, end))
-    if whole.num_rows < SHORT * (len(spans) - 1):
-        rows = np.concatenate([np.arange(first, end) for first, end in spans])
-        # Not pa.array, which imports pandas.
-        return whole.combine_chunks().take(pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(rows)]))
-    return pa.concat_tables([whole.slice(first, end - first) for first, end in spans] or [whole])
+    return {
+        name: pa.concat_tables([pa.Table.from_batches([], SCHEMAS[name]), *_batches(folder, name)]) for name in TABLES
+    }
+
+
+def _batches(folder: Folder, name: str) -> Iterator[pa.Table]:
+    """A table of the pieces that are whole, in the order of the grid."""
+    from gradlab.merging import in_order
+    from gradlab.record import SCHEMAS
+
+    return in_order(
+        lambda piece: _read_table(folder.piece(piece, name), name), _whole(folder), _ids(folder), SCHEMAS[name]
+    )
 
 
 def load_tables(path: Path) -> Merged:

@@ -59,7 +59,7 @@ def thinned(count: int, most: int) -> list[int]:
     return [0, 1, *inner, count - 2, count - 1]
 
 
-def show_run(out: Console, tables: dict[str, pa.Table], limits: Limits = DEFAULTS) -> None:
+def show_run(out: Console, tables: Mapping[str, pa.Table], limits: Limits = DEFAULTS) -> None:
     """The per-layer table of a single run, what happened in one sentence, and its verdicts in one each."""
     run: Run = tables["runs"].to_pylist()[0]
     if run["state"] != "failed":

@@ -89,7 +89,8 @@ ARROWS: dict[str, set[str]] = {
     "optim": {"spec", "choices", "nn", "kernels"},
     "nn": {"spec", "choices", "kernels"},
     "kernels": set(),
-    "store": {"spec", "choices", "record"},
+    "store": {"spec", "choices", "record", "merging"},
+    "merging": set(),
     "diagnose": {"named"},
     "theory": {"spec", "choices"},
     "report": {"spec", "choices", "store", "diagnose", "theory", "cure"},
@@ -109,7 +110,7 @@ NARROW = {("spec", "data"): {"gradlab.data.idx"}}
 
 TORCH_FREE = (
     *("cli", "conduct", "catalogue", "named", "observed", "choices", "keys", "spec", "grid", "config", "plan"),
-    *("record", "store", "summary", "rounds", "manifest", "finished"),
+    *("record", "store", "merging", "summary", "rounds", "manifest", "finished"),
     *("diagnose", "screen", "report", "data", "theory", "expect", "experiment", "foretell", "remedies", "cure"),
 )
 """Rooms whose import must not import torch: the commands that need none of it must not wait for it."""
@@ -126,7 +127,7 @@ ONLY = {
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "pooch": {"data", "kernels"},
-    "pyarrow": {"record", "store", "summary", "report", "expect", "diagnose", "cure"},
+    "pyarrow": {"record", "store", "merging", "summary", "report", "expect", "diagnose", "cure"},
     "pandas": {"__init__", "store", "report", "diagnose", "hooks"},
     "torch": {
         "__init__",

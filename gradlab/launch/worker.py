@@ -24,6 +24,9 @@ from gradlab.spec import DataSpec, RunSpec
 from gradlab.store import Folder, save_piece
 from gradlab.train import train
 
+LONG = 1e11
+"""The effort of a piece after which a few milliseconds for memory do not count."""
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Names of malloc.h."""
 
@@ -38,6 +41,12 @@ def keep_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
         libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+
+
+def give_memory_back() -> None:
+    """Hands what is free back to the system: pieces of different shapes leave gaps that only grow."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class WithoutPandas(MetaPathFinder):
@@ -58,6 +67,8 @@ def serve(connection: Connection, device: str) -> None:
             job: Job = connection.recv()
             torch.set_num_threads(job.piece.threads)
             run_job(job, torch.device(device), connection.send)
+            if job.piece.effort > LONG:
+                give_memory_back()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 

@@ -1,0 +1,96 @@
+"""The tables of many pieces as one: run by run in the order of the grid, a batch of rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+BATCH = 2**16
+"""Rows of a batch, but for whole runs."""
+
+HELD = 2**18
+"""Rows of pieces that are held at a time: some 35 MB of the per-layer table."""
+
+Ints = NDArray[np.int64]
+
+
+def in_order(
+    read: Callable[[int], pa.Table], pieces: Sequence[int], ids: Sequence[str], schema: pa.Schema
+) -> Iterator[pa.Table]:
+    """The rows of all ``pieces`` as tables of ``schema``, runs in the order of ``ids``; the order within a run stays.
+
+    A column that a piece lacks, since it was added later, is null. What is held does not grow with the grid: where the
+    runs of many large pieces are mixed, pieces are read again.
+    """
+    held = _Held(lambda piece: _promoted(read(piece), schema))
+    place = {run_id: number for number, run_id in enumerate(ids)}
+    # The rows of a run stand together: where they do, in (place, piece, first row, rows).
+    found = [(place[run_id], piece, *rows) for piece in pieces for run_id, *rows in _runs(held[piece])]
+    runs = np.array(sorted(found), dtype=np.int64).reshape(-1, 4)
+    batch = np.cumsum(runs[:, 3]) // BATCH
+    for part in np.split(runs, np.flatnonzero(np.diff(batch)) + 1):
+        if len(part):
+            yield _batch(held, part)
+
+
+def _batch(held: _Held, runs: Ints) -> pa.Table:
+    """The rows of some runs, given in their order: what each piece has of them, put into that order."""
+    by_piece = runs[np.argsort(runs[:, 1], kind="stable")]
+    parts = np.split(by_piece, np.flatnonzero(np.diff(by_piece[:, 1])) + 1)
+    together = pa.concat_tables([_rows(held[int(part[0, 1])], _all_rows(part)) for part in parts])
+    order = np.argsort(np.repeat(by_piece[:, 0], by_piece[:, 3]), kind="stable")
+    return _rows(together, order)
+
+
+def _all_rows(runs: Ints) -> Ints:
+    return np.concatenate([np.arange(first, first + rows) for first, rows in runs[:, 2:]])
+
+
+def _rows(table: pa.Table, rows: Ints) -> pa.Table:
+    if len(rows) == table.num_rows and (np.diff(rows) > 0).all():
+        return table
+    # Not pa.array, which imports pandas.
+    return table.take(pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(rows)]))
+
+
+def _runs(table: pa.Table) -> Iterator[tuple[str, int, int]]:
+    """Of each run its id, its first row, and how many there are."""
+    start = 0
+    for chunk in table["run_id"].chunks:
+        stretches = pc.run_end_encode(chunk)
+        edges = pairwise([0, *stretches.run_ends.to_pylist()])
+        for run_id, (first, end) in zip(stretches.values.to_pylist(), edges, strict=True):
+            yield run_id, start + first, end - first
+        start += len(chunk)
+
+
+def _promoted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    if table.schema.equals(schema):
+        return table
+    empty = pa.Table.from_batches([], schema)
+    return pa.concat_tables([empty, table], promote_options="default").select(schema.names)
+
+
+class _Held:
+    """The pieces read last, so many rows of them."""
+
+    def __init__(self, read: Callable[[int], pa.Table]) -> None:
+        self._read = read
+        self._tables: dict[int, pa.Table] = {}
+        self._rows = 0
+
+    def __getitem__(self, piece: int) -> pa.Table:
+        table = self._tables.pop(piece, None)
+        if table is None:
+            table = self._read(piece)
+            self._rows += table.num_rows
+        self._tables[piece] = table
+        while self._rows > HELD and len(self._tables) > 1:
+            oldest = next(iter(self._tables))
+            self._rows -= self._tables.pop(oldest).num_rows
+        return table
