@@ -19,18 +19,23 @@ HELD = 2**18
 Ints = NDArray[np.int64]
 
 
-def in_order(
-    read: Callable[[int], pa.Table], pieces: Sequence[int], ids: Sequence[str], schema: pa.Schema
-) -> Iterator[pa.Table]:
+Read = Callable[[int, Sequence[str] | None], pa.Table]
+"""Reads the table of a piece, or these columns of it."""
+
+
+def in_order(read: Read, pieces: Sequence[int], ids: Sequence[str], schema: pa.Schema) -> Iterator[pa.Table]:
     """The rows of all ``pieces`` as tables of ``schema``, runs in the order of ``ids``; the order within a run stays.
 
     A column that a piece lacks, since it was added later, is null. What is held does not grow with the grid: where the
     runs of many large pieces are mixed, pieces are read again.
     """
-    held = _Held(lambda piece: _promoted(read(piece), schema))
+    held = _Held(lambda piece: _promoted(read(piece, None), schema))
     place = {run_id: number for number, run_id in enumerate(ids)}
     # The rows of a run stand together: where they do, in (place, piece, first row, rows).
-    found = [(place[run_id], piece, *rows) for piece in pieces for run_id, *rows in _runs(held[piece])]
+    found: list[tuple[int, int, int, int]] = []
+    for piece in pieces:
+        table = read(piece, ["run_id"]) if held.full else held[piece]
+        found += [(place[run_id], piece, first, rows) for run_id, first, rows in _runs(table)]
     runs = np.array(sorted(found), dtype=np.int64).reshape(-1, 4)
     batch = np.cumsum(runs[:, 3]) // BATCH
     for part in np.split(runs, np.flatnonzero(np.diff(batch)) + 1):
@@ -83,6 +88,11 @@ class _Held:
         self._read = read
         self._tables: dict[int, pa.Table] = {}
         self._rows = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether another piece would take the place of one that is held."""
+        return self._rows >= HELD
 
     def __getitem__(self, piece: int) -> pa.Table:
         table = self._tables.pop(piece, None)

@@ -309,7 +309,7 @@ def _write_table(path: Path, name: str, table: pa.Table) -> None:
         path.unlink(missing_ok=True)
 
 
-def _read_table(path: Path, name: str) -> pa.Table:
+def _read_table(path: Path, name: str, columns: Sequence[str] | None = None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -319,7 +319,7 @@ def _read_table(path: Path, name: str) -> pa.Table:
         return pa.Table.from_batches([], SCHEMAS[name])
     # Not pq.read_table: it imports pyarrow's datasets, and with them pandas.
     with pq.ParquetFile(path) as file:
-        return file.read(use_threads=False)
+        return file.read(columns=columns, use_threads=False)
 
 
 def saved_pieces(folder: Folder) -> dict[int, pa.Table]:
@@ -405,9 +405,10 @@ def _batches(folder: Folder, name: str) -> Iterator[pa.Table]:
     from gradlab.merging import in_order
     from gradlab.record import SCHEMAS
 
-    return in_order(
-        lambda piece: _read_table(folder.piece(piece, name), name), _whole(folder), _ids(folder), SCHEMAS[name]
-    )
+    def read(piece: int, columns: Sequence[str] | None) -> pa.Table:
+        return _read_table(folder.piece(piece, name), name, columns)
+
+    return in_order(read, _whole(folder), _ids(folder), SCHEMAS[name])
 
 
 def load_tables(path: Path) -> Merged:
