@@ -138,6 +138,7 @@ def cure(
     from gradlab.launch import devices, local
 
     texts, named, chosen = list(given or []), _once(experiment), devices.choose(device)
+    folders = [text for text in texts if "=" not in text and ("/" in text or Path(text).exists())]
     # The workers import torch while the sick run is found.
     with local.crew_of(chosen.workers, chosen) as crew:
         from gradlab import config, finished
@@ -146,9 +147,10 @@ def cure(
         if source is not None:
             _refuse(texts, what="--from", experiment=named, config_dir=config_dir)
             grid = finished.again(*source)
-        elif len(texts) == 1 and "=" not in texts[0] and ("/" in texts[0] or Path(texts[0]).exists()):
-            _refuse([], what=texts[0], experiment=named, config_dir=config_dir)
-            grid = trials.of_result(Path(texts[0]))
+        elif folders:
+            texts.remove(folders[0])
+            _refuse(texts, what=folders[0], experiment=named, config_dir=config_dir)
+            grid = trials.of_result(Path(folders[0]))
         else:
             grid = config.compose_any(texts, experiment=named, config_dirs=[config_dir] if config_dir else [])
         from gradlab import conduct, screen

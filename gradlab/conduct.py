@@ -184,7 +184,8 @@ def _finish(folder: Folder, manifest: Manifest, tables: store.Merged, wishes: Wi
         summary.show_sweep(out, tables["runs"], manifest["swept"])
     if (told := store.read_expectations(folder.root)) is not None:
         summary.show_expectations(out, told)
-    places = [("tables", f"{folder.root}/{{runs,steps,layers}}.parquet")]
+    written = ",".join(name for name in store.TABLES if folder.table(name).is_file())
+    places = [("tables", f"{folder.root}/{{{written}}}.parquet")]
     if wishes.report:
         report([folder.root], folder.report, out)
         places.append(("report", str(folder.report / "index.html")))

@@ -120,7 +120,7 @@ def new_result(out: Path | None, name: str, now: dt.datetime) -> Iterator[Folder
     folder = Folder(_new_folder(now, name) if out is None else _made(out))
     with locked(folder):
         if folder.manifest.exists():
-            raise SpecError(f"-o {out}: already holds a result; give a new folder, or --resume {out}")
+            raise SpecError(f"-o {out}: already holds a result; give a new folder, or gradlab sweep --resume {out}")
         yield folder
 
 

@@ -232,6 +232,8 @@ def test_a_finished_run_is_cured_by_its_folder(gradlab_: Gradlab, tmp_path: Path
         (("empty",), "empty: holds no result"),
         (("several",), "--from several RUN_ID"),
         (("several", "-e", "optimizers"), "--experiment"),
+        (("several", "optim.lr=1"), "optim.lr=1: several takes no overrides"),
+        (("optim.lr=1", "nothing/here"), "optim.lr=1: nothing/here takes no overrides"),
         (("--from", "several", "zzz"), "no run with this id"),
         (("--from", "several", "zzz", "seed=1"), "seed=1"),
         (("-o", "several"), "already holds a result"),
