@@ -26,7 +26,7 @@ from benchmarks.loop import Digits, digits, network
 from benchmarks.settings import BATCH, LRS, Setting, listed
 from benchmarks.timing import ROOT, Timing, line, median, spread, sweep
 
-STEPS = 500
+STEPS = 2000
 COHORT = (
     "model.depth=10",
     "model.activation=tanh",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import signal
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -102,6 +103,8 @@ def _conduct(
     out: Console,
 ) -> int:
     """Runs ``pieces``, merges all tables of the folder, and reports."""
+    if wishes.report:
+        threading.Thread(target=_ready_to_draw).start()
     began = dt.datetime.now().astimezone()
     tally = screen.Tally(manifest["runs"])
     missing = {piece.index for piece in pieces}
@@ -140,6 +143,13 @@ def _conduct(
         screen.say_error(f"{tally.failed} of {tally.total} runs crashed; {folder.errors} says where")
         return CRASHED
     return _verdict_on_expectations(folder)
+
+
+def _ready_to_draw() -> None:
+    """Imports what the report needs: beside the workers, not behind them."""
+    from gradlab.report import get_ready
+
+    get_ready()
 
 
 def _hold_expectations(folder: Folder, manifest: Manifest, tables: store.Merged) -> None:

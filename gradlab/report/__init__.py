@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from gradlab.report.page import Report, write_report
+from gradlab.report.page import Report, get_ready, write_report
 
-__all__ = ["Report", "write_report"]
+__all__ = ["Report", "get_ready", "write_report"]

@@ -39,6 +39,14 @@ class Picture:
     width: int
 
 
+def get_ready() -> None:
+    """Imports what `write_report` needs, a second of it: for who has something to wait for."""
+    # pandas, because Arrow asks whether an array is a series.
+    import pandas as pd  # noqa: F401
+
+    import gradlab.report.plots  # noqa: F401
+
+
 def write_report(paths: Sequence[Path], out: Path, *, x: str | None = None, y: str | None = None) -> Report:
     """Writes index.html, the figures as PNG and SVG, and the tables as CSV into ``out``.
 
