@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def start(grid: Grid, wishes: Wishes, crew: Crew, command: Sequence[str], out: C
         prefetch(data)
     now = dt.datetime.now().astimezone()
     manifest = drawn_up(grid, plan, crew.device, command, now)
-    with store.new_result(wishes.out, grid.name, now) as folder:
+    with store.new_result(wishes.out, grid.name, now) as folder, _drawing_prepared(wishes):
         store.write_inputs(folder, grid.base, grid.overrides, grid.runs)
         store.write_manifest(folder, manifest)
         _announce(out, grid, plan, crew.device, folder)
@@ -84,7 +85,7 @@ def resume(path: Path, asked: str, wishes: Wishes, command: Sequence[str], out: 
         store.write_manifest(folder, manifest)
         count = sum(len(piece.members) for piece in missing)
         out.print(escape(f"Resuming {path}: {count} of {len(runs)} runs are missing."), soft_wrap=True)
-        with crew_of(min(manifest["workers"], len(missing)), device) as crew:
+        with crew_of(min(manifest["workers"], len(missing)), device) as crew, _drawing_prepared(wishes):
             return _conduct(folder, manifest, runs, missing, wishes, crew, out)
 
 
@@ -103,8 +104,6 @@ def _conduct(
     out: Console,
 ) -> int:
     """Runs ``pieces``, merges all tables of the folder, and reports."""
-    if wishes.report:
-        threading.Thread(target=_ready_to_draw).start()
     began = dt.datetime.now().astimezone()
     tally = screen.Tally(manifest["runs"])
     missing = {piece.index for piece in pieces}
@@ -145,11 +144,23 @@ def _conduct(
     return _verdict_on_expectations(folder)
 
 
-def _ready_to_draw() -> None:
-    """Imports what the report needs: beside the workers, not behind them."""
-    from gradlab.report import get_ready
+@contextmanager
+def _drawing_prepared(wishes: Wishes) -> Iterator[None]:
+    """What the report needs is imported beside the workers, not behind them; nothing is left importing at the end."""
 
-    get_ready()
+    def prepare() -> None:
+        from gradlab.report import get_ready
+
+        get_ready()
+
+    beside = threading.Thread(target=prepare)
+    if wishes.report:
+        beside.start()
+    try:
+        yield
+    finally:
+        if wishes.report:
+            beside.join()
 
 
 def _hold_expectations(folder: Folder, manifest: Manifest, tables: store.Merged) -> None:
