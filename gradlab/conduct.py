@@ -51,8 +51,9 @@ def start(grid: Grid, wishes: Wishes, crew: Crew, command: Sequence[str], out: C
     manifest = drawn_up(grid, plan, crew.device, command, now)
     with store.new_result(wishes.out, grid.name, now) as folder, _drawing_prepared(wishes):
         store.write_inputs(folder, grid.base, grid.overrides, grid.runs)
-        store.write_manifest(folder, manifest)
         _announce(out, grid, plan, crew.device, folder)
+        # From here on an interrupt leaves something to resume, and says so.
+        store.write_manifest(folder, manifest)
         return _conduct(folder, manifest, grid.runs, plan.pieces, wishes, crew, out)
 
 
@@ -107,10 +108,10 @@ def _conduct(
     began = dt.datetime.now().astimezone()
     tally = screen.Tally(manifest["runs"])
     missing = {piece.index for piece in pieces}
-    for index, table in store.saved_pieces(folder).items():
-        if index not in missing:
-            tally.add(table["state"].to_pylist())
     try:
+        for index, table in store.saved_pieces(folder).items():
+            if index not in missing:
+                tally.add(table["state"].to_pylist())
         crashed = rounds.run(rounds.Site(crew, folder, manifest, tally, out, wishes.fail_fast), runs, pieces)
         if crashed and wishes.fail_fast:
             _close(folder, manifest, "stopped", began)
