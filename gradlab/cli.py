@@ -99,7 +99,7 @@ def sweep(
         wishes = conduct.Wishes(report=not no_report, fail_fast=fail_fast)
         raise typer.Exit(conduct.resume(resume, device, wishes, sys.argv, screen.console(quiet=quiet)))
     # The workers import torch while the grid is composed.
-    with local.crew_of(0 if plan else chosen.workers, chosen) as crew:
+    with local.crew_of(0 if plan else min(chosen.workers, local.EARLY), chosen) as crew:
         from gradlab import config
 
         grid = config.compose_grid(given, experiment=named, config_dirs=[config_dir] if config_dir else [])
@@ -140,7 +140,7 @@ def cure(
     texts, named, chosen = list(given or []), _once(experiment), devices.choose(device)
     folders = [text for text in texts if "=" not in text and ("/" in text or Path(text).exists())]
     # The workers import torch while the sick run is found.
-    with local.crew_of(chosen.workers, chosen) as crew:
+    with local.crew_of(min(chosen.workers, local.EARLY), chosen) as crew:
         from gradlab import config, finished
         from gradlab.cure import trials
 

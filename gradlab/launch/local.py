@@ -17,6 +17,9 @@ from multiprocessing.context import SpawnProcess
 from gradlab.launch.devices import Device
 from gradlab.launch.events import Event, Job
 
+EARLY = 4
+"""Workers that are started before it is known how many there is work for."""
+
 STOP_SECONDS = 1.0
 """How long a worker may take to end before it is killed."""
 
