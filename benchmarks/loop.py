@@ -47,14 +47,14 @@ class Record:
     accuracy: float
 
 
-def digits() -> Digits:
-    """The embedded digits, standardised."""
+def digits(device: str = "cpu") -> Digits:
+    """The embedded digits, standardised, on ``device``."""
     data = load(build({}).data)
     return Digits(
-        torch.from_numpy(data.train_inputs).float().flatten(1),
-        torch.from_numpy(data.train_targets),
-        torch.from_numpy(data.heldout_inputs).float().flatten(1),
-        torch.from_numpy(data.heldout_targets),
+        torch.from_numpy(data.train_inputs).float().flatten(1).to(device),
+        torch.from_numpy(data.train_targets).to(device),
+        torch.from_numpy(data.heldout_inputs).float().flatten(1).to(device),
+        torch.from_numpy(data.heldout_targets).to(device),
     )
 
 
@@ -82,14 +82,14 @@ def network(setting: Setting, width: int = WIDTH) -> nn.Sequential:
 def train(setting: Setting, data: Digits, width: int = WIDTH, steps: int = STEPS) -> Record:
     """One run of ``steps`` updates."""
     torch.manual_seed(0)
-    net = network(setting, width)
+    net = network(setting, width).to(data.inputs.device)
     parameters = list(net.parameters())
     weights = [part.weight for part in net if isinstance(part, nn.Linear)]
     optimizer = torch.optim.SGD(parameters, lr=setting.lr, foreach=True)
     losses: list[float] = []
     norms: list[list[float]] = []
     while len(losses) < steps:
-        order = torch.randperm(len(data.inputs))
+        order = torch.randperm(len(data.inputs)).to(data.inputs.device)
         for first in range(0, len(order) - BATCH + 1, BATCH):
             if len(losses) == steps:
                 break
@@ -117,11 +117,12 @@ def main() -> None:
     parser.add_argument("--share", type=int, choices=SHARES, default=12, help="one in this many runs (default 12)")
     parser.add_argument("--width", type=int, default=WIDTH, help=f"of the hidden layers (default {WIDTH})")
     parser.add_argument("--threads", type=int, help="threads of PyTorch (default: what it takes by itself)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     arguments = parser.parse_args()
     share = arguments.share
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    data = digits()
+    data = digits(arguments.device)
     start = time.perf_counter()
     records = [train(setting, data, arguments.width) for setting in settings(share)]
     work = time.perf_counter() - start
