@@ -30,7 +30,7 @@ typedef int64_t COUNT;
 #elif defined(__AVX__)
 #define VECTOR_BYTES 32 /* 16 registers */
 #define TILE_VECTORS 2
-#define TILE_ROWS(vectors) ((vectors) ? 6 : 0)
+#define TILE_ROWS(vectors) 6
 #else
 #define VECTOR_BYTES 16 /* 32 registers on ARM */
 #define TILE_VECTORS 4

@@ -146,22 +146,29 @@ class Scale:
 
     def dress(self, axes: Axes, which: str = "y", *, ticks: int = 7) -> None:
         """Limits, ticks and strips of one axis, in the units of `place`."""
-        axis: Axis = getattr(axes, f"{which}axis")
         span = self.high - self.low
         bottom = self.low - span * (0.15 if self.zero else 0.05)
         top = self.high + span * (0.15 if self.broken else 0.05)
         places, labels = log_ticks(self.low, self.high, ticks)
-        strip = axes.axhspan if which == "y" else axes.axvspan
         if self.zero:
+            strip = axes.axhspan if which == "y" else axes.axvspan
             strip(bottom, self.low - 0.05 * span, color=STRIP, linewidth=0, zorder=0)
             places, labels = [self.floor, *places], ["0", *labels]
+        self._finish(axes, which, places, labels, (bottom, top))
+
+    def _finish(
+        self, axes: Axes, which: str, places: list[float], labels: list[str], limits: tuple[float, float]
+    ) -> None:
+        """The strip above, the ticks at ``places``, and the limits of one axis."""
         if self.broken:
-            strip(self.high + 0.05 * span, top, color="#f7e1e3", linewidth=0, zorder=0)
+            strip = axes.axhspan if which == "y" else axes.axvspan
+            strip(self.high + 0.05 * (self.high - self.low), limits[1], color="#f7e1e3", linewidth=0, zorder=0)
             places, labels = [*places, self.ceiling], [*labels, "beyond" if self.beyond else "inf, nan"]
+        axis: Axis = getattr(axes, f"{which}axis")
         axis.set_major_locator(FixedLocator(places))
         axis.set_minor_locator(NullLocator())
         axis.set_ticklabels(labels)
-        (axes.set_ylim if which == "y" else axes.set_xlim)(bottom, top)
+        (axes.set_ylim if which == "y" else axes.set_xlim)(*limits)
 
 
 def fit(*logs: Floats, broken: bool = False, cap: float = math.inf) -> Scale:
@@ -187,7 +194,6 @@ class Plain(Scale):
 
     def dress(self, axes: Axes, which: str = "y", *, ticks: int = 7) -> None:
         """Limits, ticks and the strip of one axis."""
-        axis: Axis = getattr(axes, f"{which}axis")
         span = self.high - self.low
         bottom, top = self.low - 0.05 * span, self.high + span * (0.15 if self.broken else 0.05)
         places = [
@@ -196,14 +202,7 @@ class Plain(Scale):
             if bottom <= value <= top
         ]
         labels = [f"{value:.6g}".replace("-", "−") for value in places]
-        if self.broken:
-            strip = axes.axhspan if which == "y" else axes.axvspan
-            strip(self.high + 0.05 * span, top, color="#f7e1e3", linewidth=0, zorder=0)
-            places, labels = [*places, self.ceiling], [*labels, "beyond" if self.beyond else "inf, nan"]
-        axis.set_major_locator(FixedLocator(places))
-        axis.set_minor_locator(NullLocator())
-        axis.set_ticklabels(labels)
-        (axes.set_ylim if which == "y" else axes.set_xlim)(bottom, top)
+        self._finish(axes, which, places, labels, (bottom, top))
 
 
 def fit_plain(*parts: Floats, broken: bool = False, cap: float = math.inf) -> Plain:
