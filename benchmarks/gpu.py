@@ -19,8 +19,8 @@ import torch
 from benchmarks.limit import training
 from benchmarks.settings import BATCH, WIDTH, overrides
 from benchmarks.timing import GRADLAB, line, timed
-from gradlab.plan import cost
-from gradlab.spec import build
+from gradlab.grid.plan import cost
+from gradlab.spec.run import build
 
 SHARE = 12
 """The loop runs one in so many of the grid's networks."""

@@ -18,8 +18,8 @@ import torch
 
 import gradlab
 from benchmarks.settings import BATCH, DEPTHS, WIDTH
-from gradlab.plan import cost
-from gradlab.spec import build
+from gradlab.grid.plan import cost
+from gradlab.spec.run import build
 
 MEMBERS = 12
 WINDOWS, WINDOW_S = 5, 0.3

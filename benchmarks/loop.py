@@ -15,7 +15,7 @@ from torch import nn
 
 from benchmarks.settings import BATCH, SHARES, STEPS, WIDTH, Setting, settings
 from gradlab.data import load
-from gradlab.spec import build
+from gradlab.spec.run import build
 
 THRESHOLD = 1.0
 """Of either clip mode."""

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import GRADLAB, ROOT
-from gradlab.choices import SpecError, nearest
-from gradlab.config import compose_grid, experiments
-from gradlab.experiment import Experiment
-from gradlab.store import read_expectations
+from gradlab.grid.config import compose_grid, experiments
+from gradlab.grid.experiment import Experiment
+from gradlab.spec.named import SpecError, nearest
+from gradlab.store.folder import read_expectations
 
 PAGE = ROOT / "docs" / "reproductions.md"
 

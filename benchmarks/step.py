@@ -16,13 +16,14 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from gradlab.cohort import Cohort, prepare
 from gradlab.data import load
-from gradlab.kernels import program
+from gradlab.engine.cohort import Cohort, prepare
+from gradlab.engine.train import advance, perform, rehearse
+from gradlab.grid.plan import cost
 from gradlab.launch.worker import keep_memory
-from gradlab.plan import cost
-from gradlab.spec import Value, build
-from gradlab.train import advance, perform, rehearse
+from gradlab.nn.kernels import program
+from gradlab.spec.named import Value
+from gradlab.spec.run import build
 
 CLIPS = ("none", "norm", "value")
 NORMS = ("none", "batch", "layer")

@@ -4,7 +4,7 @@
 
 `--seeds` trains the same cohorts from other weights than those by which thresholds were chosen.
 
-Each cohort is one call of `gradlab.train.train`, but for the dead networks. A pathological run is right where the
+Each cohort is one call of `engine.train.train`, but for the dead networks. A pathological run is right where the
 expected verdict is among those given, a healthy one where `healthy` is the only one. No setting was drawn at random:
 seeds, depths, widths, inits and learning rates are enumerated, and why theory decides is said beside each cohort.
 """
@@ -24,9 +24,10 @@ import gradlab
 from gradlab.data import load
 from gradlab.diagnose import Verdict, judge
 from gradlab.diagnose.tables import histories
-from gradlab.record import tidy
-from gradlab.spec import Value, build
-from gradlab.train import train
+from gradlab.engine.train import train
+from gradlab.spec.named import Value
+from gradlab.spec.run import build
+from gradlab.store.record import tidy
 
 Values = Mapping[str, Value]
 

@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from torch import nn
 
     from gradlab.diagnose import Verdict
-    from gradlab.hooks import LossFunction
-    from gradlab.store import Frames
+    from gradlab.store.folder import Frames
+    from gradlab.watching.signals import LossFunction
 
 __version__ = "0.1.0"
 
 
 def load(path: str | Path) -> Frames:
     """The tables of a result folder as pandas frames: ``.runs``, ``.steps``, ``.layers``, ``.instruments``."""
-    from gradlab.store import load as load_frames
+    from gradlab.store.folder import load as load_frames
 
     return load_frames(path)
 
 
 def measure(module: nn.Module, loss_fn: LossFunction, batch: tuple[Any, Any]) -> pd.DataFrame:
-    """The `layers` frame of any ``torch.nn.Module`` after one pass there and back; see `gradlab.hooks.measure`.
+    """The `layers` frame of any ``torch.nn.Module`` after one pass there and back: `watching.signals.measure`.
 
     >>> import torch
     >>> network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -35,7 +35,7 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: tuple[Any, Any]) ->
     >>> list(measure(network, torch.nn.functional.cross_entropy, batch)["name"])
     ['input', '0', '2']
     """
-    from gradlab.hooks import measure as measure_module
+    from gradlab.watching.signals import measure as measure_module
 
     return measure_module(module, loss_fn, batch)
 

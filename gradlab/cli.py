@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gradlab import __version__
-from gradlab.choices import SpecError
+from gradlab.spec.named import SpecError
 
 app = typer.Typer(
     help="What happens to the gradient, layer by layer, and which change cures it?",
@@ -55,7 +55,7 @@ def run(
         _refuse(given, what="--from", experiment=named, config_dir=config_dir)
     # The worker imports torch while the run is composed.
     with local.crew_of(0 if dry_run else 1, chosen) as crew:
-        from gradlab import config, finished
+        from gradlab.grid import config, finished
 
         dirs = [config_dir] if config_dir else []
         if source is not None:
@@ -65,7 +65,8 @@ def run(
         if dry_run:
             typer.echo(config.spec_yaml(grid.runs[0]), nl=False)
             return
-        from gradlab import conduct, screen
+        from gradlab.launch import conduct
+        from gradlab.terminal import screen
 
         wishes = conduct.Wishes(out=out, report=not no_report)
         raise typer.Exit(conduct.start(grid, wishes, crew, sys.argv, screen.console(quiet=quiet)))
@@ -94,16 +95,18 @@ def sweep(
     given, named, chosen = list(overrides or []), _once(experiment), devices.choose(device)
     if resume is not None:
         _refuse(given, what="--resume", experiment=named, config_dir=config_dir, out=out, plan=plan or None)
-        from gradlab import conduct, screen
+        from gradlab.launch import conduct
+        from gradlab.terminal import screen
 
         wishes = conduct.Wishes(report=not no_report, fail_fast=fail_fast)
         raise typer.Exit(conduct.resume(resume, device, wishes, sys.argv, screen.console(quiet=quiet)))
     # The workers import torch while the grid is composed.
     with local.crew_of(0 if plan else min(chosen.workers, local.EARLY), chosen) as crew:
-        from gradlab import config
+        from gradlab.grid import config
 
         grid = config.compose_grid(given, experiment=named, config_dirs=[config_dir] if config_dir else [])
-        from gradlab import conduct, screen
+        from gradlab.launch import conduct
+        from gradlab.terminal import screen
 
         wishes = conduct.Wishes(out=out, report=not no_report, fail_fast=fail_fast)
         if plan:
@@ -141,8 +144,8 @@ def cure(
     folders = [text for text in texts if "=" not in text and ("/" in text or Path(text).exists())]
     # The workers import torch while the sick run is found.
     with local.crew_of(min(chosen.workers, local.EARLY), chosen) as crew:
-        from gradlab import config, finished
         from gradlab.cure import trials
+        from gradlab.grid import config, finished
 
         if source is not None:
             _refuse(texts, what="--from", experiment=named, config_dir=config_dir)
@@ -153,7 +156,8 @@ def cure(
             grid = trials.of_result(Path(folders[0]))
         else:
             grid = config.compose_any(texts, experiment=named, config_dirs=[config_dir] if config_dir else [])
-        from gradlab import conduct, screen
+        from gradlab.launch import conduct
+        from gradlab.terminal import screen
 
         wishes = conduct.Wishes(out=out, report=not no_report)
         raise typer.Exit(conduct.start(trials.patient(grid), wishes, crew, sys.argv, screen.console(quiet=quiet)))
@@ -170,7 +174,8 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Tables, plots and a page from finished output."""
-    from gradlab import conduct, screen
+    from gradlab.launch import conduct
+    from gradlab.terminal import screen
 
     terminal = screen.console(quiet=quiet)
     conduct.report_again(paths, out, terminal, x, y)
@@ -184,7 +189,9 @@ def theory(
     quiet: Quiet = False,
 ) -> None:
     """What theory predicts of a run or a grid, without training."""
-    from gradlab import config, foretell, screen
+    from gradlab.grid import config
+    from gradlab.terminal import screen
+    from gradlab.terminal import theory as foretell
 
     dirs = [config_dir] if config_dir else []
     grid = config.compose_any(list(overrides or []), experiment=_once(experiment), config_dirs=dirs)
@@ -205,7 +212,7 @@ def list_choices(
     quiet: Quiet = False,
 ) -> None:
     """Every named choice, with one line and its source."""
-    from gradlab import catalogue, screen
+    from gradlab.terminal import catalogue, screen
 
     terminal = screen.console(quiet=quiet)
     dirs = [config_dir] if config_dir else []
@@ -247,7 +254,7 @@ def main() -> None:
 
     So does, with status 1, what the system refuses: a full disk, a folder that may not be written.
     """
-    from gradlab import screen
+    from gradlab.terminal import screen
 
     try:
         app()

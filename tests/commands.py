@@ -17,15 +17,14 @@ import pyarrow as pa
 import pytest
 import torch
 
-from gradlab import conduct, rounds
 from gradlab.cli import main
-from gradlab.launch import local
+from gradlab.launch import conduct, local, rounds
 from gradlab.launch.devices import Device
 from gradlab.launch.events import Event, Job
 from gradlab.launch.local import Crew
 from gradlab.launch.worker import run_job
 from gradlab.report import Report
-from gradlab.store import OPTIONAL, load_tables
+from gradlab.store.folder import OPTIONAL, load_tables
 
 GRADLAB = str(Path(sysconfig.get_path("scripts")) / "gradlab")
 ENVIRONMENT = {**os.environ, "COLUMNS": "80", "LINES": "24", "PYTHONWARNINGS": "default"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gradlab.kernels import program
+from gradlab.nn.kernels import program
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

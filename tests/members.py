@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from gradlab.data import Dataset, load
-from gradlab.record import Tables, tidy
-from gradlab.spec import DataSpec, RunSpec, Value, build
-from gradlab.train import train
+from gradlab.engine.train import train
+from gradlab.spec.named import Value
+from gradlab.spec.run import DataSpec, RunSpec, build
+from gradlab.store.record import Tables, tidy
 
 torch.set_num_threads(1)  # the networks are tiny, and the tests share the cores among themselves
 

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gradlab.choices import ACTIVATIONS
 from gradlab.data import Dataset, batches
 from gradlab.models import MODELS
 from gradlab.nn.initializers import initial_parameters
 from gradlab.nn.slots import Role
-from gradlab.spec import RunSpec, build
+from gradlab.spec.choices import ACTIVATIONS
+from gradlab.spec.run import RunSpec, build
 from tests.members import Member, Row, Settings, content
 
 # The network.

@@ -15,7 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gradlab.spec import KEYS, RunSpec, Value, build
+from gradlab.spec.keys import KEYS
+from gradlab.spec.named import Value
+from gradlab.spec.run import RunSpec, build
 
 RATES = {"sigmoid": 0.236, "tanh": 0.93, "relu": 0.75, "leaky_relu": 0.78, "linear": 1.0}
 

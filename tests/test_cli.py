@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from gradlab import __version__
-from gradlab.catalogue import KINDS
-from gradlab.choices import CLIPS, MODELS
-from gradlab.config import experiments
-from gradlab.spec import SECTIONS, build
-from gradlab.store import load_tables
+from gradlab.grid.config import experiments
+from gradlab.spec.choices import CLIPS, MODELS
+from gradlab.spec.run import SECTIONS, build
+from gradlab.store.folder import load_tables
+from gradlab.terminal.catalogue import KINDS
 from tests.cases import BAD_RUNS, BAD_SWEEPS
 from tests.commands import ENVIRONMENT, TINY, call, inline, run, undrawn
 from tests.synthetic import write_result

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gradlab.choices import DATA, MODELS, NAMED
-from gradlab.spec import DEFAULTS, KEYS, Value
+from gradlab.spec.choices import DATA, MODELS, NAMED
+from gradlab.spec.keys import DEFAULTS, KEYS
+from gradlab.spec.named import Value
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 

@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gradlab import choices, models
+from gradlab import models
 from gradlab.nn import activations
 from gradlab.nn.network import Pass
 from gradlab.nn.slots import Layout, Slot, linear_slots, norm_slots, slope_slots
 from gradlab.nn.tape import Node
-from gradlab.spec import Facts, ModelSpec, Value
+from gradlab.spec import choices
+from gradlab.spec.named import Value
+from gradlab.spec.run import Facts, ModelSpec
 from tests.members import Member, measured
 
 EVERY_STEP: dict[str, Value] = {"train.steps": 2, "probe.every": 1, "model.depth": 3, "model.width": 8}

@@ -6,9 +6,9 @@ import re
 import shlex
 from collections.abc import Mapping
 
-from gradlab.choices import SpecError
-from gradlab.remedies import typed
-from gradlab.spec import RunSpec, Value, build
+from gradlab.cure.remedies import typed
+from gradlab.spec.named import SpecError, Value
+from gradlab.spec.run import RunSpec, build
 
 PLACES_OF_DATA = ("data.root", "data.mirror")
 """Keys that are no part of a run's id, and yet what it needs."""

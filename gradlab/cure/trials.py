@@ -23,17 +23,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from gradlab.choices import SpecError
 from gradlab.cure.command import command
 from gradlab.cure.ranking import STATES, Guess, Outcome, is_healthy, outcomes
+from gradlab.cure.remedies import COSTS, END_TO_END, REMEDIES, Change, Remedy, Treated, cost, overrides, treated
 from gradlab.data import load
 from gradlab.diagnose.rules import names
 from gradlab.diagnose.thresholds import limits
-from gradlab.grid import Grid, Launch, spec_yaml
-from gradlab.plan import cost as work_of
-from gradlab.remedies import COSTS, END_TO_END, REMEDIES, Change, Remedy, Treated, cost, overrides, treated
-from gradlab.spec import RunSpec, build
-from gradlab.store import load_tables, open_result, read_manifest, read_runs
+from gradlab.grid.expand import Grid, Launch, spec_yaml
+from gradlab.grid.plan import cost as work_of
+from gradlab.spec.named import SpecError
+from gradlab.spec.run import RunSpec, build
+from gradlab.store.folder import load_tables, open_result, read_manifest, read_runs
 from gradlab.theory.predict import predict, profile
 
 Facts = dict[str, Any]

@@ -21,7 +21,7 @@ from gradlab.data.mnist import mnist
 from gradlab.data.point import point
 from gradlab.data.silence import silence
 from gradlab.data.spectral_teacher import spectral_teacher
-from gradlab.spec import DataSpec
+from gradlab.spec.run import DataSpec
 
 __all__ = ["LOADERS", "DataError", "Dataset", "batches", "load", "prefetch"]
 
@@ -65,7 +65,7 @@ def batches(spec: DataSpec, train: int, count: int) -> NDArray[np.int64]:
     Each epoch is a fresh permutation drawn from `data.seed`, cut into batches; what remains of it is dropped. Row t is
     the batch of step t, whatever ``count`` is.
 
-    >>> from gradlab.spec import build
+    >>> from gradlab.spec.run import build
     >>> spec = build({"data.batch_size": 2}).data
     >>> rows = batches(spec, train=5, count=4)
     >>> [len(set(epoch.tolist())) for epoch in (rows[:2].ravel(), rows[2:].ravel())]

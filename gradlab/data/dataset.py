@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.choices import SpecError
+from gradlab.spec.named import SpecError
 
 Inputs = NDArray[np.float64]
 Targets = NDArray[np.int64] | NDArray[np.float64]

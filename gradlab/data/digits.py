@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from gradlab.data.dataset import Dataset
-from gradlab.spec import DataSpec
+from gradlab.spec.run import DataSpec
 
 FILE = Path(__file__).with_name("digits.npz")
 

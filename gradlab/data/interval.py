@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradlab.choices import DATA
 from gradlab.data.dataset import Dataset
-from gradlab.spec import DataSpec
+from gradlab.spec.choices import DATA
+from gradlab.spec.run import DataSpec
 
 
 def interval(_spec: DataSpec) -> Dataset:

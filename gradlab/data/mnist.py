@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradlab.data.dataset import Dataset
 from gradlab.data.download import Source, fetch
 from gradlab.data.idx import read_folder
-from gradlab.spec import DataSpec
+from gradlab.spec.run import DataSpec
 
 SOURCE = Source(
     name="mnist",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gradlab.data.dataset import Dataset
-from gradlab.spec import DataSpec
+from gradlab.spec.run import DataSpec
 
 
 def point(_spec: DataSpec) -> Dataset:

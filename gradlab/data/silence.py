@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gradlab.data.dataset import Dataset
-from gradlab.spec import DataSpec
+from gradlab.spec.run import DataSpec
 
 ANSWER = 0.7
 """What Pascanu et al. want the single unit of their figure 6 to come to."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gradlab.diagnose.thresholds import THRESHOLDS
-from gradlab.named import Choice, table
+from gradlab.spec.named import Choice, table
 
 _SCHOENHOLZ = "Schoenholz et al. 2017, arXiv:1611.01232"
 

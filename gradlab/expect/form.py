@@ -17,8 +17,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gradlab.choices import INSTRUMENTS, SpecError, nearest
-from gradlab.spec import KEYS, RunSpec, Value, coerce
+from gradlab.spec.choices import INSTRUMENTS
+from gradlab.spec.keys import KEYS, coerce
+from gradlab.spec.named import SpecError, Value, nearest
+from gradlab.spec.run import RunSpec
 
 OVER: dict[str, str] = {
     "median": "median",
@@ -319,14 +321,14 @@ def _measure(given: object, where: str) -> Measure:
 
 def _table(given: object, where: str) -> str:
     # pyarrow takes a third of a second to import: only an experiment that expects something pays for it.
-    from gradlab.record import SCHEMAS
+    from gradlab.store.record import SCHEMAS
 
     return _named("table", given, list(SCHEMAS), where)
 
 
 def _columns(table: str) -> dict[str, str]:
     """The columns of a table, each "text" or "number"."""
-    from gradlab.record import SCHEMAS
+    from gradlab.store.record import SCHEMAS
 
     return {field.name: "text" if str(field.type) == "string" else "number" for field in SCHEMAS[table]}
 

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gradlab.choices import SpecError
+from gradlab.spec.named import SpecError
 
 CPU_MEMORY = 160 * 2**20
 """Bytes that a piece may take on a CPU unless told otherwise: the same on every machine."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gradlab.diagnose.thresholds import Limits
-    from gradlab.plan import Piece
-    from gradlab.spec import RunSpec
+    from gradlab.grid.plan import Piece
+    from gradlab.spec.run import RunSpec
 
 
 def _limits() -> Limits:

@@ -18,11 +18,11 @@ from multiprocessing.connection import Connection
 import torch
 
 from gradlab.data import Dataset, load
+from gradlab.engine.train import train
 from gradlab.launch.events import Event, Job
-from gradlab.record import Tables, failed_tables, joined, tidy
-from gradlab.spec import DataSpec, RunSpec
-from gradlab.store import Folder, save_piece
-from gradlab.train import train
+from gradlab.spec.run import DataSpec, RunSpec
+from gradlab.store.folder import Folder, save_piece
+from gradlab.store.record import Tables, failed_tables, joined, tidy
 
 LONG = 1e11
 """The effort of a piece after which a few milliseconds for memory do not count."""

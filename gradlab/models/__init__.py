@@ -12,7 +12,7 @@ from gradlab.models import linear_chain, mlp, residual_mlp, rnn
 from gradlab.nn.network import Pass
 from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
-from gradlab.spec import Facts, ModelSpec
+from gradlab.spec.run import Facts, ModelSpec
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradlab.nn.network import Pass
 from gradlab.nn.slots import Layout, Role, Slot, Start
 from gradlab.nn.tape import Node
-from gradlab.spec import Facts, ModelSpec
+from gradlab.spec.run import Facts, ModelSpec
 
 
 def layout(model: ModelSpec, facts: Facts) -> Layout:

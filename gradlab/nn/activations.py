@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradlab.kernels import native
-from gradlab.kernels.program import Place, Shared
 from gradlab.nn.float64 import share
+from gradlab.nn.kernels import native
+from gradlab.nn.kernels.program import Place, Shared
 
 Slope = float | Tensor
 """Of the leaky family: a number, or (M, 1, 1) where it is learned."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gradlab.kernels import native
+from gradlab.nn.kernels import native
 
 
 def norms64(rows: Tensor, spans: Sequence[slice], out: Tensor | None = None) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gradlab.nn.slots import Layout, Role, Slot, Start
-from gradlab.spec import ModelSpec, RunSpec
+from gradlab.spec.run import ModelSpec, RunSpec
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradlab.kernels import native
+from gradlab.nn.kernels import native
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from gradlab.nn.norms import NORMS, Affine, Mode, Running
 from gradlab.nn.products import batch_sum, clear, combine, deposit, product, product_into
 from gradlab.nn.slots import Layout, Role
 from gradlab.nn.tape import Cell, Node, Tape
-from gradlab.spec import ModelSpec
+from gradlab.spec.run import ModelSpec
 
 Name = tuple[int, Role]
 """A parameter: its layer and its role there."""

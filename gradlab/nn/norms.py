@@ -12,7 +12,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from gradlab.kernels import native
+from gradlab.nn.kernels import native
 
 EPS = 1e-5
 """Of batch and layer norm, as torch's; rms norm takes the precision's epsilon, as torch.nn.RMSNorm does."""

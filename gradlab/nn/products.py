@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gradlab.kernels import native
+from gradlab.nn.kernels import native
 
 
 def product(a: Tensor, b: Tensor, start: Tensor | None = None) -> Tensor:

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from gradlab.choices import MODELS
 from gradlab.report.groups import LATER, describe, label, levels, swept, varying
 from gradlab.report.tables import Result
-from gradlab.spec import Value
-from gradlab.store import Manifest
+from gradlab.spec.choices import MODELS
+from gradlab.spec.named import Value
+from gradlab.store.folder import Manifest
 
 MOST_ROWS = 100
 MOST_VALUES = 12

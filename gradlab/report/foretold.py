@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from gradlab.choices import DATA
 from gradlab.report.groups import LATER, describe, swept, varying
 from gradlab.report.tables import Bools, Floats, Result
-from gradlab.spec import OUTSIDE_DIGEST, RunSpec, build
+from gradlab.spec.choices import DATA
+from gradlab.spec.run import OUTSIDE_DIGEST, RunSpec, build
 from gradlab.theory.predict import Profile, predict, profile
 
 WORDS = (

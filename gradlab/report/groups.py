@@ -13,9 +13,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from gradlab.choices import NAMED, SpecError, nearest
 from gradlab.report.tables import Bools, Floats, Ints, Result
-from gradlab.spec import Value
+from gradlab.spec.choices import NAMED
+from gradlab.spec.named import SpecError, Value, nearest
 
 LATER = ("optim.", "clip.", "train.steps", "probe.")
 """Keys that cannot matter before the first update."""

@@ -44,7 +44,7 @@ def get_ready() -> None:
     # pandas, because Arrow asks whether an array is a series.
     import pandas as pd  # noqa: F401
 
-    import gradlab.report.plots  # noqa: F401
+    import gradlab.report.figures.all_figures  # noqa: F401
 
 
 def write_report(paths: Sequence[Path], out: Path, *, x: str | None = None, y: str | None = None) -> Report:
@@ -86,8 +86,8 @@ def _planned(result: Result) -> tuple[str | None, str | None]:
 
 def _figures(result: Result, keys: Sequence[str], early: Sequence[str], out: Path) -> tuple[list[Path], list[Picture]]:
     # matplotlib takes half a second to import: only a report that draws pays for it.
-    from gradlab.report.plots import NAMES, plots
-    from gradlab.report.style import save, styled
+    from gradlab.report.figures.all_figures import NAMES, plots
+    from gradlab.report.figures.style import save, styled
 
     for name in NAMES:
         for suffix in ("png", "svg"):

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from gradlab.choices import SpecError
 from gradlab.diagnose.tables import with_verdicts
 from gradlab.diagnose.thresholds import Limits, limits
-from gradlab.spec import KEYS, Value
-from gradlab.store import OPTIONAL, TABLES, Manifest, load_tables, read_manifest
+from gradlab.spec.keys import KEYS
+from gradlab.spec.named import SpecError, Value
+from gradlab.store.folder import OPTIONAL, TABLES, Manifest, load_tables, read_manifest
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

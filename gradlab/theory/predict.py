@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from gradlab.spec import RunSpec
+from gradlab.spec.run import RunSpec
 from gradlab.theory import words
 from gradlab.theory.activations import Floats, Phi
 from gradlab.theory.mean_field import correlations, nearest_critical, scale

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gradlab.choices import MODELS
-from gradlab.spec import ModelSpec, RunSpec
+from gradlab.spec.choices import MODELS
+from gradlab.spec.run import ModelSpec, RunSpec
 from gradlab.theory.activations import Phi
 from gradlab.theory.norms import EPS, RMS_EPS
 

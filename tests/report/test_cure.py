@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from gradlab.report.cure import Cure, best, cure, sentences, table, write_cure
-from gradlab.report.plots_cure import LOOKS, cure_plots
-from gradlab.report.style import save, styled
+from gradlab.report.figures.cure import LOOKS, cure_plots
+from gradlab.report.figures.style import save, styled
 from gradlab.report.tables import read
+from tests.cure.test_ranking import SICK, Made, cure_of
 from tests.synthetic import write_result
-from tests.test_cure_ranking import SICK, Made, cure_of
 
 
 def write_facts(folder: Path, members: list[list[str]]) -> None:

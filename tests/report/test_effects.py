@@ -26,11 +26,12 @@ from gradlab.report.effects import (
     table,
     write_effects,
 )
+from gradlab.report.figures.effects import effects_plot
+from gradlab.report.figures.style import styled
 from gradlab.report.groups import Levels, log_outcomes
-from gradlab.report.plots_effects import effects_plot
-from gradlab.report.style import styled
 from gradlab.report.tables import Result
-from gradlab.spec import KEYS, Value
+from gradlab.spec.keys import KEYS
+from gradlab.spec.named import Value
 from tests.synthetic import grid, write_result
 
 Shares = dict[tuple[str, ...], float]

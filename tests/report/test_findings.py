@@ -8,7 +8,7 @@ import pytest
 
 from gradlab.report.findings import sentences
 from gradlab.report.tables import read
-from gradlab.spec import Value
+from gradlab.spec.named import Value
 from tests.synthetic import grid, write_result
 
 

@@ -8,13 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from gradlab.report.figures.layer_profiles import signal_plots
+from gradlab.report.figures.panels import Series, draw
+from gradlab.report.figures.style import styled
 from gradlab.report.foretold import band, expected, foretold, sentences
 from gradlab.report.groups import arrange, log10
-from gradlab.report.plots_groups import Series, draw
-from gradlab.report.plots_layers import signal_plots
-from gradlab.report.style import styled
 from gradlab.report.tables import Floats, Result, read
-from gradlab.spec import Value, build
+from gradlab.spec.named import Value
+from gradlab.spec.run import build
 from gradlab.theory.predict import profile
 from tests.synthetic import write_result
 

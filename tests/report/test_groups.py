@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradlab.choices import SpecError
 from gradlab.report import write_report
+from gradlab.report.figures.layer_profiles import layer_keys
 from gradlab.report.groups import arrange, early_keys, influence, levels, map_keys, quantile, swept, thin, varying
-from gradlab.report.plots_layers import layer_keys
 from gradlab.report.tables import Result, read
-from gradlab.spec import Value
+from gradlab.spec.named import SpecError, Value
 from tests.synthetic import grid, write_result
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gradlab.report import write_report
-from gradlab.spec import Value
+from gradlab.spec.named import Value
 from tests.synthetic import grid, write_result
 
 HOSTILE = "<script>alert('name')</script>"

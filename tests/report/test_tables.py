@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gradlab.choices import SpecError
 from gradlab.report import write_report
 from gradlab.report.tables import read, write_csv
+from gradlab.spec.named import SpecError
 from tests.synthetic import grid, write_result
 
 LR = {"optim.lr": [0.1, 0.2]}

@@ -14,13 +14,13 @@ import pytest
 from gradlab.diagnose import DEFAULTS, ORDER, History, Profile, Verdict, judge, names
 from gradlab.diagnose.tables import JUDGED
 from gradlab.report import write_report
-from gradlab.report.plots_evidence import ALONG, DRAWN, evidence_plot
-from gradlab.report.style import sheet, styled
+from gradlab.report.figures.evidence import ALONG, DRAWN, evidence_plot
+from gradlab.report.figures.style import sheet, styled
 from gradlab.report.tables import read
 from gradlab.report.verdicts import counts, examples, outdated, table, tally
-from gradlab.spec import Value
+from gradlab.spec.named import Value
+from tests.diagnose.test_verdicts import CASES
 from tests.synthetic import grid, write_result
-from tests.test_verdicts import CASES
 
 AXES: dict[str, list[Value]] = {"model.activation": ["sigmoid", "relu"], "model.depth": [3, 20], "seed": [0, 1]}
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from gradlab.choices import ACTIVATIONS as CHOICES
 from gradlab.nn.activations import ACTIVATIONS as ENGINE
+from gradlab.spec.choices import ACTIVATIONS as CHOICES
 from gradlab.theory.activations import ACTIVATIONS, Phi
 from gradlab.theory.recurrent import steepest
 

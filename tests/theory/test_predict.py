@@ -8,10 +8,11 @@ import math
 import numpy as np
 import pytest
 
-from gradlab.choices import ACTIVATIONS, INITS, MODELS, NORMS
 from gradlab.diagnose import rate
-from gradlab.record import failed_tables
-from gradlab.spec import Value, build
+from gradlab.spec.choices import ACTIVATIONS, INITS, MODELS, NORMS
+from gradlab.spec.named import Value
+from gradlab.spec.run import build
+from gradlab.store.record import failed_tables
 from gradlab.theory.activations import ACTIVATIONS as KNOWN
 from gradlab.theory.mean_field import critical
 from gradlab.theory.passage import PASSAGES

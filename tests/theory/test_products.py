@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 
 from gradlab.theory.activations import Phi
-from gradlab.theory.products import (
-    chain_growth,
-    gradient_log_moments,
-    jacobian_spread,
-    log_spread,
-    product_log_norm,
-)
+from gradlab.theory.products import chain_growth, gradient_log_moments, jacobian_spread, log_spread, product_log_norm
 from tests.theory.networks import log_gradients
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gradlab.choices import ACTIVATIONS, INITS
 from gradlab.models import MODELS
 from gradlab.nn.initializers import initial_parameters
 from gradlab.nn.slots import Role
-from gradlab.spec import Value, build
+from gradlab.spec.choices import ACTIVATIONS, INITS
+from gradlab.spec.named import Value
+from gradlab.spec.run import build
 from gradlab.theory.passage import PASSAGES
 from gradlab.theory.setting import WEIGHT_VARIANCES, setting
 

@@ -1,0 +1,399 @@
+"""The remedies of the literature: what each changes in a run, what kind of change it is, and what that costs.
+
+A remedy is a function of the spec, since the right value may depend on the rest of it (a critical variance on the
+activation). Nothing here trains or imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gradlab.spec.choices import ACTIVATIONS, MODELS, OPTIMIZERS
+from gradlab.spec.keys import DEFAULTS, allowed_keys
+from gradlab.spec.named import Choice, SpecError, Value
+from gradlab.spec.run import RunSpec, build, unused
+from gradlab.theory.predict import predict, profile
+
+Change = Mapping[str, Value]
+"""Values by dotted key."""
+
+COSTS: dict[str, int] = {
+    "learning rate": 1,
+    "clipping": 1,
+    "input": 1,
+    "init": 2,
+    "activation": 3,
+    "norm": 4,
+    "optimizer": 4,
+    "architecture": 6,
+    "depth": 8,
+    "width": 8,
+}
+"""What a kind of change costs; a convention of ours, documented in docs/cure.md.
+
+A number of the recipe costs 1; where the network begins 2; a function in it 3; a further operation in every layer, or
+an optimizer with a state of its own, 4; other wiring 6; another size, and so another set of functions to fit with, 8.
+"""
+
+APPLIED = ("architecture", "depth", "width", "activation", "norm", "init", "input", "optimizer", "learning rate")
+"""Kinds in the order in which several remedies are applied: each sees what the ones before it have made of the run."""
+
+LEARNING_RATE_OF_ADAM = 1e-3
+"""Kingma & Ba 2014, algorithm 1: the good default."""
+
+LEARNING_RATE_OF_SGD = 1e-2
+"""Bengio 2012, arXiv:1206.5533, section 3.1.1: what typically works for standard networks of several layers."""
+
+END_TO_END = 20.0
+"""How far gradients may change over all layers: `diagnose.vanishing_ratio` and `exploding_ratio` by default."""
+
+ALIKE = 0.02
+"""A variance this close to the critical one is critical."""
+
+
+def _never(_: RunSpec) -> Change | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Remedy(Choice):
+    """One change of the spec that may cure a verdict.
+
+    ``kind`` is one of `COSTS`; ``change`` gives the values to set, or None where the remedy does not apply to a run.
+    """
+
+    kind: str = ""
+    change: Callable[[RunSpec], Change | None] = field(default=_never)
+
+
+@dataclass(frozen=True)
+class Treated:
+    """A run after one or several remedies, and the values in which it differs from the run before."""
+
+    spec: RunSpec
+    change: Change
+
+
+def treated(spec: RunSpec, remedies: Sequence[Remedy]) -> Treated | None:
+    """``spec`` after ``remedies``, in the order of `APPLIED`; None where one does not apply or changes nothing."""
+    now = spec
+    touched: dict[str, None] = {}
+    for remedy in sorted(remedies, key=_turn):
+        change = remedy.change(now)
+        after = None if change is None else _changed(now, change)
+        if change is None or after is None or after.id == now.id:
+            return None
+        touched |= dict.fromkeys(change)
+        now = after
+    before, values = spec.flat(), now.flat()
+    told = {key: values[key] for key in touched if values[key] != before[key]}
+    return Treated(now, told) if set(told) - unused(now) else None
+
+
+def _turn(remedy: Remedy) -> int:
+    return APPLIED.index(remedy.kind) if remedy.kind in APPLIED else len(APPLIED)
+
+
+def _changed(spec: RunSpec, change: Change) -> RunSpec | None:
+    """``spec`` with other values; None where no network can have them (batch norm over a single sample)."""
+    model = str(change.get("model.name", spec.model.name))
+    if not set(change) <= set(allowed_keys(model, spec.data.name)):
+        return None
+    values = {key: value for key, value in {**spec.flat(), **change}.items() if value is not None}
+    try:
+        return build(values)
+    except SpecError:
+        return None
+
+
+def overrides(change: Change) -> str:
+    """A change as it is typed after the command.
+
+    >>> overrides({"model.init": "he_normal", "optim.lr": 0.01, "model.weight_var": None})
+    'model.init=he_normal optim.lr=0.01 model.weight_var=null'
+    """
+    return " ".join(f"{key}={typed(value)}" for key, value in change.items())
+
+
+def typed(value: Value) -> str:
+    """A value as it is typed behind its key; a word must be one that Hydra's grammar reads without quotes.
+
+    >>> typed(None), typed(True), typed(0.1), typed(0.123456789)
+    ('null', 'true', '0.1', '0.123456789')
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        # Six digits where they are all: what is typed again must be the same number.
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return str(value)
+
+
+def cost(remedies: Sequence[Remedy]) -> int:
+    """What changes of these kinds cost together."""
+    return sum(COSTS[remedy.kind] for remedy in remedies)
+
+
+def _rounded(value: float) -> float:
+    """Four digits: what is typed again must be the same run."""
+    return float(f"{value:.4g}")
+
+
+def _always(change: Change) -> Callable[[RunSpec], Change | None]:
+    """The same values whatever the run."""
+    return lambda _: change
+
+
+def _learning_rate(factor: float) -> Callable[[RunSpec], Change | None]:
+    return lambda spec: {"optim.lr": _rounded(spec.optim.lr * factor)}
+
+
+def _usual_learning_rate(spec: RunSpec) -> Change:
+    adaptive = "beta2" in OPTIMIZERS[spec.optim.name].uses
+    return {"optim.lr": LEARNING_RATE_OF_ADAM if adaptive else LEARNING_RATE_OF_SGD}
+
+
+def _clip(mode: str, threshold: float) -> Callable[[RunSpec], Change | None]:
+    return _always({"clip.mode": mode, "clip.threshold": threshold})
+
+
+def _clip_wider(spec: RunSpec) -> Change | None:
+    if spec.clip.mode == "none":
+        return None
+    output = spec.clip.output_threshold
+    wider: dict[str, Value] = {"clip.threshold": _rounded(spec.clip.threshold * 10)}
+    return wider if output is None else {**wider, "clip.output_threshold": _rounded(output * 10)}
+
+
+def _init(name: str) -> Callable[[RunSpec], Change | None]:
+    return _always({"model.init": name, "model.gain": 1.0, "model.weight_var": None})
+
+
+def _critical(spec: RunSpec) -> Change | None:
+    """The nearest weight variance at which theory has gradients keep their size beside the run's own biases."""
+    said = predict(spec)
+    if said.critical_weight_var is None or (said.chi1 is not None and abs(said.chi1 - 1) < ALIKE):
+        return None
+    return {"model.weight_var": _rounded(said.critical_weight_var), "model.gain": 1.0}
+
+
+def _activation(name: str) -> Callable[[RunSpec], Change | None]:
+    def change(spec: RunSpec) -> Change | None:
+        if spec.model.activation in (None, name):
+            return None
+        return {"model.activation": name, "model.slope": ACTIVATIONS[name].slope}
+
+    return change
+
+
+def _norm(name: str) -> Callable[[RunSpec], Change | None]:
+    return _always({"model.norm": name})
+
+
+def _momentum(spec: RunSpec) -> Change | None:
+    return {"optim.momentum": 0.9} if spec.optim.name == "sgd" and spec.optim.momentum == 0 else None
+
+
+def _adam(spec: RunSpec) -> Change | None:
+    if "beta1" in OPTIMIZERS[spec.optim.name].uses:
+        return None
+    betas: dict[str, Value] = {f"optim.{key}": DEFAULTS[f"optim.{key}"] for key in ("beta1", "beta2", "eps")}
+    return {"optim.name": "adam", "optim.lr": LEARNING_RATE_OF_ADAM, **betas}
+
+
+def _residual(spec: RunSpec) -> Change | None:
+    if spec.model.name != "mlp":
+        return None
+    return {"model.name": "residual_mlp", "model.branch_scale": _rounded(1 / math.sqrt(spec.model.depth))}
+
+
+def _branch_scale(spec: RunSpec) -> Change | None:
+    if spec.model.branch_scale is None:
+        return None
+    return {"model.branch_scale": _rounded(1 / math.sqrt(spec.model.depth))}
+
+
+def _half_depth(spec: RunSpec) -> Change | None:
+    half = spec.model.depth // 2
+    return {"model.depth": half} if half >= MODELS[spec.model.name].least_depth else None
+
+
+def _reach(spec: RunSpec) -> Change | None:
+    """The most layers, of less than half, over which expected gradients change no more than `END_TO_END`-fold."""
+    rate = predict(spec).rate
+    if MODELS[spec.model.name].needs_time or rate is None or rate <= 0 or abs(math.log(rate)) < 1e-3:
+        return None
+    about = 3 + math.ceil(math.log(END_TO_END) / abs(math.log(rate)))
+    for depth in range(min(about, (spec.model.depth - 1) // 2), 1, -1):
+        shallow = _changed(spec, {"model.depth": depth})
+        course = None if shallow is None else profile(shallow)
+        if course is not None and abs(course.log10_ratio(1)) <= math.log10(END_TO_END):
+            return {"model.depth": depth}
+    return None
+
+
+def _twice_as_wide(spec: RunSpec) -> Change | None:
+    return {"model.width": 2 * spec.model.width}
+
+
+_COHEN = "Cohen et al. 2021, arXiv:2103.00065"
+_SMITH = "Smith 2015, arXiv:1506.01186"
+_PASCANU = "Pascanu et al. 2013, arXiv:1211.5063"
+
+REMEDIES: dict[str, Remedy] = {
+    remedy.name: remedy
+    for remedy in (
+        Remedy(
+            "lr/10",
+            "a tenth of the learning rate: stable below 2/sharpness",
+            _COHEN,
+            "learning rate",
+            _learning_rate(1 / 10),
+        ),
+        Remedy(
+            "lr/3",
+            "a third of the learning rate: stable below 2/sharpness",
+            _COHEN,
+            "learning rate",
+            _learning_rate(1 / 3),
+        ),
+        Remedy("lr*3", "three times the learning rate", _SMITH, "learning rate", _learning_rate(3.0)),
+        Remedy("lr*10", "ten times the learning rate", _SMITH, "learning rate", _learning_rate(10.0)),
+        Remedy(
+            "lr/100",
+            "a hundredth of the learning rate: stable below 2/sharpness",
+            _COHEN,
+            "learning rate",
+            _learning_rate(1 / 100),
+        ),
+        Remedy("lr*100", "a hundred times the learning rate", _SMITH, "learning rate", _learning_rate(100.0)),
+        Remedy(
+            "lr-usual",
+            "the usual learning rate: 0.01, and 0.001 of adam and its like",
+            "Bengio 2012, arXiv:1206.5533, section 3.1.1; Kingma & Ba 2014, arXiv:1412.6980",
+            "learning rate",
+            _usual_learning_rate,
+        ),
+        Remedy("clip-norm", "clip the whole gradient to norm 1", _PASCANU, "clipping", _clip("norm", 1.0)),
+        Remedy("clip-tight", "clip the whole gradient to norm 0.1", _PASCANU, "clipping", _clip("norm", 0.1)),
+        Remedy("clip-value", "clip each entry to 0.1", "Mikolov 2012", "clipping", _clip("value", 0.1)),
+        Remedy(
+            "clip-layers",
+            "clip each layer's gradient to norm 0.1",
+            "Keras clipnorm",
+            "clipping",
+            _clip("layerwise", 0.1),
+        ),
+        Remedy(
+            "normalize",
+            "steps of one length: the whole gradient to norm 1",
+            "Hazan et al. 2015, arXiv:1507.02030",
+            "clipping",
+            _clip("normalize", 1.0),
+        ),
+        Remedy("clip-wider", "ten times the threshold of clipping", _PASCANU, "clipping", _clip_wider),
+        Remedy("clip-off", "no clipping", _PASCANU, "clipping", _always({"clip.mode": "none"})),
+        Remedy(
+            "standardise",
+            "inputs of mean 0 and variance 1",
+            "LeCun et al. 1998, Efficient BackProp, section 4.3",
+            "input",
+            _always({"data.standardise": True, "data.input_scale": 1.0}),
+        ),
+        Remedy(
+            "gain",
+            "initial weights without a further gain",
+            "Saxe et al. 2013, arXiv:1312.6120",
+            "init",
+            _always({"model.gain": 1.0}),
+        ),
+        Remedy("he", "weights of variance 2/fan_in", "He et al. 2015, arXiv:1502.01852", "init", _init("he_normal")),
+        Remedy(
+            "xavier", "weights of variance 2/(fan_in+fan_out)", "Glorot & Bengio 2010", "init", _init("xavier_normal")
+        ),
+        Remedy("orthogonal", "orthogonal weights", "Saxe et al. 2013, arXiv:1312.6120", "init", _init("orthogonal")),
+        Remedy(
+            "critical",
+            "the weight variance at which theory has gradients keep their size",
+            "Poole et al. 2016, arXiv:1606.05340; Schoenholz et al. 2016, arXiv:1611.01232",
+            "init",
+            _critical,
+        ),
+        Remedy(
+            "branch-scale",
+            "residual branches scaled by 1/sqrt(L)",
+            "Zhang et al. 2019, arXiv:1901.09321; Hanin & Rolnick 2018, arXiv:1803.01719",
+            "init",
+            _branch_scale,
+        ),
+        Remedy("tanh", "tanh, of slope 1 at the origin", "Glorot & Bengio 2010", "activation", _activation("tanh")),
+        Remedy("relu", "relu, which does not saturate", "Nair & Hinton 2010", "activation", _activation("relu")),
+        Remedy(
+            "leaky_relu",
+            "leaky_relu, whose units cannot die",
+            "Maas et al. 2013",
+            "activation",
+            _activation("leaky_relu"),
+        ),
+        Remedy(
+            "elu",
+            "elu, whose mean is near 0",
+            "Clevert et al. 2015, arXiv:1511.07289",
+            "activation",
+            _activation("elu"),
+        ),
+        Remedy(
+            "gelu",
+            "gelu, a smooth relu",
+            "Hendrycks & Gimpel 2016, arXiv:1606.08415",
+            "activation",
+            _activation("gelu"),
+        ),
+        Remedy("batch", "batch norm", "Ioffe & Szegedy 2015, arXiv:1502.03167", "norm", _norm("batch")),
+        Remedy("layer", "layer norm", "Ba et al. 2016, arXiv:1607.06450", "norm", _norm("layer")),
+        Remedy("rms", "rms norm", "Zhang & Sennrich 2019, arXiv:1910.07467", "norm", _norm("rms")),
+        Remedy(
+            "norm-off",
+            "no norm: a deep batch norm explodes by itself",
+            "Yang et al. 2019, arXiv:1902.08129",
+            "norm",
+            _norm("none"),
+        ),
+        Remedy("momentum", "momentum 0.9", "Sutskever et al. 2013", "optimizer", _momentum),
+        Remedy(
+            "adam",
+            "adam at its default learning rate, 0.001",
+            "Kingma & Ba 2014, arXiv:1412.6980",
+            "optimizer",
+            _adam,
+        ),
+        Remedy(
+            "residual",
+            "residual branches, scaled by 1/sqrt(L)",
+            "He et al. 2016, arXiv:1603.05027; the scale: Hanin & Rolnick 2018, arXiv:1803.01719",
+            "architecture",
+            _residual,
+        ),
+        Remedy("half-depth", "half as many layers", "Schoenholz et al. 2016, arXiv:1611.01232", "depth", _half_depth),
+        Remedy(
+            "reach",
+            "as many layers as gradients pass at the expected rate",
+            "Schoenholz et al. 2016, arXiv:1611.01232, section 5",
+            "depth",
+            _reach,
+        ),
+        Remedy(
+            "twice-as-wide",
+            "layers twice as wide: draws differ less",
+            "Hanin & Rolnick 2018, arXiv:1803.01719",
+            "width",
+            _twice_as_wide,
+        ),
+    )
+}
+"""Every remedy by its name."""

@@ -1,0 +1,141 @@
+"""A cohort made ready: the stacked network, its data on the device, and each member's own numbers as columns.
+
+Shapes: M members, B batch, N samples, S steps, P parameters a member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradlab.data import Dataset, batches
+from gradlab.engine.optim.clippers import Clipping, clipping
+from gradlab.engine.optim.optimizers import OPTIMIZERS, Rates, State, Step, rates
+from gradlab.grid.plan import HELDOUT_SAMPLES
+from gradlab.models import MODELS, Architecture
+from gradlab.nn.initializers import initial_parameters
+from gradlab.nn.losses import LOSSES, Loss, Targets
+from gradlab.nn.network import Network, assemble
+from gradlab.nn.products import take
+from gradlab.nn.slots import Layout
+from gradlab.spec.run import RunSpec
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Task:
+    """Data on the device: inputs (N, *shape), targets (N,) classes or (N, K), and which samples each step takes (S, B).
+
+    ``input_scale`` and ``target_scale`` are (M,); ``chosen`` (B,) are the samples of the step at hand,
+    which comes after ``done`` (1,) others.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    heldout_inputs: Tensor
+    heldout_targets: Tensor
+    order: Tensor
+    chosen: Tensor
+    done: Tensor
+    input_scale: Tensor
+    target_scale: Tensor
+
+    def turn_to(self, t: int) -> None:
+        """Chooses the samples of step t."""
+        self.chosen.copy_(self.order[t])
+        self.done.fill_(t)
+
+    def batch(self) -> tuple[Tensor, Targets]:
+        """The chosen samples: inputs (M, B, *shape), scaled for each member, and their targets."""
+        targets = Targets(self.targets, self.chosen, self.target_scale)
+        return take(self.inputs, self.chosen, self.input_scale), targets
+
+    def heldout(self) -> Iterator[tuple[Tensor, Targets]]:
+        """The held-out part in pieces, as `batch` gives them."""
+        for chosen in torch.arange(len(self.heldout_inputs), device=self.chosen.device).split(HELDOUT_SAMPLES):
+            targets = Targets(self.heldout_targets, chosen, self.target_scale)
+            yield take(self.heldout_inputs, chosen, self.input_scale), targets
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """M runs as one stacked network, and all that a step needs."""
+
+    runs: tuple[RunSpec, ...]
+    architecture: Architecture
+    layout: Layout
+    network: Network
+    parameters: Tensor
+    task: Task
+    loss: Loss
+    clipping: Clipping
+    optimize: Step
+    rates: Rates
+    state: State
+
+    @property
+    def moving(self) -> tuple[Tensor, ...]:
+        """Everything that a step changes, in place: parameters (M, P), optimizer buffers, running statistics."""
+        statistics = [tensor for layer in self.network.running.values() for tensor in (layer.mean, layer.var)]
+        return (self.parameters, *self.state.values(), *statistics)
+
+
+def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device) -> Cohort:
+    """The cohort of ``runs``, which must share every key but those of `plan.WITHIN`, at its initial weights."""
+    first = runs[0]
+    dtype = DTYPES[first.train.precision]
+    architecture = MODELS[first.model.name]
+    layout = architecture.layout(first.model, first.facts)
+    parameters = initial_parameters(layout, runs, dtype).to(device)
+    columns = rates(runs, parameters)
+    optimizer = OPTIMIZERS[first.optim.name]
+    return Cohort(
+        runs=tuple(runs),
+        architecture=architecture,
+        layout=layout,
+        network=assemble(first.model, layout, parameters),
+        parameters=parameters,
+        task=_task(runs, data, dtype, device),
+        loss=LOSSES[first.facts.loss],
+        clipping=clipping(runs, parameters),
+        optimize=optimizer.update,
+        rates=columns,
+        state=optimizer.state(parameters, columns),
+    )
+
+
+def twin(cohort: Cohort, parameters: Tensor) -> Cohort:
+    """The same runs at their first step, from the weights ``parameters`` (M, P); data and batches are shared."""
+    first = cohort.runs[0]
+    return replace(
+        cohort,
+        network=assemble(first.model, cohort.layout, parameters),
+        parameters=parameters,
+        state=OPTIMIZERS[first.optim.name].state(parameters, cohort.rates),
+    )
+
+
+def _task(runs: Sequence[RunSpec], data: Dataset, dtype: torch.dtype, device: torch.device) -> Task:
+    def to_device(array: NDArray[np.float64] | NDArray[np.int64]) -> Tensor:
+        tensor = torch.from_numpy(array).contiguous()
+        return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+
+    first = runs[0]
+    order = to_device(batches(first.data, len(data.train_inputs), first.train.steps + 1))
+    return Task(
+        inputs=to_device(data.train_inputs),
+        targets=to_device(data.train_targets),
+        heldout_inputs=to_device(data.heldout_inputs),
+        heldout_targets=to_device(data.heldout_targets),
+        order=order,
+        chosen=torch.empty_like(order[0]),
+        done=torch.zeros(1, dtype=torch.float64, device=device),
+        input_scale=torch.tensor([run.data.input_scale for run in runs], dtype=dtype, device=device),
+        target_scale=torch.tensor([run.data.target_scale for run in runs], dtype=dtype, device=device),
+    )

@@ -1,0 +1,151 @@
+"""The host's side of a cohort's training: rows as they arrive, who has ended and where, and the record at the end.
+
+Shapes: M members, S steps, R rows and C columns of the per-layer table, L layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradlab.engine.instruments.bench import Curve
+from gradlab.engine.optim.clippers import Clipped
+from gradlab.engine.probes import Measurement, stacked
+from gradlab.spec.run import RunSpec
+from gradlab.store.record import PROBE_COLUMNS, Bools, Floats, LayerTable, Reading, Record, Row
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """One step on the device, (M,) each. None: what follows clipping in the last row; a table that was not due.
+
+    ``broken`` are zero where the weights, and where their gradient, are finite, else not a number.
+    """
+
+    t: int
+    loss: Tensor
+    grad_norm: Tensor
+    clipped: Clipped | None
+    broken: tuple[Tensor, Tensor]
+    measurement: Measurement | None
+
+    def taken(self, t: int) -> StepRow:
+        """A copy, as step t: what was written down is played into the same tensors again."""
+        clipped, table = self.clipped, self.measurement
+        return StepRow(
+            t,
+            self.loss.clone(),
+            self.grad_norm.clone(),
+            None if clipped is None else Clipped(clipped.norm.clone(), clipped.changed.clone()),
+            (self.broken[0].clone(), self.broken[1].clone()),
+            None if table is None else replace(table, values=table.values.clone(), unsound=table.unsound.clone()),
+        )
+
+
+class Journal:
+    """Collects the rows of M members; a member ends at its first row that is not healthy."""
+
+    def __init__(self, members: int) -> None:
+        self._members = members
+        self._steps: list[Floats] = []  # (5, steps, M) a window: loss, the two norms, changed, broken
+        self._layers: list[LayerTable] = []
+        self._finite: dict[int, Bools] = {}  # step -> (M, L), z_l is finite
+        self._rows: tuple[Row, ...] = ()
+        self._ended = np.full(members, -1)
+        self._readings: list[Reading] = []
+
+    @property
+    def diverged(self) -> int:
+        """How many members have ended."""
+        return int((self._ended >= 0).sum())
+
+    @property
+    def going_on(self) -> NDArray[np.int64]:
+        """The members that have not ended."""
+        return np.flatnonzero(self._ended < 0)
+
+    def ended_in(self, window: range) -> set[int]:
+        """The steps of ``window`` at which some member ended."""
+        return {int(t) for t in self._ended if t in window}
+
+    def add(self, rows: Sequence[StepRow]) -> None:
+        """The rows of one window, in one transfer each of steps and layers."""
+        blank = torch.zeros_like(rows[0].grad_norm)
+        columns = [
+            [row.loss for row in rows],
+            [row.grad_norm for row in rows],
+            [blank if row.clipped is None else row.clipped.norm for row in rows],
+            [blank if row.clipped is None else row.clipped.changed for row in rows],
+            [row.broken[0] + row.broken[1] for row in rows],
+        ]
+        values = torch.stack([torch.stack(column).to(torch.float64) for column in columns]).cpu().numpy()
+        self._steps.append(values)
+        healthy = np.isfinite(values[0]) & (values[4] == 0)
+        for row, sound in zip(rows, healthy, strict=True):
+            self._ended[(self._ended < 0) & ~sound] = row.t
+        self._add_layers(rows, everyone=True)
+
+    def note(self, t: int, curves: Sequence[Curve]) -> None:
+        """What an instrument gave before step t."""
+        values = [curve.values.cpu().numpy() for curve in curves]
+        self._readings += [
+            Reading(t, curve.quantity, curve.index, found) for curve, found in zip(curves, values, strict=True)
+        ]
+
+    def add_unseen(self, rows: Sequence[StepRow]) -> None:
+        """Recorded rows of a window played again, each kept for the members that ended at it."""
+        self._add_layers(rows, everyone=False)
+
+    def _add_layers(self, rows: Sequence[StepRow], *, everyone: bool) -> None:
+        measured = [(row.t, row.measurement) for row in rows if row.measurement is not None]
+        if not measured:
+            return
+        values = stacked([measurement for _, measurement in measured]).cpu().numpy()
+        finite = (torch.stack([measurement.unsound for _, measurement in measured]) == 0).cpu().numpy()
+        for (t, measurement), table, whole in zip(measured, values, finite, strict=True):
+            present = np.full(self._members, True) if everyone else self._ended == t
+            self._layers.append(LayerTable(t, table, measurement.held, present))
+            self._finite[t] = whole
+            self._rows = measurement.rows
+
+    def _diverged_layer(self, member: int) -> int:
+        """The lowest layer whose z_l is not finite, else the highest whose gradient is not; -1 where all are finite."""
+        t = int(self._ended[member])
+        broken = np.flatnonzero(~self._finite[t][member])
+        if len(broken):
+            return int(broken[0]) + 1
+        table = next(table for table in self._layers if table.step == t and table.present[member])
+        gradients = table.values[PROBE_COLUMNS.index("grad_norm"), member, 1 : self._finite[t].shape[1] + 1]
+        broken = np.flatnonzero(~np.isfinite(gradients))
+        return int(broken[-1]) + 1 if len(broken) else -1
+
+    def close(
+        self, runs: tuple[RunSpec, ...], heldout: tuple[Floats, Floats | None] | None, duration_s: float
+    ) -> Record:
+        """The record of a training that is over; ``heldout`` is the loss and accuracy (M,) where they were taken."""
+        steps = np.concatenate(self._steps, axis=1)
+        loss, accuracy = heldout if heldout is not None else (None, None)
+        layers = sorted(self._layers, key=lambda table: table.step)
+        return Record(
+            runs=runs,
+            rows=self._rows,
+            loss=steps[0],
+            grad_norm=steps[1],
+            grad_norm_clipped=steps[2],
+            clipped=(steps[3] != 0) & ~np.isnan(steps[3]),
+            updates=runs[0].train.steps,
+            layers=tuple(layers),
+            diverged_at=self._ended.astype(np.int64),
+            diverged_layer=np.array(
+                [self._diverged_layer(m) if self._ended[m] >= 0 else -1 for m in range(len(runs))], dtype=np.int64
+            ),
+            heldout_loss=loss,
+            accuracy=accuracy,
+            duration_s=duration_s,
+            readings=tuple(self._readings),
+        )

@@ -1,0 +1,142 @@
+"""What is measured at every layer of every member, on the device, at a recorded step.
+
+Nothing here synchronises: a measurement is one table that travels to the host with many others at the next flush.
+Shapes: M members, B batch, D width, T time, L layers, R rows of the per-layer table, C of its columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradlab.nn.activations import ACTIVATIONS, dead_share, saturated_share
+from gradlab.nn.float64 import distances64, layer_gradients, moments, norm64, norms64, unsound
+from gradlab.nn.network import Network, Pass, Signal
+from gradlab.nn.slots import Layout
+from gradlab.nn.tape import Node
+from gradlab.spec.choices import ACTIVATIONS as NAMED_ACTIVATIONS
+from gradlab.store.record import PROBE_COLUMNS, Bools, Row
+
+SATURATED_BELOW = 0.05
+"""Of the largest slope: an entry whose slope is smaller counts as saturated."""
+
+LEAST_BATCH_FOR_DEAD = 16
+"""With fewer samples a unit that is merely quiet would count as dead."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One record of the per-layer table.
+
+    ``rows`` names its rows; ``values`` (M, C, R) float64 are its columns, of which ``held`` (C, R) says where a row has
+    them; ``unsound`` (M, L) is zero where z_l is finite. Until it travels, `update_ratio` is the update's norm alone.
+    """
+
+    rows: tuple[Row, ...]
+    values: Tensor
+    held: Bools
+    unsound: Tensor
+
+    def column(self, name: str, row: int) -> Tensor:
+        """(M,): where a column of a row is written; it is held from now on."""
+        place = PROBE_COLUMNS.index(name)
+        self.held[place, row] = True
+        return self.values[:, place, row]
+
+    def of_layers(self, name: str, layers: int) -> Tensor:
+        """(M, L): as `column`, of the layers 1..L."""
+        place = PROBE_COLUMNS.index(name)
+        self.held[place, 1 : layers + 1] = True
+        return self.values[:, place, 1 : layers + 1]
+
+
+def _table_rows(layout: Layout, through: Pass) -> tuple[Row, ...]:
+    """The rows of the per-layer table: the input, the layers along depth, then the time steps."""
+    rows = [Row("depth", 0, "input"), *(Row("depth", layer, name) for layer, name in enumerate(layout.names, start=1))]
+    for layer in through.time:
+        steps = range(1, len(through.signals[layer - 1].z) + 1)
+        rows += [Row("time", t, layout.names[layer - 1]) for t in steps]
+    return tuple(rows)
+
+
+def measure(through: Pass, x: Node, parameters: Tensor) -> Measurement:
+    """All columns but those of an update, from a pass that has been gone back through, keeping its derivatives.
+
+    ``x`` is the input; ``parameters`` (M, P) and the network's gradient are those before clipping and updating.
+    """
+    network, layout, gradient = through.network, through.network.layout, through.network.gradient
+    rows, layers = _table_rows(layout, through), len(layout.names)
+    values = parameters.new_zeros(len(parameters), len(PROBE_COLUMNS), len(rows), dtype=torch.float64)
+    sound = parameters.new_zeros(len(parameters), layers, dtype=torch.float64)
+    table = Measurement(rows, values, np.zeros((len(PROBE_COLUMNS), len(rows)), dtype=np.bool_), sound)
+
+    norm64(_grad(x), table.column("signal_grad_norm", 0))
+    moments(x.value, table.column("act_mean", 0), table.column("act_std", 0))
+    for layer, signal in enumerate(through.signals, start=1):
+        _activity(table, layer, network, layer, signal)
+        place = table.column("signal_grad_norm", layer)
+        if len(signal.z) == 1:
+            norm64(_grad(signal.z[0]), place)
+            unsound(signal.z[0].value, sound[:, layer - 1])
+        else:
+            along = torch.stack([norm64(_grad(z)) for z in signal.z], dim=1)
+            place.copy_(along.square().sum(1).sqrt())
+            sound[:, layer - 1] = torch.stack([unsound(z.value) for z in signal.z]).sum(0)
+        if layer in through.time:
+            for t, (z, h) in enumerate(zip(signal.z, signal.h, strict=True), start=layers + 1):
+                norm64(_grad(z), table.column("signal_grad_norm", t))
+                _activity(table, t, network, layer, Signal((z,), (z,), (h,)))
+    columns = [table.of_layers(name, layers) for name in ("grad_norm", "weight_grad_norm", "grad_zero")]
+    layer_gradients(gradient, layout.matrices, layout.layers, *columns)
+    norms64(parameters, layout.matrices, table.of_layers("weight_norm", layers))
+    return table
+
+
+def measure_clipped(table: Measurement, layout: Layout, gradient: Tensor) -> None:
+    """Adds `grad_norm_clipped`, from the gradient (M, P) after clipping."""
+    norms64(gradient, layout.layers, table.of_layers("grad_norm_clipped", len(layout.names)))
+
+
+def measure_update(table: Measurement, layout: Layout, before: Tensor, after: Tensor) -> None:
+    """Adds the norm of the update, from the parameters (M, P) before and after it."""
+    distances64(after, before, layout.matrices, table.of_layers("update_ratio", len(layout.names)))
+
+
+def _grad(node: Node) -> Tensor:
+    """The derivative by a node; zeros where nothing came back to it."""
+    return torch.zeros_like(node.value) if node.grad is None else node.grad
+
+
+def _activity(table: Measurement, row: int, network: Network, layer: int, signal: Signal) -> None:
+    """Mean and spread of what a layer passes on; `saturated` where it can saturate; `dead` of the ReLU family."""
+    h = _joined(signal.h)
+    moments(h, table.column("act_mean", row), table.column("act_std", row))
+    name = network.model.activation
+    if signal.pre is None or name is None:
+        return
+    pre = _joined(signal.pre)
+    activation = ACTIVATIONS[name]
+    if activation.derivative is not None:
+        limit = SATURATED_BELOW * activation.steepest
+        saturated_share(activation, pre, h, limit, table.column("saturated", row))
+    if NAMED_ACTIVATIONS[name].relu_family and pre.shape[-2] >= LEAST_BATCH_FOR_DEAD:
+        dead_share(pre, network.slope(layer), table.column("dead", row))
+
+
+def _joined(steps: tuple[Node, ...]) -> Tensor:
+    """One node (M, B, D) as it is, T of them as (M, T, B, D)."""
+    return steps[0].value if len(steps) == 1 else torch.stack([step.value for step in steps], dim=1)
+
+
+def stacked(measurements: list[Measurement]) -> Tensor:
+    """K measurements -> (K, C, M, R) float64 on the device, with the update ratio a ratio; what is null is zero."""
+    values = torch.stack([table.values for table in measurements])
+    update, weight = PROBE_COLUMNS.index("update_ratio"), PROBE_COLUMNS.index("weight_norm")
+    for number, table in enumerate(measurements):
+        held = torch.from_numpy(table.held[update]).to(values.device)
+        ratio = values[number, :, update] / values[number, :, weight]
+        values[number, :, update] = torch.where(held, ratio, 0.0)
+    return values.transpose(1, 2)

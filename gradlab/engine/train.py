@@ -1,0 +1,167 @@
+"""Training of one cohort: M runs in lock-step as one stacked network, every layer measured.
+
+In words. At step t the losses of all members are taken on batch t, and one way back through the stack gives every
+member its own gradient, for members share nothing. If the per-layer table is due, it is measured, and before it the
+runs' instrument is read. Gradients are clipped, each member by itself, and the optimizer moves the weights.
+Measurements stay on the device and travel to the host once a window. A member whose loss, gradient or weights are not
+finite at step t ends at t; where its per-layer table was not due at t, the window is played again to record it: the
+same weights meet the same batches, so the second playing gives the numbers of the first.
+
+`step` says all that happens in a step. Since every step does the same to the same memory, it is rehearsed once and then
+performed from what was written down, or captured on a GPU; where that cannot be, it is done as it stands.
+
+Shapes: M members, B batch, L layers, P parameters a member.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from gradlab.data import Dataset
+from gradlab.engine.cohort import Cohort, prepare
+from gradlab.engine.instruments import INSTRUMENTS
+from gradlab.engine.journal import Journal, StepRow
+from gradlab.engine.optim.clippers import clip
+from gradlab.engine.probes import measure, measure_clipped, measure_update
+from gradlab.nn.float64 import norm64, unsound
+from gradlab.nn.kernels.graphs import Graph, capture
+from gradlab.nn.kernels.program import Members, Program, write_down
+from gradlab.nn.network import Pass
+from gradlab.nn.norms import Mode
+from gradlab.nn.products import combine
+from gradlab.spec.run import RunSpec
+from gradlab.store.record import Floats, Record
+
+WINDOW = 50
+"""Steps between two transfers to the host."""
+
+LEAST_STEPS = 10
+"""Of a training that is worth a rehearsal."""
+
+Progress = Callable[[int, int], None]
+"""Called at every flush with the steps done and how many members have diverged."""
+
+
+def train(runs: Sequence[RunSpec], data: Dataset, device: torch.device, progress: Progress) -> Record:
+    """Trains ``runs``, which share every tensor shape, as one stacked network, and returns what was measured."""
+    began = time.perf_counter()
+    cohort = prepare(runs, data, device)
+    steps, every = runs[0].train.steps, runs[0].probe.every
+    due = {*range(0, steps, every), steps}
+    journal = Journal(len(runs))
+    rehearsed = rehearse(cohort)
+    read = INSTRUMENTS[runs[0].probe.instrument](cohort, _update)
+    for start in range(0, steps + 1, WINDOW):
+        window = range(start, min(start + WINDOW, steps + 1))
+        before = [tensor.clone() for tensor in cohort.moving] if set(window) - due else []
+        members = journal.going_on
+        rows = []
+        for t in window:
+            if t in due:
+                journal.note(t, read(t))
+            rows.append(perform(cohort, t, record=t in due, rehearsed=rehearsed, members=members))
+        journal.add(rows)
+        if unseen := journal.ended_in(window) - due:
+            replay(cohort, journal, before, range(start, max(unseen) + 1), unseen)
+        progress(window[-1], journal.diverged)
+        if journal.diverged == len(runs):
+            break
+    heldout = None if steps == 0 or journal.diverged == len(runs) else evaluate(cohort)
+    return journal.close(cohort.runs, heldout, time.perf_counter() - began)
+
+
+@torch.no_grad()
+def advance(cohort: Cohort, t: int, *, record: bool) -> StepRow:
+    """Step t: measure at the weights after t updates, on batch t; then, but for the last row, update once."""
+    cohort.task.turn_to(t)
+    return step(cohort, t, record=record)
+
+
+def _update(cohort: Cohort, t: int) -> None:
+    advance(cohort, t, record=False)
+
+
+def step(cohort: Cohort, t: int, *, record: bool) -> StepRow:
+    """Step t on the batch at hand; see `advance`."""
+    last = t == cohort.runs[0].train.steps
+    inputs, targets = cohort.task.batch()
+    through = Pass(cohort.network, Mode.MEASURE if last else Mode.TRAIN, keep=record)
+    x = through.input(inputs)
+    output = cohort.architecture.forward(through, x)
+    losses, slope = cohort.loss.measure(output.value, targets)
+    parameters, gradient = cohort.parameters, through.backward(output, slope)
+    norm = norm64(gradient)
+    broken = (unsound(parameters), unsound(gradient))
+
+    table = measure(through, x, parameters) if record else None
+    clipped = None
+    if not last:
+        clipped = clip(gradient, norm, cohort.clipping, cohort.layout)
+        if table is None:
+            cohort.optimize(parameters, gradient, cohort.state, cohort.rates, cohort.task.done)
+        else:
+            measure_clipped(table, cohort.layout, gradient)
+            before = combine(parameters, 1.0)
+            cohort.optimize(parameters, gradient, cohort.state, cohort.rates, cohort.task.done)
+            measure_update(table, cohort.layout, before, parameters)
+    return StepRow(t, losses, norm, clipped, broken, table)
+
+
+Rehearsed = Mapping[bool, Program[StepRow] | Graph[StepRow] | None]
+"""A step but the last, with and without record, written down or captured; None where it must be done as it stands."""
+
+
+@torch.no_grad()
+def rehearse(cohort: Cohort) -> Rehearsed:
+    """What every step but the last does, as kernel calls or as a CUDA graph, where that can be; nothing is done yet."""
+    if cohort.runs[0].train.steps < LEAST_STEPS:
+        return {True: None, False: None}
+    if cohort.parameters.is_cuda:
+        return {record: capture(partial(step, cohort, 0, record=record), cohort.moving) for record in (True, False)}
+    threads = min(torch.get_num_threads(), len(cohort.runs))
+    return {record: write_down(partial(step, cohort, 0, record=record), threads) for record in (True, False)}
+
+
+@torch.no_grad()
+def perform(cohort: Cohort, t: int, *, record: bool, rehearsed: Rehearsed, members: Members) -> StepRow:
+    """`advance`, for ``members`` alone where the step has been rehearsed."""
+    program = rehearsed[record]
+    if program is None or t == cohort.runs[0].train.steps:
+        return advance(cohort, t, record=record)
+    cohort.task.turn_to(t)
+    return program.play(members).taken(t)
+
+
+def replay(cohort: Cohort, journal: Journal, before: Sequence[Tensor], window: range, unseen: set[int]) -> None:
+    """Plays ``window`` again from the state ``before`` it, records the steps ``unseen``, and puts the present back."""
+    present = [tensor.clone() for tensor in cohort.moving]
+    _restore(cohort, before)
+    journal.add_unseen([advance(cohort, t, record=t in unseen) for t in window])
+    _restore(cohort, present)
+
+
+def _restore(cohort: Cohort, saved: Sequence[Tensor]) -> None:
+    for tensor, value in zip(cohort.moving, saved, strict=True):
+        tensor.copy_(value)
+
+
+@torch.no_grad()
+def evaluate(cohort: Cohort) -> tuple[Floats, Floats | None]:
+    """Loss and accuracy (M,) on the whole held-out part, with batch norm's running statistics."""
+    loss = torch.zeros(len(cohort.runs), dtype=torch.float64, device=cohort.parameters.device)
+    right = torch.zeros_like(loss)
+    samples = 0
+    for inputs, targets in cohort.task.heldout():
+        through = Pass(cohort.network, Mode.EVALUATE)
+        output = cohort.architecture.forward(through, through.input(inputs)).value
+        loss += cohort.loss.measure(output, targets)[0] * inputs.shape[1]
+        if cohort.loss.correct is not None:
+            right += cohort.loss.correct(output, targets)
+        samples += inputs.shape[1]
+    accuracy = None if cohort.loss.correct is None else (right / samples).cpu().numpy()
+    return (loss / samples).cpu().numpy(), accuracy

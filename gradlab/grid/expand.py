@@ -1,0 +1,266 @@
+"""The grid: every combination of the axes as a validated run, each run once, with what they have in common."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from gradlab.diagnose.thresholds import DEFAULTS, THRESHOLDS, Limits
+from gradlab.spec.keys import allowed_keys
+from gradlab.spec.named import SpecError, Value
+from gradlab.spec.run import SECTIONS, RunSpec, build
+
+GROUPS = {"model": "model.name", "data": "data.name", "optim": "optim.name", "clip": "clip.mode"}
+"""The config groups, each with the key that names its choice: `model=rnn` and `model.name=rnn` are the same."""
+
+OUTSIDE = ("name", "launch.memory", "launch.workers", *(entry.key for entry in THRESHOLDS.values()))
+"""Keys that are no part of a run: a label, how the runs are carried out, and the thresholds of their diagnosis."""
+
+UNALTERING = (*OUTSIDE, "seed", "data.seed", "data.root", "data.mirror", "probe.every")
+"""Keys that leave an experiment's settings what they are: a label, the machine, and which of equal draws are taken."""
+
+MOST_RUNS = 1_000_000
+"""A larger grid is taken for a slip of the keyboard."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How runs are carried out: the bytes that a cohort may take, the number of processes; None lets gradlab decide."""
+
+    memory: int | None
+    workers: int | None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The runs that one command asks for, the first swept key slowest, each run once.
+
+    ``duplicates`` counts what was dropped; ``swept`` are dotted keys in the order of the axes; ``given`` the keys that
+    the overrides or the experiment name; ``base`` is YAML of the resolved values that all runs share, with `name` and
+    `launch`; ``overrides`` are as given. ``expect`` is what the experiment's file expects of its runs, as plain data;
+    ``altered`` are the overrides that change its settings, ``maps`` the keys along x and y of its heat maps. ``limits``
+    are the thresholds of diagnosis; ``cure`` the facts of a cure, whose rounds add runs (`cure.trials`), else None.
+    """
+
+    runs: tuple[RunSpec, ...]
+    duplicates: int
+    swept: tuple[str, ...]
+    given: frozenset[str]
+    name: str
+    launch: Launch
+    base: str
+    overrides: tuple[str, ...]
+    experiment: str | None
+    expect: tuple[Mapping[str, Any], ...] = ()
+    altered: tuple[str, ...] = ()
+    maps: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = field(default_factory=lambda: DEFAULTS)
+    cure: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One override: its key (of a group, the key that names the choice), and the values that it takes in turn.
+
+    ``sign`` is one of "", "+", "++" and "~"; ``swept`` also for a sweep of one value; ``text`` is what was typed.
+    """
+
+    key: str
+    sign: str
+    values: tuple[Value, ...]
+    swept: bool
+    text: str
+
+    @property
+    def group(self) -> str | None:
+        """The config group that the key chooses from, if it does."""
+        section = self.key.partition(".")[0]
+        return section if GROUPS.get(section) == self.key else None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, every override applied.
+
+    ``flats``: for each combination of the swept groups' options, in the order of the axes, the dotted values of a run;
+    ``outside`` those that are no part of a run.
+    """
+
+    flats: dict[tuple[Value, ...], dict[str, Value]]
+    axes: tuple[Setting, ...]
+    outside: dict[str, Value]
+    given: frozenset[str]
+    overrides: tuple[str, ...]
+    experiment: str | None
+    expect: tuple[Mapping[str, Any], ...]
+    altered: tuple[str, ...]
+    maps: Mapping[str, str]
+
+
+Resolve = Callable[[Mapping[str, Value]], dict[str, Value]]
+"""Replaces the interpolations (`${...}`) in dotted values, one by another's value."""
+
+
+def expand(request: Request, resolve: Resolve) -> Grid:
+    """The request's runs in the order of its axes, the first slowest; of runs with the same id the first is kept.
+
+    ``resolve`` is called for each run where any value is an interpolation, since the values may be swept. Raises
+    `SpecError` for the first run that cannot be trained, a bad name or launch value, and more than `MOST_RUNS`.
+    """
+    axes, outside = request.axes, request.outside
+    size = math.prod(len(axis.values) for axis in axes)
+    if size > MOST_RUNS:
+        raise SpecError(f"the grid has at least {size:,} runs; expected at most {MOST_RUNS:,}")
+    keys = [axis.key for axis in axes if not axis.group]
+    grouped = [axis.group is not None for axis in axes]
+    valued = [axis.group is None for axis in axes]
+    template = any(
+        isinstance(value, str) and "${" in value
+        for values in (
+            outside.values(),
+            *(flat.values() for flat in request.flats.values()),
+            *(axis.values for axis in axes),
+        )
+        for value in values
+    )
+    runs: dict[str, RunSpec] = {}
+    first: dict[str, Value] | None = None
+    for point in itertools.product(*(axis.values for axis in axes)):
+        flat = request.flats[tuple(itertools.compress(point, grouped))]
+        values = {**flat, **dict(zip(keys, itertools.compress(point, valued), strict=True))}
+        if template:
+            resolved = resolve({**outside, **values})
+            first = first or resolved
+            values = {key: value for key, value in resolved.items() if key not in OUTSIDE}
+        spec = build(values)
+        runs.setdefault(spec.id, spec)
+    settled = first or outside
+    name, launch, limits = _name(settled.get("name")), _launch(settled), _limits(settled)
+    specs = tuple(runs.values())
+    return Grid(
+        runs=specs,
+        duplicates=size - len(specs),
+        swept=tuple(itertools.chain.from_iterable(_swept_keys(axis, request) for axis in axes)),
+        given=request.given,
+        name=name,
+        launch=launch,
+        base=_yaml(
+            {
+                "name": name,
+                **_shared(specs),
+                "launch.memory": launch.memory,
+                "launch.workers": launch.workers,
+                **{THRESHOLDS[threshold].key: value for threshold, value in limits.items()},
+            }
+        ),
+        overrides=request.overrides,
+        experiment=request.experiment,
+        expect=request.expect,
+        altered=request.altered,
+        maps=request.maps,
+        limits=limits,
+    )
+
+
+def spec_yaml(spec: RunSpec) -> str:
+    """The resolved spec as YAML, in sections; keys that its model or data do not have are left out."""
+    return _yaml(_present(spec))
+
+
+def sections(values: Mapping[str, Value]) -> dict[str, Any]:
+    """Dotted values as nested ones: `{"model.depth": 10}` becomes `{"model": {"depth": 10}}`."""
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        if name:
+            nested.setdefault(section, {})[name] = value
+        else:
+            nested[section] = value
+    return nested
+
+
+def _yaml(values: Mapping[str, Value]) -> str:
+    return str(yaml.safe_dump(sections(values), sort_keys=False, allow_unicode=True))
+
+
+def _present(spec: RunSpec) -> dict[str, Value]:
+    """The keys that a spec's choices have, with its values."""
+    allowed = allowed_keys(spec.model.name, spec.data.name)
+    return {key: value for key, value in spec.flat().items() if key in allowed}
+
+
+def _shared(specs: Sequence[RunSpec]) -> dict[str, Value]:
+    """The keys that all specs have, with the same value."""
+    choices = {(spec.model.name, spec.data.name) for spec in specs}
+    had = [allowed_keys(model, data) for model, data in choices]
+    shared = {key: value for key, value in specs[0].flat().items() if all(key in keys for keys in had)}
+    for section in ("seed", *SECTIONS):
+        # Specs share their sections, so each distinct one is compared once.
+        others = {id(content): content for content in (getattr(spec, section) for spec in specs)}.values()
+        for key in [key for key in shared if key.partition(".")[0] == section]:
+            name = key.partition(".")[2]
+            if any((getattr(content, name) if name else content) != shared[key] for content in others):
+                del shared[key]
+    return shared
+
+
+def _swept_keys(axis: Setting, request: Request) -> tuple[str, ...]:
+    """The axis's key; of a group whose files share a name (two widths of an mlp), the keys that they differ in."""
+    if axis.group is None:
+        return (axis.key,)
+    position = [other.key for other in request.axes if other.group].index(axis.key)
+    flats = {
+        options[position]: {**allowed_keys(str(flat["model.name"]), str(flat["data.name"])), **flat}
+        for options, flat in request.flats.items()
+    }
+    if len({flat[axis.key] for flat in flats.values()}) == len(flats):
+        return (axis.key,)
+    keys = dict.fromkeys(key for flat in flats.values() for key in flat if key.startswith(f"{axis.group}."))
+    return tuple(key for key in keys if len({flat.get(key) for flat in flats.values()}) > 1)
+
+
+def _name(given: Value) -> str:
+    name = "" if given is None or isinstance(given, bool) else str(given)
+    if not name.isprintable() or not 0 < len(name) <= 100:
+        shown = "null" if given is None else str(given).lower() if isinstance(given, bool) else repr(given)
+        raise SpecError(f"name={shown}: expected a label of 1 to 100 printable characters")
+    return name
+
+
+def _launch(values: Mapping[str, Value]) -> Launch:
+    memory, workers = values.get("launch.memory"), values.get("launch.workers")
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise SpecError(f"launch.workers={workers}: expected an integer of at least 1 or null")
+    return Launch(None if memory is None else _bytes(memory), workers)
+
+
+def _limits(values: Mapping[str, Value]) -> Limits:
+    """The thresholds of diagnosis, the defaults where nothing is given (or null)."""
+    found = dict(DEFAULTS)
+    for name, entry in THRESHOLDS.items():
+        given = values.get(entry.key)
+        if given is None:
+            continue
+        number = math.nan if isinstance(given, (bool, str)) else float(given)
+        if not (math.isfinite(number) and 0 <= number <= entry.most):
+            most = "" if math.isinf(entry.most) else f" and at most {entry.most:g}"
+            raise SpecError(f"{entry.key}={given}: expected a finite number of at least 0{most}, or null")
+        found[name] = number
+    return found
+
+
+def _bytes(given: Value) -> int:
+    units = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)", str(given))
+    size = int(float(match[1]) * units.get(match[2].lower(), 0)) if match else 0
+    if size < 1 or isinstance(given, (bool, float)):
+        raise SpecError(
+            f"launch.memory={given}: expected bytes as an integer, or a size such as 512MiB or 2GiB, or null"
+        )
+    return size

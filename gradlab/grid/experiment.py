@@ -1,0 +1,72 @@
+"""The file of a named experiment: its question and source, its axes, the keys of its maps, and its shape checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gradlab.grid.expand import GROUPS
+from gradlab.spec.keys import KEYS, unknown_key
+from gradlab.spec.named import SpecError
+
+BESIDE = ("axes", "experiment", "expect", "report")
+"""Sections of the file that are no settings of a run."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A file of `configs/experiment/`: the question, where it comes from, and its axes in the sweep grammar.
+
+    ``expectations``: how many its file holds.
+    """
+
+    name: str
+    question: str
+    source: str
+    axes: tuple[tuple[str, str], ...]
+    expectations: int
+
+
+def checked(name: str, raw: object) -> dict[str, Any]:
+    """The content of the file of experiment ``name``. Raises `SpecError` where a section has not its shape."""
+    if not isinstance(raw, dict):
+        raise SpecError(f"experiment {name!r}: expected a mapping with experiment, defaults, axes and values")
+    for section in BESIDE:
+        kind, word = (list, "a list") if section == "expect" else (dict, "a mapping")
+        if not isinstance(raw.get(section) or kind(), kind):
+            raise SpecError(f"experiment {name!r}: expected {section} to be {word}")
+    for group, key in GROUPS.items():
+        if isinstance(raw.get(group), dict) and key.partition(".")[2] in raw[group]:
+            raise SpecError(f"experiment {name!r} sets {key}: expected '- override /{group}: ...' in its defaults")
+    return {str(key): value for key, value in raw.items()}
+
+
+def record(name: str, raw: Mapping[str, Any]) -> Experiment:
+    """What the checked content says of itself."""
+    about = raw.get("experiment") or {}
+    axes = tuple((str(key), grammar(values)) for key, values in (raw.get("axes") or {}).items())
+    expectations = len(raw.get("expect") or [])
+    return Experiment(name, str(about.get("question", "")), str(about.get("source", "")), axes, expectations)
+
+
+def grammar(values: object) -> str:
+    """The values of an axis in the sweep grammar; a list of YAML is a choice.
+
+    >>> grammar("1,2"), grammar([1, None])
+    ('1,2', 'choice(1,null)')
+    """
+    if not isinstance(values, list):
+        return str(values)
+    return f"choice({','.join('null' if value is None else str(value) for value in values)})"
+
+
+def maps(name: str | None, raw: Mapping[str, Any]) -> dict[str, str]:
+    """The keys along x and y of the heat maps, as far as the file names them. Raises `SpecError` for what is no key."""
+    given = raw.get("report") or {}
+    for side, key in given.items():
+        if side not in ("x", "y"):
+            raise SpecError(f"experiment {name!r}: report: unknown key {side!r}; expected x and y, keys of heat maps")
+        if key not in KEYS:
+            raise SpecError(f"experiment {name!r}: report: {side}: {unknown_key(str(key), KEYS)}")
+    return {str(side): str(key) for side, key in given.items()}

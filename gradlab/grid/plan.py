@@ -1,0 +1,159 @@
+"""From a grid to cohorts and their pieces, with the work and the memory that each will take. Torch-free.
+
+Runs that share every key but those of `WITHIN` share every tensor shape: they are a cohort. A cohort is cut into
+pieces that fit `launch.memory`; a piece is what trains together, and is decided once, before anything trains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+from gradlab.spec.choices import MODELS
+from gradlab.spec.run import DataSpec, Facts, ModelSpec, RunSpec
+
+WITHIN = frozenset(
+    {
+        "seed",
+        *(f"model.{key}" for key in ("init", "gain", "weight_var", "bias_var")),
+        *(f"data.{key}" for key in ("input_scale", "target_scale")),
+        *(f"optim.{key}" for key in ("lr", "momentum", "nesterov", "weight_decay", "l1", "beta1", "beta2", "eps")),
+        *(f"clip.{key}" for key in ("mode", "threshold", "output_threshold")),
+    }
+)
+"""Keys in which the members of a cohort may differ: they change numbers, not shapes."""
+
+HELDOUT_SAMPLES = 512
+"""Held-out samples evaluated at a time: a constant, so that the figures do not depend on the machine."""
+
+OPTIMIZER_BUFFERS = {"sgd": 1, "adam": 2, "adamw": 2, "rmsprop": 2, "adagrad": 1}
+
+SIGNAL_COPIES = 6
+"""Tensors of each layer's shape alive at the height of a step: signal, norm, activation, their derivatives, scratch."""
+
+MEASURED_PARAMETERS, MEASURED_SIGNALS = 3, 4
+"""The same where nothing is trained, and the parameters: themselves, the gradient, a layer's draw in float64."""
+
+PER_SIGNAL, PER_PARAMETER, PER_LAYER = 150.0, 80.0, 2e5
+"""What a step does beside its products, in operations of them: for each entry of a signal (norm, activation and their
+ways back), each parameter (norm, clip, update) and each layer (calls). An estimate, from one core on which products of
+64 x 64 x 64 run at 100 GFLOP/s: it orders pieces, and makes the bar's time left honest."""
+
+PARAMETER_COPIES = 8
+"""Of the parameters: themselves, the gradient twice, the weights before a step and a window, float64 scratch."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Runs that train together: positions in the grid, and how it is run.
+
+    ``work`` counts operations of matrix products, ``effort`` estimates what all of it takes, in the same unit;
+    ``chunks`` are the sizes that it is cut into where it did not fit the device (one chunk: it did).
+    """
+
+    index: int
+    members: tuple[int, ...]
+    cohort: int
+    threads: int
+    work: float
+    effort: float
+    memory: int
+    chunks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The pieces of a grid, largest first; ``work`` counts operations of matrix products, ``memory`` bytes."""
+
+    pieces: tuple[Piece, ...]
+    cohorts: int
+    budget: int
+
+    @property
+    def work(self) -> float:
+        """Operations of the whole grid."""
+        return sum(piece.work for piece in self.pieces)
+
+
+def make_plan(runs: Sequence[RunSpec], budget: int, cores: int) -> Plan:
+    """Cuts ``runs`` into pieces of at most ``budget`` bytes; a single piece takes all ``cores``, several one each."""
+    cohorts: dict[object, list[int]] = {}
+    for position, run in enumerate(runs):
+        cohorts.setdefault(cohort_key(run), []).append(position)
+    cuts: list[tuple[Cost, int, Sequence[int]]] = []
+    for number, members in enumerate(cohorts.values()):
+        # Members that clip alike stand together, so that each mode is one slice of the piece.
+        members.sort(key=lambda position: runs[position].clip.mode)
+        each = cost(runs[members[0]])
+        cuts.extend((each, number, part) for part in _cut(members, runs, budget))
+    cuts.sort(key=lambda cut: -cut[0].effort * len(cut[2]))
+    threads = cores if len(cuts) == 1 else 1
+    pieces = tuple(
+        Piece(
+            index=index,
+            members=tuple(part),
+            cohort=number,
+            threads=threads,
+            work=each.work * len(part),
+            effort=each.effort * len(part),
+            memory=each.memory * len(part),
+            chunks=(len(part),),
+        )
+        for index, (each, number, part) in enumerate(cuts)
+    )
+    return Plan(pieces, len(cohorts), budget)
+
+
+def _cut(members: Sequence[int], runs: Sequence[RunSpec], budget: int) -> list[Sequence[int]]:
+    """Pieces of nearly equal size, none above the budget unless one run alone is."""
+    most = max(1, budget // cost(runs[members[0]]).memory)
+    pieces = -(-len(members) // most)
+    bounds = [len(members) * number // pieces for number in range(pieces + 1)]
+    return [members[start:stop] for start, stop in pairwise(bounds)]
+
+
+def cohort_key(run: RunSpec) -> object:
+    """Equal for runs that can be members of one cohort."""
+    return (_shared(run.model), _shared(run.data), run.optim.name, run.train, run.probe)
+
+
+@lru_cache(maxsize=65536)
+def _shared(section: ModelSpec | DataSpec) -> ModelSpec | DataSpec:
+    """The section with the keys of `WITHIN` blanked."""
+    prefix = "model" if isinstance(section, ModelSpec) else "data"
+    blank: dict[str, Any] = {f.name: None for f in dataclasses.fields(section) if f"{prefix}.{f.name}" in WITHIN}
+    return dataclasses.replace(section, **blank)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one run: ``work`` and ``effort`` as in `Piece`, and the bytes that a member takes."""
+
+    work: float
+    effort: float
+    memory: int
+
+
+def cost(run: RunSpec) -> Cost:
+    """What a run takes."""
+    return _cost(run.model, run.facts, run.data.batch_size, run.optim.name, run.train.steps, run.train.precision)
+
+
+@lru_cache(maxsize=65536)
+def _cost(model: ModelSpec, facts: Facts, batch: int, optimizer: str, steps: int, precision: str) -> Cost:
+    width = 8 if precision == "float64" else 4
+    matrices = MODELS[model.name].matrices(model.depth, model.width, facts.shape, facts.outputs)
+    products = sum(fan_in * fan_out * uses for fan_in, fan_out, uses in matrices)
+    parameters = sum((fan_in + 1) * fan_out for fan_in, fan_out, _ in matrices)
+    signals = sum(fan_out * uses for _, fan_out, uses in matrices) + facts.inputs
+    heldout = min(HELDOUT_SAMPLES, facts.heldout) * (facts.inputs + 4 * max(fan_out for _, fan_out, _ in matrices))
+    copies = PARAMETER_COPIES + 2 * OPTIMIZER_BUFFERS[optimizer] if steps else MEASURED_PARAMETERS
+    alive = SIGNAL_COPIES if steps else MEASURED_SIGNALS
+    memory = width * (parameters * copies + batch * signals * alive + (heldout if steps else 0))
+    work = 6.0 * batch * products
+    beside = batch * signals * PER_SIGNAL + parameters * PER_PARAMETER + len(matrices) * PER_LAYER
+    return Cost(work * (steps + 1), (work + beside) * (steps + 1), memory)

@@ -1,0 +1,252 @@
+"""From a grid to a finished folder: plan, record the plan, run its pieces, merge their tables, end with the report."""
+
+from __future__ import annotations
+
+import datetime as dt
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from gradlab.data import prefetch
+from gradlab.diagnose.thresholds import limits
+from gradlab.expect.form import parse
+from gradlab.grid.expand import Grid
+from gradlab.grid.plan import Piece, Plan, make_plan
+from gradlab.launch import rounds
+from gradlab.launch.devices import Device, choose
+from gradlab.launch.local import Crew, crew_of
+from gradlab.launch.manifest import drawn_up, read_back
+from gradlab.spec.run import RunSpec, unused
+from gradlab.store import folder as store
+from gradlab.store.folder import Folder, Manifest
+from gradlab.terminal import cure as terminal
+from gradlab.terminal import screen, summary
+
+DONE, CRASHED, INTERRUPTED = 0, 1, 130
+"""Exit statuses; a wrong command or value is 2, and is raised as `SpecError`."""
+
+UNMET = 1
+"""Exit status where an experiment did not show what its file expects."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How a command was asked to go about it."""
+
+    out: Path | None = None
+    report: bool = True
+    fail_fast: bool = False
+
+
+def start(grid: Grid, wishes: Wishes, crew: Crew, command: Sequence[str], out: Console) -> int:
+    """Runs a grid on ``crew`` in a new folder; the exit status. Raises `SpecError` before anything is written."""
+    plan = plan_of(grid, crew.device)
+    for data in {run.data for run in grid.runs}:
+        prefetch(data)
+    now = dt.datetime.now().astimezone()
+    manifest = drawn_up(grid, plan, crew.device, command, now)
+    with store.new_result(wishes.out, grid.name, now) as folder, _drawing_prepared(wishes):
+        store.write_inputs(folder, grid.base, grid.overrides, grid.runs)
+        _announce(out, grid, plan, crew.device, folder)
+        # From here on an interrupt leaves something to resume, and says so.
+        store.write_manifest(folder, manifest)
+        return _conduct(folder, manifest, grid.runs, plan.pieces, wishes, crew, out)
+
+
+def resume(path: Path, asked: str, wishes: Wishes, command: Sequence[str], out: Console) -> int:
+    """Runs what is missing in the folder ``path``, in the pieces that were planned; the exit status.
+
+    On the device that is ``asked`` for; auto is the one that it began on.
+    """
+    folder = store.open_result(path)
+    given = None if asked == "auto" else choose(asked)
+    with store.locked(folder):
+        manifest = store.read_manifest(path)
+        if manifest["state"] == "done":
+            store.drop_pieces(folder)
+            out.print(
+                escape(f"Nothing is missing in {path}: {manifest['runs']} of {manifest['runs']} runs are done."),
+                soft_wrap=True,
+            )
+            return DONE
+        runs = store.read_runs(folder)
+        place = {run.id: position for position, run in enumerate(runs)}
+        pieces = [read_back(kept, place) for kept in manifest["pieces"]]
+        whole = {
+            index for index, table in store.saved_pieces(folder).items() if "failed" not in table["state"].to_pylist()
+        }
+        missing = [piece for piece in pieces if piece.index not in whole]
+        manifest |= {"state": "running", "resumed": [*manifest.get("resumed", []), list(command)]}
+        device = given or choose(manifest["device"]["name"])
+        manifest |= {"device": asdict(device)}
+        store.write_manifest(folder, manifest)
+        count = sum(len(piece.members) for piece in missing)
+        out.print(escape(f"Resuming {path}: {count} of {len(runs)} runs are missing."), soft_wrap=True)
+        with crew_of(min(manifest["workers"], len(missing)), device) as crew, _drawing_prepared(wishes):
+            return _conduct(folder, manifest, runs, missing, wishes, crew, out)
+
+
+def plan_of(grid: Grid, device: Device) -> Plan:
+    """The plan of a grid on ``device``."""
+    return make_plan(grid.runs, grid.launch.memory or device.memory, device.cores)
+
+
+def _conduct(
+    folder: Folder,
+    manifest: Manifest,
+    runs: Sequence[RunSpec],
+    pieces: Sequence[Piece],
+    wishes: Wishes,
+    crew: Crew,
+    out: Console,
+) -> int:
+    """Runs ``pieces``, merges all tables of the folder, and reports."""
+    began = dt.datetime.now().astimezone()
+    tally = screen.Tally(manifest["runs"])
+    missing = {piece.index for piece in pieces}
+    try:
+        for index, table in store.saved_pieces(folder).items():
+            if index not in missing:
+                tally.add(table["state"].to_pylist())
+        crashed = rounds.run(rounds.Site(crew, folder, manifest, tally, out, wishes.fail_fast), runs, pieces)
+        if crashed and wishes.fail_fast:
+            _close(folder, manifest, "stopped", began)
+            screen.point(f"Stopped at the first crashed run: {tally}.", "sweep --resume", folder.root)
+            return CRASHED
+        manifest["kernels"] = rounds.kernels(runs, manifest["device"]["name"])
+        tables = store.merge(folder)
+        # Before the manifest says that all is done: a resume must find nothing left to do then.
+        _hold_expectations(folder, manifest, tables)
+        _close(folder, manifest, "failed" if crashed else "done", began)
+        if not crashed:
+            store.drop_pieces(folder)
+    except KeyboardInterrupt:
+        # Whoever presses Ctrl-C twice has been heard the first time.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _close(folder, manifest, "interrupted", began)
+        screen.point(f"Interrupted: {tally}. What has finished is kept.", "sweep --resume", folder.root)
+        return INTERRUPTED
+    except OSError as error:
+        screen.say_error(f"{folder.root}: {error.strerror or error}")
+        screen.point("What has finished is kept.", "sweep --resume", folder.root)
+        return CRASHED
+    try:
+        _finish(folder, manifest, tables, wishes, out)
+    except KeyboardInterrupt:
+        screen.point("Interrupted while the report was drawn; the tables are whole.", "report", folder.root)
+        return INTERRUPTED
+    if crashed:
+        screen.say_error(f"{tally.failed} of {tally.total} runs crashed; {folder.errors} says where")
+        return CRASHED
+    return _verdict_on_expectations(folder)
+
+
+@contextmanager
+def _drawing_prepared(wishes: Wishes) -> Iterator[None]:
+    """What the report needs is imported beside the workers, not behind them; nothing is left importing at the end."""
+
+    def prepare() -> None:
+        from gradlab.report import get_ready
+
+        get_ready()
+
+    beside = threading.Thread(target=prepare)
+    if wishes.report:
+        beside.start()
+    try:
+        yield
+    finally:
+        if wishes.report:
+            beside.join()
+
+
+def _hold_expectations(folder: Folder, manifest: Manifest, tables: store.Merged) -> None:
+    """Writes what the experiment was expected to show beside what its tables say, where anything was expected."""
+    if not manifest.get("expect"):
+        return
+    from gradlab.expect.measure import evaluate
+
+    altered = manifest["altered"]
+    outcomes = evaluate(parse(manifest["expect"]), tables, lenient=bool(altered))
+    told = {"experiment": manifest["experiment"], "altered": altered}
+    store.write_expectations(folder, {**told, "outcomes": [outcome.stored() for outcome in outcomes]})
+
+
+def _verdict_on_expectations(folder: Folder) -> int:
+    """The exit status: an experiment as its file sets it must show what the file expects; altered, it may not."""
+    told = store.read_expectations(folder.root)
+    if told is None or told["altered"]:
+        return DONE
+    unmet = sum(outcome["result"] == "fail" for outcome in told["outcomes"])
+    if not unmet:
+        return DONE
+    screen.say_error(f"{told['experiment']}: {unmet} of {len(told['outcomes'])} expectations failed")
+    return UNMET
+
+
+def _close(folder: Folder, manifest: Manifest, state: str, began: dt.datetime) -> None:
+    now = dt.datetime.now().astimezone()
+    manifest["state"] = state
+    manifest["finished"] = now.isoformat(timespec="seconds")
+    manifest["elapsed_s"] = round(manifest["elapsed_s"] + (now - began).total_seconds(), 3)
+    store.write_manifest(folder, manifest)
+
+
+def _finish(folder: Folder, manifest: Manifest, tables: store.Merged, wishes: Wishes, out: Console) -> None:
+    """The end of a command: what happened, the report, the files."""
+    if "cure" in manifest:
+        terminal.show(out, manifest["cure"], tables)
+    elif manifest["runs"] == 1:
+        summary.show_run(out, tables, limits(manifest.get("diagnose")))
+    else:
+        summary.show_sweep(out, tables["runs"], manifest["swept"])
+    if (told := store.read_expectations(folder.root)) is not None:
+        summary.show_expectations(out, told)
+    written = ",".join(name for name in store.TABLES if folder.table(name).is_file())
+    places = [("tables", f"{folder.root}/{{{written}}}.parquet")]
+    if wishes.report:
+        report([folder.root], folder.report, out)
+        places.append(("report", str(folder.report / "index.html")))
+    screen.show_files(out, places)
+
+
+def report_again(paths: Sequence[Path], wanted: Path | None, out: Console, x: str | None, y: str | None) -> None:
+    """`gradlab report`: a single result's report goes into its own folder, that of several into a new one."""
+    for path in paths:
+        store.read_manifest(path)
+    if wanted is None and len(paths) == 1:
+        to = Folder(paths[0]).report
+        report(paths, to, out, x, y)
+    else:
+        with store.new_report(wanted, dt.datetime.now().astimezone()) as to:
+            report(paths, to, out, x, y)
+    screen.show_files(out, [("report", str(to / "index.html"))])
+
+
+def report(paths: Sequence[Path], to: Path, out: Console, x: str | None = None, y: str | None = None) -> None:
+    """Writes tables, plots and page of one or several results into the folder ``to``."""
+    from gradlab.report import write_report
+
+    with screen.waiting(out, "Drawing the report"):
+        written = write_report(paths, to, x=x, y=y)
+    for note in written.notes:
+        out.print(escape(note))
+
+
+def _announce(out: Console, grid: Grid, plan: Plan, device: Device, folder: Folder) -> None:
+    count = len(grid.runs)
+    twice = f" ({grid.duplicates:,} more were the same as others)" if grid.duplicates else ""
+    if count == 1:
+        out.print(f"Run {grid.runs[0].id}{twice} on {device.label}")
+    else:
+        out.print(f"{count:,} runs{twice} in {screen.counted(plan.cohorts, 'cohort')} on {device.label}")
+    out.print(f"Results in {escape(str(folder.root))}", soft_wrap=True)
+    idle = frozenset.intersection(*(unused(run) for run in grid.runs)) & grid.given
+    for key in sorted(idle):
+        out.print(f"Note: {key} has no effect here.")

@@ -1,0 +1,139 @@
+"""Pieces on a crew, round after round: a sweep has one round; a cure plans the next from what the last one found."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from gradlab.cure import trials
+from gradlab.diagnose.thresholds import limits
+from gradlab.grid.plan import Piece, make_plan
+from gradlab.launch.events import Event, Job
+from gradlab.launch.local import Crew, fit, run_jobs
+from gradlab.launch.manifest import written
+from gradlab.nn.kernels.compiler import library
+from gradlab.spec.run import RunSpec
+from gradlab.store import folder as store
+from gradlab.terminal import screen
+
+if TYPE_CHECKING:
+    from gradlab.store.folder import Folder, Manifest
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where pieces run, what keeps their tables, and who is told."""
+
+    crew: Crew
+    folder: Folder
+    manifest: Manifest
+    tally: screen.Tally
+    out: Console
+    fail_fast: bool
+
+
+def run(site: Site, runs: Sequence[RunSpec], pieces: Sequence[Piece]) -> bool:
+    """Runs ``pieces``, and those of the rounds that follow them; whether a run crashed. The crew is gone then."""
+    manifest, crashed = site.manifest, False
+    # Where the kernels were never compiled on this machine, that happens while the workers import torch.
+    threading.Thread(target=kernels, args=(runs, site.crew.device.name), daemon=True).start()
+    try:
+        fit(site.crew, manifest["workers"] if "cure" in manifest else min(manifest["workers"], len(pieces)))
+        while True:
+            crashed |= bool(pieces) and _round(site, runs, pieces)
+            if (crashed and site.fail_fast) or (further := _further(site, runs)) is None:
+                return crashed
+            runs, pieces = further
+            site.tally.total = len(runs)
+    finally:
+        fit(site.crew, 0)
+
+
+def _round(site: Site, runs: Sequence[RunSpec], pieces: Sequence[Piece]) -> bool:
+    """Runs ``pieces`` on the crew; whether a run crashed."""
+    folder, manifest = site.folder, site.manifest
+    judged_by = limits(manifest.get("diagnose"))
+    jobs = [Job(piece, tuple(runs[place] for place in piece.members), folder.root, judged_by) for piece in pieces]
+    crashed = False
+    with screen.gauge(site.out, pieces, site.tally) as bars:
+        for event in run_jobs(site.crew, jobs, fail_fast=site.fail_fast):
+            _show(event, bars)
+            if event.kind == "halved":
+                manifest["pieces"][event.piece]["chunks"] = list(event.chunks)
+                store.write_manifest(folder, manifest)
+            elif event.kind == "failed":
+                crashed = True
+                store.log_error(folder, f"piece {event.piece}: {event.error}\n{event.details}")
+            elif event.kind == "unwritable":
+                raise OSError(event.error)
+    return crashed
+
+
+def kernels(runs: Sequence[RunSpec], device: str) -> dict[str, str]:
+    """What computes in each precision, compiled if it never was on this machine: our own kernels, or torch's."""
+    precisions = sorted({run.train.precision for run in runs})
+    own = {precision: device == "cpu" and library(precision) is not None for precision in precisions}
+    return {precision: "own" if found else "torch" for precision, found in own.items()}
+
+
+def _further(site: Site, runs: Sequence[RunSpec]) -> tuple[tuple[RunSpec, ...], tuple[Piece, ...]] | None:
+    """All runs with those of a cure's next round, and the pieces of these; None where no round follows.
+
+    What is planned is written before it is run: an interrupted cure is resumed like any sweep. A round whose runs were
+    written and whose pieces were not is planned again, the same, since it follows from the tables.
+    """
+    folder, manifest = site.folder, site.manifest
+    if "cure" not in manifest:
+        return None
+    planned = tuple(runs[: manifest["runs"]])
+    following = trials.next_round(manifest["cure"], planned, store.merged(folder))
+    if following is None:
+        return None
+    site.out.print(f"Round {following.facts['round']}: {following.said}.")
+    every = (*planned, *following.runs)
+    pieces: tuple[Piece, ...] = ()
+    cohorts = manifest["cohorts"]
+    if following.runs:
+        plan = make_plan(following.runs, manifest["memory"], site.crew.device.cores)
+        pieces = tuple(_behind(piece, len(planned), len(manifest["pieces"]), cohorts) for piece in plan.pieces)
+        cohorts += plan.cohorts
+        store.write_runs(folder, every)
+    # All at once: an interrupt finds the manifest as it was, or as it will be.
+    manifest |= {
+        "runs": len(every),
+        "swept": _differing(every),
+        "cohorts": cohorts,
+        "cure": following.facts,
+        "pieces": [*manifest["pieces"], *(written(piece, every) for piece in pieces)],
+    }
+    store.write_manifest(folder, manifest)
+    return every, pieces
+
+
+def _behind(piece: Piece, runs: int, pieces: int, cohorts: int) -> Piece:
+    """A piece of a later round, counted on from what is planned already."""
+    members = tuple(place + runs for place in piece.members)
+    return replace(piece, index=piece.index + pieces, members=members, cohort=piece.cohort + cohorts)
+
+
+def _differing(runs: Sequence[RunSpec]) -> list[str]:
+    """The keys in which runs differ."""
+    flats = [run.flat() for run in runs]
+    return [key for key in flats[0] if len({flat[key] for flat in flats}) > 1]
+
+
+def _show(event: Event, bars: screen.Gauge) -> None:
+    match event.kind:
+        case "started":
+            bars.started(event.piece)
+        case "progress":
+            bars.moved(event.piece, event.share)
+        case "finished" | "failed":
+            bars.tally.diverged += event.diverged
+            bars.tally.failed += event.failed
+            bars.tally.finished += len(bars.pieces[event.piece].members) - event.diverged - event.failed
+            bars.ended(event.piece)

@@ -1,0 +1,270 @@
+"""Kernel calls, made at once or written down as a program that plays a step member by member.
+
+A step is the same calls at the same addresses every time. Written down once, it is played without Python in between;
+and since members share nothing, it is played for one member after the other, whose numbers stay in the cache. What no
+member needs once its step is done, the members share.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import struct
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gradlab.nn.kernels.compiler import library
+
+KERNELS = (
+    *("product", "activate", "activate_back", "batch_norm", "batch_norm_back", "layer_norm", "layer_norm_back"),
+    *("batch_sum", "add", "norms", "unsound", "moments", "distances", "gradients", "saturated", "dead", "gather"),
+    *("cross_entropy", "squared_error", "clip", "sgd", "adam", "rmsprop", "adagrad"),
+)
+"""As kernels.c numbers them."""
+
+SIZES, NUMBERS, PLACES = 9, 2, 12
+_CALL = struct.Struct(f"={1 + SIZES}q{NUMBERS}d{PLACES}Q{PLACES}q")
+"""`struct call` of kernels.c: the kernel, sizes, numbers, addresses, and bytes from one member to the next."""
+
+PRECISIONS = {torch.float32: "float32", torch.float64: "float64"}
+
+T = TypeVar("T")
+
+
+class UnplayableError(Exception):
+    """A step does something that is no kernel, and cannot be written down."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """An argument that all members share: it has no member axis."""
+
+    tensor: Tensor
+
+
+Place = Tensor | Shared | None
+
+Members = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One call."""
+
+    kernel: int
+    sizes: tuple[int, ...]
+    numbers: tuple[float, ...]
+    at: tuple[int, ...]
+    step: tuple[int, ...]
+
+    @property
+    def packed(self) -> bytes:
+        return _CALL.pack(self.kernel, *self.sizes, *self.numbers, *self.at, *self.step)
+
+
+@dataclass
+class _Draft:
+    """Calls as they are written down, the tensors that they read and write, and those that the members share."""
+
+    rows: list[_Row] = field(default_factory=list)
+    kept: list[Place] = field(default_factory=list)
+    rooms: list[Tensor] = field(default_factory=list)
+    dtypes: set[torch.dtype] = field(default_factory=set)
+
+    @property
+    def packed(self) -> bytes:
+        """The calls."""
+        return b"".join(row.packed for row in self.rows)
+
+    def moved(self, rooms: Sequence[Tensor]) -> bytes:
+        """The calls, with ``rooms`` in place of the draft's own."""
+        edges = sorted((old.data_ptr(), old.nbytes, new.data_ptr()) for old, new in zip(self.rooms, rooms, strict=True))
+        starts = [start for start, _, _ in edges]
+
+        def moved(address: int) -> int:
+            index = bisect_right(starts, address) - 1
+            start, size, fresh = edges[index] if index >= 0 else (0, 0, 0)
+            return address - start + fresh if address < start + size else address
+
+        return b"".join(replace(row, at=tuple(map(moved, row.at))).packed for row in self.rows)
+
+
+_WRITING: ContextVar[_Draft | None] = ContextVar("_WRITING", default=None)
+
+
+@cache
+def kernels(dtype: torch.dtype) -> Callable[..., None] | None:
+    """What plays calls on tensors of ``dtype``; None where there is nothing."""
+    path = library(PRECISIONS[dtype]) if dtype in PRECISIONS else None
+    if path is None:
+        return None
+    play = ctypes.CDLL(str(path)).play
+    play.argtypes = (ctypes.c_char_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)
+    play.restype = None
+    return play
+
+
+def serves(x: Tensor) -> bool:
+    """Whether there are kernels for tensors like ``x``: it lies on a CPU, and a compiler was at hand."""
+    return x.device.type == "cpu" and kernels(x.dtype) is not None
+
+
+def new(like: Tensor, *shape: int) -> Tensor:
+    """An empty tensor (M, ...) for a result; where a program is written down, one that the members share."""
+    draft = _WRITING.get()
+    if draft is None:
+        return like.new_empty(shape)
+    strides = [math.prod(shape[axis + 1 :]) for axis in range(1, len(shape))]
+    return _shared(draft, like, math.prod(shape[1:])).as_strided(shape, (0, *strides))
+
+
+def scratch(like: Tensor, size: int) -> Shared:
+    """Room for ``size`` numbers that one kernel needs while it works on a member."""
+    draft = _WRITING.get()
+    return Shared(like.new_empty(size) if draft is None else _shared(draft, like, size))
+
+
+def _shared(draft: _Draft, like: Tensor, size: int) -> Tensor:
+    room = like.new_empty(size)
+    draft.rooms.append(room)
+    return room
+
+
+def call(
+    kernel: str,
+    like: Tensor,
+    members: int,
+    sizes: Sequence[int],
+    places: Sequence[Place],
+    numbers: Sequence[float] = (),
+) -> None:
+    """One kernel for each of ``members``, made or written down. ``like`` says in which precision."""
+    at, step = [0] * PLACES, [0] * PLACES
+    for index, place in enumerate(places):
+        if isinstance(place, Shared):
+            at[index] = place.tensor.data_ptr()
+        elif place is not None:
+            at[index] = place.data_ptr()
+            step[index] = place.stride(0) * place.element_size()
+    row = _Row(
+        KERNELS.index(kernel),
+        (*sizes, *[0] * (SIZES - len(sizes))),
+        (*numbers, *[0.0] * (NUMBERS - len(numbers))),
+        tuple(at),
+        tuple(step),
+    )
+    draft = _WRITING.get()
+    if draft is None:
+        _play(like.dtype, row.packed, 1, _all(members))
+    else:
+        draft.rows.append(row)
+        draft.kept.extend(places)
+        draft.dtypes.add(like.dtype)
+
+
+def _play(dtype: torch.dtype, rows: bytes, count: int, members: Members) -> None:
+    play = kernels(dtype)
+    if play is None:
+        raise RuntimeError(f"no kernels for {dtype}: ask `serves` first")
+    play(rows, count, members.ctypes.data, len(members))
+
+
+@cache
+def _all(members: int) -> Members:
+    return np.arange(members)
+
+
+class _NothingElse(TorchDispatchMode):
+    """Refuses every operation of torch's but those that only allocate, or look at the same memory in another way."""
+
+    HARMLESS = frozenset(
+        {
+            *(
+                "empty",
+                "new_empty",
+                "empty_like",
+                "empty_strided",
+                "zeros",
+                "new_zeros",
+                "full",
+                "new_full",
+                "lift_fresh",
+            ),
+            *("view", "_unsafe_view", "_reshape_alias", "as_strided", "alias", "detach", "transpose", "t", "permute"),
+            *("lift_fresh", "slice", "select", "unsqueeze", "squeeze", "expand", "unbind", "split"),
+        }
+    )
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch asks; yes would wrap each call, and import its compiler for a second."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name not in self.HARMLESS:
+            raise UnplayableError(name)
+        return func(*args, **(kwargs or {}))
+
+
+@dataclass(frozen=True)
+class Program(Generic[T]):
+    """A function written down: `play` does what calling it would, and ``result`` are the tensors that it fills.
+
+    ``parts`` are the calls, once for each thread, with rooms of its own for what the members share.
+    """
+
+    parts: tuple[bytes, ...]
+    count: int
+    kept: tuple[Place | Tensor, ...]
+    dtype: torch.dtype
+    result: T
+
+    def play(self, members: Members) -> T:
+        """Plays the calls for ``members`` alone; what belongs to the others stays as it was."""
+        shares = np.array_split(members, len(self.parts))
+        if len(self.parts) == 1:
+            _play(self.dtype, self.parts[0], self.count, members)
+        else:
+            pool = _pool(len(self.parts))
+            list(pool.map(lambda part, share: _play(self.dtype, part, self.count, share), self.parts, shares))
+        return self.result
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
+
+
+def write_down(step: Callable[[], T], threads: int = 1) -> Program[T] | None:
+    """The kernel calls of ``step``, without making any; None where it does anything else to tensors.
+
+    ``step`` must not look at numbers, which are not there yet. What it returns must be tensors of its own (M, ...), not
+    such as `new` gives: those the members share. ``threads`` play it, each for some of the members.
+    """
+    draft = _Draft()
+    token = _WRITING.set(draft)
+    try:
+        with _NothingElse():  # type: ignore[no-untyped-call]
+            result = step()
+    except UnplayableError:
+        return None
+    finally:
+        _WRITING.reset(token)
+    if len(draft.dtypes) != 1:
+        return None
+    rooms = [[torch.empty_like(room) for room in draft.rooms] for _ in range(threads - 1)]
+    parts = (draft.packed, *(draft.moved(own) for own in rooms))
+    kept = (*draft.kept, *draft.rooms, *(room for own in rooms for room in own))
+    return Program(parts, len(draft.rows), kept, draft.dtypes.pop(), result)

@@ -1,0 +1,377 @@
+"""Figures over the swept keys: final loss, vanishing ratio, and the share of runs that diverged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import FixedLocator
+
+from gradlab.report.figures.style import (
+    DIVERGED,
+    OKABE_ITO,
+    STRIP,
+    THEORY,
+    Plot,
+    Scale,
+    fit,
+    integer_ticks,
+    legend_below,
+    named_map,
+    number,
+    sheet,
+)
+from gradlab.report.groups import BINS, Levels, levels, log10, quantile, varying
+from gradlab.report.tables import Bools, Floats, Ints, Result
+
+ANNOTATED = 64
+"""Maps of at most so many cells carry their numbers."""
+
+MOST_ALONG = 128
+"""A numeric key of more values than this is cut into bins, even where the grid is full."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The runs of a map by cell: ``place`` (R,) is row * columns + column; the counts are (rows, columns)."""
+
+    x: Levels
+    y: Levels
+    place: Ints
+    ran: Ints
+    diverged: Ints
+    failed: Ints
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows (y), columns (x)."""
+        return len(self.y), len(self.x)
+
+    def median(self, logs: Floats, kept: Bools) -> Floats:
+        """Median over the ``kept`` runs (R,) of each cell, NaN where it has none; shape as the cells."""
+        out = np.full(self.shape[0] * self.shape[1], np.nan)
+        known = np.flatnonzero(kept & ~np.isnan(logs))
+        order = known[np.argsort(self.place[known], kind="stable")]
+        cells, first = np.unique(self.place[order], return_index=True)
+        for cell, some in zip(cells, np.split(logs[order], first[1:]), strict=True):
+            out[cell] = quantile(some[:, None], 0.5)[0]
+        return out.reshape(self.shape)
+
+
+def map_plots(result: Result, keys: Sequence[str], early: Sequence[str]) -> Iterator[Plot]:
+    """Maps over two keys, or dots over one: final loss and divergence over ``keys``, vanishing ratio over ``early``.
+
+    None where nothing varies, or nothing that matters at step 0.
+    """
+    if result.size < 2:
+        return
+    loss, ratio = log10(result.number("loss_last")), log10(result.number("vanishing_ratio"))
+    finished, ran = result.state == "finished", result.state != "failed"
+    yield from _outcome(result, keys, ("final_loss", "Final loss", "final loss"), loss, finished)
+    words = ("vanishing_ratio", "Vanishing ratio at step 0", "vanishing ratio, step 0")
+    yield from _outcome(result, early, words, ratio, ran)
+    if len(keys) == 1:
+        yield _bars(result, levels(result, keys[0], bins=BINS))
+    elif keys:
+        yield _share(_cells(result, keys[0], keys[1]), _others(result, keys))
+
+
+def _outcome(
+    result: Result, keys: Sequence[str], words: tuple[str, str, str], logs: Floats, kept: Bools
+) -> Iterator[Plot]:
+    """The figure of one outcome, log10 values (R,) of the ``kept`` runs; ``words`` are its name, title and label."""
+    name, title, label = words
+    if not keys or np.isnan(logs[kept]).all():
+        return
+    if len(keys) == 1:
+        yield _dots(result, levels(result, keys[0], bins=BINS), f"{name}_by_key", title, label, logs, kept)
+        return
+    cells = _cells(result, keys[0], keys[1])
+    centred = name == "vanishing_ratio"
+    critical = _critical(result, cells, kept) if centred else None
+    yield _map(cells, f"{name}_map", title, label, cells.median(logs, kept), centred, _others(result, keys), critical)
+
+
+def _critical(result: Result, cells: Cells, kept: Bools) -> Floats | None:
+    """log10 χ₁ by theory of each cell; None where it does not cross 0, or is not of the two keys of the map alone."""
+    if not (cells.x.ordered and cells.y.ordered) or min(cells.shape) < 2:
+        return None
+    logs = log10(result.theory("chi1"))
+    known = kept & np.isfinite(logs)
+    if not known.any():
+        return None
+    middle = cells.median(logs, known)
+    own = np.allclose(logs[known], middle.ravel()[cells.place[known]], rtol=0, atol=1e-9)
+    crosses = np.nanmin(middle) < 0 < np.nanmax(middle)
+    return middle if crosses and (own or _binned(cells)) else None
+
+
+def _others(result: Result, keys: Sequence[str]) -> list[str]:
+    return [key for key in varying(result) if key not in keys]
+
+
+def _cells(result: Result, x: str, y: str) -> Cells:
+    across, along = levels(result, x), levels(result, y)
+    sparse = len(across) * len(along) > 4 * result.size
+    across, along = (
+        levels(result, part.key, bins=BINS) if sparse or len(part) > MOST_ALONG else part for part in (across, along)
+    )
+    place = along.code * len(across) + across.code
+
+    def count(kept: Bools) -> Ints:
+        return np.bincount(place[kept], minlength=len(across) * len(along)).reshape(len(along), len(across))
+
+    state = result.state
+    return Cells(across, along, place, count(state != "failed"), count(state == "diverged"), count(state == "failed"))
+
+
+def _map(
+    cells: Cells,
+    name: str,
+    title: str,
+    label: str,
+    logs: Floats,
+    centred: bool,
+    others: Sequence[str],
+    critical: Floats | None,
+) -> Plot:
+    finite = logs[np.isfinite(logs)]
+    if centred:
+        reach = max(0.3, float(np.quantile(np.abs(finite), 0.95)) if finite.size else 1.0)
+        scale, ramp = Scale(-reach, reach, False, False), "RdBu_r"
+    else:
+        scale, ramp = fit(finite), "cividis_r"
+    cmap = named_map(ramp)
+    clipped = np.where(np.isneginf(logs), -1e9, np.where(np.isposinf(logs), 1e9, logs))
+
+    def text(row: int, column: int) -> str:
+        value = logs[row, column]
+        words = "" if np.isnan(value) else "0" if np.isneginf(value) else number(float(f"{10.0**value:.2g}"))
+        bad = int(cells.diverged[row, column])
+        return words + (f"\n× {bad}/{cells.ran[row, column]}" if bad and not centred else "")
+
+    figure, axes = _grid(cells, clipped, cmap, Normalize(scale.low, scale.high), text)
+    beyond = finite.size and (finite.min() < scale.low - 1e-9 or finite.max() > scale.high + 1e-9)
+    extend = "neither" if not (beyond or np.isinf(logs).any()) else "both"
+    bar = figure.colorbar(axes.collections[0], ax=axes, extend=extend, pad=0.02)
+    bar.set_label(label)
+    scale.dress(bar.ax)
+    bar.ax.set_ylim(scale.low, scale.high)
+    patches: list[Artist] = [*_hatch(axes, cells, np.isnan(logs))]
+    if critical is not None:
+        axes.contour(np.ma.masked_invalid(critical), [0.0], colors=THEORY, linewidths=1.4, linestyles="--", zorder=2)
+        line = Line2D([], [], color=THEORY, linewidth=1.4, linestyle="--", label="χ₁ = 1, critical by theory")
+        patches.append(line)
+    if not centred and cells.shape[0] * cells.shape[1] > ANNOTATED:
+        rows, columns = np.nonzero((cells.diverged > 0) & ~np.isnan(logs))
+        if len(rows):
+            axes.plot(columns, rows, "x", color=DIVERGED, markersize=4)
+            patches.append(Patch(facecolor="none", edgecolor="none", label="× some runs diverged"))
+    legend_below(figure, patches, [str(patch.get_label()) for patch in patches])
+    words = f"Each cell is the median {'of its runs' if centred else 'of its finished runs'}{_pool(cells, others)}."
+    if centred:
+        words += (
+            " ‖δ‖ of layer 1 over that of layer L-1 at step 0 (of an RNN, of time step 1 over T): blue, below 1, "
+            "vanishes towards the input; red, above 1, explodes."
+        )
+    elif cells.diverged.any():
+        words += f" × counts the diverged runs of a cell, {int(cells.diverged.sum())} in all; hatched: all of them."
+    return Plot(name, f"{title} by {cells.x.key} and {cells.y.key}", words + _bin_words(cells), figure)
+
+
+def _share(cells: Cells, others: Sequence[str]) -> Plot:
+    share = np.where(cells.ran > 0, cells.diverged / np.maximum(cells.ran, 1), np.nan)
+
+    def text(row: int, column: int) -> str:
+        failed = int(cells.failed[row, column])
+        words = f"{cells.diverged[row, column]}/{cells.ran[row, column]}" if cells.ran[row, column] else ""
+        return words + (f"\n{failed} failed" if failed else "")
+
+    cmap = named_map("Reds")
+    figure, axes = _grid(cells, share, cmap, Normalize(0, 1), text)
+    bar = figure.colorbar(axes.collections[0], ax=axes, pad=0.02)
+    bar.set_label("share of runs that diverged")
+    bar.ax.yaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
+    bar.ax.set_yticklabels(["0 %", "25 %", "50 %", "75 %", "100 %"])
+    patches = _hatch(axes, cells, np.zeros(cells.shape, dtype=bool) | (cells.ran == 0), only_failed=True)
+    legend_below(figure, patches, [str(patch.get_label()) for patch in patches])
+    total = f"{int(cells.diverged.sum())} of {int(cells.ran.sum())} runs diverged"
+    failed = f"; {int(cells.failed.sum())} failed, in no share" if cells.failed.any() else ""
+    words = f"{total}{failed}." + (
+        f" Diverged / all runs of a cell{_pool(cells, others)}." if cells.diverged.any() else ""
+    )
+    return Plot(
+        "diverged_map", f"Share of diverged runs by {cells.x.key} and {cells.y.key}", words + _bin_words(cells), figure
+    )
+
+
+def _pool(cells: Cells, others: Sequence[str]) -> str:
+    total = cells.ran + cells.failed
+    some = total[total > 0]
+    if some.max() == 1:
+        return ", one run each"
+    count = f"{some.max()}" if some.min() == some.max() else f"{some.min()} to {some.max()}"
+    return f" ({count} runs, pooled over {', '.join(others)})" if others else f" ({count} runs)"
+
+
+def _binned(cells: Cells) -> list[str]:
+    return [part.key for part in (cells.x, cells.y) if any("…" in word for word in part.labels)]
+
+
+def _bin_words(cells: Cells) -> str:
+    binned = _binned(cells)
+    return f" {' and '.join(binned)} cut into bins of about equal count." if binned else ""
+
+
+def _grid(
+    cells: Cells, values: Floats, cmap: Colormap, norm: Normalize, text: Callable[[int, int], str]
+) -> tuple[Figure, Axes]:
+    """A map with its tick labels; small maps carry the text of each cell."""
+    rows, columns = cells.shape
+    width, height = min(9.0, max(5.2, 2.4 + 0.9 * columns)), min(7.0, max(3.2, 1.6 + 0.55 * rows))
+    figure = sheet(width, height)
+    axes = figure.subplots()
+    axes.pcolormesh(
+        np.arange(columns + 1) - 0.5,
+        np.arange(rows + 1) - 0.5,
+        np.ma.masked_invalid(values),
+        cmap=cmap,
+        norm=norm,
+        rasterized=True,
+    )
+    axes.grid(False)
+    for axis, part in ((axes.xaxis, cells.x), (axes.yaxis, cells.y)):
+        step = -(-len(part) // 16)
+        axis.set_major_locator(FixedLocator(list(range(0, len(part), step))))
+        axis.set_ticklabels(part.labels[::step])
+    if max(map(len, cells.x.labels)) * columns > 9 * width:
+        axes.tick_params(axis="x", labelrotation=35)
+    axes.set_xlabel(cells.x.key)
+    axes.set_ylabel(cells.y.key)
+    if not cells.y.ordered:
+        axes.invert_yaxis()
+    if rows * columns <= ANNOTATED and columns <= 12:
+        for row in range(rows):
+            for column in range(columns):
+                words = text(row, column)
+                red, green, blue, _ = cmap(norm(values[row, column]))
+                dark = not np.isnan(values[row, column]) and 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+                axes.text(column, row, words, ha="center", va="center", fontsize=9, color="white" if dark else "black")
+    return figure, axes
+
+
+def _hatch(axes: Axes, cells: Cells, empty: Bools, *, only_failed: bool = False) -> list[Patch]:
+    """Hatches the ``empty`` cells by their reason; returns what the legend needs."""
+    patches = []
+    reasons = [
+        (empty & (cells.diverged > 0) & (not only_failed), "////", DIVERGED, "all runs diverged"),
+        (empty & (cells.ran == 0) & (cells.failed > 0), "....", "#555555", "all runs failed"),
+    ]
+    for where, hatch, colour, word in reasons:
+        rows, columns = np.nonzero(where)
+        if len(rows):
+            boxes = [Rectangle((column - 0.5, row - 0.5), 1, 1) for row, column in zip(rows, columns, strict=True)]
+            axes.add_collection(PatchCollection(boxes, facecolor="none", edgecolor=colour, hatch=hatch, linewidth=0.3))
+            patches.append(Patch(facecolor="none", edgecolor=colour, hatch=hatch, label=word))
+    if (empty & (cells.ran + cells.failed == 0)).any():
+        patches.append(Patch(facecolor="#f2f2f2", edgecolor="#bbbbbb", label="no run"))
+    return patches
+
+
+def _dots(result: Result, part: Levels, name: str, title: str, label: str, logs: Floats, kept: Bools) -> Plot:
+    """One key: a dot a run and the median of each value; diverged runs as crosses above."""
+    bad = (result.state == "diverged") & ~kept
+    scale = fit(logs[kept], broken=bool(bad.any()))
+    figure = sheet(9, 4.2)
+    axes = figure.subplots()
+    jitter = 0.3 * _spread(part.code)
+    axes.plot(
+        (part.code + jitter)[kept],
+        scale.place(logs)[kept],
+        "o",
+        color=OKABE_ITO[0],
+        alpha=0.6,
+        markersize=5,
+        label="one run",
+    )
+    groups = [logs[kept & (part.code == code)] for code in range(len(part))]
+    middle = np.array([quantile(group[:, None], 0.5)[0] if len(group) else np.nan for group in groups])
+    axes.plot(range(len(part)), scale.place(middle), "_", color="black", markersize=22, mew=2, label="median")
+    if bad.any():
+        axes.plot(
+            (part.code + jitter)[bad],
+            np.full(int(bad.sum()), scale.ceiling),
+            "x",
+            color=DIVERGED,
+            mew=1.6,
+            label="diverged",
+        )
+    scale.dress(axes)
+    if name.startswith("vanishing") and scale.low < 0 < scale.high:
+        axes.axhline(0, color="#444444", linewidth=1, linestyle=":", label="1: neither vanishes nor explodes")
+    _key_axis(axes, part)
+    axes.set_ylabel(label)
+    legend_below(figure, *axes.get_legend_handles_labels())
+    failed = int((result.state == "failed").sum())
+    words = f"One dot a run, {int(kept.sum())} of {result.size}."
+    words += f" {int(bad.sum())} diverged (×)." if bad.any() else ""
+    words += f" {failed} failed and have none." if failed else ""
+    return Plot(name, f"{title} by {part.key}", words, figure)
+
+
+def _spread(code: Ints) -> Floats:
+    """(R,) in -½..½: runs of one ``code`` (R,) evenly spread about it, in their order; 0 for a run alone."""
+    order = np.argsort(code, kind="stable")
+    _, first, count = np.unique(code[order], return_index=True, return_counts=True)
+    rank = np.empty(len(code))
+    rank[order] = np.arange(len(code)) - np.repeat(first, count)
+    own = np.bincount(code)[code]
+    return (rank + 0.5) / own - 0.5
+
+
+def _bars(result: Result, part: Levels) -> Plot:
+    counts = {
+        state: np.bincount(part.code[result.state == state], minlength=len(part))
+        for state in ("finished", "diverged", "failed")
+    }
+    figure = sheet(9, 3.6)
+    axes = figure.subplots()
+    base = np.zeros(len(part))
+    looks = {"finished": (OKABE_ITO[0], ""), "diverged": ("#ffffff", "////"), "failed": (STRIP, "....")}
+    for state, (colour, hatch) in looks.items():
+        if counts[state].any():
+            axes.bar(
+                range(len(part)),
+                counts[state],
+                0.7,
+                bottom=base,
+                color=colour,
+                hatch=hatch,
+                edgecolor=DIVERGED if hatch else colour,
+                label=state,
+            )
+            base = base + counts[state]
+    _key_axis(axes, part)
+    integer_ticks(axes.yaxis, 6)
+    axes.set_ylabel("runs")
+    legend_below(figure, *axes.get_legend_handles_labels())
+    bad, ran = int(counts["diverged"].sum()), int((result.state != "failed").sum())
+    return Plot("diverged_by_key", f"Diverged runs by {part.key}", f"{bad} of {ran} runs diverged.", figure)
+
+
+def _key_axis(axes: Axes, part: Levels) -> None:
+    step = -(-len(part) // 16)
+    axes.set_xticks(range(0, len(part), step), part.labels[::step])
+    if max(map(len, part.labels)) * min(16, len(part)) > 80:
+        axes.tick_params(axis="x", labelrotation=35)
+    axes.set_xlim(-0.6, len(part) - 0.4)
+    axes.set_xlabel(part.key)
+    axes.grid(False, axis="x")

@@ -1,0 +1,191 @@
+"""The keys of a run: what their values may be, their defaults, and the errors of those that are none. Torch-free."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+
+from gradlab.spec.choices import ALIASES, DATA, MODELS, NAMED, NOUNS
+from gradlab.spec.named import SpecError, Value, closest, lookup, nearest
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a key's value may be; ``low`` is the least value, excluded where ``above`` is set."""
+
+    kind: type
+    summary: str
+    low: float | None = None
+    above: bool = False
+    below: float | None = None
+    nullable: bool = False
+    words: tuple[str, ...] = ()
+
+    def expected(self) -> str:
+        """The values that the key takes, in words, for a message."""
+        if self.kind is str and self.words:
+            return " or ".join(repr(word) for word in self.words)
+        noun = {int: "an integer", float: "a finite number", bool: "true or false", str: "a text"}[self.kind]
+        if self.low is not None:
+            noun += f" {'above' if self.above else 'of at least'} {self.low:g}"
+        if self.below is not None:
+            noun += f" and below {self.below:g}"
+        return " or ".join([noun, *(repr(word) for word in self.words), *(["null"] if self.nullable else [])])
+
+
+KEYS: dict[str, Key] = {
+    "seed": Key(int, "the initial weights: standard normals drawn in layer order, then scaled", low=0),
+    "model.name": Key(str, "the architecture"),
+    "model.depth": Key(
+        int, "L, the number of weight layers from input to output; of an RNN, its recurrent layers", low=1
+    ),
+    "model.width": Key(int, "units in each hidden layer", low=1),
+    "model.activation": Key(str, "the nonlinearity of the hidden layers"),
+    "model.slope": Key(float, "leaky_relu's slope below zero (0.01); PReLU's start (0.25)", nullable=True),
+    "model.init": Key(str, "how the initial weights are scaled"),
+    "model.gain": Key(float, "multiplies the initial weights"),
+    "model.weight_var": Key(float, "sw2: overrides init with N(0, sw2/fan_in)", low=0, nullable=True),
+    "model.bias_var": Key(float, "sb2: the variance of the initial biases", low=0),
+    "model.norm": Key(str, "normalization before the activation"),
+    "model.branch_scale": Key(float, "beta of a residual branch"),
+    "data.name": Key(str, "the data set"),
+    "data.root": Key(str, "a folder of IDX files to read instead of downloading", nullable=True),
+    "data.mirror": Key(str, "another address to download from", nullable=True),
+    "data.batch_size": Key(int, "samples a step; full is batch gradient descent, 1 stochastic", low=1, words=("full",)),
+    "data.seed": Key(int, "the order of the batches", low=0),
+    "data.standardise": Key(bool, "inputs minus their mean over their standard deviation, one scalar each"),
+    "data.input_scale": Key(float, "multiplies the (standardised) inputs"),
+    "data.target_scale": Key(float, "multiplies regression targets"),
+    "data.length": Key(int, "sequence length", low=2),
+    "data.features": Key(int, "input features of synthetic data", low=1, nullable=True),
+    "optim.name": Key(str, "the optimizer"),
+    "optim.lr": Key(float, "learning rate", low=0),
+    "optim.momentum": Key(float, "momentum", low=0),
+    "optim.nesterov": Key(bool, "Nesterov's momentum"),
+    "optim.weight_decay": Key(float, "L2 weight decay, as torch's", low=0),
+    "optim.l1": Key(float, "adds l1*sign(w) to the gradient after clipping", low=0),
+    "optim.beta1": Key(float, "decay of the running mean", low=0, below=1),
+    "optim.beta2": Key(float, "decay of the running square (RMSprop's alpha)", low=0, below=1),
+    "optim.eps": Key(float, "added to the denominator", low=0),
+    "clip.mode": Key(str, "how gradients are clipped"),
+    "clip.threshold": Key(float, "c", low=0, above=True),
+    "clip.output_threshold": Key(float, "layerwise: c of the output layer", low=0, above=True, nullable=True),
+    "train.steps": Key(int, "updates; 0 measures the network at its initial weights alone", low=0),
+    "train.precision": Key(str, "float32 or float64", words=("float32", "float64")),
+    "probe.every": Key(int, "steps between two records of the per-layer table", low=1),
+    "probe.instrument": Key(str, "what else is measured at the recorded steps"),
+}
+
+DEFAULTS: dict[str, Value] = {
+    "seed": 0,
+    "model.name": "mlp",
+    "data.name": "digits",
+    "data.batch_size": 64,
+    "data.seed": 0,
+    "data.standardise": True,
+    "data.input_scale": 1.0,
+    "data.target_scale": 1.0,
+    "optim.name": "sgd",
+    "optim.lr": 0.1,
+    "optim.momentum": 0.0,
+    "optim.nesterov": False,
+    "optim.weight_decay": 0.0,
+    "optim.l1": 0.0,
+    "optim.beta1": 0.9,
+    "optim.beta2": 0.999,
+    "optim.eps": 1e-8,
+    "clip.mode": "none",
+    "clip.threshold": 1.0,
+    "clip.output_threshold": None,
+    "train.steps": 200,
+    "train.precision": "float32",
+    "probe.every": 10,
+    "probe.instrument": "none",
+}
+"""Defaults of the keys that every run has; those of a model, a data set or an optimizer stand in `choices`."""
+
+
+@cache
+def allowed_keys(model: str, data: str) -> Mapping[str, Value]:
+    """Every key that a run of these choices has, with its default (null where it is resolved later)."""
+    return MappingProxyType(
+        {
+            **DEFAULTS,
+            **{f"model.{key}": value for key, value in MODELS[model].keys.items()},
+            **{f"data.{key}": value for key, value in DATA[data].keys.items()},
+        }
+    )
+
+
+def coerce(key: str, given: Value) -> Value:
+    """``given`` as the value of ``key``: aliases resolved, integers widened to floats; `SpecError` for a wrong one."""
+    if key in NAMED:
+        if not isinstance(given, str):
+            given = "null" if given is None else str(given)
+        return lookup(NOUNS[key], NAMED[key], given, ALIASES.get(key)).name
+    rule = KEYS[key]
+    if given is None and rule.nullable:
+        return None
+    if isinstance(given, str) and given in rule.words:
+        return given
+    accepted: Value = None
+    if rule.kind is bool:
+        accepted = given if isinstance(given, bool) else None
+    elif rule.kind is str:
+        accepted = given if isinstance(given, str) and not rule.words else None
+    elif isinstance(given, (int, float)) and not isinstance(given, bool):
+        if isinstance(given, int) and abs(given) >= 2**63:
+            raise SpecError(f"{key}={_short(str(given))}: expected a number of at most 64 bits")
+        if rule.kind is int:
+            accepted = given if isinstance(given, int) else None
+        else:
+            accepted = float(given) if math.isfinite(given) else None
+        if accepted is not None and not _within(rule, accepted):
+            accepted = None
+    if accepted is None:
+        shown = "null" if given is None else str(given).lower() if isinstance(given, bool) else _short(repr(given))
+        raise SpecError(f"{key}={shown}: expected {rule.expected()}{_nearest_word(rule, given)}")
+    return accepted
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _within(rule: Key, number: float) -> bool:
+    if rule.low is not None and (number < rule.low or (rule.above and number == rule.low)):
+        return False
+    return rule.below is None or number < rule.below
+
+
+def _nearest_word(rule: Key, given: Value) -> str:
+    return nearest(given, rule.words) if isinstance(given, str) else ""
+
+
+def check_key(key: str, model: str, data: str) -> None:
+    """Raises `SpecError` unless a run of this model on these data has ``key``."""
+    if key in DEFAULTS or key in (allowed := allowed_keys(model, data)):
+        return
+    section = key.partition(".")[0]
+    if key in KEYS:
+        owner = f"model {model!r}" if section == "model" else f"data {data!r}"
+        names = [name for name in allowed if name.startswith(f"{section}.")]
+        raise SpecError(f"{owner} has no key {key!r}; it has: {', '.join(names)}")
+    raise unknown_key(key, KEYS)
+
+
+def unknown_key(given: str, keys: Iterable[str]) -> SpecError:
+    """The error of a key that is none of ``keys``: the nearest of them; where none is near, those of its section."""
+    names = list(keys)
+    section, _, last = given.rpartition(".")
+    inside = {name.rpartition(".")[2]: name for name in names if name.startswith(f"{section}.")}
+    elsewhere = {name.rpartition(".")[2]: name for name in reversed(names)}
+    # A section in common must not make two keys near: model.zzz is not model.norm.
+    near = inside.get(closest(last, inside) or "") or elsewhere.get(last) or (not inside and closest(given, names))
+    if near:
+        return SpecError(f"unknown key {_short(given)!r}; did you mean {near!r}?")
+    heads = dict.fromkeys(name if "." not in name else f"{name.partition('.')[0]}.*" for name in names)
+    return SpecError(f"unknown key {_short(given)!r}; keys: {', '.join(inside.values() or heads)}")

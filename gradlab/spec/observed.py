@@ -1,0 +1,126 @@
+"""What can be measured: the columns of the per-layer table, and the instruments that look at one thing beyond it.
+
+Literal and torch-free, as all tables of named choices are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gradlab.spec.named import Choice, Value, table
+
+
+@dataclass(frozen=True)
+class Instrument(Choice):
+    """``gives``: its quantities; ``needs``: the values that a key may have beside it.
+
+    ``samples``: the least that the training part must hold.
+    """
+
+    gives: tuple[str, ...] = ()
+    needs: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    samples: int = 1
+
+
+PROBES: dict[str, Choice] = table(
+    Choice(
+        "grad_norm", "2-norm of the gradient of all parameters of the layer, before clipping", "Glorot & Bengio 2010"
+    ),
+    Choice("grad_norm_clipped", "the same after clipping", "Pascanu et al. 2013, arXiv:1211.5063"),
+    Choice(
+        "weight_grad_norm", "2-norm of the gradient of the weight matrix alone, before clipping", "Glorot & Bengio 2010"
+    ),
+    Choice(
+        "signal_grad_norm",
+        "2-norm of the loss's derivative by the pre-activation z_l, over the batch",
+        "Schoenholz et al. 2016, arXiv:1611.01232",
+    ),
+    Choice("weight_norm", "2-norm of the weight matrix", "-"),
+    Choice(
+        "update_ratio",
+        "2-norm of the step of the weight matrix over that of the matrix",
+        "Bottou 2015; Karpathy, CS231n",
+    ),
+    Choice("act_mean", "mean of the activation over batch and units", "Glorot & Bengio 2010"),
+    Choice("act_std", "standard deviation of the activation over batch and units", "Glorot & Bengio 2010"),
+    Choice(
+        "saturated",
+        "share of entries where |phi'(z)| is below 5 % of its maximum",
+        "Glorot & Bengio 2010; the threshold is ours",
+    ),
+    Choice("dead", "share of units at zero slope on every sample of the batch", "Maas et al. 2013"),
+    Choice("grad_zero", "share of the layer's gradient entries that are exactly zero", "-"),
+)
+
+_SINGLE = ("none", "layer", "rms", None)
+INSTRUMENTS: dict[str, Instrument] = table(
+    Instrument("none", "no instrument", "-"),
+    Instrument(
+        "jacobian_spectrum",
+        "singular values of d(output)/d(input) at one sample, and how far their squares spread",
+        "Pennington et al. 2017, arXiv:1711.04735",
+        ("singular_value", "spread", "mean_square"),
+        {"model.norm": _SINGLE},
+    ),
+    Instrument(
+        "gradient_log",
+        "ln |dy/dz_l|^2 by layer, y the first output at one sample: its moments over many seeds",
+        "Hanin 2018, arXiv:1801.03744; Hanin & Nica 2018, arXiv:1812.05994",
+        ("log_square",),
+        {"model.norm": _SINGLE},
+    ),
+    Instrument(
+        "input_autocorrelation",
+        "d(output)/d(input) along a one-dimensional grid, and its autocorrelation by lag",
+        "Balduzzi et al. 2017, arXiv:1702.08591",
+        ("input_gradient", "autocorrelation"),
+        {"data.name": ("interval",), "model.name": ("mlp", "residual_mlp")},
+    ),
+    Instrument(
+        "recurrent_jacobian",
+        "2-norm of dh_T/dh_(T-k) by the time steps k between, beside the bound (gamma rho)^k",
+        "Pascanu et al. 2013, arXiv:1211.5063",
+        ("jacobian_norm", "bound"),
+        {"model.name": ("rnn",), "model.norm": ("none",)},
+    ),
+    Instrument(
+        "input_correlation",
+        "cosine of the signals z_l of two inputs by layer, the mean over pairs",
+        "Poole et al. 2016, arXiv:1606.05340",
+        ("correlation",),
+        {"model.norm": _SINGLE},
+        samples=2,
+    ),
+    Instrument(
+        "twin_distance",
+        "distance to a training from nearly equal weights, and its Lyapunov exponent a step",
+        "Herrmann et al. 2022, Chaotic dynamics are intrinsic to neural network training with SGD",
+        ("log_distance", "exponent"),
+        {"train.precision": ("float64",)},
+    ),
+    Instrument(
+        "loss_plane",
+        "loss and gradient over the plane of a single unit's recurrent weight and bias",
+        "Pascanu et al. 2013, arXiv:1211.5063, figure 6",
+        ("plane_loss", "plane_gradient", "plane_weight", "plane_bias", "cliff"),
+        {"model.name": ("rnn",), "model.depth": (1,), "model.width": (1,), "model.norm": ("none",)},
+    ),
+    Instrument(
+        "mode_strength",
+        "strength of each mode that a linear network learns, beside Saxe's exact solution",
+        "Saxe et al. 2013, arXiv:1312.6120, equation 12",
+        ("strength", "predicted", "error"),
+        {
+            "model.name": ("linear_chain",),
+            "model.depth": (2,),
+            "data.name": ("spectral_teacher",),
+            "data.batch_size": (256,),
+            "data.input_scale": (1.0,),
+            "optim.name": ("sgd",),
+            **{f"optim.{key}": (0.0,) for key in ("momentum", "weight_decay", "l1")},
+            "clip.mode": ("none",),
+        },
+    ),
+)
+"""What `probe.instrument` can be: beyond the per-layer table, each measured at the recorded steps."""

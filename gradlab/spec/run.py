@@ -1,0 +1,329 @@
+"""What a run is: frozen sections of validated values, and the digest of them that is the run's id.
+
+`build` is the one gate: whatever passes it can be trained, and whatever cannot is refused there with one line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import cast
+
+from gradlab.spec.choices import ACTIVATIONS, CLIPS, DATA, INSTRUMENTS, MODELS, NORMS, OPTIMIZERS
+from gradlab.spec.keys import DEFAULTS as DEFAULTS
+from gradlab.spec.keys import KEYS as KEYS
+from gradlab.spec.keys import allowed_keys as allowed_keys
+from gradlab.spec.keys import check_key as check_key
+from gradlab.spec.keys import coerce as coerce
+from gradlab.spec.keys import unknown_key as unknown_key
+from gradlab.spec.named import SpecError
+from gradlab.spec.named import Value as Value
+
+SCHEMA = 1
+"""Version of the spec's schema and of the tables; part of every run's id."""
+
+OUTSIDE_DIGEST = ("data.root", "data.mirror")
+"""Keys that say where the same data are found."""
+
+SILENT: dict[str, Value] = {"probe.instrument": "none"}
+"""Keys that came later, with the value at which a run is what it was before: it keeps its id."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The `model` section; a key that the architecture lacks is None."""
+
+    name: str
+    depth: int
+    width: int
+    activation: str | None
+    slope: float | None
+    init: str | None
+    gain: float
+    weight_var: float | None
+    bias_var: float | None
+    norm: str | None
+    branch_scale: float | None
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The `data` section, `batch_size` resolved to an integer; a key that the data lack is None."""
+
+    name: str
+    root: str | None
+    mirror: str | None
+    batch_size: int
+    seed: int
+    standardise: bool
+    input_scale: float
+    target_scale: float
+    length: int | None
+    features: int | None
+
+
+@dataclass(frozen=True)
+class OptimSpec:
+    """The `optim` section; which keys act is in `choices.OPTIMIZERS`."""
+
+    name: str
+    lr: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    l1: float
+    beta1: float
+    beta2: float
+    eps: float
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """The `clip` section."""
+
+    mode: str
+    threshold: float
+    output_threshold: float | None
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """The `train` section."""
+
+    steps: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class ProbeSpec:
+    """The `probe` section."""
+
+    every: int
+    instrument: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a network must know of its data: shapes and sizes, no numbers.
+
+    ``shape`` is that of one input, (features,) or (time, features); ``loss`` as in `choices.Data`.
+    """
+
+    shape: tuple[int, ...]
+    outputs: int
+    loss: str
+    train: int
+    heldout: int
+
+    @property
+    def inputs(self) -> int:
+        """Entries of one input."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One training run, fully described. Its ``id`` is a digest of every key but where it runs."""
+
+    seed: int
+    model: ModelSpec
+    data: DataSpec
+    optim: OptimSpec
+    clip: ClipSpec
+    train: TrainSpec
+    probe: ProbeSpec
+    facts: Facts = dataclasses.field(compare=False)
+    id: str = dataclasses.field(compare=False)
+
+    def flat(self) -> dict[str, Value]:
+        """Every key of `KEYS`, dotted, in order, with its resolved value."""
+        values: dict[str, Value] = {"seed": self.seed}
+        for section in SECTIONS:
+            values.update(_items(getattr(self, section)))
+        return values
+
+    @property
+    def layers(self) -> int:
+        """L: how many layers the `layers` table numbers (an RNN's read-out counts)."""
+        return self.model.depth + (1 if MODELS[self.model.name].needs_time else 0)
+
+
+SECTIONS: dict[str, type] = {
+    "model": ModelSpec,
+    "data": DataSpec,
+    "optim": OptimSpec,
+    "clip": ClipSpec,
+    "train": TrainSpec,
+    "probe": ProbeSpec,
+}
+
+
+PLACES = {
+    kind: tuple((f"{name}.{field.name}", field.name) for field in dataclasses.fields(kind))
+    for name, kind in SECTIONS.items()
+}
+"""The key of each field of a section."""
+
+
+def _items(section: object) -> list[tuple[str, Value]]:
+    return [(key, getattr(section, name)) for key, name in PLACES[type(section)]]
+
+
+def build(values: Mapping[str, Value]) -> RunSpec:
+    """The run that ``values`` (dotted keys; what is not given takes its default) describe.
+
+    Raises `SpecError` for an unknown key, a value that its key does not take, a key that the chosen model or data does
+    not have, and combinations that no network can have (shapes, batch norm over one sample).
+    """
+    model = str(coerce("model.name", values.get("model.name", DEFAULTS["model.name"])))
+    data = str(coerce("data.name", values.get("data.name", MODELS[model].data)))
+    given: dict[str, list[tuple[str, type, Value]]] = {}
+    for key, value in values.items():
+        given.setdefault(key.partition(".")[0], []).append((key, value.__class__, value))
+    for section in given:
+        if section != "seed" and section not in SECTIONS:
+            check_key(given[section][0][0], model, data)
+    parts = {name: _section(name, tuple(given.get(name, ())), model, data) for name in SECTIONS}
+    seed = coerce("seed", values.get("seed", DEFAULTS["seed"]))
+    network, task, facts = _fit(parts["model"], parts["data"])
+    _check_together(parts["optim"])
+    digest = hashlib.sha256(
+        "\n".join(
+            [f"gradlab {SCHEMA}", str(seed), *map(_canonical, (network, task, *list(parts.values())[2:]))]
+        ).encode()
+    )
+    spec = RunSpec(
+        seed=seed,  # type: ignore[arg-type]
+        model=network,
+        data=task,
+        optim=parts["optim"],
+        clip=parts["clip"],
+        train=parts["train"],
+        probe=parts["probe"],
+        facts=facts,
+        id=digest.hexdigest()[:16],
+    )
+    if spec.probe.instrument != "none":
+        _check_instrument(spec)
+    return spec
+
+
+@lru_cache(maxsize=65536)
+def _section(name: str, items: tuple[tuple[str, type, Value], ...], model: str, data: str):  # type: ignore[no-untyped-def]
+    """One section, each value validated by itself. The type of a value is part of the cache's key: 1 is not true."""
+    explicit = {key: value for key, _, value in items}
+    for key in explicit:
+        check_key(key, model, data)
+    values = {key: value for key, value in allowed_keys(model, data).items() if key.startswith(f"{name}.")}
+    if name == "optim":
+        chosen = str(coerce("optim.name", explicit.get("optim.name", DEFAULTS["optim.name"])))
+        values.update({f"optim.{key}": value for key, value in OPTIMIZERS[chosen].defaults.items()})
+    if name == "model":
+        values["model.name"] = model
+    if name == "data":
+        values["data.name"] = data
+    values.update({key: coerce(key, value) for key, value in explicit.items()})
+    kind = SECTIONS[name]
+    return kind(**{field: values.get(key) for key, field in PLACES[kind]})
+
+
+@lru_cache(maxsize=65536)
+def _fit(model: ModelSpec, data: DataSpec) -> tuple[ModelSpec, DataSpec, Facts]:
+    """Model and data, what depends on both resolved, and the facts of the data; `SpecError` where they do not fit."""
+    choice = MODELS[model.name]
+    if "features" in DATA[data.name].keys and data.features is None:
+        data = dataclasses.replace(data, features=model.width if model.name == "linear_chain" else 64)
+    if model.activation is not None and model.slope is None:
+        model = dataclasses.replace(model, slope=ACTIVATIONS[model.activation].slope)
+    facts = _facts(data)
+    if cast("int | str", data.batch_size) == "full":  # the word that `_section` leaves to be resolved here
+        data = dataclasses.replace(data, batch_size=facts.train)
+    if data.batch_size > facts.train:
+        raise SpecError(
+            f"data.batch_size={data.batch_size}: the training part of {data.name!r} has {facts.train} samples; "
+            "give at most that, or full"
+        )
+    if model.depth < choice.least_depth:
+        raise SpecError(f"model.depth={model.depth}: {model.name!r} needs at least {choice.least_depth} layers")
+    if model.norm is not None and model.norm not in choice.norms:
+        raise SpecError(
+            f"model.norm={model.norm}: {model.name!r} shares its weights over time, so running statistics have no "
+            f"meaning; it takes: {', '.join(choice.norms)}"
+        )
+    if model.norm is not None and NORMS[model.norm].over_batch and data.batch_size == 1:
+        raise SpecError(f"model.norm={model.norm} with data.batch_size=1: a batch norm needs at least 2 samples")
+    if choice.needs_time and len(facts.shape) != 2:
+        raise SpecError(
+            f"data.name={data.name}: {model.name!r} needs data with a time axis: "
+            f"{', '.join(name for name, entry in DATA.items() if len(entry.shape) == 2)}"
+        )
+    if model.name == "linear_chain" and not model.width == facts.inputs == facts.outputs:
+        raise SpecError(
+            f"model.name=linear_chain: its matrices are square, so width = inputs = outputs; given model.width="
+            f"{model.width} on {data.name!r} with {facts.inputs} inputs and {facts.outputs} outputs (its data is "
+            "'linear_teacher')"
+        )
+    if model.init == "torch_default" and model.weight_var is None and model.bias_var:
+        raise SpecError(f"model.bias_var={model.bias_var:g}: init 'torch_default' draws its own biases; leave it at 0")
+    return model, data, facts
+
+
+@lru_cache(maxsize=1024)
+def _check_together(optim: OptimSpec) -> None:
+    if optim.name == "sgd" and optim.nesterov and optim.momentum == 0:
+        raise SpecError("optim.nesterov=true needs optim.momentum above 0 (as torch.optim.SGD does)")
+
+
+def _check_instrument(spec: RunSpec) -> None:
+    """Raises `SpecError` where the run's instrument has nothing to measure in it."""
+    instrument, flat = INSTRUMENTS[spec.probe.instrument], spec.flat()
+    for key, values in instrument.needs.items():
+        if flat[key] not in values:
+            able = " or ".join(str(value) for value in values if value is not None)
+            raise SpecError(f"probe.instrument={instrument.name}: needs {key}={able}; given {flat[key]}")
+    if spec.facts.train < instrument.samples:
+        raise SpecError(
+            f"probe.instrument={instrument.name}: needs {instrument.samples} samples; the training part of "
+            f"{spec.data.name!r} has {spec.facts.train}"
+        )
+
+
+@lru_cache(maxsize=65536)
+def _facts(data: DataSpec) -> Facts:
+    entry = DATA[data.name]
+    train, heldout = entry.train, entry.heldout
+    by_key = (data.features if len(entry.shape) == 1 else data.length) or 0
+    shape = tuple(by_key if size is None else size for size in entry.shape)
+    if data.root is not None:
+        from gradlab.data.idx import header_sizes
+
+        train, heldout, rows, columns = header_sizes(data.root)
+        shape = (rows, columns)
+    outputs = math.prod(shape) if entry.outputs is None else entry.outputs
+    return Facts(shape, outputs, entry.loss, train, heldout)
+
+
+@lru_cache(maxsize=65536)
+def _canonical(section: object) -> str:
+    pairs = [(key, value) for key, value in _items(section) if key not in OUTSIDE_DIGEST]
+    return json.dumps([(key, value) for key, value in pairs if key not in SILENT or value != SILENT[key]])
+
+
+def unused(spec: RunSpec) -> frozenset[str]:
+    """Keys that this run has but that do nothing in it: a threshold without clipping, momentum under adam."""
+    idle = {
+        f"optim.{f.name}"
+        for f in dataclasses.fields(OptimSpec)
+        if f.name != "name" and f.name not in OPTIMIZERS[spec.optim.name].uses
+    }
+    idle |= {f"clip.{name}" for name in ("threshold", "output_threshold") if name not in CLIPS[spec.clip.mode].uses}
+    if spec.model.activation not in ("leaky_relu", "prelu"):
+        idle.add("model.slope")
+    if spec.facts.loss != "mean_squared_error":
+        idle.add("data.target_scale")
+    return frozenset(idle)

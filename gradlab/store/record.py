@@ -1,0 +1,307 @@
+"""What a cohort leaves behind: arrays over steps, members and layers, and the tidy tables made of them.
+
+Torch-free. Shapes: S recorded steps of the loss, K recorded steps of the layers, M members, R rows of the per-layer
+table, C of its columns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gradlab.diagnose import DEFAULTS, Limits, rate, vanishing_ratio
+from gradlab.diagnose.tables import with_verdicts
+from gradlab.spec.keys import KEYS
+from gradlab.spec.run import RunSpec
+from gradlab.theory.predict import predict
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+PROBE_COLUMNS = (
+    "grad_norm",
+    "grad_norm_clipped",
+    "weight_grad_norm",
+    "signal_grad_norm",
+    "weight_norm",
+    "update_ratio",
+    "act_mean",
+    "act_std",
+    "saturated",
+    "dead",
+    "grad_zero",
+)
+"""Of the `layers` table, after run_id, step, axis, layer and name."""
+
+_KINDS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
+
+RUNS = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("state", pa.string()),
+        *((key, _KINDS[rule.kind]) for key, rule in KEYS.items()),
+        ("steps", pa.int64()),
+        ("loss_first", pa.float64()),
+        ("loss_last", pa.float64()),
+        ("loss_heldout", pa.float64()),
+        ("accuracy", pa.float64()),
+        ("diverged_at", pa.int64()),
+        ("diverged_layer", pa.int64()),
+        ("rate", pa.float64()),
+        ("rate_theory", pa.float64()),
+        ("chi1", pa.float64()),
+        ("depth_scale", pa.float64()),
+        ("vanishing_ratio", pa.float64()),
+        ("verdict", pa.string()),
+        ("duration_s", pa.float64()),
+        ("error", pa.string()),
+    ]
+)
+STEPS = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("step", pa.int64()),
+        ("loss", pa.float64()),
+        ("lr", pa.float64()),
+        ("grad_norm", pa.float64()),
+        ("grad_norm_clipped", pa.float64()),
+        ("clipped", pa.bool_()),
+    ]
+)
+LAYERS = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("step", pa.int64()),
+        ("axis", pa.string()),
+        ("layer", pa.int64()),
+        ("name", pa.string()),
+        *((column, pa.float64()) for column in PROBE_COLUMNS),
+    ]
+)
+
+INSTRUMENTS = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("step", pa.int64()),
+        ("instrument", pa.string()),
+        ("quantity", pa.string()),
+        ("index", pa.int64()),
+        ("value", pa.float64()),
+    ]
+)
+
+SCHEMAS = {"runs": RUNS, "steps": STEPS, "layers": LAYERS, "instruments": INSTRUMENTS}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the per-layer table: ``axis`` is depth or time, ``layer`` 0..L or 1..T."""
+
+    axis: str
+    layer: int
+    name: str
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """The per-layer table at one step.
+
+    ``values`` (C, M, R); ``valid`` (C, R) says which columns a row has; ``present`` (M,) which members it is kept for.
+    """
+
+    step: int
+    values: Floats
+    valid: Bools
+    present: Bools
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One quantity that an instrument gave at one step: ``values`` (M, n), numbered by ``index`` (n,) if at all."""
+
+    step: int
+    quantity: str
+    index: tuple[int, ...] | None
+    values: Floats
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished cohort.
+
+    ``loss``, ``grad_norm``, ``grad_norm_clipped``, ``clipped`` are (S, M), row t measured at step t; where the last
+    row made no update, ``updates`` < S. ``diverged_at`` and ``diverged_layer`` (M,) are -1 where there is none.
+    ``heldout_loss`` and ``accuracy`` (M,) are None where the data or the run have none.
+    """
+
+    runs: tuple[RunSpec, ...]
+    rows: tuple[Row, ...]
+    loss: Floats
+    grad_norm: Floats
+    grad_norm_clipped: Floats
+    clipped: Bools
+    updates: int
+    layers: tuple[LayerTable, ...]
+    diverged_at: Ints
+    diverged_layer: Ints
+    heldout_loss: Floats | None
+    accuracy: Floats | None
+    duration_s: float
+    readings: tuple[Reading, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tidy tables of some runs, with the columns of `RUNS`, `STEPS`, `LAYERS` and `INSTRUMENTS`."""
+
+    runs: pa.Table
+    steps: pa.Table
+    layers: pa.Table
+    instruments: pa.Table = dataclasses.field(default_factory=INSTRUMENTS.empty_table)
+
+
+def joined(parts: Sequence[Tables]) -> Tables:
+    """The rows of all ``parts``, in order."""
+    return Tables(
+        pa.concat_tables([part.runs for part in parts]),
+        pa.concat_tables([part.steps for part in parts]),
+        pa.concat_tables([part.layers for part in parts]),
+        pa.concat_tables([part.instruments for part in parts]),
+    )
+
+
+def failed_tables(runs: Sequence[RunSpec], error: str) -> Tables:
+    """What is left of runs that crashed: their specs and the error."""
+    columns: dict[str, object] = _spec_columns(runs)
+    columns["state"] = ["failed"] * len(runs)
+    columns["error"] = [error] * len(runs)
+    return Tables(_table(RUNS, columns, len(runs)), STEPS.empty_table(), LAYERS.empty_table())
+
+
+def tidy(record: Record, limits: Limits = DEFAULTS) -> Tables:
+    """The tables of a finished cohort, members in their order, each judged by ``limits``."""
+    last = np.where(record.diverged_at >= 0, record.diverged_at, len(record.loss) - 1)
+    runs, steps, layers = _runs_table(record, last), _steps_table(record, last), _layers_table(record, last)
+    return Tables(with_verdicts(runs, steps, layers, limits), steps, layers, _instruments_table(record, last))
+
+
+def _runs_table(record: Record, last: Ints) -> pa.Table:
+    members = np.arange(len(record.runs))
+    diverged = record.diverged_at >= 0
+    first = record.layers[0]
+    profile = first.values[PROBE_COLUMNS.index("signal_grad_norm")]
+    along = "time" if any(row.axis == "time" for row in record.rows) else "depth"
+    chosen = [index for index, row in enumerate(record.rows) if row.axis == along and row.layer > 0]
+    columns: dict[str, object] = _spec_columns(record.runs)
+    columns |= {
+        "state": np.where(diverged, "diverged", "finished"),
+        "steps": np.where(diverged, record.diverged_at, record.runs[0].train.steps),
+        "loss_first": record.loss[0],
+        "loss_last": record.loss[last, members],
+        "loss_heldout": _where(~diverged, record.heldout_loss),
+        "accuracy": _where(~diverged, record.accuracy),
+        "diverged_at": _where(diverged, record.diverged_at),
+        "diverged_layer": _where(record.diverged_layer >= 0, record.diverged_layer),
+        "rate": [rate(deltas, along) for deltas in profile[:, chosen]],
+        "vanishing_ratio": [vanishing_ratio(deltas, along) for deltas in profile[:, chosen]],
+        "duration_s": np.full(len(members), record.duration_s / len(members)),
+    }
+    return _table(RUNS, columns, len(members))
+
+
+def _spec_columns(runs: Sequence[RunSpec]) -> dict[str, object]:
+    """What stands before a run is trained: its keys, and what theory says of them."""
+    flat = [run.flat() for run in runs]
+    said = [predict(run) for run in runs]
+    return {
+        "run_id": [run.id for run in runs],
+        **{key: [values[key] for values in flat] for key in KEYS},
+        # Where the layers have no single rate, that of infinitely many would be mistaken for theirs.
+        "rate_theory": [one.rate if one.single_rate else None for one in said],
+        "chi1": [one.chi1 for one in said],
+        "depth_scale": [one.depth_scale for one in said],
+    }
+
+
+def _steps_table(record: Record, last: Ints) -> pa.Table:
+    steps, _ = record.loss.shape
+    kept = (np.arange(steps)[:, None] <= last).T
+    at = np.broadcast_to(np.arange(steps), kept.shape)[kept]
+    updated = at < record.updates
+    ids = np.array([run.id for run in record.runs])
+    columns = {
+        "run_id": np.repeat(ids, kept.sum(1)),
+        "step": at,
+        "loss": record.loss.T[kept],
+        "lr": np.repeat([run.optim.lr for run in record.runs], kept.sum(1)),
+        "grad_norm": record.grad_norm.T[kept],
+        "grad_norm_clipped": _where(updated, record.grad_norm_clipped.T[kept]),
+        "clipped": _where(updated, record.clipped.T[kept]),
+    }
+    return _table(STEPS, columns, len(at))
+
+
+def _layers_table(record: Record, last: Ints) -> pa.Table:
+    tables = record.layers
+    steps = np.array([table.step for table in tables])
+    kept = np.stack([table.present for table in tables], axis=1) & (steps <= last[:, None])  # (M, K)
+    member, at = np.nonzero(kept)
+    rows = len(record.rows)
+    values = np.stack([table.values for table in tables], axis=2)[:, member, at]  # (C, kept, R)
+    valid = np.stack([table.valid for table in tables], axis=1)[:, at]  # (C, kept, R)
+    ids = np.array([run.id for run in record.runs])
+    columns: dict[str, object] = {
+        "run_id": np.repeat(ids[member], rows),
+        "step": np.repeat(steps[at], rows),
+        "axis": np.tile([row.axis for row in record.rows], len(at)),
+        "layer": np.tile([row.layer for row in record.rows], len(at)),
+        "name": np.tile([row.name for row in record.rows], len(at)),
+    }
+    for index, column in enumerate(PROBE_COLUMNS):
+        columns[column] = _where(valid[index].ravel(), values[index].ravel())
+    return _table(LAYERS, columns, rows * len(at))
+
+
+def _instruments_table(record: Record, last: Ints) -> pa.Table:
+    readings = record.readings
+    if not readings:
+        return INSTRUMENTS.empty_table()
+    widths = [reading.values.shape[1] for reading in readings]
+    steps = np.repeat([reading.step for reading in readings], widths)
+    kept = steps <= last[:, None]  # (M, all n)
+    member, at = np.nonzero(kept)
+    numbered = np.repeat([reading.index is not None for reading in readings], widths)
+    index = np.concatenate([reading.index or (0,) for reading in readings]).astype(np.int64)
+    columns: dict[str, object] = {
+        "run_id": np.array([run.id for run in record.runs])[member],
+        "step": steps[at],
+        "instrument": np.full(len(at), record.runs[0].probe.instrument),
+        "quantity": np.repeat([reading.quantity for reading in readings], widths)[at],
+        "index": _where(numbered[at], index[at]),
+        "value": np.concatenate([reading.values for reading in readings], axis=1)[kept],
+    }
+    return _table(INSTRUMENTS, columns, len(at))
+
+
+def _where(valid: Bools, values: Floats | Ints | Bools | None) -> pa.Array | None:
+    """An Arrow array that is null where not ``valid``: a NaN is a value, and stays one."""
+    return None if values is None else pa.array(values, mask=~valid, from_pandas=False)
+
+
+def _table(schema: pa.Schema, columns: dict[str, object], rows: int) -> pa.Table:
+    arrays = []
+    for field in schema:
+        values = columns.get(field.name)
+        if values is None:
+            arrays.append(pa.nulls(rows, field.type))
+        elif isinstance(values, pa.Array):
+            arrays.append(values.cast(field.type))
+        else:
+            arrays.append(pa.array(values, type=field.type, from_pandas=False))
+    return pa.Table.from_arrays(arrays, schema=schema)

@@ -1,0 +1,50 @@
+"""What `gradlab list` prints: every named choice, with one line about it and its source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from gradlab.cure.remedies import REMEDIES
+from gradlab.diagnose import meanings
+from gradlab.spec.choices import ACTIVATIONS, CLIPS, DATA, INITS, INSTRUMENTS, MODELS, NORMS, OPTIMIZERS, PROBES
+from gradlab.spec.named import Choice, SpecError, nearest
+
+KINDS: dict[str, Mapping[str, Choice]] = {
+    "models": MODELS,
+    "data": DATA,
+    "activations": ACTIVATIONS,
+    "inits": INITS,
+    "norms": NORMS,
+    "clips": CLIPS,
+    "optimizers": OPTIMIZERS,
+    "probes": {**PROBES, **{name: choice for name, choice in INSTRUMENTS.items() if name != "none"}},
+    "verdicts": meanings.VERDICTS,
+    "thresholds": meanings.KEYS,
+    "remedies": REMEDIES,
+}
+
+Rows = list[tuple[str, str, str]]
+"""Name, what it is, source."""
+
+
+def choices(
+    kind: str | None, config_dirs: Sequence[Path], skipped: Callable[[SpecError], None]
+) -> list[tuple[str, Rows]]:
+    """The choices of ``kind``, or of every kind, each under its title. Raises `SpecError` for an unknown kind.
+
+    ``skipped`` is told of each experiment whose file cannot be read.
+    """
+    names = [*KINDS, "experiments"]
+    if kind is not None and kind not in names:
+        raise SpecError(f"unknown kind {kind!r}{nearest(kind, names) or ';'} available: {', '.join(names)}")
+    return [(name, _rows(name, config_dirs, skipped)) for name in names if kind in (None, name)]
+
+
+def _rows(kind: str, config_dirs: Sequence[Path], skipped: Callable[[SpecError], None]) -> Rows:
+    if kind != "experiments":
+        return [(choice.name, choice.summary, choice.source) for choice in KINDS[kind].values()]
+    # Hydra takes a tenth of a second to import, and only experiments are files of its.
+    from gradlab.grid.config import experiments
+
+    return [(found.name, found.question, found.source) for found in experiments(config_dirs, skipped)]

@@ -1,0 +1,297 @@
+"""The end of a command in the terminal: what happened, in a table and a sentence, from the tables alone."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gradlab.diagnose import DEFAULTS, ORDER, Limits, judge, names
+from gradlab.diagnose.tables import histories
+from gradlab.spec.choices import MODELS
+
+MOST_ROWS = 20
+"""Of the per-layer table; a longer network is thinned."""
+
+BEST_AND_WORST = 5
+"""Runs of a sweep shown at either end."""
+
+FIGURES = ("loss", "accuracy", "δ rate")
+"""The first columns of the table of a sweep."""
+
+TIE_WIDTH = 12
+"""Most characters for the several values of a key among runs of the same figures."""
+
+Run = dict[str, Any]
+"""A row of the `runs` table."""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure that stays readable from 1e-32 to 1e32; a dash where there is none.
+
+    >>> number(0.25), number(1.4421e-32), number(None), number(math.nan)
+    ('0.25', '1.44e-32', '-', 'nan')
+    """
+    if value is None:
+        return "-"
+    if not math.isfinite(value) or value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.{digits}g}"
+    return f"{value:.{digits - 1}e}"
+
+
+def thinned(count: int, most: int) -> list[int]:
+    """At most ``most`` (6 at least) of 0..count-1: the two at either end, and between them evenly spread ones.
+
+    >>> thinned(9, 6)
+    [0, 1, 2, 6, 7, 8]
+    """
+    if count <= most:
+        return list(range(count))
+    inner = [2 + round(index * (count - 5) / (most - 5)) for index in range(most - 4)]
+    return [0, 1, *inner, count - 2, count - 1]
+
+
+def show_run(out: Console, tables: Mapping[str, pa.Table], limits: Limits = DEFAULTS) -> None:
+    """The per-layer table of a single run, what happened in one sentence, and its verdicts in one each."""
+    run: Run = tables["runs"].to_pylist()[0]
+    if run["state"] != "failed":
+        for axis in ("depth", "time"):
+            rows = tables["layers"].filter(pc.equal(tables["layers"]["axis"], axis))
+            if rows.num_rows:
+                _show_rows(out, rows, axis)
+        out.print("[dim]δ = ‖∂loss/∂z‖, ∇W = ‖∂loss/∂W‖, ΔW/W = ‖ΔW‖/‖W‖, h = φ(z); @ = at step[/dim]")
+    zeros = exact_zeros(tables["layers"], float64=run["train.precision"] == "float64")
+    out.print(escape(" ".join([sentence(run), *zeros])))
+    (history,) = histories(tables["runs"], tables["steps"], tables["layers"])
+    for verdict in judge(history, limits):
+        out.print(f"[bold]Verdict[/bold] {escape(verdict.sentence)}.")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the per-layer table: what it shows, of which column of `layers`, at which step, with which digits."""
+
+    heading: str
+    source: str
+    step: int
+    digits: int = 2
+
+
+def _show_rows(out: Console, rows: pa.Table, axis: str) -> None:
+    cells: dict[tuple[int, int], Run] = {(row["step"], row["layer"]): row for row in rows.to_pylist()}
+    steps, layers = (sorted({place[which] for place in cells}) for which in (0, 1))
+    first, last = steps[0], steps[-1]
+    # The last row is measured without an update, so the last relative update is that of the row before it.
+    update = steps[max(0, len(steps) - 2)]
+    columns = [Column("δ", "signal_grad_norm", first, 3)]
+    if last > first:
+        columns.append(Column("δ", "signal_grad_norm", last, 3))
+    if axis == "depth":
+        columns += [Column("∇W", "weight_grad_norm", last, 3), Column("ΔW/W", "update_ratio", update)]
+    columns += [Column("mean h", "act_mean", last), Column("std h", "act_std", last)]
+    columns += [Column("saturated", "saturated", last), Column("dead", "dead", last)]
+    columns = [column for column in columns if any(cells[column.step, n][column.source] is not None for n in layers)]
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("step" if axis == "time" else "layer", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for column in columns:
+        table.add_column(f"{column.heading}\n@{column.step}", justify="right", no_wrap=True)
+    # Layers 1 and L-1, which the sentence compares, stand next to the input and the output: both are shown.
+    shown = [layers[place] for place in thinned(len(layers), MOST_ROWS)]
+    for layer in shown:
+        table.add_row(
+            str(layer),
+            cells[first, layer]["name"],
+            *(_cell(cells[column.step, layer][column.source], column) for column in columns),
+        )
+    out.print(table)
+    if len(shown) < len(layers):
+        out.print(f"[dim]{len(shown)} of {len(layers)} rows are shown; the layers table has all.[/dim]")
+
+
+def _cell(value: float | None, column: Column) -> str:
+    if column.source in ("saturated", "dead") and value is not None and math.isfinite(value):
+        return f"{value:.0%}"
+    return number(value, column.digits)
+
+
+def sentence(run: Run) -> str:
+    """What happened to a run, with its numbers."""
+    if run["state"] == "failed":
+        return f"Crashed: {run['error']}."
+    said = f"{_outcome(run)}."
+    if run["rate"] is not None:
+        recurrent = MODELS[run["model.name"]].needs_time
+        along, ends = ("time step", "step 1 over T") if recurrent else ("layer", "layer 1 over L-1")
+        said += (
+            f" At step 0, δ is multiplied by {number(run['rate'])} per {along} on its way to the input "
+            f"({ends}: {number(run['vanishing_ratio'])})."
+        )
+    return said
+
+
+def exact_zeros(layers: pa.Table, *, float64: bool) -> list[str]:
+    """Sentences on where δ is exactly zero at step 0, one an axis; a norm that merely underflowed is none.
+
+    A layer is dead where every entry of its gradient is zero beside its δ. Along time no gradient tells, and in float64
+    (``float64``) the squares of a norm can underflow, so there nothing is said.
+    """
+    said = []
+    for axis, noun in (("depth", "layer"), ("time", "time step")):
+        dead = sorted(
+            row["layer"]
+            for row in layers.filter(pc.equal(layers["axis"], axis)).to_pylist()
+            if row["step"] == 0
+            and row["layer"] > 0
+            and row["signal_grad_norm"] == 0
+            and (row["grad_zero"] == 1 or (axis == "time" and not float64))
+        )
+        if dead:
+            said.append(f"At step 0, δ is exactly 0 in {noun}{'s' if len(dead) > 1 else ''} {ranges(dead)}.")
+    return said
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending whole numbers, neighbours joined.
+
+    >>> ranges([1, 2, 3, 7, 9, 10])
+    '1..3, 7, 9..10'
+    """
+    spans: list[tuple[int, int]] = []
+    for place in numbers:
+        if spans and place == spans[-1][1] + 1:
+            spans[-1] = (spans[-1][0], place)
+        else:
+            spans.append((place, place))
+    return ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in spans)
+
+
+def _outcome(run: Run) -> str:
+    first = number(run["loss_first"])
+    if run["state"] == "diverged":
+        where = "" if run["diverged_layer"] is None else f", first in layer {run['diverged_layer']}"
+        return f"Diverged at step {run['diverged_at']}{where}; the loss was {first} at step 0"
+    if run["steps"] == 0:
+        return f"Measured at the initial weights: loss {first}"
+    heldout = "" if run["loss_heldout"] is None else f"held out {number(run['loss_heldout'])}"
+    right = "" if run["accuracy"] is None else f"accuracy {run['accuracy']:.1%}"
+    beside = ", ".join(part for part in (heldout, right) if part)
+    steps = f"{run['steps']} step{'s' if run['steps'] > 1 else ''}"
+    return f"Finished {steps}: loss {first} -> {number(run['loss_last'])}{f' ({beside})' if beside else ''}"
+
+
+def show_sweep(out: Console, runs: pa.Table, swept: Sequence[str]) -> None:
+    """The best and the worst runs of a sweep by their last loss, and what became of the others."""
+    rows: list[Run] = runs.to_pylist()
+    states = [row["state"] for row in rows]
+    ranks = _ties([row for row in rows if row["state"] == "finished"])
+    if ranks:
+        best = ranks[:BEST_AND_WORST]
+        worst = ranks[max(len(best), len(ranks) - BEST_AND_WORST) :]
+        between = len(ranks) - len(best) - len(worst)
+        _show_ranks(out, best, worst, between, [key for key in swept if key in rows[0]])
+    out.print(
+        f"{states.count('finished')} finished, {states.count('diverged')} diverged, {states.count('failed')} failed "
+        f"of {len(rows)} runs."
+    )
+    found = Counter(name for row in rows for name in names(row["verdict"]))
+    if found:
+        out.print(f"Verdicts: {', '.join(f'{found[name]} {name}' for name in ORDER if found[name])}.")
+    errors = Counter(row["error"] for row in rows if row["state"] == "failed")
+    for error, count in errors.most_common(3):
+        out.print(escape(f"{count} failed: {error}"))
+
+
+def show_expectations(out: Console, told: Mapping[str, Any]) -> None:
+    """What the experiment was expected to show, beside what was measured; ``told`` as the store keeps it."""
+    outcomes = told["outcomes"]
+    met = sum(outcome["result"] == "pass" for outcome in outcomes)
+    out.print(f"{met} of {len(outcomes)} expectations of {escape(str(told['experiment']))} are met:")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("result", no_wrap=True)
+    table.add_column("expectation", overflow="fold", ratio=1)
+    table.add_column("expected", overflow="fold", max_width=20)
+    table.add_column("measured", overflow="fold", max_width=20)
+    for outcome in outcomes:
+        result = outcome["result"].upper() if outcome["result"] == "fail" else outcome["result"]
+        style = "bold red" if outcome["result"] == "fail" else None
+        table.add_row(result, *(escape(outcome[name]) for name in ("what", "expected", "measured")), style=style)
+    out.print(table)
+    if told["altered"]:
+        out.print(
+            escape(
+                f"Settings of the experiment were changed ({', '.join(told['altered'])}), so none of this has to hold."
+            )
+        )
+
+
+Tie = list[Run]
+"""Runs whose figures are all the same: a clip that never acted leaves no trace."""
+
+
+def _ties(finished: Sequence[Run]) -> list[Tie]:
+    """Runs by their last loss, the best first, those of the same figures together."""
+    figures = ("loss_first", "loss_last", "loss_heldout", "accuracy", "rate", "vanishing_ratio")
+    ties: dict[tuple[str, ...], Tie] = {}
+    for row in sorted(finished, key=lambda row: row["loss_last"]):
+        ties.setdefault(tuple(str(row[name]) for name in figures), []).append(row)
+    return list(ties.values())
+
+
+def _show_ranks(out: Console, best: Sequence[Tie], worst: Sequence[Tie], between: int, swept: Sequence[str]) -> None:
+    """A column a swept key where that fits the terminal, else all of them in one that folds."""
+    out.print("Best and worst by the last loss" + (f" ({between} between):" if between else ":"))
+    figures = [
+        [number(tie[0]["loss_last"]), _percent(tie[0]["accuracy"]), number(tie[0]["rate"])] for tie in (*best, *worst)
+    ]
+    values = [[spread(tie, key) for key in swept] for tie in (*best, *worst)]
+    headings = [short(key) for key in swept]
+    lines = [[*FIGURES, *headings], *([*cells, *setting] for cells, setting in zip(figures, values, strict=True))]
+    width = sum(max(map(len, column)) for column in zip(*lines, strict=True))
+    # Two spaces between columns where the terminal has them, one where it has not.
+    gap = next((gap for gap in (2, 1) if width + gap * (len(lines[0]) - 1) <= out.width), 0)
+    fits = gap > 0
+    table = Table(box=None, pad_edge=False, padding=(0, gap or 1, 0, 0))
+    for heading in FIGURES:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in headings if fits else ["setting"]:
+        table.add_column(heading, no_wrap=fits)
+    for place, (cells, setting) in enumerate(zip(figures, values, strict=True)):
+        if worst and place == len(best):
+            table.add_row("...")
+        folded = " ".join(f"{key}={value}" for key, value in zip(headings, setting, strict=True))
+        table.add_row(*cells, *map(escape, setting if fits else [folded]))
+    out.print(table)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
+def spread(tie: Tie, key: str) -> str:
+    """The values of a key among runs of the same figures.
+
+    >>> spread([{"clip.mode": "none"}, {"clip.mode": "norm"}, {"clip.mode": "none"}], "clip.mode")
+    'none|norm'
+    """
+    values = list(dict.fromkeys(f"{row[key]:g}" if isinstance(row[key], float) else str(row[key]) for row in tie))
+    joined = "|".join(values)
+    return joined if len(values) == 1 or len(joined) <= TIE_WIDTH else f"{len(values)} values"
+
+
+def short(key: str) -> str:
+    """A key without its section; that of a named choice without its name.
+
+    >>> short("model.depth"), short("clip.mode"), short("data.seed")
+    ('depth', 'clip', 'data.seed')
+    """
+    section, _, name = key.partition(".")
+    return section if name in ("name", "mode") else key if name == "seed" else name or section

@@ -1,0 +1,177 @@
+"""What `gradlab theory` prints: the prediction of one run as sentences, of a grid as a table. Nothing is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gradlab.spec.choices import MODELS
+from gradlab.spec.named import Value
+from gradlab.spec.run import RunSpec
+from gradlab.terminal.summary import number, short
+from gradlab.theory.predict import Prediction, Profile, predict, profile
+from gradlab.theory.setting import Setting, setting
+
+MOST_ROWS = 60
+"""Of the table of a grid."""
+
+APART = 1.0
+"""From this standard deviation of ln delta on, what a typical draw has is said too: e^(-its square) of the mean."""
+
+FIGURES = ("rate", "χ₁", "ξc", "6ξc", "δ₁/δ", "σw²*")
+"""The columns of the table of a grid, beside the swept keys."""
+
+LEGEND = (
+    "rate: factor of δ = ‖∂loss/∂z‖ a layer toward the input, χ₁ its square; ~ where the layers of this run have no "
+    "single rate: that of many layers then (of residual branches the mean). ξc: depth scale; 6ξc: trainable depth. "
+    "δ₁/δ: of layer 1 over the last hidden one (time step 1 over T). σw²*: the nearest critical weight variance."
+)
+
+
+def show(out: Console, runs: Sequence[RunSpec], swept: Sequence[str]) -> None:
+    """The predictions of ``runs``: a block of sentences where theory sees one setting, else a table."""
+    rows = distinct(runs, swept)
+    if len(rows) == 1:
+        if len(runs) > 1:
+            out.print(f"{len(runs):,} runs that theory cannot tell apart:")
+        _show_one(out, rows[0][1])
+    else:
+        _show_table(out, rows, len(runs))
+
+
+def distinct(runs: Sequence[RunSpec], swept: Sequence[str]) -> list[tuple[dict[str, Value], RunSpec]]:
+    """The values of those swept keys that theory sees, each combination once, with the first run that has it."""
+    flats, settings = [run.flat() for run in runs], [setting(run) for run in runs]
+    keys = [key for key in dict.fromkeys(swept) if _matters(settings, flats, key, swept)]
+    rows: dict[tuple[Value, ...], tuple[dict[str, Value], RunSpec]] = {}
+    for run, flat in zip(runs, flats, strict=True):
+        values = {key: flat[key] for key in keys}
+        rows.setdefault(tuple(values.values()), (values, run))
+    return list(rows.values())
+
+
+def _matters(settings: Sequence[Setting], flats: Sequence[dict[str, Value]], key: str, swept: Sequence[str]) -> bool:
+    """Whether theory can tell two runs apart that differ in this swept key alone."""
+    others = [other for other in swept if other != key]
+    company: dict[tuple[Value, ...], Setting] = {}
+    for seen, flat in zip(settings, flats, strict=True):
+        if company.setdefault(tuple(flat[other] for other in others), seen) != seen:
+            return True
+    return False
+
+
+def _show_one(out: Console, run: RunSpec) -> None:
+    said, course = predict(run), profile(run)
+    out.print(escape(f"{said.note}."))
+    rows = _lines(run, said, course)
+    if rows:
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True, style="bold")
+        table.add_column(overflow="fold")
+        for what, words in rows:
+            table.add_row(what, escape(words))
+        out.print(table)
+    if said.source:
+        out.print(f"[dim]{escape(said.source)}[/dim]")
+
+
+def _lines(run: RunSpec, said: Prediction, course: Profile | None) -> list[tuple[str, str]]:
+    """What the prediction holds, a line each."""
+    if said.rate is None or said.chi1 is None:
+        return []
+    place = "time step" if MODELS[run.model.name].needs_time else "layer"
+    limit = f", in the limit of many {place}s" if said.asymptotic else f", the mean over these {place}s"
+    lines = [("rate", f"{said.rate:.4g} a {place}, χ₁ = {said.chi1:.4g}{'' if said.single_rate else limit}")]
+    if said.depth_scale is not None and said.trainable_depth is not None:
+        lines.append(("depth scale", f"ξc = {_count(said.depth_scale)} for correlations{_gradients(said)}"))
+        reach = "at any depth" if math.isinf(said.trainable_depth) else f"to about {_count(said.trainable_depth)}"
+        lines.append(("trainable", f"{reach} (6 ξc, necessary, not sufficient); here {run.model.depth}"))
+    elif said.gradient_scale is not None:
+        lines.append(("depth scale", f"ξ = {_count(said.gradient_scale, place)} for gradients"))
+    if said.bound is not None:
+        bound = number(said.bound, 4)
+        lines.append(
+            ("bound", f"never above γρ = {bound} a time step (ρ: largest singular value, here of a wide matrix)")
+        )
+    if said.q_star is not None:
+        lines.append(("variance", f"q* = {_number(said.q_star)} of z in deep {place}s"))
+    if course is not None:
+        lines.append((f"this {'sequence' if run.layers != run.model.depth else 'depth'}", _ends(run, course)))
+    return lines
+
+
+def _gradients(said: Prediction) -> str:
+    if said.gradient_scale is None or said.gradient_scale == said.depth_scale:
+        return ""
+    return f", ξ = {_count(said.gradient_scale)} for gradients"
+
+
+def _count(places: float, place: str = "layer") -> str:
+    return "∞" if math.isinf(places) else f"{places:.3g} {place}s"
+
+
+def _number(value: float) -> str:
+    return "∞" if math.isinf(value) else number(value)
+
+
+def _ends(run: RunSpec, course: Profile) -> str:
+    """The ratio that the column `vanishing_ratio` measures, and how far draws lie apart."""
+    ends = "step 1 over T" if course.axis == "time" else "layer 1 over L-1"
+    said = f"δ of {ends} is {power(course.log10_ratio(1))}"
+    if course.deviation is None or not (spread := float(course.deviation[course.place.index(1)])):
+        return said
+    within = f"within a factor of {math.exp(spread):.2g} or so at width {run.model.width}"
+    if spread < APART:
+        return f"{said}, {within}"
+    typical = power(course.log10_ratio(1) - spread**2 / math.log(10))
+    return f"{said} in the mean square over draws of the weights, but typically about {typical}, {within}"
+
+
+def power(log10: float) -> str:
+    """A number by its decimal logarithm, which may be too large or small for a float.
+
+    >>> power(0.0), power(-796.2), power(-4.0)
+    ('1', '1e-796', '1.00e-04')
+    """
+    return number(10.0**log10) if abs(log10) < 300 else f"1e{log10:.0f}"
+
+
+def _show_table(out: Console, rows: Sequence[tuple[dict[str, Value], RunSpec]], runs: int) -> None:
+    told = f"{runs:,} runs, {len(rows):,} of which theory can tell apart:" if len(rows) < runs else f"{runs:,} runs:"
+    out.print(told)
+    keys = list(rows[0][0])
+    lines = [[*(_value(values[key]) for key in keys), *_figures(run)] for values, run in rows[:MOST_ROWS]]
+    headings = [*map(short, keys), *FIGURES]
+    used = [place for place in range(len(headings)) if place < len(keys) or any(line[place] != "-" for line in lines)]
+    width = sum(max(len(line[place]) for line in [headings, *lines]) for place in used)
+    gap = 2 if width + 2 * (len(used) - 1) <= out.width else 1
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
+    for place in used:
+        is_key = place < len(keys)
+        table.add_column(headings[place], justify="left" if is_key else "right", no_wrap=not is_key, overflow="fold")
+    for line in lines:
+        table.add_row(*(escape(line[place]) for place in used))
+    out.print(table)
+    if len(rows) > MOST_ROWS:
+        out.print(f"... and {len(rows) - MOST_ROWS:,} more.")
+    out.print(f"[dim]{LEGEND}[/dim]")
+
+
+def _figures(run: RunSpec) -> list[str]:
+    said, course = predict(run), profile(run)
+    rate = "-" if said.rate is None else f"{'' if said.single_rate else '~'}{said.rate:.4g}"
+    ratio = "-" if course is None else power(course.log10_ratio(1))
+    scales = [_scale(said.depth_scale), _scale(said.trainable_depth)]
+    return [rate, number(said.chi1, 4), *scales, ratio, number(said.critical_weight_var, 4)]
+
+
+def _scale(value: float | None) -> str:
+    return "-" if value is None else _number(value)
+
+
+def _value(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)

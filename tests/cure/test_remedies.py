@@ -1,0 +1,149 @@
+"""The table of remedies: each a real change that the run can have, typed again as the very same run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from gradlab.cure.remedies import APPLIED, COSTS, END_TO_END, REMEDIES, cost, overrides, treated
+from gradlab.diagnose.thresholds import DEFAULTS
+from gradlab.grid.config import compose_run
+from gradlab.spec.named import Value
+from gradlab.spec.run import build
+from gradlab.theory.predict import predict, profile
+
+SICK: dict[str, dict[str, Value]] = {
+    "sigmoid": {"model.depth": 30, "model.activation": "sigmoid", "model.init": "xavier"},
+    "prelu": {"model.depth": 8, "model.activation": "prelu", "model.gain": 0.5, "optim.name": "adamw"},
+    "clipped": {"clip.mode": "layerwise", "clip.threshold": 1e-3, "clip.output_threshold": 1e-2},
+    "large weights": {"model.weight_var": 4.0, "model.bias_var": 0.05, "model.activation": "tanh"},
+    "raw inputs": {"data.standardise": False, "data.input_scale": 30.0},
+    "batch norm": {"model.norm": "batch", "model.depth": 50},
+    "one sample": {"data.batch_size": 1},
+    "residual": {"model.name": "residual_mlp", "model.depth": 20},
+    "rnn": {"model.name": "rnn", "model.activation": "tanh"},
+    "chain": {"model.name": "linear_chain", "model.gain": 0.5},
+}
+
+
+def typed(values: dict[str, Value]) -> list[str]:
+    """Values as overrides, the model first, so that its keys are known."""
+    return overrides(values).split()
+
+
+def names_for(spec_name: str) -> set[str]:
+    spec = build(SICK[spec_name])
+    return {name for name, remedy in REMEDIES.items() if treated(spec, [remedy]) is not None}
+
+
+def test_every_remedy_has_a_kind_with_a_cost_and_a_source() -> None:
+    assert all(name == remedy.name and remedy.kind in COSTS for name, remedy in REMEDIES.items())
+    assert all(remedy.summary and remedy.source for remedy in REMEDIES.values())
+    assert {remedy.kind for remedy in REMEDIES.values()} == set(COSTS)
+    assert set(APPLIED) <= set(COSTS)
+
+
+def test_numbers_of_the_recipe_are_cheapest_and_sizes_dearest() -> None:
+    order = ["learning rate", "init", "activation", "norm", "architecture", "depth"]
+    assert sorted(order, key=COSTS.__getitem__) == order
+    assert cost([REMEDIES["tanh"], REMEDIES["he"]]) == COSTS["activation"] + COSTS["init"]
+
+
+def test_gradients_may_change_as_far_as_the_diagnosis_allows() -> None:
+    assert DEFAULTS["exploding_ratio"] == END_TO_END
+    assert DEFAULTS["vanishing_ratio"] == pytest.approx(1 / END_TO_END)
+
+
+@pytest.mark.parametrize("sick", SICK)
+def test_what_is_typed_again_is_the_same_run(sick: str) -> None:
+    spec = build(SICK[sick])
+    for remedy in REMEDIES.values():
+        after = treated(spec, [remedy])
+        if after is None:
+            continue
+        assert after.spec.id != spec.id, remedy.name
+        given = {**SICK[sick], **after.change}
+        assert compose_run(typed(given)).runs[0].id == after.spec.id, remedy.name
+        before, now = spec.flat(), after.spec.flat()
+        lacking = {key for key in now if before[key] is None}
+        assert {key for key in now if now[key] != before[key]} - lacking <= set(after.change), remedy.name
+
+
+def test_only_what_a_run_can_have_and_does_not_have_yet() -> None:
+    assert {
+        "xavier",
+        "standardise",
+        "clip-off",
+        "clip-wider",
+        "momentum",
+        "norm-off",
+        "gain",
+        "branch-scale",
+    }.isdisjoint(names_for("sigmoid") - {"momentum"})
+    assert "momentum" in names_for("sigmoid")
+    assert {"adam", "momentum"}.isdisjoint(names_for("prelu"))
+    assert {"clip-off", "clip-wider", "clip-norm"} <= names_for("clipped")
+    assert {"standardise"} <= names_for("raw inputs")
+    assert "norm-off" in names_for("batch norm")
+    assert "batch" not in names_for("one sample") | names_for("batch norm") | names_for("rnn")
+    assert "residual" not in names_for("residual") | names_for("rnn") | names_for("chain")
+    assert "branch-scale" in names_for("residual")
+    assert {"gain", "lr/10"} <= names_for("chain")
+    assert {"he", "tanh", "twice-as-wide", "batch"}.isdisjoint(names_for("chain"))
+
+
+def test_the_critical_variance_is_that_of_theory() -> None:
+    spec = build(SICK["large weights"])
+    after = treated(spec, [REMEDIES["critical"]])
+    assert after is not None
+    # Schoenholz et al. 2016: tanh is critical at 1.7610 beside a bias variance of 0.05.
+    assert after.change == {"model.weight_var": pytest.approx(1.7610, abs=1e-3)}
+    assert predict(after.spec).rate == pytest.approx(1.0, abs=1e-3)
+    assert treated(after.spec, [REMEDIES["critical"]]) is None
+
+
+def test_the_usual_learning_rate_is_that_of_the_optimizer() -> None:
+    for optimizer, rate in (("sgd", 0.01), ("adagrad", 0.01), ("adam", 0.001), ("adamw", 0.001), ("rmsprop", 0.001)):
+        after = treated(build({"optim.name": optimizer, "optim.lr": 7.0}), [REMEDIES["lr-usual"]])
+        assert after is not None
+        assert after.change == {"optim.lr": rate}
+    assert treated(build({"optim.lr": 0.01}), [REMEDIES["lr-usual"]]) is None
+
+
+def test_as_many_layers_as_gradients_pass() -> None:
+    after = treated(build(SICK["sigmoid"]), [REMEDIES["reach"]])
+    assert after is not None
+    deeper = build({**SICK["sigmoid"], "model.depth": after.spec.model.depth + 1})
+    reached, beyond = profile(after.spec), profile(deeper)
+    assert reached is not None
+    assert beyond is not None
+    assert abs(reached.log10_ratio(1)) < math.log10(END_TO_END) < abs(beyond.log10_ratio(1))
+    assert treated(build({"model.depth": 30}), [REMEDIES["reach"]]) is None, "He's gradients pass any depth"
+
+
+def test_the_branches_are_scaled_by_the_depth() -> None:
+    after = treated(build(SICK["sigmoid"]), [REMEDIES["residual"], REMEDIES["half-depth"]])
+    assert after is not None
+    assert after.spec.model.branch_scale == pytest.approx(30**-0.5, rel=1e-3)
+    assert after.spec.model.depth == 15
+
+
+def test_each_remedy_sees_what_those_before_it_made_of_the_run() -> None:
+    sick = build(SICK["sigmoid"])
+    after = treated(sick, [REMEDIES["critical"], REMEDIES["relu"]])
+    assert after is not None
+    assert after.change == {"model.activation": "relu", "model.weight_var": 2.0}
+    assert treated(sick, [REMEDIES["lr/10"], REMEDIES["lr*10"]]) is None, "together they change nothing"
+    slower = treated(sick, [REMEDIES["lr/10"], REMEDIES["adam"]])
+    assert slower is not None
+    assert slower.change["optim.lr"] == pytest.approx(1e-4)
+    assert treated(sick, [REMEDIES["batch"], REMEDIES["critical"]]) is None, "no critical variance behind batch norm"
+
+
+def test_the_page_tells_every_remedy_and_its_cost() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "cure.md").read_text(encoding="utf-8")
+    for kind, price in COSTS.items():
+        names = ", ".join(f"`{name}`" for name, remedy in REMEDIES.items() if remedy.kind == kind)
+        assert f"| {kind} | {price} | {names} |" in page

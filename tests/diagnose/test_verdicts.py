@@ -1,0 +1,357 @@
+"""Verdicts on synthetic columns of known pathology: each is given, alone, and not without its cause."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from gradlab.diagnose import DEFAULTS, ORDER, THRESHOLDS, History, Profile, joined, judge, limits, names
+from gradlab.diagnose.meanings import KEYS, VERDICTS
+from gradlab.diagnose.tables import JUDGED, with_verdicts
+from gradlab.grid.config import compose_run
+from gradlab.spec.named import SpecError
+from gradlab.store.folder import load_tables
+from tests.commands import call, inline, undrawn
+from tests.synthetic import grid, write_result
+
+RNG = np.random.default_rng(0)
+LAYERS, STEPS = 20, 200
+
+
+def profile(deltas: np.ndarray | None = None, axis: str = "depth", **columns: np.ndarray) -> Profile:
+    """Layers 1..L at steps 0 and 200, healthy but for what is given; a column (L,) holds at both steps."""
+    deltas = np.ones(LAYERS) if deltas is None else deltas
+    blank = np.full(len(deltas), np.nan)
+    values = dict.fromkeys(JUDGED, blank) | {
+        "signal_grad_norm": deltas,
+        "weight_grad_norm": np.maximum(deltas, 1e-6),
+        "weight_norm": np.ones(len(deltas)),
+        "act_std": np.ones(len(deltas)),
+        "dead": np.full(len(deltas), 0.4),
+        "saturated": np.full(len(deltas), 0.1),
+        "grad_zero": np.zeros(len(deltas)),
+        **columns,
+    }
+    both = {name: np.stack([column, column]) for name, column in values.items()}
+    return Profile(axis, np.array([0, STEPS]), np.arange(1, len(deltas) + 1), both)
+
+
+def falling(last: float = 0.1) -> np.ndarray:
+    """A loss that goes from 2.3 to ``last`` with the noise of a batch."""
+    loss: np.ndarray = 2.3 * (last / 2.3) ** np.linspace(0, 1, STEPS + 1) * np.exp(RNG.normal(0, 0.05, STEPS + 1))
+    return loss
+
+
+def healthy() -> History:
+    updated = np.append(np.zeros(STEPS), np.nan)
+    return History(
+        along=(profile(),),
+        loss=falling(),
+        grad_norm=np.ones(STEPS + 1),
+        grad_norm_clipped=np.where(np.isnan(updated), np.nan, 1.0),
+        clipped=updated,
+    )
+
+
+def rate_of(factor: float, layers: int = LAYERS) -> np.ndarray:
+    """‖δ_l‖ that changes by ``factor`` a layer on its way to the input, with a spread of 5 % a layer."""
+    steps = RNG.normal(0, 0.05, layers)
+    return np.asarray(factor ** np.arange(layers - 1, -1, -1.0) * np.exp(steps.cumsum()))
+
+
+def clipping(share: float, scale: float, mode: str = "norm") -> History:
+    clipped = np.append((np.arange(STEPS) < share * STEPS).astype(float), np.nan)
+    after = np.where(clipped == 1, scale, 1.0)
+    return replace(healthy(), clip_mode=mode, clipped=clipped, grad_norm_clipped=np.append(after[:-1], np.nan))
+
+
+def losing(loss: np.ndarray) -> History:
+    return replace(healthy(), loss=loss)
+
+
+def seen(*profiles: Profile) -> History:
+    return replace(healthy(), along=profiles)
+
+
+FLAT = 2.3 * np.exp(RNG.normal(0, 0.01, STEPS + 1))
+NOISY = 2.3 * np.exp(np.random.default_rng(4).normal(0, 0.1, STEPS + 1))
+SPIKE = np.concatenate([[2.3, 2.2, 9.0, 14.0, 12.0, 11.0, 9.0, 5.0], np.full(STEPS - 7, 2.31)])
+ZIGZAG = np.where(np.arange(STEPS + 1) % 2 == 0, 2.3, 2.9)
+BROKEN = np.append(falling()[:5], np.inf)
+
+CASES: dict[str, tuple[History, str]] = {
+    "healthy": (healthy(), "healthy"),
+    "rate 0.5": (seen(profile(rate_of(0.5))), "vanishing"),
+    "rate 0.99 in 10 layers": (seen(profile(rate_of(0.99, 10))), "healthy"),
+    "rate 0.24 in 3 layers": (seen(profile(0.24 ** np.arange(2, -1, -1.0))), "healthy"),
+    "rate 0.24 in 5 layers": (seen(profile(0.24 ** np.arange(4, -1, -1.0))), "vanishing"),
+    "rate 0.98 in 300 layers": (seen(profile(0.98 ** np.arange(299, -1, -1.0))), "vanishing"),
+    "the input's transient alone": (seen(profile(np.array([1e-3, 1e-2, 0.1, 0.5, *np.ones(16)]))), "healthy"),
+    "rate 1.5": (seen(profile(rate_of(1.5))), "exploding"),
+    "rate 1.05 in 10 layers": (seen(profile(rate_of(1.05, 10))), "healthy"),
+    "along time": (seen(profile(), profile(rate_of(0.7, 30), axis="time")), "vanishing"),
+    "exploding along time": (seen(profile(), profile(rate_of(1.3, 30), axis="time")), "exploding"),
+    "nothing comes back": (
+        seen(profile(np.array([*np.zeros(9), 1.0]), weight_grad_norm=np.zeros(10), grad_zero=np.ones(10))),
+        "vanishing",
+    ),
+    "half of the units at rest": (seen(profile(dead=np.full(LAYERS, 0.6))), "healthy"),
+    "dead": (seen(profile(dead=np.where(np.arange(LAYERS) == 7, 0.9, 0.3))), "dead"),
+    "a dead layer stops the gradient": (
+        seen(
+            profile(
+                np.array([*np.zeros(5), *np.ones(5)]),
+                weight_grad_norm=np.array([*np.zeros(5), *np.ones(5)]),
+                grad_zero=np.array([*np.ones(5), *np.full(5, 0.5)]),
+                dead=np.array([0, 0, 0, 0, 1.0, 0, 0, 0, 0, np.nan]),
+            )
+        ),
+        "dead+vanishing",
+    ),
+    "saturated": (seen(profile(saturated=np.where(np.arange(LAYERS) == 3, 0.7, np.nan))), "saturated"),
+    "underflow": (
+        seen(
+            profile(
+                0.01 ** np.arange(29, -1, -1.0),
+                weight_grad_norm=np.array([*np.zeros(8), 1e-43, *0.01 ** np.arange(20, -1, -1.0)]),
+                grad_zero=np.array([*np.ones(8), 0.6, *np.zeros(21)]),
+            )
+        ),
+        "vanishing+underflow",
+    ),
+    "small numbers without a zero": (
+        seen(profile(0.01 ** np.arange(18, -1, -1.0), weight_grad_norm=0.01 ** np.arange(18, -1, -1.0))),
+        "vanishing",
+    ),
+    "the same in float64": (
+        replace(seen(profile(0.01 ** np.arange(29, -1, -1.0), grad_zero=np.full(30, 0.1))), precision="float64"),
+        "vanishing",
+    ),
+    "overclipped": (clipping(1.0, 0.01), "overclipped"),
+    "every step clipped a little": (clipping(1.0, 0.8), "healthy"),
+    "half of the steps clipped": (clipping(0.5, 0.01), "healthy"),
+    "normalized by design": (clipping(1.0, 0.01, "normalize"), "healthy"),
+    "a loss that does not move": (losing(FLAT), "stalled"),
+    "a loss that has converged": (losing(np.append(2.3, FLAT[1:] / 100)), "healthy"),
+    "a loss that falls slowly": (losing(np.linspace(2.3, 1.8, STEPS + 1) + RNG.normal(0, 0.02, STEPS + 1)), "healthy"),
+    "a loss too noisy to tell": (losing(2.3 * np.exp(np.random.default_rng(1).normal(0, 0.5, STEPS + 1))), "healthy"),
+    "a loss that climbs": (losing(2.3 * np.exp(np.minimum(np.arange(STEPS + 1) / 20, 3))), "oscillating"),
+    "a loss that climbs and comes back": (losing(np.concatenate([SPIKE[:8], falling()[8:]])), "healthy"),
+    "a loss that climbs and stays": (losing(SPIKE), "oscillating"),
+    "a loss that alternates": (losing(ZIGZAG), "oscillating"),
+    "a noisy loss that does not move from the start": (losing(NOISY), "stalled"),
+    "a loss that begins to fall late": (losing(NOISY * np.minimum(1, 1.3 - np.arange(STEPS + 1) / 333)), "healthy"),
+    "vanishing explains a loss that does not move": (
+        replace(losing(FLAT), along=(profile(rate_of(0.5)),)),
+        "vanishing",
+    ),
+    "clipping may explain a loss that does not move": (replace(clipping(1.0, 1e-3), loss=FLAT), "overclipped+stalled"),
+    "few steps say nothing of the loss": (losing(FLAT[:30]), "healthy"),
+    "crashed": (replace(healthy(), state="failed"), ""),
+    "initial weights alone": (History(along=(profile(),)), "healthy"),
+    "no layers at all": (History(along=()), "healthy"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_known_pathology(case: str) -> None:
+    history, expected = CASES[case]
+    assert joined(judge(history)) == expected, [verdict.sentence for verdict in judge(history)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_verdict_tells_its_numbers_its_threshold_and_where_that_comes_from(case: str) -> None:
+    for verdict in judge(CASES[case][0]):
+        assert verdict.name in ORDER
+        assert verdict.sentence.startswith(verdict.name)
+        assert str(verdict) == verdict.sentence
+        assert any(character.isdigit() for character in verdict.sentence) or not verdict.evidence
+        if verdict.name != "healthy":
+            assert verdict.threshold
+            assert verdict.source
+            assert all(DEFAULTS[key.removeprefix("diagnose.")] == value for key, value in verdict.threshold.items())
+
+
+def test_verdicts_stand_in_order_and_their_names_can_be_read_back() -> None:
+    history, column = CASES["a dead layer stops the gradient"]
+    found = judge(history)
+    assert names(joined(found)) == tuple(verdict.name for verdict in found) == ("dead", "vanishing")
+    assert column == "dead+vanishing"
+    assert not any("+" in name for name in ORDER)
+
+
+def test_vanishing_tells_the_fit() -> None:
+    (verdict,) = judge(seen(profile(rate_of(0.5))))
+    assert verdict.evidence["rate"] == pytest.approx(0.5, rel=0.05)
+    assert 0 < float(verdict.evidence["error"] or 0) < 0.02
+    assert verdict.evidence["ratio"] == pytest.approx(0.5**18, rel=0.6)
+    assert (verdict.evidence["first"], verdict.evidence["last"]) == (5, 19)
+    assert "0.05" in verdict.sentence
+
+
+def test_a_ratio_without_a_rate_is_told_and_is_no_verdict() -> None:
+    steps = np.random.default_rng(2).normal(0.15, 2.0, LAYERS)
+    deltas = np.exp(steps.cumsum())
+    deltas[0] = deltas[-2] / 1000
+    (verdict,) = judge(seen(profile(deltas)))
+    assert verdict.name == "healthy"
+    assert "no threshold is crossed" not in verdict.sentence
+    assert "δ of layer 1 is 0.001 of that of layer 19, beyond the threshold 0.05 of vanishing" in verdict.sentence
+    assert "is not below 1 by 2 of its errors" in verdict.sentence
+
+
+def test_zeros_at_both_ends_are_compared_with_the_output() -> None:
+    history, _ = CASES["nothing comes back"]
+    (verdict,) = judge(history)
+    assert "δ of layer 1 is 0 of that of layer 10, exactly zero up to layer 9" in verdict.sentence
+
+
+def test_few_steps_and_a_noisy_loss_are_told() -> None:
+    (few,) = judge(CASES["few steps say nothing of the loss"][0])
+    assert "too few steps to judge its course (29 of 40)" in few.sentence
+    (noisy,) = judge(CASES["a loss too noisy to tell"][0])
+    assert "too noisy to tell whether it falls" in noisy.sentence
+    (plain,) = judge(CASES["healthy"][0])
+    assert "too" not in plain.sentence
+
+
+def test_a_profile_without_one_rate_says_so() -> None:
+    layers = np.arange(1.0, 101)
+    noise = np.random.default_rng(3).normal(0, 0.003, 100).cumsum()
+    (verdict,) = judge(seen(profile(np.exp(1.5 * np.log(layers) + noise))))
+    assert verdict.name == "vanishing"
+    assert "not at one rate" in verdict.sentence
+    assert "diagnose.curvature" in verdict.threshold
+    (straight,) = judge(seen(profile(0.9 ** np.arange(99, -1, -1.0))))
+    assert "not at one rate" not in straight.sentence
+
+
+@pytest.mark.parametrize(
+    ("quantity", "columns", "loss"),
+    [
+        ("weights", {"weight_norm": np.array([1.0, np.inf, 1.0]), "act_std": np.full(3, np.nan)}, np.nan),
+        ("signal", {"weight_norm": np.ones(3), "act_std": np.array([1.0, np.inf, np.nan])}, np.nan),
+        ("loss", {"weight_norm": np.ones(3), "act_std": np.ones(3)}, np.inf),
+        ("gradient", {"weight_norm": np.ones(3), "act_std": np.ones(3)}, 1e30),
+    ],
+)
+def test_divergence_names_what_went_first(quantity: str, columns: dict[str, np.ndarray], loss: float) -> None:
+    at = {name: np.stack([np.ones(3), columns.get(name, np.full(3, np.nan))]) for name in JUDGED}
+    history = History(
+        along=(Profile("depth", np.array([0, 5]), np.arange(1, 4), at),),
+        state="diverged",
+        diverged_at=5,
+        diverged_layer=2,
+        loss=np.append(falling()[:5], loss),
+    )
+    (verdict,) = [verdict for verdict in judge(history) if verdict.name == "diverged"]
+    assert verdict.evidence["quantity"] == quantity
+    assert (verdict.evidence["step"], verdict.evidence["layer"]) == (5, 2)
+    verb = "are" if quantity == "weights" else "is"
+    place = "" if quantity == "loss" else " of layer 2"
+    assert f"diverged at step 5: the {quantity}{place} {verb} the first that {verb} not finite" in verdict.sentence
+    assert verdict.evidence["loss_before"] == history.loss[4]
+
+
+def test_a_diverged_run_is_not_judged_by_the_row_that_is_broken() -> None:
+    at = {name: np.stack([np.ones(3), np.full(3, np.nan)]) for name in JUDGED}
+    at |= {"dead": np.stack([np.zeros(3), np.ones(3)]), "saturated": np.full((2, 3), np.nan)}
+    history = History(
+        (Profile("depth", np.array([0, 5]), np.arange(1, 4), at),), "diverged", diverged_at=5, loss=BROKEN
+    )
+    assert joined(judge(history)) == "diverged"
+
+
+def test_every_verdict_and_every_threshold_can_be_listed() -> None:
+    assert tuple(VERDICTS) == ORDER
+    assert list(KEYS) == [entry.key for entry in THRESHOLDS.values()]
+    assert {key for choice in VERDICTS.values() for key in KEYS if key in choice.summary} == set(KEYS)
+    for history, _ in CASES.values():
+        for verdict in judge(history):
+            assert all(key in VERDICTS[verdict.name].summary for key in verdict.threshold)
+
+
+def test_every_threshold_decides() -> None:
+    """Each moves some case across when it is loosened beyond reach or tightened to nothing."""
+    deciding = set()
+    curved = np.exp(1.5 * np.log(np.arange(1.0, 101)) + np.random.default_rng(3).normal(0, 0.003, 100).cumsum())
+    histories = [history for history, _ in CASES.values()] + [seen(profile(curved))]
+    for name, entry in THRESHOLDS.items():
+        for value in (0.0, entry.most if math.isfinite(entry.most) else 1e9):
+            for history in histories:
+                told = [verdict.sentence for verdict in judge(history, limits({name: value}))]
+                as_default = [verdict.sentence for verdict in judge(history)]
+                if [line.split(" ")[0] for line in told] != [line.split(" ")[0] for line in as_default]:
+                    deciding.add(name)
+                if any("not at one rate" in line for line in told) != any("not at one rate" in s for s in as_default):
+                    deciding.add(name)
+    assert deciding == set(THRESHOLDS)
+
+
+def test_thresholds_are_keys_outside_the_run() -> None:
+    changed = compose_run(["diagnose.vanishing_ratio=1e-3"])
+    assert changed.limits["vanishing_ratio"] == 1e-3
+    assert changed.runs[0].id == compose_run([]).runs[0].id
+    assert compose_run([]).limits == DEFAULTS
+    assert "vanishing_ratio: 0.001" in changed.base
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("diagnose.vanishing_ratio=2", "at least 0 and at most 1"),
+        ("diagnose.climb=-1", "at least 0"),
+        ("diagnose.climb=fast", "expected a finite number"),
+        ("diagnose.vanishing_rato=0.1", "did you mean 'diagnose.vanishing_ratio'"),
+        ("diagnose.climb=1,2", "cannot be swept"),
+        ("diagnose=1", "is a section"),
+    ],
+)
+def test_a_wrong_threshold_is_refused(override: str, said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        compose_run([override])
+
+
+def test_tables_without_verdicts_are_judged_row_by_row(tmp_path: Path) -> None:
+    values = grid({"model.activation": ["sigmoid", "tanh"], "model.depth": [30], "seed": [0, 1, 2]})
+    tables = load_tables(write_result(tmp_path / "out", values, diverge={4: 3}, fail={5: "KeyError: x"}))
+    assert tables["runs"]["verdict"].null_count == 6
+    found = with_verdicts(tables["runs"], tables["steps"], tables["layers"])["verdict"].to_pylist()
+    assert all("vanishing" in names(column) for column in found[:3])
+    assert names(found[4])[0] == "diverged"
+    assert found[5] is None
+    # Runs between each other, and rows of runs that nobody asks for, change nothing.
+    order = np.argsort(tables["steps"]["step"].to_numpy(), kind="stable")
+    shuffled = with_verdicts(tables["runs"].slice(2), tables["steps"].take(pa.array(order)), tables["layers"])
+    assert shuffled["verdict"].to_pylist() == found[2:]
+
+
+def test_a_verdict_that_is_there_is_kept(tmp_path: Path) -> None:
+    tables = load_tables(write_result(tmp_path / "out", grid({"seed": [0, 1]})))
+    runs = tables["runs"]
+    place = runs.column_names.index("verdict")
+    runs = runs.set_column(place, "verdict", pa.array(["dead+vanishing", None]))
+    found = with_verdicts(runs, tables["steps"], tables["layers"])["verdict"].to_pylist()
+    assert found[0] == "dead+vanishing"
+    assert found[1] is not None
+
+
+def test_thresholds_of_the_command_reach_the_tables_and_the_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inline(monkeypatch)
+    undrawn(monkeypatch)
+    line = ["run", "model.depth=8", "model.width=8", "model.activation=sigmoid", "train.steps=0", "-o"]
+    for folder, extra, expected in (("strict", [], "vanishing"), ("kind", ["diagnose.vanishing_ratio=0"], "healthy")):
+        ended = call([*line, folder, *extra], monkeypatch, capsys, tmp_path)
+        assert ended.status == 0
+        assert f"Verdict {expected}" in ended.out
+        assert load_tables(tmp_path / folder)["runs"]["verdict"].to_pylist() == [expected]
+        manifest = json.loads((tmp_path / folder / "manifest.json").read_text(encoding="utf-8"))
+        assert manifest["diagnose"] == (DEFAULTS if not extra else {**DEFAULTS, "vanishing_ratio": 0})

@@ -1,0 +1,91 @@
+"""Optimizer steps equal torch.optim's for every member, whatever its company has."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from gradlab.engine.optim.optimizers import OPTIMIZERS, rates
+from gradlab.spec import choices
+from gradlab.spec.named import Value
+from gradlab.spec.run import build
+from tests.oracles import optimizer
+
+pytestmark = pytest.mark.usefixtures("either_engine")
+
+P = 40
+LASSO = 0.03
+
+OWN: dict[str, tuple[dict[str, Value], ...]] = {
+    "sgd": (
+        {},
+        {"optim.momentum": 0.9},
+        {"optim.momentum": 0.9, "optim.nesterov": True, "optim.weight_decay": 0.1},
+        {"optim.lr": 0.3, "optim.weight_decay": 0.2},
+        {"optim.momentum": 1.2, "optim.l1": LASSO},
+    ),
+    "adam": (
+        {},
+        {"optim.beta1": 0.0, "optim.beta2": 0.5},
+        {"optim.beta1": 0.99, "optim.weight_decay": 0.3},
+        {"optim.eps": 0.1, "optim.lr": 0.5},
+        {"optim.l1": LASSO, "optim.beta2": 0.0},
+    ),
+    "adamw": ({}, {"optim.weight_decay": 0.0}, {"optim.weight_decay": 2.0}, {"optim.beta1": 0.5}, {"optim.l1": LASSO}),
+    "rmsprop": (
+        {},
+        {"optim.momentum": 0.9},
+        {"optim.beta2": 0.5, "optim.weight_decay": 0.1},
+        {"optim.eps": 1.0},
+        {"optim.l1": LASSO},
+    ),
+    "adagrad": ({}, {"optim.lr": 1.0}, {"optim.weight_decay": 0.1}, {"optim.eps": 1.0}, {"optim.l1": LASSO}),
+}
+
+
+def test_the_names_are_the_named_choices() -> None:
+    assert list(OPTIMIZERS) == list(choices.OPTIMIZERS) == list(OWN)
+
+
+@pytest.mark.parametrize(("dtype", "exact"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_twelve_steps_equal_torch_s(name: str, dtype: torch.dtype, exact: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    runs = [build({"optim.name": name, "optim.lr": 0.05, **own}) for own in OWN[name]]
+    start = torch.randn(len(runs), P, generator=generator, dtype=torch.float64).to(dtype)
+    gradients = torch.randn(12, len(runs), P, generator=generator, dtype=torch.float64).to(dtype)
+    gradients[:, :, 0] = 0  # an entry that the loss does not see
+    gradients[:6, :, 1] = 0
+    parameters = start.clone()
+    columns = rates(runs, parameters)
+    state = OPTIMIZERS[name].state(parameters, columns)
+    for t, gradient in enumerate(gradients):
+        OPTIMIZERS[name].update(
+            parameters, gradient.clone(), state, columns, torch.tensor([float(t)], dtype=torch.float64)
+        )
+    for member, run in enumerate(runs):
+        module = nn.Module()
+        module.weight = nn.Parameter(start[member].clone())
+        mover = optimizer(run, module)
+        for gradient in gradients[:, member]:
+            module.weight.grad = gradient + run.optim.l1 * module.weight.detach().sign()
+            mover.step()
+        torch.testing.assert_close(parameters[member], module.weight.detach(), rtol=exact, atol=exact)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_broken_member_touches_no_other(name: str) -> None:
+    runs = [build({"optim.name": name, "optim.lr": 0.05, **own}) for own in OWN[name]]
+    ends = []
+    for value in (1.0, torch.nan, torch.inf):
+        parameters = torch.ones(len(runs), P)
+        columns = rates(runs, parameters)
+        state = OPTIMIZERS[name].state(parameters, columns)
+        for t in range(3):
+            gradient = torch.full((len(runs), P), 0.1 * (t + 1))
+            gradient[2, 7] = value
+            OPTIMIZERS[name].update(parameters, gradient, state, columns, torch.tensor([float(t)], dtype=torch.float64))
+        ends.append(parameters[[0, 1, 3, 4]])
+    assert torch.equal(ends[0], ends[1])
+    assert torch.equal(ends[0], ends[2])

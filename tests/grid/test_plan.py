@@ -1,0 +1,171 @@
+"""The plan: who may train together, and how a grid is cut."""
+
+from __future__ import annotations
+
+from itertools import groupby, product
+
+import pytest
+import torch
+
+from gradlab.engine.optim.optimizers import OPTIMIZERS, rates
+from gradlab.grid.plan import OPTIMIZER_BUFFERS, WITHIN, cohort_key, cost, make_plan
+from gradlab.spec.choices import MODELS as NAMED_MODELS
+from gradlab.spec.keys import KEYS
+from gradlab.spec.named import Value
+from gradlab.spec.run import RunSpec, build
+
+BASE: dict[str, Value] = {"model.width": 12, "model.depth": 3, "data.name": "gaussian_mixture", "data.features": 12}
+
+OTHER: dict[str, Value] = {
+    "seed": 1,
+    "model.name": "residual_mlp",
+    "model.depth": 4,
+    "model.width": 13,
+    "model.activation": "tanh",
+    "model.slope": 0.3,
+    "model.init": "xavier_normal",
+    "model.gain": 2.0,
+    "model.weight_var": 1.0,
+    "model.bias_var": 0.5,
+    "model.norm": "layer",
+    "data.name": "digits",
+    "data.batch_size": 63,
+    "data.seed": 1,
+    "data.standardise": False,
+    "data.input_scale": 2.0,
+    "data.target_scale": 2.0,
+    "data.features": 13,
+    "optim.name": "adam",
+    "optim.lr": 0.2,
+    "optim.momentum": 0.5,
+    "optim.nesterov": True,
+    "optim.weight_decay": 0.5,
+    "optim.l1": 0.5,
+    "optim.beta1": 0.5,
+    "optim.beta2": 0.5,
+    "optim.eps": 0.5,
+    "clip.mode": "norm",
+    "clip.threshold": 2.0,
+    "clip.output_threshold": 2.0,
+    "train.steps": 201,
+    "train.precision": "float64",
+    "probe.every": 11,
+    "probe.instrument": "gradient_log",
+}
+"""Another value of every key that a run of `BASE` has."""
+
+ELSEWHERE: dict[str, tuple[dict[str, Value], Value]] = {
+    "model.branch_scale": ({"model.name": "residual_mlp"}, 0.5),
+    "data.length": ({"model.name": "rnn", "model.depth": 1, "data.name": "adding"}, 7),
+    "data.root": ({"data.name": "mnist"}, "tests/fixtures/idx200"),
+    "data.mirror": ({"data.name": "mnist"}, "https://example.org/"),
+}
+
+
+def grid(**axes: tuple[Value, ...]) -> list[RunSpec]:
+    """Every combination; ``model__depth`` stands for model.depth."""
+    names = [name.replace("__", ".") for name in axes]
+    return [build(BASE | dict(zip(names, values, strict=True))) for values in product(*axes.values())]
+
+
+def test_every_key_is_tried() -> None:
+    assert set(OTHER) | set(ELSEWHERE) == set(KEYS)
+    assert set(KEYS) >= WITHIN
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_may_differ_inside_a_cohort_exactly_if_it_is_named_so(key: str) -> None:
+    base, value = ELSEWHERE.get(key, (BASE, OTHER.get(key)))
+    if key == "data.name":
+        base = {name: given for name, given in base.items() if name != "data.features"}
+    if key == "optim.nesterov":
+        base = base | {"optim.momentum": 0.5}
+    one, other = build(base), build(base | {key: value})
+    assert one.flat()[key] != other.flat()[key]
+    assert (cohort_key(one) == cohort_key(other)) == (key in WITHIN)
+
+
+def test_cohorts_are_the_runs_of_equal_keys() -> None:
+    runs = grid(
+        model__depth=(2, 3),
+        optim__lr=(0.1, 0.2, 0.3),
+        clip__mode=("value", "none", "norm"),
+        optim__name=("sgd", "adam"),
+        seed=(0, 1),
+    )
+    plan = make_plan(runs, budget=2**40, cores=2)
+    assert plan.cohorts == len(plan.pieces) == 4
+    assert sorted(member for piece in plan.pieces for member in piece.members) == list(range(len(runs)))
+    for piece in plan.pieces:
+        assert len({cohort_key(runs[member]) for member in piece.members}) == 1
+        modes = [runs[member].clip.mode for member in piece.members]
+        assert len([mode for mode, _ in groupby(modes)]) == 3
+    assert make_plan(runs, budget=2**40, cores=2) == plan
+
+
+@pytest.mark.parametrize("members", [1, 2, 3.5, 7, 1000])
+def test_pieces_fit_the_budget_and_cover_each_run_once(members: float) -> None:
+    runs = grid(seed=tuple(range(20)), clip__mode=("none", "norm"))
+    memory = cost(runs[0]).memory
+    budget = int(members * memory)
+    plan = make_plan(runs, budget=budget, cores=2)
+    assert plan == make_plan(runs, budget=budget, cores=2)
+    assert sorted(member for piece in plan.pieces for member in piece.members) == list(range(40))
+    sizes = [len(piece.members) for piece in plan.pieces]
+    assert max(sizes) <= members
+    assert max(sizes) - min(sizes) <= 1
+    assert len(sizes) == -(-40 // int(min(members, 40)))
+    for piece in plan.pieces:
+        assert piece.memory <= budget
+        assert piece.chunks == (len(piece.members),)
+        modes = [runs[member].clip.mode for member in piece.members]
+        assert len([mode for mode, _ in groupby(modes)]) <= 2
+
+
+def test_a_run_larger_than_the_budget_is_a_piece_of_its_own() -> None:
+    plan = make_plan(grid(seed=(0, 1, 2)), budget=1, cores=2)
+    assert [len(piece.members) for piece in plan.pieces] == [1, 1, 1]
+
+
+def test_the_largest_piece_comes_first_and_indices_count() -> None:
+    plan = make_plan(grid(model__depth=(2, 9, 4), seed=(0, 1)), budget=2**40, cores=2)
+    work = [piece.work for piece in plan.pieces]
+    effort = [piece.effort for piece in plan.pieces]
+    assert effort == sorted(effort, reverse=True)
+    assert [piece.index for piece in plan.pieces] == [0, 1, 2]
+    assert plan.work == sum(work)
+
+
+def test_a_single_piece_takes_all_cores_and_several_one_each() -> None:
+    assert [piece.threads for piece in make_plan(grid(seed=(0, 1)), 2**40, cores=8).pieces] == [8]
+    assert {piece.threads for piece in make_plan(grid(model__depth=(2, 3)), 2**40, cores=8).pieces} == {1}
+
+
+def test_cost_grows_with_what_costs() -> None:
+    (small,) = grid(model__depth=(3,))
+    for key, value in (
+        ("model.depth", 6),
+        ("model.width", 30),
+        ("data.batch_size", 1024),
+        ("train.precision", "float64"),
+    ):
+        found = cost(build(BASE | {key: value}))
+        assert found.memory > cost(small).memory, key
+        assert found.work > cost(small).work or key == "train.precision"
+        assert found.effort > cost(small).effort or key == "train.precision"
+    assert cost(build(BASE | {"train.steps": 400})).work == pytest.approx(2 * cost(small).work, rel=0.01)
+
+
+@pytest.mark.parametrize("name", OPTIMIZER_BUFFERS)
+def test_the_buffers_that_the_plan_counts_are_those_that_optimizers_keep(name: str) -> None:
+    assert list(OPTIMIZER_BUFFERS) == list(OPTIMIZERS)
+    parameters = torch.zeros(1, 3)
+    columns = rates([build({"optim.name": name, "optim.momentum": 0.9})], parameters)
+    assert len(OPTIMIZERS[name].state(parameters, columns)) <= OPTIMIZER_BUFFERS[name]
+
+
+def test_every_model_has_a_cost() -> None:
+    for name in NAMED_MODELS:
+        found = cost(build({"model.name": name}))
+        assert 0 < found.work < found.effort
+        assert found.memory > 0

@@ -1,0 +1,153 @@
+"""Devices without torch, and one piece in the worker: what it says and what it writes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from gradlab.data import Dataset
+from gradlab.engine.train import train as real_train
+from gradlab.grid.plan import make_plan
+from gradlab.launch import devices, local, worker
+from gradlab.launch.devices import CPU_MEMORY
+from gradlab.launch.events import Event, Job
+from gradlab.launch.local import crew_of, run_jobs
+from gradlab.spec.named import SpecError
+from gradlab.spec.run import RunSpec, build
+from gradlab.store.folder import Folder, saved_pieces
+from gradlab.store.record import Record
+from tests.commands import alive
+
+CPU = torch.device("cpu")
+
+
+def jobs_of(folder: Path, seeds: int, steps: int = 3) -> list[Job]:
+    """A job for each of two cohorts of ``seeds`` runs."""
+    runs = [
+        build({"model.width": 8, "model.depth": depth, "train.steps": steps, "seed": seed})
+        for depth in (2, 3)
+        for seed in range(seeds)
+    ]
+    (folder / "pieces").mkdir()
+    plan = make_plan(runs, CPU_MEMORY, 1)
+    return [Job(piece, tuple(runs[place] for place in piece.members), folder) for piece in plan.pieces]
+
+
+def test_the_processor() -> None:
+    device = devices.choose("cpu")
+    assert (device.name, device.memory, device.is_cpu) == ("cpu", CPU_MEMORY, True)
+    assert device.cores >= 1
+
+
+@pytest.mark.parametrize("asked", ["", "gpu", "cuda:", "cuda:x", "cpu:0", "CUDA", "cuda:0 "])
+def test_what_is_no_device(asked: str) -> None:
+    with pytest.raises(SpecError, match="expected auto, cpu, cuda or cuda:N"):
+        devices.choose(asked)
+
+
+def test_the_gpu_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_torch_has_cuda", lambda: True)
+    monkeypatch.setattr(devices, "_cards", lambda: [("Card A", 8 << 30), ("Card B", 4 << 30)])
+    auto, second = devices.choose("auto"), devices.choose("cuda:1")
+    assert (auto.name, auto.label, auto.memory, auto.is_cpu) == ("cuda:0", "cuda:0, Card A", 2 << 30, False)
+    assert (second.name, second.memory) == ("cuda:1", 1 << 30)
+    assert devices.choose("cuda").name == "cuda:0"
+    assert devices.choose("cpu").is_cpu
+    with pytest.raises(SpecError, match=r"--device cuda:2: no such GPU \(torch sees 2 GPUs\)"):
+        devices.choose("cuda:2")
+
+
+def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_torch_has_cuda", lambda: False)
+    monkeypatch.setattr(devices, "_cards", lambda: [("Card A", 8 << 30)])
+    assert devices.choose("auto").is_cpu
+    with pytest.raises(SpecError, match=r"--device cuda: no such GPU \(the installed torch is a CPU build\)"):
+        devices.choose("cuda")
+
+
+def test_a_piece_says_how_far_it_is_and_writes_its_tables(tmp_path: Path) -> None:
+    job = jobs_of(tmp_path, 3, steps=120)[0]
+    said: list[Event] = []
+    worker.run_job(job, CPU, said.append)
+    assert [event.kind for event in said] == ["progress"] * (len(said) - 1) + ["finished"]
+    shares = [event.share for event in said]
+    assert shares == sorted(shares)
+    assert shares[-2:] == [1.0, 1.0]
+    assert len(shares) >= 3
+    runs = saved_pieces(Folder(tmp_path))[job.piece.index]
+    assert runs["run_id"].to_pylist() == [run.id for run in job.runs]
+
+
+def test_halving_keeps_every_run_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = jobs_of(tmp_path, 5)[0]
+
+    def train(
+        runs: Sequence[RunSpec], data: Dataset, device: torch.device, progress: Callable[[int, int], None]
+    ) -> Record:
+        if len(runs) > 2:
+            raise torch.OutOfMemoryError("too large")
+        return real_train(runs, data, device, progress)
+
+    monkeypatch.setattr(worker, "train", train)
+    said: list[Event] = []
+    worker.run_job(job, CPU, said.append)
+    assert [event.chunks for event in said if event.kind == "halved"] == [(3, 2), (2, 1, 2)]
+    assert said[-1].kind == "finished"
+    shares = [event.share for event in said if event.kind == "progress"]
+    assert shares == sorted(shares)
+    runs = saved_pieces(Folder(tmp_path))[job.piece.index]
+    assert runs["run_id"].to_pylist() == [run.id for run in job.runs]
+    assert set(runs["state"].to_pylist()) == {"finished"}
+    said.clear()
+    worker.run_job(replace(job, piece=replace(job.piece, chunks=(2, 1, 2))), CPU, said.append)
+    assert not [event for event in said if event.kind == "halved"]
+
+
+def test_a_crew_runs_its_jobs_and_leaves_nobody_behind(tmp_path: Path) -> None:
+    jobs = jobs_of(tmp_path, 2)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with crew_of(2, devices.choose("cpu")) as crew:
+        pids = [member.process.pid for member in crew.workers]
+        events = list(run_jobs(crew, jobs, fail_fast=False))
+    assert sorted(event.piece for event in events if event.kind == "finished") == [0, 1]
+    assert not any(alive(pid) for pid in pids if pid)
+    assert not multiprocessing.active_children()
+    assert sorted(saved_pieces(Folder(tmp_path))) == [0, 1]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_a_crew_that_cannot_train_fails_its_jobs(tmp_path: Path) -> None:
+    """Each worker ends before it has said anything; each piece fails once, and none is tried for ever."""
+    jobs = jobs_of(tmp_path, 1)
+    with crew_of(1, devices.choose("cpu")) as crew:
+        crew.workers[0].process.terminate()
+        crew.workers[0].process.join()
+        crew.workers[0].job = jobs[0]
+        events = list(run_jobs(crew, jobs[1:], fail_fast=False))
+    failed = [event for event in events if event.kind == "failed"]
+    assert [(event.piece, event.error) for event in failed] == [(0, "the worker process was ended: SIGTERM")]
+    assert [event.piece for event in events if event.kind == "finished"] == [1]
+    assert saved_pieces(Folder(tmp_path))[0]["state"].to_pylist() == ["failed"]
+
+
+def test_an_exception_ends_the_crew_at_once(tmp_path: Path) -> None:
+    jobs = jobs_of(tmp_path, 1, steps=1_000_000)
+    pids: list[int | None] = []
+
+    def interrupted() -> None:
+        with crew_of(2, devices.choose("cpu")) as crew:
+            pids.extend(member.process.pid for member in crew.workers)
+            assert next(run_jobs(crew, jobs, fail_fast=False)).kind == "started"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert len(pids) == 2
+    assert not any(alive(pid) for pid in pids if pid)
+    assert local.STOP_SECONDS <= 1

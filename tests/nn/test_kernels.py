@@ -1,0 +1,221 @@
+"""The compiled kernels: each equals torch, a written-down step equals the step, and without a compiler torch serves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gradlab.engine.cohort import Cohort, prepare
+from gradlab.engine.train import advance, rehearse
+from gradlab.nn.activations import ACTIVATIONS, phi, phi_back
+from gradlab.nn.kernels import compiler, native, program
+from gradlab.nn.kernels.compiler import SOURCE, library
+from gradlab.nn.kernels.program import Shared, write_down
+from gradlab.spec.named import Value
+from gradlab.spec.run import build
+from tests.members import content
+
+pytestmark = pytest.mark.skipif(library("float64") is None, reason="no C compiler")
+
+EXACT = {torch.float32: 2e-5, torch.float64: 1e-12}
+
+
+def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def names_of(enumeration: str) -> list[str]:
+    """The names of the enumeration in kernels.c that begins with this one."""
+    found = re.search(rf"enum \{{\s*({enumeration}\b[^}}]*)\}}", SOURCE.read_text(encoding="utf-8"))
+    assert found is not None
+    return [name.strip().lower() for name in found[1].split(",") if name.strip()]
+
+
+def test_the_numbers_of_kernels_activations_and_clips_are_those_of_the_source() -> None:
+    assert names_of("PRODUCT") == list(program.KERNELS)
+    assert names_of("RELU") == list(native.ACTIVATIONS)
+    assert names_of("NONE") == list(native.CLIPS)
+
+
+@pytest.mark.parametrize("dtype", EXACT)
+@pytest.mark.parametrize(
+    "sizes", [(1, 1, 1), (5, 10, 3), (6, 64, 64), (13, 33, 17), (64, 10, 64), (10, 64, 64), (7, 130, 9), (3, 4, 0)]
+)
+def test_products_of_any_size_and_stride_equal_torch_s(sizes: tuple[int, int, int], dtype: torch.dtype) -> None:
+    n, p, k = sizes
+    forms = {
+        "as they lie": (draw(3, n, k, dtype=dtype), draw(3, k, p, seed=1, dtype=dtype)),
+        "left transposed": (draw(3, k, n, dtype=dtype).transpose(1, 2), draw(3, k, p, seed=1, dtype=dtype)),
+        "right transposed": (draw(3, n, k, dtype=dtype), draw(3, p, k, seed=1, dtype=dtype).transpose(1, 2)),
+        "views": (draw(3, n, k + 2, dtype=dtype)[:, :, 1:-1], draw(3, k, 2 * p, seed=1, dtype=dtype)[:, :, ::2]),
+    }
+    starts = (None, draw(3, 1, p, seed=2, dtype=dtype), draw(3, n, p, seed=2, dtype=dtype))
+    for a, b in forms.values():
+        for start in starts:
+            wanted = torch.bmm(a, b) if start is None else torch.baddbmm(start, a, b)
+            found = native.product(a, b, start)
+            torch.testing.assert_close(found, wanted, rtol=EXACT[dtype], atol=EXACT[dtype])
+    flat = draw(3, 5 + n * p, dtype=dtype)
+    place = flat[:, 5:].view(3, n, p)
+    wanted = torch.baddbmm(place, *forms["left transposed"])
+    native.product(*forms["left transposed"], place, place)
+    torch.testing.assert_close(place, wanted, rtol=EXACT[dtype], atol=EXACT[dtype])
+
+
+ENDS = [0.0, -0.0, 1e-30, -1e-40, 0.3, -0.3, 1.0, -1.0, 30.0, -30.0, 90.0, -90.0, 1e4, -1e4, torch.inf, -torch.inf]
+
+
+@pytest.mark.parametrize("dtype", EXACT)
+@pytest.mark.parametrize("name", [name for name, entry in ACTIVATIONS.items() if entry.kernel is not None])
+def test_activations_equal_torch_s_to_the_ends_of_the_range(name: str, dtype: torch.dtype) -> None:
+    entry, slope = ACTIVATIONS[name], 0.25
+    z = torch.cat([torch.linspace(-20, 20, 4001), torch.tensor(ENDS)]).to(dtype).view(1, 1, -1)
+    dh, exact = torch.ones_like(z), 64 * torch.finfo(dtype).eps
+    h = phi(entry, z, slope)
+    tiny = torch.finfo(dtype).tiny
+    torch.testing.assert_close(h, entry.value(z, slope), rtol=exact / 8, atol=tiny, equal_nan=True)
+    known = h if entry.by_value else z
+    dz, _ = phi_back(entry, dh, known, slope, learned=False)
+    finite = z.isfinite()
+    torch.testing.assert_close(dz[finite], entry.back(dh, known, slope)[finite], rtol=exact, atol=exact)
+    assert phi(entry, torch.full((1, 1, 3), torch.nan, dtype=dtype), slope).isnan().all()
+
+
+SETTINGS: dict[str, dict[str, Value]] = {
+    "relu": {},
+    "batch, tanh, momentum": {"model.norm": "batch", "model.activation": "tanh", "optim.momentum": 0.9},
+    "layer, prelu, adam": {"model.norm": "layer", "model.activation": "prelu", "optim.name": "adam", "optim.lr": 0.01},
+    "rms, silu, adamw": {"model.norm": "rms", "model.activation": "silu", "optim.name": "adamw", "optim.lr": 0.01},
+    "residual, selu": {"model.name": "residual_mlp", "model.activation": "selu", "model.branch_scale": 0.5},
+    "chain": {"model.name": "linear_chain", "data.name": "linear_teacher", "model.width": 8, "model.gain": 0.9},
+    "digits row by row": {"model.name": "rnn", "model.depth": 1, "model.activation": "tanh"},
+}
+
+
+def cohort(settings: dict[str, Value], **more: Value) -> Cohort:
+    common: dict[str, Value] = {"model.width": 16, "model.depth": 4, "train.steps": 20, "data.batch_size": 32}
+    modes = ("layerwise", "none", "norm", "normalize", "value")
+    runs = [build({**common, **settings, **more, "clip.mode": mode, "seed": seed}) for seed, mode in enumerate(modes)]
+    return prepare(runs, content(runs[0].data), torch.device("cpu"))
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_a_step_written_down_is_the_step_bit_for_bit(settings: dict[str, Value], precision: str, threads: int) -> None:
+    made, played = (
+        cohort(settings, **{"train.precision": precision}),
+        cohort(settings, **{"train.precision": precision}),
+    )
+    programs = rehearse(played)
+    written = [record for record, found in programs.items() if found is not None]
+    assert False in written
+    for t in range(6):
+        record = t % 3 == 0 and True in written
+        wanted = advance(made, t, record=record)
+        found = programs[record]
+        assert found is not None
+        assert isinstance(found, program.Program)
+        assert len(found.parts) == threads
+        played.task.turn_to(t)
+        row = found.play(np.arange(len(played.runs))).taken(t)
+        assert torch.equal(row.loss, wanted.loss)
+        assert torch.equal(row.grad_norm, wanted.grad_norm)
+        assert row.clipped is not None
+        assert wanted.clipped is not None
+        assert torch.equal(row.clipped.norm, wanted.clipped.norm)
+        assert torch.equal(row.clipped.changed, wanted.clipped.changed)
+        if record:
+            assert row.measurement is not None
+            assert wanted.measurement is not None
+            assert torch.equal(row.measurement.values, wanted.measurement.values)
+            assert (row.measurement.held == wanted.measurement.held).all()
+    for mine, theirs in zip(played.moving, made.moving, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_members_that_are_not_played_stay_as_they_are() -> None:
+    found = cohort(SETTINGS["batch, tanh, momentum"])
+    before = [tensor.clone() for tensor in found.moving]
+    step = rehearse(found)[False]
+    assert step is not None
+    assert all(torch.equal(*pair) for pair in zip(found.moving, before, strict=True)), "written down, not made"
+    found.task.turn_to(0)
+    step.play(np.array([1, 3]))
+    for now, then in zip(found.moving, before, strict=True):
+        assert torch.equal(now[[0, 2, 4]], then[[0, 2, 4]])
+        assert not torch.equal(now[[1, 3]], then[[1, 3]])
+
+
+@pytest.mark.parametrize("activation", ["gelu", "softplus"])
+def test_what_is_more_than_kernels_is_not_written_down(activation: str) -> None:
+    assert rehearse(cohort({"model.activation": activation}))[False] is None
+
+
+def test_an_operation_of_torch_s_is_refused_before_it_is_lost() -> None:
+    x, out = draw(2, 3, 4), draw(2, 3, 4)
+    assert write_down(lambda: native.add(x, None, 2.0, out=out)) is not None
+    assert write_down(lambda: native.add(x * 2, None, 2.0, out=out)) is None
+    assert write_down(lambda: float(native.add(x, None, out=out).sum())) is None
+
+
+def test_an_argument_that_all_share_has_no_member_axis() -> None:
+    slope = Shared(torch.tensor([0.5], dtype=torch.float64))
+    found = native.activate("leaky", -torch.ones(3, 2, 2, dtype=torch.float64), slope)
+    assert found.unique().tolist() == [-0.5]
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache, and nothing remembered of what was compiled."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    library.cache_clear()
+    yield tmp_path
+    library.cache_clear()
+
+
+def test_kernels_are_compiled_once_into_the_cache(fresh: Path) -> None:
+    first = library("float32")
+    assert first is not None
+    assert first.is_relative_to(fresh)
+    written = first.stat().st_mtime_ns
+    library.cache_clear()
+    assert library("float32") == first
+    assert first.stat().st_mtime_ns == written
+    assert {file.suffix for file in first.parent.iterdir()} == {".so", ".lock"}
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("named", ["false", "true", "no-such-compiler -O2"])
+def test_a_compiler_that_fails_is_none(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "_compiler", named.split)
+    assert library("float32") is None
+
+
+@pytest.mark.usefixtures("fresh")
+def test_no_compiler_and_the_switch_leave_the_work_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADLAB_KERNELS", "torch")
+    assert library("float32") is None
+    library.cache_clear()
+    monkeypatch.delenv("GRADLAB_KERNELS")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    assert library("float32") is None
+
+
+def test_a_cache_that_cannot_be_written_leaves_the_work_to_torch(fresh: Path) -> None:
+    (fresh / "gradlab").write_text("in the way", encoding="utf-8")
+    assert library("float32") is None

@@ -1,0 +1,258 @@
+"""The folder of a result: claimed once, written whole, read back in the order of the grid, null and NaN apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import math
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+import gradlab
+from gradlab.report import write_report
+from gradlab.spec.keys import KEYS
+from gradlab.spec.named import SpecError, Value
+from gradlab.spec.run import SCHEMA, RunSpec, build
+from gradlab.store import folder as store
+from gradlab.store.folder import Folder
+from gradlab.store.record import LAYERS, RUNS, STEPS, Tables, failed_tables
+from tests.synthetic import write_result
+
+NOW = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=dt.UTC)
+
+CONTRACT = {
+    "runs": [
+        *("run_id", "state", *KEYS, "steps", "loss_first", "loss_last", "loss_heldout", "accuracy", "diverged_at"),
+        *("diverged_layer", "rate", "rate_theory", "chi1", "depth_scale", "vanishing_ratio", "verdict", "duration_s"),
+        "error",
+    ],
+    "steps": ["run_id", "step", "loss", "lr", "grad_norm", "grad_norm_clipped", "clipped"],
+    "layers": [
+        *("run_id", "step", "axis", "layer", "name", "grad_norm", "grad_norm_clipped", "weight_grad_norm"),
+        *("signal_grad_norm", "weight_norm", "update_ratio", "act_mean", "act_std", "saturated", "dead", "grad_zero"),
+    ],
+    "instruments": ["run_id", "step", "instrument", "quantity", "index", "value"],
+}
+
+
+def specs(count: int) -> list[RunSpec]:
+    return [build({"seed": seed}) for seed in range(count)]
+
+
+def piece(runs: list[RunSpec], loss: float | None = 1.0) -> Tables:
+    """The tables of a piece, one row a run in steps and layers."""
+    ids = [run.id for run in runs]
+
+    def row(schema: pa.Schema, **values: object) -> pa.Table:
+        return pa.table(
+            {f.name: pa.array([values.get(f.name)] * len(ids) if f.name != "run_id" else ids, f.type) for f in schema}
+        )
+
+    return Tables(
+        row(RUNS, state="finished", loss_last=loss),
+        row(STEPS, step=0, loss=loss),
+        row(LAYERS, step=0, axis="depth", layer=1, name="hidden_1", grad_norm=loss),
+    )
+
+
+def begun(root: Path, runs: list[RunSpec]) -> Folder:
+    """A folder whose runs are planned, none of them trained."""
+    root.mkdir()
+    folder = Folder(root)
+    store.write_inputs(folder, "name: run\n", ("seed=0,1",), runs)
+    store.write_manifest(folder, {"schema": SCHEMA, "state": "running"})
+    return folder
+
+
+def test_a_folder_is_named_after_the_time_and_the_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = []
+    for name in ("run", "run", "../<b>evil name/", "...", "a" * 200):
+        with store.new_result(None, name, NOW) as folder:
+            made.append(str(folder.root))
+    day = "outputs/2026-03-04/05-06-07-"
+    assert made == [f"{day}run", f"{day}run-2", f"{day}b-evil-name", f"{day}run-3", f"{day}{'a' * 60}"]
+
+
+def test_a_folder_is_taken_once(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    with (
+        store.new_result(out, "run", NOW) as folder,
+        pytest.raises(SpecError, match="another gradlab is at work"),
+        store.new_result(out, "run", NOW),
+    ):
+        pass
+    with store.new_result(out, "run", NOW):
+        store.write_manifest(folder, {"schema": SCHEMA})
+    with pytest.raises(SpecError, match="already holds a result"), store.new_result(out, "run", NOW):
+        pass
+
+
+def test_where_outputs_is_a_file_there_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").write_text("", encoding="utf-8")
+    with pytest.raises(SpecError, match=r"give .* with -o"), store.new_result(None, "run", NOW):
+        pass
+
+
+def test_a_refused_report_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    for out in (None, Path("mine/new/deep"), Path("mine")):
+        with pytest.raises(SpecError, match="refused"), store.new_report(out, NOW):
+            raise SpecError("refused")
+        assert sorted(tmp_path.rglob("*")) == [tmp_path / "mine"]
+    with store.new_report(None, NOW) as to:
+        (to / "index.html").write_text("", encoding="utf-8")
+    assert to == Path("outputs/2026-03-04/05-06-07-report")
+
+
+def test_columns_are_those_of_the_contract(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "out", runs := specs(2))
+    store.save_piece(folder, 0, piece(runs))
+    store.merge(folder)
+    found = store.load_tables(folder.root)
+    assert list(found) == list(CONTRACT)
+    for name, columns in CONTRACT.items():
+        assert found[name].column_names == columns
+        assert folder.table(name).is_file() == (found[name].num_rows > 0)
+
+
+def test_pieces_are_merged_in_the_order_of_the_grid(tmp_path: Path) -> None:
+    runs = specs(6)
+    folder = begun(tmp_path / "out", runs)
+    store.save_piece(folder, 1, piece([runs[4], runs[1], runs[0]]))
+    store.save_piece(folder, 0, piece([runs[5], runs[3]]))
+    expected = [runs[place].id for place in (0, 1, 3, 4, 5)]
+    unfinished = gradlab.load(folder.root)
+    assert unfinished.runs["run_id"].tolist() == expected
+    assert unfinished.layers["run_id"].tolist() == expected
+    store.save_piece(folder, 2, piece([runs[2]]))
+    store.merge(folder)
+    store.drop_pieces(folder)
+    assert not folder.pieces.exists()
+    assert not folder.dropped.exists()
+    assert gradlab.load(folder.root).runs["seed"].isna().all()
+    assert gradlab.load(str(folder.root)).steps["run_id"].tolist() == [run.id for run in runs]
+
+
+def test_a_folder_where_nothing_has_ended_has_empty_tables(tmp_path: Path) -> None:
+    frames = gradlab.load(begun(tmp_path / "out", specs(2)).root)
+    assert len(frames.runs) == len(frames.steps) == len(frames.layers) == 0
+    assert list(frames.layers.columns) == CONTRACT["layers"]
+
+
+def test_pieces_from_before_a_column_was_added_are_merged_too(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "out", runs := specs(2))
+    store.save_piece(folder, 0, piece(runs[:1]))
+    old = piece(runs[1:])
+    store.save_piece(folder, 1, dataclasses.replace(old, runs=old.runs.drop_columns(["rate_theory", "chi1"])))
+    merged = store.merged(folder)["runs"]
+    assert merged["run_id"].to_pylist() == [run.id for run in runs]
+    assert merged["chi1"].to_pylist() == [None, None]
+
+
+def test_a_piece_counts_only_when_its_runs_are_there(tmp_path: Path) -> None:
+    """The runs come last: a kill before them leaves a piece that is not there."""
+    folder = begun(tmp_path / "out", runs := specs(2))
+    store.save_piece(folder, 0, piece(runs))
+    folder.piece(0, "runs").unlink()
+    assert store.saved_pieces(folder) == {}
+    assert gradlab.load(folder.root).steps.empty
+
+
+def test_a_write_that_breaks_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = begun(tmp_path / "out", specs(1))
+
+    def broken(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", broken)
+        with pytest.raises(OSError, match="No space left"):
+            store.write_manifest(folder, {"schema": SCHEMA, "state": "done"})
+    assert store.read_manifest(folder.root)["state"] == "running"
+
+
+def test_specs_come_back_as_they_were(tmp_path: Path) -> None:
+    given: list[dict[str, Value]] = [
+        {},
+        {"model.name": "rnn", "model.depth": 2, "data.name": "adding", "data.length": 7},
+        {"model.name": "linear_chain", "model.width": 9, "train.precision": "float64"},
+        {"model.weight_var": 1.5, "clip.mode": "layerwise", "clip.output_threshold": 3, "data.batch_size": "full"},
+        {"model.activation": "prelu", "optim.name": "rmsprop", "optim.lr": 1e-300},
+    ]
+    runs = [build(values) for values in given]
+    folder = begun(tmp_path / "out", runs)
+    assert list(store.read_runs(folder)) == runs
+    assert [run.id for run in store.read_runs(folder)] == [run.id for run in runs]
+
+
+def test_null_nan_and_infinity_stay_apart(tmp_path: Path) -> None:
+    runs = specs(4)
+    folder = begun(tmp_path / "out", runs)
+    for index, loss in enumerate((None, math.nan, math.inf, 0.5)):
+        store.save_piece(folder, index, piece([runs[index]], loss))
+    store.merge(folder)
+    for name, column in (("runs", "loss_last"), ("steps", "loss"), ("layers", "grad_norm")):
+        values = pq.read_table(folder.table(name))[column]
+        assert values.is_null().to_pylist() == [True, False, False, False]
+        assert pc.is_nan(values).to_pylist() == [None, True, False, False]
+        assert values[2].as_py() == math.inf
+
+
+def test_csv_keeps_nan_and_inf_and_leaves_null_empty(tmp_path: Path) -> None:
+    folder = write_result(tmp_path / "out", [{"seed": 0}, {"seed": 1}], diverge={1: 3})
+    write_report([folder], tmp_path / "report")
+    lines = (tmp_path / "report/steps.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0].replace('"', "") == ",".join(CONTRACT["steps"])
+    last_of = {line.split(",")[0].strip('"'): line.split(",") for line in lines[1:]}
+    finished, diverged = last_of.values()
+    assert finished[5:] == ["", ""], "the last row makes no update"
+    assert diverged[2] == "inf"
+    assert diverged[4] == "nan"
+
+
+@pytest.mark.parametrize(
+    ("manifest", "words"),
+    [("", "not a manifest"), ("{}", "not a manifest"), ("[]", "not a manifest"), ('{"schema": 2}', "schema 2")],
+)
+def test_a_foreign_folder_is_refused(manifest: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(manifest, encoding="utf-8")
+    with pytest.raises(SpecError, match=words):
+        gradlab.load(tmp_path)
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
+    for path, words in ((tmp_path / "nothing", "no such folder"), (tmp_path, "holds no result")):
+        with pytest.raises(SpecError, match=words):
+            gradlab.load(path)
+    (tmp_path / "manifest.json").write_text(json.dumps({"schema": SCHEMA}), encoding="utf-8")
+    with pytest.raises(SpecError, match=r"grid\.json is missing"):
+        gradlab.load(tmp_path)
+
+
+def test_failed_runs_keep_their_specs_and_their_error(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "out", runs := specs(2))
+    store.save_piece(folder, 0, failed_tables(runs, "it broke"))
+    frame = gradlab.load(folder.root).runs
+    assert frame["state"].tolist() == ["failed", "failed"]
+    assert frame["seed"].tolist() == [0, 1]
+    assert frame["error"].tolist() == ["it broke", "it broke"]
+    assert frame["loss_last"].isna().all()
+
+
+def test_overrides_and_errors_are_readable(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "out", specs(1))
+    assert folder.overrides.read_text(encoding="utf-8") == '- "seed=0,1"\n'
+    store.log_error(folder, "one")
+    store.log_error(folder, "two")
+    assert folder.errors.read_text(encoding="utf-8") == "one\ntwo\n"
+    assert not [path for path in folder.root.iterdir() if path.name.startswith(".")]
