@@ -28,7 +28,7 @@ Every room may read the version from the package itself.
 APART: set[tuple[str, str]] = {("report", "terminal")}
 """Rooms that know nothing of each other though the order would let them: a page has words of its own."""
 
-TO_BE_TURNED = {("spec", "data"), ("report", "terminal")}
+TO_BE_TURNED = {("spec", "data")}
 """Arrows of the old plan that still run back up."""
 
 LAZY = {("expect", "store"), ("__init__", "store"), ("__init__", "watching"), ("__init__", "diagnose")}

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradlab.diagnose.broken import broken
+from gradlab.diagnose.figures import figure
 from gradlab.diagnose.history import Floats, History, Profile
 from gradlab.diagnose.thresholds import Limits
-from gradlab.diagnose.verdict import Evidence, Verdict, crossing, figure
+from gradlab.diagnose.verdict import Evidence, Verdict, crossing
 
 
 def diverged(history: History, limits: Limits) -> Verdict | None:

@@ -7,11 +7,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from gradlab.diagnose.figures import figure
 from gradlab.diagnose.history import Floats, History, Profile
 from gradlab.diagnose.passage import Passage, passage, rate_figure
 from gradlab.diagnose.slope import Fit
 from gradlab.diagnose.thresholds import Limits
-from gradlab.diagnose.verdict import Evidence, Verdict, crossing, figure
+from gradlab.diagnose.verdict import Evidence, Verdict, crossing
 
 SMALLEST_NORMAL = {
     "float64": float(np.finfo(np.float64).smallest_normal),

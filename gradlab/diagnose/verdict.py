@@ -35,12 +35,3 @@ def crossing(
     keys = {THRESHOLDS[key].key: limits[key] for key in crossed}
     sources = [(f"{key}: " if len(crossed) > 1 else "") + THRESHOLDS[key].source for key in crossed]
     return Verdict(name, evidence, keys, source or "; ".join(sources), sentence)
-
-
-def figure(value: float, digits: int = 3) -> str:
-    """A number for a sentence, readable from 1e-300 to 1e300.
-
-    >>> figure(0.25), figure(1.4421e-32), figure(0.0)
-    ('0.25', '1.44e-32', '0')
-    """
-    return f"{value:.{digits}g}"

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.csv
 
 from gradlab.cure.ranking import Outcome, front, is_healthy, outcomes, ranked
+from gradlab.cure.words import factor, headline, loss, patient, summed_up, theory, what_it_is
 from gradlab.report.findings import Table, figure
 from gradlab.report.tables import Result
-from gradlab.terminal.cure import factor, headline, loss, patient, summed_up, theory, what_it_is
 
 
 @dataclass(frozen=True)

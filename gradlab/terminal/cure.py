@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,8 @@ from rich.table import Table
 
 from gradlab.cure.command import folded
 from gradlab.cure.ranking import Floats, Outcome, front, is_healthy, outcomes, ranked
-from gradlab.terminal.summary import number
+from gradlab.cure.words import factor, headline, loss, patient, summed_up, theory, what_it_is
+from gradlab.diagnose.figures import number
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -30,8 +30,6 @@ MOST_OTHERS = 12
 LEAST_HELPS = 4
 """Of them for what helps, where so many do."""
 
-OF_THE_STEP = frozenset({"learning rate", "clipping", "optimizer"})
-"""Kinds of change that leave the network at step 0, and so δ there, as it was."""
 
 BEHIND = "   "
 """What stands before each line under a change."""
@@ -71,57 +69,6 @@ def show(out: Console, facts: Mapping[str, Any], tables: Mapping[str, pa.Table])
     )
 
 
-def headline(best: Sequence[Outcome]) -> str:
-    """What the smallest changes do, and how they stand to each other."""
-    change, verb = ("change", "s") if len(best) == 1 else ("changes", "")
-    what = f"heal{verb}" if best[0].state == "heals" else f"help{verb}, though a verdict stays"
-    more = "" if len(best) == 1 else ", each gaining more than those before it"
-    return f"The smallest {change} that {what}{more}"
-
-
-def patient(before: Outcome) -> str:
-    """The run as it was, in one sentence or two."""
-    right = "" if before.accuracy is None else f", accuracy {before.accuracy:.1%}"
-    if is_healthy(before):
-        told = f"loss {number(before.first)} -> {number(before.final)}{right}"
-        # The run that was asked about is that of the first seed.
-        if before.places[0] == 0 and before.verdicts[0] != "healthy":
-            return (
-                f"The run itself is {before.verdicts[0]}, and yet {before.healthy} of {before.seeds} seeds are "
-                f"healthy: {told}. Another seed is all that it needs, and nothing was tried."
-            )
-        return (
-            f"Healthy in {before.healthy} of {before.seeds} seeds: {told}. There is nothing to cure, and nothing was "
-            "tried."
-        )
-    told = (
-        f"loss {number(before.first)}, then diverged, which counts as {number(before.final)}"
-        if before.diverges
-        else f"loss {number(before.first)} -> {number(before.final)}{right}"
-    )
-    if before.verdict == "healthy":
-        return (
-            f"As it was: healthy in {before.healthy} of {before.seeds} seeds, and yet no better than one answer to "
-            f"every input; {told}."
-        )
-    return f"As it was: {before.verdict}, healthy in {before.healthy} of {before.seeds} seeds; {told}."
-
-
-def summed_up(tried: Sequence[Outcome], seeds: int) -> str:
-    """How many changes came to what."""
-    count = Counter(one.state for one in tried)
-    parts = [f"{count['heals']} {'heals' if count['heals'] == 1 else 'heal'}"]
-    parts.append(f"{count['helps']} {'helps' if count['helps'] == 1 else 'help'}")
-    if count["unclear"]:
-        parts.append(f"{count['unclear']} may help")
-    parts.append(f"{count['no help']} {'does' if count['no help'] == 1 else 'do'} not")
-    if count["harms"]:
-        parts.append(f"{count['harms']} {'does' if count['harms'] == 1 else 'do'} harm")
-    if count["crashed"]:
-        parts.append(f"{count['crashed']} crashed")
-    return f"{len(tried)} changes were tried over {seeds} seeds: {', '.join(parts)}."
-
-
 def _show_best(out: Console, place: int, one: Outcome, before: Outcome) -> None:
     out.print(f"\n[bold]{place}. {escape(one.change['override'])}[/bold]  (cost {one.cost})")
     grid = Table.grid(padding=(0, 2, 0, 0))
@@ -139,44 +86,6 @@ def _show_best(out: Console, place: int, one: Outcome, before: Outcome) -> None:
     # Line by line, as it is pasted: a blank behind a backslash would break it.
     for line in folded(one.change["command"], out.width - len(BEHIND)):
         out.print(f"{BEHIND}[bold]{escape(line)}[/bold]", soft_wrap=True)
-
-
-def what_it_is(one: Outcome) -> str:
-    """What the remedies of a change are, in words."""
-    return "; ".join(one.change["summaries"])
-
-
-def loss(one: Outcome, before: Outcome) -> str:
-    """The final loss before and after, the factor between them with its interval, accuracy and health."""
-    right = ""
-    if one.accuracy is not None:
-        was = "" if before.accuracy is None else f"{before.accuracy:.1%} -> "
-        right = f", accuracy {was}{one.accuracy:.1%}"
-    diverged = " (diverged)" if before.diverges else ""
-    healed = one.state == "heals"
-    return (
-        f"{number(before.final)}{diverged} -> {number(one.final)}, lower by {factor(one)}{right}; "
-        f"{'healthy' if healed else one.verdict} in "
-        f"{one.healthy if healed else one.verdicts.count(one.verdict)} of {one.seeds} seeds"
-    )
-
-
-def factor(one: Outcome) -> str:
-    """By what factor the loss is lower, and the ends of the 95 % interval."""
-    ends = (_times(one.gain - one.margin), _times(one.gain + one.margin))
-    return f"{_times(one.gain)} ({ends[0]} to {ends[1]})"
-
-
-def _times(gain: float) -> str:
-    """A factor from its logarithm.
-
-    >>> _times(1.25), _times(4.7), _times(30.0)
-    ('3.5', '110', '1.1e+13')
-    """
-    if abs(gain) > 300:
-        return "inf" if gain > 0 else "0"
-    value = math.exp(gain)
-    return f"{value:.0f}" if 99.5 <= value < 1e5 else f"{value:.2g}"
 
 
 def profiles(one: Outcome, before: Outcome) -> str:
@@ -205,21 +114,6 @@ def _bar(value: float, low: float, high: float) -> str:
         return "0" if value < 0 else "?"
     share = 1.0 if high - low < 1e-9 else (value - low) / (high - low)
     return BARS[round(share * (len(BARS) - 1))]
-
-
-def theory(one: Outcome, before: Outcome) -> str:
-    """What theory says of the rate before and after, and whose theory it is."""
-    was, now = before.change["theory"], one.change["theory"]
-    if OF_THE_STEP.issuperset(one.change["kinds"]):
-        rate = "" if now["rate"] is None else f"rate {_rate(now)} as before: "
-        return f"{rate}the change is in the steps that are taken, not in how the initial weights pass gradients back"
-    rates = "" if now["rate"] is None else f"rate {_rate(was)} -> {_rate(now)}: "
-    source = f" ({now['source']})" if now["source"] else ""
-    return f"{rates}{now['note']}{source}"
-
-
-def _rate(said: Mapping[str, Any]) -> str:
-    return "-" if said["rate"] is None else f"{'' if said['single_rate'] else '~'}{said['rate']:.3g}"
 
 
 def _show_others(out: Console, others: Sequence[Outcome]) -> None:

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gradlab.diagnose import DEFAULTS, ORDER, Limits, judge, names
+from gradlab.diagnose.figures import number
 from gradlab.diagnose.tables import histories
 from gradlab.spec.choices import MODELS
 
@@ -32,19 +33,6 @@ TIE_WIDTH = 12
 
 Run = dict[str, Any]
 """A row of the `runs` table."""
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A figure that stays readable from 1e-32 to 1e32; a dash where there is none.
-
-    >>> number(0.25), number(1.4421e-32), number(None), number(math.nan)
-    ('0.25', '1.44e-32', '-', 'nan')
-    """
-    if value is None:
-        return "-"
-    if not math.isfinite(value) or value == 0 or 1e-3 <= abs(value) < 1e5:
-        return f"{value:.{digits}g}"
-    return f"{value:.{digits - 1}e}"
 
 
 def thinned(count: int, most: int) -> list[int]:

@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gradlab.diagnose.figures import number
 from gradlab.spec.choices import MODELS
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec
-from gradlab.terminal.summary import number, short
+from gradlab.terminal.summary import short
 from gradlab.theory.predict import Prediction, Profile, predict, profile
 from gradlab.theory.setting import Setting, setting
 

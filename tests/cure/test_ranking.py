@@ -23,8 +23,8 @@ from gradlab.cure.ranking import (
     outcomes,
     ranked,
 )
+from gradlab.cure.words import patient
 from gradlab.store.record import SCHEMAS
-from gradlab.terminal.cure import patient
 
 STEPS = 20
 
