@@ -31,8 +31,9 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tens
 
 
 def names_of(enumeration: str) -> list[str]:
-    """The names of the enumeration in kernels.c that begins with this one."""
-    found = re.search(rf"enum \{{\s*({enumeration}\b[^}}]*)\}}", SOURCE.read_text(encoding="utf-8"))
+    """The names of the enumeration in the kernels' source that begins with this one."""
+    source = "".join(path.read_text(encoding="utf-8") for path in SOURCE.iterdir())
+    found = re.search(rf"enum \{{\s*({enumeration}\b[^}}]*)\}}", source)
     assert found is not None
     return [name.strip().lower() for name in found[1].split(",") if name.strip()]
 

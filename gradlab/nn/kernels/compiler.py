@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCE = Path(__file__).with_name("source")
+"""The kernels in C, a file a kind; `player.c` includes the others."""
 
 SWITCH = "GRADLAB_KERNELS"
 """The environment variable that says ``torch`` where nothing is to be compiled."""
@@ -49,7 +50,8 @@ def library(precision: str) -> Path | None:
     if target is None:
         return None
     bits = f"-DBITS={BITS[precision]}"
-    key = hashlib.sha256("\n".join([SOURCE.read_text(encoding="utf-8"), *command, *FLAGS, target]).encode())
+    parts = [path.read_text(encoding="utf-8") for path in sorted(SOURCE.iterdir())]
+    key = hashlib.sha256("\n".join([*parts, *command, *FLAGS, target]).encode())
     import pooch
 
     try:
@@ -61,7 +63,7 @@ def library(precision: str) -> Path | None:
                 return path
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 fresh = Path(scratch) / path.name
-                if _output([*command, *FLAGS, bits, "-shared", "-o", str(fresh), str(SOURCE), "-lm"]) is None:
+                if _output([*command, *FLAGS, bits, "-shared", "-o", str(fresh), str(SOURCE / "player.c"), "-lm"]) is None:
                     return None
                 fresh.replace(path)
     except OSError:

@@ -21,10 +21,10 @@ LARGEST = 2**25
 """Multiplications of one member's product up to which ours is at least as fast as torch's; see docs/performance.md."""
 
 ACTIVATIONS = ("relu", "leaky", "tanh", "sigmoid", "silu", "elu", "selu", "hardtanh")
-"""As kernels.c numbers them."""
+"""As source/activations.h numbers them."""
 
 CLIPS = ("none", "norm", "value", "layerwise", "normalize")
-"""As kernels.c numbers them."""
+"""As source/optimizers.h numbers them."""
 
 _LANES = 64
 """Bytes of the widest vector, to which rows are padded."""

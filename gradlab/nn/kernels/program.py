@@ -31,11 +31,11 @@ KERNELS = (
     *("batch_sum", "add", "norms", "unsound", "moments", "distances", "gradients", "saturated", "dead", "gather"),
     *("cross_entropy", "squared_error", "clip", "sgd", "adam", "rmsprop", "adagrad"),
 )
-"""As kernels.c numbers them."""
+"""As source/player.c numbers them."""
 
 SIZES, NUMBERS, PLACES = 9, 2, 12
 _CALL = struct.Struct(f"={1 + SIZES}q{NUMBERS}d{PLACES}Q{PLACES}q")
-"""`struct call` of kernels.c: the kernel, sizes, numbers, addresses, and bytes from one member to the next."""
+"""`struct call` of source/player.c: the kernel, sizes, numbers, addresses, and bytes from one member to the next."""
 
 PRECISIONS = {torch.float32: "float32", torch.float64: "float64"}
 

@@ -1,0 +1,62 @@
+/* Numbers and vectors of them, in the precision that BITS says. */
+
+#if defined(__GNUC__) && !defined(__clang__)
+/* Otherwise a second copy of the loop over a tile keeps its sums in memory: half the speed. */
+#pragma GCC optimize("no-version-loops-for-strides")
+#endif
+
+#include <stdint.h>
+#include <string.h>
+#include <tgmath.h>
+
+#if BITS == 32
+typedef float REAL;
+typedef int32_t COUNT; /* as wide as REAL, so that entries are counted as fast as they are added */
+#else
+typedef double REAL;
+typedef int64_t COUNT;
+#endif
+
+/* Sums of a product that registers hold: so many vectors wide, so many rows high. */
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64 /* 32 registers */
+#define TILE_VECTORS 4
+#define TILE_ROWS(vectors) ((vectors) == 2 ? 12 : (vectors) == 3 ? 8 : 6)
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32 /* 16 registers */
+#define TILE_VECTORS 2
+#define TILE_ROWS(vectors) 6
+#else
+#define VECTOR_BYTES 16 /* 32 registers on ARM */
+#define TILE_VECTORS 4
+#define TILE_ROWS(vectors) ((vectors) == 2 ? 12 : (vectors) == 3 ? 8 : 6)
+#endif
+#define MOST_ROWS 12
+#define LANES (VECTOR_BYTES * 8 / BITS)
+
+typedef REAL lanes __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+/* a b + c, rounded once where the processor can. Elsewhere nothing is contracted (-ffp-contract=off): what cancels in
+   exact arithmetic cancels here.                                                                                    */
+#if defined(__AVX512F__) && BITS == 32
+#include <immintrin.h>
+#define FUSED(a, b, c) ((lanes)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
+#elif defined(__AVX512F__)
+#include <immintrin.h>
+#define FUSED(a, b, c) ((lanes)_mm512_fmadd_pd((__m512d)(a), (__m512d)(b), (__m512d)(c)))
+#elif defined(__FMA__) && BITS == 32
+#include <immintrin.h>
+#define FUSED(a, b, c) ((lanes)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
+#elif defined(__FMA__)
+#include <immintrin.h>
+#define FUSED(a, b, c) ((lanes)_mm256_fmadd_pd((__m256d)(a), (__m256d)(b), (__m256d)(c)))
+#elif defined(__aarch64__) && BITS == 32
+#include <arm_neon.h>
+#define FUSED(a, b, c) ((lanes)vfmaq_f32((float32x4_t)(c), (float32x4_t)(a), (float32x4_t)(b)))
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#define FUSED(a, b, c) ((lanes)vfmaq_f64((float64x2_t)(c), (float64x2_t)(a), (float64x2_t)(b)))
+#else
+#define FUSED(a, b, c) ((a) * (b) + (c))
+#endif
+
+typedef REAL quad __attribute__((vector_size(4 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));

@@ -1,0 +1,83 @@
+/* Kernels of a stacked network on a CPU: a step as a list of calls, played member by member.
+
+   `compiler.py` compiles this file, and with it all that it includes, for the machine it finds itself on, once with
+   -DBITS=32 and once with -DBITS=64; `native.py` says what each kernel computes, in tensors. Nothing here assumes that
+   numbers are finite, flushes subnormals, or reorders a sum by chance.
+
+   A kernel sees one member. Shapes: B batch, D width, K outputs, P parameters.                                      */
+
+#include "numbers.h"
+#include "products.h"
+#include "activations.h"
+#include "sums.h"
+#include "norms.h"
+#include "probes.h"
+#include "losses.h"
+#include "optimizers.h"
+
+#define SIZES 9
+#define PLACES 12
+
+/* One kernel with its arguments. A place is an address, that of member 0, and the bytes from there to the next member's:
+   none where all members share it, or where no member needs it once its step is done.                               */
+struct call {
+    int64_t kernel;
+    int64_t size[SIZES];
+    double number[2];
+    char *at[PLACES];
+    int64_t step[PLACES];
+};
+
+enum {
+    PRODUCT, ACTIVATE, ACTIVATE_BACK, BATCH_NORM, BATCH_NORM_BACK, LAYER_NORM, LAYER_NORM_BACK, BATCH_SUM, ADD, NORMS,
+    UNSOUND, MOMENTS, DISTANCES, GRADIENTS, SATURATED, DEAD, GATHER, CROSS_ENTROPY, SQUARED_ERROR, CLIP, SGD, ADAM,
+    RMSPROP, ADAGRAD,
+};
+
+static void play_one(const struct call *call, void **p)
+{
+    const int64_t *n = call->size;
+    const double *x = call->number;
+    switch (call->kernel) {
+    case PRODUCT:
+        product(n[0], n[1], n[2], p[0], n[3], n[4], p[1], n[5], n[6], p[2], n[7], p[3], n[8], p[4]);
+        break;
+    case ACTIVATE: activate(n[0], n[1], p[0], p[1], p[2]); break;
+    case ACTIVATE_BACK: activate_back(n[0], n[1], p[0], p[1], p[2], p[3], p[4]); break;
+    case BATCH_NORM: batch_norm(n[0], n[1], x[0], x[1], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]); break;
+    case BATCH_NORM_BACK: batch_norm_back(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]); break;
+    case LAYER_NORM: layer_norm(n[0], n[1], n[2], x[0], p[0], p[1], p[2], p[3], p[4], p[5]); break;
+    case LAYER_NORM_BACK: layer_norm_back(n[0], n[1], n[2], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
+    case BATCH_SUM: batch_sum(n[0], n[1], n[2], p[0], p[1]); break;
+    case ADD: add(n[0], x[0], p[0], p[1], p[2]); break;
+    case NORMS: norms(n[0], p[0], p[1], p[2], p[3]); break;
+    case UNSOUND: unsound(n[0], p[0], p[1]); break;
+    case MOMENTS: moments(n[0], p[0], p[1], p[2]); break;
+    case DISTANCES: distances(n[0], p[0], p[1], p[2], p[3], p[4]); break;
+    case GRADIENTS: gradients(n[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
+    case SATURATED: saturated(n[0], n[1], x[0], p[0], p[1], p[2]); break;
+    case DEAD: dead(n[0], n[1], p[0], p[1], p[2], p[3]); break;
+    case GATHER: gather(n[0], n[1], p[0], p[1], p[2], p[3]); break;
+    case CROSS_ENTROPY: cross_entropy(n[0], n[1], p[0], p[1], p[2], p[3], p[4]); break;
+    case SQUARED_ERROR: squared_error(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5]); break;
+    case CLIP: clip(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]); break;
+    case ADAM:
+        adam(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10]);
+        break;
+    case RMSPROP: rmsprop(n[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9]); break;
+    case ADAGRAD: adagrad(n[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
+    case SGD: sgd(n[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]); break;
+    }
+}
+
+/* Plays the calls for each of the members, one member after the other: what it computes stays in the cache. */
+void play(const struct call *calls, int64_t count, const int64_t *members, int64_t how_many)
+{
+    for (int64_t i = 0; i < how_many; i++)
+        for (const struct call *call = calls; call < calls + count; call++) {
+            void *places[PLACES];
+            for (int j = 0; j < PLACES; j++)
+                places[j] = call->at[j] ? call->at[j] + call->step[j] * members[i] : 0;
+            play_one(call, places);
+        }
+}

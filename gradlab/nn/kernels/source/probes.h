@@ -1,0 +1,138 @@
+/* Probes: what is measured of parameters, gradients and signals. */
+
+static double norm_of(long count, const REAL *x)
+{
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (long j = 0; j < count; j++)
+        sum += (double)x[j] * (double)x[j];
+    return sqrt(sum);
+}
+
+/* The norm of each span of columns, in double precision. */
+static void norms(long spans, const long *from, const long *to, const REAL *x, double *norm)
+{
+    for (long s = 0; s < spans; s++)
+        norm[s] = norm_of(to[s] - from[s], x + from[s]);
+}
+
+/* Zero where every entry is finite, else not a number. */
+static void unsound(long count, const REAL *restrict x, double *found)
+{
+    REAL sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (long j = 0; j < count; j++)
+        sum += x[j] * 0;
+    *found = (double)sum;
+}
+
+/* Mean and population standard deviation, in double precision. */
+static void moments(long count, const REAL *restrict x, double *mean, double *deviation)
+{
+    double sum = 0, square = 0;
+#pragma omp simd reduction(+ : sum)
+    for (long j = 0; j < count; j++)
+        sum += (double)x[j];
+    const double middle = sum / (double)count;
+#pragma omp simd reduction(+ : square)
+    for (long j = 0; j < count; j++)
+        square += ((double)x[j] - middle) * ((double)x[j] - middle);
+    *mean = middle;
+    *deviation = sqrt(square / (double)count);
+}
+
+/* The norm of the difference of two vectors in each span. */
+static void distances(long spans, const long *from, const long *to, const REAL *x, const REAL *y, double *norm)
+{
+    for (long s = 0; s < spans; s++) {
+        double sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (long j = from[s]; j < to[s]; j++)
+            sum += ((double)x[j] - (double)y[j]) * ((double)x[j] - (double)y[j]);
+        norm[s] = sqrt(sum);
+    }
+}
+
+/* Adds the squares of a span, and counts its zeros; a `lost` that is not zero is not a number, as an entry is. */
+static void squares_and_zeros(long count, const REAL *x, double *squares, long *zeros, REAL *lost)
+{
+    double sum = 0;
+    COUNT zero = 0;
+    REAL nan = 0;
+#pragma omp simd reduction(+ : sum, zero, nan)
+    for (long j = 0; j < count; j++) {
+        sum += (double)x[j] * (double)x[j];
+        zero += x[j] == 0;
+        nan += x[j] != x[j] ? x[j] : 0;
+    }
+    *squares += sum;
+    *zeros += zero;
+    *lost += nan;
+}
+
+/* Of each layer, its matrix first: the norm of all, that of the matrix, and the share of entries that are exactly zero,
+   not a number where an entry is not.                                                                               */
+static void gradients(
+    long layers, const long *from, const long *matrix, const long *to, const REAL *x, double *norm, double *weights,
+    double *zero)
+{
+    for (long l = 0; l < layers; l++) {
+        double squares = 0;
+        long zeros = 0;
+        REAL lost = 0;
+        squares_and_zeros(matrix[l] - from[l], x + from[l], &squares, &zeros, &lost);
+        weights[l] = sqrt(squares);
+        squares_and_zeros(to[l] - matrix[l], x + matrix[l], &squares, &zeros, &lost);
+        norm[l] = sqrt(squares);
+        zero[l] = (double)zeros / (double)(to[l] - from[l]) + (double)lost;
+    }
+}
+
+/* The share of entries whose slope is smaller than a limit; not a number where an entry is not. `known` as in
+   activate_back; the slopes are scratch.                                                                            */
+static void saturated(long kind, long count, double limit, const REAL *restrict known, REAL *restrict slopes, double *share)
+{
+    const REAL least = (REAL)limit;
+    COUNT below = 0;
+    REAL sum = 0;
+    switch (kind) {
+    case TANH:
+#pragma omp simd reduction(+ : below, sum)
+        for (long j = 0; j < count; j++) {
+            below += 1 - known[j] * known[j] < least;
+            sum += known[j] * 0;
+        }
+        break;
+    case SIGMOID:
+#pragma omp simd reduction(+ : below, sum)
+        for (long j = 0; j < count; j++) {
+            below += known[j] * (1 - known[j]) < least;
+            sum += known[j] * 0;
+        }
+        break;
+    default:
+        for (long j = 0; j < count; j++)
+            slopes[j] = 1;
+        activate_back(kind, count, slopes, known, 0, 0, slopes);
+#pragma omp simd reduction(+ : below, sum)
+        for (long j = 0; j < count; j++) {
+            below += fabs(slopes[j]) < least;
+            sum += known[j] != known[j] ? known[j] : 0;
+        }
+    }
+    *share = (double)below / (double)count + (double)sum;
+}
+
+/* The share of units that are nowhere in the batch above zero; none where the slope below zero is not zero. */
+static void dead(long batch, long width, const REAL *restrict z, const REAL *slope, REAL *restrict most, double *share)
+{
+    for (long d = 0; d < width; d++)
+        most[d] = z[d];
+    for (long i = 1; i < batch; i++)
+        for (long d = 0; d < width; d++)
+            most[d] = z[i * width + d] <= most[d] ? most[d] : z[i * width + d];
+    long count = 0;
+    for (long d = 0; d < width; d++)
+        count += most[d] <= 0;
+    *share = slope && *slope != 0 ? 0 : (double)count / (double)width;
+}

@@ -1,0 +1,128 @@
+/* Matrix products. */
+
+/* rows x (vectors*LANES) entries of C = start + A B, held in registers; A is read entry by entry at any strides. */
+static inline __attribute__((always_inline)) void tile(
+    const int rows, const int vectors, long inner, const REAL *a, long a_row, long a_column, const REAL *b, long b_row,
+    const REAL *start, long start_row, REAL *c, long c_row)
+{
+    lanes sum[MOST_ROWS][TILE_VECTORS];
+#pragma GCC unroll 12
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < vectors; j++)
+            sum[i][j] = start ? *(const lanes *)(start + i * start_row + j * LANES) : (lanes){0};
+#define ADD_COLUMN_TIMES_ROW(q)                                                                                        \
+    do {                                                                                                               \
+        lanes right[TILE_VECTORS];                                                                                     \
+        _Pragma("GCC unroll 8") for (int j = 0; j < vectors; j++)                                                      \
+            right[j] = *(const lanes *)(b + (q) * b_row + j * LANES);                                                  \
+        _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++)                                                        \
+        {                                                                                                              \
+            const lanes left = a[i * a_row + (q) * a_column] - (lanes){0};                                             \
+            _Pragma("GCC unroll 8") for (int j = 0; j < vectors; j++)                                                  \
+                sum[i][j] = FUSED(left, right[j], sum[i][j]);                                                          \
+        }                                                                                                              \
+    } while (0)
+    if (vectors == 1) { /* too little for the loop around it */
+#pragma GCC unroll 4
+        for (long q = 0; q < inner; q++)
+            ADD_COLUMN_TIMES_ROW(q);
+    } else
+        for (long q = 0; q < inner; q++)
+            ADD_COLUMN_TIMES_ROW(q);
+#undef ADD_COLUMN_TIMES_ROW
+#pragma GCC unroll 12
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < vectors; j++)
+            *(lanes *)(c + i * c_row + j * LANES) = sum[i][j];
+}
+
+/* A strip of C as wide as `vectors` vectors, all its rows. */
+static inline __attribute__((always_inline)) void strip(
+    const int vectors, long rows, long inner, const REAL *a, long a_row, long a_column, const REAL *b, long b_row,
+    const REAL *start, long start_row, REAL *c, long c_row)
+{
+    long i = 0;
+#define TILE(count)                                                                                                    \
+    tile(count, vectors, inner, a + i * a_row, a_row, a_column, b, b_row, start ? start + i * start_row : 0,     \
+               start_row, c + i * c_row, c_row)
+    for (; i + TILE_ROWS(vectors) <= rows; i += TILE_ROWS(vectors))
+        TILE(TILE_ROWS(vectors));
+    if (TILE_ROWS(vectors) > 8 && i + 8 <= rows) {
+        TILE(8);
+        i += 8;
+    }
+    if (i + 4 <= rows) {
+        TILE(4);
+        i += 4;
+    }
+    switch (rows - i) {
+    case 3: TILE(3); break;
+    case 2: TILE(2); break;
+    case 1: TILE(1); break;
+    }
+#undef TILE
+}
+
+/* B, or its transpose, copied to rows of a whole number of vectors; what is beyond its columns is zero. */
+static void pack(long inner, long columns, const REAL *b, long b_row, long b_column, REAL *packed, long packed_row)
+{
+    if (columns < packed_row)
+        memset(packed, 0, (size_t)(inner * packed_row) * sizeof(REAL));
+    if (b_column == 1 || b_row != 1) {
+        for (long q = 0; q < inner; q++)
+            for (long j = 0; j < columns; j++)
+                packed[q * packed_row + j] = b[q * b_row + j * b_column];
+        return;
+    }
+    /* Blocks of 4 x 4, turned in registers; what is left at the edges one by one. */
+    for (long j = 0; j < columns / 4 * 4; j += 4)
+        for (long q = 0; q < inner / 4 * 4; q += 4) {
+            const REAL *from = b + q * b_row + j * b_column;
+            const quad w = *(const quad *)from, x = *(const quad *)(from + b_column);
+            const quad y = *(const quad *)(from + 2 * b_column), z = *(const quad *)(from + 3 * b_column);
+            const quad wx0 = __builtin_shufflevector(w, x, 0, 4, 1, 5), wx1 = __builtin_shufflevector(w, x, 2, 6, 3, 7);
+            const quad yz0 = __builtin_shufflevector(y, z, 0, 4, 1, 5), yz1 = __builtin_shufflevector(y, z, 2, 6, 3, 7);
+            REAL *to = packed + q * packed_row + j;
+            *(quad *)to = __builtin_shufflevector(wx0, yz0, 0, 1, 4, 5);
+            *(quad *)(to + packed_row) = __builtin_shufflevector(wx0, yz0, 2, 3, 6, 7);
+            *(quad *)(to + 2 * packed_row) = __builtin_shufflevector(wx1, yz1, 0, 1, 4, 5);
+            *(quad *)(to + 3 * packed_row) = __builtin_shufflevector(wx1, yz1, 2, 3, 6, 7);
+        }
+    for (long q = 0; q < inner; q++)
+        for (long j = q < inner / 4 * 4 ? columns / 4 * 4 : 0; j < columns; j++)
+            packed[q * packed_row + j] = b[q * b_row + j * b_column];
+}
+
+/* C = start + A B: A (rows, inner) and B (inner, columns) at any strides, C with adjacent columns. start is 0, or a bias
+   (start_row 0), or a matrix, C itself included. scratch holds inner * padded + rows * LANES numbers.               */
+static void product(
+    long rows, long columns, long inner, const REAL *a, long a_row, long a_column, const REAL *b, long b_row,
+    long b_column, const REAL *start, long start_row, REAL *c, long c_row, REAL *scratch)
+{
+    const long padded = (columns + LANES - 1) / LANES * LANES, whole = columns / LANES * LANES;
+    if (b_column != 1 || whole < columns) {
+        pack(inner, columns, b, b_row, b_column, scratch, padded);
+        b = scratch;
+        b_row = padded;
+    }
+    long j = 0;
+#define STRIP(vectors)                                                                                                 \
+    strip(vectors, rows, inner, a, a_row, a_column, b + j, b_row, start ? start + j : 0, start_row, c + j, c_row)
+    for (; j + TILE_VECTORS * LANES <= whole; j += TILE_VECTORS * LANES)
+        STRIP(TILE_VECTORS);
+    switch ((whole - j) / LANES) {
+    case 3: STRIP(3); j += 3 * LANES; break;
+    case 2: STRIP(2); j += 2 * LANES; break;
+    case 1: STRIP(1); j += LANES; break;
+    }
+#undef STRIP
+    if (j < columns) {
+        REAL *edge = scratch + inner * padded;
+        strip(1, rows, inner, a, a_row, a_column, b + j, b_row, 0, 0, edge, LANES);
+        for (long i = 0; i < rows; i++)
+            for (long d = j; d < columns; d++)
+                c[i * c_row + d] = edge[i * LANES + d - j] + (start ? start[i * start_row + d] : 0);
+    }
+}

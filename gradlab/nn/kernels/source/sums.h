@@ -1,0 +1,84 @@
+/* Sums. */
+
+/* The sum of a vector's numbers: its upper half is added to its lower, and so on. */
+static inline __attribute__((always_inline)) REAL by_halves(lanes x)
+{
+#if LANES == 16
+    typedef REAL oct __attribute__((vector_size(8 * sizeof(REAL))));
+    const oct lower = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7);
+    const oct y = lower + __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
+#else
+    const lanes y = x;
+#endif
+#if LANES >= 8
+    const quad z = __builtin_shufflevector(y, y, 0, 1, 2, 3) + __builtin_shufflevector(y, y, 4, 5, 6, 7);
+#else
+    const lanes z = y;
+#endif
+#if LANES >= 4
+    return (z[0] + z[2]) + (z[1] + z[3]);
+#else
+    return z[0] + z[1];
+#endif
+}
+
+/* The sum of a[j] b[j] c[j] over j < count, where b and c may be missing: in sixteen parts that are added by halves, so
+   that the mean of equal numbers is that number, and what a norm takes out is gone.                                 */
+#define PARTS 16
+static inline __attribute__((always_inline)) REAL total(long count, const REAL *a, const REAL *b, const REAL *c)
+{
+    lanes part[PARTS / LANES];
+    const long whole = count / PARTS * PARTS;
+#pragma GCC unroll 8
+    for (int v = 0; v < PARTS / LANES; v++)
+        part[v] = (lanes){0};
+    for (long from = 0; from < whole; from += PARTS)
+#pragma GCC unroll 8
+        for (int v = 0; v < PARTS / LANES; v++) {
+            const long j = from + v * LANES;
+            lanes term = *(const lanes *)(a + j);
+            if (b)
+                term *= *(const lanes *)(b + j);
+            if (c)
+                term *= *(const lanes *)(c + j);
+            part[v] += term;
+        }
+    if (whole < count) {
+        REAL rest[PARTS] = {0};
+        for (long j = whole; j < count; j++)
+            rest[j - whole] = a[j] * (b ? b[j] : 1) * (c ? c[j] : 1);
+#pragma GCC unroll 8
+        for (int v = 0; v < PARTS / LANES; v++)
+            part[v] += *(const lanes *)(rest + v * LANES);
+    }
+#pragma GCC unroll 4
+    for (int half = PARTS / LANES / 2; half; half /= 2)
+#pragma GCC unroll 4
+        for (int v = 0; v < half; v++)
+            part[v] += part[v + half];
+    return by_halves(part[0]);
+}
+
+/* (B, D) -> (D): over the batch. */
+static void batch_sum(long batch, long width, long x_row, const REAL *restrict x, REAL *restrict sum)
+{
+    for (long d = 0; d < width; d++)
+        sum[d] = 0;
+    for (long i = 0; i < batch; i++)
+        for (long d = 0; d < width; d++)
+            sum[d] += x[i * x_row + d];
+}
+
+/* out = scale x, added to y where there is one; out may be either. Without x it is zero. */
+static void add(long count, double scale, const REAL *x, const REAL *y, REAL *out)
+{
+    const REAL by = (REAL)scale;
+    if (!x)
+        memset(out, 0, (size_t)count * sizeof(REAL));
+    else if (!y)
+        for (long j = 0; j < count; j++)
+            out[j] = by * x[j];
+    else
+        for (long j = 0; j < count; j++)
+            out[j] = y[j] + by * x[j];
+}
