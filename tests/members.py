@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from gradlab.data import Dataset, load
+from gradlab.data.facts import described
 from gradlab.engine.train import train
 from gradlab.spec.named import Value
-from gradlab.spec.run import DataSpec, RunSpec, build
+from gradlab.spec.run import DataSpec, RunSpec
 from gradlab.store.record import Tables, tidy
 
 torch.set_num_threads(1)  # the networks are tiny, and the tests share the cores among themselves
@@ -75,7 +76,7 @@ def _content(spec: DataSpec) -> Dataset:
 
 def measured(*settings: Settings) -> list[Member]:
     """Trains ``settings`` as one cohort on the CPU and splits its tables by member."""
-    runs = [build(values) for values in settings]
+    runs = [described(values) for values in settings]
     assert len({run.id for run in runs}) == len(runs), "two members of the same id cannot be told apart"
     return split(runs, tidy(train(runs, content(runs[0].data), torch.device("cpu"), lambda *_: None)))
 

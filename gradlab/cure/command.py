@@ -7,8 +7,9 @@ import shlex
 from collections.abc import Mapping
 
 from gradlab.cure.remedies import typed
+from gradlab.data.facts import described
 from gradlab.spec.named import SpecError, Value
-from gradlab.spec.run import RunSpec, build
+from gradlab.spec.run import RunSpec
 
 PLACES_OF_DATA = ("data.root", "data.mirror")
 """Keys that are no part of a run's id, and yet what it needs."""
@@ -22,7 +23,7 @@ INDENT = "     "
 def command(spec: RunSpec) -> str:
     """``gradlab run`` with the overrides that make this very run and no others, for a shell.
 
-    >>> command(build({"model.depth": 3, "model.activation": "tanh", "optim.lr": 0.1}))
+    >>> command(described({"model.depth": 3, "model.activation": "tanh", "optim.lr": 0.1}))
     'gradlab run model.depth=3 model.activation=tanh'
     """
     values = {key: value for key, value in spec.flat().items() if value is not None}
@@ -36,7 +37,7 @@ def command(spec: RunSpec) -> str:
 def _says(values: Mapping[str, Value], spec: RunSpec) -> bool:
     """Whether ``values`` describe ``spec``: a key may say nothing, or be one that others cannot do without."""
     try:
-        return build(values).id == spec.id
+        return described(values).id == spec.id
     except SpecError:
         return False
 

@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from gradlab.data.facts import described
 from gradlab.spec.choices import ACTIVATIONS, MODELS, OPTIMIZERS
 from gradlab.spec.keys import DEFAULTS, allowed_keys
 from gradlab.spec.named import Choice, SpecError, Value
-from gradlab.spec.run import RunSpec, build, unused
+from gradlab.spec.run import RunSpec, unused
 from gradlab.theory.predict import predict, profile
 
 Change = Mapping[str, Value]
@@ -103,7 +104,7 @@ def _changed(spec: RunSpec, change: Change) -> RunSpec | None:
         return None
     values = {key: value for key, value in {**spec.flat(), **change}.items() if value is not None}
     try:
-        return build(values)
+        return described(values)
     except SpecError:
         return None
 

@@ -27,12 +27,13 @@ from gradlab.cure.command import command
 from gradlab.cure.ranking import STATES, Guess, Outcome, is_healthy, outcomes
 from gradlab.cure.remedies import COSTS, END_TO_END, REMEDIES, Change, Remedy, Treated, cost, overrides, treated
 from gradlab.data import load
+from gradlab.data.facts import described
 from gradlab.diagnose.rules import names
 from gradlab.diagnose.thresholds import limits
 from gradlab.grid.expand import Grid, Launch, spec_yaml
 from gradlab.grid.plan import cost as work_of
 from gradlab.spec.named import SpecError
-from gradlab.spec.run import RunSpec, build
+from gradlab.spec.run import RunSpec
 from gradlab.store.folder import load_tables, open_result, read_manifest, read_runs
 from gradlab.theory.predict import predict, profile
 
@@ -191,7 +192,7 @@ def _round(facts: Facts, runs: Sequence[RunSpec], chosen: Sequence[tuple[Remedy,
 
 def _over(spec: RunSpec, seeds: Sequence[int]) -> tuple[RunSpec, ...]:
     values = {key: value for key, value in spec.flat().items() if value is not None}
-    return tuple(build({**values, "seed": seed}) for seed in seeds)
+    return tuple(described({**values, "seed": seed}) for seed in seeds)
 
 
 def _written(remedies: Sequence[Remedy], change: Change, members: Sequence[RunSpec]) -> Facts:

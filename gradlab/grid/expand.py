@@ -11,10 +11,11 @@ from typing import Any
 
 import yaml
 
+from gradlab.data.facts import described
 from gradlab.diagnose.thresholds import DEFAULTS, THRESHOLDS, Limits
 from gradlab.spec.keys import allowed_keys
 from gradlab.spec.named import SpecError, Value
-from gradlab.spec.run import SECTIONS, RunSpec, build
+from gradlab.spec.run import SECTIONS, RunSpec
 
 GROUPS = {"model": "model.name", "data": "data.name", "optim": "optim.name", "clip": "clip.mode"}
 """The config groups, each with the key that names its choice: `model=rnn` and `model.name=rnn` are the same."""
@@ -138,7 +139,7 @@ def expand(request: Request, resolve: Resolve) -> Grid:
             resolved = resolve({**outside, **values})
             first = first or resolved
             values = {key: value for key, value in resolved.items() if key not in OUTSIDE}
-        spec = build(values)
+        spec = described(values)
         runs.setdefault(spec.id, spec)
     settled = first or outside
     name, launch, limits = _name(settled.get("name")), _launch(settled), _limits(settled)

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
@@ -174,8 +174,14 @@ def _items(section: object) -> list[tuple[str, Value]]:
     return [(key, getattr(section, name)) for key, name in PLACES[type(section)]]
 
 
-def build(values: Mapping[str, Value]) -> RunSpec:
+Look = Callable[[DataSpec], Facts]
+"""Opens the files of the user's own that data lie in, and says what a network must know of them."""
+
+
+def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
     """The run that ``values`` (dotted keys; what is not given takes its default) describe.
+
+    Data in files of the user's own (`data.root`) need ``look``, which `data.facts.described` brings.
 
     Raises `SpecError` for an unknown key, a value that its key does not take, a key that the chosen model or data does
     not have, and combinations that no network can have (shapes, batch norm over one sample).
@@ -190,7 +196,7 @@ def build(values: Mapping[str, Value]) -> RunSpec:
             check_key(given[section][0][0], model, data)
     parts = {name: _section(name, tuple(given.get(name, ())), model, data) for name in SECTIONS}
     seed = coerce("seed", values.get("seed", DEFAULTS["seed"]))
-    network, task, facts = _fit(parts["model"], parts["data"])
+    network, task, facts = _fit(parts["model"], parts["data"], look)
     _check_together(parts["optim"])
     digest = hashlib.sha256(
         "\n".join(
@@ -233,14 +239,14 @@ def _section(name: str, items: tuple[tuple[str, type, Value], ...], model: str, 
 
 
 @lru_cache(maxsize=65536)
-def _fit(model: ModelSpec, data: DataSpec) -> tuple[ModelSpec, DataSpec, Facts]:
+def _fit(model: ModelSpec, data: DataSpec, look: Look | None) -> tuple[ModelSpec, DataSpec, Facts]:
     """Model and data, what depends on both resolved, and the facts of the data; `SpecError` where they do not fit."""
     choice = MODELS[model.name]
     if "features" in DATA[data.name].keys and data.features is None:
         data = dataclasses.replace(data, features=model.width if model.name == "linear_chain" else 64)
     if model.activation is not None and model.slope is None:
         model = dataclasses.replace(model, slope=ACTIVATIONS[model.activation].slope)
-    facts = _facts(data)
+    facts = _facts(data, look)
     if cast("int | str", data.batch_size) == "full":  # the word that `_section` leaves to be resolved here
         data = dataclasses.replace(data, batch_size=facts.train)
     if data.batch_size > facts.train:
@@ -294,18 +300,16 @@ def _check_instrument(spec: RunSpec) -> None:
 
 
 @lru_cache(maxsize=65536)
-def _facts(data: DataSpec) -> Facts:
+def _facts(data: DataSpec, look: Look | None) -> Facts:
+    if data.root is not None:
+        if look is None:
+            raise SpecError(f"data.root={data.root}: nobody looked at its files; see gradlab.data.facts.described")
+        return look(data)
     entry = DATA[data.name]
-    train, heldout = entry.train, entry.heldout
     by_key = (data.features if len(entry.shape) == 1 else data.length) or 0
     shape = tuple(by_key if size is None else size for size in entry.shape)
-    if data.root is not None:
-        from gradlab.data.idx import header_sizes
-
-        train, heldout, rows, columns = header_sizes(data.root)
-        shape = (rows, columns)
     outputs = math.prod(shape) if entry.outputs is None else entry.outputs
-    return Facts(shape, outputs, entry.loss, train, heldout)
+    return Facts(shape, outputs, entry.loss, entry.train, entry.heldout)
 
 
 @lru_cache(maxsize=65536)

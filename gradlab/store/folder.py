@@ -19,8 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from gradlab.data.facts import described
 from gradlab.spec.named import SpecError
-from gradlab.spec.run import SCHEMA, RunSpec, build
+from gradlab.spec.run import SCHEMA, RunSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -260,7 +261,7 @@ def read_runs(folder: Folder) -> tuple[RunSpec, ...]:
     given = [
         {key: value for key, value in zip(grid["keys"], row, strict=True) if value is not None} for row in grid["runs"]
     ]
-    return tuple(build(values) for values in given)
+    return tuple(described(values) for values in given)
 
 
 def _grid(folder: Folder) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from sklearn.datasets import load_digits
 
 from gradlab.data import LOADERS, DataError, Dataset, batches, load
 from gradlab.data.dataset import standardised
+from gradlab.data.facts import described
 from gradlab.spec.choices import DATA
 from gradlab.spec.named import Value
-from gradlab.spec.run import RunSpec, build
+from gradlab.spec.run import RunSpec
 
 MANY = [name for name, entry in DATA.items() if entry.train > 1]
 """The data of more than one sample."""
@@ -27,7 +28,7 @@ MANY = [name for name, entry in DATA.items() if entry.train > 1]
 def _run(name: str, idx200: Path, **keys: Value) -> RunSpec:
     """A run on ``name``, its images read from the fixture where they are not embedded or drawn."""
     root: dict[str, Value] = {"data.root": str(idx200)} if "root" in DATA[name].keys else {}
-    return build(
+    return described(
         {
             "data.name": name,
             "data.batch_size": min(16, DATA[name].train),
@@ -94,8 +95,8 @@ def test_content_does_not_depend_on_order_or_scales(name: str, idx200: Path) -> 
 def test_content_does_not_depend_on_the_threads(name: str) -> None:
     """A piece may train in a process with one thread and again in one with many: same bits, BLAS or not."""
     program = (
-        "import hashlib; from gradlab.data import load; from gradlab.spec.run import build;"
-        f"data = load(build({{'data.name': {name!r}, 'data.features': 200}}).data);"
+        "import hashlib; from gradlab.data import load; from gradlab.spec.run import ;"
+        f"data = load(described({{'data.name': {name!r}, 'data.features': 200}}).data);"
         "print(*(hashlib.md5(a.tobytes()).hexdigest() for a in (data.train_inputs, data.train_targets)))"
     )
     printed = set()
@@ -128,7 +129,7 @@ def test_equal_inputs_cannot_be_standardised() -> None:
 
 def test_digits_are_those_of_scikit_learn() -> None:
     origin = load_digits()
-    data = load(build({"data.standardise": False}).data)
+    data = load(described({"data.standardise": False}).data)
 
     def rows(images: NDArray[np.float64], labels: NDArray[np.int64]) -> list[tuple[float, ...]]:
         return sorted(map(tuple, np.column_stack([images.reshape(len(images), -1), labels]).tolist()))
@@ -140,7 +141,7 @@ def test_digits_are_those_of_scikit_learn() -> None:
 
 def test_digits_split_is_the_documented_rule() -> None:
     origin = load_digits()
-    data = load(build({"data.standardise": False}).data)
+    data = load(described({"data.standardise": False}).data)
     by_class = [sample for digit in range(10) for sample in np.flatnonzero(origin.target == digit).tolist()]
     heldout = sorted(by_class[::5])
     train = sorted(set(range(1797)) - set(heldout))
@@ -154,7 +155,7 @@ def test_digits_split_is_the_documented_rule() -> None:
 
 def test_adding_marks_one_number_in_each_half_and_gives_their_sum() -> None:
     for length in (2, 7, 50):
-        data = load(build({"data.name": "adding", "data.length": length, "data.standardise": False}).data)
+        data = load(described({"data.name": "adding", "data.length": length, "data.standardise": False}).data)
         inputs = np.concatenate([data.train_inputs, data.heldout_inputs])
         targets = np.concatenate([data.train_targets, data.heldout_targets])
         numbers, marks = inputs[..., 0], inputs[..., 1]
@@ -168,14 +169,14 @@ def test_adding_marks_one_number_in_each_half_and_gives_their_sum() -> None:
 
 
 def test_guessing_the_mean_of_adding_costs_a_sixth() -> None:
-    targets = load(build({"data.name": "adding"}).data).train_targets
+    targets = load(described({"data.name": "adding"}).data).train_targets
     # The sum of two uniform numbers has fourth central moment 1/15: the variance of 20,000 of them is good to 0.0014.
     assert targets.mean() == pytest.approx(1.0, abs=4 * math.sqrt(1 / 6 / 20_000))
     assert targets.var() == pytest.approx(1 / 6, abs=4 * math.sqrt((1 / 15 - 1 / 36) / 20_000))
 
 
 def test_linear_teacher_is_one_linear_map_for_both_parts() -> None:
-    data = load(build({"data.name": "linear_teacher", "data.features": 64, "data.standardise": False}).data)
+    data = load(described({"data.name": "linear_teacher", "data.features": 64, "data.standardise": False}).data)
     teacher, *_ = np.linalg.lstsq(data.train_inputs, data.train_targets, rcond=None)
     np.testing.assert_allclose(data.heldout_inputs @ teacher, data.heldout_targets, atol=1e-10)
     assert teacher.var() == pytest.approx(1 / 64, rel=4 * math.sqrt(2) / 64)
@@ -183,7 +184,7 @@ def test_linear_teacher_is_one_linear_map_for_both_parts() -> None:
 
 
 def test_gaussian_mixture_has_ten_clouds_of_unit_noise() -> None:
-    data = load(build({"data.name": "gaussian_mixture", "data.features": 100, "data.standardise": False}).data)
+    data = load(described({"data.name": "gaussian_mixture", "data.features": 100, "data.standardise": False}).data)
     clouds = [data.train_inputs[data.train_targets == c] for c in range(10)]
     centres = np.array([cloud.mean(axis=0) for cloud in clouds])
     noise = np.concatenate([cloud - cloud.mean(axis=0) for cloud in clouds])
@@ -196,7 +197,7 @@ def test_gaussian_mixture_has_ten_clouds_of_unit_noise() -> None:
 def test_drawn_content_is_the_same_for_ever() -> None:
     """The first number of each drawn task: a changed generator would change every stored result."""
     first = {
-        name: float(load(build({"data.name": name, "data.standardise": False}).data).train_inputs.ravel()[0])
+        name: float(load(described({"data.name": name, "data.standardise": False}).data).train_inputs.ravel()[0])
         for name in ("gaussian_mixture", "linear_teacher", "adding")
     }
     assert first == pytest.approx(
@@ -206,7 +207,7 @@ def test_drawn_content_is_the_same_for_ever() -> None:
 
 
 def test_batches_cover_each_epoch_once_and_drop_the_remainder() -> None:
-    spec = build({"data.batch_size": 10}).data
+    spec = described({"data.batch_size": 10}).data
     rows = batches(spec, train=47, count=11)
     assert rows.shape == (11, 10)
     assert rows.dtype == np.int64
@@ -222,7 +223,7 @@ def test_batches_cover_each_epoch_once_and_drop_the_remainder() -> None:
 
 @pytest.mark.parametrize(("size", "train"), [("full", 1437), (1, 1437), (1437, 1437), (719, 1437)])
 def test_batches_of_every_size(size: int | str, train: int) -> None:
-    spec = build({"data.batch_size": size}).data
+    spec = described({"data.batch_size": size}).data
     per_epoch = train // spec.batch_size
     rows = batches(spec, train, 2 * per_epoch)
     assert rows.shape == (2 * per_epoch, spec.batch_size)
@@ -231,19 +232,19 @@ def test_batches_of_every_size(size: int | str, train: int) -> None:
 
 
 def test_batches_depend_on_the_data_seed_alone() -> None:
-    rows = batches(build({"data.batch_size": 8}).data, 100, 30)
-    np.testing.assert_array_equal(rows, batches(build({"data.batch_size": 8, "seed": 5}).data, 100, 30))
-    assert not np.array_equal(rows, batches(build({"data.batch_size": 8, "data.seed": 1}).data, 100, 30))
+    rows = batches(described({"data.batch_size": 8}).data, 100, 30)
+    np.testing.assert_array_equal(rows, batches(described({"data.batch_size": 8, "seed": 5}).data, 100, 30))
+    assert not np.array_equal(rows, batches(described({"data.batch_size": 8, "data.seed": 1}).data, 100, 30))
 
 
 @pytest.mark.parametrize("count", [0, 1, 11, 12, 13, 29])
 def test_a_step_has_its_batch_however_many_follow(count: int) -> None:
-    spec = build({"data.batch_size": 8}).data
+    spec = described({"data.batch_size": 8}).data
     np.testing.assert_array_equal(batches(spec, 100, count), batches(spec, 100, 40)[:count])
 
 
 def test_order_is_the_same_for_ever() -> None:
-    assert batches(build({"data.batch_size": 5}).data, 1437, 2).tolist() == [
+    assert batches(described({"data.batch_size": 5}).data, 1437, 2).tolist() == [
         [960, 880, 1160, 1143, 226],
         [270, 12, 101, 419, 1030],
     ]
@@ -256,7 +257,7 @@ def test_data_import_no_torch() -> None:
 
 def test_digits_and_first_batch_are_quick() -> None:
     """Generous bounds (they are 5 ms and 2 ms on a laptop), so that only a change of kind fails."""
-    spec = build({}).data
+    spec = described({}).data
     begin = time.process_time()
     load(spec)
     batches(spec, 60_000, 1)
@@ -264,7 +265,7 @@ def test_digits_and_first_batch_are_quick() -> None:
 
 
 def test_the_interval_is_a_grid_with_the_points_between_held_out() -> None:
-    data = load(build({"data.name": "interval"}).data)
+    data = load(described({"data.name": "interval"}).data)
     assert data.train_inputs[[0, -1], 0].tolist() == [-2, 2]
     np.testing.assert_allclose(np.diff(data.train_inputs[:, 0]), 4 / 255, rtol=1e-12)
     np.testing.assert_allclose(data.heldout_inputs[0, 0], -2 + 2 / 255, rtol=1e-12)
@@ -273,7 +274,7 @@ def test_the_interval_is_a_grid_with_the_points_between_held_out() -> None:
 
 @pytest.mark.parametrize("features", [1, 4, 100])
 def test_the_spectral_teacher_has_whitened_inputs_and_its_singular_values(features: int) -> None:
-    data = load(build({"data.name": "spectral_teacher", "data.features": features}).data)
+    data = load(described({"data.name": "spectral_teacher", "data.features": features}).data)
     x, y = data.train_inputs, data.train_targets
     np.testing.assert_allclose(x.mean(0), 0, atol=1e-12)
     np.testing.assert_allclose(x.T @ x / len(x), np.eye(features), atol=1e-12)
@@ -285,11 +286,11 @@ def test_the_spectral_teacher_has_whitened_inputs_and_its_singular_values(featur
 
 def test_too_many_features_cannot_be_whitened() -> None:
     with pytest.raises(DataError, match=r"data\.features=256: 256 inputs are whitened"):
-        load(build({"data.name": "spectral_teacher", "data.features": 256}).data)
+        load(described({"data.name": "spectral_teacher", "data.features": 256}).data)
 
 
 def test_a_sequence_of_nothing_and_a_number() -> None:
-    silence, point = load(build({"data.name": "silence"}).data), load(build({"data.name": "point"}).data)
+    silence, point = load(described({"data.name": "silence"}).data), load(described({"data.name": "point"}).data)
     assert silence.train_inputs.shape == (1, 50, 1)
     assert not silence.train_inputs.any()
     assert silence.train_targets.tolist() == silence.heldout_targets.tolist() == [[0.7]]

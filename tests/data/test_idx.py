@@ -15,9 +15,9 @@ import pytest
 from numpy.typing import NDArray
 
 from gradlab.data import DataError, load
+from gradlab.data.facts import described
 from gradlab.data.idx import NAMES, header_sizes, read_folder, read_idx
 from gradlab.spec.named import SpecError
-from gradlab.spec.run import build
 
 TRAIN_IMAGES, TRAIN_LABELS, HELDOUT_IMAGES, HELDOUT_LABELS = NAMES
 
@@ -124,7 +124,7 @@ def test_a_folder_without_one_file_is_refused(name: str, tmp_path: Path) -> None
     folder = _folder(tmp_path)
     (folder / name).unlink()
     with pytest.raises(SpecError, match=rf"data\.root=.*no file {name}"):
-        build({"data.name": "mnist", "data.root": str(folder)})
+        described({"data.name": "mnist", "data.root": str(folder)})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -177,7 +177,7 @@ def test_an_eleventh_class_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "mnist"])
 def test_root_is_read_as_stored(name: str, idx200: Path) -> None:
-    data = load(build({"data.name": name, "data.root": str(idx200), "data.standardise": False}).data)
+    data = load(described({"data.name": name, "data.root": str(idx200), "data.standardise": False}).data)
     raw = gzip.decompress((idx200 / f"{TRAIN_IMAGES}.gz").read_bytes())
     np.testing.assert_array_equal(data.train_inputs.ravel(), np.frombuffer(raw, dtype=np.uint8, offset=16))
     assert np.bincount(data.train_targets.astype(np.int64)).tolist() == [16] * 10
@@ -187,7 +187,7 @@ def test_root_is_read_as_stored(name: str, idx200: Path) -> None:
 def test_memory_is_that_of_the_numbers(tmp_path: Path) -> None:
     """Standardising is done in place: the float64 images and their bytes, and no third array."""
     folder = _folder(tmp_path, train=20_000, heldout=100, rows=10, columns=10)
-    spec = build({"data.name": "mnist", "data.root": str(folder)}).data
+    spec = described({"data.name": "mnist", "data.root": str(folder)}).data
     tracemalloc.start()
     load(spec)
     peak = tracemalloc.get_traced_memory()[1]
@@ -197,7 +197,7 @@ def test_memory_is_that_of_the_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("folder", "train", "heldout"), [("fashion_mnist_4k", 3843, 600), ("mnist_10k", 8500, 1500)])
 def test_real_data_is_read(folder: str, train: int, heldout: int, real_data: Path) -> None:
-    run = build({"data.name": "mnist", "data.root": str(real_data / folder), "data.standardise": False})
+    run = described({"data.name": "mnist", "data.root": str(real_data / folder), "data.standardise": False})
     data = load(run.data)
     assert (run.facts.train, run.facts.heldout, run.facts.shape) == (train, heldout, (28, 28))
     assert data.train_inputs.shape == (train, 28, 28)

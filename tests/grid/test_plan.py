@@ -7,12 +7,13 @@ from itertools import groupby, product
 import pytest
 import torch
 
+from gradlab.data.facts import described
 from gradlab.engine.optim.optimizers import OPTIMIZERS, rates
 from gradlab.grid.plan import OPTIMIZER_BUFFERS, WITHIN, cohort_key, cost, make_plan
 from gradlab.spec.choices import MODELS as NAMED_MODELS
 from gradlab.spec.keys import KEYS
 from gradlab.spec.named import Value
-from gradlab.spec.run import RunSpec, build
+from gradlab.spec.run import RunSpec
 
 BASE: dict[str, Value] = {"model.width": 12, "model.depth": 3, "data.name": "gaussian_mixture", "data.features": 12}
 
@@ -65,7 +66,7 @@ ELSEWHERE: dict[str, tuple[dict[str, Value], Value]] = {
 def grid(**axes: tuple[Value, ...]) -> list[RunSpec]:
     """Every combination; ``model__depth`` stands for model.depth."""
     names = [name.replace("__", ".") for name in axes]
-    return [build(BASE | dict(zip(names, values, strict=True))) for values in product(*axes.values())]
+    return [described(BASE | dict(zip(names, values, strict=True))) for values in product(*axes.values())]
 
 
 def test_every_key_is_tried() -> None:
@@ -80,7 +81,7 @@ def test_a_key_may_differ_inside_a_cohort_exactly_if_it_is_named_so(key: str) ->
         base = {name: given for name, given in base.items() if name != "data.features"}
     if key == "optim.nesterov":
         base = base | {"optim.momentum": 0.5}
-    one, other = build(base), build(base | {key: value})
+    one, other = described(base), described(base | {key: value})
     assert one.flat()[key] != other.flat()[key]
     assert (cohort_key(one) == cohort_key(other)) == (key in WITHIN)
 
@@ -149,23 +150,23 @@ def test_cost_grows_with_what_costs() -> None:
         ("data.batch_size", 1024),
         ("train.precision", "float64"),
     ):
-        found = cost(build(BASE | {key: value}))
+        found = cost(described(BASE | {key: value}))
         assert found.memory > cost(small).memory, key
         assert found.work > cost(small).work or key == "train.precision"
         assert found.effort > cost(small).effort or key == "train.precision"
-    assert cost(build(BASE | {"train.steps": 400})).work == pytest.approx(2 * cost(small).work, rel=0.01)
+    assert cost(described(BASE | {"train.steps": 400})).work == pytest.approx(2 * cost(small).work, rel=0.01)
 
 
 @pytest.mark.parametrize("name", OPTIMIZER_BUFFERS)
 def test_the_buffers_that_the_plan_counts_are_those_that_optimizers_keep(name: str) -> None:
     assert list(OPTIMIZER_BUFFERS) == list(OPTIMIZERS)
     parameters = torch.zeros(1, 3)
-    columns = rates([build({"optim.name": name, "optim.momentum": 0.9})], parameters)
+    columns = rates([described({"optim.name": name, "optim.momentum": 0.9})], parameters)
     assert len(OPTIMIZERS[name].state(parameters, columns)) <= OPTIMIZER_BUFFERS[name]
 
 
 def test_every_model_has_a_cost() -> None:
     for name in NAMED_MODELS:
-        found = cost(build({"model.name": name}))
+        found = cost(described({"model.name": name}))
         assert 0 < found.work < found.effort
         assert found.memory > 0

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from gradlab.data.facts import described
 from gradlab.report.figures.layer_profiles import signal_plots
 from gradlab.report.figures.panels import Series, draw
 from gradlab.report.figures.style import styled
@@ -15,7 +16,6 @@ from gradlab.report.foretold import band, expected, foretold, sentences
 from gradlab.report.groups import arrange, log10
 from gradlab.report.tables import Floats, Result, read
 from gradlab.spec.named import Value
-from gradlab.spec.run import build
 from gradlab.theory.predict import profile
 from tests.synthetic import write_result
 
@@ -35,7 +35,7 @@ def test_the_line_begins_at_the_last_hidden_layer_s_measured_value(tmp_path: Pat
     found = result(tmp_path, SIGMOID)
     start = start_of(found)
     line = foretold(found, start, "depth")
-    course = profile(build(SIGMOID))
+    course = profile(described(SIGMOID))
     assert course is not None
     assert line[0, 11] == start[0, 11]
     assert np.isnan(line[0, 12])

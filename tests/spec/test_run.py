@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gradlab.data.facts import described
 from gradlab.spec.choices import ACTIVATIONS
 from gradlab.spec.keys import DEFAULTS, KEYS, allowed_keys, unknown_key
 from gradlab.spec.named import SpecError, Value
@@ -57,7 +58,7 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
 
 def refused(values: dict[str, Value]) -> str:
     with pytest.raises(SpecError) as caught:
-        build(values)
+        described(values)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -110,16 +111,16 @@ def test_the_id_does_not_depend_on_where_the_data_lie(idx200: Path, tmp_path: Pa
     there = tmp_path / "there"
     there.symlink_to(idx200)
     values: dict[str, Value] = {"data.name": "mnist", "data.root": str(idx200)}
-    spec = build(values)
-    assert spec.id == build({**values, "data.root": str(there)}).id
-    assert spec.id == build({"data.name": "mnist"}).id
-    assert build({"data.name": "mnist", "data.mirror": "http://localhost/"}).id == spec.id
+    spec = described(values)
+    assert spec.id == described({**values, "data.root": str(there)}).id
+    assert spec.id == described({"data.name": "mnist"}).id
+    assert described({"data.name": "mnist", "data.mirror": "http://localhost/"}).id == spec.id
     assert (spec.facts.train, spec.facts.heldout, spec.facts.shape) == (160, 40, (28, 28))
 
 
 def test_full_is_the_training_part_of_these_files(idx200: Path) -> None:
     values: dict[str, Value] = {"data.name": "mnist", "data.root": str(idx200), "data.batch_size": "full"}
-    assert build(values).data.batch_size == 160
+    assert described(values).data.batch_size == 160
     assert "160 samples" in refused({**values, "data.batch_size": 161})
 
 
