@@ -15,14 +15,8 @@ from functools import lru_cache
 from typing import cast
 
 from gradlab.spec.choices import ACTIVATIONS, CLIPS, DATA, INSTRUMENTS, MODELS, NORMS, OPTIMIZERS
-from gradlab.spec.keys import DEFAULTS as DEFAULTS
-from gradlab.spec.keys import KEYS as KEYS
-from gradlab.spec.keys import allowed_keys as allowed_keys
-from gradlab.spec.keys import check_key as check_key
-from gradlab.spec.keys import coerce as coerce
-from gradlab.spec.keys import unknown_key as unknown_key
-from gradlab.spec.named import SpecError
-from gradlab.spec.named import Value as Value
+from gradlab.spec.keys import DEFAULTS, allowed_keys, check_key, coerce
+from gradlab.spec.named import SpecError, Value
 
 SCHEMA = 1
 """Version of the spec's schema and of the tables; part of every run's id."""

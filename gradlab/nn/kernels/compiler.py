@@ -63,7 +63,10 @@ def library(precision: str) -> Path | None:
                 return path
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 fresh = Path(scratch) / path.name
-                if _output([*command, *FLAGS, bits, "-shared", "-o", str(fresh), str(SOURCE / "player.c"), "-lm"]) is None:
+                if (
+                    _output([*command, *FLAGS, bits, "-shared", "-o", str(fresh), str(SOURCE / "player.c"), "-lm"])
+                    is None
+                ):
                     return None
                 fresh.replace(path)
     except OSError:

@@ -1,0 +1,72 @@
+"""Every named choice of a run, one small table a kind: a frozen entry with one line and its source, found by its name.
+
+Literal dictionaries, torch-free: the engine maps the same names to functions, and a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gradlab.spec.choices.activations import ACTIVATIONS, Activation
+from gradlab.spec.choices.clips import CLIPS, Clip
+from gradlab.spec.choices.data import DATA, Data
+from gradlab.spec.choices.inits import INITS
+from gradlab.spec.choices.instruments import INSTRUMENTS, Instrument
+from gradlab.spec.choices.models import MODELS, Model
+from gradlab.spec.choices.norms import NORMS, Norm
+from gradlab.spec.choices.optimizers import OPTIMIZERS, Optimizer
+from gradlab.spec.choices.probes import PROBES
+from gradlab.spec.named import Choice
+
+__all__ = [
+    "ACTIVATIONS",
+    "ALIASES",
+    "CLIPS",
+    "DATA",
+    "INITS",
+    "INSTRUMENTS",
+    "MODELS",
+    "NAMED",
+    "NORMS",
+    "NOUNS",
+    "OPTIMIZERS",
+    "PROBES",
+    "Activation",
+    "Clip",
+    "Data",
+    "Instrument",
+    "Model",
+    "Norm",
+    "Optimizer",
+]
+
+ALIASES: dict[str, dict[str, str]] = {
+    "model.activation": {"leaky": "leaky_relu"},
+    "model.init": {"xavier": "xavier_normal", "he": "he_normal", "lecun": "lecun_normal"},
+}
+"""Other names of a choice, by key; resolved before anything is compared or digested."""
+
+
+NAMED: dict[str, Mapping[str, Choice]] = {
+    "model.name": MODELS,
+    "data.name": DATA,
+    "optim.name": OPTIMIZERS,
+    "clip.mode": CLIPS,
+    "model.activation": ACTIVATIONS,
+    "model.init": INITS,
+    "model.norm": NORMS,
+    "probe.instrument": INSTRUMENTS,
+}
+"""The keys whose values are names, with the table of each."""
+
+
+NOUNS: dict[str, str] = {
+    "model.name": "model",
+    "data.name": "data",
+    "optim.name": "optimizer",
+    "clip.mode": "clip mode",
+    "model.activation": "activation",
+    "model.init": "init",
+    "model.norm": "norm",
+    "probe.instrument": "instrument",
+}

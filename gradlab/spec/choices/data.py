@@ -1,0 +1,135 @@
+"""The data sets: their shapes and sizes, and the keys that each has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gradlab.spec.named import Choice, Value, table
+
+
+@dataclass(frozen=True)
+class Data(Choice):
+    """One data set: its extra keys with their defaults, and the shapes that do not depend on them.
+
+    ``loss`` is ``cross_entropy`` (nats), ``mean_squared_error`` or ``quartic``; ``shape`` is (features,) or (time,
+    features), with None where a key (`data.features`, `data.length`) decides; ``outputs`` None means as many as there
+    are inputs.
+    """
+
+    loss: str = "cross_entropy"
+    shape: tuple[int | None, ...] = ()
+    outputs: int | None = None
+    train: int = 0
+    heldout: int = 0
+    keys: Mapping[str, Value] = field(default_factory=dict)
+
+
+_IDX: dict[str, Value] = {"root": None, "mirror": None}
+
+
+DATA: dict[str, Data] = table(
+    Data(
+        "digits",
+        "1,797 hand-written digits of 8x8 grey pixels, embedded; rows are time steps",
+        "UCI optical recognition of handwritten digits, Alpaydin & Kaynak 1998",
+        shape=(8, 8),
+        outputs=10,
+        train=1437,
+        heldout=360,
+    ),
+    Data(
+        "fashion_mnist",
+        "70,000 pieces of clothing of 28x28 grey pixels; rows are time steps",
+        "Xiao et al. 2017, arXiv:1708.07747",
+        shape=(28, 28),
+        outputs=10,
+        train=60_000,
+        heldout=10_000,
+        keys=_IDX,
+    ),
+    Data(
+        "mnist",
+        "70,000 hand-written digits of 28x28 grey pixels; rows are time steps",
+        "LeCun et al. 1998",
+        shape=(28, 28),
+        outputs=10,
+        train=60_000,
+        heldout=10_000,
+        keys=_IDX,
+    ),
+    Data(
+        "gaussian_mixture",
+        "10 normal clouds with normal centres, one a class",
+        "Schoenholz et al. 2016, arXiv:1611.01232, as a stand-in for images",
+        shape=(None,),
+        outputs=10,
+        train=4096,
+        heldout=1024,
+        keys={"features": 64},
+    ),
+    Data(
+        "linear_teacher",
+        "normal inputs and a random linear map of them to learn; as many outputs as inputs",
+        "Saxe et al. 2013, arXiv:1312.6120",
+        loss="mean_squared_error",
+        shape=(None,),
+        train=4096,
+        heldout=1024,
+        keys={"features": None},
+    ),
+    Data(
+        "adding",
+        "add the two marked numbers of a sequence; guessing their mean costs 1/6",
+        "Hochreiter & Schmidhuber 1997; Le et al. 2015, arXiv:1504.00941",
+        loss="mean_squared_error",
+        shape=(None, 2),
+        outputs=1,
+        train=20_000,
+        heldout=2_000,
+        keys={"length": 50},
+    ),
+    Data(
+        "interval",
+        "256 evenly spaced numbers from -2 to 2, and one wave of a sine over them",
+        "Balduzzi et al. 2017, arXiv:1702.08591",
+        loss="mean_squared_error",
+        shape=(1,),
+        outputs=1,
+        train=256,
+        heldout=255,
+        keys={"batch_size": "full", "standardise": False},
+    ),
+    Data(
+        "spectral_teacher",
+        "whitened inputs and a symmetric linear map of them with the singular values K, K-1, ..., 1",
+        "Saxe et al. 2013, arXiv:1312.6120",
+        loss="mean_squared_error",
+        shape=(None,),
+        train=256,
+        heldout=64,
+        keys={"batch_size": "full", "standardise": False, "features": 4},
+    ),
+    Data(
+        "silence",
+        "one sequence of zeros, after which the answer is 0.7",
+        "Pascanu et al. 2013, arXiv:1211.5063, figure 6",
+        loss="mean_squared_error",
+        shape=(None, 1),
+        outputs=1,
+        train=1,
+        heldout=1,
+        keys={"batch_size": 1, "standardise": False, "length": 50},
+    ),
+    Data(
+        "point",
+        "the number 1, with the loss f(y) = y^4 of what is made of it",
+        "Zhang et al. 2019, arXiv:1905.11881",
+        loss="quartic",
+        shape=(1,),
+        outputs=1,
+        train=1,
+        heldout=1,
+        keys={"batch_size": 1, "standardise": False},
+    ),
+)

@@ -1,0 +1,74 @@
+"""The architectures: the keys that each has, and the sizes of its matrices, by which work is planned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from gradlab.spec.named import Choice, Value, table
+
+
+def _feed_forward(depth: int, width: int, shape: tuple[int, ...], outputs: int) -> list[tuple[int, int, int]]:
+    widths = [math.prod(shape), *[width] * (depth - 1), outputs]
+    return [(fan_in, fan_out, 1) for fan_in, fan_out in pairwise(widths)]
+
+
+def _recurrent(depth: int, width: int, shape: tuple[int, ...], outputs: int) -> list[tuple[int, int, int]]:
+    steps, features = shape
+    inputs = [features, *[width] * (depth - 1)]
+    return [*((fan_in + width, width, steps) for fan_in in inputs), (width, outputs, 1)]
+
+
+@dataclass(frozen=True)
+class Model(Choice):
+    """``keys``: the keys of `model` with their defaults; ``data``: the data it takes unless told otherwise."""
+
+    keys: Mapping[str, Value] = field(default_factory=dict)
+    data: str = "digits"
+    norms: tuple[str, ...] = ("none", "batch", "layer", "rms")
+    least_depth: int = 1
+    needs_time: bool = False
+    matrices: Callable[[int, int, tuple[int, ...], int], list[tuple[int, int, int]]] = _feed_forward
+
+
+_NETWORK: dict[str, Value] = {
+    "depth": 10,
+    "width": 64,
+    "activation": "relu",
+    "slope": None,
+    "init": "he_normal",
+    "gain": 1.0,
+    "weight_var": None,
+    "bias_var": 0.0,
+    "norm": "none",
+}
+
+
+MODELS: dict[str, Model] = table(
+    Model("mlp", "L fully connected layers, each linear, norm, activation", "Rumelhart et al. 1986", _NETWORK),
+    Model(
+        "residual_mlp",
+        "pre-activation residual branches between a read-in and a read-out",
+        "He et al. 2016, arXiv:1603.05027",
+        {**_NETWORK, "branch_scale": 1.0},
+        least_depth=2,
+    ),
+    Model(
+        "linear_chain",
+        "L square matrices gain*I and nothing else: gradients are powers of gain",
+        "Saxe et al. 2013, arXiv:1312.6120",
+        {"depth": 10, "width": 64, "gain": 1.0},
+        data="linear_teacher",
+    ),
+    Model(
+        "rnn",
+        "K stacked Elman layers unrolled in time, and a read-out of the last step",
+        "Elman 1990; Pascanu et al. 2013, arXiv:1211.5063",
+        {**_NETWORK, "depth": 1},
+        norms=("none", "layer", "rms"),
+        needs_time=True,
+        matrices=_recurrent,
+    ),
+)

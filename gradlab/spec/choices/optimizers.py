@@ -1,0 +1,56 @@
+"""Optimizers, with the keys that act in each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gradlab.spec.named import Choice, table
+
+
+@dataclass(frozen=True)
+class Optimizer(Choice):
+    """``uses``: the keys of `optim` that act; ``defaults``: torch's values of them where they differ from SGD's."""
+
+    uses: tuple[str, ...] = ()
+    defaults: Mapping[str, float] = field(default_factory=dict)
+
+
+_DECAYS = ("lr", "weight_decay", "l1")
+
+
+OPTIMIZERS: dict[str, Optimizer] = table(
+    Optimizer(
+        "sgd",
+        "gradient descent, with momentum or Nesterov's",
+        "torch.optim.SGD; Sutskever et al. 2013",
+        (*_DECAYS, "momentum", "nesterov"),
+    ),
+    Optimizer(
+        "adam",
+        "running mean over the root of the running square",
+        "torch.optim.Adam; Kingma & Ba 2014, arXiv:1412.6980",
+        (*_DECAYS, "beta1", "beta2", "eps"),
+    ),
+    Optimizer(
+        "adamw",
+        "adam with decoupled weight decay",
+        "torch.optim.AdamW; Loshchilov & Hutter 2017, arXiv:1711.05101",
+        (*_DECAYS, "beta1", "beta2", "eps"),
+        {"weight_decay": 0.01},
+    ),
+    Optimizer(
+        "rmsprop",
+        "gradient over the root of its running square; beta2 is torch's alpha",
+        "torch.optim.RMSprop; Hinton 2012, lecture 6e",
+        (*_DECAYS, "momentum", "beta2", "eps"),
+        {"beta2": 0.99},
+    ),
+    Optimizer(
+        "adagrad",
+        "gradient over the root of the sum of its squares",
+        "torch.optim.Adagrad; Duchi et al. 2011",
+        (*_DECAYS, "eps"),
+        {"eps": 1e-10},
+    ),
+)
