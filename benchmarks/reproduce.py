@@ -27,7 +27,7 @@ from benchmarks.timing import GRADLAB, ROOT
 from gradlab.grid.config import compose_grid, experiments
 from gradlab.grid.experiment import Experiment
 from gradlab.spec.named import SpecError, nearest
-from gradlab.store.folder import read_expectations
+from gradlab.store.documents import read_expectations
 
 PAGE = ROOT / "docs" / "reproductions.md"
 

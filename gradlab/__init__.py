@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from gradlab.diagnose import Verdict
-    from gradlab.store.folder import Frames
+    from gradlab.store.tables import Frames
     from gradlab.watching.signals import LossFunction
 
 __version__ = "0.1.0"
@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 
 def load(path: str | Path) -> Frames:
     """The tables of a result folder as pandas frames: ``.runs``, ``.steps``, ``.layers``, ``.instruments``."""
-    from gradlab.store.folder import load as load_frames
+    from gradlab.store.tables import load as load_frames
 
     return load_frames(path)
 

@@ -24,7 +24,8 @@ from gradlab.launch.events import Event, Job
 from gradlab.launch.local import Crew
 from gradlab.launch.worker import run_job
 from gradlab.report import Report
-from gradlab.store.folder import OPTIONAL, load_tables
+from gradlab.store.pieces import OPTIONAL
+from gradlab.store.tables import load_tables
 
 GRADLAB = str(Path(sysconfig.get_path("scripts")) / "gradlab")
 ENVIRONMENT = {**os.environ, "COLUMNS": "80", "LINES": "24", "PYTHONWARNINGS": "default"}

@@ -14,7 +14,7 @@ from gradlab import __version__
 from gradlab.grid.config import experiments
 from gradlab.spec.choices import CLIPS, MODELS
 from gradlab.spec.run import SECTIONS, build
-from gradlab.store.folder import load_tables
+from gradlab.store.tables import load_tables
 from gradlab.terminal.catalogue import KINDS
 from tests.cases import BAD_RUNS, BAD_SWEEPS
 from tests.commands import ENVIRONMENT, TINY, call, inline, run, undrawn

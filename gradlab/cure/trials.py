@@ -34,7 +34,9 @@ from gradlab.grid.expand import Grid, Launch, spec_yaml
 from gradlab.grid.plan import cost as work_of
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec
-from gradlab.store.folder import load_tables, open_result, read_manifest, read_runs
+from gradlab.store.documents import read_manifest, read_runs
+from gradlab.store.folder import open_result
+from gradlab.store.tables import load_tables
 from gradlab.theory.predict import predict, profile
 
 Facts = dict[str, Any]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from gradlab.grid.expand import Grid, Launch, spec_yaml
 from gradlab.spec.named import SpecError
-from gradlab.store.folder import open_result, read_runs
+from gradlab.store.documents import read_runs
+from gradlab.store.folder import open_result
 
 
 def again(path: Path, run_id: str) -> Grid:

@@ -23,8 +23,11 @@ from gradlab.launch.devices import Device, choose
 from gradlab.launch.local import Crew, crew_of
 from gradlab.launch.manifest import drawn_up, read_back
 from gradlab.spec.run import RunSpec, unused
-from gradlab.store import folder as store
-from gradlab.store.folder import Folder, Manifest
+from gradlab.store import documents
+from gradlab.store.documents import Manifest
+from gradlab.store.folder import Folder, locked, new_report, new_result, open_result
+from gradlab.store.pieces import TABLES, drop_pieces, saved_pieces
+from gradlab.store.tables import Merged, merge
 from gradlab.terminal import cure as terminal
 from gradlab.terminal import screen, summary
 
@@ -51,11 +54,11 @@ def start(grid: Grid, wishes: Wishes, crew: Crew, command: Sequence[str], out: C
         prefetch(data)
     now = dt.datetime.now().astimezone()
     manifest = drawn_up(grid, plan, crew.device, command, now)
-    with store.new_result(wishes.out, grid.name, now) as folder, _drawing_prepared(wishes):
-        store.write_inputs(folder, grid.base, grid.overrides, grid.runs)
+    with new_result(wishes.out, grid.name, now) as folder, _drawing_prepared(wishes):
+        documents.write_inputs(folder, grid.base, grid.overrides, grid.runs)
         _announce(out, grid, plan, crew.device, folder)
         # From here on an interrupt leaves something to resume, and says so.
-        store.write_manifest(folder, manifest)
+        documents.write_manifest(folder, manifest)
         return _conduct(folder, manifest, grid.runs, plan.pieces, wishes, crew, out)
 
 
@@ -64,28 +67,26 @@ def resume(path: Path, asked: str, wishes: Wishes, command: Sequence[str], out: 
 
     On the device that is ``asked`` for; auto is the one that it began on.
     """
-    folder = store.open_result(path)
+    folder = open_result(path)
     given = None if asked == "auto" else choose(asked)
-    with store.locked(folder):
-        manifest = store.read_manifest(path)
+    with locked(folder):
+        manifest = documents.read_manifest(path)
         if manifest["state"] == "done":
-            store.drop_pieces(folder)
+            drop_pieces(folder)
             out.print(
                 escape(f"Nothing is missing in {path}: {manifest['runs']} of {manifest['runs']} runs are done."),
                 soft_wrap=True,
             )
             return DONE
-        runs = store.read_runs(folder)
+        runs = documents.read_runs(folder)
         place = {run.id: position for position, run in enumerate(runs)}
         pieces = [read_back(kept, place) for kept in manifest["pieces"]]
-        whole = {
-            index for index, table in store.saved_pieces(folder).items() if "failed" not in table["state"].to_pylist()
-        }
+        whole = {index for index, table in saved_pieces(folder).items() if "failed" not in table["state"].to_pylist()}
         missing = [piece for piece in pieces if piece.index not in whole]
         manifest |= {"state": "running", "resumed": [*manifest.get("resumed", []), list(command)]}
         device = given or choose(manifest["device"]["name"])
         manifest |= {"device": asdict(device)}
-        store.write_manifest(folder, manifest)
+        documents.write_manifest(folder, manifest)
         count = sum(len(piece.members) for piece in missing)
         out.print(escape(f"Resuming {path}: {count} of {len(runs)} runs are missing."), soft_wrap=True)
         with crew_of(min(manifest["workers"], len(missing)), device) as crew, _drawing_prepared(wishes):
@@ -111,7 +112,7 @@ def _conduct(
     tally = screen.Tally(manifest["runs"])
     missing = {piece.index for piece in pieces}
     try:
-        for index, table in store.saved_pieces(folder).items():
+        for index, table in saved_pieces(folder).items():
             if index not in missing:
                 tally.add(table["state"].to_pylist())
         crashed = rounds.run(rounds.Site(crew, folder, manifest, tally, out, wishes.fail_fast), runs, pieces)
@@ -120,12 +121,12 @@ def _conduct(
             screen.point(f"Stopped at the first crashed run: {tally}.", "sweep --resume", folder.root)
             return CRASHED
         manifest["kernels"] = rounds.kernels(runs, manifest["device"]["name"])
-        tables = store.merge(folder)
+        tables = merge(folder)
         # Before the manifest says that all is done: a resume must find nothing left to do then.
         _hold_expectations(folder, manifest, tables)
         _close(folder, manifest, "failed" if crashed else "done", began)
         if not crashed:
-            store.drop_pieces(folder)
+            drop_pieces(folder)
     except KeyboardInterrupt:
         # Whoever presses Ctrl-C twice has been heard the first time.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -166,7 +167,7 @@ def _drawing_prepared(wishes: Wishes) -> Iterator[None]:
             beside.join()
 
 
-def _hold_expectations(folder: Folder, manifest: Manifest, tables: store.Merged) -> None:
+def _hold_expectations(folder: Folder, manifest: Manifest, tables: Merged) -> None:
     """Writes what the experiment was expected to show beside what its tables say, where anything was expected."""
     if not manifest.get("expect"):
         return
@@ -175,12 +176,12 @@ def _hold_expectations(folder: Folder, manifest: Manifest, tables: store.Merged)
     altered = manifest["altered"]
     outcomes = evaluate(parse(manifest["expect"]), tables, lenient=bool(altered))
     told = {"experiment": manifest["experiment"], "altered": altered}
-    store.write_expectations(folder, {**told, "outcomes": [outcome.stored() for outcome in outcomes]})
+    documents.write_expectations(folder, {**told, "outcomes": [outcome.stored() for outcome in outcomes]})
 
 
 def _verdict_on_expectations(folder: Folder) -> int:
     """The exit status: an experiment as its file sets it must show what the file expects; altered, it may not."""
-    told = store.read_expectations(folder.root)
+    told = documents.read_expectations(folder.root)
     if told is None or told["altered"]:
         return DONE
     unmet = sum(outcome["result"] == "fail" for outcome in told["outcomes"])
@@ -195,10 +196,10 @@ def _close(folder: Folder, manifest: Manifest, state: str, began: dt.datetime) -
     manifest["state"] = state
     manifest["finished"] = now.isoformat(timespec="seconds")
     manifest["elapsed_s"] = round(manifest["elapsed_s"] + (now - began).total_seconds(), 3)
-    store.write_manifest(folder, manifest)
+    documents.write_manifest(folder, manifest)
 
 
-def _finish(folder: Folder, manifest: Manifest, tables: store.Merged, wishes: Wishes, out: Console) -> None:
+def _finish(folder: Folder, manifest: Manifest, tables: Merged, wishes: Wishes, out: Console) -> None:
     """The end of a command: what happened, the report, the files."""
     if "cure" in manifest:
         terminal.show(out, manifest["cure"], tables)
@@ -206,9 +207,9 @@ def _finish(folder: Folder, manifest: Manifest, tables: store.Merged, wishes: Wi
         summary.show_run(out, tables, limits(manifest.get("diagnose")))
     else:
         summary.show_sweep(out, tables["runs"], manifest["swept"])
-    if (told := store.read_expectations(folder.root)) is not None:
+    if (told := documents.read_expectations(folder.root)) is not None:
         summary.show_expectations(out, told)
-    written = ",".join(name for name in store.TABLES if folder.table(name).is_file())
+    written = ",".join(name for name in TABLES if folder.table(name).is_file())
     places = [("tables", f"{folder.root}/{{{written}}}.parquet")]
     if wishes.report:
         report([folder.root], folder.report, out)
@@ -219,12 +220,12 @@ def _finish(folder: Folder, manifest: Manifest, tables: store.Merged, wishes: Wi
 def report_again(paths: Sequence[Path], wanted: Path | None, out: Console, x: str | None, y: str | None) -> None:
     """`gradlab report`: a single result's report goes into its own folder, that of several into a new one."""
     for path in paths:
-        store.read_manifest(path)
+        documents.read_manifest(path)
     if wanted is None and len(paths) == 1:
         to = Folder(paths[0]).report
         report(paths, to, out, x, y)
     else:
-        with store.new_report(wanted, dt.datetime.now().astimezone()) as to:
+        with new_report(wanted, dt.datetime.now().astimezone()) as to:
             report(paths, to, out, x, y)
     screen.show_files(out, [("report", str(to / "index.html"))])
 

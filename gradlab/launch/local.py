@@ -159,7 +159,8 @@ def _replace(crew: Crew, worker: Worker) -> None:
 def _bury(worker: Worker) -> Event:
     """Records that the runs of a dead worker failed."""
     # Arrow, which these import, is not needed before workers are started.
-    from gradlab.store.folder import Folder, save_piece
+    from gradlab.store.folder import Folder
+    from gradlab.store.pieces import save_piece
     from gradlab.store.record import failed_tables
 
     job = worker.job

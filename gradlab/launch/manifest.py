@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gradlab.grid.expand import Grid
     from gradlab.grid.plan import Plan
     from gradlab.launch.devices import Device
-    from gradlab.store.folder import Manifest
+    from gradlab.store.documents import Manifest
 
 PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "hydra-core")
 """Whose versions it names."""

@@ -17,11 +17,13 @@ from gradlab.launch.local import Crew, fit, run_jobs
 from gradlab.launch.manifest import written
 from gradlab.nn.kernels.compiler import library
 from gradlab.spec.run import RunSpec
-from gradlab.store import folder as store
+from gradlab.store import documents
+from gradlab.store.tables import merged
 from gradlab.terminal import screen
 
 if TYPE_CHECKING:
-    from gradlab.store.folder import Folder, Manifest
+    from gradlab.store.documents import Manifest
+    from gradlab.store.folder import Folder
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,10 @@ def _round(site: Site, runs: Sequence[RunSpec], pieces: Sequence[Piece]) -> bool
             _show(event, bars)
             if event.kind == "halved":
                 manifest["pieces"][event.piece]["chunks"] = list(event.chunks)
-                store.write_manifest(folder, manifest)
+                documents.write_manifest(folder, manifest)
             elif event.kind == "failed":
                 crashed = True
-                store.log_error(folder, f"piece {event.piece}: {event.error}\n{event.details}")
+                documents.log_error(folder, f"piece {event.piece}: {event.error}\n{event.details}")
             elif event.kind == "unwritable":
                 raise OSError(event.error)
     return crashed
@@ -90,7 +92,7 @@ def _further(site: Site, runs: Sequence[RunSpec]) -> tuple[tuple[RunSpec, ...], 
     if "cure" not in manifest:
         return None
     planned = tuple(runs[: manifest["runs"]])
-    following = trials.next_round(manifest["cure"], planned, store.merged(folder))
+    following = trials.next_round(manifest["cure"], planned, merged(folder))
     if following is None:
         return None
     site.out.print(f"Round {following.facts['round']}: {following.said}.")
@@ -101,7 +103,7 @@ def _further(site: Site, runs: Sequence[RunSpec]) -> tuple[tuple[RunSpec, ...], 
         plan = make_plan(following.runs, manifest["memory"], site.crew.device.cores)
         pieces = tuple(_behind(piece, len(planned), len(manifest["pieces"]), cohorts) for piece in plan.pieces)
         cohorts += plan.cohorts
-        store.write_runs(folder, every)
+        documents.write_runs(folder, every)
     # All at once: an interrupt finds the manifest as it was, or as it will be.
     manifest |= {
         "runs": len(every),
@@ -110,7 +112,7 @@ def _further(site: Site, runs: Sequence[RunSpec]) -> tuple[tuple[RunSpec, ...], 
         "cure": following.facts,
         "pieces": [*manifest["pieces"], *(written(piece, every) for piece in pieces)],
     }
-    store.write_manifest(folder, manifest)
+    documents.write_manifest(folder, manifest)
     return every, pieces
 
 

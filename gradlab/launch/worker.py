@@ -21,7 +21,8 @@ from gradlab.data import Dataset, load
 from gradlab.engine.train import train
 from gradlab.launch.events import Event, Job
 from gradlab.spec.run import DataSpec, RunSpec
-from gradlab.store.folder import Folder, save_piece
+from gradlab.store.folder import Folder
+from gradlab.store.pieces import save_piece
 from gradlab.store.record import Tables, failed_tables, joined, tidy
 
 LONG = 1e11

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gradlab.report.findings import Table
 from gradlab.report.tables import Result
-from gradlab.store.folder import read_expectations
+from gradlab.store.documents import read_expectations
 
 HEAD = ("expectation", "result", "expected", "measured", "computed as", "source")
 

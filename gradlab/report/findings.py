@@ -16,7 +16,7 @@ from gradlab.report.groups import LATER, describe, label, levels, swept, varying
 from gradlab.report.tables import Result
 from gradlab.spec.choices import MODELS
 from gradlab.spec.named import Value
-from gradlab.store.folder import Manifest
+from gradlab.store.documents import Manifest
 
 MOST_ROWS = 100
 MOST_VALUES = 12

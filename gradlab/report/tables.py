@@ -21,7 +21,9 @@ from gradlab.diagnose.tables import with_verdicts
 from gradlab.diagnose.thresholds import Limits, limits
 from gradlab.spec.keys import KEYS
 from gradlab.spec.named import SpecError, Value
-from gradlab.store.folder import OPTIONAL, TABLES, Manifest, load_tables, read_manifest
+from gradlab.store.documents import Manifest, read_manifest
+from gradlab.store.pieces import OPTIONAL, TABLES
+from gradlab.store.tables import load_tables
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -19,9 +19,11 @@ from gradlab.engine.train import train as real_train
 from gradlab.grid.config import compose_any
 from gradlab.launch import worker
 from gradlab.spec.run import RunSpec
-from gradlab.store import folder as store
-from gradlab.store.folder import Folder, load_tables, merged, read_manifest, read_runs
+from gradlab.store import documents
+from gradlab.store.documents import read_manifest, read_runs
+from gradlab.store.folder import Folder
 from gradlab.store.record import Record
+from gradlab.store.tables import load_tables, merged
 from tests.commands import Ended, assert_same_tables, call, inline, run, undrawn
 from tests.cure.test_command import as_the_shell_reads
 
@@ -297,14 +299,14 @@ def test_a_kill_between_the_specs_of_a_round_and_its_pieces_loses_nothing(
             raise Killed
         written(folder, manifest)
 
-    written = store.write_manifest
-    monkeypatch.setattr(store, "write_manifest", killed)
+    written = documents.write_manifest
+    monkeypatch.setattr(documents, "write_manifest", killed)
     with pytest.raises(Killed):
         gradlab_("cure", *SICK, SEEDS, "-o", "out")
     assert read_manifest(tmp_path / "out")["cure"]["round"] == 0
     assert len(read_runs(Folder(tmp_path / "out"))) > 3
     assert merged(Folder(tmp_path / "out"))["runs"].num_rows == 3
-    monkeypatch.setattr(store, "write_manifest", written)
+    monkeypatch.setattr(documents, "write_manifest", written)
     assert gradlab_("sweep", "--resume", "out").status == 0
     assert_same_tables(tmp_path / "out", cured[0])
 

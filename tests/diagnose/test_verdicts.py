@@ -16,7 +16,7 @@ from gradlab.diagnose.meanings import KEYS, VERDICTS
 from gradlab.diagnose.tables import JUDGED, with_verdicts
 from gradlab.grid.config import compose_run
 from gradlab.spec.named import SpecError
-from gradlab.store.folder import load_tables
+from gradlab.store.tables import load_tables
 from tests.commands import call, inline, undrawn
 from tests.synthetic import grid, write_result
 

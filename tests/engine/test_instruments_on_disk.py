@@ -18,9 +18,11 @@ from gradlab.report import write_report
 from gradlab.report.figures.all_figures import NAMES
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import build
-from gradlab.store import folder as store
-from gradlab.store.folder import Folder, load_tables
+from gradlab.store import documents
+from gradlab.store.folder import Folder
+from gradlab.store.pieces import TABLES
 from gradlab.store.record import INSTRUMENTS, LAYERS, RUNS, STEPS
+from gradlab.store.tables import load_tables
 from tests.commands import Ended, assert_same_tables, call, inline
 
 SWEEP = (
@@ -55,15 +57,15 @@ def test_what_is_missing_is_run_again_and_nothing_else_changes(gradlab_: Gradlab
     whole = tmp_path / "whole"
     shutil.copytree(tmp_path / "out", whole)
     folder = Folder(tmp_path / "out")
-    manifest = store.read_manifest(folder.root)
+    manifest = documents.read_manifest(folder.root)
     # Back to the moment before the last two of the four pieces were done.
     folder.pieces.mkdir()
     tables = load_tables(whole)
     for piece in manifest["pieces"][:2]:
-        for name in store.TABLES:
+        for name in TABLES:
             rows = pa.compute.is_in(tables[name]["run_id"], value_set=pa.array(piece["members"]))
             pa.parquet.write_table(tables[name].filter(rows), folder.piece(piece["index"], name))
-    store.write_manifest(folder, {**manifest, "state": "interrupted"})
+    documents.write_manifest(folder, {**manifest, "state": "interrupted"})
     assert len(gradlab.load(folder.root).runs) == 2
     ended = gradlab_("sweep", "--resume", "out", "--no-report")
     assert "2 of 4 runs are missing" in ended.out
@@ -130,7 +132,7 @@ def test_each_instrument_is_drawn(case: str, gradlab_: Gradlab, tmp_path: Path) 
 
 RUN = build({"probe.instrument": "jacobian_spectrum"})
 ROWS = [(0, "singular_value", k, 4.0 / k) for k in (1, 2, 4)] + [(0, "spread", None, 7.0), (10, "spread", None, 9.0)]
-TABLES = {
+MADE = {
     "runs": pa.Table.from_pylist([{"run_id": RUN.id, **RUN.flat()}], schema=RUNS),
     "steps": STEPS.empty_table(),
     "layers": LAYERS.empty_table(),
@@ -157,7 +159,7 @@ TABLES = {
 )
 def test_expectations_read_it(given: dict[str, object], number: float) -> None:
     value = {"table": "instruments", "column": "value", **given}
-    (told,) = evaluate(parse([{"what": "x", "value": value, "above": -1e9}]), TABLES)
+    (told,) = evaluate(parse([{"what": "x", "value": value, "above": -1e9}]), MADE)
     assert told.value is not None
     np.testing.assert_allclose(told.value, number, rtol=1e-12)
     assert str(given["quantity"]) in told.computed

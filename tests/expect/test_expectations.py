@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from gradlab.launch import conduct
 from gradlab.report import write_report
 from gradlab.spec.named import SpecError, Value
-from gradlab.store import folder as store
-from gradlab.store.folder import Folder, read_expectations
+from gradlab.store import documents
+from gradlab.store.documents import read_expectations
+from gradlab.store.folder import Folder
+from gradlab.store.tables import merge
 from tests.commands import Ended, call, inline, undrawn
 from tests.synthetic import grid, write_result
 
@@ -146,15 +149,15 @@ def test_expect_must_be_a_list(gradlab_: Gradlab, tmp_path: Path) -> None:
 
 def test_a_resumed_sweep_is_held_to_them(gradlab_: Gradlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, EXPERIMENT + WRONG)
-    real = store.merge
+    real = merge
 
     def interrupted(folder: Folder) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store, "merge", interrupted)
+    monkeypatch.setattr(conduct, "merge", interrupted)
     assert gradlab_(*SWEEP).status == 130
     assert read_expectations(tmp_path / "out") is None
-    monkeypatch.setattr(store, "merge", real)
+    monkeypatch.setattr(conduct, "merge", real)
     # What the file says by now does not matter: the sweep is held to what it was started with.
     write(tmp_path, EXPERIMENT)
     ended = gradlab_("sweep", "--resume", "out")
@@ -176,7 +179,7 @@ def test_the_page_shows_them(tmp_path: Path) -> None:
         {**outcome, "what": "it <holds>", "measured": "1.01", "result": "pass"},
         {**outcome, "what": "it does not", "measured": "2", "result": "fail"},
     ]
-    store.write_expectations(Folder(folder), {"experiment": "mine", "altered": ["seed=1"], "outcomes": outcomes})
+    documents.write_expectations(Folder(folder), {"experiment": "mine", "altered": ["seed=1"], "outcomes": outcomes})
     page = write_report([folder], tmp_path / "report").page.read_text(encoding="utf-8")
     assert "1 of 2 expectations of mine are met. Settings of the experiment were changed (seed=1)" in page
     assert "it &lt;holds&gt;" in page
@@ -207,7 +210,7 @@ def test_the_maps_take_the_keys_that_the_experiment_names_where_they_vary(tmp_pa
         ({"x": "model.width", "y": "model.depth"}, "Final loss by model.width and model.depth"),
         ({"x": "optim.lr", "y": "model.gain"}, "Final loss by optim.lr and"),
     ):
-        store.write_manifest(Folder(folder), {**manifest, "maps": maps})
+        documents.write_manifest(Folder(folder), {**manifest, "maps": maps})
         page = write_report([folder], tmp_path / "report").page.read_text(encoding="utf-8")
         assert words in page
     asked = write_report([folder], tmp_path / "report", x="model.depth").page.read_text(encoding="utf-8")

@@ -18,11 +18,12 @@ import gradlab
 from gradlab.data import Dataset
 from gradlab.engine.train import train as real_train
 from gradlab.grid import config
-from gradlab.launch import worker
+from gradlab.launch import conduct, worker
 from gradlab.spec.run import SCHEMA, RunSpec
-from gradlab.store import folder as store
-from gradlab.store.folder import Folder, load_tables
+from gradlab.store import documents
+from gradlab.store.folder import Folder, locked
 from gradlab.store.record import SCHEMAS, Record
+from gradlab.store.tables import load_tables
 from tests.commands import TINY, Ended, assert_same_tables, call, inline, undrawn
 
 Capture = pytest.CaptureFixture[str]
@@ -326,11 +327,11 @@ def test_a_kill_between_the_merge_and_the_end_loses_nothing(
     """Killed with the tables merged, the manifest not yet written: nothing is trained again."""
     kept = tmp_path / "kept"
     with monkeypatch.context() as patched:
-        patched.setattr(store, "drop_pieces", lambda folder: folder.pieces.replace(kept))
+        patched.setattr(conduct, "drop_pieces", lambda folder: folder.pieces.replace(kept))
         gradlab_("sweep", *TINY, *GRID, "-o", "out", "--no-report")
     gradlab_("sweep", *TINY, *GRID, "-o", "whole", "--no-report")
     kept.replace(tmp_path / "out/pieces")
-    store.write_manifest(Folder(tmp_path / "out"), manifest_of(tmp_path / "out") | {"state": "running"})
+    documents.write_manifest(Folder(tmp_path / "out"), manifest_of(tmp_path / "out") | {"state": "running"})
     crash_where(monkeypatch, lambda _: AssertionError("trained again"))
     ended = gradlab_("sweep", "--resume", "out", "--no-report")
     assert ended.status == 0
@@ -351,7 +352,7 @@ def test_a_finished_sweep_is_not_run_again(gradlab_: Gradlab, tmp_path: Path, mo
 
 def test_a_folder_in_which_another_process_is_at_work_is_refused(gradlab_: Gradlab, tmp_path: Path) -> None:
     gradlab_("run", *TINY, "-o", "out", "--no-report")
-    with store.locked(Folder(tmp_path / "out")):
+    with locked(Folder(tmp_path / "out")):
         ended = gradlab_("sweep", "--resume", "out")
         assert (ended.status, ended.out) == (2, "")
         assert ended.err == "gradlab: error: out: another gradlab is at work in this folder\n"
@@ -375,7 +376,7 @@ def test_what_the_system_refuses_is_one_line_and_the_way_on(
     ]
     assert gradlab_("sweep", "--resume", "out", "--no-report").status == 0
     with monkeypatch.context() as patched:
-        patched.setattr(store, "write_inputs", full)
+        patched.setattr(documents, "write_inputs", full)
         ended = gradlab_("run", *TINY, "-o", "other")
     assert (ended.status, ended.err) == (1, "gradlab: error: No space left on device\n")
     assert gradlab_("run", *TINY, "-o", "other").status == 0
@@ -383,7 +384,7 @@ def test_what_the_system_refuses_is_one_line_and_the_way_on(
 
 def test_pieces_keep_their_company_when_read_back(gradlab_: Gradlab, tmp_path: Path) -> None:
     gradlab_("sweep", *TINY, *GRID, "-o", "out", "launch.memory=60kB", "--no-report")
-    runs = store.read_runs(Folder(tmp_path / "out"))
+    runs = documents.read_runs(Folder(tmp_path / "out"))
     place = {run.id: index for index, run in enumerate(runs)}
     pieces = manifest_of(tmp_path / "out")["pieces"]
     assert len(pieces) > 2

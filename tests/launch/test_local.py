@@ -20,7 +20,8 @@ from gradlab.launch.events import Event, Job
 from gradlab.launch.local import crew_of, run_jobs
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec, build
-from gradlab.store.folder import Folder, saved_pieces
+from gradlab.store.folder import Folder
+from gradlab.store.pieces import saved_pieces
 from gradlab.store.record import Record
 from tests.commands import alive
 

@@ -20,9 +20,11 @@ from gradlab.report import write_report
 from gradlab.spec.keys import KEYS
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import SCHEMA, RunSpec, build
-from gradlab.store import folder as store
-from gradlab.store.folder import Folder
+from gradlab.store import documents
+from gradlab.store.folder import Folder, new_report, new_result
+from gradlab.store.pieces import drop_pieces, save_piece, saved_pieces
 from gradlab.store.record import LAYERS, RUNS, STEPS, Tables, failed_tables
+from gradlab.store.tables import load_tables, merge, merged
 from tests.synthetic import write_result
 
 NOW = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=dt.UTC)
@@ -66,8 +68,8 @@ def begun(root: Path, runs: list[RunSpec]) -> Folder:
     """A folder whose runs are planned, none of them trained."""
     root.mkdir()
     folder = Folder(root)
-    store.write_inputs(folder, "name: run\n", ("seed=0,1",), runs)
-    store.write_manifest(folder, {"schema": SCHEMA, "state": "running"})
+    documents.write_inputs(folder, "name: run\n", ("seed=0,1",), runs)
+    documents.write_manifest(folder, {"schema": SCHEMA, "state": "running"})
     return folder
 
 
@@ -75,7 +77,7 @@ def test_a_folder_is_named_after_the_time_and_the_label(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     made = []
     for name in ("run", "run", "../<b>evil name/", "...", "a" * 200):
-        with store.new_result(None, name, NOW) as folder:
+        with new_result(None, name, NOW) as folder:
             made.append(str(folder.root))
     day = "outputs/2026-03-04/05-06-07-"
     assert made == [f"{day}run", f"{day}run-2", f"{day}b-evil-name", f"{day}run-3", f"{day}{'a' * 60}"]
@@ -84,21 +86,21 @@ def test_a_folder_is_named_after_the_time_and_the_label(tmp_path: Path, monkeypa
 def test_a_folder_is_taken_once(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
     with (
-        store.new_result(out, "run", NOW) as folder,
+        new_result(out, "run", NOW) as folder,
         pytest.raises(SpecError, match="another gradlab is at work"),
-        store.new_result(out, "run", NOW),
+        new_result(out, "run", NOW),
     ):
         pass
-    with store.new_result(out, "run", NOW):
-        store.write_manifest(folder, {"schema": SCHEMA})
-    with pytest.raises(SpecError, match="already holds a result"), store.new_result(out, "run", NOW):
+    with new_result(out, "run", NOW):
+        documents.write_manifest(folder, {"schema": SCHEMA})
+    with pytest.raises(SpecError, match="already holds a result"), new_result(out, "run", NOW):
         pass
 
 
 def test_where_outputs_is_a_file_there_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "outputs").write_text("", encoding="utf-8")
-    with pytest.raises(SpecError, match=r"give .* with -o"), store.new_result(None, "run", NOW):
+    with pytest.raises(SpecError, match=r"give .* with -o"), new_result(None, "run", NOW):
         pass
 
 
@@ -106,19 +108,19 @@ def test_a_refused_report_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     for out in (None, Path("mine/new/deep"), Path("mine")):
-        with pytest.raises(SpecError, match="refused"), store.new_report(out, NOW):
+        with pytest.raises(SpecError, match="refused"), new_report(out, NOW):
             raise SpecError("refused")
         assert sorted(tmp_path.rglob("*")) == [tmp_path / "mine"]
-    with store.new_report(None, NOW) as to:
+    with new_report(None, NOW) as to:
         (to / "index.html").write_text("", encoding="utf-8")
     assert to == Path("outputs/2026-03-04/05-06-07-report")
 
 
 def test_columns_are_those_of_the_contract(tmp_path: Path) -> None:
     folder = begun(tmp_path / "out", runs := specs(2))
-    store.save_piece(folder, 0, piece(runs))
-    store.merge(folder)
-    found = store.load_tables(folder.root)
+    save_piece(folder, 0, piece(runs))
+    merge(folder)
+    found = load_tables(folder.root)
     assert list(found) == list(CONTRACT)
     for name, columns in CONTRACT.items():
         assert found[name].column_names == columns
@@ -128,15 +130,15 @@ def test_columns_are_those_of_the_contract(tmp_path: Path) -> None:
 def test_pieces_are_merged_in_the_order_of_the_grid(tmp_path: Path) -> None:
     runs = specs(6)
     folder = begun(tmp_path / "out", runs)
-    store.save_piece(folder, 1, piece([runs[4], runs[1], runs[0]]))
-    store.save_piece(folder, 0, piece([runs[5], runs[3]]))
+    save_piece(folder, 1, piece([runs[4], runs[1], runs[0]]))
+    save_piece(folder, 0, piece([runs[5], runs[3]]))
     expected = [runs[place].id for place in (0, 1, 3, 4, 5)]
     unfinished = gradlab.load(folder.root)
     assert unfinished.runs["run_id"].tolist() == expected
     assert unfinished.layers["run_id"].tolist() == expected
-    store.save_piece(folder, 2, piece([runs[2]]))
-    store.merge(folder)
-    store.drop_pieces(folder)
+    save_piece(folder, 2, piece([runs[2]]))
+    merge(folder)
+    drop_pieces(folder)
     assert not folder.pieces.exists()
     assert not folder.dropped.exists()
     assert gradlab.load(folder.root).runs["seed"].isna().all()
@@ -151,20 +153,20 @@ def test_a_folder_where_nothing_has_ended_has_empty_tables(tmp_path: Path) -> No
 
 def test_pieces_from_before_a_column_was_added_are_merged_too(tmp_path: Path) -> None:
     folder = begun(tmp_path / "out", runs := specs(2))
-    store.save_piece(folder, 0, piece(runs[:1]))
+    save_piece(folder, 0, piece(runs[:1]))
     old = piece(runs[1:])
-    store.save_piece(folder, 1, dataclasses.replace(old, runs=old.runs.drop_columns(["rate_theory", "chi1"])))
-    merged = store.merged(folder)["runs"]
-    assert merged["run_id"].to_pylist() == [run.id for run in runs]
-    assert merged["chi1"].to_pylist() == [None, None]
+    save_piece(folder, 1, dataclasses.replace(old, runs=old.runs.drop_columns(["rate_theory", "chi1"])))
+    found = merged(folder)["runs"]
+    assert found["run_id"].to_pylist() == [run.id for run in runs]
+    assert found["chi1"].to_pylist() == [None, None]
 
 
 def test_a_piece_counts_only_when_its_runs_are_there(tmp_path: Path) -> None:
     """The runs come last: a kill before them leaves a piece that is not there."""
     folder = begun(tmp_path / "out", runs := specs(2))
-    store.save_piece(folder, 0, piece(runs))
+    save_piece(folder, 0, piece(runs))
     folder.piece(0, "runs").unlink()
-    assert store.saved_pieces(folder) == {}
+    assert saved_pieces(folder) == {}
     assert gradlab.load(folder.root).steps.empty
 
 
@@ -177,8 +179,8 @@ def test_a_write_that_breaks_leaves_what_was_there(tmp_path: Path, monkeypatch: 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", broken)
         with pytest.raises(OSError, match="No space left"):
-            store.write_manifest(folder, {"schema": SCHEMA, "state": "done"})
-    assert store.read_manifest(folder.root)["state"] == "running"
+            documents.write_manifest(folder, {"schema": SCHEMA, "state": "done"})
+    assert documents.read_manifest(folder.root)["state"] == "running"
 
 
 def test_specs_come_back_as_they_were(tmp_path: Path) -> None:
@@ -191,16 +193,16 @@ def test_specs_come_back_as_they_were(tmp_path: Path) -> None:
     ]
     runs = [build(values) for values in given]
     folder = begun(tmp_path / "out", runs)
-    assert list(store.read_runs(folder)) == runs
-    assert [run.id for run in store.read_runs(folder)] == [run.id for run in runs]
+    assert list(documents.read_runs(folder)) == runs
+    assert [run.id for run in documents.read_runs(folder)] == [run.id for run in runs]
 
 
 def test_null_nan_and_infinity_stay_apart(tmp_path: Path) -> None:
     runs = specs(4)
     folder = begun(tmp_path / "out", runs)
     for index, loss in enumerate((None, math.nan, math.inf, 0.5)):
-        store.save_piece(folder, index, piece([runs[index]], loss))
-    store.merge(folder)
+        save_piece(folder, index, piece([runs[index]], loss))
+    merge(folder)
     for name, column in (("runs", "loss_last"), ("steps", "loss"), ("layers", "grad_norm")):
         values = pq.read_table(folder.table(name))[column]
         assert values.is_null().to_pylist() == [True, False, False, False]
@@ -241,7 +243,7 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
 
 def test_failed_runs_keep_their_specs_and_their_error(tmp_path: Path) -> None:
     folder = begun(tmp_path / "out", runs := specs(2))
-    store.save_piece(folder, 0, failed_tables(runs, "it broke"))
+    save_piece(folder, 0, failed_tables(runs, "it broke"))
     frame = gradlab.load(folder.root).runs
     assert frame["state"].tolist() == ["failed", "failed"]
     assert frame["seed"].tolist() == [0, 1]
@@ -252,7 +254,7 @@ def test_failed_runs_keep_their_specs_and_their_error(tmp_path: Path) -> None:
 def test_overrides_and_errors_are_readable(tmp_path: Path) -> None:
     folder = begun(tmp_path / "out", specs(1))
     assert folder.overrides.read_text(encoding="utf-8") == '- "seed=0,1"\n'
-    store.log_error(folder, "one")
-    store.log_error(folder, "two")
+    documents.log_error(folder, "one")
+    documents.log_error(folder, "two")
     assert folder.errors.read_text(encoding="utf-8") == "one\ntwo\n"
     assert not [path for path in folder.root.iterdir() if path.name.startswith(".")]

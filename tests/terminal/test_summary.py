@@ -13,8 +13,8 @@ from rich.console import Console
 
 from gradlab.diagnose import limits
 from gradlab.spec.named import Value
-from gradlab.store.folder import load_tables
 from gradlab.store.record import RUNS
+from gradlab.store.tables import load_tables
 from gradlab.terminal.summary import MOST_ROWS, Run, exact_zeros, sentence, show_run, show_sweep, thinned
 from tests.synthetic import grid, write_result
 
