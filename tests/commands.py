@@ -42,6 +42,10 @@ class Ended:
     err: str
 
 
+Gradlab = Callable[..., Ended]
+"""The command as a function of its words."""
+
+
 def call(
     arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cwd: Path
 ) -> Ended:

@@ -1,4 +1,4 @@
-"""Fixtures that every room's tests share: where the data of the tests lie."""
+"""Fixtures that the tests of several rooms share: where their data lie, both engines, and the command."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gradlab.nn.kernels import program
+from tests.commands import Gradlab, call, inline, undrawn
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -33,3 +34,11 @@ def either_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     """The test twice: with the compiled kernels, as on any machine with a compiler, and with torch alone."""
     if request.param == "torch":
         monkeypatch.setattr(program, "kernels", lambda _: None)
+
+
+@pytest.fixture
+def gradlab_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Gradlab:
+    """The command in the folder of the test, trained in this process, its report not drawn."""
+    inline(monkeypatch)
+    undrawn(monkeypatch)
+    return lambda *line: call(line, monkeypatch, capsys, tmp_path)

@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gradlab.data.facts import described
 from gradlab.spec.keys import KEYS
 from gradlab.spec.named import Value
-from gradlab.spec.run import RunSpec, build
+from gradlab.spec.run import RunSpec
 
 RATES = {"sigmoid": 0.236, "tanh": 0.93, "relu": 0.75, "leaky_relu": 0.78, "linear": 1.0}
 
@@ -124,7 +125,7 @@ def write_result(
     """
     runs, steps, layers = [], [], []
     for place, values in enumerate(grid_values):
-        spec = build(values)
+        spec = described(values)
         stop = (diverge or {}).get(place, explosive(spec) if rule else None)
         error = (fail or {}).get(place)
         profile, row = _profile(spec, zeros), _run_row(spec, stop, error)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from gradlab.data import load
 from gradlab.data.facts import described
 from gradlab.diagnose.rules import names
 from gradlab.diagnose.thresholds import limits
-from gradlab.grid.expand import Grid, Launch, spec_yaml
+from gradlab.grid.expand import Grid, Launch, Round, spec_yaml
 from gradlab.grid.plan import cost as work_of
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec
@@ -70,15 +70,6 @@ FEW = 3
 
 BY_THEORY = 3
 """Pairs tried because theory expects them to keep gradients, which neither remedy does alone."""
-
-
-@dataclass(frozen=True)
-class Round:
-    """Further runs of a cure, its facts with them, and a line that says what is tried."""
-
-    runs: tuple[RunSpec, ...]
-    facts: Facts
-    said: str
 
 
 def patient(grid: Grid) -> Grid:
@@ -187,9 +178,11 @@ def _round(facts: Facts, runs: Sequence[RunSpec], chosen: Sequence[tuple[Remedy,
         changes.append(_written(remedies, after.change, members))
         added += len(members)
     seeds = len(facts["seeds"])
-    said = f"{len(changes)} {what}{'' if len(changes) == 1 else 's'} over {seeds} seeds"
-    further: Facts = {**facts, "round": facts["round"] + 1, "changes": [*facts["changes"], *changes]}
-    return Round(tuple(run for place, run in known.items() if place not in {one.id for one in runs}), further, said)
+    number = facts["round"] + 1
+    said = f"Round {number}: {len(changes)} {what}{'' if len(changes) == 1 else 's'} over {seeds} seeds."
+    planned = {run.id for run in runs}
+    further: Facts = {**facts, "round": number, "changes": [*facts["changes"], *changes]}
+    return Round(tuple(run for place, run in known.items() if place not in planned), {"cure": further}, said)
 
 
 def _over(spec: RunSpec, seeds: Sequence[int]) -> tuple[RunSpec, ...]:

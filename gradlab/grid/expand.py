@@ -66,6 +66,18 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Round:
+    """Further runs of a grid that is planned as its tables come in, as a cure is.
+
+    ``entries``: what the manifest keeps of it; ``said``: a line for who waits.
+    """
+
+    runs: tuple[RunSpec, ...]
+    entries: Mapping[str, Any]
+    said: str
+
+
+@dataclass(frozen=True)
 class Setting:
     """One override: its key (of a group, the key that names the choice), and the values that it takes in turn.
 

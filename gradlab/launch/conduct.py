@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from gradlab.cure import trials
 from gradlab.data import prefetch
 from gradlab.diagnose.thresholds import limits
 from gradlab.expect.form import parse
@@ -28,8 +29,7 @@ from gradlab.store.documents import Manifest
 from gradlab.store.folder import Folder, locked, new_report, new_result, open_result
 from gradlab.store.pieces import TABLES, drop_pieces, saved_pieces
 from gradlab.store.tables import Merged, merge
-from gradlab.terminal import cure as terminal
-from gradlab.terminal import screen, summary
+from gradlab.terminal import cure, screen, summary
 
 DONE, CRASHED, INTERRUPTED = 0, 1, 130
 """Exit statuses; a wrong command or value is 2, and is raised as `SpecError`."""
@@ -115,7 +115,8 @@ def _conduct(
         for index, table in saved_pieces(folder).items():
             if index not in missing:
                 tally.add(table["state"].to_pylist())
-        crashed = rounds.run(rounds.Site(crew, folder, manifest, tally, out, wishes.fail_fast), runs, pieces)
+        site = rounds.Site(crew, folder, manifest, tally, out, wishes.fail_fast, _further(manifest))
+        crashed = rounds.run(site, runs, pieces)
         if crashed and wishes.fail_fast:
             _close(folder, manifest, "stopped", began)
             screen.point(f"Stopped at the first crashed run: {tally}.", "sweep --resume", folder.root)
@@ -146,6 +147,13 @@ def _conduct(
         screen.say_error(f"{tally.failed} of {tally.total} runs crashed; {folder.errors} says where")
         return CRASHED
     return _verdict_on_expectations(folder)
+
+
+def _further(manifest: Manifest) -> rounds.Further | None:
+    """A cure plans each round from the last one; every other grid is planned whole."""
+    if "cure" not in manifest:
+        return None
+    return lambda runs, tables: trials.next_round(manifest["cure"], runs, tables)
 
 
 @contextmanager
@@ -202,7 +210,7 @@ def _close(folder: Folder, manifest: Manifest, state: str, began: dt.datetime) -
 def _finish(folder: Folder, manifest: Manifest, tables: Merged, wishes: Wishes, out: Console) -> None:
     """The end of a command: what happened, the report, the files."""
     if "cure" in manifest:
-        terminal.show(out, manifest["cure"], tables)
+        cure.show(out, manifest["cure"], tables)
     elif manifest["runs"] == 1:
         summary.show_run(out, tables, limits(manifest.get("diagnose")))
     else:

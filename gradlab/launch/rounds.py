@@ -1,15 +1,14 @@
-"""Pieces on a crew, round after round: a sweep has one round; a cure plans the next from what the last one found."""
+"""Pieces on a crew, round after round: most grids have one; some plan the next from what the last one found."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from rich.console import Console
 
-from gradlab.cure import trials
 from gradlab.diagnose.thresholds import limits
 from gradlab.grid.plan import Piece, make_plan
 from gradlab.launch.events import Event, Job
@@ -18,17 +17,21 @@ from gradlab.launch.manifest import written
 from gradlab.nn.kernels.compiler import library
 from gradlab.spec.run import RunSpec
 from gradlab.store import documents
-from gradlab.store.tables import merged
+from gradlab.store.tables import Merged, merged
 from gradlab.terminal import screen
 
 if TYPE_CHECKING:
+    from gradlab.grid.expand import Round
     from gradlab.store.documents import Manifest
     from gradlab.store.folder import Folder
+
+Further: TypeAlias = "Callable[[Sequence[RunSpec], Merged], Round | None]"
+"""The next round, from the runs planned so far and the tables that they left; None where nothing follows."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where pieces run, what keeps their tables, and who is told."""
+    """Where pieces run, what keeps their tables, who is told, and what plans a further round, if anything does."""
 
     crew: Crew
     folder: Folder
@@ -36,6 +39,7 @@ class Site:
     tally: screen.Tally
     out: Console
     fail_fast: bool
+    further: Further | None
 
 
 def run(site: Site, runs: Sequence[RunSpec], pieces: Sequence[Piece]) -> bool:
@@ -44,12 +48,12 @@ def run(site: Site, runs: Sequence[RunSpec], pieces: Sequence[Piece]) -> bool:
     # Where the kernels were never compiled on this machine, that happens while the workers import torch.
     threading.Thread(target=kernels, args=(runs, site.crew.device.name), daemon=True).start()
     try:
-        fit(site.crew, manifest["workers"] if "cure" in manifest else min(manifest["workers"], len(pieces)))
+        fit(site.crew, manifest["workers"] if site.further else min(manifest["workers"], len(pieces)))
         while True:
             crashed |= bool(pieces) and _round(site, runs, pieces)
-            if (crashed and site.fail_fast) or (further := _further(site, runs)) is None:
+            if (crashed and site.fail_fast) or (following := _following(site, runs)) is None:
                 return crashed
-            runs, pieces = further
+            runs, pieces = following
             site.tally.total = len(runs)
     finally:
         fit(site.crew, 0)
@@ -82,20 +86,18 @@ def kernels(runs: Sequence[RunSpec], device: str) -> dict[str, str]:
     return {precision: "own" if found else "torch" for precision, found in own.items()}
 
 
-def _further(site: Site, runs: Sequence[RunSpec]) -> tuple[tuple[RunSpec, ...], tuple[Piece, ...]] | None:
-    """All runs with those of a cure's next round, and the pieces of these; None where no round follows.
+def _following(site: Site, runs: Sequence[RunSpec]) -> tuple[tuple[RunSpec, ...], tuple[Piece, ...]] | None:
+    """All runs with those of the next round, and the pieces of these; None where no round follows.
 
     What is planned is written before it is run: an interrupted cure is resumed like any sweep. A round whose runs were
     written and whose pieces were not is planned again, the same, since it follows from the tables.
     """
     folder, manifest = site.folder, site.manifest
-    if "cure" not in manifest:
-        return None
     planned = tuple(runs[: manifest["runs"]])
-    following = trials.next_round(manifest["cure"], planned, merged(folder))
+    following = site.further(planned, merged(folder)) if site.further else None
     if following is None:
         return None
-    site.out.print(f"Round {following.facts['round']}: {following.said}.")
+    site.out.print(following.said)
     every = (*planned, *following.runs)
     pieces: tuple[Piece, ...] = ()
     cohorts = manifest["cohorts"]
@@ -109,7 +111,7 @@ def _further(site: Site, runs: Sequence[RunSpec]) -> tuple[tuple[RunSpec, ...], 
         "runs": len(every),
         "swept": _differing(every),
         "cohorts": cohorts,
-        "cure": following.facts,
+        **following.entries,
         "pieces": [*manifest["pieces"], *(written(piece, every) for piece in pieces)],
     }
     documents.write_manifest(folder, manifest)

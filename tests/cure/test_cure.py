@@ -24,11 +24,10 @@ from gradlab.store.documents import read_manifest, read_runs
 from gradlab.store.folder import Folder
 from gradlab.store.record import Record
 from gradlab.store.tables import load_tables, merged
-from tests.commands import Ended, assert_same_tables, call, inline, run, undrawn
+from tests.commands import Ended, Gradlab, assert_same_tables, run
 from tests.cure.test_command import as_the_shell_reads
 
 Capture = pytest.CaptureFixture[str]
-Gradlab = Callable[..., Ended]
 
 SICK = (
     *("model.depth=12", "model.width=16", "model.activation=sigmoid", "model.init=xavier", "optim.lr=0.3"),
@@ -39,14 +38,6 @@ SICK = (
 SEEDS = "seed=0,1,2"
 
 WELL = ("model.depth=3", "model.width=16", "train.steps=60", "probe.every=60", "--device", "cpu", SEEDS)
-
-
-@pytest.fixture
-def gradlab_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Gradlab:
-    """The command, trained in this process, its report not drawn."""
-    inline(monkeypatch)
-    undrawn(monkeypatch)
-    return lambda *line: call(line, monkeypatch, capsys, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +22,12 @@ from gradlab.store.folder import Folder
 from gradlab.store.pieces import TABLES
 from gradlab.store.record import INSTRUMENTS, LAYERS, RUNS, STEPS
 from gradlab.store.tables import load_tables
-from tests.commands import Ended, assert_same_tables, call, inline
+from tests.commands import Gradlab, assert_same_tables, call, inline
 
 SWEEP = (
     *("sweep", "model.activation=linear", "model.depth=3,5", "seed=1,2", "model.width=4", "train.steps=4"),
     *("probe.every=2", "probe.instrument=gradient_log", "launch.memory=1", "-o", "out"),
 )
-Gradlab = Callable[..., Ended]
 
 
 @pytest.fixture

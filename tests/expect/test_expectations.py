@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,10 @@ from gradlab.store import documents
 from gradlab.store.documents import read_expectations
 from gradlab.store.folder import Folder
 from gradlab.store.tables import merge
-from tests.commands import Ended, call, inline, undrawn
+from tests.commands import Gradlab
 from tests.synthetic import grid, write_result
 
 Capture = pytest.CaptureFixture[str]
-Gradlab = Callable[..., Ended]
 
 EXPERIMENT = """# @package _global_
 experiment:
@@ -47,12 +45,10 @@ WRONG = """  - what: "and ends below zero"
 
 
 @pytest.fixture
-def gradlab_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Gradlab:
-    """The command, trained in this process, its report not drawn, with the experiment `mine` to be found."""
-    inline(monkeypatch)
-    undrawn(monkeypatch)
+def gradlab_(gradlab_: Gradlab, tmp_path: Path) -> Gradlab:
+    """The command, with the experiment `mine` to be found."""
     write(tmp_path, EXPERIMENT)
-    return lambda *line: call((line[0], *line[1:]), monkeypatch, capsys, tmp_path)
+    return gradlab_
 
 
 def write(place: Path, text: str) -> None:

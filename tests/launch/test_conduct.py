@@ -24,10 +24,9 @@ from gradlab.store import documents
 from gradlab.store.folder import Folder, locked
 from gradlab.store.record import SCHEMAS, Record
 from gradlab.store.tables import load_tables
-from tests.commands import TINY, Ended, assert_same_tables, call, inline, undrawn
+from tests.commands import TINY, Gradlab, assert_same_tables, call, inline, undrawn
 
 Capture = pytest.CaptureFixture[str]
-Gradlab = Callable[..., Ended]
 Train = Callable[[Sequence[RunSpec], Dataset, torch.device, Callable[[int, int], None]], Record]
 
 GRID = ("model.activation=tanh,relu", "seed=0,1,2", "optim.lr=0.1,1e38")
@@ -40,14 +39,6 @@ def _interrupts() -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture
-def gradlab_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Gradlab:
-    """The command, trained in this process, its report not drawn."""
-    inline(monkeypatch)
-    undrawn(monkeypatch)
-    return lambda *line: call(line, monkeypatch, capsys, tmp_path)
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
