@@ -1,224 +1,225 @@
-"""Holds expectations against finished tables: what was expected, what was measured, and whether it came out.
-
-The tables are Arrow's, in which null (nothing there) and NaN (a broken number) are two things: null is left out and
-counted, NaN is a value and meets no bound. Legend for shapes: R runs, N rows of one table, K rows that were chosen.
-"""
+"""One number of the finished tables, as an experiment's file names it: rows, column, how fitted and gathered."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
+from gradlab.expect.bound import BOUND_KEYS, TOLERANCES, Among, Bound, read_bound
+from gradlab.expect.plain import read_mapping, read_name, shown
+from gradlab.spec.choices import INSTRUMENTS
+from gradlab.spec.keys import KEYS, coerce
+from gradlab.spec.named import SpecError, Value
 
-from gradlab.expect.form import Expectation, Fit, Measure, Place
+OVER: dict[str, str] = {
+    "median": "median",
+    "mean": "mean",
+    "min": "least",
+    "max": "largest",
+    "std": "standard deviation (n - 1)",
+    "count": "number",
+    "share": "share",
+}
+"""How several rows become one number, and the word for it."""
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-Tables = Mapping[str, pa.Table]
 
-PASS, FAIL, UNTESTED = "pass", "fail", "not tested"
+FITS: dict[str, str] = {
+    "slope": "slope",
+    "growth": "factor a unit",
+    "rate": "rate",
+    "power": "exponent",
+}
+"""Least squares of a column y on x: its slope; exp of the slope of ln y; the inverse of that, as the column `rate`; the
+slope of ln y on ln x."""
+
+
+MEASURE_KEYS = ("column", "table", "where", "axis", "step", "layer", "quantity", "index", "fit", "along", "is", "over")
+
+
+QUANTITIES = tuple(quantity for instrument in INSTRUMENTS.values() for quantity in instrument.gives)
+
+
+SELECTORS = (
+    *((selector, "layers") for selector in ("step", "layer", "axis")),
+    *((selector, "instruments") for selector in ("quantity", "index")),
+)
+"""Keys that choose rows of a table with several a run, each with such a table."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A measured ``number``, None where there is none; ``why`` says it, or how many of the rows had no value.
+class Place:
+    """A step, layer or index: ``number`` from the first one's 0, or back from the run's last one."""
 
-    ``partial``: it is the least or the largest of several, of which some had none. A bound on it is one on each of
-    them (every run learns, all diverge within 20 steps), so that none is met.
-    """
+    number: int
+    from_last: bool = False
 
-    number: float | None
-    rows: int
-    why: str = ""
-    partial: bool = False
+    def __str__(self) -> str:
+        if not self.from_last:
+            return str(self.number)
+        return f"last-{self.number}" if self.number else "last"
+
+
+Span = tuple[Place, Place]
+"""The first and the last of some steps, layers or indices."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """An expectation beside what was measured, as it is shown and stored; ``result`` is pass, fail or not tested.
+class Fit:
+    """One of `FITS` of the column on ``along``: a number of the table's rows, one fit a run, or a key of the runs."""
 
-    ``computed`` names the number, ``value`` is it unrounded (None where there is none or it is not finite).
+    how: str
+    along: str
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number of the finished tables.
+
+    The rows of ``table`` whose run has the values of ``where`` (column of `runs`, values that will do), at ``step`` and
+    within ``layer``, or of an instrument's ``quantity`` within ``index``; of them ``column``, fitted within each run
+    where ``fit`` is along the table, turned into yes or no by ``test``, and gathered by ``over``.
     """
 
-    what: str
-    expected: str
-    measured: str
-    result: str
-    computed: str
-    value: float | None
-    source: str
+    table: str
+    column: str
+    where: tuple[tuple[str, tuple[Value, ...]], ...]
+    axis: str
+    step: Span | None
+    layer: Span | None
+    quantity: str | None
+    index: Span | None
+    fit: Fit | None
+    test: Bound | Among | None
+    over: str
 
-    def stored(self) -> dict[str, str | float | None]:
-        """As JSON keeps it."""
-        return asdict(self)
+    def __str__(self) -> str:
+        what = self.column if self.quantity is None else self.quantity
+        if self.fit is not None:
+            what = f"{FITS[self.fit.how]} of {what} on {self.fit.along}"
+        if self.test is not None:
+            what += f" {self.test.text}"
+        layer = "layer" if self.axis == "depth" else "time step"
+        nouns = (("step", self.step, "s"), (layer, self.layer, "s"), ("index", self.index, " values"))
+        at = [
+            f"{noun} {span[0]}" if span[0] == span[1] else f"{noun}{several} {span[0]} to {span[1]}"
+            for noun, span, several in nouns
+            if span is not None
+        ]
+        at += [f"{key}={'|'.join(map(shown, values))}" for key, values in self.where]
+        across = self.fit is not None and self.fit.along in KEYS
+        return (what if across else f"{OVER[self.over]} of {what}") + (f" at {', '.join(at)}" if at else "")
 
 
-def evaluate(expectations: Sequence[Expectation], tables: Tables, *, lenient: bool = False) -> tuple[Outcome, ...]:
-    """Every expectation held against the ``tables`` (`runs`, `steps`, `layers`, `instruments`) of a result.
-
-    Settings that no run has fail an expectation; where ``lenient`` (they were changed), it is not tested.
-    """
-    return tuple(_outcome(expectation, tables, lenient) for expectation in expectations)
-
-
-def _outcome(expectation: Expectation, tables: Tables, lenient: bool) -> Outcome:
-    reading = read(expectation.value, tables)
-    whole = reading if expectation.divided_by is None else _over(reading, read(expectation.divided_by, tables))
-    expected, met = "", False
-    others: tuple[Reading, ...] = (whole,)
-    if expectation.bound is not None:
-        expected, met = expectation.bound.text, expectation.bound.holds(whole.number)
-    if expectation.relation is not None:
-        other, less = read(expectation.relation.than, tables), expectation.relation.less
-        expected = f"{'less' if less else 'more'} than {_figure(other.number)}"
-        others = (whole, other)
-        if whole.number is not None and other.number is not None:
-            met = whole.number < other.number if less else whole.number > other.number
-    met = met and not any(one.partial for one in others)
-    absent = any(one.rows == 0 for one in others)
-    result = PASS if met else UNTESTED if absent and lenient else FAIL
-    why = "; ".join(one.why for one in others if one.why)
-    measured = _figure(whole.number) + (f" ({why})" if why else "")
-    finite = whole.number is not None and math.isfinite(whole.number)
-    return Outcome(
-        expectation.what,
-        expected,
-        measured,
-        result,
-        expectation.computed(),
-        whole.number if finite else None,
-        expectation.source,
+def read_measure(given: object, where: str) -> Measure:
+    """The number that a mapping of `MEASURE_KEYS` names."""
+    entry = read_mapping(given, MEASURE_KEYS, where)
+    table = _table(entry.get("table", "runs"), where)
+    columns = _columns(table)
+    if "column" not in entry:
+        raise SpecError(f"{where}: expected column: one of the table {table}")
+    column = read_name("column", entry["column"], list(columns), where)
+    fit = _fit(entry, columns, where)
+    test = _test(entry["is"], column, columns[column], where) if "is" in entry else None
+    over = read_name("over", entry.get("over", "median" if test is None else "share"), list(OVER), where)
+    if fit is not None and fit.along in KEYS and "over" in entry:
+        raise SpecError(f"{where}: over: a fit on {fit.along} is one number already")
+    if fit is not None and test is not None:
+        raise SpecError(f"{where}: is: expected a column without a fit")
+    if columns[column] == "text" and test is None and over != "count":
+        raise SpecError(f"{where}: column {column} holds texts; expected is: beside it, as in is: finished")
+    if over == "share" and test is None:
+        raise SpecError(f"{where}: over: share: expected is: beside it, as in is: {{above: 1}}")
+    for selector, owner in SELECTORS:
+        if selector in entry and selector not in columns:
+            raise SpecError(f"{where}: the table {table} has no {selector}; expected table: {owner}")
+    quantity = read_name("quantity", entry.get("quantity"), QUANTITIES, where) if "quantity" in columns else None
+    axis = read_name("axis", entry.get("axis", "depth"), ["depth", "time"], where)
+    return Measure(
+        table=table,
+        column=column,
+        where=_where(entry.get("where", {}), where),
+        axis=axis,
+        step=_span(entry, "step", where),
+        layer=_span(entry, "layer", where),
+        quantity=quantity,
+        index=_span(entry, "index", where),
+        fit=fit,
+        test=test,
+        over=over,
     )
 
 
-def _over(above: Reading, below: Reading) -> Reading:
-    rows, why = min(above.rows, below.rows), "; ".join(one.why for one in (above, below) if one.why)
-    if above.number is None or below.number is None:
-        return Reading(None, rows, why)
-    if below.number == 0:
-        return Reading(None, rows, f"{_figure(above.number)} over 0")
-    return Reading(above.number / below.number, rows, why, above.partial or below.partial)
+def _table(given: object, where: str) -> str:
+    # pyarrow takes a third of a second to import: only an experiment that expects something pays for it.
+    from gradlab.store.record import SCHEMAS
+
+    return read_name("table", given, list(SCHEMAS), where)
 
 
-def _figure(number: float | None) -> str:
-    return "nothing" if number is None else f"{number:.5g}"
+def _columns(table: str) -> dict[str, str]:
+    """The columns of a table, each "text" or "number"."""
+    from gradlab.store.record import SCHEMAS
+
+    return {field.name: "text" if str(field.type) == "string" else "number" for field in SCHEMAS[table]}
 
 
-def read(measure: Measure, tables: Tables) -> Reading:
-    """The number that ``measure`` names."""
-    runs, table = tables["runs"], tables[measure.table]
-    chosen = _runs(measure, runs)  # (R,)
-    if not chosen.any():
-        return Reading(None, 0, "no such run")
-    if measure.table == "runs":
-        kept, run = np.flatnonzero(chosen), np.arange(runs.num_rows)
-    else:
-        run = pc.index_in(table["run_id"], value_set=runs["run_id"].combine_chunks()).to_numpy().astype(np.int64)
-        kept = np.flatnonzero(_rows(measure, table, run, chosen))
-    if not kept.size:
-        return Reading(None, 0, "no such row")
-    column = table[measure.column].take(pa.array(kept))
-    if measure.test is not None:
-        values = np.array([measure.test.holds(value) for value in column.to_pylist()], dtype=float)
-        return _gathered(values, kept.size, measure.over)
-    known = column.is_valid().to_numpy()  # (K,)
-    if measure.over == "count" and measure.fit is None:
-        return Reading(float(known.sum()), kept.size)
-    values = column.cast(pa.float64()).to_numpy()
-    if measure.fit is None:
-        return _gathered(values[known], kept.size, measure.over)
-    if measure.fit.along in table.column_names and measure.table != "runs":
-        along = table[measure.fit.along].take(pa.array(kept)).to_numpy().astype(float)
-        return _fitted_by_run(measure.fit, along[known], values[known], run[kept][known], measure.over)
-    keys = np.array([_number(value) for value in runs[measure.fit.along].to_pylist()])[run[kept]]
-    return _fitted(measure.fit, keys[known], values[known])
+def _fit(entry: Mapping[str, object], columns: Mapping[str, str], where: str) -> Fit | None:
+    if ("fit" in entry) != ("along" in entry):
+        raise SpecError(f"{where}: expected fit and along together, as in fit: rate, along: layer")
+    if "fit" not in entry:
+        return None
+    own = [name for name in ("step", "layer", "index") if name in columns and "run_id" in columns]
+    numeric = [key for key, rule in KEYS.items() if rule.kind in (int, float)]
+    return Fit(
+        read_name("fit", entry["fit"], list(FITS), where), read_name("along", entry["along"], [*own, *numeric], where)
+    )
 
 
-def _runs(measure: Measure, runs: pa.Table) -> Bools:
-    """Which runs (R,) have the wanted values."""
-    chosen = np.ones(runs.num_rows, dtype=bool)
-    for key, values in measure.where:
-        chosen &= np.array([value in values for value in runs[key].to_pylist()], dtype=bool)
-    return chosen
+def _test(given: object, column: str, kind: str, where: str) -> Bound | Among:
+    if not isinstance(given, dict):
+        values = given if isinstance(given, list) else [given]
+        return Among(tuple(_value(column, value, f"{where}: is") for value in values))
+    if kind == "text":
+        raise SpecError(f"{where}: is: column {column} holds texts; expected one of them, or a list")
+    return read_bound(read_mapping(given, (*BOUND_KEYS[:5], *TOLERANCES), f"{where}: is"), f"{where}: is")
 
 
-def _rows(measure: Measure, table: pa.Table, run: Ints, chosen: Bools) -> Bools:
-    """Which rows (N,) of a table with a row for each step or layer are wanted; ``run`` (N,) is each row's run."""
-    kept: Bools = chosen[run]
-    if "axis" in table.column_names:
-        kept &= pc.equal(table["axis"], measure.axis).to_numpy()
-    if measure.quantity is not None:
-        kept &= pc.equal(table["quantity"], measure.quantity).to_numpy()
-    for name, span in (("step", measure.step), ("layer", measure.layer), ("index", measure.index)):
-        if span is not None:
-            # A number that stands alone has no index: it lies in no span of them.
-            numbers = pc.fill_null(table[name], -1).to_numpy()
-            first, last = (_at(place, numbers, run, kept, len(chosen)) for place in span)
-            kept &= (first <= numbers) & (numbers <= last)
-    return kept
+def _where(given: object, where: str) -> tuple[tuple[str, tuple[Value, ...]], ...]:
+    columns = list(_columns("runs"))
+    wanted = []
+    for key, value in read_mapping(given, columns, f"{where}: where").items():
+        values = value if isinstance(value, list) else [value]
+        wanted.append((key, tuple(_value(key, one, f"{where}: where") for one in values)))
+    return tuple(wanted)
 
 
-def _at(place: Place, numbers: Ints, run: Ints, kept: Bools, runs: int) -> Ints:
-    """The number (N,) that a place is in the run of each row: its last one is that of its ``kept`` rows."""
-    if not place.from_last:
-        return np.full(len(numbers), place.number)
-    last = np.full(runs, -1)
-    np.maximum.at(last, run[kept], numbers[kept])
-    at: Ints = last[run] - place.number
-    return at
+def _value(key: str, given: object, where: str) -> Value:
+    """A value that a column of runs may hold: of a key validated, aliases resolved."""
+    if given is not None and not isinstance(given, (str, bool, int, float)):
+        raise SpecError(f"{where}: {key}: expected one value or a list of values")
+    if given is None or key not in KEYS:
+        return given
+    try:
+        return coerce(key, given)
+    except SpecError as error:
+        raise SpecError(f"{where}: {error}") from error
 
 
-EACH = ("min", "max")
-"""Of `gradlab.expect.form.OVER` those that speak of every row."""
-
-_GATHER: dict[str, Callable[[Floats], float]] = {
-    "median": lambda values: float(np.median(values)),
-    "mean": lambda values: float(np.mean(values)),
-    "share": lambda values: float(np.mean(values)),
-    "min": lambda values: float(np.min(values)),
-    "max": lambda values: float(np.max(values)),
-    "std": lambda values: float(np.std(values, ddof=1)),
-    "count": lambda values: float(np.sum(values)),
-}
+def _span(entry: Mapping[str, object], which: str, where: str) -> Span | None:
+    if which not in entry:
+        return None
+    given = entry[which]
+    ends = given if isinstance(given, list) else [given, given]
+    if len(ends) != 2:
+        raise SpecError(f"{where}: {which}: expected one, or [first, last]")
+    first, last = (_place(end, f"{where}: {which}") for end in ends)
+    return first, last
 
 
-def _gathered(values: Floats, rows: int, over: str) -> Reading:
-    """One number of the values that are there, out of ``rows``."""
-    if len(values) < (2 if over == "std" else 1):
-        return Reading(None, rows, f"no value in {rows} row{'s' if rows > 1 else ''}")
-    with np.errstate(invalid="ignore"):
-        number = _GATHER[over](values)
-    lost = rows - len(values)
-    return Reading(number, rows, f"{lost} of {rows} have none" if lost else "", bool(lost) and over in EACH)
-
-
-def _fitted_by_run(fit: Fit, x: Floats, y: Floats, run: Ints, over: str) -> Reading:
-    fits = [_fitted(fit, x[run == one], y[run == one]).number for one in np.unique(run)]
-    if not fits:
-        return Reading(None, 1, "nothing to fit")
-    return _gathered(np.array([number for number in fits if number is not None]), len(fits), over)
-
-
-def _fitted(fit: Fit, x: Floats, y: Floats) -> Reading:
-    """Least squares of y on x, (K,) each, as `gradlab.expect.form.FITS` says; none where a logarithm has no value."""
-    if fit.how != "slope":
-        with np.errstate(divide="ignore", invalid="ignore"):
-            y = np.log(y)
-            x = np.log(x) if fit.how == "power" else x
-    if len(np.unique(x)) < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()):
-        return Reading(None, max(1, len(x)), "nothing to fit")
-    centred = x - x.mean()
-    slope = float((centred * (y - y.mean())).sum() / (centred**2).sum())
-    sign = {"growth": 1, "rate": -1}.get(fit.how)
-    with np.errstate(over="ignore"):
-        return Reading(slope if sign is None else float(np.exp(sign * slope)), len(x))
-
-
-def _number(value: object) -> float:
-    return math.nan if value is None else float(value)  # type: ignore[arg-type]
+def _place(given: object, where: str) -> Place:
+    if isinstance(given, int) and not isinstance(given, bool) and given >= 0:
+        return Place(given)
+    if isinstance(given, str) and (match := re.fullmatch(r"last(?:-(\d{1,9}))?", given)):
+        return Place(int(match[1] or 0), from_last=True)
+    raise SpecError(f"{where}: {given!r}: expected a number of at least 0, last, or last-1, last-2, ...")

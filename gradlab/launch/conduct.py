@@ -179,7 +179,7 @@ def _hold_expectations(folder: Folder, manifest: Manifest, tables: Merged) -> No
     """Writes what the experiment was expected to show beside what its tables say, where anything was expected."""
     if not manifest.get("expect"):
         return
-    from gradlab.expect.measure import evaluate
+    from gradlab.expect.evaluate import evaluate
 
     altered = manifest["altered"]
     outcomes = evaluate(parse(manifest["expect"]), tables, lenient=bool(altered))

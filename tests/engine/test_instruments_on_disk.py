@@ -11,8 +11,8 @@ import pyarrow.csv
 import pytest
 
 import gradlab
+from gradlab.expect.evaluate import evaluate
 from gradlab.expect.form import parse
-from gradlab.expect.measure import evaluate
 from gradlab.report import write_report
 from gradlab.report.figures.all_figures import NAMES
 from gradlab.spec.named import SpecError

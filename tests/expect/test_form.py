@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from gradlab.expect.form import Among, Bound, Fit, Place, check_rows, measures, parse
+from gradlab.expect.bound import Among, Bound
+from gradlab.expect.form import check_rows, measures, parse
+from gradlab.expect.measure import Fit, Place
 from gradlab.grid.config import compose_grid, experiments
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import build

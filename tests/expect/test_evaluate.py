@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from gradlab.expect.evaluate import FAIL, PASS, UNTESTED, Outcome, evaluate, read
 from gradlab.expect.form import parse
-from gradlab.expect.measure import FAIL, PASS, UNTESTED, Outcome, evaluate, read
 
 RUNS = pa.table(
     {
