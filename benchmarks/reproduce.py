@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import GRADLAB, ROOT
-from gradlab.grid.config import compose_grid, experiments
+from gradlab.grid.compose import compose_grid, experiments
 from gradlab.grid.experiment import Experiment
 from gradlab.spec.named import SpecError, nearest
 from gradlab.store.documents import read_expectations

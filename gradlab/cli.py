@@ -55,15 +55,15 @@ def run(
         _refuse(given, what="--from", experiment=named, config_dir=config_dir)
     # The worker imports torch while the run is composed.
     with local.crew_of(0 if dry_run else 1, chosen) as crew:
-        from gradlab.grid import config, finished
+        from gradlab.grid import compose, expand, finished
 
         dirs = [config_dir] if config_dir else []
         if source is not None:
             grid = finished.again(*source)
         else:
-            grid = config.compose_run(given, experiment=named, config_dirs=dirs)
+            grid = compose.compose_run(given, experiment=named, config_dirs=dirs)
         if dry_run:
-            typer.echo(config.spec_yaml(grid.runs[0]), nl=False)
+            typer.echo(expand.spec_yaml(grid.runs[0]), nl=False)
             return
         from gradlab.launch import conduct
         from gradlab.terminal import screen
@@ -102,9 +102,9 @@ def sweep(
         raise typer.Exit(conduct.resume(resume, device, wishes, sys.argv, screen.console(quiet=quiet)))
     # The workers import torch while the grid is composed.
     with local.crew_of(0 if plan else min(chosen.workers, local.EARLY), chosen) as crew:
-        from gradlab.grid import config
+        from gradlab.grid import compose
 
-        grid = config.compose_grid(given, experiment=named, config_dirs=[config_dir] if config_dir else [])
+        grid = compose.compose_grid(given, experiment=named, config_dirs=[config_dir] if config_dir else [])
         from gradlab.launch import conduct
         from gradlab.terminal import screen
 
@@ -145,7 +145,7 @@ def cure(
     # The workers import torch while the sick run is found.
     with local.crew_of(min(chosen.workers, local.EARLY), chosen) as crew:
         from gradlab.cure import trials
-        from gradlab.grid import config, finished
+        from gradlab.grid import compose, finished
 
         if source is not None:
             _refuse(texts, what="--from", experiment=named, config_dir=config_dir)
@@ -155,7 +155,7 @@ def cure(
             _refuse(texts, what=folders[0], experiment=named, config_dir=config_dir)
             grid = trials.of_result(Path(folders[0]))
         else:
-            grid = config.compose_any(texts, experiment=named, config_dirs=[config_dir] if config_dir else [])
+            grid = compose.compose_any(texts, experiment=named, config_dirs=[config_dir] if config_dir else [])
         from gradlab.launch import conduct
         from gradlab.terminal import screen
 
@@ -189,12 +189,12 @@ def theory(
     quiet: Quiet = False,
 ) -> None:
     """What theory predicts of a run or a grid, without training."""
-    from gradlab.grid import config
+    from gradlab.grid import compose
     from gradlab.terminal import screen
     from gradlab.terminal import theory as foretell
 
     dirs = [config_dir] if config_dir else []
-    grid = config.compose_any(list(overrides or []), experiment=_once(experiment), config_dirs=dirs)
+    grid = compose.compose_any(list(overrides or []), experiment=_once(experiment), config_dirs=dirs)
     foretell.show(screen.console(quiet=quiet), grid.runs, grid.swept)
 
 

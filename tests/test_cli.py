@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from gradlab import __version__
-from gradlab.grid.config import experiments
+from gradlab.grid.compose import experiments
 from gradlab.spec.choices import CLIPS, MODELS
 from gradlab.spec.run import SECTIONS, build
 from gradlab.store.tables import load_tables

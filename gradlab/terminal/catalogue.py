@@ -45,6 +45,6 @@ def _rows(kind: str, config_dirs: Sequence[Path], skipped: Callable[[SpecError],
     if kind != "experiments":
         return [(choice.name, choice.summary, choice.source) for choice in KINDS[kind].values()]
     # Hydra takes a tenth of a second to import, and only experiments are files of its.
-    from gradlab.grid.config import experiments
+    from gradlab.grid.compose import experiments
 
     return [(found.name, found.question, found.source) for found in experiments(config_dirs, skipped)]

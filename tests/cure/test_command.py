@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from gradlab.cure.command import command, folded
-from gradlab.grid.config import compose_run
+from gradlab.grid.compose import compose_run
 from gradlab.spec.choices import ALIASES
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import build

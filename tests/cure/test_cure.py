@@ -16,7 +16,7 @@ from gradlab.cure import trials
 from gradlab.cure.ranking import front, outcomes
 from gradlab.data import Dataset
 from gradlab.engine.train import train as real_train
-from gradlab.grid.config import compose_any
+from gradlab.grid.compose import compose_any
 from gradlab.launch import worker
 from gradlab.spec.run import RunSpec
 from gradlab.store import documents

@@ -9,7 +9,7 @@ import pytest
 
 from gradlab.cure.remedies import APPLIED, COSTS, END_TO_END, REMEDIES, cost, overrides, treated
 from gradlab.diagnose.thresholds import DEFAULTS
-from gradlab.grid.config import compose_run
+from gradlab.grid.compose import compose_run
 from gradlab.spec.named import Value
 from gradlab.spec.run import build
 from gradlab.theory.predict import predict, profile

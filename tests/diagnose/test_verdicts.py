@@ -14,7 +14,7 @@ import pytest
 from gradlab.diagnose import DEFAULTS, ORDER, THRESHOLDS, History, Profile, joined, judge, limits, names
 from gradlab.diagnose.meanings import KEYS, VERDICTS
 from gradlab.diagnose.tables import JUDGED, with_verdicts
-from gradlab.grid.config import compose_run
+from gradlab.grid.compose import compose_run
 from gradlab.spec.named import SpecError
 from gradlab.store.tables import load_tables
 from tests.commands import call, inline, undrawn

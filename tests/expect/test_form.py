@@ -10,7 +10,7 @@ import pytest
 from gradlab.expect.bound import Among, Bound
 from gradlab.expect.form import check_rows, measures, parse
 from gradlab.expect.measure import Fit, Place
-from gradlab.grid.config import compose_grid, experiments
+from gradlab.grid.compose import compose_grid, experiments
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import build
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from gradlab.diagnose import DEFAULTS
-from gradlab.grid.config import compose_grid, compose_run
+from gradlab.grid.compose import compose_grid, compose_run
 from gradlab.grid.expand import Setting, sections, spec_yaml
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import build

@@ -17,7 +17,7 @@ import yaml
 import gradlab
 from gradlab.data import Dataset
 from gradlab.engine.train import train as real_train
-from gradlab.grid import config
+from gradlab.grid.compose import compose_grid
 from gradlab.launch import conduct, worker
 from gradlab.spec.run import SCHEMA, RunSpec
 from gradlab.store import documents
@@ -97,7 +97,7 @@ def test_tables_have_the_columns_of_the_contract_in_the_order_of_the_grid(gradla
     tables = load_tables(tmp_path / "out")
     for name, schema in SCHEMAS.items():
         assert tables[name].schema.equals(schema), name
-    grid = config.compose_grid([*TINY, *GRID])
+    grid = compose_grid([*TINY, *GRID])
     ids = [run.id for run in grid.runs]
     assert tables["runs"]["run_id"].to_pylist() == ids
     for name in ("steps", "layers"):
@@ -381,5 +381,5 @@ def test_pieces_keep_their_company_when_read_back(gradlab_: Gradlab, tmp_path: P
     assert len(pieces) > 2
     assert sorted(place[member] for piece in pieces for member in piece["members"]) == list(range(12))
     assert [dataclasses.astuple(run) for run in runs] == [
-        dataclasses.astuple(run) for run in config.compose_grid([*TINY, *GRID]).runs
+        dataclasses.astuple(run) for run in compose_grid([*TINY, *GRID]).runs
     ]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gradlab.grid.config import compose_any
+from gradlab.grid.compose import compose_any
 from gradlab.terminal.theory import distinct
 from tests.cases import BAD_RUNS, BAD_SWEEPS
 from tests.commands import ENVIRONMENT, Ended, call

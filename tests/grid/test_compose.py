@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from gradlab.grid.config import compose_grid, compose_run, experiments
+from gradlab.grid.compose import compose_grid, compose_run, experiments
 from gradlab.spec.choices import ACTIVATIONS, CLIPS, MODELS, NORMS, OPTIMIZERS
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import RunSpec, build

@@ -1,0 +1,37 @@
+"""The folders that hold config groups, gradlab's own first, and the names of the files there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gradlab.grid.expand import GROUPS
+from gradlab.spec.choices import NOUNS
+from gradlab.spec.named import SpecError, Value, nearest
+
+
+def search_path(config_dirs: Sequence[Path]) -> tuple[Path, ...]:
+    """The folders that hold config groups, gradlab's own first."""
+    package = Path(__file__).resolve().parents[1]
+    # An editable install leaves a stale copy inside the package, so the repository's folder goes first.
+    beside = package.parent / "configs"
+    own = beside if (package.parent / "pyproject.toml").is_file() and beside.is_dir() else package / "configs"
+    for folder in config_dirs:
+        if not Path(folder).is_dir():
+            raise SpecError(f"--config-dir {folder}: no such folder; expected one with model/, data/, experiment/, ...")
+    return (own, *(Path(folder).resolve() for folder in config_dirs))
+
+
+def options_of(group: str, dirs: Sequence[Path]) -> list[str]:
+    """The names of a group's files, in all folders."""
+    return sorted({file.stem for folder in dirs for file in (folder / group).glob("*.yaml") if file.is_file()})
+
+
+def option(group: str, given: Value, dirs: Sequence[Path]) -> str:
+    """One of them; raises `SpecError` with the nearest where there is none of this name."""
+    names = options_of(group, dirs)
+    if given not in names:
+        shown = "null" if given is None else str(given)
+        noun = NOUNS.get(GROUPS.get(group, ""), group)
+        raise SpecError(f"unknown {noun} {shown!r}{nearest(shown, names) or ';'} available: {', '.join(names)}")
+    return str(given)
