@@ -29,7 +29,7 @@ from gradlab.store.documents import Manifest
 from gradlab.store.folder import Folder, locked, new_report, new_result, open_result
 from gradlab.store.pieces import TABLES, drop_pieces, saved_pieces
 from gradlab.store.tables import Merged, merge
-from gradlab.terminal import cure, screen, summary
+from gradlab.terminal import cure, progress, screen, summary
 
 DONE, CRASHED, INTERRUPTED = 0, 1, 130
 """Exit statuses; a wrong command or value is 2, and is raised as `SpecError`."""
@@ -109,7 +109,7 @@ def _conduct(
 ) -> int:
     """Runs ``pieces``, merges all tables of the folder, and reports."""
     began = dt.datetime.now().astimezone()
-    tally = screen.Tally(manifest["runs"])
+    tally = progress.Tally(manifest["runs"])
     missing = {piece.index for piece in pieces}
     try:
         for index, table in saved_pieces(folder).items():

@@ -18,7 +18,7 @@ from gradlab.nn.kernels.compiler import library
 from gradlab.spec.run import RunSpec
 from gradlab.store import documents
 from gradlab.store.tables import Merged, merged
-from gradlab.terminal import screen
+from gradlab.terminal import progress
 
 if TYPE_CHECKING:
     from gradlab.grid.expand import Round
@@ -36,7 +36,7 @@ class Site:
     crew: Crew
     folder: Folder
     manifest: Manifest
-    tally: screen.Tally
+    tally: progress.Tally
     out: Console
     fail_fast: bool
     further: Further | None
@@ -65,7 +65,7 @@ def _round(site: Site, runs: Sequence[RunSpec], pieces: Sequence[Piece]) -> bool
     judged_by = limits(manifest.get("diagnose"))
     jobs = [Job(piece, tuple(runs[place] for place in piece.members), folder.root, judged_by) for piece in pieces]
     crashed = False
-    with screen.gauge(site.out, pieces, site.tally) as bars:
+    with progress.gauge(site.out, pieces, site.tally) as bars:
         for event in run_jobs(site.crew, jobs, fail_fast=site.fail_fast):
             _show(event, bars)
             if event.kind == "halved":
@@ -130,7 +130,7 @@ def _differing(runs: Sequence[RunSpec]) -> list[str]:
     return [key for key in flats[0] if len({flat[key] for flat in flats}) > 1]
 
 
-def _show(event: Event, bars: screen.Gauge) -> None:
+def _show(event: Event, bars: progress.Gauge) -> None:
     match event.kind:
         case "started":
             bars.started(event.piece)

@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: progress, tables, one sentence about what happened, and where the files are.
+"""The terminal itself: what a line is there, errors, a plan, lists, and where the files are.
 
 Plain lines where the output is not a terminal; no colour codes in a file. Everything fits in 80 columns.
 """
@@ -8,26 +8,15 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
 from gradlab.grid.plan import Piece, Plan
-
-PIECE_BARS = 4
-"""The most pieces in progress that have a bar of their own."""
-
-PLAIN_SECONDS = 10.0
-"""Between two lines of progress where there is no terminal."""
 
 PLAIN_COLUMNS = 80
 """The width of a line where there is no terminal."""
@@ -53,88 +42,6 @@ def point(what: str, verb: str, root: Path) -> None:
 
 def _stderr(text: str, *, soft_wrap: bool) -> None:
     Console(stderr=True, highlight=False, emoji=False).print(text, markup=False, soft_wrap=soft_wrap)
-
-
-@dataclass
-class Tally:
-    """Runs that have ended so far, and how many there are."""
-
-    total: int
-    finished: int = 0
-    diverged: int = 0
-    failed: int = 0
-
-    def add(self, states: Sequence[str]) -> None:
-        """Counts runs by their state."""
-        self.finished += states.count("finished")
-        self.diverged += states.count("diverged")
-        self.failed += states.count("failed")
-
-    def __str__(self) -> str:
-        return f"{self.finished} finished, {self.diverged} diverged, {self.failed} failed of {self.total}"
-
-
-@dataclass
-class Gauge:
-    """How far a grid is: one bar over all of its work, one for each piece in progress, and the tally."""
-
-    console: Console
-    progress: Progress
-    pieces: dict[int, Piece]
-    tally: Tally
-    whole: TaskID
-    bars: dict[int, TaskID] = field(default_factory=dict)
-    shares: dict[int, float] = field(default_factory=dict)
-    spoke: float = field(default_factory=time.monotonic)
-
-    def started(self, piece: int) -> None:
-        """A piece begins; a single run is its own grid, and needs no second bar."""
-        if self.tally.total > 1 and len(self.bars) < PIECE_BARS:
-            members = len(self.pieces[piece].members)
-            label = f"cohort {self.pieces[piece].cohort + 1}, {counted(members, 'run')}"
-            self.bars[piece] = self.progress.add_task(label, total=1.0)
-
-    def moved(self, piece: int, share: float) -> None:
-        """A piece is at ``share`` of its work."""
-        self.shares[piece] = share
-        if piece in self.bars:
-            self.progress.update(self.bars[piece], completed=share)
-        done = sum(self.pieces[index].effort * part for index, part in self.shares.items())
-        self.progress.update(self.whole, completed=done)
-        if share < 1 and not self.console.is_terminal and time.monotonic() - self.spoke > PLAIN_SECONDS:
-            self.spoke = time.monotonic()
-            total = sum(piece.effort for piece in self.pieces.values())
-            self.console.print(f"{done / total:4.0%}" + (f"  {self.tally}" if self.tally.total > 1 else ""))
-
-    def ended(self, piece: int) -> None:
-        """A piece is done."""
-        self.moved(piece, 1.0)
-        if piece in self.bars:
-            self.progress.remove_task(self.bars.pop(piece))
-
-    def __rich__(self) -> RenderableType:
-        return Group(self.progress, Text(str(self.tally))) if self.tally.total > 1 else self.progress
-
-
-@contextmanager
-def gauge(out: Console, pieces: Sequence[Piece], tally: Tally) -> Iterator[Gauge]:
-    """Bars on a terminal, a line now and then elsewhere."""
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        TextColumn("{task.percentage:3.0f} %"),
-        TimeRemainingColumn(compact=True),
-        TextColumn("left"),
-        console=out,
-    )
-    work = sum(piece.effort for piece in pieces)
-    whole = progress.add_task("grid" if tally.total > 1 else "run", total=work)
-    bars = Gauge(out, progress, {piece.index: piece for piece in pieces}, tally, whole)
-    if out.is_terminal and not out.quiet:
-        with Live(bars, console=out, transient=True, refresh_per_second=8):
-            yield bars
-    else:
-        yield bars
 
 
 @contextmanager

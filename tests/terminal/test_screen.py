@@ -18,8 +18,9 @@ from rich.console import Console
 from gradlab.grid.plan import Plan, make_plan
 from gradlab.launch.devices import CPU_MEMORY
 from gradlab.spec.run import build
-from gradlab.terminal import screen
-from gradlab.terminal.screen import Tally, gauge, say_error, show_plan
+from gradlab.terminal import progress, screen
+from gradlab.terminal.progress import Tally, gauge
+from gradlab.terminal.screen import say_error, show_plan
 from tests.commands import ENVIRONMENT, GRADLAB, run
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -47,7 +48,7 @@ def test_the_bars_of_a_grid_fit_80_columns() -> None:
         for piece in plan.pieces[:6]:
             bars.started(piece.index)
             bars.moved(piece.index, 0.5)
-        assert len(bars.bars) == screen.PIECE_BARS
+        assert len(bars.bars) == progress.PIECE_BARS
         bars.ended(0)
         assert 0 not in bars.bars
     lines = ESCAPES.sub("", written(out)).replace("\r", "\n").splitlines()
@@ -72,7 +73,7 @@ def test_a_single_run_has_one_bar() -> None:
 
 def test_a_file_gets_a_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 1000.0
-    monkeypatch.setattr("gradlab.terminal.screen.time.monotonic", lambda: clock)
+    monkeypatch.setattr("gradlab.terminal.progress.time.monotonic", lambda: clock)
     plan = plan_of(4)
     out = Console(file=io.StringIO(), width=80)
     with gauge(out, plan.pieces, Tally(8, finished=3)) as bars:
