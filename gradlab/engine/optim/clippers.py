@@ -117,10 +117,13 @@ class Segment:
 
 @dataclass(frozen=True)
 class Clipping:
-    """How each member of a cohort clips: segment by segment, and the same as columns for our kernels."""
+    """How each member of a cohort clips: segment by segment, and the same as columns for our kernels.
+
+    ``columns`` is None where a mode has no kernel.
+    """
 
     segments: tuple[Segment, ...]
-    columns: native.Clips
+    columns: native.Clips | None
 
 
 def clipping(runs: Sequence[RunSpec], like: Tensor) -> Clipping:
@@ -140,13 +143,16 @@ def clipping(runs: Sequence[RunSpec], like: Tensor) -> Clipping:
             common[part], output[part], common[part].to(like.dtype).unsqueeze(1), common.new_zeros(len(members))
         )
         found.append(Segment(CLIPPERS[mode], part, limits))
-    modes = torch.tensor([native.CLIPS.index(run.clip.mode) for run in runs])
-    return Clipping(tuple(found), native.Clips(modes, common, output))
+    modes = [run.clip.mode for run in runs]
+    if not set(modes) <= set(native.CLIPS):
+        return Clipping(tuple(found), None)
+    numbers = torch.tensor([native.CLIPS.index(mode) for mode in modes])
+    return Clipping(tuple(found), native.Clips(numbers, common, output))
 
 
 def clip(gradient: Tensor, norm: Tensor, how: Clipping, layout: Layout) -> Clipped:
     """Clips ``gradient`` (M, P) in place, each member its own way; ``norm`` (M,) is that before."""
-    if native.serves(gradient):
+    if how.columns is not None and native.serves(gradient):
         return Clipped(*native.clip(gradient, norm, how.columns, layout.layers))
     parts = [part.clipper(gradient[part.members], norm[part.members], part.limits, layout) for part in how.segments]
     return Clipped(torch.cat([part.norm for part in parts]), torch.cat([part.changed for part in parts]))

@@ -133,12 +133,12 @@ def adagrad(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: 
 class Optimizer:
     """``step`` and the buffers (M, P) that it keeps; those in ``if_momentum`` only where a member has momentum.
 
-    ``kernel`` does the same, given the columns that it ``takes``, in this order.
+    ``kernel``, where there is one, does the same, given the columns that it ``takes``, in this order.
     """
 
     step: Step
-    kernel: native.Descent
-    takes: tuple[str, ...]
+    kernel: native.Descent | None = None
+    takes: tuple[str, ...] = ()
     buffers: tuple[str, ...] = ()
     if_momentum: tuple[str, ...] = ()
 
@@ -149,7 +149,7 @@ class Optimizer:
 
     def update(self, parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Tensor) -> None:
         """As ``step``."""
-        if native.serves(parameters):
+        if self.kernel is not None and native.serves(parameters):
             columns = [getattr(rate, name) for name in self.takes]
             buffers = [state.get(name) for name in (*self.buffers, *self.if_momentum)]
             native.descend(self.kernel, parameters, gradient, t, columns, buffers)
