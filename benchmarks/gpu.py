@@ -19,7 +19,7 @@ import torch
 from benchmarks.limit import training
 from benchmarks.settings import BATCH, WIDTH, overrides
 from benchmarks.timing import GRADLAB, line, timed
-from gradlab.grid.plan import cost
+from gradlab.grid.cohorts import cost
 from gradlab.spec.run import build
 
 SHARE = 12

@@ -18,7 +18,7 @@ import torch
 
 import gradlab
 from benchmarks.settings import BATCH, DEPTHS, WIDTH
-from gradlab.grid.plan import cost
+from gradlab.grid.cohorts import cost
 from gradlab.spec.run import build
 
 MEMBERS = 12

@@ -19,7 +19,7 @@ import torch
 from gradlab.data import load
 from gradlab.engine.cohort import Cohort, prepare
 from gradlab.engine.train import advance, perform, rehearse
-from gradlab.grid.plan import cost
+from gradlab.grid.cohorts import cost
 from gradlab.launch.worker import keep_memory
 from gradlab.nn.kernels import program
 from gradlab.spec.named import Value

@@ -55,11 +55,11 @@ def run(
         _refuse(given, what="--from", experiment=named, config_dir=config_dir)
     # The worker imports torch while the run is composed.
     with local.crew_of(0 if dry_run else 1, chosen) as crew:
-        from gradlab.grid import compose, expand, finished
+        from gradlab.grid import compose, expand, rerun
 
         dirs = [config_dir] if config_dir else []
         if source is not None:
-            grid = finished.again(*source)
+            grid = rerun.again(*source)
         else:
             grid = compose.compose_run(given, experiment=named, config_dirs=dirs)
         if dry_run:
@@ -96,10 +96,11 @@ def sweep(
     if resume is not None:
         _refuse(given, what="--resume", experiment=named, config_dir=config_dir, out=out, plan=plan or None)
         from gradlab.launch import conduct
+        from gradlab.launch.resume import resume as go_on
         from gradlab.terminal import screen
 
         wishes = conduct.Wishes(report=not no_report, fail_fast=fail_fast)
-        raise typer.Exit(conduct.resume(resume, device, wishes, sys.argv, screen.console(quiet=quiet)))
+        raise typer.Exit(go_on(resume, device, wishes, sys.argv, screen.console(quiet=quiet)))
     # The workers import torch while the grid is composed.
     with local.crew_of(0 if plan else min(chosen.workers, local.EARLY), chosen) as crew:
         from gradlab.grid import compose
@@ -145,11 +146,11 @@ def cure(
     # The workers import torch while the sick run is found.
     with local.crew_of(min(chosen.workers, local.EARLY), chosen) as crew:
         from gradlab.cure import trials
-        from gradlab.grid import compose, finished
+        from gradlab.grid import compose, rerun
 
         if source is not None:
             _refuse(texts, what="--from", experiment=named, config_dir=config_dir)
-            grid = finished.again(*source)
+            grid = rerun.again(*source)
         elif folders:
             texts.remove(folders[0])
             _refuse(texts, what=folders[0], experiment=named, config_dir=config_dir)

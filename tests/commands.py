@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from gradlab.cli import main
-from gradlab.launch import conduct, local, rounds
+from gradlab.launch import local, resume, rounds
 from gradlab.launch.devices import Device
 from gradlab.launch.events import Event, Job
 from gradlab.launch.local import Crew
@@ -114,7 +114,7 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
                 return
 
     torch.set_num_threads(1)
-    for place in (conduct, local):
+    for place in (resume, local):
         monkeypatch.setattr(place, "crew_of", nobody)
     monkeypatch.setattr(rounds, "fit", nobody_fits)
     monkeypatch.setattr(rounds, "run_jobs", run_jobs)

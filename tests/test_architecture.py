@@ -38,8 +38,8 @@ TORCH_FREE = (
 """Rooms, or files of a room, whose import must not import torch: commands that need none of it must not wait for it."""
 
 ONLY = {
-    "hydra": {"grid.config"},
-    "omegaconf": {"grid.config"},
+    "hydra": {"grid.hydra"},
+    "omegaconf": {"grid.hydra"},
     "typer": {"cli"},
     "click": set(),
     "rich": {"cli", "terminal", "launch"},

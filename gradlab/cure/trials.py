@@ -30,8 +30,8 @@ from gradlab.data import load
 from gradlab.data.facts import described
 from gradlab.diagnose.rules import names
 from gradlab.diagnose.thresholds import limits
+from gradlab.grid.cohorts import cost as work_of
 from gradlab.grid.expand import Grid, Launch, Round, spec_yaml
-from gradlab.grid.plan import cost as work_of
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec
 from gradlab.store.documents import read_manifest, read_runs

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradlab.cure.ranking import Outcome, is_healthy
-from gradlab.diagnose.figures import number
+from gradlab.diagnose.numbers import number
 
 OF_THE_STEP = frozenset({"learning rate", "clipping", "optimizer"})
 """Kinds of change that leave the network at step 0, and so δ there, as it was."""

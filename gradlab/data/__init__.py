@@ -1,4 +1,7 @@
-"""The tasks, one a file, and the order in which a run meets their samples. No torch here: arrays are numpy's."""
+"""The tasks, one a file, files of the user's own, and the order in which a run meets their samples. Torch-free.
+
+Arrays are numpy's. May import what a run is, and nothing else.
+"""
 
 from __future__ import annotations
 

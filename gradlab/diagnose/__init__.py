@@ -1,6 +1,6 @@
-"""From columns to verdicts: what is wrong with a run, by which numbers, and where the threshold comes from.
+"""From columns to verdicts: what is wrong with a run, by which numbers, and where the threshold comes from. Torch-free.
 
-Torch-free: everything here is computed from the tables alone, which `diagnose.tables` cuts into the histories of runs.
+Everything is computed from the tables alone, which `tables` cuts into the histories of runs. May import `spec.named`.
 """
 
 from __future__ import annotations

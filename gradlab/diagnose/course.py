@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradlab.diagnose.broken import broken
-from gradlab.diagnose.figures import figure
 from gradlab.diagnose.history import Floats, History, Profile
+from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.thresholds import Limits
 from gradlab.diagnose.verdict import Evidence, Verdict, crossing
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.diagnose.figures import figure
 from gradlab.diagnose.history import Floats, History, Profile
+from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.passage import Passage, passage, rate_figure
 from gradlab.diagnose.slope import Fit
 from gradlab.diagnose.thresholds import Limits

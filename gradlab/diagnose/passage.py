@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradlab.diagnose.figures import figure
 from gradlab.diagnose.history import Floats, Ints, Profile
+from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.slope import Fit, fit, vanishing_ratio
 from gradlab.diagnose.thresholds import Limits
 

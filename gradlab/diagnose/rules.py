@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gradlab.diagnose.course import diverged, loss_told, oscillating, overclipped, stalled
-from gradlab.diagnose.figures import figure
 from gradlab.diagnose.history import History
 from gradlab.diagnose.layers import dead, exploding, saturated, underflow, vanishing
+from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.passage import Passage, passage, rate_figure
 from gradlab.diagnose.thresholds import DEFAULTS, Limits
 from gradlab.diagnose.verdict import Verdict

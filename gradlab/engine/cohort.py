@@ -16,7 +16,7 @@ from torch import Tensor
 from gradlab.data import Dataset, batches
 from gradlab.engine.optim.clippers import Clipping, clipping
 from gradlab.engine.optim.optimizers import OPTIMIZERS, Rates, State, Step, rates
-from gradlab.grid.plan import HELDOUT_SAMPLES
+from gradlab.grid.cohorts import HELDOUT_SAMPLES
 from gradlab.models import MODELS, Architecture
 from gradlab.nn.initializers import initial_parameters
 from gradlab.nn.losses import LOSSES, Loss, Targets
@@ -87,7 +87,7 @@ class Cohort:
 
 
 def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device) -> Cohort:
-    """The cohort of ``runs``, which must share every key but those of `plan.WITHIN`, at its initial weights."""
+    """The cohort of ``runs``, which must share every key but those of `cohorts.WITHIN`, at its initial weights."""
     first = runs[0]
     dtype = DTYPES[first.train.precision]
     architecture = MODELS[first.model.name]

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gradlab.engine.divergence import layer_of, notice
 from gradlab.engine.instruments.bench import Curve
 from gradlab.engine.optim.clippers import Clipped
 from gradlab.engine.probes import Measurement, stacked
@@ -85,9 +86,7 @@ class Journal:
         ]
         values = torch.stack([torch.stack(column).to(torch.float64) for column in columns]).cpu().numpy()
         self._steps.append(values)
-        healthy = np.isfinite(values[0]) & (values[4] == 0)
-        for row, sound in zip(rows, healthy, strict=True):
-            self._ended[(self._ended < 0) & ~sound] = row.t
+        notice(self._ended, [row.t for row in rows], loss=values[0], broken=values[4])
         self._add_layers(rows, everyone=True)
 
     def note(self, t: int, curves: Sequence[Curve]) -> None:
@@ -114,15 +113,10 @@ class Journal:
             self._rows = measurement.rows
 
     def _diverged_layer(self, member: int) -> int:
-        """The lowest layer whose z_l is not finite, else the highest whose gradient is not; -1 where all are finite."""
         t = int(self._ended[member])
-        broken = np.flatnonzero(~self._finite[t][member])
-        if len(broken):
-            return int(broken[0]) + 1
+        finite = self._finite[t][member]
         table = next(table for table in self._layers if table.step == t and table.present[member])
-        gradients = table.values[PROBE_COLUMNS.index("grad_norm"), member, 1 : self._finite[t].shape[1] + 1]
-        broken = np.flatnonzero(~np.isfinite(gradients))
-        return int(broken[-1]) + 1 if len(broken) else -1
+        return layer_of(finite, table.values[PROBE_COLUMNS.index("grad_norm"), member, 1 : len(finite) + 1])
 
     def close(
         self, runs: tuple[RunSpec, ...], heldout: tuple[Floats, Floats | None] | None, duration_s: float

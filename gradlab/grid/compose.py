@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from gradlab.expect.form import check_rows, parse
-from gradlab.grid.config import Composer, composing, flatten, read_file, resolve
 from gradlab.grid.expand import GROUPS, OUTSIDE, UNALTERING, Grid, Request, Setting, expand
 from gradlab.grid.experiment import Experiment, checked, grammar, maps, record
+from gradlab.grid.hydra import Composer, composing, flatten, read_file, resolve
 from gradlab.grid.overrides import read
 from gradlab.grid.search_path import option, options_of, search_path
 from gradlab.spec.choices import MODELS

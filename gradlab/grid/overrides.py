@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradlab.grid.config import parse
 from gradlab.grid.expand import GROUPS, OUTSIDE, Setting
+from gradlab.grid.hydra import parse
 from gradlab.grid.search_path import option, options_of
 from gradlab.spec.choices import NAMED
 from gradlab.spec.keys import KEYS, unknown_key

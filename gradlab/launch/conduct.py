@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -17,16 +17,16 @@ from gradlab.cure import trials
 from gradlab.data import prefetch
 from gradlab.diagnose.thresholds import limits
 from gradlab.expect.form import parse
+from gradlab.grid.cohorts import Piece, Plan, make_plan
 from gradlab.grid.expand import Grid
-from gradlab.grid.plan import Piece, Plan, make_plan
 from gradlab.launch import rounds
-from gradlab.launch.devices import Device, choose
-from gradlab.launch.local import Crew, crew_of
-from gradlab.launch.manifest import drawn_up, read_back
+from gradlab.launch.devices import Device
+from gradlab.launch.local import Crew
+from gradlab.launch.manifest import drawn_up
 from gradlab.spec.run import RunSpec, unused
 from gradlab.store import documents
 from gradlab.store.documents import Manifest
-from gradlab.store.folder import Folder, locked, new_report, new_result, open_result
+from gradlab.store.folder import Folder, new_report, new_result
 from gradlab.store.pieces import TABLES, drop_pieces, saved_pieces
 from gradlab.store.tables import Merged, merge
 from gradlab.terminal import cure, progress, screen, summary
@@ -54,43 +54,12 @@ def start(grid: Grid, wishes: Wishes, crew: Crew, command: Sequence[str], out: C
         prefetch(data)
     now = dt.datetime.now().astimezone()
     manifest = drawn_up(grid, plan, crew.device, command, now)
-    with new_result(wishes.out, grid.name, now) as folder, _drawing_prepared(wishes):
+    with new_result(wishes.out, grid.name, now) as folder, drawing_prepared(wishes):
         documents.write_inputs(folder, grid.base, grid.overrides, grid.runs)
         _announce(out, grid, plan, crew.device, folder)
         # From here on an interrupt leaves something to resume, and says so.
         documents.write_manifest(folder, manifest)
-        return _conduct(folder, manifest, grid.runs, plan.pieces, wishes, crew, out)
-
-
-def resume(path: Path, asked: str, wishes: Wishes, command: Sequence[str], out: Console) -> int:
-    """Runs what is missing in the folder ``path``, in the pieces that were planned; the exit status.
-
-    On the device that is ``asked`` for; auto is the one that it began on.
-    """
-    folder = open_result(path)
-    given = None if asked == "auto" else choose(asked)
-    with locked(folder):
-        manifest = documents.read_manifest(path)
-        if manifest["state"] == "done":
-            drop_pieces(folder)
-            out.print(
-                escape(f"Nothing is missing in {path}: {manifest['runs']} of {manifest['runs']} runs are done."),
-                soft_wrap=True,
-            )
-            return DONE
-        runs = documents.read_runs(folder)
-        place = {run.id: position for position, run in enumerate(runs)}
-        pieces = [read_back(kept, place) for kept in manifest["pieces"]]
-        whole = {index for index, table in saved_pieces(folder).items() if "failed" not in table["state"].to_pylist()}
-        missing = [piece for piece in pieces if piece.index not in whole]
-        manifest |= {"state": "running", "resumed": [*manifest.get("resumed", []), list(command)]}
-        device = given or choose(manifest["device"]["name"])
-        manifest |= {"device": asdict(device)}
-        documents.write_manifest(folder, manifest)
-        count = sum(len(piece.members) for piece in missing)
-        out.print(escape(f"Resuming {path}: {count} of {len(runs)} runs are missing."), soft_wrap=True)
-        with crew_of(min(manifest["workers"], len(missing)), device) as crew, _drawing_prepared(wishes):
-            return _conduct(folder, manifest, runs, missing, wishes, crew, out)
+        return carry_out(folder, manifest, grid.runs, plan.pieces, wishes, crew, out)
 
 
 def plan_of(grid: Grid, device: Device) -> Plan:
@@ -98,7 +67,7 @@ def plan_of(grid: Grid, device: Device) -> Plan:
     return make_plan(grid.runs, grid.launch.memory or device.memory, device.cores)
 
 
-def _conduct(
+def carry_out(
     folder: Folder,
     manifest: Manifest,
     runs: Sequence[RunSpec],
@@ -157,7 +126,7 @@ def _further(manifest: Manifest) -> rounds.Further | None:
 
 
 @contextmanager
-def _drawing_prepared(wishes: Wishes) -> Iterator[None]:
+def drawing_prepared(wishes: Wishes) -> Iterator[None]:
     """What the report needs is imported beside the workers, not behind them; nothing is left importing at the end."""
 
     def prepare() -> None:

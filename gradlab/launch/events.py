@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gradlab.diagnose.thresholds import Limits
-    from gradlab.grid.plan import Piece
+    from gradlab.grid.cohorts import Piece
     from gradlab.spec.run import RunSpec
 
 

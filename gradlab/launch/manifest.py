@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gradlab
-from gradlab.grid.plan import Piece
+from gradlab.grid.cohorts import Piece
 from gradlab.spec.run import SCHEMA, RunSpec
 
 if TYPE_CHECKING:
+    from gradlab.grid.cohorts import Plan
     from gradlab.grid.expand import Grid
-    from gradlab.grid.plan import Plan
     from gradlab.launch.devices import Device
     from gradlab.store.documents import Manifest
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from rich.console import Console
 
 from gradlab.diagnose.thresholds import limits
-from gradlab.grid.plan import Piece, make_plan
+from gradlab.grid.cohorts import Piece, make_plan
 from gradlab.launch.events import Event, Job
 from gradlab.launch.local import Crew, fit, run_jobs
 from gradlab.launch.manifest import written

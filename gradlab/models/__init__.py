@@ -1,6 +1,6 @@
 """Architectures, one a file: which parameters there are, and how a signal passes through them.
 
-The loop, the probes, the clippers and the optimizers know none of them.
+The loop, the probes, the clippers and the optimizers know none of them. May import what a run is, and `nn`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Tables, figures and one page from finished output; reads only the store's tables, never torch."""
+"""Tables, figures and one page from finished output. Torch-free.
+
+May import the store's tables, verdicts, theory and a cure's ranking; it prints nothing, and has words of its own.
+"""
 
 from __future__ import annotations
 

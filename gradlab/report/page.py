@@ -10,7 +10,7 @@ from pathlib import Path
 import jinja2
 
 from gradlab.report import cure, effects, findings, foretold, verdicts
-from gradlab.report.expected import expected
+from gradlab.report.expectations import expected
 from gradlab.report.groups import early_keys, log_outcomes, map_keys, varying
 from gradlab.report.tables import Result, read, write_csv
 

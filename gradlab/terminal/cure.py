@@ -14,7 +14,7 @@ from rich.table import Table
 from gradlab.cure.command import folded
 from gradlab.cure.ranking import Floats, Outcome, front, is_healthy, outcomes, ranked
 from gradlab.cure.words import factor, headline, loss, patient, summed_up, theory, what_it_is
-from gradlab.diagnose.figures import number
+from gradlab.diagnose.numbers import number
 
 BARS = "▁▂▃▄▅▆▇█"
 

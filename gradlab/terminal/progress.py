@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from gradlab.grid.plan import Piece
+from gradlab.grid.cohorts import Piece
 from gradlab.terminal.screen import counted
 
 PIECE_BARS = 4

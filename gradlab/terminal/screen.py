@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gradlab.grid.plan import Piece, Plan
+from gradlab.grid.cohorts import Piece, Plan
 
 PLAIN_COLUMNS = 80
 """The width of a line where there is no terminal."""

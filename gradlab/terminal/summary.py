@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gradlab.diagnose import DEFAULTS, ORDER, Limits, judge, names
-from gradlab.diagnose.figures import number
+from gradlab.diagnose.numbers import number
 from gradlab.diagnose.tables import histories
 from gradlab.spec.choices import MODELS
 

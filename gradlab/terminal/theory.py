@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gradlab.diagnose.figures import number
+from gradlab.diagnose.numbers import number
 from gradlab.spec.choices import MODELS
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec

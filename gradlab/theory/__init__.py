@@ -1,1 +1,4 @@
-"""What theory says of a run before it is trained: mean field, norms, products of matrices, Saxe's dynamics."""
+"""What theory says of a run before it is trained: mean field, norms, products of matrices, Saxe's dynamics.
+
+Numpy alone. May import what a run is.
+"""

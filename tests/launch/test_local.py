@@ -13,7 +13,7 @@ import torch
 
 from gradlab.data import Dataset
 from gradlab.engine.train import train as real_train
-from gradlab.grid.plan import make_plan
+from gradlab.grid.cohorts import make_plan
 from gradlab.launch import devices, local, worker
 from gradlab.launch.devices import CPU_MEMORY
 from gradlab.launch.events import Event, Job

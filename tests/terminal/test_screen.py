@@ -15,7 +15,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from gradlab.grid.plan import Plan, make_plan
+from gradlab.grid.cohorts import Plan, make_plan
 from gradlab.launch.devices import CPU_MEMORY
 from gradlab.spec.run import build
 from gradlab.terminal import progress, screen

@@ -9,7 +9,7 @@ import torch
 
 from gradlab.data.facts import described
 from gradlab.engine.optim.optimizers import OPTIMIZERS, rates
-from gradlab.grid.plan import OPTIMIZER_BUFFERS, WITHIN, cohort_key, cost, make_plan
+from gradlab.grid.cohorts import OPTIMIZER_BUFFERS, WITHIN, cohort_key, cost, make_plan
 from gradlab.spec.choices import MODELS as NAMED_MODELS
 from gradlab.spec.keys import KEYS
 from gradlab.spec.named import Value
