@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from benchmarks.settings import BATCH, SHARES, STEPS, WIDTH, Setting, settings
-from gradlab.data import load
+from gradlab.data.loaders import load
 from gradlab.spec.run import build
 
 THRESHOLD = 1.0

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from gradlab.data import load
+from gradlab.data.loaders import load
 from gradlab.engine.cohort import Cohort, prepare
 from gradlab.engine.train import advance, perform, rehearse
 from gradlab.grid.cohorts import cost

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import gradlab
-from gradlab.data import load
+from gradlab.data.loaders import load
 from gradlab.diagnose import Verdict, judge
 from gradlab.diagnose.tables import histories
 from gradlab.engine.train import train

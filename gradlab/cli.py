@@ -103,17 +103,18 @@ def sweep(
         raise typer.Exit(go_on(resume, device, wishes, sys.argv, screen.console(quiet=quiet)))
     # The workers import torch while the grid is composed.
     with local.crew_of(0 if plan else min(chosen.workers, local.EARLY), chosen) as crew:
-        from gradlab.grid import compose
+        from gradlab.grid import cohorts, compose
 
         grid = compose.compose_grid(given, experiment=named, config_dirs=[config_dir] if config_dir else [])
-        from gradlab.launch import conduct
         from gradlab.terminal import screen
 
-        wishes = conduct.Wishes(out=out, report=not no_report, fail_fast=fail_fast)
         if plan:
-            made = conduct.plan_of(grid, chosen)
+            made = cohorts.plan_of(grid, chosen.memory, chosen.cores)
             screen.show_plan(screen.console(quiet=quiet), made, len(grid.runs), grid.duplicates, chosen.label)
             return
+        from gradlab.launch import conduct
+
+        wishes = conduct.Wishes(out=out, report=not no_report, fail_fast=fail_fast)
         raise typer.Exit(conduct.start(grid, wishes, crew, sys.argv, screen.console(quiet=quiet)))
 
 

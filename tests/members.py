@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gradlab.data import Dataset, load
+from gradlab.data.dataset import Dataset
 from gradlab.data.facts import described
+from gradlab.data.loaders import load
 from gradlab.engine.train import train
 from gradlab.spec.named import Value
 from gradlab.spec.run import DataSpec, RunSpec

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gradlab.data import Dataset, batches
+from gradlab.data.batches import batches
+from gradlab.data.dataset import Dataset
 from gradlab.models import MODELS
 from gradlab.nn.initializers import initial_parameters
 from gradlab.nn.slots import Role

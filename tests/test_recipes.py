@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradlab import data, models
+from gradlab import models
+from gradlab.data import loaders
 from gradlab.data.dataset import Dataset
 from gradlab.engine.optim import clippers, optimizers
 from gradlab.engine.optim.clippers import Clipped, Limits
@@ -129,7 +130,7 @@ def _rings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A data set: its line in the named choices with its shapes and sizes, and the function that makes it."""
     named = choices.Data("rings", "two rings", "a recipe", shape=(2,), outputs=2, train=512, heldout=128)
     monkeypatch.setitem(choices.DATA, "rings", named)
-    monkeypatch.setitem(data.LOADERS, "rings", rings)
+    monkeypatch.setitem(loaders.LOADERS, "rings", rings)
 
 
 def check(found: Member) -> None:

@@ -26,8 +26,8 @@ import pyarrow as pa
 from gradlab.cure.command import command
 from gradlab.cure.ranking import STATES, Guess, Outcome, is_healthy, outcomes
 from gradlab.cure.remedies import COSTS, END_TO_END, REMEDIES, Change, Remedy, Treated, cost, overrides, treated
-from gradlab.data import load
 from gradlab.data.facts import described
+from gradlab.data.loaders import load
 from gradlab.diagnose.rules import names
 from gradlab.diagnose.thresholds import limits
 from gradlab.grid.cohorts import cost as work_of

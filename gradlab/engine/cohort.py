@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradlab.data import Dataset, batches
+from gradlab.data.batches import batches
+from gradlab.data.dataset import Dataset
 from gradlab.engine.optim.clippers import Clipping, clipping
 from gradlab.engine.optim.optimizers import OPTIMIZERS, Rates, State, Step, rates
 from gradlab.grid.cohorts import HELDOUT_SAMPLES

@@ -22,7 +22,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from gradlab.data import Dataset
+from gradlab.data.dataset import Dataset
 from gradlab.engine.cohort import Cohort, prepare
 from gradlab.engine.instruments import INSTRUMENTS
 from gradlab.engine.journal import Journal, StepRow

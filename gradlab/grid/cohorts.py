@@ -13,6 +13,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
+from gradlab.grid.expand import Grid
 from gradlab.spec.choices import MODELS
 from gradlab.spec.run import DataSpec, Facts, ModelSpec, RunSpec
 
@@ -77,6 +78,11 @@ class Plan:
     def work(self) -> float:
         """Operations of the whole grid."""
         return sum(piece.work for piece in self.pieces)
+
+
+def plan_of(grid: Grid, memory: int, cores: int) -> Plan:
+    """The plan of a grid, on a device of this ``memory`` in bytes unless `launch.memory` says otherwise."""
+    return make_plan(grid.runs, grid.launch.memory or memory, cores)
 
 
 def make_plan(runs: Sequence[RunSpec], budget: int, cores: int) -> Plan:

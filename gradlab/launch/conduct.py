@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from gradlab.cure import trials
-from gradlab.data import prefetch
+from gradlab.data.loaders import prefetch
 from gradlab.diagnose.thresholds import limits
 from gradlab.expect.form import parse
-from gradlab.grid.cohorts import Piece, Plan, make_plan
+from gradlab.grid.cohorts import Piece, Plan
 from gradlab.grid.expand import Grid
 from gradlab.launch import rounds
 from gradlab.launch.devices import Device
@@ -49,7 +49,7 @@ class Wishes:
 
 def start(grid: Grid, wishes: Wishes, crew: Crew, command: Sequence[str], out: Console) -> int:
     """Runs a grid on ``crew`` in a new folder; the exit status. Raises `SpecError` before anything is written."""
-    plan = plan_of(grid, crew.device)
+    plan = plan_of(grid, crew.device.memory, crew.device.cores)
     for data in {run.data for run in grid.runs}:
         prefetch(data)
     now = dt.datetime.now().astimezone()
@@ -60,11 +60,6 @@ def start(grid: Grid, wishes: Wishes, crew: Crew, command: Sequence[str], out: C
         # From here on an interrupt leaves something to resume, and says so.
         documents.write_manifest(folder, manifest)
         return carry_out(folder, manifest, grid.runs, plan.pieces, wishes, crew, out)
-
-
-def plan_of(grid: Grid, device: Device) -> Plan:
-    """The plan of a grid on ``device``."""
-    return make_plan(grid.runs, grid.launch.memory or device.memory, device.cores)
 
 
 def carry_out(

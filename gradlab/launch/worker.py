@@ -17,7 +17,8 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from gradlab.data import Dataset, load
+from gradlab.data.dataset import Dataset
+from gradlab.data.loaders import load
 from gradlab.engine.train import train
 from gradlab.launch.events import Event, Job
 from gradlab.spec.run import DataSpec, RunSpec

@@ -14,7 +14,7 @@ import torch
 
 from gradlab.cure import trials
 from gradlab.cure.ranking import front, outcomes
-from gradlab.data import Dataset
+from gradlab.data.dataset import Dataset
 from gradlab.engine.train import train as real_train
 from gradlab.grid.compose import compose_any
 from gradlab.launch import worker

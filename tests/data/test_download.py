@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradlab.data import DataError, load
+from gradlab.data.dataset import DataError
 from gradlab.data.download import Source, fetch
 from gradlab.data.idx import NAMES, read_folder
+from gradlab.data.loaders import load
 from gradlab.spec.run import build
 
 FILES = tuple(f"{name}.gz" for name in NAMES)

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gradlab.data import DataError, load
+from gradlab.data.dataset import DataError
 from gradlab.data.facts import described
 from gradlab.data.idx import NAMES, header_sizes, read_folder, read_idx
+from gradlab.data.loaders import load
 from gradlab.spec.named import SpecError
 
 TRAIN_IMAGES, TRAIN_LABELS, HELDOUT_IMAGES, HELDOUT_LABELS = NAMES

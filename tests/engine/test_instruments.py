@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradlab.data import batches
+from gradlab.data.batches import batches
 from gradlab.engine.instruments import INSTRUMENTS, bench
 from gradlab.engine.train import train
 from gradlab.spec.choices import INSTRUMENTS as NAMED

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 import gradlab
-from gradlab.data import Dataset
+from gradlab.data.dataset import Dataset
 from gradlab.engine.train import train as real_train
 from gradlab.grid.compose import compose_grid
 from gradlab.launch import conduct, worker

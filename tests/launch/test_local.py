@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gradlab.data import Dataset
+from gradlab.data.dataset import Dataset
 from gradlab.engine.train import train as real_train
 from gradlab.grid.cohorts import make_plan
 from gradlab.launch import devices, local, worker

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gradlab
-from gradlab.data import batches
+from gradlab.data.batches import batches
 from gradlab.spec.named import Value
 from gradlab.spec.run import build
 from gradlab.store.record import PROBE_COLUMNS
