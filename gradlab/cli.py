@@ -256,17 +256,21 @@ def main() -> None:
 
     So does, with status 1, what the system refuses: a full disk, a folder that may not be written.
     """
-    from gradlab.terminal import screen
-
     try:
         app()
     except SpecError as error:
-        screen.say_error(str(error))
+        _say_error(str(error))
         sys.exit(2)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        screen.say_error(f"{where}{error.strerror or error}")
+        _say_error(f"{where}{error.strerror or error}")
         sys.exit(1)
+
+
+def _say_error(message: str) -> None:
+    from gradlab.terminal import screen
+
+    screen.say_error(message)
 
 
 if __name__ == "__main__":

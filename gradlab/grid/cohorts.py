@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gradlab.grid.expand import Grid
 from gradlab.spec.choices import MODELS
 from gradlab.spec.run import DataSpec, Facts, ModelSpec, RunSpec
+
+if TYPE_CHECKING:
+    from gradlab.grid.expand import Grid
 
 WITHIN = frozenset(
     {

@@ -17,7 +17,7 @@ from gradlab.cure import trials
 from gradlab.data.loaders import prefetch
 from gradlab.diagnose.thresholds import limits
 from gradlab.expect.form import parse
-from gradlab.grid.cohorts import Piece, Plan
+from gradlab.grid.cohorts import Piece, Plan, plan_of
 from gradlab.grid.expand import Grid
 from gradlab.launch import rounds
 from gradlab.launch.devices import Device
