@@ -10,7 +10,10 @@ from gradlab.spec.named import Choice, table
 
 @dataclass(frozen=True)
 class Optimizer(Choice):
-    """``uses``: the keys of `optim` that act; ``defaults``: torch's values of them where they differ from SGD's."""
+    """``uses``: the keys of `optim` that act; ``defaults``: its values of them where they differ from SGD's.
+
+    Those are torch's, but RMSprop's learning rate, which is Keras's: torch's 0.01 loses ten layers of ReLU on digits.
+    """
 
     uses: tuple[str, ...] = ()
     defaults: Mapping[str, float] = field(default_factory=dict)
@@ -22,35 +25,36 @@ _DECAYS = ("lr", "weight_decay", "l1")
 OPTIMIZERS: dict[str, Optimizer] = table(
     Optimizer(
         "sgd",
-        "gradient descent, with momentum or Nesterov's",
+        "gradient descent, with momentum or Nesterov's; lr 0.1",
         "torch.optim.SGD; Sutskever et al. 2013",
         (*_DECAYS, "momentum", "nesterov"),
     ),
     Optimizer(
         "adam",
-        "running mean over the root of the running square",
+        "running mean over the root of the running square; lr 0.001",
         "torch.optim.Adam; Kingma & Ba 2014, arXiv:1412.6980",
         (*_DECAYS, "beta1", "beta2", "eps"),
+        {"lr": 0.001},
     ),
     Optimizer(
         "adamw",
-        "adam with decoupled weight decay",
+        "adam with decoupled weight decay; lr 0.001",
         "torch.optim.AdamW; Loshchilov & Hutter 2017, arXiv:1711.05101",
         (*_DECAYS, "beta1", "beta2", "eps"),
-        {"weight_decay": 0.01},
+        {"lr": 0.001, "weight_decay": 0.01},
     ),
     Optimizer(
         "rmsprop",
-        "gradient over the root of its running square; beta2 is torch's alpha",
+        "gradient over the root of its running square; beta2 is torch's alpha; lr 0.001",
         "torch.optim.RMSprop; Hinton 2012, lecture 6e",
         (*_DECAYS, "momentum", "beta2", "eps"),
-        {"beta2": 0.99},
+        {"lr": 0.001, "beta2": 0.99},
     ),
     Optimizer(
         "adagrad",
-        "gradient over the root of the sum of its squares",
+        "gradient over the root of the sum of its squares; lr 0.01",
         "torch.optim.Adagrad; Duchi et al. 2011",
         (*_DECAYS, "eps"),
-        {"eps": 1e-10},
+        {"lr": 0.01, "eps": 1e-10},
     ),
 )
