@@ -1,4 +1,4 @@
-"""The verbs: run, sweep, cure, report, theory, list."""
+"""The verbs: run, sweep, cure, report, theory, ls, list."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gradlab import __version__
-from gradlab.spec.named import SpecError
+from gradlab.spec.named import SpecError, nearest
 
 app = typer.Typer(
     help="What happens to the gradient, layer by layer, and which change cures it?",
@@ -28,38 +28,50 @@ Experiment = Annotated[
 ConfigDir = Annotated[Path | None, typer.Option("-cd", "--config-dir", help="A folder of further configs.")]
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="Exactly this folder.")]
 DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-NoReport = Annotated[bool, typer.Option("--no-report", help="Leave plots and page for later.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")]
+NoReport = Annotated[bool, typer.Option("--no-report", metavar="", help="Leave plots and page for later.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", metavar="", help="Errors only.")]
+
+GRAMMAR = {"ignore_unknown_options": True}
+"""What looks like an option and is none arrives among the overrides, where the key that was meant can be named."""
 
 
-@app.command()
+@app.command(context_settings=GRAMMAR)
 def run(
+    context: typer.Context,
     overrides: Overrides = None,
     experiment: Experiment = None,
     config_dir: ConfigDir = None,
     out: Out = None,
     device: DeviceName = "auto",
     no_report: NoReport = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved spec as YAML, and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", metavar="", help="Print the resolved spec as YAML, and stop.")
+    ] = False,
     source: Annotated[
         tuple[Path, str] | None,
-        typer.Option("--from", metavar="DIR RUN_ID", help="Run again one run of a finished sweep."),
+        typer.Option("--from", metavar="DIR RUN_ID", help="Run again one run of a result, with what is changed."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """One training run."""
+    """One training run.
+
+    Examples:
+      gradlab run model.depth=50 model.activation=sigmoid
+      gradlab run -e he-depth30 seed=3 --dry-run
+      gradlab run --from outputs/latest 3f2a optim.lr=0.01
+    """
     from gradlab.launch import devices, local
 
-    given, named, chosen = list(overrides or []), _once(experiment), devices.choose(device)
+    given, named, chosen = _overrides(context, overrides), _once(experiment), devices.choose(device)
     if source is not None:
-        _refuse(given, what="--from", experiment=named, config_dir=config_dir)
+        _refuse([], what="--from", experiment=named, config_dir=config_dir)
     # The worker imports torch while the run is composed.
     with local.crew_of(0 if dry_run else 1, chosen) as crew:
         from gradlab.grid import compose, expand, rerun
 
         dirs = [config_dir] if config_dir else []
         if source is not None:
-            grid = rerun.again(*source)
+            grid = rerun.again(*source, given)
         else:
             grid = compose.compose_run(given, experiment=named, config_dirs=dirs)
         if dry_run:
@@ -72,8 +84,9 @@ def run(
         raise typer.Exit(conduct.start(grid, wishes, crew, sys.argv, screen.console(quiet=quiet)))
 
 
-@app.command()
+@app.command(context_settings=GRAMMAR)
 def sweep(
+    context: typer.Context,
     overrides: Overrides = None,
     experiment: Experiment = None,
     config_dir: ConfigDir = None,
@@ -81,18 +94,24 @@ def sweep(
     device: DeviceName = "auto",
     no_report: NoReport = False,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Print runs, cohorts, predicted work and memory, and stop.")
+        bool, typer.Option("--plan", metavar="", help="Print runs, cohorts, predicted work and memory, and stop.")
     ] = False,
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="DIR", help="Run only what is missing in DIR.")
     ] = None,
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first crashed run.")] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", metavar="", help="Stop at the first crashed run.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """A grid of runs, in Hydra's sweep grammar."""
+    """A grid of runs, in Hydra's sweep grammar.
+
+    Examples:
+      gradlab sweep model.depth=5,10,20 model.activation=relu,tanh 'seed=range(5)'
+      gradlab sweep -e reference-grid --plan
+      gradlab sweep --resume outputs/latest
+    """
     from gradlab.launch import devices, local
 
-    given, named, chosen = list(overrides or []), _once(experiment), devices.choose(device)
+    given, named, chosen = _overrides(context, overrides), _once(experiment), devices.choose(device)
     if resume is not None:
         _refuse(given, what="--resume", experiment=named, config_dir=config_dir, out=out, plan=plan or None)
         from gradlab.launch import conduct
@@ -118,8 +137,9 @@ def sweep(
         raise typer.Exit(conduct.start(grid, wishes, crew, sys.argv, screen.console(quiet=quiet)))
 
 
-@app.command()
+@app.command(context_settings=GRAMMAR)
 def cure(
+    context: typer.Context,
     given: Annotated[
         list[str] | None,
         typer.Argument(
@@ -139,10 +159,15 @@ def cure(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Which change heals a sick run: remedies of the literature, tried and ranked."""
+    """Which change heals a sick run: remedies of the literature, tried and ranked.
+
+    Examples:
+      gradlab cure model.depth=30 model.activation=sigmoid
+      gradlab cure outputs/latest
+    """
     from gradlab.launch import devices, local
 
-    texts, named, chosen = list(given or []), _once(experiment), devices.choose(device)
+    texts, named, chosen = _overrides(context, given), _once(experiment), devices.choose(device)
     folders = [text for text in texts if "=" not in text and ("/" in text or Path(text).exists())]
     # The workers import torch while the sick run is found.
     with local.crew_of(min(chosen.workers, local.EARLY), chosen) as crew:
@@ -183,21 +208,40 @@ def report(
     conduct.report_again(paths, out, terminal, x, y)
 
 
-@app.command()
+@app.command(context_settings=GRAMMAR)
 def theory(
+    context: typer.Context,
     overrides: Overrides = None,
     experiment: Experiment = None,
     config_dir: ConfigDir = None,
     quiet: Quiet = False,
 ) -> None:
-    """What theory predicts of a run or a grid, without training."""
+    """What theory predicts of a run or a grid, without training.
+
+    Examples:
+      gradlab theory model.depth=50 model.activation=tanh
+      gradlab theory model.activation=tanh model.weight_var=1,1.5,2
+    """
     from gradlab.grid import compose
     from gradlab.terminal import screen
     from gradlab.terminal import theory as foretell
 
     dirs = [config_dir] if config_dir else []
-    grid = compose.compose_any(list(overrides or []), experiment=_once(experiment), config_dirs=dirs)
+    grid = compose.compose_any(_overrides(context, overrides), experiment=_once(experiment), config_dirs=dirs)
     foretell.show(screen.console(quiet=quiet), grid.runs, grid.swept)
+
+
+@app.command("ls")
+def list_results(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[FOLDER]", help="Where results lie.", show_default="outputs")
+    ] = Path("outputs"),
+    quiet: Quiet = False,
+) -> None:
+    """Results: when, what was swept, how it ended, and verdicts."""
+    from gradlab.terminal import results, screen
+
+    results.show(screen.console(quiet=quiet), results.lines(folder))
 
 
 @app.command("list")
@@ -220,6 +264,26 @@ def list_choices(
     dirs = [config_dir] if config_dir else []
     for title, rows in catalogue.choices(kind, dirs, lambda error: screen.say_error(str(error))):
         screen.show_choices(terminal, title, rows)
+
+
+def _overrides(context: typer.Context, given: list[str] | None) -> list[str]:
+    """The overrides as they were typed. Raises `SpecError` for an option that there is not, with what it may mean."""
+    from gradlab.spec.keys import KEYS
+
+    texts = given or []
+    for place, text in enumerate(texts):
+        if not text.startswith("-"):
+            continue
+        name, _, value = text.partition("=")
+        key = next((key for key in KEYS if key.rpartition(".")[2] == name.lstrip("-").replace("-", "_")), None)
+        if key is not None:
+            value = value or next((word for word in texts[place + 1 : place + 2] if "=" not in word), "VALUE")
+            raise SpecError(f"{name}: no such option; did you mean {key}={value}?")
+        options = [option for parameter in context.command.params for option in parameter.opts]
+        raise SpecError(
+            f"{name}: no such option{nearest(name, options) or f'; see gradlab {context.info_name} --help'}"
+        )
+    return texts
 
 
 def _once(experiment: list[str] | None) -> str | None:

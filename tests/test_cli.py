@@ -70,7 +70,7 @@ BAD_OPTIONS = (
     (("run", "-e", "optimizers"), "gradlab sweep -e optimizers"),
     (("run", "--from", "nothing", "abc"), "nothing: no such folder"),
     (("run", "--from", "made", "abc"), "made"),
-    (("run", "--from", "made", "abc", "seed=1"), "seed=1"),
+    (("run", "--from", "made", "abc", "-e", "butterfly"), "--experiment"),
     (("run", "--from", "made", "abc", "-e", "optimizers"), "--experiment"),
 )
 """Options with what the one message must contain; the folders and files that they name are made by `place`."""

@@ -32,6 +32,7 @@ from gradlab.diagnose.rules import names
 from gradlab.diagnose.thresholds import limits
 from gradlab.grid.cohorts import cost as work_of
 from gradlab.grid.expand import Grid, Launch, Round, spec_yaml
+from gradlab.grid.rerun import UNNAMED
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec
 from gradlab.store.documents import read_manifest, read_runs
@@ -97,7 +98,7 @@ def patient(grid: Grid) -> Grid:
         "guess": guess(first),
         "changes": [_written((), {}, runs)],
     }
-    name = "cure" if grid.name == "run" else grid.name
+    name = "cure" if grid.name in UNNAMED or grid.name.startswith("again-") else grid.name
     return replace(grid, runs=runs, duplicates=0, swept=("seed",), name=name, expect=(), maps={}, cure=facts)
 
 

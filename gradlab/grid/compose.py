@@ -31,6 +31,8 @@ def compose_grid(overrides: Sequence[str], *, experiment: str | None = None, con
             "nothing is swept: give at least one key several values, as in optim.lr=0.01,0.1 "
             "(one training run is gradlab run)"
         )
+    if "name" not in request.given:
+        request.outside["name"] = request.experiment or "sweep"
     return _expanded(request)
 
 

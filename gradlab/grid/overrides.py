@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gradlab.grid.expand import GROUPS, OUTSIDE, Setting
@@ -45,10 +46,9 @@ def read(text: str, dirs: Sequence[Path]) -> Setting:
     ):
         raise SpecError(f"{text}: {key} is required; expected {key}=value, or nothing for its default")
     setting = Setting(key, sign, typed.values(_names(key, dirs)), typed.swept, text)
-    if setting.group is not None:
-        for value in setting.values:
-            option(setting.group, value, dirs)
-    return setting
+    if setting.group is None:
+        return setting
+    return replace(setting, values=tuple(option(setting.group, value, dirs) for value in setting.values))
 
 
 def _names(key: str, dirs: Sequence[Path]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gradlab.grid.expand import GROUPS
 from gradlab.spec.choices import NOUNS
-from gradlab.spec.named import SpecError, Value, nearest
+from gradlab.spec.named import SpecError, Value, canonical, nearest
 
 
 def search_path(config_dirs: Sequence[Path]) -> tuple[Path, ...]:
@@ -30,8 +30,8 @@ def options_of(group: str, dirs: Sequence[Path]) -> list[str]:
 def option(group: str, given: Value, dirs: Sequence[Path]) -> str:
     """One of them; raises `SpecError` with the nearest where there is none of this name."""
     names = options_of(group, dirs)
-    if given not in names:
-        shown = "null" if given is None else str(given)
+    shown = "null" if given is None else canonical(str(given), names)
+    if shown not in names:
         noun = NOUNS.get(GROUPS.get(group, ""), group)
         raise SpecError(f"unknown {noun} {shown!r}{nearest(shown, names) or ';'} available: {', '.join(names)}")
-    return str(given)
+    return shown

@@ -32,9 +32,35 @@ def table(*choices: ChoiceT) -> dict[str, ChoiceT]:
     return {choice.name: choice for choice in choices}
 
 
+SHORT = 4
+"""Letters of a name so short that another first letter makes it another thing: a cnn is no rnn."""
+
+
 def closest(given: str, names: Iterable[str]) -> str | None:
-    """The name that ``given`` may have been meant to be, if one is near."""
-    return next(iter(difflib.get_close_matches(given, list(names), n=1, cutoff=0.6)), None)
+    """The name that ``given`` may have been meant to be, if one is near.
+
+    >>> closest("rellu", ["relu", "rnn"]), closest("cnn", ["relu", "rnn"])
+    ('relu', None)
+    """
+    able = [name for name in names if max(len(name), len(given)) > SHORT or name[:1] == given[:1]]
+    return next(iter(difflib.get_close_matches(given, able, n=1, cutoff=0.6)), None)
+
+
+def folded(name: str) -> str:
+    """A name as other libraries may write it, in one way: ``LeakyReLU``, ``leaky-relu`` and ``leaky_relu``.
+
+    >>> folded("LeakyReLU"), folded("leaky_relu")
+    ('leakyrelu', 'leakyrelu')
+    """
+    return name.lower().replace("_", "").replace("-", "").replace(" ", "")
+
+
+def canonical(given: str, names: Iterable[str], aliases: Mapping[str, str] | None = None) -> str:
+    """The one of ``names`` that ``given`` is: itself, an alias, or either in other letters; ``given`` if none is."""
+    known = {**{name: name for name in names}, **(aliases or {})}
+    if given in known:
+        return known[given]
+    return {folded(name): meant for name, meant in known.items()}.get(folded(given), given)
 
 
 def nearest(given: str, names: Iterable[str]) -> str:
@@ -45,7 +71,7 @@ def nearest(given: str, names: Iterable[str]) -> str:
 
 def lookup(noun: str, table: Mapping[str, ChoiceT], given: object, aliases: Mapping[str, str] | None = None) -> ChoiceT:
     """The entry called ``given``; raises `SpecError` with the nearest name and all names where there is none."""
-    name = (aliases or {}).get(str(given), str(given))
+    name = canonical(str(given), table, aliases)
     if name not in table:
         hint = nearest(name, [*table, *(aliases or {})])
         raise SpecError(f"unknown {noun} {given!r}{hint or ';'} available: {', '.join(sorted(table))}")

@@ -10,7 +10,7 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,10 @@ from gradlab.spec.named import SpecError
 
 if TYPE_CHECKING:
     pass
+
+
+OUTPUTS = Path("outputs")
+"""Where results lie unless a folder is given."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,20 @@ def new_result(out: Path | None, name: str, now: dt.datetime) -> Iterator[Folder
     with locked(folder):
         if folder.manifest.exists():
             raise SpecError(f"-o {out}: already holds a result; give a new folder, or gradlab sweep --resume {out}")
+        if out is None:
+            _point_latest(folder)
         yield folder
+
+
+def _point_latest(folder: Folder) -> None:
+    """Lets `outputs/latest` point to the folder, where the file system has links and the name is not taken."""
+    latest = OUTPUTS / "latest"
+    fresh = OUTPUTS / f".latest.{os.getpid()}"
+    if latest.exists() and not latest.is_symlink():
+        return
+    with suppress(OSError):  # A file system without links: the result is no worse for it.
+        fresh.symlink_to(folder.root.relative_to(OUTPUTS), target_is_directory=True)
+        fresh.replace(latest)
 
 
 @contextmanager
@@ -128,7 +145,7 @@ def _made(out: Path) -> Path:
 
 
 def _day(now: dt.datetime) -> Path:
-    return Path("outputs") / now.strftime("%Y-%m-%d")
+    return OUTPUTS / now.strftime("%Y-%m-%d")
 
 
 def _new_folder(now: dt.datetime, name: str) -> Path:
@@ -156,8 +173,16 @@ def open_result(path: Path) -> Folder:
     if not path.exists():
         raise SpecError(f"{path}: no such folder")
     if not folder.manifest.is_file():
-        raise SpecError(f"{path}: holds no result of gradlab (no {folder.manifest.name})")
+        inside = results_under(path)
+        more = f"; {len(inside)} below it do, the newest is {inside[-1]} (gradlab ls {path})" if inside else ""
+        raise SpecError(f"{path}: holds no result of gradlab (no {folder.manifest.name}){more}")
     return folder
+
+
+def results_under(path: Path) -> list[Path]:
+    """The folders at most three levels below ``path`` that hold a result, by their names, so the oldest first."""
+    found = {file.parent for depth in range(1, 4) for file in path.glob(f"{'*/' * depth}manifest.json")}
+    return sorted(folder for folder in found if not folder.is_symlink())
 
 
 @contextmanager

@@ -96,7 +96,7 @@ def test_content_does_not_depend_on_order_or_scales(name: str, idx200: Path) -> 
 def test_content_does_not_depend_on_the_threads(name: str) -> None:
     """A piece may train in a process with one thread and again in one with many: same bits, BLAS or not."""
     program = (
-        "import hashlib; from gradlab.data.loaders import load; from gradlab.spec.run import ;"
+        "import hashlib; from gradlab.data.loaders import load; from gradlab.data.facts import described;"
         f"data = load(described({{'data.name': {name!r}, 'data.features': 200}}).data);"
         "print(*(hashlib.md5(a.tobytes()).hexdigest() for a in (data.train_inputs, data.train_targets)))"
     )

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from gradlab.data.facts import described
 from gradlab.engine.cohort import prepare
 from gradlab.engine.train import WINDOW, advance, perform, rehearse
 from gradlab.spec.choices import ACTIVATIONS, DATA, INITS, NAMED, NORMS
@@ -268,7 +269,7 @@ def test_every_named_choice_trains_two_steps(key: str, name: str, precision: str
     assert [row["step"] for row in found.steps] == [0, 1, 2]
     assert all(math.isfinite(row["loss"]) for row in found.steps)
     assert math.isfinite(found.run["loss_heldout"])
-    assert (found.run["accuracy"] is None) == (build(settings | {key: name}).facts.loss != "cross_entropy")
+    assert (found.run["accuracy"] is None) == (described(settings | {key: name}).facts.loss != "cross_entropy")
 
 
 def test_a_graph_on_cuda_plays_the_step() -> None:

@@ -41,10 +41,21 @@ __all__ = [
 ]
 
 ALIASES: dict[str, dict[str, str]] = {
-    "model.activation": {"leaky": "leaky_relu"},
-    "model.init": {"xavier": "xavier_normal", "he": "he_normal", "lecun": "lecun_normal"},
+    "model.activation": {"leaky": "leaky_relu", "swish": "silu", "identity": "linear"},
+    "model.init": {
+        "xavier": "xavier_normal",
+        "glorot": "xavier_normal",
+        "glorot_normal": "xavier_normal",
+        "glorot_uniform": "xavier_uniform",
+        "he": "he_normal",
+        "kaiming": "he_normal",
+        "kaiming_normal": "he_normal",
+        "kaiming_uniform": "he_uniform",
+        "lecun": "lecun_normal",
+    },
+    "model.norm": {"batchnorm": "batch", "layernorm": "layer", "rmsnorm": "rms"},
 }
-"""Other names of a choice, by key; resolved before anything is compared or digested."""
+"""Other names of a choice, by key, in any case; resolved before anything is compared or digested."""
 
 
 NAMED: dict[str, Mapping[str, Choice]] = {

@@ -1,0 +1,87 @@
+"""What `gradlab ls` prints: the results of a folder, what each swept, how it ended, and its verdicts."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gradlab.diagnose.rules import ORDER, names
+from gradlab.spec.named import SpecError
+from gradlab.store.documents import read_manifest
+from gradlab.store.folder import Folder, results_under
+from gradlab.store.pieces import read_table
+from gradlab.terminal.summary import short
+
+MOST_VERDICTS = 3
+"""Verdicts that are named; the others are counted."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One result in words."""
+
+    folder: str
+    started: str
+    runs: str
+    swept: str
+    state: str
+    verdicts: str
+
+
+def lines(root: Path) -> list[Line]:
+    """The results under ``root``, the oldest first. Raises `SpecError` where there are none, or no such folder."""
+    if not root.is_dir():
+        raise SpecError(f"{root}: no such folder; gradlab ls lists the results of a folder, outputs by default")
+    found = results_under(root)
+    if not found:
+        raise SpecError(f"{root}: holds no results of gradlab")
+    return [_line(path, root) for path in found]
+
+
+def _line(path: Path, root: Path) -> Line:
+    try:
+        manifest = read_manifest(path)
+    except SpecError as error:
+        return Line(str(path.relative_to(root)), "", "", "", str(error).removeprefix(f"{path}: "), "")
+    return Line(
+        folder=str(path.relative_to(root)),
+        started=str(manifest["started"])[:16].replace("T", " "),
+        runs=f"{manifest['runs']:,}",
+        swept=", ".join(map(short, manifest["swept"])),
+        state=str(manifest["state"]),
+        verdicts=_verdicts(Folder(path)),
+    )
+
+
+def _verdicts(folder: Folder) -> str:
+    if not folder.table("runs").is_file():
+        return ""
+    column = read_table(folder.table("runs"), "runs", ["verdict"])["verdict"].to_pylist()
+    count = Counter(name for verdict in column for name in names(verdict))
+    common = sorted(count, key=lambda name: (-count[name], ORDER.index(name)))
+    more = len(common) - MOST_VERDICTS
+    told = ", ".join(f"{count[name]:,} {name}" for name in common[:MOST_VERDICTS])
+    return told + (f" and {more} more" if more > 0 else "")
+
+
+def show(out: Console, found: Sequence[Line]) -> None:
+    """A row a result; folders stay whole, since they are copied, and dates are left out where the folders tell them."""
+    dated = all(re.match(r"\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d", line.folder) for line in found)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("folder", no_wrap=True)
+    if not dated:
+        table.add_column("started", no_wrap=True)
+    table.add_column("runs", justify="right", no_wrap=True)
+    for heading in ("swept", "state", "verdicts"):
+        table.add_column(heading, overflow="fold")
+    for line in found:
+        started = () if dated else (line.started,)
+        table.add_row(*map(escape, (line.folder, *started, line.runs, line.swept, line.state, line.verdicts)))
+    out.print(table)
