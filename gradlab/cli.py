@@ -75,7 +75,10 @@ def run(
         else:
             grid = compose.compose_run(given, experiment=named, config_dirs=dirs)
         if dry_run:
+            from gradlab.terminal import screen
+
             typer.echo(expand.spec_yaml(grid.runs[0]), nl=False)
+            screen.show_idle(screen.console(quiet=quiet, errors=True), grid)
             return
         from gradlab.launch import conduct
         from gradlab.terminal import screen
@@ -125,11 +128,24 @@ def sweep(
         from gradlab.grid import cohorts, compose
 
         grid = compose.compose_grid(given, experiment=named, config_dirs=[config_dir] if config_dir else [])
+        from gradlab.terminal import plan as plans
         from gradlab.terminal import screen
 
         if plan:
-            made = cohorts.plan_of(grid, chosen.memory, chosen.cores)
-            screen.show_plan(screen.console(quiet=quiet), made, len(grid.runs), grid.duplicates, chosen.label)
+            from gradlab.launch import speed
+
+            made, terminal = cohorts.plan_of(grid, chosen.memory, chosen.cores), screen.console(quiet=quiet)
+            workers = min(grid.launch.workers or chosen.workers, len(made.pieces))
+            known = speed.measured(chosen.name)
+            plans.show_plan(
+                terminal,
+                made,
+                grid,
+                chosen.label,
+                lambda pieces: speed.seconds(pieces, workers, known),
+                calibrated=known is not None,
+            )
+            screen.show_idle(terminal, grid)
             return
         from gradlab.launch import conduct
 

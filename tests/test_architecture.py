@@ -45,7 +45,7 @@ ONLY = {
     "rich": {"cli", "terminal", "launch"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
-    "pooch": {"data", "nn.kernels"},
+    "pooch": {"data", "nn.kernels", "launch.speed"},
     "pyarrow": {"store", "terminal", "report", "expect", "diagnose", "cure"},
     "pandas": {"__init__", "store", "report", "diagnose", "watching"},
     "torch": {"__init__", "watching", "launch", "engine", "nn", "models"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +20,11 @@ from gradlab.diagnose.thresholds import limits
 from gradlab.expect.form import parse
 from gradlab.grid.cohorts import Piece, Plan, plan_of
 from gradlab.grid.expand import Grid
-from gradlab.launch import rounds
+from gradlab.launch import rounds, speed
 from gradlab.launch.devices import Device
 from gradlab.launch.local import Crew
 from gradlab.launch.manifest import drawn_up
-from gradlab.spec.run import RunSpec, unused
+from gradlab.spec.run import RunSpec
 from gradlab.store import documents
 from gradlab.store.documents import Manifest
 from gradlab.store.folder import Folder, new_report, new_result
@@ -80,7 +81,11 @@ def carry_out(
             if index not in missing:
                 tally.add(table["state"].to_pylist())
         site = rounds.Site(crew, folder, manifest, tally, out, wishes.fail_fast, _further(manifest))
+        clock = time.monotonic()
         crashed = rounds.run(site, runs, pieces)
+        if not crashed and site.further is None:
+            workers = min(manifest["workers"], max(1, len(pieces)))
+            speed.remember(manifest["device"]["name"], pieces, workers, time.monotonic() - clock)
         if crashed and wishes.fail_fast:
             _close(folder, manifest, "stopped", began)
             screen.point(f"Stopped at the first crashed run: {tally}.", "sweep --resume", folder.root)
@@ -220,6 +225,4 @@ def _announce(out: Console, grid: Grid, plan: Plan, device: Device, folder: Fold
     else:
         out.print(f"{count:,} runs{twice} in {screen.counted(plan.cohorts, 'cohort')} on {device.label}")
     out.print(f"Results in {escape(str(folder.root))}", soft_wrap=True)
-    idle = frozenset.intersection(*(unused(run) for run in grid.runs)) & grid.given
-    for key in sorted(idle):
-        out.print(f"Note: {key} has no effect here.")
+    screen.show_idle(out, grid)

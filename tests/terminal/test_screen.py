@@ -20,7 +20,7 @@ from gradlab.launch.devices import CPU_MEMORY
 from gradlab.spec.run import build
 from gradlab.terminal import progress, screen
 from gradlab.terminal.progress import Tally, gauge
-from gradlab.terminal.screen import say_error, show_plan
+from gradlab.terminal.screen import say_error
 from tests.commands import ENVIRONMENT, GRADLAB, run
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -91,30 +91,6 @@ def test_the_tally_counts_states() -> None:
     tally = Tally(5)
     tally.add(["finished", "diverged", "finished", "failed"])
     assert str(tally) == "2 finished, 1 diverged, 1 failed of 5"
-
-
-def test_a_plan_lists_its_cohorts(capsys: pytest.CaptureFixture[str]) -> None:
-    plan = plan_of(216)
-    out = Console(file=io.StringIO(), width=80)
-    show_plan(out, plan, 432, 7, "cpu, 2 cores")
-    words = written(out).split()
-    assert " ".join(words[:10]) == "432 runs (7 more were the same as others) in"
-    rows = [line.split() for line in written(out).splitlines() if line.strip()[:1].isdigit()][1:]
-    assert [row[1] for row in rows] == ["216", "216"]
-    assert sum(int(row[2]) for row in rows) == len(plan.pieces)
-    runs = [build({"model.width": width, "train.steps": 1}) for width in range(1, 31)]
-    out = Console(file=io.StringIO(), width=80)
-    show_plan(out, make_plan(runs, CPU_MEMORY, 2), 30, 0, "cpu")
-    assert "30 runs in 30 cohorts" in written(out)
-    assert "... and 10 more cohorts" in written(out)
-
-
-def test_a_plan_says_where_one_run_alone_exceeds_the_memory() -> None:
-    runs = [build({"seed": seed}) for seed in (0, 1)]
-    for budget, there in ((2**20, True), (CPU_MEMORY, False)):
-        out = Console(file=io.StringIO(), width=200)
-        show_plan(out, make_plan(runs, budget, 2), 2, 0, "cpu")
-        assert ("Some runs need more than 1 MiB each (up to 2.84 MiB)" in written(out)) == there
 
 
 def test_prose_is_wrapped_where_there_is_no_terminal(

@@ -1,0 +1,68 @@
+"""How fast this machine is, as its last long sweep showed it: what `gradlab sweep --plan` tells seconds by."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from gradlab.grid.cohorts import Piece
+from gradlab.store.atomic import replace
+
+USUAL = 5.5e10
+"""Operations of effort a second and worker where nothing was measured yet: the reference grid on two cores of 2024."""
+
+START_SECONDS = 2.5
+"""Until the workers have imported torch."""
+
+LEAST_SECONDS = 5.0
+"""Of work that tells a speed; less is start and end."""
+
+
+def measured(device: str) -> float | None:
+    """Operations of `Piece.effort` a second and worker on ``device``; None where nothing was measured."""
+    try:
+        told = json.loads(_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    speed = told.get(device) if isinstance(told, dict) else None
+    return float(speed) if isinstance(speed, int | float) and speed > 0 else None
+
+
+def remember(device: str, pieces: Sequence[Piece], workers: int, elapsed: float) -> None:
+    """Notes what ``pieces`` took, ``elapsed`` seconds from start to end; nothing where they were over too soon."""
+    busy = elapsed - START_SECONDS
+    if busy < LEAST_SECONDS:
+        return
+    speed = _makespan(pieces, workers) / busy
+    try:
+        kept = json.loads(_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        kept = {}
+    text = json.dumps({**(kept if isinstance(kept, dict) else {}), device: speed})
+    try:
+        _file().parent.mkdir(parents=True, exist_ok=True)
+        replace(_file(), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    except OSError:
+        # A cache that cannot be written: the next plan tells seconds by what is usual.
+        return
+
+
+def seconds(pieces: Sequence[Piece], workers: int, speed: float | None) -> float:
+    """How long ``pieces`` will take, from the start of the command to the end of the last one."""
+    return START_SECONDS + _makespan(pieces, workers) / (speed or USUAL)
+
+
+def _makespan(pieces: Sequence[Piece], workers: int) -> float:
+    """The effort of the busiest worker, where who is free takes the next piece; threads share a piece evenly."""
+    loads = [0.0] * max(1, workers)
+    for piece in pieces:
+        heapq.heapreplace(loads, loads[0] + piece.effort / piece.threads)
+    return max(loads)
+
+
+def _file() -> Path:
+    import pooch
+
+    return Path(pooch.os_cache("gradlab")) / "speed.json"

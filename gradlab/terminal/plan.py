@@ -1,0 +1,108 @@
+"""What `gradlab sweep --plan` prints: the cohorts, what each is, and what it will take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gradlab.grid.cohorts import WITHIN, Piece, Plan
+from gradlab.grid.expand import Grid
+from gradlab.spec.run import RunSpec
+from gradlab.terminal.screen import counted
+
+COHORTS = 20
+"""Rows of the table: those of the largest pieces."""
+
+Seconds = Callable[[Sequence[Piece]], float]
+"""How long pieces take."""
+
+
+def show_plan(out: Console, plan: Plan, grid: Grid, device: str, seconds: Seconds, *, calibrated: bool) -> None:
+    """The cohorts of a plan with their predicted work, time and memory, those of the largest pieces first."""
+    twice = f" ({grid.duplicates:,} more were the same as others)" if grid.duplicates else ""
+    parts = f"{counted(plan.cohorts, 'cohort')}, cut into {counted(len(plan.pieces), 'piece')}"
+    out.print(f"{counted(len(grid.runs), 'run')}{twice} in {parts} of at most {size(plan.budget)}, on {device}.")
+    by = "as fast as this machine was last" if calibrated else "on a usual machine (none was measured here)"
+    out.print(f"Work: {operations(plan.work)} of matrix products; about {duration(seconds(plan.pieces))}, {by}.")
+    if (most := max(piece.memory for piece in plan.pieces)) > plan.budget:
+        out.print(
+            f"Some runs need more than {size(plan.budget)} each (up to {size(most)}): "
+            "each of them is a piece of its own, which exceeds launch.memory."
+        )
+    cohorts: dict[int, list[Piece]] = {}
+    for piece in plan.pieces:
+        cohorts.setdefault(piece.cohort, []).append(piece)
+    words = described(grid.runs, [pieces[0].members[0] for pieces in cohorts.values()])
+    table = Table(box=None, pad_edge=False)
+    for heading in ("cohort", "runs", "pieces", "work", "memory a piece"):
+        table.add_column(heading, justify="right")
+    if any(words):
+        table.add_column("what it is", overflow="fold")
+    for (number, pieces), what in list(zip(cohorts.items(), words, strict=True))[:COHORTS]:
+        table.add_row(
+            str(number + 1),
+            f"{sum(len(piece.members) for piece in pieces):,}",
+            f"{len(pieces):,}",
+            operations(sum(piece.work for piece in pieces)),
+            size(max(piece.memory for piece in pieces)),
+            *([escape(what)] if any(words) else []),
+        )
+    out.print(table)
+    if len(cohorts) > COHORTS:
+        out.print(f"... and {len(cohorts) - COHORTS:,} more cohorts, of smaller pieces.")
+
+
+def described(runs: Sequence[RunSpec], firsts: Sequence[int]) -> list[str]:
+    """What tells cohorts apart, given the place of a run of each: ``depth 20, relu, batch``; of one alone nothing."""
+    flats = [runs[place].flat() for place in firsts]
+    keys = [key for key in flats[0] if key not in WITHIN and not key.startswith("clip.")]
+    telling = [key for key in keys if len({flat[key] for flat in flats}) > 1]
+    return [", ".join(_told(key, flat[key]) for key in telling if flat[key] is not None) for flat in flats]
+
+
+def _told(key: str, value: object) -> str:
+    """A name as it is, a number with its key, and ``no norm``."""
+    word = key.rpartition(".")[2]
+    if isinstance(value, str):
+        return value if value != "none" else f"no {word}"
+    return f"{word} {value}"
+
+
+def duration(seconds: float) -> str:
+    """A time in words.
+
+    >>> duration(14.2), duration(200.0), duration(9000.0)
+    ('14 s', '3.3 min', '2.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.2g} min" if seconds < 7200 else f"{seconds / 3600:,.2g} h"
+
+
+def size(count: float) -> str:
+    """Bytes in words.
+
+    >>> size(1.5 * 2**30)
+    '1.5 GiB'
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            break
+        count /= 1024
+    return f"{count:,.0f} {unit}" if count >= 1000 else f"{count:.3g} {unit}"
+
+
+def operations(count: float) -> str:
+    """Floating-point operations in words.
+
+    >>> operations(5.2631e9), operations(0.0)
+    ('5.26 GFLOP', '0 FLOP')
+    """
+    for unit in ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP"):
+        if count < 1000 or unit == "TFLOP":
+            break
+        count /= 1000
+    return f"{count:,.0f} {unit}" if count >= 1000 else f"{count:.3g} {unit}"
