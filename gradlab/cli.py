@@ -336,6 +336,9 @@ def main() -> None:
 
     So does, with status 1, what the system refuses: a full disk, a folder that may not be written.
     """
+    from gradlab.terminal.streams import endure
+
+    endure()
     try:
         app()
     except SpecError as error:
