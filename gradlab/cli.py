@@ -1,4 +1,4 @@
-"""The verbs: run, sweep, cure, report, theory, ls, list."""
+"""The verbs: run, sweep, cure, report, theory, ls, docs, list."""
 
 from __future__ import annotations
 
@@ -258,6 +258,17 @@ def list_results(
     from gradlab.terminal import results, screen
 
     results.show(screen.console(quiet=quiet), results.lines(folder))
+
+
+@app.command()
+def docs() -> None:
+    """Where the documentation lies: its folder, then each page with its title."""
+    from gradlab.grid.search_path import shipped
+
+    folder = shipped("docs")
+    typer.echo(folder)
+    for page in sorted(folder.glob("*.md")):
+        typer.echo(f"{page.name:20} {page.read_text(encoding='utf-8').partition(chr(10))[0].removeprefix('# ')}")
 
 
 @app.command("list")

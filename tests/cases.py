@@ -75,8 +75,6 @@ BAD_RUNS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("~experiment=scalar-chain",), "nothing to remove"),
     # grammar
     (("seed",), "expected seed=value"),
-    (("--speed",), "--speed: no such option; see gradlab run --help"),
-    (("--steps", "5"), "did you mean train.steps=5?"),
     (("=1",), "unknown key ''"),
     (("seed=(1",), "cannot read 'seed=(1'"),
     (("name=<b>",), "quote special characters"),

@@ -99,11 +99,12 @@ def names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in files}
 
 
-def test_the_wheel_carries_the_package_and_the_configs_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_carries_the_package_its_configs_and_docs_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         carried = {name for name in archive.namelist() if ".dist-info/" not in name}
     expected = {f"gradlab/{name}" for name in names(ROOT / "gradlab")}
-    expected |= {f"gradlab/configs/{name}" for name in names(ROOT / "configs")}
+    for beside in ("configs", "docs"):
+        expected |= {f"gradlab/{beside}/{name}" for name in names(ROOT / beside)}
     assert carried == expected
 
 
@@ -128,6 +129,12 @@ def test_list_names_the_choices_and_the_experiments(installed: Environment) -> N
     experiments = {path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml")}
     assert experiments
     assert not {name for name in experiments if name not in listed}
+
+
+def test_the_docs_are_found(installed: Environment) -> None:
+    pages = Path(installed.run("gradlab", "docs").splitlines()[0])
+    assert pages.is_relative_to(installed.packages)
+    assert {path.name for path in pages.glob("*.md")} == {path.name for path in (ROOT / "docs").glob("*.md")}
 
 
 def test_a_run_on_the_embedded_digits_with_its_report(installed: Environment) -> None:

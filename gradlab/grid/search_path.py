@@ -10,16 +10,20 @@ from gradlab.spec.choices import NOUNS
 from gradlab.spec.named import SpecError, Value, canonical, nearest
 
 
-def search_path(config_dirs: Sequence[Path]) -> tuple[Path, ...]:
-    """The folders that hold config groups, gradlab's own first."""
+def shipped(folder: str) -> Path:
+    """A folder that travels with the package: `configs` or `docs`."""
     package = Path(__file__).resolve().parents[1]
     # An editable install leaves a stale copy inside the package, so the repository's folder goes first.
-    beside = package.parent / "configs"
-    own = beside if (package.parent / "pyproject.toml").is_file() and beside.is_dir() else package / "configs"
+    beside = package.parent / folder
+    return beside if (package.parent / "pyproject.toml").is_file() and beside.is_dir() else package / folder
+
+
+def search_path(config_dirs: Sequence[Path]) -> tuple[Path, ...]:
+    """The folders that hold config groups, gradlab's own first."""
     for folder in config_dirs:
         if not Path(folder).is_dir():
             raise SpecError(f"--config-dir {folder}: no such folder; expected one with model/, data/, experiment/, ...")
-    return (own, *(Path(folder).resolve() for folder in config_dirs))
+    return (shipped("configs"), *(Path(folder).resolve() for folder in config_dirs))
 
 
 def options_of(group: str, dirs: Sequence[Path]) -> list[str]:

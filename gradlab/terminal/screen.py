@@ -85,7 +85,18 @@ def show_files(out: Console, places: Sequence[tuple[str, str]]) -> None:
 
 
 def show_choices(out: Console, title: str, rows: Sequence[tuple[str, str, str]]) -> None:
-    """Named choices: name, one line, source."""
+    """Named choices: name, one line, source; where there is no terminal a line each, as other programs want them."""
+    if not out.is_terminal:
+        widest = max(len(name) for name, _, _ in rows)
+        out.print(f"{title}:")
+        for name, what, source in rows:
+            out.print(
+                f"{name:{widest}}  {what}" + (f" ({source})" if source not in ("", "-") else ""),
+                markup=False,
+                soft_wrap=True,
+            )
+        out.print()
+        return
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("name", no_wrap=True, style="bold")
     table.add_column("what it is", overflow="fold")
