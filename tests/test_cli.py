@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 import yaml
+from rich.console import Console
 
 from gradlab import __version__
 from gradlab.grid.compose import experiments
@@ -16,6 +18,7 @@ from gradlab.spec.choices import CLIPS, MODELS
 from gradlab.spec.run import SECTIONS, build
 from gradlab.store.tables import load_tables
 from gradlab.terminal.catalogue import KINDS
+from gradlab.terminal.screen import show_choices
 from tests.cases import BAD_RUNS, BAD_SWEEPS
 from tests.commands import ENVIRONMENT, TINY, call, inline, run, undrawn
 from tests.synthetic import write_result
@@ -184,6 +187,16 @@ def test_list_without_a_kind_prints_them_all(tmp_path: Path, monkeypatch: pytest
     lines = [line.strip() for line in ended.out.splitlines()]
     assert [line for line in lines if line in (*KINDS, "experiments")] == [*KINDS, "experiments"]
     assert all(any(line.startswith(name) for line in lines) for name in (*MODELS, *CLIPS))
+
+
+def test_a_list_is_a_line_each_where_nothing_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    out = io.StringIO()
+    show_choices(Console(file=out), "things", [("one", "the first " * 20, "a book"), ("three", "the third", "-")])
+    title, first, second, _ = out.getvalue().split("\n", 3)
+    assert title == "things:"
+    assert (first.startswith("one    the first"), first.endswith(" (a book)")) == (True, True)
+    assert second == "three  the third"
 
 
 def test_an_experiment_that_cannot_be_read_hides_no_other(

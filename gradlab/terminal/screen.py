@@ -85,8 +85,11 @@ def show_files(out: Console, places: Sequence[tuple[str, str]]) -> None:
 
 
 def show_choices(out: Console, title: str, rows: Sequence[tuple[str, str, str]]) -> None:
-    """Named choices: name, one line, source; where there is no terminal a line each, as other programs want them."""
-    if not out.is_terminal:
+    """Named choices: name, one line, source.
+
+    Where there is no terminal, and no COLUMNS to fit into, each is one line, as other programs want it.
+    """
+    if not out.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
         widest = max(len(name) for name, _, _ in rows)
         out.print(f"{title}:")
         for name, what, source in rows:
