@@ -17,7 +17,7 @@ import gradlab
 from gradlab.grid.cohorts import Piece
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import SCHEMA, RunSpec
-from gradlab.store.documents import PIECE
+from gradlab.store.documents import PIECE, RESUMABLE
 from gradlab.store.forms import Each
 
 if TYPE_CHECKING:
@@ -105,11 +105,15 @@ def planned(folder: Folder, manifest: Manifest, runs: Sequence[RunSpec]) -> tupl
 
     Raises `SpecError` where they are not there, or do not hold every run exactly once.
     """
+    RESUMABLE.check(manifest, str(folder.manifest))
     where = f"{folder.manifest}: pieces"
     kept = manifest.get("pieces", [])
     Each(PIECE, least=1).check(kept, where)
     place = {run.id: position for position, run in enumerate(runs)}
-    left = dict(place)
+    # Of a cure, specs of a further round may be written already, and its pieces not.
+    left = dict(list(place.items())[: manifest["runs"]])
+    if manifest["runs"] > len(place):
+        raise SpecError(f"{folder.grid}: expected {manifest['runs']} runs, each once; found {len(place)}")
     for number, piece in enumerate(kept, start=1):
         if piece["index"] != number - 1:
             raise SpecError(f"{where} {number}: index: expected {number - 1}, found {piece['index']}")

@@ -62,8 +62,8 @@ def listening() -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         sys.unraisablehook = sys.__unraisablehook__
         for one, handler in before.items():
-            # A command that was told to end stays deaf: its parent process may repeat what it said.
-            if signal.getsignal(one) != signal.SIG_IGN:
+            # Who presses Ctrl-C again while Python shuts down would see its traceback.
+            if one != signal.SIGINT or signal.getsignal(one) != signal.SIG_IGN:
                 signal.signal(one, handler)
 
 

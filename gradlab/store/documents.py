@@ -74,6 +74,14 @@ _MANIFEST = Fields(
         "cure": _CURE,
     },
 )
+RESUMABLE = Fields(
+    {
+        "device": _DEVICE,
+        **{name: _MANIFEST.optional[name] for name in ("workers", "swept", "cohorts", "memory")},
+    }
+)
+"""What a manifest must hold beside its pieces for its plan to be gone on with."""
+
 PIECE = Fields(
     {
         "index": COUNT,
