@@ -73,15 +73,15 @@ def foreign(path: Path) -> None:
     pq.write_table(pa.table({"x": [1, 2]}), path)
 
 
-DAMAGE: dict[str, Callable[[Folder], None]] = {
+DAMAGE: dict[str, Callable[[Folder], object]] = {
     "runs cut short": lambda folder: truncated(folder.piece(2, "runs")),
     "steps cut short": lambda folder: truncated(folder.piece(2, "steps")),
     "layers empty": lambda folder: folder.piece(2, "layers").write_bytes(b""),
     "layers gone": lambda folder: folder.piece(2, "layers").unlink(),
     "another Parquet file": lambda folder: foreign(folder.piece(2, "runs")),
-    "another piece's runs": lambda folder: shutil.copy(folder.piece(1, "runs"), folder.piece(2, "runs")) and None,
-    "another piece's steps": lambda folder: shutil.copy(folder.piece(1, "steps"), folder.piece(2, "steps")) and None,
-    "a stray piece": lambda folder: shutil.copy(folder.piece(1, "runs"), folder.piece(77, "runs")) and None,
+    "another piece's runs": lambda folder: shutil.copy(folder.piece(1, "runs"), folder.piece(2, "runs")),
+    "another piece's steps": lambda folder: shutil.copy(folder.piece(1, "steps"), folder.piece(2, "steps")),
+    "a stray piece": lambda folder: shutil.copy(folder.piece(1, "runs"), folder.piece(77, "runs")),
     "a stray file": lambda folder: (folder.pieces / "copy of 1.runs.parquet").touch(),
     "pieces gone": lambda folder: shutil.rmtree(folder.pieces),
 }
