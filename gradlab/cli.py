@@ -347,14 +347,18 @@ def main() -> None:
 
     So does, with status 1, what the system refuses: a full disk, a folder that may not be written.
     """
+    from gradlab.launch import signals
     from gradlab.terminal.streams import endure
 
     endure()
     try:
-        app()
+        with signals.listening():
+            app()
     except SpecError as error:
         _say_error(str(error))
         sys.exit(2)
+    except KeyboardInterrupt as stopped:
+        sys.exit(signals.status(stopped))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _say_error(f"{where}{error.strerror or error}")

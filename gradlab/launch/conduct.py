@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -20,20 +19,24 @@ from gradlab.diagnose.thresholds import limits
 from gradlab.expect.form import parse
 from gradlab.grid.cohorts import Piece, Plan, plan_of
 from gradlab.grid.expand import Grid
-from gradlab.launch import rounds, speed
+from gradlab.launch import rounds, signals, speed
 from gradlab.launch.devices import Device
 from gradlab.launch.local import Crew
 from gradlab.launch.manifest import drawn_up
+from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec
 from gradlab.store import documents
 from gradlab.store.documents import Manifest
 from gradlab.store.folder import Folder, new_report, new_result
-from gradlab.store.pieces import TABLES, drop_pieces, saved_pieces
+from gradlab.store.pieces import TABLES, drop_pieces, lost
 from gradlab.store.tables import Merged, merge
 from gradlab.terminal import cure, progress, screen, summary
 
-DONE, CRASHED, INTERRUPTED = 0, 1, 130
+DONE, CRASHED = 0, 1
 """Exit statuses; a wrong command or value is 2, and is raised as `SpecError`."""
+
+IMPORT_SECONDS = 20.0
+"""How long the end of a command waits for what the report imports."""
 
 UNMET = 1
 """Exit status where an experiment did not show what its file expects."""
@@ -60,7 +63,9 @@ def start(grid: Grid, wishes: Wishes, crew: Crew, command: Sequence[str], out: C
         _announce(out, grid, plan, crew.device, folder)
         # From here on an interrupt leaves something to resume, and says so.
         documents.write_manifest(folder, manifest)
-        return carry_out(folder, manifest, grid.runs, plan.pieces, wishes, crew, out)
+        folder.begun.unlink()
+        tally = progress.Tally(len(grid.runs))
+        return carry_out(folder, manifest, grid.runs, plan.pieces, tally, wishes, crew, out)
 
 
 def carry_out(
@@ -68,18 +73,14 @@ def carry_out(
     manifest: Manifest,
     runs: Sequence[RunSpec],
     pieces: Sequence[Piece],
+    tally: progress.Tally,
     wishes: Wishes,
     crew: Crew,
     out: Console,
 ) -> int:
-    """Runs ``pieces``, merges all tables of the folder, and reports."""
-    began = dt.datetime.now().astimezone()
-    tally = progress.Tally(manifest["runs"])
-    missing = {piece.index for piece in pieces}
+    """Runs ``pieces``, merges all tables of the folder, and reports; ``tally`` counts what is there already."""
+    began = time.monotonic()
     try:
-        for index, table in saved_pieces(folder).items():
-            if index not in missing:
-                tally.add(table["state"].to_pylist())
         site = rounds.Site(crew, folder, manifest, tally, out, wishes.fail_fast, _further(manifest))
         clock = time.monotonic()
         crashed = rounds.run(site, runs, pieces)
@@ -91,31 +92,64 @@ def carry_out(
             screen.point(f"Stopped at the first crashed run: {tally}.", "sweep --resume", folder.root)
             return CRASHED
         manifest["kernels"] = rounds.kernels(runs, manifest["device"]["name"])
-        tables = merge(folder)
+        tables = _merged_whole(folder, manifest)
+        if isinstance(tables, str):
+            _close(folder, manifest, "stopped", began)
+            screen.say_error(tables)
+            screen.point("What is whole is kept.", "sweep --resume", folder.root)
+            return CRASHED
         # Before the manifest says that all is done: a resume must find nothing left to do then.
         _hold_expectations(folder, manifest, tables)
         _close(folder, manifest, "failed" if crashed else "done", began)
         if not crashed:
             drop_pieces(folder)
-    except KeyboardInterrupt:
-        # Whoever presses Ctrl-C twice has been heard the first time.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except KeyboardInterrupt as stopped:
+        signals.heard()
         _close(folder, manifest, "interrupted", began)
         screen.point(f"Interrupted: {tally}. What has finished is kept.", "sweep --resume", folder.root)
-        return INTERRUPTED
+        return signals.status(stopped)
     except OSError as error:
+        if not folder.root.is_dir():
+            screen.say_error(
+                f"{folder.root}: the folder was removed while its runs were trained, and with it their tables"
+            )
+            return CRASHED
         screen.say_error(f"{folder.root}: {error.strerror or error}")
         screen.point("What has finished is kept.", "sweep --resume", folder.root)
         return CRASHED
     try:
         _finish(folder, manifest, tables, wishes, out)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
+        signals.heard()
         screen.point("Interrupted while the report was drawn; the tables are whole.", "report", folder.root)
-        return INTERRUPTED
+        return signals.status(stopped)
     if crashed:
         screen.say_error(f"{tally.failed} of {tally.total} runs crashed; {folder.errors} says where")
         return CRASHED
-    return _verdict_on_expectations(folder)
+    return verdict_on_expectations(folder)
+
+
+def members(manifest: Manifest) -> dict[int, list[str]]:
+    """The ids of the runs that each piece of the plan holds."""
+    return {piece["index"]: piece["members"] for piece in manifest["pieces"]}
+
+
+def _merged_whole(folder: Folder, manifest: Manifest) -> Merged | str:
+    """The tables, with every run of the plan in them; where some are lost, what is."""
+    plan = members(manifest)
+    missing = lost(folder, plan)
+    if missing:
+        count = sum(len(plan[index]) for index in missing)
+        first = folder.piece(missing[0], "runs")
+        return f"{count} of {manifest['runs']} runs are not there: {first} was removed or changed after it was written"
+    try:
+        tables = merge(folder, sorted(plan))
+        rows = tables["runs"].num_rows
+    except SpecError as error:
+        return str(error)
+    if rows != manifest["runs"]:
+        return f"{folder.table('runs')}: expected {manifest['runs']} runs, found {rows}"
+    return tables
 
 
 def _further(manifest: Manifest) -> rounds.Further | None:
@@ -134,14 +168,15 @@ def drawing_prepared(wishes: Wishes) -> Iterator[None]:
 
         get_ready()
 
-    beside = threading.Thread(target=prepare)
+    # A daemon, and waited for only so long: an interrupt that is lost in an import's lock must not hold the command.
+    beside = threading.Thread(target=prepare, daemon=True)
     if wishes.report:
         beside.start()
     try:
         yield
     finally:
         if wishes.report:
-            beside.join()
+            beside.join(IMPORT_SECONDS)
 
 
 def _hold_expectations(folder: Folder, manifest: Manifest, tables: Merged) -> None:
@@ -156,7 +191,7 @@ def _hold_expectations(folder: Folder, manifest: Manifest, tables: Merged) -> No
     documents.write_expectations(folder, {**told, "outcomes": [outcome.stored() for outcome in outcomes]})
 
 
-def _verdict_on_expectations(folder: Folder) -> int:
+def verdict_on_expectations(folder: Folder) -> int:
     """The exit status: an experiment as its file sets it must show what the file expects; altered, it may not."""
     told = documents.read_expectations(folder.root)
     if told is None or told["altered"]:
@@ -168,11 +203,11 @@ def _verdict_on_expectations(folder: Folder) -> int:
     return UNMET
 
 
-def _close(folder: Folder, manifest: Manifest, state: str, began: dt.datetime) -> None:
-    now = dt.datetime.now().astimezone()
+def _close(folder: Folder, manifest: Manifest, state: str, began: float) -> None:
     manifest["state"] = state
-    manifest["finished"] = now.isoformat(timespec="seconds")
-    manifest["elapsed_s"] = round(manifest["elapsed_s"] + (now - began).total_seconds(), 3)
+    manifest["finished"] = dt.datetime.now().astimezone().isoformat(timespec="seconds")
+    # Not by the wall clock, which may be set while runs are trained.
+    manifest["elapsed_s"] = round(manifest.get("elapsed_s", 0.0) + (time.monotonic() - began), 3)
     documents.write_manifest(folder, manifest)
 
 
@@ -208,13 +243,38 @@ def report_again(paths: Sequence[Path], wanted: Path | None, out: Console, x: st
 
 
 def report(paths: Sequence[Path], to: Path, out: Console, x: str | None = None, y: str | None = None) -> None:
-    """Writes tables, plots and page of one or several results into the folder ``to``."""
+    """Writes tables, plots and page of one or several results into the folder ``to``.
+
+    Files are written into ``to`` itself: a symbolic link in the place of one is removed, and ``to`` must be none. Until
+    all are there a file beside it says so: see `is_drawn`.
+    """
     from gradlab.report import write_report
 
-    with screen.waiting(out, "Drawing the report"):
-        written = write_report(paths, to, x=x, y=y)
+    if to.is_symlink():
+        raise SpecError(f"{to}: a symbolic link; a report is written into a folder of its own, such as -o DIR")
+    for path in to.iterdir() if to.is_dir() else ():
+        if path.is_symlink():
+            path.unlink()
+    begun = _drawing(to)
+    begun.touch()
+    try:
+        with screen.waiting(out, "Drawing the report"):
+            written = write_report(paths, to, x=x, y=y)
+    except SpecError:
+        begun.unlink(missing_ok=True)
+        raise
+    begun.unlink(missing_ok=True)
     for note in written.notes:
         out.print(escape(note))
+
+
+def _drawing(to: Path) -> Path:
+    return to.with_name(f".{to.name}.drawing")
+
+
+def is_drawn(to: Path) -> bool:
+    """Whether the report in ``to`` is whole."""
+    return (to / "index.html").is_file() and not _drawing(to).exists()
 
 
 def _announce(out: Console, grid: Grid, plan: Plan, device: Device, folder: Folder) -> None:

@@ -16,6 +16,7 @@ from multiprocessing.context import SpawnProcess
 
 from gradlab.launch.devices import Device
 from gradlab.launch.events import Event, Job
+from gradlab.launch.signals import STOPPING
 
 EARLY = 4
 """Workers that are started before it is known how many there is work for."""
@@ -59,7 +60,7 @@ def fit(crew: Crew, count: int) -> None:
     """
     while len(crew.workers) < count:
         crew.workers.append(_start(crew.device.name))
-    with _interrupts_held():
+    with _held(*STOPPING, signal.SIGALRM):
         leaving = crew.workers[count:]
         for worker in leaving:
             worker.process.terminate()
@@ -74,9 +75,9 @@ def fit(crew: Crew, count: int) -> None:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits until the block is left; processes that are started in it never hear of it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _held(*signals: signal.Signals) -> Iterator[None]:
+    """These signals wait until the block is left; processes that are started in it never hear of them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:
@@ -90,7 +91,7 @@ def _start(device: str) -> Worker:
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, device), daemon=True)
     # The command alone decides what an interrupt means.
-    with _interrupts_held():
+    with _held(signal.SIGINT):
         process.start()
     theirs.close()
     return Worker(process, ours)

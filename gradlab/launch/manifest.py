@@ -9,19 +9,23 @@ import platform
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gradlab
 from gradlab.grid.cohorts import Piece
+from gradlab.spec.named import SpecError
 from gradlab.spec.run import SCHEMA, RunSpec
+from gradlab.store.documents import PIECE, RESUMABLE
+from gradlab.store.forms import Each
 
 if TYPE_CHECKING:
     from gradlab.grid.cohorts import Plan
     from gradlab.grid.expand import Grid
     from gradlab.launch.devices import Device
     from gradlab.store.documents import Manifest
+    from gradlab.store.folder import Folder
 
 PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "hydra-core")
 """Whose versions it names."""
@@ -96,7 +100,34 @@ def written(piece: Piece, runs: Sequence[RunSpec]) -> Manifest:
     return {**asdict(piece), "members": [runs[position].id for position in piece.members]}
 
 
-def read_back(written: Manifest, place: Mapping[str, int]) -> Piece:
-    """The piece that `written` wrote; before there was an effort, the work stood for it."""
-    members = tuple(place[run_id] for run_id in written["members"])
-    return Piece(**{"effort": written["work"], **written, "members": members, "chunks": tuple(written["chunks"])})
+def planned(folder: Folder, manifest: Manifest, runs: Sequence[RunSpec]) -> tuple[Piece, ...]:
+    """The pieces of the plan, as `written` wrote them; before there was an effort, the work stood for it.
+
+    Raises `SpecError` where they are not there, or do not hold every run exactly once.
+    """
+    RESUMABLE.check(manifest, str(folder.manifest))
+    where = f"{folder.manifest}: pieces"
+    kept = manifest.get("pieces", [])
+    Each(PIECE, least=1).check(kept, where)
+    place = {run.id: position for position, run in enumerate(runs)}
+    # Of a cure, specs of a further round may be written already, and its pieces not.
+    left = dict(list(place.items())[: manifest["runs"]])
+    if manifest["runs"] > len(place):
+        raise SpecError(f"{folder.grid}: expected {manifest['runs']} runs, each once; found {len(place)}")
+    for number, piece in enumerate(kept, start=1):
+        if piece["index"] != number - 1:
+            raise SpecError(f"{where} {number}: index: expected {number - 1}, found {piece['index']}")
+        if sum(piece["chunks"]) != len(piece["members"]):
+            raise SpecError(f"{where} {number}: chunks: expected {len(piece['members'])} runs, as it has members")
+        for run_id in piece["members"]:
+            if left.pop(run_id, None) is None:
+                raise SpecError(f"{where} {number}: members: expected runs of {folder.grid.name}, once; found {run_id}")
+    if left:
+        raise SpecError(f"{where}: expected every run of {folder.grid.name}; {next(iter(left))} is in none")
+    return tuple(_read_back(piece, place) for piece in kept)
+
+
+def _read_back(kept: Manifest, place: Mapping[str, int]) -> Piece:
+    members = tuple(place[run_id] for run_id in kept["members"])
+    values = {"effort": kept["work"], **kept, "members": members, "chunks": tuple(kept["chunks"])}
+    return Piece(**{entry.name: values[entry.name] for entry in fields(Piece)})

@@ -9,36 +9,55 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from gradlab.launch.conduct import DONE, Wishes, carry_out, drawing_prepared
+from gradlab.expect.form import parse
+from gradlab.launch.conduct import (
+    Wishes,
+    carry_out,
+    drawing_prepared,
+    is_drawn,
+    members,
+    report,
+    verdict_on_expectations,
+)
 from gradlab.launch.devices import choose
 from gradlab.launch.local import crew_of
-from gradlab.launch.manifest import read_back
+from gradlab.launch.manifest import planned
 from gradlab.store import documents
-from gradlab.store.folder import locked, open_result
+from gradlab.store.documents import Manifest
+from gradlab.store.folder import Folder, locked, open_result, sweep_up
 from gradlab.store.pieces import drop_pieces, saved_pieces
+from gradlab.store.tables import finished_runs
+from gradlab.terminal.progress import Tally
+from gradlab.terminal.screen import show_files
 
 
 def resume(path: Path, asked: str, wishes: Wishes, command: Sequence[str], out: Console) -> int:
-    """Runs what is missing in the folder ``path``, in the pieces that were planned; the exit status.
+    """Finishes what is unfinished in the folder ``path``: runs that are missing, tables, the report; the exit status.
 
-    On the device that is ``asked`` for; auto is the one that it began on.
+    Runs are trained in the pieces that were planned, on the device that is ``asked`` for; auto is the one that it began
+    on. A piece whose tables are damaged, or of other runs, is missing. What killed processes left behind is removed.
     """
     folder = open_result(path)
     given = None if asked == "auto" else choose(asked)
     with locked(folder):
         manifest = documents.read_manifest(path)
-        if manifest["state"] == "done":
-            drop_pieces(folder)
-            out.print(
-                escape(f"Nothing is missing in {path}: {manifest['runs']} of {manifest['runs']} runs are done."),
-                soft_wrap=True,
-            )
-            return DONE
+        documents.read_expectations(path)
+        sweep_up(folder)
+        if manifest["state"] == "done" and finished_runs(folder, documents.ids_of(folder)[: manifest["runs"]]):
+            return _ended(folder, manifest, wishes, out)
         runs = documents.read_runs(folder)
-        place = {run.id: position for position, run in enumerate(runs)}
-        pieces = [read_back(kept, place) for kept in manifest["pieces"]]
-        whole = {index for index, table in saved_pieces(folder).items() if "failed" not in table["state"].to_pylist()}
+        pieces = planned(folder, manifest, runs)
+        parse(manifest.get("expect", []), f"{folder.manifest}: expect")
+        folder.pieces.mkdir(exist_ok=True)
+        whole = {
+            index: table
+            for index, table in saved_pieces(folder, members(manifest)).items()
+            if "failed" not in table["state"].to_pylist()
+        }
         missing = [piece for piece in pieces if piece.index not in whole]
+        tally = Tally(manifest["runs"])
+        for table in whole.values():
+            tally.add(table["state"].to_pylist())
         manifest |= {"state": "running", "resumed": [*manifest.get("resumed", []), list(command)]}
         device = given or choose(manifest["device"]["name"])
         manifest |= {"device": asdict(device)}
@@ -46,4 +65,15 @@ def resume(path: Path, asked: str, wishes: Wishes, command: Sequence[str], out: 
         count = sum(len(piece.members) for piece in missing)
         out.print(escape(f"Resuming {path}: {count} of {len(runs)} runs are missing."), soft_wrap=True)
         with crew_of(min(manifest["workers"], len(missing)), device) as crew, drawing_prepared(wishes):
-            return carry_out(folder, manifest, runs, missing, wishes, crew, out)
+            return carry_out(folder, manifest, runs, missing, tally, wishes, crew, out)
+
+
+def _ended(folder: Folder, manifest: Manifest, wishes: Wishes, out: Console) -> int:
+    """What is left where every run is there: the report, where a kill or a wish left it out."""
+    drop_pieces(folder)
+    total = manifest["runs"]
+    out.print(escape(f"Nothing is missing in {folder.root}: {total} of {total} runs are done."), soft_wrap=True)
+    if wishes.report and not is_drawn(folder.report):
+        report([folder.root], folder.report, out)
+        show_files(out, [("report", str(folder.report / "index.html"))])
+    return verdict_on_expectations(folder)

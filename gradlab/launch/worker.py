@@ -79,7 +79,7 @@ def run_job(job: Job, device: torch.device, say: Callable[[Event], None]) -> Non
     """Trains one piece and writes its tables.
 
     Runs that crash are recorded as failed, with the error, and do not end the worker. A chunk that does not fit the
-    device's memory is halved and tried again.
+    device's memory, or in which a run crashes, is halved and tried again: a crash costs the run that it is of.
     """
     index, chunks = job.piece.index, list(job.piece.chunks)
     done: list[Tables] = []
@@ -90,7 +90,7 @@ def run_job(job: Job, device: torch.device, say: Callable[[Event], None]) -> Non
         outcome = attempt(job, runs, start, device, say)
         if isinstance(outcome, Tables):
             done.append(outcome)
-        elif outcome.out_of_memory and len(runs) > 1:
+        elif outcome.divisible and len(runs) > 1:
             chunks[number : number + 1] = [len(runs) - len(runs) // 2, len(runs) // 2]
             if device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -112,11 +112,11 @@ def run_job(job: Job, device: torch.device, say: Callable[[Event], None]) -> Non
 
 @dataclass(frozen=True)
 class Crash:
-    """Why a chunk did not come to its end."""
+    """Why a chunk did not come to its end; ``divisible`` where half of its runs may come further."""
 
     error: str
     details: str
-    out_of_memory: bool
+    divisible: bool
 
 
 def attempt(
@@ -128,14 +128,16 @@ def attempt(
         share = (step + 1) / (runs[0].train.steps + 1)
         say(Event("progress", job.piece.index, (before + share * len(runs)) / len(job.runs), diverged))
 
+    data = None
     try:
-        return tidy(train(runs, _data(runs[0].data), device, progress), job.limits)
+        data = _data(runs[0].data)
+        return tidy(train(runs, data, device, progress), job.limits)
     except (BrokenPipeError, ConnectionResetError):
         raise
     except Exception as crash:  # noqa: BLE001 - whatever it is, it is recorded, and the other pieces go on
-        out_of_memory = isinstance(crash, torch.OutOfMemoryError | MemoryError)
         first = str(crash).partition("\n")[0]
-        return Crash(f"{type(crash).__name__}: {first}", traceback.format_exc(), out_of_memory)
+        # Data that cannot be had are missed by every run alike.
+        return Crash(f"{type(crash).__name__}: {first}", traceback.format_exc(), data is not None)
 
 
 def _data(spec: DataSpec) -> Dataset:

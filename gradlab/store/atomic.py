@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Replaces ``path`` by what ``write`` writes, all at once."""
+    """Replaces ``path`` by what ``write`` writes, all at once; what breaks leaves ``path`` as it was, and nothing else.
+
+    The content is on the disk before the name is: a power cut leaves the old file or the new one.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write(temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def is_left_over(path: Path) -> bool:
+    """Whether ``path`` is what a process that was killed while it wrote left beside a file's place."""
+    return re.fullmatch(r"\.\w[\w.-]*\.\d+", path.name) is not None

@@ -8,25 +8,129 @@ from pathlib import Path
 from typing import Any
 
 from gradlab.data.facts import described
+from gradlab.spec.keys import KEYS
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import SCHEMA, RunSpec
 from gradlab.store.atomic import replace
 from gradlab.store.folder import Folder, open_result
+from gradlab.store.forms import (
+    COUNT,
+    FINITE,
+    NUMBER,
+    SOME,
+    TEXT,
+    TRUTH,
+    VALUE,
+    Anything,
+    Each,
+    Fields,
+    Maybe,
+    Named,
+    Plain,
+    Words,
+    read_json,
+)
 
 Manifest = dict[str, Any]
 
 
+_DEVICE = Fields({"name": TEXT, "label": TEXT, "memory": COUNT, "cores": SOME})
+_CHANGE = Fields(
+    {
+        **{name: Each(TEXT) for name in ("remedies", "kinds", "summaries", "sources")},
+        **dict.fromkeys(("override", "command"), TEXT),
+        "members": Each(TEXT, least=1),
+        "cost": COUNT,
+        "change": Named(VALUE),
+        "theory": Fields(
+            {"rate": Maybe(NUMBER), "single_rate": TRUTH, "log10_ratio": Maybe(NUMBER), "note": TEXT, "source": TEXT}
+        ),
+    }
+)
+_CURE = Fields(
+    {"round": COUNT, "seeds": Each(COUNT, least=1), "changes": Each(_CHANGE, least=1)},
+    {"guess": Fields({"loss": Maybe(NUMBER), "accuracy": Maybe(NUMBER)})},
+)
+_MANIFEST = Fields(
+    {"runs": SOME, "state": TEXT},
+    {
+        "name": TEXT,
+        **{name: Maybe(TEXT) for name in ("experiment", "started", "finished", "git")},
+        **{name: Each(TEXT) for name in ("command", "altered")},
+        **dict.fromkeys(("duplicates", "cohorts"), COUNT),
+        "expect": Each(Anything()),
+        "maps": Named(Words(tuple(KEYS))),
+        "swept": Each(Words(tuple(KEYS))),
+        "elapsed_s": FINITE,
+        "versions": Named(Maybe(TEXT)),
+        "host": Fields({}, {"name": TEXT, "system": TEXT, "cores": Maybe(COUNT)}),
+        "device": _DEVICE,
+        "workers": Plain("an integer of 1 to 4096", (int,), 1, 4096),
+        "memory": SOME,
+        "diagnose": Named(FINITE),
+        "pieces": Each(Named(Anything())),
+        "kernels": Named(TEXT),
+        "resumed": Each(Each(TEXT)),
+        "cure": _CURE,
+    },
+)
+RESUMABLE = Fields(
+    {
+        "device": _DEVICE,
+        **{name: _MANIFEST.optional[name] for name in ("workers", "swept", "cohorts", "memory")},
+    }
+)
+"""What a manifest must hold beside its pieces for its plan to be gone on with."""
+
+PIECE = Fields(
+    {
+        "index": COUNT,
+        "members": Each(TEXT, least=1),
+        "cohort": COUNT,
+        "threads": Plain("an integer of 1 to 4096", (int,), 1, 4096),
+        "work": FINITE,
+        "memory": COUNT,
+        "chunks": Each(SOME, least=1),
+    },
+    {"effort": FINITE},
+)
+"""A piece of the plan, as the manifest keeps it: who goes on with the plan holds its pieces against this."""
+
+_OUTCOME = Fields(dict.fromkeys(("what", "expected", "measured", "result", "computed", "source"), TEXT))
+_EXPECTATIONS = Fields({"experiment": Maybe(TEXT), "altered": Each(TEXT), "outcomes": Each(_OUTCOME)})
+
+
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the result at ``path``. Raises `SpecError` where it is none, or of another schema."""
-    folder = open_result(path)
-    try:
-        manifest: Manifest = json.loads(folder.manifest.read_text(encoding="utf-8"))
-        schema = manifest["schema"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise SpecError(f"{folder.manifest}: not a manifest of gradlab") from error
-    if schema != SCHEMA:
-        raise SpecError(f"{path}: written in schema {schema}; this gradlab reads schema {SCHEMA}")
+    """The manifest of the result at ``path``. Raises `SpecError` where it is none, or of another schema or form."""
+    manifest = _of_this_schema(path)
+    _MANIFEST.check(manifest, str(Folder(path).manifest))
+    if "cure" in manifest:
+        _check_cure(manifest["cure"], f"{Folder(path).manifest}: cure")
     return manifest
+
+
+def check_result(path: Path) -> None:
+    """Raises `SpecError` where ``path`` holds no result of this schema, finished or not."""
+    _of_this_schema(path)
+
+
+def _of_this_schema(path: Path) -> Manifest:
+    folder = open_result(path)
+    manifest = read_json(folder.manifest, "a manifest of gradlab")
+    if not isinstance(manifest, dict) or "schema" not in manifest:
+        raise SpecError(f"{folder.manifest}: not a manifest of gradlab: expected a mapping with its schema")
+    if manifest["schema"] != SCHEMA:
+        raise SpecError(f"{path}: written in schema {manifest['schema']}; this gradlab reads schema {SCHEMA}")
+    return manifest
+
+
+def _check_cure(facts: Mapping[str, Any], where: str) -> None:
+    """Every change is tried over the same seeds, and the first is the run as it was."""
+    for number, change in enumerate(facts["changes"], start=1):
+        Each(TEXT, length=len(facts["seeds"])).check(change["members"], f"{where}: changes {number}: members")
+        if bool(change["remedies"]) != (number > 1):
+            expected = "at least one remedy" if number > 1 else "no remedy: the run as it was"
+            raise SpecError(f"{where}: changes {number}: remedies: expected {expected}")
 
 
 def write_manifest(folder: Folder, manifest: Mapping[str, Any]) -> None:
@@ -44,10 +148,8 @@ def read_expectations(path: Path) -> dict[str, Any] | None:
     file = Folder(path).expectations
     if not file.is_file():
         return None
-    try:
-        told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SpecError(f"{file}: cannot be read: {error}") from error
+    told: dict[str, Any] = read_json(file, "what an experiment was expected to show")
+    _EXPECTATIONS.check(told, str(file))
     return told
 
 
@@ -68,18 +170,34 @@ def write_runs(folder: Folder, runs: Sequence[RunSpec]) -> None:
 
 
 def read_runs(folder: Folder) -> tuple[RunSpec, ...]:
-    """The runs of a result, in the order of its grid. Raises `SpecError` where they are not there."""
+    """The runs of a result, in the order of its grid. Raises `SpecError` where they are not there, or no runs."""
     grid = _grid(folder)
     given = [
         {key: value for key, value in zip(grid["keys"], row, strict=True) if value is not None} for row in grid["runs"]
     ]
-    return tuple(described(values) for values in given)
+    return tuple(_described(values, f"{folder.grid}: runs {number}") for number, values in enumerate(given, start=1))
+
+
+def _described(values: dict[str, Any], where: str) -> RunSpec:
+    try:
+        return described(values)
+    except SpecError as error:
+        raise SpecError(f"{where}: {error}") from error
 
 
 def _grid(folder: Folder) -> dict[str, Any]:
     if not folder.grid.is_file():
         raise SpecError(f"{folder.root}: its {folder.grid.name} is missing, and with it the specs of its runs")
-    grid: dict[str, Any] = json.loads(folder.grid.read_text(encoding="utf-8"))
+    grid: dict[str, Any] = read_json(folder.grid, "the specs of a result's runs")
+    where = str(folder.grid)
+    Fields({"keys": Each(TEXT, least=1), "runs": Each(Each(VALUE), least=1)}, {"ids": Each(TEXT)}).check(grid, where)
+    keys = Each(VALUE, length=len(grid["keys"]))
+    for number, row in enumerate(grid["runs"], start=1):
+        keys.check(row, f"{where}: runs {number}")
+    if "ids" in grid:
+        Each(TEXT, length=len(grid["runs"])).check(grid["ids"], f"{where}: ids")
+        if len(set(grid["ids"])) < len(grid["ids"]):
+            raise SpecError(f"{where}: ids: expected each once")
     return grid
 
 

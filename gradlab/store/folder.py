@@ -9,17 +9,14 @@ import datetime as dt
 import fcntl
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gradlab.spec.named import SpecError
-
-if TYPE_CHECKING:
-    pass
-
+from gradlab.store.atomic import is_left_over
 
 OUTPUTS = Path("outputs")
 """Where results lie unless a folder is given."""
@@ -62,6 +59,11 @@ class Folder:
         return self.root / ".pieces"
 
     @property
+    def begun(self) -> Path:
+        """There until the manifest is: what lies beside it was left by a start that came no further."""
+        return self.root / ".begun"
+
+    @property
     def errors(self) -> Path:
         """Tracebacks of runs that crashed."""
         return self.root / "errors.log"
@@ -89,16 +91,67 @@ class Folder:
 def new_result(out: Path | None, name: str, now: dt.datetime) -> Iterator[Folder]:
     """A new folder, held for this process alone: ``out`` itself, or outputs/<date>/<time>-<name>, made exclusively.
 
-    It becomes a result with its manifest. Raises `SpecError` where ``out`` already holds one, where another process is
-    at work in it, and where no folder can be made.
+    It becomes a result with its manifest. Raises `SpecError` where ``out`` holds anything but what a start that came
+    not so far left there, where another process is at work in it, and where no folder can be made.
     """
+    if out is not None:
+        _check_name(out)
+    there = out is not None and out.is_dir()
     folder = Folder(_new_folder(now, name) if out is None else _made(out))
     with locked(folder):
         if folder.manifest.exists():
             raise SpecError(f"-o {out}: already holds a result; give a new folder, or gradlab sweep --resume {out}")
+        if out is not None and (foreign := _foreign(folder)) is not None:
+            raise SpecError(f"-o {out}: already there and not empty ({foreign}); give a new folder")
+        sweep_up(folder)
+        folder.begun.touch()
         if out is None:
             _point_latest(folder)
-        yield folder
+        try:
+            yield folder
+        except BaseException:
+            _leave(folder, there=there)
+            raise
+        _leave(folder, there=True)
+
+
+def _leave(folder: Folder, *, there: bool) -> None:
+    """Removes what says that a start is under way, and a folder that was not ``there`` and took nothing in."""
+    if folder.manifest.exists() or list(folder.root.iterdir()) == [folder.begun]:
+        folder.begun.unlink(missing_ok=True)
+    if not there and not any(folder.root.iterdir()):
+        folder.root.rmdir()
+
+
+def _check_name(out: Path) -> None:
+    try:
+        str(out).encode()
+    except UnicodeEncodeError:
+        raise SpecError(f"-o {str(out)!r}: expected a name in UTF-8") from None
+
+
+def _foreign(folder: Folder) -> str | None:
+    """The name of something in the folder that no start of gradlab's own left there."""
+    own = (folder.config, folder.overrides, folder.grid, folder.begun, folder.pieces)
+    for path in sorted(folder.root.iterdir()):
+        left = path in own and not path.is_symlink() and not (path == folder.pieces and any(path.iterdir()))
+        if not folder.begun.exists() or not (left or is_left_over(path)):
+            return path.name
+    return None
+
+
+def sweep_up(folder: Folder) -> None:
+    """Removes what processes that were killed left behind in a folder that this one holds."""
+    for place in (folder.root, folder.pieces):
+        for path in place.iterdir() if place.is_dir() else ():
+            if not is_left_over(path):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    if folder.manifest.exists():
+        folder.begun.unlink(missing_ok=True)
 
 
 def _point_latest(folder: Folder) -> None:
@@ -139,6 +192,9 @@ def new_report(out: Path | None, now: dt.datetime) -> Iterator[Path]:
 def _made(out: Path) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        what = "a symbolic link to nothing" if out.is_symlink() and not out.exists() else "no folder"
+        raise SpecError(f"-o {out}: cannot be made a folder: it is there, and {what}") from error
     except OSError as error:
         raise SpecError(f"-o {out}: cannot be made a folder: {error.strerror}") from error
     return out

@@ -29,7 +29,7 @@ def in_order(read: Read, pieces: Sequence[int], ids: Sequence[str], schema: pa.S
     A column that a piece lacks, since it was added later, is null. What is held does not grow with the grid: where the
     runs of many large pieces are mixed, pieces are read again.
     """
-    held = _Held(lambda piece: _promoted(read(piece, None), schema))
+    held = _Held(lambda piece: promoted(read(piece, None), schema))
     place = {run_id: number for number, run_id in enumerate(ids)}
     # The rows of a run stand together: where they do, in (place, piece, first row, rows).
     found: list[tuple[int, int, int, int]] = []
@@ -74,7 +74,8 @@ def _runs(table: pa.Table) -> Iterator[tuple[str, int, int]]:
         start += len(chunk)
 
 
-def _promoted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+def promoted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with the columns of ``schema``: one that it lacks is null, one that it has beyond them is left out."""
     if table.schema.equals(schema):
         return table
     empty = pa.Table.from_batches([], schema)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from gradlab.spec.named import SpecError
 from gradlab.store.atomic import replace
-from gradlab.store.documents import ids_of, read_manifest
+from gradlab.store.documents import check_result, ids_of
 from gradlab.store.folder import Folder
-from gradlab.store.pieces import OPTIONAL, TABLES, read_table, whole
+from gradlab.store.forms import check_ids
+from gradlab.store.pieces import OPTIONAL, TABLES, belonging, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 Merged: TypeAlias = "Mapping[str, pa.Table]"
 """The tidy tables of a result, by name."""
+
+TRIES = 20
+"""How often tables that change while they are read are read anew."""
 
 
 class Finished(Mapping[str, "pa.Table"]):
@@ -34,7 +38,7 @@ class Finished(Mapping[str, "pa.Table"]):
         if name not in TABLES:
             raise KeyError(name)
         if name not in self._read:
-            self._read[name] = read_table(self._folder.table(name), name)
+            self._read[name] = _table(self._folder, name)
         return self._read[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -44,10 +48,11 @@ class Finished(Mapping[str, "pa.Table"]):
         return len(TABLES)
 
 
-def merge(folder: Folder) -> Merged:
+def merge(folder: Folder, pieces: Sequence[int] | None = None) -> Merged:
     """Merges the pieces into the tables, runs in the order of the grid. The pieces stay: see `drop_pieces`.
 
-    A few pieces at a time, and from the system's memory: Arrow's own allocator takes half as much again, and keeps it.
+    ``pieces`` are those of the plan, by default all that belong to the result. A few pieces at a time, and from the
+    system's memory: Arrow's own allocator takes half as much again, and keeps it.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -55,14 +60,16 @@ def merge(folder: Folder) -> Merged:
     from gradlab.store.record import SCHEMAS
 
     pa.set_memory_pool(pa.system_memory_pool())
+    ids = ids_of(folder)
+    chosen = belonging(folder, ids) if pieces is None else list(pieces)
 
     def write(path: Path, name: str) -> None:
         with pq.ParquetWriter(path, SCHEMAS[name]) as writer:
-            for batch in _batches(folder, name):
+            for batch in _batches(folder, name, chosen, ids):
                 writer.write_table(batch)
 
     for name in TABLES:
-        if name in OPTIONAL and not any(folder.pieces.glob(f"*.{name}.parquet")):
+        if name in OPTIONAL and not any(folder.piece(index, name).is_file() for index in chosen):
             folder.table(name).unlink(missing_ok=True)
         else:
             replace(folder.table(name), partial(write, name=name))
@@ -70,27 +77,67 @@ def merge(folder: Folder) -> Merged:
 
 
 def merged(folder: Folder) -> Merged:
-    """The Arrow tables of a result, whether it is finished or still in pieces."""
-    if folder.table("runs").is_file() and not folder.pieces.is_dir():
-        return {name: read_table(folder.table(name), name) for name in TABLES}
+    """The Arrow tables of a result, whether it is finished or still in pieces.
+
+    Pieces are listed once for all tables. Where they vanish meanwhile the sweep has ended, and its tables are there.
+    """
+    for _ in range(TRIES):
+        if folder.table("runs").is_file() and not folder.pieces.is_dir():
+            return {name: _table(folder, name) for name in TABLES}
+        try:
+            found = _of_pieces(folder)
+        except FileNotFoundError:
+            continue
+        if folder.pieces.is_dir() or not folder.table("runs").is_file():
+            return found
+    raise SpecError(f"{folder.root}: its tables change while they are read; try again")
+
+
+def _of_pieces(folder: Folder) -> Merged:
     import pyarrow as pa
 
     from gradlab.store.record import SCHEMAS
 
+    ids = ids_of(folder)
+    pieces = belonging(folder, ids)
     return {
-        name: pa.concat_tables([pa.Table.from_batches([], SCHEMAS[name]), *_batches(folder, name)]) for name in TABLES
+        name: pa.concat_tables([pa.Table.from_batches([], SCHEMAS[name]), *_batches(folder, name, pieces, ids)])
+        for name in TABLES
     }
 
 
-def _batches(folder: Folder, name: str) -> Iterator[pa.Table]:
-    """A table of the pieces that are whole, in the order of the grid."""
+def _table(folder: Folder, name: str) -> pa.Table:
+    """A table of a merged result; columns that were added since it was written are null."""
+    from gradlab.store.merging import promoted
+    from gradlab.store.record import SCHEMAS
+
+    try:
+        return promoted(read_table(folder.table(name), name), SCHEMAS[name])
+    except FileNotFoundError as error:
+        raise SpecError(f"{folder.table(name)}: expected, and not there") from error
+
+
+def _batches(folder: Folder, name: str, pieces: Sequence[int], ids: Sequence[str]) -> Iterator[pa.Table]:
+    """A table of ``pieces``, in the order of the grid."""
     from gradlab.store.merging import in_order
     from gradlab.store.record import SCHEMAS
 
     def read(piece: int, columns: Sequence[str] | None) -> pa.Table:
-        return read_table(folder.piece(piece, name), name, columns)
+        path = folder.piece(piece, name)
+        table = read_table(path, name, columns)
+        check_ids(str(path), table["run_id"].unique().to_pylist(), ids)
+        return table
 
-    return in_order(read, whole(folder), ids_of(folder), SCHEMAS[name])
+    return in_order(read, pieces, ids, SCHEMAS[name])
+
+
+def finished_runs(folder: Folder, ids: Sequence[str]) -> bool:
+    """Whether the merged tables are all there and can be read, and hold the runs ``ids`` in this order."""
+    try:
+        tables = {name: _table(folder, name) for name in TABLES}
+    except SpecError:
+        return False
+    return bool(tables["runs"]["run_id"].to_pylist() == list(ids))
 
 
 @dataclass(frozen=True)
@@ -104,14 +151,20 @@ class Frames:
 
 
 def load_tables(path: Path) -> Merged:
-    """The Arrow tables of the result at ``path``, nulls and NaNs apart. Raises `SpecError` where it is none."""
-    import pyarrow as pa
+    """The Arrow tables of the result at ``path``, nulls and NaNs apart.
 
-    read_manifest(path)
-    try:
-        return merged(Folder(path))
-    except pa.ArrowInvalid as error:
-        raise SpecError(f"{path}: its tables cannot be read: {str(error).partition('. ')[0]}") from error
+    Raises `SpecError` where it is none, where one of its tables cannot be read or is another one, and where they tell
+    of different runs.
+    """
+    check_result(path)
+    folder = Folder(path)
+    tables = merged(folder)
+    ids = tables["runs"]["run_id"].to_pylist()
+    if len(set(ids)) < len(ids) or None in ids:
+        raise SpecError(f"{folder.table('runs')}: run_id: expected every run once")
+    for name in TABLES[1:]:
+        check_ids(f"{folder.table(name)}: run_id", tables[name]["run_id"].unique().to_pylist(), ids)
+    return tables
 
 
 def load(path: str | Path) -> Frames:

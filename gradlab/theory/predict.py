@@ -26,6 +26,10 @@ SAME = 0.05
 SAME_FIT = 0.02
 """... and a line through all of them within 2 %."""
 
+BEYOND_FLOATS = (ArithmeticError, ValueError)
+"""What Python and numpy raise where a factor is beyond the largest number, or so small that it counts as 0: a run is
+recorded whatever theory makes of it."""
+
 TRAINABLE = 6
 """Networks train to about so many xi_c (Schoenholz et al. 2016, arXiv:1611.01232, figure 5)."""
 
@@ -96,7 +100,15 @@ def profile(spec: RunSpec) -> Profile | None:
 
 @lru_cache(maxsize=65536)
 def predict_setting(seen: Setting) -> Prediction:
-    """`predict` of all runs that look like this to theory."""
+    """`predict` of all runs that look like this to theory; nothing where its numbers leave float64."""
+    try:
+        with np.errstate(over="raise", invalid="raise"):
+            return _predicted(seen)
+    except BEYOND_FLOATS:
+        return _nothing(words.BEYOND_FLOATS)
+
+
+def _predicted(seen: Setting) -> Prediction:
     why = words.out_of_reach(seen, known=seen.architecture in PASSAGES, least_batch=LEAST_BATCH)
     if why is not None:
         return _nothing(why)
@@ -148,7 +160,11 @@ def profile_of(seen: Setting) -> Profile | None:
     """`profile` of all runs that look like this to theory."""
     if words.out_of_reach(seen, known=seen.architecture in PASSAGES, least_batch=LEAST_BATCH) is not None:
         return None
-    return _profile(seen, _passage(seen))
+    try:
+        with np.errstate(over="raise", invalid="raise"):
+            return _profile(seen, _passage(seen))
+    except BEYOND_FLOATS:
+        return None
 
 
 def _profile(seen: Setting, passage: Passage) -> Profile | None:

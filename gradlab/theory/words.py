@@ -13,6 +13,8 @@ TOO_SHALLOW = "too few layers for a rate: a gradient passes from one hidden laye
 LARGEST = 1e12
 """Beyond such weights, biases or inputs nothing is said: an activation of one variance is all that is left."""
 
+BEYOND_FLOATS = "theory ends here: a factor of this network is too large or too small for a number of 64 bits"
+
 EVEN = 5e-4
 """A rate this close to 1 is said to keep gradients as they are."""
 

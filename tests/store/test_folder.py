@@ -69,7 +69,7 @@ def begun(root: Path, runs: list[RunSpec]) -> Folder:
     root.mkdir()
     folder = Folder(root)
     documents.write_inputs(folder, "name: run\n", ("seed=0,1",), runs)
-    documents.write_manifest(folder, {"schema": SCHEMA, "state": "running"})
+    documents.write_manifest(folder, {"schema": SCHEMA, "state": "running", "runs": len(runs)})
     return folder
 
 
