@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradlab.diagnose.broken import broken
+from gradlab.diagnose.final import final_loss
 from gradlab.diagnose.history import Floats, History, Profile
 from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.thresholds import Limits
@@ -152,7 +153,7 @@ def stalled(history: History, limits: Limits) -> Verdict | None:
 def loss_told(history: History, limits: Limits) -> str:
     """What a healthy run's loss did, and whether that is known at all."""
     loss, first = history.loss, _first_loss(history, limits)
-    words = f"the loss went from {figure(loss[0])} to {figure(loss[-1])}"
+    words = f"the loss went from {figure(loss[0])} to {figure(final_loss(loss))}"
     if 1 < len(loss) <= limits["least_steps"]:
         return f"{words}, in too few steps to judge its course ({len(loss) - 1} of {limits['least_steps']:g})"
     if first is not None:

@@ -107,7 +107,7 @@ def _counts(result: Result, count: Mapping[str, int]) -> str:
 
 
 def _losses(result: Result, keys: Sequence[str]) -> list[str]:
-    loss, accuracy = result.number("loss_last"), result.number("accuracy")
+    loss, accuracy = result.number("loss_final"), result.number("accuracy")
     known = np.flatnonzero((result.state == "finished") & np.isfinite(loss))
     if not known.size:
         return []
@@ -159,7 +159,7 @@ def provenance(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 _MEASURED = (
-    *("steps", "loss_first", "loss_last", "loss_heldout", "accuracy", "diverged_at", "diverged_layer"),
+    *("steps", "loss_first", "loss_last", "loss_final", "loss_heldout", "accuracy", "diverged_at", "diverged_layer"),
     *("rate", "rate_theory", "chi1", "depth_scale", "vanishing_ratio", "verdict", "error"),
 )
 
@@ -182,7 +182,7 @@ def runs_table(result: Result) -> Table:
 def _chosen(result: Result) -> tuple[list[int], str]:
     if result.size <= MOST_ROWS:
         return list(range(result.size)), ""
-    loss = result.number("loss_last")
+    loss = result.number("loss_final")
     finished = [int(run) for run in np.argsort(loss, kind="stable") if result.state[run] == "finished"]
     diverged = [
         int(run) for run in np.argsort(result.number("diverged_at"), kind="stable") if result.state[run] == "diverged"

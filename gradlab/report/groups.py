@@ -119,9 +119,9 @@ def influence(result: Result, keys: Sequence[str], outcome: Floats) -> dict[str,
 
 def log_outcomes(result: Result) -> dict[str, Floats]:
     """What the maps show, as log10 (R,): the final loss, infinite where a run diverged, and the vanishing ratio."""
-    loss = log10(result.number("loss_last"))
+    loss = log10(result.number("loss_final"))
     loss[result.state == "diverged"] = np.inf
-    return {"loss_last": loss, "vanishing_ratio": log10(result.number("vanishing_ratio"))}
+    return {"loss_final": loss, "vanishing_ratio": log10(result.number("vanishing_ratio"))}
 
 
 def log10(values: Floats) -> Floats:

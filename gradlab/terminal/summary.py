@@ -173,7 +173,7 @@ def _outcome(run: Run) -> str:
     right = "" if run["accuracy"] is None else f"accuracy {run['accuracy']:.1%}"
     beside = ", ".join(part for part in (heldout, right) if part)
     steps = f"{run['steps']} step{'s' if run['steps'] > 1 else ''}"
-    return f"Finished {steps}: loss {first} -> {number(run['loss_last'])}{f' ({beside})' if beside else ''}"
+    return f"Finished {steps}: loss {first} -> {number(run['loss_final'])}{f' ({beside})' if beside else ''}"
 
 
 def show_sweep(out: Console, runs: pa.Table, swept: Sequence[str]) -> None:
