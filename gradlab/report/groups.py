@@ -16,12 +16,10 @@ import numpy as np
 from gradlab.report.tables import Bools, Floats, Ints, Result
 from gradlab.spec.choices import NAMED
 from gradlab.spec.named import SpecError, Value, nearest
+from gradlab.store.settings import REPLICATES
 
 LATER = ("optim.", "clip.", "train.steps", "probe.")
 """Keys that cannot matter before the first update."""
-
-REPLICATES = ("seed", "data.seed")
-"""Keys whose values mean nothing by themselves: runs are pooled over them."""
 
 BINS = 24
 """A numeric key of a sparse sweep is cut into at most so many bins of equal count."""
