@@ -163,6 +163,22 @@ def loss_told(history: History, limits: Limits) -> str:
     return words
 
 
+def unlearned(history: History, limits: Limits) -> str:
+    """Of a trained run whose final loss is no better than a guess what that is, in words; else nothing.
+
+    A guess is one answer to every input; where its loss is not known, the loss at step 0 stands for it. Better is what
+    lies below it by more than the share that `diagnose.stalled` calls movement.
+    """
+    loss = history.loss
+    if len(loss) < 2 or not math.isfinite(final := final_loss(loss)):
+        return ""
+    guess = history.guess if history.guess is not None else float(loss[0])
+    if final <= (1 - limits["stalled"]) * guess:
+        return ""
+    what = "one answer to every input" if history.guess is not None else "the loss at step 0"
+    return f", no better than {what} ({figure(guess)}) by {limits['stalled']:.0%}"
+
+
 @dataclass(frozen=True)
 class Falls:
     """By which share of ``level``, the median of its second half, a loss falls in half the run, and the standard error.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gradlab.diagnose.course import diverged, loss_told, oscillating, overclipped, stalled
+from gradlab.diagnose.course import diverged, loss_told, oscillating, overclipped, stalled, unlearned
 from gradlab.diagnose.final import final_loss
 from gradlab.diagnose.history import History
 from gradlab.diagnose.layers import dead, exploding, saturated, underflow, vanishing
@@ -77,8 +77,9 @@ def _healthy(history: History, limits: Limits) -> Verdict:
     if history.loss.size > 1:
         evidence |= {"loss_first": float(history.loss[0]), "loss_final": final_loss(history.loss)}
         told.append(loss_told(history, limits))
-    opening = doubts or ["no threshold is crossed"]
-    return Verdict("healthy", evidence, {}, "", f"healthy: {'; '.join([*opening, *told])}")
+    yet, opening = unlearned(history, limits), doubts or ["no threshold is crossed"]
+    name = "healthy, has not learned yet" if yet else "healthy"
+    return Verdict("healthy", evidence, {}, "", f"{name}: {'; '.join([*opening, *told])}{yet}")
 
 
 def _doubt(found: Passage, limits: Limits) -> list[str]:

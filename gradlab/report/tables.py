@@ -24,6 +24,7 @@ from gradlab.spec.named import SpecError, Value
 from gradlab.store.documents import Manifest, read_manifest
 from gradlab.store.pieces import OPTIONAL, TABLES
 from gradlab.store.record import with_final_losses
+from gradlab.store.settings import Setting, settings
 from gradlab.store.tables import load_tables
 
 Floats = npt.NDArray[np.float64]
@@ -114,6 +115,11 @@ class Result:
     def theory(self, name: str) -> Floats:
         """`number` of a column that theory filled; NaN where the tables are older than it."""
         return self.number(name) if name in self.columns else np.full(self.size, np.nan)
+
+    @cached_property
+    def settings(self) -> list[Setting]:
+        """The runs together that differ in their seeds alone, in the order of the grid."""
+        return settings(self.runs.to_pylist())
 
     @property
     def limits(self) -> Limits:

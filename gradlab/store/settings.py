@@ -88,7 +88,7 @@ def by_final_loss(some: Sequence[Setting]) -> list[Setting]:
 
 
 def by_level_gradient(some: Sequence[Setting]) -> list[Setting]:
-    """Those that finished with a vanishing ratio above 0, the one nearest to 1 first: what there is to rank before any training."""
+    """Those that finished with a vanishing ratio above 0, the one nearest to 1 first: all there is without training."""
     known = []
     for one in some:
         ratios = [abs(math.log(ratio)) for ratio in one.known("vanishing_ratio") if ratio > 0]
