@@ -31,6 +31,7 @@ OUTCOME = (
     "steps",
     "loss_first",
     "loss_last",
+    "loss_final",
     "loss_heldout",
     "accuracy",
     "diverged_at",

@@ -402,6 +402,13 @@ def steepest(name: str) -> float:
 
 
 @torch.no_grad()
+def _mean_of_the_end(steps: list[Row]) -> float | None:
+    """Over the last tenth of the steps, at least five, without the loss before the first."""
+    losses = [row["loss"] for row in steps[1:]]
+    last = losses[len(losses) - min(len(losses), max(5, len(losses) // 10)) :]
+    return sum(last) / len(last) if last else None
+
+
 def _outcome(
     run: RunSpec,
     network: Plain,
@@ -415,6 +422,7 @@ def _outcome(
         "steps": run.train.steps if diverged is None else diverged[0],
         "loss_first": steps[0]["loss"],
         "loss_last": steps[-1]["loss"],
+        "loss_final": _mean_of_the_end(steps) if diverged is None else None,
         "loss_heldout": None,
         "accuracy": None,
         "diverged_at": None if diverged is None else diverged[0],

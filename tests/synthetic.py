@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradlab.data.facts import described
+from gradlab.diagnose import final_loss
 from gradlab.spec.keys import KEYS
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec
@@ -29,7 +30,7 @@ _RUNS = pa.schema(
         ("state", pa.string()),
         *((key, _ARROW[rule.kind]) for key, rule in KEYS.items()),
         ("steps", pa.int64()),
-        *((name, pa.float64()) for name in ("loss_first", "loss_last", "loss_heldout", "accuracy")),
+        *((name, pa.float64()) for name in ("loss_first", "loss_last", "loss_final", "loss_heldout", "accuracy")),
         ("diverged_at", pa.int64()),
         ("diverged_layer", pa.int64()),
         ("rate", pa.float64()),
@@ -134,6 +135,8 @@ def write_result(
             layers.append(_layers(spec, stop, profile))
             row["loss_first"] = float(steps[-1]["loss"][0].as_py())
             row["loss_last"] = float(steps[-1]["loss"][-1].as_py())
+            if stop is None and spec.train.steps:
+                row["loss_final"] = final_loss(steps[-1]["loss"].to_numpy())
             row["vanishing_ratio"] = float(profile[1] / profile[-2]) if len(profile) > 3 and profile[-2] else None
             row["rate"] = rate_of(spec) if not zeros else None
             last = float(steps[-1]["loss"][-1].as_py())

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from gradlab.diagnose.final import final_loss
 from gradlab.diagnose.rules import names
 from gradlab.diagnose.tables import histories
 
@@ -41,9 +42,6 @@ Guessing is one answer to every input (`trials` writes down what that comes to).
 down from a thousand to that of a guess has lost a bad beginning, and learned nothing.
 """
 
-TAIL = 10
-"""The final loss is the mean over the last tenth of the steps: that of a single batch is too noisy to compare."""
-
 LEAST_GAIN = 0.05
 """In ln of the loss: less than 5 % is neither help nor harm, as it is no movement to `diagnose.stalled`."""
 
@@ -65,7 +63,7 @@ SMALLEST, LARGEST = 1e-30, 1e30
 
 @dataclass(frozen=True)
 class Course:
-    """One run: its loss at step 0 and its final loss, its verdict, and ||delta|| by place at step 0 (P,).
+    """One run: its loss at step 0, its `final_loss`, its verdict, and ||delta|| by place at step 0 (P,).
 
     A run that diverged has learned nothing: it ends where it began, or with a guess where that is the lower loss.
     ``accuracy`` is None where the run has none.
@@ -169,9 +167,8 @@ def courses(tables: Mapping[str, pa.Table], guess: Guess = NO_GUESS) -> dict[str
         if row["state"] == "failed":
             continue
         first, diverged = float(history.loss[0]), row["state"] == "diverged"
-        tail = history.loss[-max(1, len(history.loss) // TAIL) :]
         # In this order: a first loss that is no number is not below that of a guess either.
-        final = float(tail.mean()) if not diverged else min(guessed, first)
+        final = min(guessed, first) if diverged else final_loss(history.loss) if len(history.loss) > 1 else first
         along = history.along[-1]
         deltas = along.deltas if along.axis == "time" else along.deltas[:-1]
         found[row["run_id"]] = Course(

@@ -5,6 +5,7 @@ Everything is computed from the tables alone, which `tables` cuts into the histo
 
 from __future__ import annotations
 
+from gradlab.diagnose.final import final_loss
 from gradlab.diagnose.history import History, Profile
 from gradlab.diagnose.rules import ORDER, joined, judge, names
 from gradlab.diagnose.slope import Fit, fit, rate, vanishing_ratio
@@ -21,6 +22,7 @@ __all__ = [
     "Profile",
     "Threshold",
     "Verdict",
+    "final_loss",
     "fit",
     "joined",
     "judge",

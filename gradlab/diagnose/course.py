@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradlab.diagnose.broken import broken
+from gradlab.diagnose.final import final_loss
 from gradlab.diagnose.history import Floats, History, Profile
 from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.thresholds import Limits
@@ -152,7 +153,7 @@ def stalled(history: History, limits: Limits) -> Verdict | None:
 def loss_told(history: History, limits: Limits) -> str:
     """What a healthy run's loss did, and whether that is known at all."""
     loss, first = history.loss, _first_loss(history, limits)
-    words = f"the loss went from {figure(loss[0])} to {figure(loss[-1])}"
+    words = f"the loss went from {figure(loss[0])} to {figure(final_loss(loss))}"
     if 1 < len(loss) <= limits["least_steps"]:
         return f"{words}, in too few steps to judge its course ({len(loss) - 1} of {limits['least_steps']:g})"
     if first is not None:
@@ -160,6 +161,22 @@ def loss_told(history: History, limits: Limits) -> str:
         if found.level > limits["unlearned"] * first and found.late[0] < limits["errors"] * found.late[1]:
             return f"{words}, too noisy to tell whether it falls: over the second half it {found.told}"
     return words
+
+
+def unlearned(history: History, limits: Limits) -> str:
+    """Of a trained run whose final loss is no better than a guess what that is, in words; else nothing.
+
+    A guess is one answer to every input; where its loss is not known, the loss at step 0 stands for it. Better is what
+    lies below it by more than the share that `diagnose.stalled` calls movement.
+    """
+    loss = history.loss
+    if len(loss) < 2 or not math.isfinite(final := final_loss(loss)):
+        return ""
+    guess = history.guess if history.guess is not None else float(loss[0])
+    if final <= (1 - limits["stalled"]) * guess:
+        return ""
+    what = "one answer to every input" if history.guess is not None else "the loss at step 0"
+    return f", no better than {what} ({figure(guess)}) by {limits['stalled']:.0%}"
 
 
 @dataclass(frozen=True)

@@ -61,13 +61,14 @@ class History:
 
     ``loss``, ``grad_norm``, ``grad_norm_clipped`` and ``clipped`` (0 or 1) are (S,), row t at step t; empty where only
     a network at its present weights was measured. ``along`` holds the profile along depth and, of a recurrent network,
-    along time.
+    along time. ``guess``: the loss of one answer to every input, None where it is not known.
     """
 
     along: tuple[Profile, ...]
     state: str = "finished"
     precision: str = "float32"
     clip_mode: str = "none"
+    guess: float | None = None
     diverged_at: int | None = None
     diverged_layer: int | None = None
     loss: Floats = field(default_factory=lambda: EMPTY)

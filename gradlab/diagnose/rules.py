@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gradlab.diagnose.course import diverged, loss_told, oscillating, overclipped, stalled
+from gradlab.diagnose.course import diverged, loss_told, oscillating, overclipped, stalled, unlearned
+from gradlab.diagnose.final import final_loss
 from gradlab.diagnose.history import History
 from gradlab.diagnose.layers import dead, exploding, saturated, underflow, vanishing
 from gradlab.diagnose.numbers import figure
@@ -74,10 +75,11 @@ def _healthy(history: History, limits: Limits) -> Verdict:
             if len(found.layers) > 2 and not doubt:
                 told.append(found.told)
     if history.loss.size > 1:
-        evidence |= {"loss_first": float(history.loss[0]), "loss_last": float(history.loss[-1])}
+        evidence |= {"loss_first": float(history.loss[0]), "loss_final": final_loss(history.loss)}
         told.append(loss_told(history, limits))
-    opening = doubts or ["no threshold is crossed"]
-    return Verdict("healthy", evidence, {}, "", f"healthy: {'; '.join([*opening, *told])}")
+    yet, opening = unlearned(history, limits), doubts or ["no threshold is crossed"]
+    name = "healthy, has not learned yet" if yet else "healthy"
+    return Verdict("healthy", evidence, {}, "", f"{name}: {'; '.join([*opening, *told])}{yet}")
 
 
 def _doubt(found: Passage, limits: Limits) -> list[str]:

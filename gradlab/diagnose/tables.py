@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from gradlab.diagnose.history import EMPTY, Floats, History, Ints, Profile
 from gradlab.diagnose.layers import SMALLEST_NORMAL
 from gradlab.diagnose.rules import joined, judge
 from gradlab.diagnose.thresholds import DEFAULTS, Limits
+from gradlab.spec.choices import DATA
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,13 +25,13 @@ if TYPE_CHECKING:
 JUDGED = ("signal_grad_norm", "weight_grad_norm", "weight_norm", "act_std", "saturated", "dead", "grad_zero")
 """The probes that a verdict rests on."""
 
-_FACTS = ("state", "train.precision", "clip.mode", "diverged_at", "diverged_layer")
+_FACTS = ("state", "train.precision", "clip.mode", "data.name", "diverged_at", "diverged_layer")
 _CURVES = ("loss", "grad_norm", "grad_norm_clipped", "clipped")
 
 
 def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History]:
     """The history of each row of ``runs``, in order, from the tables that the contract names."""
-    facts = runs.select(list(_FACTS)).to_pylist()
+    facts = runs.select([name for name in _FACTS if name in runs.column_names]).to_pylist()
     curves, cuts = {name: _floats(steps[name]) for name in _CURVES}, _cuts(runs, steps)
     columns, places = {name: _floats(layers[name]) for name in JUDGED}, _cuts(runs, layers)
     step, layer = layers["step"].to_numpy(), layers["layer"].to_numpy()
@@ -40,12 +42,19 @@ def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History
             state=fact["state"],
             precision=fact["train.precision"],
             clip_mode=fact["clip.mode"],
+            guess=_guess(fact.get("data.name")),
             diverged_at=fact["diverged_at"],
             diverged_layer=fact["diverged_layer"],
             **{name: curve[curved] for name, curve in curves.items()},
         )
         for fact, curved, own in zip(facts, cuts, places, strict=True)
     ]
+
+
+def _guess(data: str | None) -> float | None:
+    """The cross entropy of one answer to every input, ln K of K classes; None where a loss or a data set has none."""
+    known = DATA.get(data or "")
+    return math.log(known.outputs) if known and known.loss == "cross_entropy" and known.outputs else None
 
 
 def with_verdicts(runs: pa.Table, steps: pa.Table, layers: pa.Table, limits: Limits = DEFAULTS) -> pa.Table:

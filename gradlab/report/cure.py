@@ -91,7 +91,7 @@ def table(found: Cure | None) -> Table | None:
         "change",
         "result",
         "cost",
-        "loss lower by",
+        "times lower",
         "final loss",
         "accuracy",
         "healthy",
@@ -116,7 +116,7 @@ def table(found: Cure | None) -> Table | None:
     )
     numeric = (False, False, True, False, True, True, False, False, True, False)
     note = (
-        "Loss lower by: the factor between the final losses before and after, seed by seed, with its 95 % interval. "
+        "Times lower: the final loss before over that after, seed by seed, with its 95 % interval. "
         "δ₁/δ: of the first layer over the last hidden one (time step 1 over T), at step 0."
     )
     return Table(head, numeric, rows, note)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,10 +14,14 @@ import pyarrow.compute as pc
 from gradlab.report.groups import LATER, describe, label, levels, swept, varying
 from gradlab.report.tables import Result
 from gradlab.spec.choices import MODELS
+from gradlab.spec.keys import KEYS
 from gradlab.spec.named import Value
 from gradlab.store.documents import Manifest
+from gradlab.store.settings import REPLICATES, Setting, by_final_loss
 
-MOST_ROWS = 100
+MOST_ROWS = 1000
+"""Settings in the table of runs."""
+
 MOST_VALUES = 12
 
 
@@ -107,21 +110,23 @@ def _counts(result: Result, count: Mapping[str, int]) -> str:
 
 
 def _losses(result: Result, keys: Sequence[str]) -> list[str]:
-    loss, accuracy = result.number("loss_last"), result.number("accuracy")
-    known = np.flatnonzero((result.state == "finished") & np.isfinite(loss))
-    if not known.size:
+    if not np.isfinite(result.number("loss_final")).any():
         return []
 
-    def one(run: int) -> str:
-        right = f", accuracy {accuracy[run]:.3g}" if not math.isnan(accuracy[run]) else ""
-        return f"{loss[run]:.4g}{right}"
-
     if result.size == 1:
-        first = result.number("loss_first")[0]
-        return [f"The loss went from {first:.4g} to {one(0)}."] if result.columns["steps"][0] else []
-    best, worst = known[np.argmin(loss[known])], known[np.argmax(loss[known])]
-    low, high = (f"{one(run)} ({describe(result, run, keys)})" for run in (best, worst))
-    return [f"Lowest final loss: {low}. Highest of a finished run: {high}."]
+        return [f"The loss went from {result.number('loss_first')[0]:.4g} to {_mean(result.settings[0])}."]
+    ranked = by_final_loss(result.settings)
+    low, high = (f"{_mean(one)} ({describe(result, one.places[0], keys)})" for one in (ranked[0], ranked[-1]))
+    if len(ranked) == 1:
+        return [f"Final loss: {_mean(ranked[0])}."]
+    return [f"Lowest final loss: {low}. Highest of a setting that finished: {high}."]
+
+
+def _mean(one: Setting) -> str:
+    """The final loss and the accuracy of a setting, with how many seeds they are the mean of."""
+    right, seeds = one.mean("accuracy"), len(one.known("loss_final"))
+    words = f"{one.mean('loss_final'):.4g}" + ("" if right is None else f", accuracy {right:.3g}")
+    return words + (f", mean of {seeds} seeds" if seeds > 1 else "")
 
 
 def value_list(result: Result, key: str) -> str:
@@ -158,48 +163,82 @@ def provenance(manifest: Manifest) -> list[tuple[str, str]]:
     return [(key, str(value)) for key, value in rows.items() if value]
 
 
-_MEASURED = (
-    *("steps", "loss_first", "loss_last", "loss_heldout", "accuracy", "diverged_at", "diverged_layer"),
-    *("rate", "rate_theory", "chi1", "depth_scale", "vanishing_ratio", "verdict", "error"),
+_FIRST = ("verdict", "accuracy", "loss_final")
+"""What a reader looks for stands at the left."""
+
+_REST = (
+    *("loss_heldout", "steps", "loss_first", "loss_last", "diverged_at", "diverged_layer"),
+    *("rate", "rate_theory", "chi1", "depth_scale", "vanishing_ratio", "error"),
 )
+_SPREAD = ("accuracy", "loss_final", "loss_heldout")
+"""Columns whose standard deviation between seeds stands beside their mean."""
 
 
 def runs_table(result: Result) -> Table:
-    """The runs, or of many the best and the worst of each state, with a note of what is left out."""
-    keys = varying(result)
-    known = [name for name in _MEASURED if any(value is not None for value in result.columns.get(name, ()))]
-    head = ["run_id", "state", *keys, *known]
-    chosen, note = _chosen(result)
-    columns = [result.columns[name] for name in head]
-    rows = tuple(tuple(figure(column[run]) for column in columns) for run in chosen)
-    numeric = tuple(
-        all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in column if v is not None)
-        for column in columns
-    )
-    return Table(tuple(head), numeric, rows, note)
+    """One row a setting, with mean and spread over its seeds; of a single setting one row a run.
 
-
-def _chosen(result: Result) -> tuple[list[int], str]:
-    if result.size <= MOST_ROWS:
-        return list(range(result.size)), ""
-    loss = result.number("loss_last")
-    finished = [int(run) for run in np.argsort(loss, kind="stable") if result.state[run] == "finished"]
-    diverged = [
-        int(run) for run in np.argsort(result.number("diverged_at"), kind="stable") if result.state[run] == "diverged"
+    Of very many settings those of lowest and of highest final loss, as the note says: all runs stand in runs.csv.
+    """
+    every = result.settings
+    alone = len(every) == 1
+    if alone:
+        every = [Setting((place,), (row,)) for place, row in enumerate(every[0].rows)]
+    chosen, note = _chosen(every)
+    pooled = any(len(one.rows) > 1 for one in chosen)
+    keys = [key for key in varying(result) if alone or key not in REPLICATES]
+    known = {name for name in (*_FIRST, *_REST) if any(v is not None for v in result.columns.get(name, ()))}
+    columns: list[tuple[str, list[Value]]] = [
+        ("run_id", [str(one.middle["run_id"]) for one in chosen]),
+        ("state", [one.state for one in chosen]),
     ]
-    failed = [int(run) for run in np.flatnonzero(result.state == "failed")]
-    bad, wrong = diverged[:20], failed[:10]
-    room = MOST_ROWS - len(bad) - len(wrong)
-    good = finished if len(finished) <= room else finished[: room - 20] + finished[-20:]
-    note = f"{len(good) + len(bad) + len(wrong)} of {result.size} runs: "
-    note += f"{len(good)} of {len(finished)} finished" + (
-        ", those of lowest and highest final loss" if len(good) < len(finished) else ""
+    if pooled:
+        columns.append(("runs", [len(one.rows) for one in chosen]))
+    for name in (*(name for name in _FIRST if name in known), *keys, *(name for name in _REST if name in known)):
+        columns.append((name, [_cell(one, name) for one in chosen]))
+        if pooled and name in _SPREAD:
+            columns.append((f"± {name}", [one.deviation(name) for one in chosen]))
+    numeric = tuple(
+        all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in cells if v is not None)
+        for _, cells in columns
     )
-    if diverged:
-        note += f"; {len(bad)} of {len(diverged)} diverged, the earliest"
-    if failed:
-        note += f"; {len(wrong)} of {len(failed)} failed"
-    return good + bad + wrong, note + ". All of them stand in runs.csv."
+    rows = tuple(tuple(figure(cells[place]) for _, cells in columns) for place in range(len(chosen)))
+    if pooled:
+        note = (
+            f"One row a setting: means over its runs, which differ in their seeds, and ± their standard deviation; "
+            f"run_id is that of the run in the middle. {note}"
+        )
+    return Table(tuple(name for name, _ in columns), numeric, rows, note.strip())
+
+
+def _cell(one: Setting, name: str) -> Value:
+    """A key's value, the verdict of most runs, or the mean of what was measured."""
+    first: Value = one.rows[0][name]
+    if len(one.rows) == 1 or name in KEYS:
+        return first
+    if name == "verdict":
+        return one.verdict
+    if name == "error":
+        return next((str(row[name]) for row in one.rows if row[name]), None)
+    mean = one.mean(name)
+    return next((row[name] for row in one.rows if row[name] is not None), None) if mean is None else mean
+
+
+def _chosen(every: list[Setting]) -> tuple[list[Setting], str]:
+    """All settings, or of more than the page holds the best and the worst, and a note of what the table holds."""
+    if len(every) <= MOST_ROWS:
+        return every, ""
+    ranked = by_final_loss(every)
+    behind = [one for one in every if one.mean("loss_final") is None]
+    half = MOST_ROWS // 2
+    kept = ranked if len(ranked) <= half else [*ranked[: half - half // 5], *ranked[len(ranked) - half // 5 :]]
+    kept = [*kept, *behind[: MOST_ROWS - len(kept)]]
+    good = min(half, len(ranked))
+    note = (
+        f"The table holds {len(kept)} of {len(every)} settings, and sorts these alone: {good} of {len(ranked)} that "
+        f"have a final loss, the lowest and the highest, and {len(kept) - good} of {len(behind)} that have none. "
+        "All runs stand in runs.csv."
+    )
+    return kept, note
 
 
 _PER_LAYER = ("signal_grad_norm", "weight_grad_norm", "grad_norm", "weight_norm", "update_ratio", "act_mean", "act_std")

@@ -16,12 +16,10 @@ import numpy as np
 from gradlab.report.tables import Bools, Floats, Ints, Result
 from gradlab.spec.choices import NAMED
 from gradlab.spec.named import SpecError, Value, nearest
+from gradlab.store.settings import REPLICATES
 
 LATER = ("optim.", "clip.", "train.steps", "probe.")
 """Keys that cannot matter before the first update."""
-
-REPLICATES = ("seed", "data.seed")
-"""Keys whose values mean nothing by themselves: runs are pooled over them."""
 
 BINS = 24
 """A numeric key of a sparse sweep is cut into at most so many bins of equal count."""
@@ -119,9 +117,9 @@ def influence(result: Result, keys: Sequence[str], outcome: Floats) -> dict[str,
 
 def log_outcomes(result: Result) -> dict[str, Floats]:
     """What the maps show, as log10 (R,): the final loss, infinite where a run diverged, and the vanishing ratio."""
-    loss = log10(result.number("loss_last"))
+    loss = log10(result.number("loss_final"))
     loss[result.state == "diverged"] = np.inf
-    return {"loss_last": loss, "vanishing_ratio": log10(result.number("vanishing_ratio"))}
+    return {"loss_final": loss, "vanishing_ratio": log10(result.number("vanishing_ratio"))}
 
 
 def log10(values: Floats) -> Floats:

@@ -23,6 +23,8 @@ from gradlab.spec.keys import KEYS
 from gradlab.spec.named import SpecError, Value
 from gradlab.store.documents import Manifest, read_manifest
 from gradlab.store.pieces import OPTIONAL, TABLES
+from gradlab.store.record import with_final_losses
+from gradlab.store.settings import Setting, settings
 from gradlab.store.tables import load_tables
 
 Floats = npt.NDArray[np.float64]
@@ -113,6 +115,11 @@ class Result:
     def theory(self, name: str) -> Floats:
         """`number` of a column that theory filled; NaN where the tables are older than it."""
         return self.number(name) if name in self.columns else np.full(self.size, np.nan)
+
+    @cached_property
+    def settings(self) -> list[Setting]:
+        """The runs together that differ in their seeds alone, in the order of the grid."""
+        return settings(self.runs.to_pylist())
 
     @property
     def limits(self) -> Limits:
@@ -222,9 +229,9 @@ def read(paths: Sequence[Path]) -> Result:
 
 
 def _judged(tables: Mapping[str, pa.Table], manifest: Manifest) -> dict[str, pa.Table]:
-    """The tables with the verdicts that an older gradlab left out, by the thresholds of the manifest."""
-    found = with_verdicts(tables["runs"], tables["steps"], tables["layers"], limits(manifest.get("diagnose")))
-    return {**tables, "runs": found}
+    """The tables with what an older gradlab left out: final losses, and verdicts by the thresholds of the manifest."""
+    runs = with_final_losses(tables["runs"], tables["steps"])
+    return {**tables, "runs": with_verdicts(runs, tables["steps"], tables["layers"], limits(manifest.get("diagnose")))}
 
 
 def _unfinished(here: int, manifests: Mapping[Path, Manifest]) -> tuple[str, ...]:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gradlab.diagnose import DEFAULTS, Limits, rate, vanishing_ratio
+from gradlab.diagnose import DEFAULTS, Limits, final_loss, rate, vanishing_ratio
 from gradlab.diagnose.tables import with_verdicts
 from gradlab.spec.keys import KEYS
 from gradlab.spec.run import RunSpec
@@ -49,6 +50,7 @@ RUNS = pa.schema(
         ("steps", pa.int64()),
         ("loss_first", pa.float64()),
         ("loss_last", pa.float64()),
+        ("loss_final", pa.float64()),
         ("loss_heldout", pa.float64()),
         ("accuracy", pa.float64()),
         ("diverged_at", pa.int64()),
@@ -204,6 +206,7 @@ def _runs_table(record: Record, last: Ints) -> pa.Table:
         "steps": np.where(diverged, record.diverged_at, record.runs[0].train.steps),
         "loss_first": record.loss[0],
         "loss_last": record.loss[last, members],
+        "loss_final": _final(record, ~diverged),
         "loss_heldout": _where(~diverged, record.heldout_loss),
         "accuracy": _where(~diverged, record.accuracy),
         "diverged_at": _where(diverged, record.diverged_at),
@@ -213,6 +216,29 @@ def _runs_table(record: Record, last: Ints) -> pa.Table:
         "duration_s": np.full(len(members), record.duration_s / len(members)),
     }
     return _table(RUNS, columns, len(members))
+
+
+def _final(record: Record, finished: Bools) -> pa.Array:
+    """The final loss (M,); null where a run diverged, which has none, and where no step was made."""
+    trained = finished & (len(record.loss) > 1)
+    return _where(trained, np.array([final_loss(losses) for losses in record.loss.T]))
+
+
+def with_final_losses(runs: pa.Table, steps: pa.Table) -> pa.Table:
+    """``runs`` with the column `loss_final`, computed from ``steps`` where an older gradlab left it out."""
+    trained = pc.and_(pc.equal(runs["state"], "finished"), pc.greater(runs["steps"], 0))
+    if "loss_final" in runs.column_names and not pc.any(pc.and_(trained, pc.is_null(runs["loss_final"]))).as_py():
+        return runs
+    place = pc.index_in(steps["run_id"], value_set=runs["run_id"].combine_chunks())
+    known = pc.is_valid(place).to_numpy()
+    run, loss = place.to_numpy()[known].astype(np.int64), steps["loss"].to_numpy()[known]
+    order = np.lexsort((steps["step"].to_numpy()[known], run))
+    parts = np.split(loss[order], np.searchsorted(run[order], np.arange(1, runs.num_rows)))
+    values = np.array([final_loss(part) for part in parts])
+    column = _where(np.array(trained.to_pylist(), dtype=bool) & ~np.isnan(values), values)
+    if "loss_final" in runs.column_names:
+        return runs.set_column(runs.column_names.index("loss_final"), RUNS.field("loss_final"), column)
+    return runs.add_column(runs.column_names.index("loss_last") + 1, RUNS.field("loss_final"), column)
 
 
 def _spec_columns(runs: Sequence[RunSpec]) -> dict[str, object]:

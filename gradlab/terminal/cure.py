@@ -63,9 +63,9 @@ def show(out: Console, facts: Mapping[str, Any], tables: Mapping[str, pa.Table])
         if some := [one.name for one in ranked(tried) if one.state == state]:
             out.print(escape(f"{words}: {', '.join(some)}."))
     out.print(
-        "[dim]Loss: of the last tenth of the steps, geometric mean over seeds; lower by: factor, 95 % interval of the "
-        "paired seeds. δ = ‖∂loss/∂z‖ from the input to the output, at step 0, and the ratio of its ends. Names: "
-        "gradlab list remedies.[/dim]"
+        "[dim]Loss: of the last tenth of the steps, geometric mean over seeds; times lower: before over after, 95 % "
+        "interval of the paired seeds. δ = ‖∂loss/∂z‖ from the input to the output, at step 0, and the ratio of its "
+        "ends. Names: gradlab list remedies.[/dim]"
     )
 
 
@@ -122,7 +122,7 @@ def _show_others(out: Console, others: Sequence[Outcome]) -> None:
         return
     out.print("\nAlso:")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("", "cost", "loss lower by", "accuracy"):
+    for heading in ("", "cost", "times lower", "accuracy"):
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
     table.add_column("change", overflow="fold")
     shown = _some(others)

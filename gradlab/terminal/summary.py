@@ -18,21 +18,11 @@ from gradlab.diagnose import DEFAULTS, ORDER, Limits, judge, names
 from gradlab.diagnose.numbers import number
 from gradlab.diagnose.tables import histories
 from gradlab.spec.choices import MODELS
+from gradlab.store.record import with_final_losses
+from gradlab.terminal.ranks import Run, show_ranks
 
 MOST_ROWS = 20
 """Of the per-layer table; a longer network is thinned."""
-
-BEST_AND_WORST = 5
-"""Runs of a sweep shown at either end."""
-
-FIGURES = ("loss", "accuracy", "δ rate")
-"""The first columns of the table of a sweep."""
-
-TIE_WIDTH = 12
-"""Most characters for the several values of a key among runs of the same figures."""
-
-Run = dict[str, Any]
-"""A row of the `runs` table."""
 
 
 def thinned(count: int, most: int) -> list[int]:
@@ -49,7 +39,7 @@ def thinned(count: int, most: int) -> list[int]:
 
 def show_run(out: Console, tables: Mapping[str, pa.Table], limits: Limits = DEFAULTS) -> None:
     """The per-layer table of a single run, what happened in one sentence, and its verdicts in one each."""
-    run: Run = tables["runs"].to_pylist()[0]
+    run: Run = with_final_losses(tables["runs"], tables["steps"]).to_pylist()[0]
     if run["state"] != "failed":
         for axis in ("depth", "time"):
             rows = tables["layers"].filter(pc.equal(tables["layers"]["axis"], axis))
@@ -173,19 +163,14 @@ def _outcome(run: Run) -> str:
     right = "" if run["accuracy"] is None else f"accuracy {run['accuracy']:.1%}"
     beside = ", ".join(part for part in (heldout, right) if part)
     steps = f"{run['steps']} step{'s' if run['steps'] > 1 else ''}"
-    return f"Finished {steps}: loss {first} -> {number(run['loss_last'])}{f' ({beside})' if beside else ''}"
+    return f"Finished {steps}: loss {first} -> {number(run['loss_final'])}{f' ({beside})' if beside else ''}"
 
 
 def show_sweep(out: Console, runs: pa.Table, swept: Sequence[str]) -> None:
-    """The best and the worst runs of a sweep by their last loss, and what became of the others."""
+    """The best and the worst settings of a sweep over their seeds, and what became of all runs."""
     rows: list[Run] = runs.to_pylist()
     states = [row["state"] for row in rows]
-    ranks = _ties([row for row in rows if row["state"] == "finished"])
-    if ranks:
-        best = ranks[:BEST_AND_WORST]
-        worst = ranks[max(len(best), len(ranks) - BEST_AND_WORST) :]
-        between = len(ranks) - len(best) - len(worst)
-        _show_ranks(out, best, worst, between, [key for key in swept if key in rows[0]])
+    show_ranks(out, rows, swept)
     out.print(
         f"{states.count('finished')} finished, {states.count('diverged')} diverged, {states.count('failed')} failed "
         f"of {len(rows)} runs."
@@ -219,67 +204,3 @@ def show_expectations(out: Console, told: Mapping[str, Any]) -> None:
                 f"Settings of the experiment were changed ({', '.join(told['altered'])}), so none of this has to hold."
             )
         )
-
-
-Tie = list[Run]
-"""Runs whose figures are all the same: a clip that never acted leaves no trace."""
-
-
-def _ties(finished: Sequence[Run]) -> list[Tie]:
-    """Runs by their last loss, the best first, those of the same figures together."""
-    figures = ("loss_first", "loss_last", "loss_heldout", "accuracy", "rate", "vanishing_ratio")
-    ties: dict[tuple[str, ...], Tie] = {}
-    for row in sorted(finished, key=lambda row: row["loss_last"]):
-        ties.setdefault(tuple(str(row[name]) for name in figures), []).append(row)
-    return list(ties.values())
-
-
-def _show_ranks(out: Console, best: Sequence[Tie], worst: Sequence[Tie], between: int, swept: Sequence[str]) -> None:
-    """A column a swept key where that fits the terminal, else all of them in one that folds."""
-    out.print("Best and worst by the last loss" + (f" ({between} between):" if between else ":"))
-    figures = [
-        [number(tie[0]["loss_last"]), _percent(tie[0]["accuracy"]), number(tie[0]["rate"])] for tie in (*best, *worst)
-    ]
-    values = [[spread(tie, key) for key in swept] for tie in (*best, *worst)]
-    headings = [short(key) for key in swept]
-    lines = [[*FIGURES, *headings], *([*cells, *setting] for cells, setting in zip(figures, values, strict=True))]
-    width = sum(max(map(len, column)) for column in zip(*lines, strict=True))
-    # Two spaces between columns where the terminal has them, one where it has not.
-    gap = next((gap for gap in (2, 1) if width + gap * (len(lines[0]) - 1) <= out.width), 0)
-    fits = gap > 0
-    table = Table(box=None, pad_edge=False, padding=(0, gap or 1, 0, 0))
-    for heading in FIGURES:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for heading in headings if fits else ["setting"]:
-        table.add_column(heading, no_wrap=fits)
-    for place, (cells, setting) in enumerate(zip(figures, values, strict=True)):
-        if worst and place == len(best):
-            table.add_row("...")
-        folded = " ".join(f"{key}={value}" for key, value in zip(headings, setting, strict=True))
-        table.add_row(*cells, *map(escape, setting if fits else [folded]))
-    out.print(table)
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"
-
-
-def spread(tie: Tie, key: str) -> str:
-    """The values of a key among runs of the same figures.
-
-    >>> spread([{"clip.mode": "none"}, {"clip.mode": "norm"}, {"clip.mode": "none"}], "clip.mode")
-    'none|norm'
-    """
-    values = list(dict.fromkeys(f"{row[key]:g}" if isinstance(row[key], float) else str(row[key]) for row in tie))
-    joined = "|".join(values)
-    return joined if len(values) == 1 or len(joined) <= TIE_WIDTH else f"{len(values)} values"
-
-
-def short(key: str) -> str:
-    """A key without its section; that of a named choice without its name.
-
-    >>> short("model.depth"), short("clip.mode"), short("data.seed")
-    ('depth', 'clip', 'data.seed')
-    """
-    section, _, name = key.partition(".")
-    return section if name in ("name", "mode") else key if name == "seed" else name or section

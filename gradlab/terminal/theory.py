@@ -13,7 +13,7 @@ from gradlab.diagnose.numbers import number
 from gradlab.spec.choices import MODELS
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec
-from gradlab.terminal.summary import short
+from gradlab.terminal.ranks import short
 from gradlab.theory.predict import Prediction, Profile, predict, profile
 from gradlab.theory.setting import Setting, setting
 

@@ -355,3 +355,21 @@ def test_thresholds_of_the_command_reach_the_tables_and_the_manifest(
         assert load_tables(tmp_path / folder)["runs"]["verdict"].to_pylist() == [expected]
         manifest = json.loads((tmp_path / folder / "manifest.json").read_text(encoding="utf-8"))
         assert manifest["diagnose"] == (DEFAULTS if not extra else {**DEFAULTS, "vanishing_ratio": 0})
+
+
+@pytest.mark.parametrize(
+    ("final", "guess", "said"),
+    [
+        (2.29, math.log(10), "no better than one answer to every input (2.3) by 5%"),
+        (2.0, math.log(10), None),
+        (2.9, None, "no better than the loss at step 0 (3) by 5%"),
+        (2.0, None, None),
+    ],
+)
+def test_a_healthy_run_that_has_not_learned_says_so(final: float, guess: float | None, said: str | None) -> None:
+    loss = np.array([3.0, *([final] * 30)])
+    (verdict,) = judge(History(along=(), loss=loss, guess=guess))
+    assert verdict.name == "healthy"
+    assert verdict.sentence.startswith("healthy, has not learned yet: " if said else "healthy: ")
+    assert said is None or verdict.sentence.endswith(said)
+    assert verdict.evidence["loss_final"] == pytest.approx(final)

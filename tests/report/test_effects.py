@@ -54,7 +54,7 @@ def signs(codes: np.ndarray) -> np.ndarray:
 def result_of(rows: Sequence[Mapping[str, object]]) -> Result:
     """A result of the runs table alone, keys and outcomes as ``rows`` say, the rest as a finished run has it."""
     names = {key for row in rows for key in row if key in KEYS}
-    usual: dict[str, object] = {"state": "finished", "loss_last": 1.0, "vanishing_ratio": 1.0}
+    usual: dict[str, object] = {"state": "finished", "loss_final": 1.0, "vanishing_ratio": 1.0}
     columns = {key: [row.get(key) for row in rows] for key in (*(key for key in KEYS if key in names),)}
     columns |= {key: [row.get(key, value) for row in rows] for key, value in usual.items()}
     columns["run_id"] = [str(number) for number in range(len(rows))]
@@ -68,7 +68,7 @@ def loss_grid(
     rows = []
     for place in product(*(range(len(values)) for values in axes.values())):
         row: dict[str, object] = {key: values[at] for (key, values), at in zip(axes.items(), place, strict=True)}
-        row["loss_last"] = 10.0 ** log_loss(*place)
+        row["loss_final"] = 10.0 ** log_loss(*place)
         row |= {column.replace("__", "."): made(*place) for column, made in more.items()}
         rows.append(row)
     return result_of(rows)
@@ -214,7 +214,7 @@ AXES: dict[str, Sequence[Value]] = {
 
 def test_the_final_loss_is_taken_apart_in_logarithms() -> None:
     result = loss_grid(AXES, lambda depth, lr, seed: 2 * depth + lr + 0 * seed)
-    one = of(analyses(result), "loss_last")
+    one = of(analyses(result), "loss_final")
     assert shares(one.effects) == pytest.approx(
         {("model.depth",): 0.8, ("optim.lr",): 0.2, ("model.depth", "optim.lr"): 0, ("seeds",): 0}, abs=1e-12
     )
@@ -229,7 +229,7 @@ def test_diverged_runs_are_left_out_of_the_loss_and_explained_by_themselves() ->
         state=lambda depth, lr, _seed: "diverged" if depth == 2 and lr else "finished",
     )
     found = analyses(result)
-    loss, diverged = of(found, "loss_last"), of(found, "diverged")
+    loss, diverged = of(found, "loss_final"), of(found, "diverged")
     assert loss.note == (
         "2 of 12 runs diverged or failed and have no final loss. "
         "model.depth=20 left out, the other 8 runs make a full grid."
@@ -246,7 +246,7 @@ def test_one_replicate_that_diverged_leaves_no_hole() -> None:
         lambda depth, _lr, _seed: float(depth),
         state=lambda depth, lr, seed: "diverged" if (depth, lr, seed) == (1, 1, 0) else "finished",
     )
-    one = of(analyses(result), "loss_last")
+    one = of(analyses(result), "loss_final")
     assert (one.runs, one.settings) == (11, 4)
     assert shares(one.effects)[("model.depth",)] == pytest.approx(1)
 
@@ -256,9 +256,9 @@ def test_one_replicate_that_diverged_leaves_no_hole() -> None:
 )
 def test_too_few_settings_for_a_full_grid_are_said_to_be(size: int, words: str) -> None:
     rows: list[dict[str, object]] = [
-        {"model.depth": place, "model.width": place, "loss_last": float(place)} for place in range(2, 2 + size)
+        {"model.depth": place, "model.width": place, "loss_final": float(place)} for place in range(2, 2 + size)
     ]
-    one = of(analyses(result_of(rows)), "loss_last")
+    one = of(analyses(result_of(rows)), "loss_final")
     assert one.effects == ()
     assert one.note == f"Effects need a full grid, and {words}."
     assert notes([one]) == [f"Log final loss: {one.note}"]
@@ -294,7 +294,7 @@ def test_a_ratio_of_zero_has_no_logarithm() -> None:
 
 def test_what_does_not_vary_is_not_taken_apart() -> None:
     result = loss_grid(AXES, lambda _depth, lr, _seed: float(lr))
-    assert [one.outcome for one in analyses(result)] == ["loss_last"]
+    assert [one.outcome for one in analyses(result)] == ["loss_final"]
     single = loss_grid({"model.depth": [5, 10]}, float)
     assert analyses(single) == []
 
@@ -320,7 +320,7 @@ def test_divergence_counts_for_the_pair() -> None:
 
 
 def test_without_a_full_grid_or_a_second_key_there_is_no_pair() -> None:
-    rows: list[dict[str, object]] = [{"model.depth": n, "model.width": n, "loss_last": float(n)} for n in range(2, 6)]
+    rows: list[dict[str, object]] = [{"model.depth": n, "model.width": n, "loss_final": float(n)} for n in range(2, 6)]
     for result in (result_of(rows), loss_grid({"model.depth": [5, 10]}, float)):
         assert strongest_pair(result, log_outcomes(result).values()) is None
 

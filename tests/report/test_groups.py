@@ -107,7 +107,7 @@ def test_a_single_run_has_no_key_to_map(tmp_path: Path) -> None:
 
 def test_few_settings_stand_side_by_side_and_many_are_grouped(tmp_path: Path) -> None:
     few = result_of(tmp_path / "few", {"model.activation": ["sigmoid", "tanh", "relu"], "optim.lr": [0.1, 0.2]})
-    layout = arrange(few, few.number("loss_last"))
+    layout = arrange(few, few.number("loss_final"))
     assert layout.colour is not None
     assert layout.dash is not None
     assert (layout.colour.key, layout.dash.key, layout.columns) == ("model.activation", "optim.lr", None)

@@ -5,15 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
+from gradlab.diagnose import final_loss
 from gradlab.engine.train import train
 from gradlab.spec.keys import KEYS
 from gradlab.spec.named import Value
 from gradlab.spec.run import build
-from gradlab.store.record import LAYERS, PROBE_COLUMNS, RUNS, STEPS, Tables, failed_tables, joined, tidy
+from gradlab.store.record import (
+    LAYERS,
+    PROBE_COLUMNS,
+    RUNS,
+    STEPS,
+    Tables,
+    failed_tables,
+    joined,
+    tidy,
+    with_final_losses,
+)
 from tests.members import content
 
 SETTINGS: tuple[dict[str, Value], ...] = (
@@ -119,3 +131,30 @@ def test_runs_that_crashed_have_their_keys_and_the_error() -> None:
     assert failed.runs["loss_first"].to_pylist() == [None, None]
     assert failed.steps.num_rows == failed.layers.num_rows == 0
     assert pa.concat_tables([failed.runs, failed.runs]).num_rows == 4
+
+
+def test_the_final_loss_is_the_mean_of_the_end_and_none_of_a_run_that_has_none(three: Tables) -> None:
+    first, diverged, _ = three.runs.to_pylist()
+    losses = [row["loss"] for row in three.steps.to_pylist() if row["run_id"] == first["run_id"]]
+    assert first["loss_final"] == pytest.approx(sum(losses[1:]) / 4)
+    assert diverged["loss_final"] is None
+    (untrained,) = tables([{"train.steps": 0}]).runs.to_pylist()
+    assert untrained["loss_last"] == untrained["loss_first"]
+    assert untrained["loss_final"] is None
+
+
+def test_the_final_loss_is_over_a_tenth_of_many_steps_and_five_of_few() -> None:
+    losses = np.arange(101.0)
+    assert final_loss(losses) == pytest.approx(np.mean([*range(91, 101)]))
+    assert final_loss(losses[:31]) == pytest.approx(np.mean([26, 27, 28, 29, 30]))
+    assert math.isnan(final_loss(losses[:1]))
+
+
+def test_older_tables_get_their_final_losses_from_their_steps(three: Tables) -> None:
+    older = three.runs.drop_columns(["loss_final"])
+    null = older.append_column("loss_final", pa.nulls(3, pa.float64()))
+    shuffled = three.steps.take(list(reversed(range(three.steps.num_rows))))
+    for runs in (older, null):
+        again = with_final_losses(runs, shuffled)["loss_final"].to_pylist()
+        assert again == pytest.approx(three.runs["loss_final"].to_pylist())
+    assert with_final_losses(three.runs, three.steps) is three.runs

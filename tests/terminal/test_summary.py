@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +16,8 @@ from gradlab.diagnose import limits
 from gradlab.spec.named import Value
 from gradlab.store.record import RUNS
 from gradlab.store.tables import load_tables
-from gradlab.terminal.summary import MOST_ROWS, Run, exact_zeros, sentence, show_run, show_sweep, thinned
+from gradlab.terminal.ranks import Run
+from gradlab.terminal.summary import MOST_ROWS, exact_zeros, sentence, show_run, show_sweep, thinned
 from tests.synthetic import grid, write_result
 
 FINISHED: Run = {
@@ -24,7 +26,8 @@ FINISHED: Run = {
     "model.name": "mlp",
     "steps": 200,
     "loss_first": 2.8,
-    "loss_last": 0.0581,
+    "loss_last": 0.0611,
+    "loss_final": 0.0581,
     "loss_heldout": 0.116,
     "accuracy": 0.9667,
     "rate": 0.235,
@@ -177,13 +180,12 @@ def test_best_and_worst_of_432_runs_fit_80_columns(tmp_path: Path) -> None:
     text = shown(lambda out: show_sweep(out, runs, list(AXES)))
     lines = text.splitlines()
     assert max(map(cell_len, lines)) <= 80
-    assert len(lines) <= 15
-    assert lines[1].split() == [
-        *("loss", "accuracy", "δ", "rate"),
-        *("depth", "activation", "init", "norm", "lr", "clip"),
-    ]
-    best = min(runs["loss_last"].filter(pc.equal(runs["state"], "finished")).to_pylist())
-    assert float(lines[2].split()[0]) == pytest.approx(best, rel=5e-3)
+    assert len(lines) <= 28
+    assert lines[1].split() == ["loss", "accuracy", "verdict", "run"]
+    best = min((row for row in runs.to_pylist() if row["state"] == "finished"), key=lambda row: row["loss_final"])
+    assert float(lines[2].split()[0]) == pytest.approx(best["loss_final"], rel=5e-3)
+    assert lines[2].split()[-1] == best["run_id"]
+    assert lines[3].split()[:2] == [f"depth={best['model.depth']}", f"activation={best['model.activation']}"]
     states = runs["state"].to_pylist()
     assert f"{states.count('finished')} finished, {states.count('diverged')} diverged, 0 failed of 432" in text
 
@@ -202,7 +204,6 @@ def test_many_swept_keys_fold_into_one_column(tmp_path: Path) -> None:
     runs = load_tables(write_result(tmp_path / "out", [{"seed": 0}, {"model.depth": 5}]))["runs"]
     text = shown(lambda out: show_sweep(out, runs, swept))
     assert max(map(cell_len, text.splitlines())) <= 80
-    assert "setting" in text
     assert "batch_size=64" in text
     assert "clip=none" in text
 
@@ -211,3 +212,37 @@ def test_a_sweep_in_which_nothing_finished(tmp_path: Path) -> None:
     folder = write_result(tmp_path / "out", [{"seed": n} for n in range(3)], diverge={0: 2}, fail={1: "E", 2: "E"})
     text = shown(lambda out: show_sweep(out, load_tables(folder)["runs"], ["seed"]))
     assert text == "0 finished, 1 diverged, 2 failed of 3 runs.\n2 failed: E\n"
+
+
+def changed(runs: pa.Table, **columns: Sequence[object]) -> pa.Table:
+    """The runs with some columns as a test wants them."""
+    for name, values in columns.items():
+        field = runs.schema.field(name)
+        runs = runs.set_column(runs.column_names.index(name), field, pa.array(values, field.type))
+    return runs
+
+
+def test_a_setting_is_one_row_with_its_mean_its_spread_its_verdict_and_a_run_to_look_at(tmp_path: Path) -> None:
+    values = grid({"optim.lr": [0.01, 0.1, 1.0], "seed": [0, 1, 2]})
+    runs = load_tables(write_result(tmp_path / "out", values, diverge={6: 3}))["runs"]
+    # One lucky seed of the first setting is the lowest loss of all; a setting that diverges for a seed is no best one.
+    loss = [0.01, 0.5, 0.6, 0.2, 0.3, 0.1, None, 0.001, 0.002]
+    names = ["healthy", "vanishing", "vanishing", *["healthy"] * 3, "diverged", "healthy", "healthy"]
+    runs = changed(runs, loss_final=loss, verdict=names, accuracy=[0.9, 0.8, 0.7, 0.9, 0.9, 0.9, None, 0.99, 0.99])
+    lines = shown(lambda out: show_sweep(out, runs, ["optim.lr", "seed"])).splitlines()
+    ids = runs["run_id"].to_pylist()
+    assert lines[0] == "Best and worst of 3 settings by the final loss:"
+    assert lines[1].split() == ["loss", "accuracy", "verdict", "run", "lr"]
+    assert lines[2].split() == ["0.2", "±0.1", "90.0%", "±0.0", "healthy", ids[3], "0.1"]
+    assert lines[3].split() == ["0.37", "±0.32", "80.0%", "±10.0", "vanishing", "2/3", ids[1], "0.01"]
+    assert lines[4].split() == ["0.0015", "±7.1e-04", "99.0%", "±0.0", "healthy", "2/3", ids[7], "1"]
+
+
+def test_what_was_never_trained_is_ranked_by_its_gradient(tmp_path: Path) -> None:
+    values = grid({"model.init": ["xavier_normal", "he_normal"], "train.steps": [0]})
+    runs = changed(load_tables(write_result(tmp_path / "out", values))["runs"], vanishing_ratio=[1e-3, 2.0])
+    text = shown(lambda out: show_sweep(out, runs, ["model.init"]))
+    rows = [line for line in text.splitlines() if "_normal" in line]
+    assert "loss" not in text
+    assert [row.split()[-1] for row in rows] == ["he_normal", "xavier_normal"]
+    assert rows[0].split()[0] == "2"

@@ -73,7 +73,7 @@ def map_plots(result: Result, keys: Sequence[str], early: Sequence[str]) -> Iter
     """
     if result.size < 2:
         return
-    loss, ratio = log10(result.number("loss_last")), log10(result.number("vanishing_ratio"))
+    loss, ratio = log10(result.number("loss_final")), log10(result.number("vanishing_ratio"))
     finished, ran = result.state == "finished", result.state != "failed"
     yield from _outcome(result, keys, ("final_loss", "Final loss", "final loss"), loss, finished)
     words = ("vanishing_ratio", "Vanishing ratio at step 0", "vanishing ratio, step 0")

@@ -332,7 +332,7 @@ def examples(result: Result) -> list[tuple[str, int]]:
     """Runs that stand for a sweep, with the reason: the best, the one that vanishes most, the first to diverge."""
     if result.size == 1:
         return [("", 0)]
-    loss = np.where(result.state == "finished", result.number("loss_last"), np.nan)
+    loss = np.where(result.state == "finished", result.number("loss_final"), np.nan)
     ratio, stop = log10(result.number("vanishing_ratio")), result.number("diverged_at")
     found: dict[int, str] = {}
     for why, values in (

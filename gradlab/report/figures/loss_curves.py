@@ -23,7 +23,7 @@ def step_plots(result: Result) -> Iterator[Plot]:
     loss = _diverging(result, curves.loss)
     drawn = draw(
         result,
-        arrange(result, log_outcomes(result)["loss_last"]),
+        arrange(result, log_outcomes(result)["loss_final"]),
         curves.step,
         [Series(loss)],
         labels=("step", "loss (mean over the batch)"),
