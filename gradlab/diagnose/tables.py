@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,19 +24,26 @@ JUDGED = ("signal_grad_norm", "weight_grad_norm", "weight_norm", "act_std", "sat
 """The probes that a verdict rests on."""
 
 _FACTS = ("state", "train.precision", "clip.mode", "diverged_at", "diverged_layer")
+_LAYERS = ("model.name", "model.norm", "model.init", "model.weight_var")
 _CURVES = ("loss", "grad_norm", "grad_norm_clipped", "clipped")
 
 
 def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History]:
     """The history of each row of ``runs``, in order, from the tables that the contract names."""
-    facts = runs.select(list(_FACTS)).to_pylist()
+    facts = runs.select([*_FACTS, *_LAYERS]).to_pylist()
     curves, cuts = {name: _floats(steps[name]) for name in _CURVES}, _cuts(runs, steps)
     columns, places = {name: _floats(layers[name]) for name in JUDGED}, _cuts(runs, layers)
     step, layer = layers["step"].to_numpy(), layers["layer"].to_numpy()
     along_time = pc.equal(layers["axis"], "time").to_numpy()
     return [
         History(
-            along=_profiles(step[own], layer[own], along_time[own], {n: c[own] for n, c in columns.items()}),
+            along=_profiles(
+                step[own],
+                layer[own],
+                along_time[own],
+                {name: column[own] for name, column in columns.items()},
+                independent=_independent(fact),
+            ),
             state=fact["state"],
             precision=fact["train.precision"],
             clip_mode=fact["clip.mode"],
@@ -46,6 +53,12 @@ def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History
         )
         for fact, curved, own in zip(facts, cuts, places, strict=True)
     ]
+
+
+def _independent(fact: Mapping[str, object]) -> bool:
+    """Whether a run's layers are independent draws: `Profile.independent`."""
+    orthogonal = fact["model.init"] == "orthogonal" and fact["model.weight_var"] is None
+    return fact["model.name"] == "mlp" and fact["model.norm"] == "none" and not orthogonal
 
 
 def with_verdicts(runs: pa.Table, steps: pa.Table, layers: pa.Table, limits: Limits = DEFAULTS) -> pa.Table:
@@ -108,7 +121,12 @@ def _cuts(runs: pa.Table, table: pa.Table) -> Sequence[slice | Ints]:
 
 
 def _profiles(
-    step: Ints, layer: Ints, along_time: NDArray[np.bool_], columns: dict[str, Floats]
+    step: Ints,
+    layer: Ints,
+    along_time: NDArray[np.bool_],
+    columns: dict[str, Floats],
+    *,
+    independent: bool = False,
 ) -> tuple[Profile, ...]:
     """The profiles of one run; rows stand step by step, within a step layer by layer."""
     found = []
@@ -121,7 +139,7 @@ def _profiles(
         for name, values in columns.items():
             shaped[name] = np.full((len(steps), len(rows)), np.nan)
             shaped[name][row, column] = values[here]
-        found.append(Profile(axis, steps, rows, shaped))
+        found.append(Profile(axis, steps, rows, shaped, independent=independent and axis == "depth"))
     return tuple(found)
 
 

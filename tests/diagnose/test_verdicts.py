@@ -187,12 +187,18 @@ def test_verdicts_stand_in_order_and_their_names_can_be_read_back() -> None:
 
 
 def test_vanishing_tells_the_fit() -> None:
-    (verdict,) = judge(seen(profile(rate_of(0.5))))
+    (verdict,) = judge(seen(replace(profile(rate_of(0.5)), independent=True)))
     assert verdict.evidence["rate"] == pytest.approx(0.5, rel=0.05)
     assert 0 < float(verdict.evidence["error"] or 0) < 0.02
     assert verdict.evidence["ratio"] == pytest.approx(0.5**18, rel=0.6)
     assert (verdict.evidence["first"], verdict.evidence["last"]) == (5, 19)
     assert "0.05" in verdict.sentence
+
+
+def test_layers_that_may_share_something_have_a_rate_without_an_error() -> None:
+    (verdict,) = judge(seen(profile(rate_of(0.5))))
+    assert verdict.evidence["error"] is None
+    assert "±" not in verdict.sentence
 
 
 def test_a_ratio_without_a_rate_is_told_and_is_no_verdict() -> None:
