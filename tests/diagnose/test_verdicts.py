@@ -186,6 +186,14 @@ def test_verdicts_stand_in_order_and_their_names_can_be_read_back() -> None:
     assert not any("+" in name for name in ORDER)
 
 
+@pytest.mark.parametrize(("noise", "expected"), [(0.05, True), (1.0, False)])
+def test_a_climb_within_the_noise_of_a_batch_is_none(noise: float, expected: bool) -> None:
+    """A low first draw, and a loss whose median stands at 2.5 times it: e^(2 noise) more is asked for."""
+    loss = 5.75 * np.exp(np.random.default_rng(8).normal(0, noise, STEPS + 1))
+    loss[0] = 2.3
+    assert ("oscillating" in joined(judge(losing(loss)))) == expected
+
+
 def test_vanishing_tells_the_fit() -> None:
     (verdict,) = judge(seen(replace(profile(rate_of(0.5)), independent=True)))
     assert verdict.evidence["rate"] == pytest.approx(0.5, rel=0.05)
