@@ -20,6 +20,8 @@ class Profile:
 
     ``step`` (K,) are the recorded steps, ``layer`` (R,) the layers 1..L or time steps 1..T (the input, layer 0, is left
     out), ``columns`` the probes, (K, R) each. ``modules`` has the layers' names in a network that is not gradlab's.
+    ``independent``: whether the layers are known to be independent draws that share nothing, as those of an `mlp` are
+    without a norm and without orthogonal matrices; what a rate's error rests on.
     """
 
     axis: str
@@ -27,6 +29,7 @@ class Profile:
     layer: Ints
     columns: Mapping[str, Floats]
     modules: Mapping[int, str] = field(default_factory=dict)
+    independent: bool = False
 
     @property
     def noun(self) -> str:

@@ -86,7 +86,7 @@ def _changed(profile: Profile, name: str, limits: Limits) -> Verdict | None:
         "axis": profile.axis,
         "ratio": found.ratio,
         "rate": None if fitted is None else fitted.rate,
-        "error": None if fitted is None else fitted.error,
+        "error": None if fitted is None or math.isnan(fitted.error) else fitted.error,
         "first": None if fitted is None else found.layer(fitted.first),
         "last": None if fitted is None else found.layer(fitted.last),
         "curvature": None if fitted is None else fitted.curvature,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,14 +39,15 @@ class Passage:
         return self.ratio < limit if name == "vanishing" else self.ratio > limit
 
     def doubtful(self, name: str, limits: Limits) -> bool:
-        """Whether the fitted rate is not on its side of 1, below for ``vanishing``, by more than its error allows.
+        """Whether the fitted rate is not on its side of 1, below for ``vanishing``, by more than its scatter allows.
 
-        The error is of ln rate, which is what was fitted; with two points there is none, and the ratio decides.
+        The scatter is of ln rate, which is what was fitted, and the least that draws differ by; with two points there
+        is none, and the ratio decides.
         """
         if self.fit is None:
             return False
         distance = math.log(self.fit.rate) * (1 if name == "exploding" else -1)
-        doubt = self.fit.error / self.fit.rate if math.isfinite(self.fit.error) else 0.0
+        doubt = self.fit.scatter / self.fit.rate if math.isfinite(self.fit.scatter) else 0.0
         return distance <= limits["errors"] * doubt
 
     @property
@@ -62,19 +63,20 @@ def passage(profile: Profile) -> Passage | None:
     """How δ changes along ``profile`` at the first recorded step; None where there are no two ends to compare.
 
     The ends are layers 1 and L-1, time steps 1 and T, as in `vanishing_ratio`. Where both are zero the output layer is
-    the other end: it then alone has a gradient.
+    the other end: it then alone has a gradient. The rate has an error only where the layers are independent draws.
     """
     layers, deltas = profile.way
     ends = _ends(layers, deltas, profile.axis)
     if ends is None:
         return None
     zeros = int(np.argmax(deltas > 0)) if deltas[0] == 0 else 0
+    fitted = fit(deltas, profile.axis)
     return Passage(
         profile=profile,
         layers=layers,
         ratio=ends[0],
         far=ends[1],
-        fit=fit(deltas, profile.axis),
+        fit=fitted if fitted is None or profile.independent else replace(fitted, error=math.nan),
         zero_up_to=int(layers[zeros - 1]) if zeros else None,
     )
 

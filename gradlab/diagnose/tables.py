@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,19 +26,26 @@ JUDGED = ("signal_grad_norm", "weight_grad_norm", "weight_norm", "act_std", "sat
 """The probes that a verdict rests on."""
 
 _FACTS = ("state", "train.precision", "clip.mode", "data.name", "diverged_at", "diverged_layer")
+_LAYERS = ("model.name", "model.norm", "model.init", "model.weight_var")
 _CURVES = ("loss", "grad_norm", "grad_norm_clipped", "clipped")
 
 
 def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History]:
     """The history of each row of ``runs``, in order, from the tables that the contract names."""
-    facts = runs.select([name for name in _FACTS if name in runs.column_names]).to_pylist()
+    facts = runs.select([name for name in (*_FACTS, *_LAYERS) if name in runs.column_names]).to_pylist()
     curves, cuts = {name: _floats(steps[name]) for name in _CURVES}, _cuts(runs, steps)
     columns, places = {name: _floats(layers[name]) for name in JUDGED}, _cuts(runs, layers)
     step, layer = layers["step"].to_numpy(), layers["layer"].to_numpy()
     along_time = pc.equal(layers["axis"], "time").to_numpy()
     return [
         History(
-            along=_profiles(step[own], layer[own], along_time[own], {n: c[own] for n, c in columns.items()}),
+            along=_profiles(
+                step[own],
+                layer[own],
+                along_time[own],
+                {name: column[own] for name, column in columns.items()},
+                independent=_independent(fact),
+            ),
             state=fact["state"],
             precision=fact["train.precision"],
             clip_mode=fact["clip.mode"],
@@ -55,6 +62,12 @@ def _guess(data: str | None) -> float | None:
     """The cross entropy of one answer to every input, ln K of K classes; None where a loss or a data set has none."""
     known = DATA.get(data or "")
     return math.log(known.outputs) if known and known.loss == "cross_entropy" and known.outputs else None
+
+
+def _independent(fact: Mapping[str, object]) -> bool:
+    """Whether a run's layers are independent draws: `Profile.independent`."""
+    orthogonal = fact.get("model.init") == "orthogonal" and fact.get("model.weight_var") is None
+    return fact.get("model.name") == "mlp" and fact.get("model.norm") == "none" and not orthogonal
 
 
 def with_verdicts(runs: pa.Table, steps: pa.Table, layers: pa.Table, limits: Limits = DEFAULTS) -> pa.Table:
@@ -117,7 +130,12 @@ def _cuts(runs: pa.Table, table: pa.Table) -> Sequence[slice | Ints]:
 
 
 def _profiles(
-    step: Ints, layer: Ints, along_time: NDArray[np.bool_], columns: dict[str, Floats]
+    step: Ints,
+    layer: Ints,
+    along_time: NDArray[np.bool_],
+    columns: dict[str, Floats],
+    *,
+    independent: bool = False,
 ) -> tuple[Profile, ...]:
     """The profiles of one run; rows stand step by step, within a step layer by layer."""
     found = []
@@ -130,7 +148,7 @@ def _profiles(
         for name, values in columns.items():
             shaped[name] = np.full((len(steps), len(rows)), np.nan)
             shaped[name][row, column] = values[here]
-        found.append(Profile(axis, steps, rows, shaped))
+        found.append(Profile(axis, steps, rows, shaped, independent=independent and axis == "depth"))
     return tuple(found)
 
 

@@ -50,7 +50,8 @@ THRESHOLDS: dict[str, Threshold] = {
         Threshold(
             "errors",
             2.0,
-            "vanishing, exploding: the fitted rate differs from 1 by more than so many of its standard errors; "
+            "vanishing, exploding: the fitted rate differs from 1 by more than so many standard errors of a slope "
+            "whose increments scatter as they do; "
             "stalled: the fall is below its threshold by as many of its own; oscillating: the climb is above its by as "
             "many standard deviations of ln loss between batches",
             "two-sided 5 % of a normal distribution",

@@ -41,7 +41,12 @@ def sentences(result: Result) -> list[str]:
             f"the farthest is {off.max():.1%} off ({describe(result, farthest, keys)}: {rate[farthest]:.3g} beside "
             f"{told[farthest]:.3g})."
         )
-    return [*lines, *([said.strip()] if (said := _bent_words(result)) else [])]
+    measured = np.flatnonzero(np.isfinite(rate) & np.isnan(result.theory("chi1")))
+    silent = [said.note for run in measured.tolist() if (said := predict(_spec(result, run))).rate is None]
+    if silent:
+        lines.append(f"Theory gives no rate of {len(silent)} of {result.size} runs; of the first: {silent[0]}.")
+    bent = _bent_words(result).strip()
+    return [*lines, bent] if bent else lines
 
 
 def _bent(result: Result) -> Bools:

@@ -57,6 +57,7 @@ RUNS = pa.schema(
         ("diverged_layer", pa.int64()),
         ("rate", pa.float64()),
         ("rate_theory", pa.float64()),
+        ("rate_limit", pa.float64()),
         ("chi1", pa.float64()),
         ("depth_scale", pa.float64()),
         ("vanishing_ratio", pa.float64()),
@@ -248,8 +249,10 @@ def _spec_columns(runs: Sequence[RunSpec]) -> dict[str, object]:
     return {
         "run_id": [run.id for run in runs],
         **{key: [values[key] for values in flat] for key in KEYS},
-        # Where the layers have no single rate, that of infinitely many would be mistaken for theirs.
-        "rate_theory": [one.rate if one.single_rate else None for one in said],
+        # Of the foretold course, fitted over the layers that the measured rate is. Where these have no single rate,
+        # one would be mistaken for theirs.
+        "rate_theory": [one.fitted if one.single_rate else None for one in said],
+        "rate_limit": [one.rate if one.asymptotic else None for one in said],
         "chi1": [one.chi1 for one in said],
         "depth_scale": [one.depth_scale for one in said],
     }

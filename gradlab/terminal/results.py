@@ -17,7 +17,7 @@ from gradlab.spec.named import SpecError
 from gradlab.store.documents import read_manifest
 from gradlab.store.folder import Folder, results_under
 from gradlab.store.pieces import read_table
-from gradlab.terminal.summary import short
+from gradlab.terminal.ranks import short
 
 MOST_VERDICTS = 3
 """Verdicts that are named; the others are counted."""

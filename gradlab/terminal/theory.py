@@ -20,6 +20,9 @@ from gradlab.theory.setting import Setting, setting
 MOST_ROWS = 60
 """Of the table of a grid."""
 
+EVEN = 5e-4
+"""From this relative difference on the rate that is fitted over the layers stands beside that of many."""
+
 APART = 1.0
 """From this standard deviation of ln delta on, what a typical draw has is said too: e^(-its square) of the mean."""
 
@@ -87,6 +90,8 @@ def _lines(run: RunSpec, said: Prediction, course: Profile | None) -> list[tuple
     place = "time step" if MODELS[run.model.name].needs_time else "layer"
     limit = f", in the limit of many {place}s" if said.asymptotic else f", the mean over these {place}s"
     lines = [("rate", f"{said.rate:.4g} a {place}, χ₁ = {said.chi1:.4g}{'' if said.single_rate else limit}")]
+    if said.single_rate and said.fitted is not None and abs(said.fitted / said.rate - 1) >= EVEN:
+        lines.append(("fitted", f"{said.fitted:.4g} a {place}, as a measured rate is, over these {place}s"))
     if said.depth_scale is not None and said.trainable_depth is not None:
         lines.append(("depth scale", f"ξc = {_count(said.depth_scale)} for correlations{_gradients(said)}"))
         reach = "at any depth" if math.isinf(said.trainable_depth) else f"to about {_count(said.trainable_depth)}"

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from gradlab.theory.activations import Floats
-from gradlab.theory.mean_field import chi, fixed_variance, settled, variance_after
+from gradlab.theory.mean_field import BEYOND, NEAR_ONE, chi, fixed_variance, settled, variance_after
 from gradlab.theory.norms import batch_norm_chi, batch_step, layer_norm_chi
 from gradlab.theory.products import log_spread
 from gradlab.theory.quadrature import moments
 from gradlab.theory.setting import Setting
 
 AMPLIFIED = 2.0
-"""From here on the draws' own variances, a few per cent apart, run away from each other (gelu, softplus with He's): the
-spread of the gradient is then that of the signal, which is not known here."""
+"""From here on variances a few per cent apart, of draws or of samples, run away from each other (gelu, silu with He's):
+the gradient is then that of the signal of one draw, of which the mean field says nothing."""
+
+LOOKED_AT = 30
+"""Layers that a variance is followed for, in a shallower network too: where it settles is part of what is said."""
+
+FAR = 0.9
+"""A chi below it, where its limit is 1, is one that the layers of a network do not get over (softplus with He's)."""
 
 NARROW = 0.25
 """Above it a layer's relative variance of |delta|^2, kappa/n, is no longer that of its logarithm (ReLU: 20 units)."""
@@ -34,7 +41,8 @@ class Passage:
     place ``first`` + i + 1 to ``first`` + i. ``spread`` (P,): the variance that each of these steps adds to ln
     |delta|^2 between draws of the weights at this width; None where it is not known. ``log_growth`` (P,): the same of
     the forward variance, from place ``first`` + i to the next. ``beyond``: how many places lie behind the last hidden
-    one. ``map``: the sw2 and sb2 for which `mean_field` has this chi, q and correlations; None where it has not.
+    one. ``lost``: why the mean field does not describe draws of this network, None where it does. ``map``: the sw2 and
+    sb2 for which `mean_field` has this chi, q and correlations; None where it has not.
     """
 
     chi: float | None
@@ -45,6 +53,7 @@ class Passage:
     log_growth: Floats
     beyond: int = 0
     map: tuple[float, float] | None = None
+    lost: str | None = None
 
 
 def mlp(seen: Setting) -> Passage:
@@ -59,8 +68,7 @@ def _plain(seen: Setting) -> Passage:
     steps = [chi(seen.phi, settled(at), seen.sw2) for at in qs[:-1]]
     spread = [log_spread(seen.phi, settled(at), orthogonal=seen.orthogonal) / seen.width for at in qs[:-1]]
     into_input = 0.0 if seen.orthogonal else 2 / seen.inputs
-    steady = seen.phi.homogeneous or _amplification(seen, qs) < AMPLIFIED
-    known = steady and max(spread, default=0.0) <= NARROW
+    known = max(spread, default=0.0) <= NARROW
     hidden = seen.depth - 1
     return Passage(
         chi(seen.phi, settled(q), seen.sw2),
@@ -70,7 +78,21 @@ def _plain(seen: Setting) -> Passage:
         np.array([into_input, *spread])[:hidden] if known else None,
         _ratios([seen.q0, *qs])[:hidden],
         map=(seen.sw2, seen.sb2),
+        lost=_lost(seen, start, q, steps),
     )
+
+
+def _lost(seen: Setting, start: float, q: float, steps: list[float]) -> str | None:
+    """Why draws of a plain network are not near their mean field, or None where they are."""
+    if seen.phi.homogeneous:
+        return None
+    after = trajectory(lambda q: variance_after(seen.phi, q, seen.sw2, seen.sb2), start, max(seen.depth - 1, LOOKED_AT))
+    if _amplification(seen, after) >= AMPLIFIED:
+        return "draws and samples run away from each other, near a variance that repels, so theory gives no rate"
+    limit = seen.sw2 * moments(seen.phi, BEYOND).slope_square
+    if math.isinf(q) and abs(limit - 1) < NEAR_ONE and min(steps, default=1.0) < FAR:
+        return "the variance never settles and forgets nothing, so that each draw has a course of its own, and no rate"
+    return None
 
 
 def _amplification(seen: Setting, qs: list[float]) -> float:

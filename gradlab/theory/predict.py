@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -38,7 +38,8 @@ TRAINABLE = 6
 class Prediction:
     """What theory says of a run at its initial weights; None where it says nothing.
 
-    ``rate``: the factor of ||delta|| a layer (time step) going backward, and ``chi1`` its square; ``single_rate``:
+    ``rate``: the factor of ||delta|| a layer (time step) going backward, and ``chi1`` its square; ``fitted``: the
+    least-squares rate of the foretold course over those layers that a measured rate is fitted over; ``single_rate``:
     whether one rate describes this run's layers at all. ``asymptotic``: whether both are those of deep layers; else (of
     residual branches that weigh less and less) they are means over this run's layers. ``q_star``: the variance that z
     settles at (0 and infinity where it never does). ``depth_scale``: xi_c, layers in which two inputs' correlation gets
@@ -51,6 +52,7 @@ class Prediction:
     """
 
     rate: float | None
+    fitted: float | None
     chi1: float | None
     q_star: float | None
     depth_scale: float | None
@@ -113,6 +115,10 @@ def _predicted(seen: Setting) -> Prediction:
     if why is not None:
         return _nothing(why)
     passage = _passage(seen)
+    plain = seen.architecture == "mlp" and seen.norm == "none"
+    critical = nearest_critical(seen.phi, seen.sw2, seen.sb2) if plain else None
+    if passage.lost is not None:
+        return replace(_nothing(words.lost(seen, critical, passage.lost)), critical_weight_var=critical)
     inner = _inner(seen, passage.log_chi)
     chi1 = passage.chi if passage.chi is not None else _mean_factor(inner)
     if chi1 is None:
@@ -121,8 +127,6 @@ def _predicted(seen: Setting) -> Prediction:
     xi_c = None if passage.map is None else _depth_scale(seen.phi, passage, *passage.map)
     reached = _profile(seen, passage)
     growth = _mean_factor(_inner(seen, passage.log_growth)) if passage.q in (None, math.inf, 0.0) else 1.0
-    plain = seen.architecture == "mlp" and seen.norm == "none"
-    critical = nearest_critical(seen.phi, seen.sw2, seen.sb2) if plain else None
     band = None
     if reached is not None and reached.deviation is not None:
         band = float(reached.deviation[reached.place.index(1)])
@@ -130,6 +134,7 @@ def _predicted(seen: Setting) -> Prediction:
     said = words.Findings(math.sqrt(chi1), single, asymptotic, critical, passage.q, _extremes(inner))
     return Prediction(
         rate=math.sqrt(chi1),
+        fitted=_fitted(inner),
         chi1=chi1,
         q_star=passage.q,
         depth_scale=xi_c,
@@ -147,7 +152,7 @@ def _predicted(seen: Setting) -> Prediction:
 
 
 def _nothing(why: str) -> Prediction:
-    return Prediction(None, None, None, None, None, None, None, None, False, False, None, None, why, "")
+    return Prediction(None, None, None, None, None, None, None, None, None, False, False, None, None, why, "")
 
 
 @lru_cache(maxsize=4096)
@@ -162,7 +167,8 @@ def profile_of(seen: Setting) -> Profile | None:
         return None
     try:
         with np.errstate(over="raise", invalid="raise"):
-            return _profile(seen, _passage(seen))
+            passage = _passage(seen)
+            return _profile(seen, passage) if passage.lost is None else None
     except BEYOND_FLOATS:
         return None
 
@@ -182,11 +188,19 @@ def _is_single(steady: Floats, steps: Floats, chi1: float) -> bool:
     """Whether sqrt(chi1) says what happens in all ``steps``, and in each of the ``steady`` ones, past the transient."""
     if not len(steps) or not np.all(np.isfinite(steps)) or chi1 == 0:
         return False
-    place, course = np.arange(len(steps) + 1.0), 0.5 * _from_the_end(steps)
-    slope = -np.polyfit(place, course, 1)[0]
-    limit = 0.5 * math.log(chi1)
+    slope, limit = _slope(steps), 0.5 * math.log(chi1)
     alike = np.all(np.abs(0.5 * steady - limit) <= math.log1p(SAME))
     return bool(alike and abs(slope - limit) <= math.log1p(SAME_FIT))
+
+
+def _slope(steps: Floats) -> float:
+    """Least squares of ln ||delta|| on the layer, over the places that the ``steps`` (P,) lie between; P > 0."""
+    return -float(np.polyfit(np.arange(len(steps) + 1.0), 0.5 * _from_the_end(steps), 1)[0])
+
+
+def _fitted(steps: Floats) -> float | None:
+    """The rate of the foretold course, as that of a measured one; None where there is none to fit."""
+    return math.exp(_slope(steps)) if len(steps) and np.all(np.isfinite(steps)) else None
 
 
 def _from_the_end(steps: Floats) -> Floats:

@@ -59,6 +59,12 @@ def note(seen: Setting, said: Findings) -> str:
     return f"{_subject(seen)}: {_claim(seen, said)}"
 
 
+def lost(seen: Setting, critical: float | None, why: str) -> str:
+    """The sentence where the mean field does not describe the draws of a plain network."""
+    known = "no critical σw²" if critical is None else f"critical at σw²={figure(critical)}"
+    return f"{_subject(seen)}: {known}; yours is {figure(seen.sw2)}: {why}"
+
+
 def _subject(seen: Setting) -> str:
     name = seen.phi.name + (f"({seen.phi.slope:g})" if seen.phi.slope else "")
     if seen.architecture == "linear_chain":

@@ -186,13 +186,27 @@ def test_verdicts_stand_in_order_and_their_names_can_be_read_back() -> None:
     assert not any("+" in name for name in ORDER)
 
 
+@pytest.mark.parametrize(("noise", "expected"), [(0.05, True), (1.0, False)])
+def test_a_climb_within_the_noise_of_a_batch_is_none(noise: float, expected: bool) -> None:
+    """A low first draw, and a loss whose median stands at 2.5 times it: e^(2 noise) more is asked for."""
+    loss = 5.75 * np.exp(np.random.default_rng(8).normal(0, noise, STEPS + 1))
+    loss[0] = 2.3
+    assert ("oscillating" in joined(judge(losing(loss)))) == expected
+
+
 def test_vanishing_tells_the_fit() -> None:
-    (verdict,) = judge(seen(profile(rate_of(0.5))))
+    (verdict,) = judge(seen(replace(profile(rate_of(0.5)), independent=True)))
     assert verdict.evidence["rate"] == pytest.approx(0.5, rel=0.05)
     assert 0 < float(verdict.evidence["error"] or 0) < 0.02
     assert verdict.evidence["ratio"] == pytest.approx(0.5**18, rel=0.6)
     assert (verdict.evidence["first"], verdict.evidence["last"]) == (5, 19)
     assert "0.05" in verdict.sentence
+
+
+def test_layers_that_may_share_something_have_a_rate_without_an_error() -> None:
+    (verdict,) = judge(seen(profile(rate_of(0.5))))
+    assert verdict.evidence["error"] is None
+    assert "±" not in verdict.sentence
 
 
 def test_a_ratio_without_a_rate_is_told_and_is_no_verdict() -> None:

@@ -137,3 +137,21 @@ def test_a_sweep_says_how_far_its_rates_are_from_theory_and_where_theory_has_non
     assert bent in start.caption
     old = with_theory(result(tmp_path / "old", *settings), {})
     assert sentences(old) == []
+
+
+def test_a_sweep_says_of_how_many_runs_theory_gives_no_rate(tmp_path: Path) -> None:
+    settings: list[dict[str, Value]] = [
+        {"model.activation": name, "model.init": "he_normal", "model.depth": 10} for name in ("relu", "gelu", "silu")
+    ]
+    columns: dict[str, list[float | None]] = {
+        "rate": [1.0, 0.9, 0.9],
+        "rate_theory": [1.0, None, None],
+        "chi1": [1.0, None, None],
+    }
+    found = with_theory(result(tmp_path, *settings), columns)
+    silent = sentences(found)[-1]
+    assert silent.startswith(
+        "Theory gives no rate of 2 of 3 runs; of the first: gelu, σb²=0: no critical σw²; yours is 2: "
+    )
+    assert "run away from each other" in silent
+    assert expected(found, 1, "depth") is None

@@ -149,7 +149,7 @@ def drawn(history: History, verdict: Verdict) -> dict[str, np.ndarray]:
 
 def deep(deltas: np.ndarray) -> History:
     columns = {name: np.full((1, len(deltas)), np.nan) for name in JUDGED} | {"signal_grad_norm": deltas[None]}
-    return History((Profile("depth", np.array([0]), np.arange(1, len(deltas) + 1), columns),))
+    return History((Profile("depth", np.array([0]), np.arange(1, len(deltas) + 1), columns, independent=True),))
 
 
 def test_the_evidence_shows_what_the_ends_are_compared_with() -> None:

@@ -32,8 +32,8 @@ NOW = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=dt.UTC)
 CONTRACT = {
     "runs": [
         *("run_id", "state", *KEYS, "steps", "loss_first", "loss_last", "loss_final", "loss_heldout", "accuracy"),
-        *("diverged_at", "diverged_layer", "rate", "rate_theory", "chi1", "depth_scale", "vanishing_ratio", "verdict"),
-        *("duration_s", "error"),
+        *("diverged_at", "diverged_layer", "rate", "rate_theory", "rate_limit", "chi1", "depth_scale"),
+        *("vanishing_ratio", "verdict", "duration_s", "error"),
     ],
     "steps": ["run_id", "step", "loss", "lr", "grad_norm", "grad_norm_clipped", "clipped"],
     "layers": [

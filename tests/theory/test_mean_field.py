@@ -15,6 +15,7 @@ from gradlab.theory.mean_field import (
     fixed_variance,
     nearest_critical,
     rate,
+    root,
     scale,
     settled,
     variance_after,
@@ -73,6 +74,25 @@ def test_a_fixed_point_that_nothing_leads_to_is_no_critical_point(name: str) -> 
     assert critical(phi, 0.0) == ()
     assert nearest_critical(phi, 2.0, 0.0) is None
     assert fixed_variance(phi, 4.0, 0.0, 0.1) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("name", "sb2", "sw2", "q"), [("gelu", 0.17292, 1.98305, 3.5616), ("silu", 0.55514, 1.98800, 14.32)]
+)
+def test_half_stable_criticality_of_the_literature(name: str, sb2: float, sw2: float, q: float) -> None:
+    """Roberts, Yaida & Hanin 2021, arXiv:2106.10165, section 5.3.4: chi_1 = 1 and V' = 1 at one q."""
+    phi = Phi(name)
+
+    def stable(q: float) -> float:
+        return 1 - moments(phi, q).square_growth / (q * moments(phi, q).slope_square)
+
+    found = root(stable, q / 2, q * 2)
+    assert found == pytest.approx(q, rel=2e-3)
+    assert 1 / moments(phi, found).slope_square == pytest.approx(sw2, abs=2e-5)
+    assert found - moments(phi, found).square / moments(phi, found).slope_square == pytest.approx(sb2, abs=2e-5)
+    # With larger biases there is a critical point that attracts, with smaller ones none.
+    assert critical(phi, sb2 * 0.98) == ()
+    assert critical(phi, sb2 * 1.02)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

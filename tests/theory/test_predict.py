@@ -59,8 +59,10 @@ def test_rates_are_those_that_are_measured(case: str) -> None:
     runs = [{**base, **settings, "train.steps": 0, "seed": seed} for seed in range(4)]
     expected = predict(build(runs[0]))
     assert expected.single_rate
+    assert expected.fitted == pytest.approx(expected.rate, rel=tolerance)
     rows = [member.run for member in measured(*runs)]
-    assert all(row["rate_theory"] == expected.rate and row["chi1"] == expected.chi1 for row in rows)
+    assert all(row["rate_theory"] == expected.fitted and row["chi1"] == expected.chi1 for row in rows)
+    assert all(row["rate_limit"] == (expected.rate if expected.asymptotic else None) for row in rows)
     assert all(row["depth_scale"] == expected.depth_scale for row in rows)
     found = math.exp(float(np.mean([math.log(row["rate"]) for row in rows])))
     assert found == pytest.approx(expected.rate, rel=tolerance)
@@ -211,9 +213,92 @@ def test_no_rate_is_claimed_where_no_gradient_passes_between_hidden_layers(depth
 
 
 def test_a_signal_that_grows_without_end_has_no_depth_scale() -> None:
-    found = said(activation="softplus")
+    found = said(activation="softplus", weight_var=3.0)
     assert (found.q_star, found.depth_scale, found.trainable_depth) == (math.inf, None, None)
     assert said(activation="gelu", bias_var=0.5).gradient_scale == math.inf
+
+
+LONG_TRANSIENTS: dict[str, Settings] = {
+    "hardtanh": {"model.activation": "hardtanh", "model.init": "lecun", "model.depth": 24},
+    "tanh, 7 layers": {"model.activation": "tanh", "model.weight_var": 1.9, "model.depth": 7},
+    "tanh beyond its critical point": {"model.activation": "tanh", "model.weight_var": 1.3, "model.depth": 20},
+    "batch norm": {"model.norm": "batch", "model.depth": 12},
+    "recurrent": {"model.name": "rnn", "model.activation": "tanh", "model.init": "orthogonal", "data.name": "adding"},
+}
+
+
+@pytest.mark.parametrize("case", LONG_TRANSIENTS)
+def test_the_foretold_course_is_fitted_as_a_measured_one_is(case: str) -> None:
+    spec = build(LONG_TRANSIENTS[case])
+    expected = course(LONG_TRANSIENTS[case])
+    deltas = np.exp(expected.log if expected.axis == "time" else np.append(expected.log[1:], 0.0))
+    assert predict(spec).fitted == pytest.approx(rate(deltas, expected.axis), rel=1e-9)
+
+
+def test_a_measured_rate_is_nearer_to_the_fitted_course_than_to_the_limit() -> None:
+    """LeCun's weights are critical for hardtanh, whose gradients still lose 1 % in each of the first 24 layers."""
+    settings: Settings = {**LONG_TRANSIENTS["hardtanh"], "model.width": 256, "train.steps": 0}
+    rows = [member.run for member in measured(*({**settings, "seed": seed} for seed in range(20, 28)))]
+    found = math.exp(float(np.mean([math.log(row["rate"]) for row in rows])))
+    expected = predict(build(settings))
+    assert expected.rate == pytest.approx(1.0)
+    assert expected.fitted == pytest.approx(0.9908, abs=1e-4)
+    assert found == pytest.approx(expected.fitted, abs=0.004)
+
+
+def test_a_line_two_hundredths_off_is_no_single_rate_though_every_layer_is_within_five() -> None:
+    settings: Settings = {"model.activation": "tanh", "model.weight_var": 1.3, "model.depth": 10}
+    found, expected = predict(build(settings)), course(settings)
+    assert found.rate is not None
+    steps = -np.diff(expected.log[5:])
+    assert np.all(np.abs(steps - math.log(found.rate)) < math.log(1.05))
+    assert found.fitted == pytest.approx(found.rate * math.exp(-0.0317), rel=1e-3)
+    assert not found.single_rate
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_what_drives_a_recurrent_layer_has_its_biases(layers: int) -> None:
+    """Q = sw2 E tanh^2 + (variance of W x) + sb2, by Gauss and Hermite; W x of the layer below, as it has settled."""
+    spec = build(
+        {
+            "model.name": "rnn",
+            "model.activation": "tanh",
+            "model.depth": layers,
+            "model.weight_var": 1.2,
+            "model.bias_var": 0.5,
+        }
+    )
+    z, weight = np.polynomial.hermite_e.hermegauss(100)
+    weight = weight / weight.sum()
+    square, settled = 1.0, 1.0
+    for layer in range(layers):
+        drive = 1.2 * (1.0 if layer == 0 else square) + 0.5
+        for _ in range(500):
+            square = float(weight @ np.tanh(math.sqrt(settled) * z) ** 2)
+            settled = 1.2 * square + drive
+    assert predict(spec).q_star == pytest.approx(settled, rel=1e-4)
+
+
+def test_the_band_of_residual_branches_is_that_of_simulated_draws() -> None:
+    """Few and wide layers, so that the first order counts; of one sample, ln |delta_1| over the last."""
+    width, depth, draws = 256, 6, 600
+    rng = np.random.default_rng(11)
+    found = np.empty(draws)
+    for draw in range(draws):
+        z = rng.standard_normal(width) * math.sqrt(2)
+        weights, slopes = [], []
+        for _ in range(depth - 2):
+            slopes.append(z > 0)
+            weights.append(rng.standard_normal((width, width)) * math.sqrt(2 / width))
+            z = z + weights[-1] @ np.maximum(z, 0)
+        delta = rng.standard_normal(width)
+        last = math.log(delta @ delta)
+        for matrix, slope in zip(reversed(weights), reversed(slopes), strict=True):
+            delta = delta + slope * (matrix.T @ delta)
+        found[draw] = 0.5 * (math.log(delta @ delta) - last)
+    expected = predict(build({"model.name": "residual_mlp", "model.depth": depth, "model.width": width})).band
+    # 600 draws know a standard deviation to 3 %; half of the variance would be 29 % less of it.
+    assert expected == pytest.approx(found.std(), rel=0.12)
 
 
 def test_a_recurrent_network_s_bound() -> None:
@@ -241,9 +326,28 @@ def test_networks_too_narrow_for_a_band(width: int, known: bool) -> None:
 
 
 def test_gelu_s_draws_run_away_from_each_other() -> None:
-    """Near a fixed point that repels, the spread of the signal is that of the gradient, and is not known."""
-    assert said(activation="gelu", depth=30).band is None
-    assert said(activation="gelu", init="xavier", depth=30).band is not None
+    """Near a fixed point that repels a small difference of the signal decides: theory says so, and nothing else.
+
+    Measured, 24 seeds, 30 layers of 128: delta_1 over the last from 0.0017 to 3.6; its mean field says 0.0039.
+    """
+    for name in ("gelu", "silu"):
+        for depth in (5, 30):
+            found = said(activation=name, depth=depth)
+            assert (found.rate, found.fitted, found.band, found.trainable_depth) == (None, None, None, None)
+            assert "run away from each other" in found.note
+            assert profile(build({"model.activation": name, "model.depth": depth})) is None
+        assert said(activation=name, init="xavier", depth=30).band is not None
+    assert said(activation="gelu", bias_var=0.5).rate is not None
+
+
+def test_softplus_s_variance_with_he_s_weights_forgets_nothing() -> None:
+    """It grows for ever, by less and less, and 13 of 48 draws lay in the band that was given."""
+    assert "never settles" in said(activation="softplus", depth=30).note
+    assert said(activation="softplus", depth=30).rate is None
+    for settings in ({"init": "xavier"}, {"weight_var": 3.0}):
+        assert said(activation="softplus", depth=30, **settings).rate is not None
+    for other in ("elu", "selu", "relu", "tanh"):
+        assert said(activation=other, depth=30).rate is not None
 
 
 NOTHING: dict[str, tuple[Settings, str]] = {
