@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gradlab.grid.expand import GROUPS
+from gradlab.grid.expand import GROUPS, OUTSIDE
 from gradlab.spec.keys import KEYS, unknown_key
-from gradlab.spec.named import SpecError
+from gradlab.spec.named import SpecError, nearest
 
 BESIDE = ("axes", "experiment", "expect", "report")
 """Sections of the file that are no settings of a run."""
+
+KNOWN = tuple(dict.fromkeys(("defaults", *BESIDE, *(key.partition(".")[0] for key in (*KEYS, *OUTSIDE)))))
+"""Every section that a file may have."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,10 @@ def checked(name: str, raw: object) -> dict[str, Any]:
     """The content of the file of experiment ``name``. Raises `SpecError` where a section has not its shape."""
     if not isinstance(raw, dict):
         raise SpecError(f"experiment {name!r}: expected a mapping with experiment, defaults, axes and values")
+    for section in raw:
+        if section not in KNOWN:
+            hint = nearest(str(section), KNOWN) or f"; expected {', '.join(KNOWN)}"
+            raise SpecError(f"experiment {name!r}: unknown section {str(section)!r}{hint}")
     for section in BESIDE:
         kind, word = (list, "a list") if section == "expect" else (dict, "a mapping")
         if not isinstance(raw.get(section) or kind(), kind):

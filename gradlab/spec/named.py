@@ -32,8 +32,8 @@ def table(*choices: ChoiceT) -> dict[str, ChoiceT]:
     return {choice.name: choice for choice in choices}
 
 
-SHORT = 4
-"""Letters of a name so short that another first letter makes it another thing: a cnn is no rnn."""
+NO_SLIPS = frozenset({"cnn", "gru", "lstm", "gan", "vae", "vit", "gcn"})
+"""Names of the field that are near to another one and yet no slip of the keyboard: a cnn is no rnn."""
 
 
 def closest(given: str, names: Iterable[str]) -> str | None:
@@ -42,8 +42,9 @@ def closest(given: str, names: Iterable[str]) -> str | None:
     >>> closest("rellu", ["relu", "rnn"]), closest("cnn", ["relu", "rnn"])
     ('relu', None)
     """
-    able = [name for name in names if max(len(name), len(given)) > SHORT or name[:1] == given[:1]]
-    return next(iter(difflib.get_close_matches(given, able, n=1, cutoff=0.6)), None)
+    if given in NO_SLIPS:
+        return None
+    return next(iter(difflib.get_close_matches(given, list(names), n=1, cutoff=0.6)), None)
 
 
 def folded(name: str) -> str:

@@ -330,6 +330,7 @@ def test_an_experiment_whose_axes_are_all_given_is_one_run(write: Write) -> None
         ("# @package _global_\naxes: [1]\n", "expected axes to be a mapping"),
         ("# @package _global_\naxes: {seed: 5}\n", "axis seed=5: expected a sweep"),
         ("# @package _global_\naxes: {sed: '1,2'}\n", "experiment 'mine': unknown key 'sed'"),
+        ("# @package _global_\nexpects: []\naxes: {seed: '1,2'}\n", "unknown section 'expects'; did you mean 'expect'"),
         ("# @package _global_\naxes: {+seed: '1,2'}\n", "axis +seed=1,2"),
         ("# @package _global_\naxes: {optim: 'sgd,adam', optim.name: 'sgd,adam'}\n", "given twice"),
         ("# @package _global_\nmodel: {name: rnn}\n", "override /model"),
