@@ -214,6 +214,8 @@ def report(
     out: Out = None,
     x: Annotated[str | None, typer.Option("--x", help="Key along x of the heat maps.")] = None,
     y: Annotated[str | None, typer.Option("--y", help="Key along y of the heat maps.")] = None,
+    facet: Annotated[str | None, typer.Option("--facet", help="Key of the panels of all figures of lines.")] = None,
+    color: Annotated[str | None, typer.Option("--color", help="Key of their colours.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Tables, plots and a page from finished output."""
@@ -221,7 +223,7 @@ def report(
     from gradlab.terminal import screen
 
     terminal = screen.console(quiet=quiet)
-    conduct.report_again(paths, out, terminal, x, y)
+    conduct.report_again(paths, out, terminal, {"x": x, "y": y, "facet": facet, "color": color})
 
 
 @app.command(context_settings=GRAMMAR)

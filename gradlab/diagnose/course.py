@@ -175,8 +175,8 @@ def unlearned(history: History, limits: Limits) -> str:
     guess = history.guess if history.guess is not None else float(loss[0])
     if final <= (1 - limits["stalled"]) * guess:
         return ""
-    what = "one answer to every input" if history.guess is not None else "the loss at step 0"
-    return f", no better than {what} ({figure(guess)}) by {limits['stalled']:.0%}"
+    what = "that of one answer to every input" if history.guess is not None else "the loss at step 0"
+    return f"; the final loss is not {limits['stalled']:.0%} below {what} ({figure(guess)})"
 
 
 @dataclass(frozen=True)

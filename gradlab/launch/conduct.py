@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,21 +229,21 @@ def _finish(folder: Folder, manifest: Manifest, tables: Merged, wishes: Wishes, 
     screen.show_files(out, places)
 
 
-def report_again(paths: Sequence[Path], wanted: Path | None, out: Console, x: str | None, y: str | None) -> None:
+def report_again(paths: Sequence[Path], wanted: Path | None, out: Console, keys: Mapping[str, str | None]) -> None:
     """`gradlab report`: a single result's report goes into its own folder, that of several into a new one."""
     for path in paths:
         documents.read_manifest(path)
     if wanted is None and len(paths) == 1:
         to = Folder(paths[0]).report
-        report(paths, to, out, x, y)
+        report(paths, to, out, keys)
     else:
         with new_report(wanted, dt.datetime.now().astimezone()) as to:
-            report(paths, to, out, x, y)
+            report(paths, to, out, keys)
     screen.show_files(out, [("report", str(to / "index.html"))])
 
 
-def report(paths: Sequence[Path], to: Path, out: Console, x: str | None = None, y: str | None = None) -> None:
-    """Writes tables, plots and page of one or several results into the folder ``to``.
+def report(paths: Sequence[Path], to: Path, out: Console, keys: Mapping[str, str | None] | None = None) -> None:
+    """Writes tables, plots and page of one or several results into ``to``; ``keys`` as `write_report` has them.
 
     Files are written into ``to`` itself: a symbolic link in the place of one is removed, and ``to`` must be none. Until
     all are there a file beside it says so: see `is_drawn`.
@@ -259,7 +259,7 @@ def report(paths: Sequence[Path], to: Path, out: Console, x: str | None = None, 
     begun.touch()
     try:
         with screen.waiting(out, "Drawing the report"):
-            written = write_report(paths, to, x=x, y=y)
+            written = write_report(paths, to, **(keys or {}))
     except SpecError:
         begun.unlink(missing_ok=True)
         raise

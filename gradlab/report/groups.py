@@ -7,14 +7,14 @@ explain most of what the figure draws are shown.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
 from gradlab.report.tables import Bools, Floats, Ints, Result
 from gradlab.spec.choices import NAMED
+from gradlab.spec.keys import DEFAULTS
 from gradlab.spec.named import SpecError, Value, nearest
 from gradlab.store.settings import REPLICATES
 
@@ -66,7 +66,10 @@ def levels(result: Result, key: str, *, bins: int | None = None) -> Levels:
 def _binned(key: str, values: Floats, bins: int) -> Levels:
     edges = np.unique(np.quantile(values[~np.isnan(values)], np.linspace(0, 1, bins + 1)))
     code = np.searchsorted(edges[1:-1], values, side="right")
-    labels = [f"{low:.3g}…{high:.3g}" for low, high in pairwise(edges)]
+    # Named by the values that it holds: edges would say of two neighbours that they overlap.
+    held, code = np.unique(code, return_inverse=True)
+    ends = [(values[code == place].min(), values[code == place].max()) for place in range(len(held))]
+    labels = [f"{low:.3g}" if low == high else f"{low:.3g}…{high:.3g}" for low, high in ends]
     return Levels(key, tuple(labels), code, True)
 
 
@@ -87,6 +90,17 @@ def _determines(result: Result, name: str, key: str) -> bool:
     pairs = len(set(zip(result.columns[name], result.columns[key], strict=True)))
     sizes = len(set(result.columns[name])), len(set(result.columns[key]))
     return pairs == sizes[0] and (sizes[1] < sizes[0] or result.keys.index(name) < result.keys.index(key))
+
+
+def once(result: Result) -> Bools:
+    """One run (R,) of those that are the same until their first update: δ at step 0 is not drawn once for each lr."""
+    keys = [key for key in varying(result) if not key.startswith(LATER)]
+    early = list(zip(*(result.columns[key] for key in keys), strict=True)) if keys else [()] * result.size
+    kept = np.zeros(result.size, dtype=bool)
+    # A run that crashed has nothing to draw: it stands for no other.
+    first = {setting: run for run, setting in reversed(list(enumerate(early))) if result.state[run] != "failed"}
+    kept[list(first.values())] = True
+    return kept
 
 
 def influence(result: Result, keys: Sequence[str], outcome: Floats) -> dict[str, float]:
@@ -128,16 +142,18 @@ def log10(values: Floats) -> Floats:
         return np.log10(values)
 
 
-def calm_cap(result: Result, logs: Floats, start: Floats) -> float:
-    """Where a scale may end: two decades above all finished runs and the ``start`` of all, log10 values (R, ...).
+def calm_cap(result: Result, logs: Floats, start: Floats, *, margin: float = 2.0, share: float = 1.0) -> float:
+    """Where a scale may end: ``margin`` decades above finished runs and the ``start`` of all, log10 values (R, ...).
 
-    What lies higher is an explosion, and would flatten everything else; a single run has nothing else.
+    What lies higher is an explosion, and would flatten everything else; a single run has nothing else. ``share``: the
+    quantile of the finished runs' values that counts, so that one spike of one of them stretches no scale.
     """
     if result.size == 1:
         return np.inf
-    calm = np.concatenate([logs[result.state == "finished"].ravel(), start.ravel()])
-    calm = calm[np.isfinite(calm)]
-    return float(calm.max()) + 2 if calm.size else np.inf
+    finished, begun = (part[np.isfinite(part)] for part in (logs[result.state == "finished"], start))
+    calm = [float(np.quantile(finished, share))] if finished.size else []
+    calm += [float(begun.max())] if begun.size else []
+    return max(calm) + margin if calm else np.inf
 
 
 def map_keys(result: Result, x: str | None, y: str | None) -> tuple[str, ...]:
@@ -146,7 +162,7 @@ def map_keys(result: Result, x: str | None, y: str | None) -> tuple[str, ...]:
     Two keys, or one where only one varies, or none. Raises `SpecError` for a key that does not exist or does not vary.
     """
     able = varying(result)
-    _check_asked(result, x, y, able)
+    check_asked(result, {"--x": x, "--y": y})
     keys = swept(result)
     return _best(result, keys, log_outcomes(result).values(), x, y) if keys else tuple(able[:1])
 
@@ -162,14 +178,17 @@ def early_keys(result: Result, x: str | None, y: str | None) -> tuple[str, ...]:
     return _best(result, keys or ([] if x or y else replicates[:1]), [ratio], x, y)
 
 
-def _check_asked(result: Result, x: str | None, y: str | None, able: Sequence[str]) -> None:
-    for option, key in (("--x", x), ("--y", y)):
+def check_asked(result: Result, asked: Mapping[str, str | None]) -> None:
+    """Raises `SpecError` where the key of an option does not exist or does not vary, and where two name the same."""
+    able = varying(result)
+    for option, key in asked.items():
         if key is not None and key not in able:
             known = "does not vary" if key in result.keys else "is no key"
             vary = f"keys that vary: {', '.join(able)}" if able else "no key varies"
             raise SpecError(f"{option} {key}: {known} in these runs{nearest(key, able) or ';'} {vary}")
-    if x is not None and x == y:
-        raise SpecError(f"--x and --y are both {x}; give two different keys")
+    first, second = asked
+    if asked[first] is not None and asked[first] == asked[second]:
+        raise SpecError(f"{first} and {second} are both {asked[first]}; give two different keys")
 
 
 def _best(
@@ -196,6 +215,37 @@ class Layout:
     def shown(self) -> list[Levels]:
         """The keys that the figure tells apart."""
         return [part for part in (self.colour, self.rows, self.columns, self.dash) if part is not None]
+
+
+@dataclass(frozen=True)
+class Facets:
+    """One choice for all figures of a report: which keys take the colour and the panels, and how much each matters.
+
+    ``shares``: the influence of each swept key on what the runs came to. ``asked``: whether somebody asked for a key,
+    which then has its part even where few settings could stand side by side. ``fixed``: a layout for all figures.
+    """
+
+    shares: Mapping[str, float]
+    colour: str | None = None
+    columns: str | None = None
+    asked: bool = False
+    fixed: Layout | None = None
+
+
+def facets(
+    result: Result, colour: str | None, columns: str | None, lengths: tuple[str | None, str | None] = (None, None)
+) -> Facets:
+    """The choice for all figures: the keys asked for; ``lengths`` are those that must not be pooled over, if any."""
+    keys = swept(result)
+    each = [influence(result, keys, outcome) for outcome in log_outcomes(result).values()]
+    shares = {key: sum(share[key] for share in each) for key in keys}
+    left = [key for key in lengths if key is not None and key not in (colour, columns)]
+    return Facets(
+        shares,
+        colour if colour is not None else left.pop(0) if left else None,
+        columns if columns is not None else left.pop(0) if left else None,
+        asked=colour is not None or columns is not None,
+    )
 
 
 MOST = {"colour": 6, "panel": 4, "dash": 2}
@@ -230,24 +280,28 @@ def arrange(
     first: str | None = None,
     columns: str | None = None,
     dashes: bool = True,
+    chosen: Facets | None = None,
 ) -> Layout:
     """The layout of a figure whose lines end in ``outcome`` (R,), over ``keys`` (by default all that are swept).
 
     Up to eight settings stand side by side in one panel. Of more, ``first`` (a key that must not be pooled over) takes
     the colour, ``columns`` the panels, and the keys of most influence what is left of panels, colour and dash; keys
     that explain less than one hundredth are pooled, unless the colour is free. ``dashes``: whether the dash is free.
+    ``chosen``: what all figures of a report have in common, which goes before ``first``, ``columns`` and the outcome.
     """
     keys = swept(result) if keys is None else keys
-    if (few := _side_by_side(result, keys, dashes=dashes)) is not None:
+    if chosen is not None and chosen.fixed is not None and _fits(chosen.fixed, result):
+        return chosen.fixed
+    if not (chosen is not None and chosen.asked) and (few := _side_by_side(result, keys, dashes=dashes)) is not None:
         return few
-    forced = {"colour": first, "columns": columns if columns in keys else None}
+    forced = _forced(result, keys, first, columns, chosen)
     # Of a sparse sweep (numbers drawn at random, say) no two runs share a value: bins do.
     bins = MOST["panel"] if math.prod(len(levels(result, key)) for key in keys) > 4 * result.size else None
     taken = {
         part: None if (key := forced.get(part)) is None else levels(result, key, bins=bins)
         for part in ("colour", "columns", "rows", "dash")
     }
-    shares = influence(result, keys, outcome)
+    shares = influence(result, keys, outcome) if chosen is None else {key: chosen.shares.get(key, 0.0) for key in keys}
     for key in sorted((key for key in keys if key not in forced.values()), key=lambda key: -shares[key]):
         values = levels(result, key, bins=bins)
         wrapped = taken["columns"] is not None and len(taken["columns"]) > MOST["panel"]
@@ -259,6 +313,27 @@ def arrange(
             taken[part] = values
     used = {values.key for values in taken.values() if values is not None}
     return Layout(**taken, pooled=tuple(key for key in varying(result) if key not in used))
+
+
+def _fits(layout: Layout, result: Result) -> bool:
+    return all(len(part.code) == result.size for part in layout.shown())
+
+
+def _forced(
+    result: Result, keys: Sequence[str], first: str | None, columns: str | None, chosen: Facets | None
+) -> dict[str, str | None]:
+    """The keys whose part is settled: those chosen for all figures, then those of this one where there is room."""
+    able = {*keys, *(key for key in varying(result) if key in REPLICATES)}
+    forced: dict[str, str | None] = dict.fromkeys(("colour", "columns", "rows"))
+    if chosen is not None:
+        forced["colour"] = chosen.colour if chosen.colour in able else None
+        forced["columns"] = chosen.columns if chosen.columns in able else None
+    for key in (first, columns if columns in keys else None):
+        if key is not None and key not in forced.values():
+            order = ("colour", "columns", "rows") if key == first else ("columns",)
+            if (free := next((part for part in order if forced[part] is None), None)) is not None:
+                forced[free] = key
+    return forced
 
 
 def _side_by_side(result: Result, keys: Sequence[str], *, dashes: bool) -> Layout | None:
@@ -290,10 +365,15 @@ def _fitting(taken: Levels) -> tuple[str, ...]:
 
 
 def thin(part: Levels | None, most: int) -> tuple[int, ...]:
-    """At most ``most`` places in the labels of ``part``, evenly spread, the first and last among them."""
+    """At most ``most`` places in the labels of ``part``, evenly spread: the first, the last and the default."""
     if part is None:
         return (0,)
-    return tuple(np.unique(np.linspace(0, len(part) - 1, min(most, len(part))).round().astype(int)).tolist())
+    chosen = np.unique(np.linspace(0, len(part) - 1, min(most, len(part))).round().astype(int))
+    usual = label(DEFAULTS[part.key]) if part.key in DEFAULTS else None
+    if usual in part.labels and len(chosen) > 2 and (place := part.labels.index(usual)) not in chosen:
+        # The nearest of the inner ones makes room for the default, which a reader compares with.
+        chosen[1 + np.abs(chosen[1:-1] - place).argmin()] = place
+    return tuple(chosen.tolist())
 
 
 def members(part: Levels | None, place: int, size: int) -> Bools:

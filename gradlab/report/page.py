@@ -11,7 +11,7 @@ import jinja2
 
 from gradlab.report import cure, effects, findings, foretold, verdicts
 from gradlab.report.expectations import expected
-from gradlab.report.groups import early_keys, log_outcomes, map_keys, varying
+from gradlab.report.groups import check_asked, early_keys, log_outcomes, map_keys, varying
 from gradlab.report.tables import Result, read, write_csv
 
 PIXELS_PER_INCH = 92
@@ -39,6 +39,16 @@ class Picture:
     width: int
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """The keys of the maps, of those at step 0, and of the colours and panels of all other figures, if asked for."""
+
+    keys: Sequence[str]
+    early: Sequence[str]
+    colour: str | None
+    facet: str | None
+
+
 def get_ready() -> None:
     """Imports what `write_report` needs, a second of it: for who has something to wait for."""
     # pandas, because Arrow asks whether an array is a series.
@@ -47,11 +57,21 @@ def get_ready() -> None:
     import gradlab.report.figures.all_figures  # noqa: F401
 
 
-def write_report(paths: Sequence[Path], out: Path, *, x: str | None = None, y: str | None = None) -> Report:
+def write_report(
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    x: str | None = None,
+    y: str | None = None,
+    facet: str | None = None,
+    color: str | None = None,
+) -> Report:
     """Writes index.html, the figures as PNG and SVG, and the tables as CSV into ``out``.
 
     ``x`` and ``y`` are the keys of the heat maps; by default those that the experiment names, else the two swept keys
-    that explain most of final loss and vanishing ratio, of the map at step 0 two that can matter there. Several folders
+    that explain most of final loss and vanishing ratio, of the map at step 0 two that can matter there.
+    ``facet`` and ``color`` are the keys of the panels and of the colours of all figures over layers and steps; by
+    default those that explain most. Several folders
     are read as one. The figures, effects.csv and cure.csv of an earlier report are removed from ``out``, and no other
     file.
     Raises `SpecError`, before anything is written, for a folder without a result and for a key that does not exist or
@@ -62,6 +82,7 @@ def write_report(paths: Sequence[Path], out: Path, *, x: str | None = None, y: s
         x, y = _planned(result)
     pair = effects.strongest_pair(result, log_outcomes(result).values()) if x is None and y is None else None
     keys, early = pair or map_keys(result, x, y), early_keys(result, x, y)
+    check_asked(result, {"--facet": facet, "--color": color})
     healing = cure.cure(result)
     # The changes of a cure are no grid: their effects are what its own table says.
     found = effects.analyses(result) if healing is None else []
@@ -70,7 +91,7 @@ def write_report(paths: Sequence[Path], out: Path, *, x: str | None = None, y: s
         *(*write_csv(result, out), verdicts.write_counts(result, out)),
         *(*effects.write_effects(found, out), *cure.write_cure(healing, out)),
     )
-    figures, pictures = _figures(result, keys, early, out)
+    figures, pictures = _figures(result, Chosen(keys, early, color, facet), out)
     page = out / "index.html"
     page.write_text(_render(result, found, healing, pictures, [file.name for file in tables]), encoding="utf-8")
     return Report((page, *figures, *tables), page, result.notes)
@@ -84,7 +105,7 @@ def _planned(result: Result) -> tuple[str | None, str | None]:
     return x, y
 
 
-def _figures(result: Result, keys: Sequence[str], early: Sequence[str], out: Path) -> tuple[list[Path], list[Picture]]:
+def _figures(result: Result, chosen: Chosen, out: Path) -> tuple[list[Path], list[Picture]]:
     # matplotlib takes half a second to import: only a report that draws pays for it.
     from gradlab.report.figures.all_figures import NAMES, plots
     from gradlab.report.figures.style import save, styled
@@ -95,7 +116,7 @@ def _figures(result: Result, keys: Sequence[str], early: Sequence[str], out: Pat
     files: list[Path] = []
     pictures: list[Picture] = []
     with styled():
-        for plot in plots(result, keys, early):
+        for plot in plots(result, chosen.keys, chosen.early, chosen.colour, chosen.facet):
             png, svg = save(plot, out)
             files += [png, svg]
             width = round(plot.figure.get_size_inches()[0] * PIXELS_PER_INCH)

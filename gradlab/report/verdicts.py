@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ MOST_BINS = 8
 """A numeric key of more values is cut into so many bins of equal count."""
 
 MOST_EXAMPLES = 6
+
+MOST_CANDIDATES = 200
+"""Runs that are judged again in search of the clearest example of one verdict."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,9 @@ def write_counts(result: Result, out: Path) -> Path:
 
 
 def examples(result: Result) -> list[Example]:
-    """Of a single run every verdict; of a sweep, of each that occurs but `healthy`, the run that has the fewest others.
+    """Of a single run every verdict; of a sweep the clearest example of each that occurs but `healthy`.
+
+    It is one of the runs that have the fewest other verdicts.
 
     Judged again, by the thresholds that the runs were judged by: the tables keep the names alone.
     """
@@ -115,12 +121,40 @@ def examples(result: Result) -> list[Example]:
     occurring = [name for name in ORDER if name != "healthy" and any(name in run for run in stored)]
     found = []
     for name in occurring[:MOST_EXAMPLES]:
-        run = _purest(stored, name)
-        history = _history(result.only(np.arange(result.size) == run))
-        again = {verdict.name: verdict for verdict in judge(history, result.limits)}
-        if name in again:
-            found.append(Example(run, describe(result, run, keys), again[name], history))
+        places = _purest(stored, name)
+        some = result.only(np.isin(np.arange(result.size), places))
+        known = [
+            (_clearness(verdict), -run, verdict, history)
+            for run, history in zip(
+                places, histories(some.runs, some.tables["steps"], some.tables["layers"]), strict=True
+            )
+            for verdict in judge(history, result.limits)
+            if verdict.name == name
+        ]
+        if known:
+            _, place, verdict, history = max(known, key=lambda entry: entry[:2])
+            found.append(Example(-place, describe(result, -place, keys), verdict, history))
     return found
+
+
+def _clearness(verdict: Verdict) -> float:
+    """How clearly a run shows its verdict: how far its evidence lies beyond the threshold, more is clearer."""
+    told = {name: float(value) for name, value in verdict.evidence.items() if isinstance(value, (int, float))}
+    match verdict.name:
+        case "exploding" | "vanishing":
+            ratio = told.get("ratio", 1.0)
+            return abs(math.log(ratio)) if ratio > 0 else math.inf
+        case "diverged":
+            # At step 0 nothing has happened yet that could be shown.
+            return -told["step"] if told["step"] > 0 else -math.inf
+        case "overclipped":
+            return -told["scale"]
+        case "oscillating":
+            return max(told["climb"], told["turns"])
+        case "stalled":
+            return -abs(told["fall"])
+        case _:
+            return told.get("share", 0.0)
 
 
 def _history(one: Result) -> History:
@@ -137,8 +171,12 @@ def outdated(result: Result) -> tuple[str, ...]:
     return (f"The runs table says {'+'.join(stored) or 'nothing'}: it was judged by the rules of another version.",)
 
 
-def _purest(stored: Sequence[tuple[str, ...]], name: str) -> int:
-    return min((place for place, run in enumerate(stored) if name in run), key=lambda place: len(stored[place]))
+def _purest(stored: Sequence[tuple[str, ...]], name: str) -> list[int]:
+    """The runs with a verdict that have the fewest others; of very many evenly spread ones."""
+    having = [place for place, run in enumerate(stored) if name in run]
+    fewest = min(len(stored[place]) for place in having)
+    pure = [place for place in having if len(stored[place]) == fewest]
+    return pure[:: -(-len(pure) // MOST_CANDIDATES)]
 
 
 def thresholds(verdict: Verdict) -> str:

@@ -374,9 +374,9 @@ def test_thresholds_of_the_command_reach_the_tables_and_the_manifest(
 @pytest.mark.parametrize(
     ("final", "guess", "said"),
     [
-        (2.29, math.log(10), "no better than one answer to every input (2.3) by 5%"),
+        (2.29, math.log(10), "; the final loss is not 5% below that of one answer to every input (2.3)"),
         (2.0, math.log(10), None),
-        (2.9, None, "no better than the loss at step 0 (3) by 5%"),
+        (2.9, None, "; the final loss is not 5% below the loss at step 0 (3)"),
         (2.0, None, None),
     ],
 )

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from gradlab.report.cure import Cure, best, cure, sentences, table, write_cure
+from gradlab.report.figures.all_figures import plots
 from gradlab.report.figures.cure import LOOKS, cure_plots
 from gradlab.report.figures.style import save, styled
 from gradlab.report.tables import read
+from gradlab.spec.named import Value
 from tests.cure.test_ranking import SICK, Made, cure_of
 from tests.synthetic import write_result
 
@@ -101,3 +103,20 @@ def test_every_state_is_drawn(diverged: bool, tmp_path: Path) -> None:
         assert np.isfinite(heights).all()
         for plot in gains_or_profiles.values():
             assert all(path.stat().st_size > 0 for path in save(plot, tmp_path))
+
+
+def test_the_figures_of_a_cure_set_changes_beside_each_other_and_map_nothing(tmp_path: Path) -> None:
+    settings: list[dict[str, Value]] = [{"optim.lr": 0.1}, {"optim.lr": 0.2}, {"optim.lr": 0.2, "model.gain": 1.1}]
+    folder = write_result(tmp_path / "out", [{**one, "seed": seed} for one in settings for seed in (0, 1)])
+    ids = [str(run_id) for run_id in read([folder]).columns["run_id"]]
+    write_facts(folder, [ids[:2], ids[2:4], ids[4:]])
+    with styled():
+        drawn = {plot.name: plot for plot in plots(read([folder]), (), ())}
+    assert not [name for name in drawn if name.endswith(("_map", "_by_key", "_start", "effects"))]
+    loss = drawn["loss_by_step"]
+    assert loss.caption.startswith(
+        "Of 2 changes 2 are drawn, beside the run as it was. Each line is the median of 2 runs"
+    )
+    (legend,) = loss.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["as it was", "remedy-1", "remedy-2"]
+    assert len(loss.figure.axes) == 1

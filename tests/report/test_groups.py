@@ -9,7 +9,20 @@ import pytest
 
 from gradlab.report import write_report
 from gradlab.report.figures.layer_profiles import layer_keys
-from gradlab.report.groups import arrange, early_keys, influence, levels, map_keys, quantile, swept, thin, varying
+from gradlab.report.groups import (
+    arrange,
+    calm_cap,
+    early_keys,
+    facets,
+    influence,
+    levels,
+    map_keys,
+    once,
+    quantile,
+    swept,
+    thin,
+    varying,
+)
 from gradlab.report.tables import Result, read
 from gradlab.spec.named import SpecError, Value
 from tests.synthetic import grid, write_result
@@ -138,8 +151,54 @@ def test_runs_of_different_lengths_are_never_pooled(tmp_path: Path) -> None:
     assert layer_keys(result, result.time) == (None, None)
 
 
-def test_thinning_keeps_both_ends(tmp_path: Path) -> None:
+def test_thinning_keeps_both_ends_and_the_default(tmp_path: Path) -> None:
     result = result_of(tmp_path, {"optim.lr": [0.01 * step for step in range(1, 31)]})
-    assert thin(levels(result, "optim.lr"), 6) == (0, 6, 12, 17, 23, 29)
+    assert thin(levels(result, "optim.lr"), 6) == (0, 9, 12, 17, 23, 29), "0.1 is the default"
+    assert thin(levels(result, "optim.lr"), 4) == (0, 9, 19, 29)
     assert thin(None, 6) == (0,)
     assert len(levels(result, "optim.lr", bins=8)) == 8
+
+
+def test_bins_are_named_by_what_they_hold_and_do_not_overlap(tmp_path: Path) -> None:
+    result = result_of(tmp_path, {"optim.lr": [0.001, 0.01, 0.02, 0.03, 0.1, 0.3]})
+    assert levels(result, "optim.lr", bins=3).labels == ("0.001…0.01", "0.02…0.03", "0.1…0.3")
+
+
+def test_a_spike_of_one_run_stretches_no_scale(tmp_path: Path) -> None:
+    result = result_of(tmp_path, {"seed": [0, 1, 2, 3]})
+    logs = np.zeros((4, 200))
+    logs[2, 50] = 3.0
+    assert calm_cap(result, logs, logs[:, :1]) == 5.0
+    assert calm_cap(result, logs, logs[:, :1], margin=0.3, share=0.99) == pytest.approx(0.3)
+    start = np.array([[0.0], [0.0], [0.0], [1.0]])
+    assert calm_cap(result, logs, start, margin=0.3, share=0.99) == pytest.approx(1.3)
+
+
+def test_runs_that_differ_after_their_first_update_alone_count_once_before_it(tmp_path: Path) -> None:
+    result = result_of(tmp_path, {"model.gain": [0.5, 1.0], "optim.lr": [0.1, 0.2], "clip.mode": ["none", "norm"]})
+    assert once(result).tolist() == [True, False, False, False, True, False, False, False]
+
+
+def test_one_choice_of_keys_holds_for_all_figures(tmp_path: Path) -> None:
+    axes: dict[str, list[object]] = {
+        "model.depth": [3, 5, 8],
+        "model.gain": [0.5, 1.0, 1.5],
+        "optim.lr": [0.01, 0.1],
+        "optim.momentum": [0, 0.5],
+    }
+    result = result_of(tmp_path, axes)
+    usual = facets(result, None, None, ("model.depth", None))
+    noise = np.random.default_rng(0).normal(size=(2, result.size))
+    first, second = (arrange(result, outcome, chosen=usual) for outcome in noise)
+    assert [part.key for part in first.shown()] == [part.key for part in second.shown()]
+    assert first.colour is not None
+    assert first.colour.key == "model.depth"
+    asked = arrange(result, noise[0], chosen=facets(result, "optim.momentum", "optim.lr", ("model.depth", None)))
+    assert asked.colour is not None
+    assert asked.columns is not None
+    assert asked.rows is not None
+    assert (asked.colour.key, asked.columns.key, asked.rows.key) == ("optim.momentum", "optim.lr", "model.depth")
+    # What cannot matter at step 0 takes no part of a figure of it.
+    early = [key for key in axes if not key.startswith("optim.")]
+    start = arrange(result, noise[0], keys=early, chosen=facets(result, None, "optim.lr"))
+    assert "optim.lr" not in [part.key for part in start.shown()]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gradlab.report import write_report
-from gradlab.spec.named import Value
+from gradlab.spec.named import SpecError, Value
 from tests.synthetic import grid, write_result
 
 HOSTILE = "<script>alert('name')</script>"
@@ -148,3 +148,33 @@ def test_the_page_opens_without_a_console_error(page: Path, browser: str, tmp_pa
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert re.search(r"<title>sorted \d+ true 4</title>", done.stdout), done.stdout[:300]
+
+
+def test_the_keys_of_panels_and_colours_can_be_chosen_for_all_figures(tmp_path: Path) -> None:
+    source = write_result(tmp_path / "result", grid(SMALL))
+    plain = write_report([source], tmp_path / "plain").page.parent
+    chosen = write_report([source], tmp_path / "chosen", facet="optim.lr", color="model.activation").page.parent
+    for name in ("loss_by_step.svg", "update_ratio_by_layer.svg", "signal_by_layer_end.svg"):
+        assert [(folder / name).read_text(encoding="utf-8").count("<!-- lr = 0.01 -->") for folder in (plain, chosen)][
+            1
+        ]
+        assert (plain / name).read_bytes() != (chosen / name).read_bytes()
+    # At step 0 the learning rate is no panel: nothing there depends on it.
+    assert "lr = " not in (chosen / "signal_by_layer_start.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"facet": "optim.lrr"}, "--facet optim.lrr: is no key"),
+        ({"color": "model.width"}, "--color model.width: does not vary"),
+        ({"facet": "optim.lr", "color": "optim.lr"}, "--facet and --color are both optim.lr"),
+    ],
+)
+def test_a_key_that_cannot_be_shown_is_refused_before_anything_is_written(
+    tmp_path: Path, keys: dict[str, str], words: str
+) -> None:
+    source = write_result(tmp_path / "result", grid(SMALL))
+    with pytest.raises(SpecError, match=words):
+        write_report([source], tmp_path / "report", **keys)
+    assert not (tmp_path / "report").exists()

@@ -189,3 +189,15 @@ def test_a_run_that_was_judged_by_other_rules_is_judged_again_and_says_so(tmp_pa
     result = read([stored(source, ["dead"])])
     assert "vanishing" in [example.verdict.name for example in examples(result)]
     assert outdated(result) == ("The runs table says dead: it was judged by the rules of another version.",)
+
+
+def test_the_example_of_a_verdict_is_the_clearest(tmp_path: Path) -> None:
+    values = grid({"model.depth": [10, 30, 20], "model.activation": ["sigmoid"], "train.steps": [20]})
+    (vanishing,) = [
+        one for one in examples(read([write_result(tmp_path / "out", values)])) if one.verdict.name == "vanishing"
+    ]
+    assert vanishing.run == 1
+    values = grid({"optim.lr": [1.0, 2.0, 3.0], "train.steps": [50]})
+    source = write_result(tmp_path / "diverged", values, diverge={0: 0, 1: 30, 2: 4})
+    (diverged,) = [one for one in examples(read([source])) if one.verdict.name == "diverged"]
+    assert diverged.run == 2

@@ -3,44 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from gradlab.report.cure import cure
+import numpy as np
+
+from gradlab.report.cure import Cure, cure
 from gradlab.report.effects import analyses
-from gradlab.report.figures.cure import cure_plots
+from gradlab.report.figures.activations import activations_plot
+from gradlab.report.figures.cure import cure_plots, shown
 from gradlab.report.figures.effects import effects_plot
 from gradlab.report.figures.evidence import evidence_plot
 from gradlab.report.figures.heat_maps import map_plots
 from gradlab.report.figures.instruments import NAMES as OF_INSTRUMENTS
 from gradlab.report.figures.instruments import instrument_plots
-from gradlab.report.figures.layer_profiles import history_plot, signal_plots, update_plot
+from gradlab.report.figures.layer_profiles import history_plot, layer_keys, signal_plots, update_plot
 from gradlab.report.figures.loss_curves import step_plots
 from gradlab.report.figures.style import Plot
+from gradlab.report.groups import Facets, Layout, Levels, facets
 from gradlab.report.tables import Result
+from gradlab.store.settings import REPLICATES
+
+OUTCOMES = ("final_loss", "heldout_loss", "accuracy", "vanishing_ratio", "diverged")
+"""What has a map over two keys, or dots over one."""
 
 NAMES = (
     *("cure_gains", "cure_profiles", "verdict_evidence", "effects"),
     *(f"signal_by_{place}{which}" for place in ("layer", "time") for which in ("", "_start", "_end", "_and_step")),
-    *(f"{what}_{shape}" for what in ("final_loss", "vanishing_ratio", "diverged") for shape in ("map", "by_key")),
-    *("loss_by_step", "gradient_norm_by_step", "update_ratio_by_layer"),
+    *(f"{what}_{shape}" for what in OUTCOMES for shape in ("map", "by_key")),
+    *("loss_by_step", "gradient_norm_by_step", "update_ratio_by_layer", "activations_by_layer_and_step"),
     *OF_INSTRUMENTS,
 )
 """Every figure that a report can have, by the name of its files: what is removed before a report is made again."""
 
 
-def plots(result: Result, keys: Sequence[str], early: Sequence[str]) -> Iterator[Plot]:
+def plots(
+    result: Result, keys: Sequence[str], early: Sequence[str], colour: str | None = None, facet: str | None = None
+) -> Iterator[Plot]:
     """Every figure that the runs have data for; none where every run failed.
 
-    ``keys`` are those of the maps of what training led to, ``early`` of what was there at step 0.
+    ``keys`` are those of the maps of what training led to, ``early`` of what was there at step 0. ``colour`` and
+    ``facet``: the keys that have the colours and the panels of all figures, where somebody asked for them.
     """
     if (result.state == "failed").all():
         return
-    yield from cure_plots(cure(result))
-    yield from (plot for plot in (evidence_plot(result),) if plot is not None)
+    if (found := cure(result)) is not None and found.tried:
+        yield from _of_a_cure(result, found)
+        return
+    chosen = facets(result, colour, facet, layer_keys(result, result.depth))
+    yield from _there(evidence_plot(result))
     yield from instrument_plots(result)
-    yield from signal_plots(result, "depth")
-    yield from signal_plots(result, "time")
-    yield from (plot for plot in (history_plot(result, "depth"), history_plot(result, "time")) if plot is not None)
-    yield from (plot for plot in (effects_plot(analyses(result)),) if plot is not None)
+    yield from signal_plots(result, "depth", chosen)
+    yield from signal_plots(result, "time", chosen)
+    yield from _there(history_plot(result, "depth"), history_plot(result, "time"))
+    yield from _there(activations_plot(result))
+    yield from _there(effects_plot(analyses(result)))
     yield from map_plots(result, keys, early)
-    yield from step_plots(result)
-    yield from (plot for plot in (update_plot(result),) if plot is not None)
+    yield from step_plots(result, chosen)
+    yield from _there(update_plot(result, chosen))
+
+
+def _there(*plots: Plot | None) -> Iterator[Plot]:
+    return (plot for plot in plots if plot is not None)
+
+
+def _of_a_cure(result: Result, found: Cure) -> Iterator[Plot]:
+    """The figures of a cure: its changes are no grid, so no map is drawn, and a few changes stand side by side."""
+    yield from cure_plots(found)
+    yield from _there(evidence_plot(result))
+    told = [found.before, *shown(found)]
+    place = {run_id: number for number, one in enumerate(told) for run_id in one.change["members"]}
+    ids = [str(run_id) for run_id in result.columns["run_id"]]
+    some = result.only(np.array([run_id in place for run_id in ids]))
+    code = np.array([place[run_id] for run_id in ids if run_id in place])
+    names = Levels("setting", tuple(one.name for one in told), code, False)
+    chosen = Facets({}, fixed=Layout(names, None, None, None, REPLICATES))
+    words = f"Of {len(found.tried)} changes {len(told) - 1} are drawn, beside the run as it was. "
+    for plot in (
+        # δ at step 0 is drawn by the figure of the cure itself.
+        *(plot for axis in ("depth", "time") for plot in signal_plots(some, axis, chosen) if "_start" not in plot.name),
+        *step_plots(some, chosen),
+        *_there(update_plot(some, chosen), activations_plot(some)),
+    ):
+        yield replace(plot, caption=words + plot.caption)

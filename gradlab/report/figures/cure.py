@@ -41,12 +41,12 @@ def cure_plots(found: Cure | None) -> Iterator[Plot]:
     if found is None or not found.tried:
         return
     if len(found.before.profile) > 1:
-        yield _profiles(found.before, _shown(found))
+        yield _profiles(found.before, shown(found))
     if any(math.isfinite(one.gain) for one in found.tried):
         yield _gains(found)
 
 
-def _shown(found: Cure) -> list[Outcome]:
+def shown(found: Cure) -> list[Outcome]:
     """The smallest changes that heal, and where they are few the best others."""
     others = [one for one in found.tried if one not in found.best and len(one.profile) > 1]
     return [*found.best, *others][:MOST_PROFILES]

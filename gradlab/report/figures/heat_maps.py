@@ -1,4 +1,4 @@
-"""Figures over the swept keys: final loss, vanishing ratio, and the share of runs that diverged."""
+"""Figures over the swept keys: final and held-out loss, accuracy, vanishing ratio, and the share that diverged."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ from gradlab.report.figures.style import (
     Plot,
     Scale,
     fit,
+    fit_plain,
     integer_ticks,
     legend_below,
     named_map,
     number,
     sheet,
 )
-from gradlab.report.groups import BINS, Levels, levels, log10, quantile, varying
+from gradlab.report.groups import BINS, Levels, levels, log10, once, quantile, varying
 from gradlab.report.tables import Bools, Floats, Ints, Result
+from gradlab.store.settings import REPLICATES
 
 ANNOTATED = 64
 """Maps of at most so many cells carry their numbers."""
@@ -65,39 +67,102 @@ class Cells:
             out[cell] = quantile(some[:, None], 0.5)[0]
         return out.reshape(self.shape)
 
+    def best(self, values: Floats, kept: Bools, setting: Ints, side: int) -> Floats:
+        """The best of the settings of each cell, least where ``side`` is 1 and largest where it is -1.
+
+        ``setting`` (R,) numbers the settings, each of which counts with the median over its ``kept`` seeds (R,); one
+        of which a seed is left out counts only where the cell has no other.
+        """
+        out = np.full(self.shape[0] * self.shape[1], np.nan)
+        known, whole = kept & ~np.isnan(values), np.zeros(len(out), dtype=bool)
+        for one in range(int(setting.max(initial=-1)) + 1):
+            own = setting == one
+            if not (own & known).any():
+                continue
+            cell, all_kept = int(self.place[own][0]), bool(known[own].all())
+            value = float(quantile(values[own & known][:, None], 0.5)[0])
+            behind = whole[cell] and not all_kept
+            better = np.isnan(out[cell]) or side * value < side * out[cell] or (all_kept and not whole[cell])
+            if better and not behind:
+                out[cell] = value
+            whole[cell] |= all_kept
+        return out.reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a map or a row of dots shows of the ``kept`` runs (R,): ``values`` (R,), log10 unless ``plain``.
+
+    ``name`` is of its file, ``title`` and ``label`` are for a reader. ``side``: 1 where little is good, -1 where much
+    is, 0 where neither is and a cell is the median of its runs.
+    """
+
+    name: str
+    title: str
+    label: str
+    values: Floats
+    kept: Bools
+    side: int = 0
+    plain: bool = False
+
+    @property
+    def centred(self) -> bool:
+        """Whether 1 is what it is measured by."""
+        return self.side == 0
+
+    def number(self, value: float) -> str:
+        """A value as a cell has it."""
+        if self.plain:
+            return f"{100 * value:.1f} %"
+        return "0" if np.isneginf(value) else number(float(f"{10.0**value:.2g}"))
+
 
 def map_plots(result: Result, keys: Sequence[str], early: Sequence[str]) -> Iterator[Plot]:
-    """Maps over two keys, or dots over one: final loss and divergence over ``keys``, vanishing ratio over ``early``.
+    """Maps over two keys, or dots over one: what training led to over ``keys``, the vanishing ratio over ``early``.
 
     None where nothing varies, or nothing that matters at step 0.
     """
     if result.size < 2:
         return
-    loss, ratio = log10(result.number("loss_final")), log10(result.number("vanishing_ratio"))
+    loss, heldout = log10(result.number("loss_final")), log10(result.number("loss_heldout"))
     finished, ran = result.state == "finished", result.state != "failed"
-    yield from _outcome(result, keys, ("final_loss", "Final loss", "final loss"), loss, finished)
-    words = ("vanishing_ratio", "Vanishing ratio at step 0", "vanishing ratio, step 0")
-    yield from _outcome(result, early, words, ratio, ran)
+    for shown in (
+        Shown("final_loss", "Final loss", "final loss", loss, finished, 1),
+        Shown("heldout_loss", "Held-out loss", "loss on held-out data", heldout, finished, 1),
+        Shown("accuracy", "Accuracy", "accuracy on held-out data", result.number("accuracy"), finished, -1, True),
+    ):
+        yield from _outcome(result, keys, shown)
+    # Runs that differ in nothing before their first update are one run here.
+    first = once(result)
+    some, ratio = result.only(first), log10(result.number("vanishing_ratio"))
+    shown = Shown("vanishing_ratio", "Vanishing ratio at step 0", "vanishing ratio, step 0", ratio[first], ran[first])
+    yield from _outcome(some, early, shown)
+    # Where nothing diverged and nothing failed, a picture of it would be empty.
+    if (result.state == "finished").all():
+        return
     if len(keys) == 1:
         yield _bars(result, levels(result, keys[0], bins=BINS))
     elif keys:
         yield _share(_cells(result, keys[0], keys[1]), _others(result, keys))
 
 
-def _outcome(
-    result: Result, keys: Sequence[str], words: tuple[str, str, str], logs: Floats, kept: Bools
-) -> Iterator[Plot]:
-    """The figure of one outcome, log10 values (R,) of the ``kept`` runs; ``words`` are its name, title and label."""
-    name, title, label = words
-    if not keys or np.isnan(logs[kept]).all():
+def _outcome(result: Result, keys: Sequence[str], shown: Shown) -> Iterator[Plot]:
+    """The figure of one outcome; none where no run has it, or where no key can matter to it."""
+    if not keys or np.isnan(shown.values[shown.kept]).all():
         return
     if len(keys) == 1:
-        yield _dots(result, levels(result, keys[0], bins=BINS), f"{name}_by_key", title, label, logs, kept)
+        yield _dots(result, levels(result, keys[0], bins=BINS), shown)
         return
-    cells = _cells(result, keys[0], keys[1])
-    centred = name == "vanishing_ratio"
-    critical = _critical(result, cells, kept) if centred else None
-    yield _map(cells, f"{name}_map", title, label, cells.median(logs, kept), centred, _others(result, keys), critical)
+    cells, setting = _cells(result, keys[0], keys[1]), np.zeros(result.size, dtype=np.int64)
+    for place, one in enumerate(result.settings):
+        setting[list(one.places)] = place
+    critical = _critical(result, cells, shown.kept) if shown.centred else None
+    values = (
+        cells.median(shown.values, shown.kept)
+        if shown.centred
+        else cells.best(shown.values, shown.kept, setting, shown.side)
+    )
+    yield _map(cells, shown, values, _others(result, keys), critical)
 
 
 def _critical(result: Result, cells: Cells, kept: Bools) -> Floats | None:
@@ -133,28 +198,20 @@ def _cells(result: Result, x: str, y: str) -> Cells:
     return Cells(across, along, place, count(state != "failed"), count(state == "diverged"), count(state == "failed"))
 
 
-def _map(
-    cells: Cells,
-    name: str,
-    title: str,
-    label: str,
-    logs: Floats,
-    centred: bool,
-    others: Sequence[str],
-    critical: Floats | None,
-) -> Plot:
-    finite = logs[np.isfinite(logs)]
+def _map(cells: Cells, shown: Shown, logs: Floats, others: Sequence[str], critical: Floats | None) -> Plot:
+    """The map of values (rows, columns), log10 unless they are plain."""
+    finite, centred = logs[np.isfinite(logs)], shown.centred
     if centred:
         reach = max(0.3, float(np.quantile(np.abs(finite), 0.95)) if finite.size else 1.0)
         scale, ramp = Scale(-reach, reach, False, False), "RdBu_r"
     else:
-        scale, ramp = fit(finite), "cividis_r"
+        scale, ramp = (fit_plain if shown.plain else fit)(finite), "cividis_r" if shown.side > 0 else "cividis"
     cmap = named_map(ramp)
     clipped = np.where(np.isneginf(logs), -1e9, np.where(np.isposinf(logs), 1e9, logs))
 
     def text(row: int, column: int) -> str:
         value = logs[row, column]
-        words = "" if np.isnan(value) else "0" if np.isneginf(value) else number(float(f"{10.0**value:.2g}"))
+        words = "" if np.isnan(value) else shown.number(float(value))
         bad = int(cells.diverged[row, column])
         return words + (f"\n× {bad}/{cells.ran[row, column]}" if bad and not centred else "")
 
@@ -162,7 +219,7 @@ def _map(
     beyond = finite.size and (finite.min() < scale.low - 1e-9 or finite.max() > scale.high + 1e-9)
     extend = "neither" if not (beyond or np.isinf(logs).any()) else "both"
     bar = figure.colorbar(axes.collections[0], ax=axes, extend=extend, pad=0.02)
-    bar.set_label(label)
+    bar.set_label(shown.label)
     scale.dress(bar.ax)
     bar.ax.set_ylim(scale.low, scale.high)
     patches: list[Artist] = [*_hatch(axes, cells, np.isnan(logs))]
@@ -176,15 +233,30 @@ def _map(
             axes.plot(columns, rows, "x", color=DIVERGED, markersize=4)
             patches.append(Patch(facecolor="none", edgecolor="none", label="× some runs diverged"))
     legend_below(figure, patches, [str(patch.get_label()) for patch in patches])
-    words = f"Each cell is the median {'of its runs' if centred else 'of its finished runs'}{_pool(cells, others)}."
     if centred:
+        words = f"Each cell is the median of its runs{_pool(cells, others)}."
         words += (
             " ‖δ‖ of layer 1 over that of layer L-1 at step 0 (of an RNN, of time step 1 over T): blue, below 1, "
             "vanishes towards the input; red, above 1, explodes."
         )
-    elif cells.diverged.any():
+    else:
+        words = _best_words(cells, others)
+    if not centred and cells.diverged.any():
         words += f" × counts the diverged runs of a cell, {int(cells.diverged.sum())} in all; hatched: all of them."
-    return Plot(name, f"{title} by {cells.x.key} and {cells.y.key}", words + _bin_words(cells), figure)
+    title = f"{shown.title} by {cells.x.key} and {cells.y.key}"
+    return Plot(f"{shown.name}_map", title, words + _bin_words(cells), figure)
+
+
+def _best_words(cells: Cells, others: Sequence[str]) -> str:
+    """What a cell of the best settings is: a median over all other keys would hide that one of them works."""
+    inside, total = [key for key in others if key not in REPLICATES], cells.ran + cells.failed
+    if total.max() == 1:
+        return "Each cell is one run."
+    seeds = ", each with the median over its seeds" if len(inside) < len(others) else ""
+    if inside:
+        pool = _pool(cells, inside).replace("pooled over", "best over")
+        return f"Each cell is the best of its settings{pool}{seeds}."
+    return f"Each cell is the median over its seeds{_pool(cells, others)}."
 
 
 def _share(cells: Cells, others: Sequence[str]) -> Plot:
@@ -286,10 +358,11 @@ def _hatch(axes: Axes, cells: Cells, empty: Bools, *, only_failed: bool = False)
     return patches
 
 
-def _dots(result: Result, part: Levels, name: str, title: str, label: str, logs: Floats, kept: Bools) -> Plot:
+def _dots(result: Result, part: Levels, shown: Shown) -> Plot:
     """One key: a dot a run and the median of each value; diverged runs as crosses above."""
+    logs, kept = shown.values, shown.kept
     bad = (result.state == "diverged") & ~kept
-    scale = fit(logs[kept], broken=bool(bad.any()))
+    scale = (fit_plain if shown.plain else fit)(logs[kept], broken=bool(bad.any()))
     figure = sheet(9, 4.2)
     axes = figure.subplots()
     jitter = 0.3 * _spread(part.code)
@@ -315,16 +388,16 @@ def _dots(result: Result, part: Levels, name: str, title: str, label: str, logs:
             label="diverged",
         )
     scale.dress(axes)
-    if name.startswith("vanishing") and scale.low < 0 < scale.high:
+    if shown.centred and scale.low < 0 < scale.high:
         axes.axhline(0, color="#444444", linewidth=1, linestyle=":", label="1: neither vanishes nor explodes")
     _key_axis(axes, part)
-    axes.set_ylabel(label)
+    axes.set_ylabel(shown.label)
     legend_below(figure, *axes.get_legend_handles_labels())
     failed = int((result.state == "failed").sum())
     words = f"One dot a run, {int(kept.sum())} of {result.size}."
     words += f" {int(bad.sum())} diverged (×)." if bad.any() else ""
     words += f" {failed} failed and have none." if failed else ""
-    return Plot(name, f"{title} by {part.key}", words, figure)
+    return Plot(f"{shown.name}_by_key", f"{shown.title} by {part.key}", words, figure)
 
 
 def _spread(code: Ints) -> Floats:

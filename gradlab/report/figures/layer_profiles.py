@@ -23,8 +23,9 @@ from gradlab.report.figures.style import (
     legend_below,
     sheet,
 )
-from gradlab.report.groups import LATER, arrange, calm_cap, describe, log10, swept, varying
+from gradlab.report.groups import LATER, Facets, arrange, calm_cap, describe, log10, once, swept, varying
 from gradlab.report.tables import Floats, Ints, Result, Rows
+from gradlab.report.verdicts import given
 from gradlab.spec.choices import MODELS
 
 HEALTHY = (-3.0, "10⁻³: the usual healthy ratio")
@@ -54,7 +55,7 @@ def _along(result: Result, axis: str) -> tuple[Result, Rows, str]:
     return (some := result.only(timed)), some.time, words
 
 
-def signal_plots(result: Result, axis: str) -> Iterator[Plot]:
+def signal_plots(result: Result, axis: str, chosen: Facets | None = None) -> Iterator[Plot]:
     """Delta by layer (``axis`` depth) or by time step (time), at step 0 and at the end."""
     result, rows, left_out = _along(result, axis)
     if not len(rows.run):
@@ -70,16 +71,21 @@ def signal_plots(result: Result, axis: str) -> Iterator[Plot]:
     first, columns = layer_keys(result, rows)
     cap = calm_cap(result, np.concatenate([start, end], axis=1), start)
     theory = foretold.foretold(result, start, axis)
-    for name, when, logs in (("start", "step 0", start), ("end", "the end", end)):
+    early = once(result)
+    for name, when, some, logs in (
+        ("start", "step 0", result.only(early), start[early]),
+        ("end", "the end", result, end),
+    ):
         if name == "end" and not (last > 0).any():
             continue
-        keys = [key for key in swept(result) if name == "end" or not key.startswith(LATER)]
-        layout = arrange(result, _slope(logs), keys=keys, first=first, columns=columns)
+        keys = [key for key in swept(some) if name == "end" or not key.startswith(LATER)]
+        layout = arrange(some, _slope(logs), keys=keys, first=first, columns=columns, chosen=chosen)
         series = [Series(logs)]
         if name == "start" and not np.isnan(theory).all():
-            series = [Series(logs, "measured" if layout.colour is None else ""), Series(theory, "theory", THEORY)]
+            theories = Series(theory[early], "theory", THEORY)
+            series = [Series(logs, "measured" if layout.colour is None else ""), theories]
         drawn = draw(
-            result,
+            some,
             layout,
             np.arange(logs.shape[1]),
             series,
@@ -92,7 +98,9 @@ def signal_plots(result: Result, axis: str) -> Iterator[Plot]:
         bad = int((result.state == "diverged").sum())
         words = _END_WORDS.format(bad) if bad and name == "end" else ""
         foretells = foretold.words(result, axis) if len(series) > 1 else ""
-        caption = _READ[axis] + foretells + drawn.grouping + words + _zero_words(logs) + left_out
+        same = len(logs) < result.size
+        alike = f" {len(logs)} of {result.size} runs differ before their first update." if same else ""
+        caption = _READ[axis] + foretells + drawn.grouping + words + alike + _zero_words(logs) + left_out
         yield Plot(f"signal_by_{place}_{name}", f"δ by {AXES[axis][0].split(' (')[0]}, {when}", caption, drawn.figure)
 
 
@@ -195,7 +203,7 @@ def _dress_layers(logs: Floats) -> Callable[[Axes], None]:
     return dress
 
 
-def update_plot(result: Result) -> Plot | None:
+def update_plot(result: Result, chosen: Facets | None = None) -> Plot | None:
     """The update ratio by layer: of one run at several steps, of a sweep its median over the recorded steps."""
     rows = result.depth
     if not (~np.isnan(rows.update_ratio)).any():
@@ -208,7 +216,7 @@ def update_plot(result: Result) -> Plot | None:
     logs[:, 0] = np.nan
     outcome = np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in logs])
     first, columns = layer_keys(result, rows)
-    layout = arrange(result, outcome, first=first, columns=columns)
+    layout = arrange(result, outcome, first=first, columns=columns, chosen=chosen)
     drawn = draw(
         result,
         layout,
@@ -286,13 +294,13 @@ def history_plot(result: Result, axis: str) -> Plot | None:
         )
         axes.grid(False)
         integer_ticks(axes.yaxis)
-        places = _even_places(len(steps), 6)
+        places = even_places(len(steps), 6)
         axes.set_xticks(places, [str(steps[place]) for place in places])
         axes.set_xlabel("recorded step")
         if number == 0:
             axes.set_ylabel(f"{AXES[axis][0].split(' (')[0]} ({low_end} at the bottom)")
         if result.size > 1:
-            axes.set_title(f"{why}\n{_wrapped(describe(result, run, keys), 36)}", loc="left", fontsize=9)
+            axes.set_title(f"{why}\n{wrapped(describe(result, run, keys), 36)}", loc="left", fontsize=9)
     if image is not None:
         bar = figure.colorbar(image, ax=list(grid.flat), pad=0.01, shrink=0.95)
         bar.set_label(f"‖∂loss/∂{AXES[axis][1]}‖")
@@ -317,10 +325,10 @@ def history_plot(result: Result, axis: str) -> Plot | None:
     return Plot(f"signal_by_{place}_and_step", f"δ by {what} and step", read + left_out, figure)
 
 
-def _even_places(count: int, most: int) -> list[int]:
+def even_places(count: int, most: int) -> list[int]:
     """About ``most`` of the places 0..count-1 at even distances, and the last: the step at which a run diverged, say.
 
-    >>> _even_places(7, 6), _even_places(8, 6), _even_places(21, 6)
+    >>> even_places(7, 6), even_places(8, 6), even_places(21, 6)
     ([0, 2, 4, 6], [0, 2, 4, 7], [0, 4, 8, 12, 16, 20])
     """
     stride = -(-(count - 1) // (most - 1)) or 1
@@ -335,10 +343,13 @@ def examples(result: Result) -> list[tuple[str, int]]:
     loss = np.where(result.state == "finished", result.number("loss_final"), np.nan)
     ratio, stop = log10(result.number("vanishing_ratio")), result.number("diverged_at")
     found: dict[int, str] = {}
+    vanishing, exploding = (np.array([name in names for names in given(result)]) for name in ("vanishing", "exploding"))
+    # What no verdict calls vanishing is not called so over a picture either.
+    least = "strongest vanishing" if vanishing.any() else "least δ₁/δ"
     for why, values in (
         ("lowest final loss", loss),
-        ("strongest vanishing at step 0", ratio),
-        ("strongest explosion at step 0", np.where(ratio > 0, -ratio, np.nan)),
+        (f"{least} at step 0", np.where(vanishing, ratio, np.nan) if vanishing.any() else ratio),
+        ("strongest explosion at step 0", np.where(exploding, -ratio, np.nan)),
         ("last to diverge", -stop),
     ):
         if not np.isnan(values).all():
@@ -347,7 +358,8 @@ def examples(result: Result) -> list[tuple[str, int]]:
     return chosen if len(chosen) <= 3 else [*chosen[:2], chosen[-1]]
 
 
-def _wrapped(text: str, width: int) -> str:
+def wrapped(text: str, width: int) -> str:
+    """A list with commas on lines of at most ``width`` characters, where its parts are not longer themselves."""
     lines = [""]
     for word in text.split(", "):
         if lines[-1] and len(lines[-1]) + len(word) + 2 > width:

@@ -9,11 +9,14 @@ from matplotlib.axes import Axes
 
 from gradlab.report.figures.panels import Series, draw
 from gradlab.report.figures.style import Plot, integer_ticks
-from gradlab.report.groups import arrange, calm_cap, log10, log_outcomes, varying
+from gradlab.report.groups import Facets, arrange, calm_cap, log10, log_outcomes, varying
 from gradlab.report.tables import Floats, Result
 
+CALM_MARGIN, CALM_SHARE = 0.3, 0.99
+"""The scale of the curves ends at twice what 99 % of the losses of finished runs, and all first ones, stay below."""
 
-def step_plots(result: Result) -> Iterator[Plot]:
+
+def step_plots(result: Result, chosen: Facets | None = None) -> Iterator[Plot]:
     """Loss, and gradient norm before and after clipping, by step; none where no run made an update."""
     curves = result.curves
     if len(curves.step) < 2:
@@ -23,30 +26,31 @@ def step_plots(result: Result) -> Iterator[Plot]:
     loss = _diverging(result, curves.loss)
     drawn = draw(
         result,
-        arrange(result, log_outcomes(result)["loss_final"]),
+        arrange(result, log_outcomes(result)["loss_final"], chosen=chosen),
         curves.step,
         [Series(loss)],
         labels=("step", "loss (mean over the batch)"),
         dress_x=_dress_steps,
         marks=marks,
-        cap=calm_cap(result, loss, loss[:, :1]),
+        cap=calm_cap(result, loss, loss[:, :1], margin=CALM_MARGIN, share=CALM_SHARE),
     )
     yield Plot("loss_by_step", "Loss by step", drawn.grouping + _diverged_words(result) + thinned, drawn.figure)
 
     before, after = _diverging(result, curves.grad_norm), _diverging(result, curves.grad_norm_clipped)
     clipped = bool((curves.grad_norm_clipped < curves.grad_norm * (1 - 1e-9)).any())
     changed = clipped or bool((curves.grad_norm_clipped > curves.grad_norm * (1 + 1e-9)).any())
+    clipping = "clip.mode" if chosen is None and "clip.mode" in varying(result) else None
     middle = np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in before])
     series = [Series(before, "before clipping"), Series(after, "after clipping")] if changed else [Series(before)]
     drawn = draw(
         result,
-        arrange(result, middle, columns="clip.mode" if "clip.mode" in varying(result) else None, dashes=not changed),
+        arrange(result, middle, columns=clipping, dashes=not changed, chosen=chosen),
         curves.step,
         series,
         labels=("step", "gradient norm, all parameters"),
         dress_x=_dress_steps,
         marks=marks,
-        cap=calm_cap(result, before, before[:, :1]),
+        cap=calm_cap(result, before, before[:, :1], margin=CALM_MARGIN, share=CALM_SHARE),
     )
     read = (
         "‖∂loss/∂θ‖ over all parameters: solid before clipping, dashed after. Where the lines part, clipping acts. "

@@ -12,7 +12,7 @@ from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 
 from gradlab.report.figures.heat_maps import map_plots
-from gradlab.report.figures.style import styled
+from gradlab.report.figures.style import Plot, styled
 from gradlab.report.tables import Result, read
 from gradlab.spec.named import Value
 from tests.synthetic import grid, write_result
@@ -80,3 +80,34 @@ def test_the_dots_of_a_value_lie_evenly_about_it(tmp_path: Path) -> None:
         plot = next(map_plots(result, ("model.gain",), ("model.gain",)))
     dots = np.asarray(plot.figure.axes[0].lines[0].get_xdata(), dtype=float)
     np.testing.assert_allclose(dots, [-0.1, 0.0, 0.1, 0.9, 1.0, 1.1], atol=1e-12)
+
+
+def cells(plot: Plot) -> list[list[float]]:
+    (mesh,) = [one for one in plot.figure.axes[0].collections if one.get_array() is not None][:1]
+    return [row.tolist() for row in np.ma.asarray(mesh.get_array())]
+
+
+def test_a_cell_of_the_final_loss_is_its_best_setting_and_not_a_median_over_other_keys(tmp_path: Path) -> None:
+    """A lower learning rate works at gain 3 alone: the median over the rates would hide it."""
+    axes: dict[str, Iterable[Value]] = {"model.gain": [1.0, 3.0], "model.norm": ["none", "layer"]}
+    values = grid(axes | {"optim.lr": [0.01, 0.1, 1.0], "seed": [0, 1, 2]})
+    # By gain, norm and rate; three seeds each.
+    loss = np.array([[[0.4, 0.2, 9.0], [0.3, 0.1, 9.0]], [[0.5, 9.0, 9.0], [0.6, 9.0, 9.0]]])[..., None]
+    loss = (loss * np.array([0.9, 1.0, 1.2])).ravel()
+    # One seed of the best setting of the first cell diverges: it is the best of this cell no more.
+    result = read([write_result(tmp_path / "result", values, diverge={4: 3})])
+    runs, place = result.runs, result.runs.column_names.index("loss_final")
+    losses = pa.array([None if row == 4 else value for row, value in enumerate(loss.tolist())], pa.float64())
+    result = Result(
+        {**result.tables, "runs": runs.set_column(place, "loss_final", losses)}, result.manifests, result.notes
+    )
+    with styled():
+        plots = {plot.name: plot for plot in map_plots(result, ("model.gain", "model.norm"), ("model.gain",))}
+    np.testing.assert_allclose(10 ** np.array(cells(plots["final_loss_map"])), [[0.4, 0.5], [0.1, 0.6]])
+    assert "the best of its settings (9 runs, best over optim.lr), each with the median over its seeds" in (
+        plots["final_loss_map"].caption
+    )
+    accuracy = result.number("accuracy").reshape(2, 2, 3, 3)
+    best = np.median(accuracy[0, 1], axis=-1).max()
+    assert cells(plots["accuracy_map"])[1][0] == pytest.approx(best)
+    assert {"heldout_loss_map", "diverged_map"} <= set(plots)
