@@ -35,13 +35,17 @@ def flipped(path: Path) -> None:
     path.write_bytes(content)
 
 
+def linked(path: Path) -> None:
+    path.symlink_to(path.rename(path.with_suffix(".old")))
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "cut short": lambda path: path.write_bytes(path.read_bytes()[:5000]),
     "flipped": flipped,
     "gone": lambda path: path.unlink(),
     "writable by others": lambda path: path.chmod(0o777),
-    "a link": lambda path: (path.rename(path.with_suffix(".old")), path.symlink_to(path.with_suffix(".old"))),
+    "a link": linked,
     "no note": lambda path: path.with_suffix(".lock").write_text("", encoding="ascii"),
     "a folder for all": lambda path: path.parent.chmod(0o1777),
 }
@@ -114,8 +118,13 @@ def test_a_compiler_that_hangs_is_given_up_and_remembered(
 
 
 def test_what_did_not_work_is_not_compiled_again(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    monkeypatch.setattr(compiler, "_compiled", lambda *given: bool(calls.append(given)))
+    calls: list[Path] = []
+
+    def fails(_: object, __: str, path: Path) -> bool:
+        calls.append(path)
+        return False
+
+    monkeypatch.setattr(compiler, "_compiled", fails)
     cached.unlink()
     assert library("float32") is None
     library.cache_clear()
