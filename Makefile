@@ -2,6 +2,7 @@
 #
 #   make run  ARGS="model.depth=50 model.activation=sigmoid model.init=xavier"
 #   make test ARGS="-k clip"      make lint      make types      make bench ARGS="--peers loop"      make clean
+#   make faults KILLS=100 LINES=10000  kills, fuzzed command lines and damaged folders: docs/reliability.md
 #   make reproduce                     every named experiment beside what its source says: docs/reproductions.md
 #
 # Another Python: make run PYTHON=python3.12
@@ -13,10 +14,10 @@ BIN := $(VENV)/bin
 # One worker a core, eight at most; each computes with one thread, which is faster for small networks.
 WORKERS ?= -n auto --maxprocesses 8
 
-.PHONY: help run test lint format types bench reproduce clean
+.PHONY: help run test lint format types bench reproduce faults clean
 
 help:
-	@sed -n '2,8s/^# \{0,3\}//p' Makefile
+	@sed -n '2,9s/^# \{0,3\}//p' Makefile
 
 run: $(VENV)/run.stamp
 	@$(BIN)/gradlab run $(ARGS)
@@ -40,6 +41,14 @@ bench: $(VENV)/bench.stamp
 
 reproduce: $(VENV)/run.stamp
 	$(BIN)/python -m benchmarks.reproduce $(ARGS)
+
+KILLS ?= 100
+LINES ?= 10000
+SEED ?= 0
+
+faults: $(VENV)/test.stamp
+	OMP_NUM_THREADS=1 GRADLAB_FUZZED_LINES=$(LINES) $(BIN)/python -m pytest -n 1 tests/faults $(ARGS)
+	$(BIN)/python -m tests.faults.campaign $(KILLS) $(SEED)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -99,7 +99,10 @@ def _sizes(root: str, name: str, dimensions: int) -> tuple[int, ...]:
 
 
 def _find(root: str, name: str) -> Path:
-    folder = Path(root).expanduser()
+    try:
+        folder = Path(root).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"data.root={root}: no such folder: {error}") from error
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path

@@ -29,6 +29,9 @@ UNALTERING = (*OUTSIDE, "seed", "data.seed", "data.root", "data.mirror", "probe.
 MOST_RUNS = 1_000_000
 """A larger grid is taken for a slip of the keyboard."""
 
+LARGEST = 1e300
+"""Of a threshold."""
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -260,11 +263,12 @@ def _limits(values: Mapping[str, Value]) -> Limits:
         given = values.get(entry.key)
         if given is None:
             continue
-        number = math.nan if isinstance(given, (bool, str)) else float(given)
-        if not (math.isfinite(number) and 0 <= number <= entry.most):
+        # Compared before it is made a float, which an integer of 400 digits cannot be.
+        wrong = isinstance(given, (bool, str)) or not 0 <= given <= min(entry.most, LARGEST)
+        if wrong:
             most = "" if math.isinf(entry.most) else f" and at most {entry.most:g}"
-            raise SpecError(f"{entry.key}={given}: expected a finite number of at least 0{most}, or null")
-        found[name] = number
+            raise SpecError(f"{entry.key}={str(given)[:60]}: expected a finite number of at least 0{most}, or null")
+        found[name] = float(given)
     return found
 
 

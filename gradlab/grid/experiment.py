@@ -74,6 +74,6 @@ def maps(name: str | None, raw: Mapping[str, Any]) -> dict[str, str]:
     for side, key in given.items():
         if side not in ("x", "y"):
             raise SpecError(f"experiment {name!r}: report: unknown key {side!r}; expected x and y, keys of heat maps")
-        if key not in KEYS:
+        if not isinstance(key, str) or key not in KEYS:
             raise SpecError(f"experiment {name!r}: report: {side}: {unknown_key(str(key), KEYS)}")
     return {str(side): str(key) for side, key in given.items()}

@@ -38,7 +38,7 @@ from gradlab.spec.choices import NAMED
 from gradlab.spec.named import SpecError, Value
 
 _SIGNS = {OverrideType.CHANGE: "", OverrideType.ADD: "+", OverrideType.FORCE_ADD: "++", OverrideType.DEL: "~"}
-_COMPOSING = (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError)
+_COMPOSING = (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ class Typed:
 
 
 def parse(text: str) -> Typed:
-    """An override, read. Raises `SpecError` for what the grammar does not know."""
+    """An override, read. Raises `SpecError` for what the grammar does not know, and for a sweep without end."""
+    _check_lengths(text)
     try:
         read = OverridesParser.create().parse_overrides([text])[0]
     except (HydraException, ValueError, RecursionError) as error:
@@ -91,6 +92,24 @@ def parse(text: str) -> Typed:
         raise SpecError(f"cannot read {text!r}: {said}; expected key=value, key=a,b or key=range(1,5)") from error
     swept = read.value_type not in (None, ValueType.ELEMENT)
     return Typed(text, read.key_or_group, read.package, _SIGNS[read.type], swept, read)
+
+
+def _check_lengths(text: str) -> None:
+    """Raises `SpecError` for a `range()` that is too long, before it is written out (`shuffle()` does so at once)."""
+    for inside in re.findall(r"\brange\(([^()]*)\)", text):
+        given = [part.rpartition("=")[2].strip() for part in inside.split(",")]
+        names = [part.rpartition("=")[0].strip() for part in inside.split(",")]
+        try:
+            numbers = [float(word) for word in given]
+        except ValueError:
+            # What the grammar says of it is better.
+            continue
+        order = ("start", "stop", "step") if len(numbers) > 1 else ("stop",)
+        named = {name or place: number for name, place, number in zip(names, order, numbers, strict=False)}
+        step = named.get("step", 1.0)
+        length = (named.get("stop", 0.0) - named.get("start", 0.0)) / step if step else 0.0
+        if length > MOST_RUNS:
+            raise SpecError(f"{text}: a sweep of {length:,.0f} values; expected at most {MOST_RUNS:,}")
 
 
 def _in_quotes(text: str) -> str:
@@ -164,6 +183,8 @@ def resolve(values: Mapping[str, Value]) -> dict[str, Value]:
     """The values with their interpolations replaced, as OmegaConf does it."""
     try:
         plain = OmegaConf.to_container(OmegaConf.create(sections(values)), resolve=True)
+    except RecursionError as error:
+        raise SpecError("cannot resolve: ${...} is nested too deep") from error
     except OmegaConfBaseException as error:
         where = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
         raise SpecError(f"cannot resolve {where}{_one_line(error)}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -101,8 +100,6 @@ def carry_out(
         # Before the manifest says that all is done: a resume must find nothing left to do then.
         _hold_expectations(folder, manifest, tables)
         _close(folder, manifest, "failed" if crashed else "done", began)
-        if not crashed:
-            drop_pieces(folder)
     except KeyboardInterrupt as stopped:
         signals.heard()
         _close(folder, manifest, "interrupted", began)
@@ -118,6 +115,8 @@ def carry_out(
         screen.point("What has finished is kept.", "sweep --resume", folder.root)
         return CRASHED
     try:
+        if not crashed:
+            drop_pieces(folder)
         _finish(folder, manifest, tables, wishes, out)
     except KeyboardInterrupt as stopped:
         signals.heard()
@@ -169,14 +168,12 @@ def drawing_prepared(wishes: Wishes) -> Iterator[None]:
         get_ready()
 
     # A daemon, and waited for only so long: an interrupt that is lost in an import's lock must not hold the command.
-    beside = threading.Thread(target=prepare, daemon=True)
-    if wishes.report:
-        beside.start()
+    importing = rounds.beside(prepare) if wishes.report else None
     try:
         yield
     finally:
-        if wishes.report:
-            beside.join(IMPORT_SECONDS)
+        if importing is not None:
+            importing.join(IMPORT_SECONDS)
 
 
 def _hold_expectations(folder: Folder, manifest: Manifest, tables: Merged) -> None:

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -98,7 +98,9 @@ def _start(device: str) -> Worker:
 
 
 def _serve(connection: Connection, device: str) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Where the system has no thread left, the end of the pipe says that the parent is gone: a piece later.
+    with suppress(RuntimeError):
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     from gradlab.launch.worker import serve
 
     serve(connection, device)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from gradlab.expect.form import parse
+from gradlab.launch import signals
 from gradlab.launch.conduct import (
     Wishes,
     carry_out,
@@ -28,7 +29,7 @@ from gradlab.store.folder import Folder, locked, open_result, sweep_up
 from gradlab.store.pieces import drop_pieces, saved_pieces
 from gradlab.store.tables import finished_runs
 from gradlab.terminal.progress import Tally
-from gradlab.terminal.screen import show_files
+from gradlab.terminal.screen import point, show_files
 
 
 def resume(path: Path, asked: str, wishes: Wishes, command: Sequence[str], out: Console) -> int:
@@ -43,7 +44,9 @@ def resume(path: Path, asked: str, wishes: Wishes, command: Sequence[str], out: 
         manifest = documents.read_manifest(path)
         documents.read_expectations(path)
         sweep_up(folder)
-        if manifest["state"] == "done" and finished_runs(folder, documents.ids_of(folder)[: manifest["runs"]]):
+        # Pieces are dropped when all is merged, and not before: without them only the tables count.
+        ended = manifest["state"] == "done" or not folder.pieces.is_dir()
+        if ended and finished_runs(folder, documents.ids_of(folder)[: manifest["runs"]]):
             return _ended(folder, manifest, wishes, out)
         runs = documents.read_runs(folder)
         pieces = planned(folder, manifest, runs)
@@ -71,9 +74,16 @@ def resume(path: Path, asked: str, wishes: Wishes, command: Sequence[str], out: 
 def _ended(folder: Folder, manifest: Manifest, wishes: Wishes, out: Console) -> int:
     """What is left where every run is there: the report, where a kill or a wish left it out."""
     drop_pieces(folder)
+    if manifest["state"] != "done":
+        documents.write_manifest(folder, manifest | {"state": "done"})
     total = manifest["runs"]
     out.print(escape(f"Nothing is missing in {folder.root}: {total} of {total} runs are done."), soft_wrap=True)
     if wishes.report and not is_drawn(folder.report):
-        report([folder.root], folder.report, out)
+        try:
+            report([folder.root], folder.report, out)
+        except KeyboardInterrupt as stopped:
+            signals.heard()
+            point("Interrupted while the report was drawn; the tables are whole.", "report", folder.root)
+            return signals.status(stopped)
         show_files(out, [("report", str(folder.report / "index.html"))])
     return verdict_on_expectations(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from rich.console import Console
@@ -46,7 +47,7 @@ def run(site: Site, runs: Sequence[RunSpec], pieces: Sequence[Piece]) -> bool:
     """Runs ``pieces``, and those of the rounds that follow them; whether a run crashed. The crew is gone then."""
     manifest, crashed = site.manifest, False
     # Where the kernels were never compiled on this machine, that happens while the workers import torch.
-    threading.Thread(target=kernels, args=(runs, site.crew.device.name), daemon=True).start()
+    beside(partial(kernels, runs, site.crew.device.name))
     try:
         fit(site.crew, manifest["workers"] if site.further else min(manifest["workers"], len(pieces)))
         while True:
@@ -57,6 +58,16 @@ def run(site: Site, runs: Sequence[RunSpec], pieces: Sequence[Piece]) -> bool:
             site.tally.total = len(runs)
     finally:
         fit(site.crew, 0)
+
+
+def beside(work: Callable[[], object]) -> threading.Thread | None:
+    """Starts ``work`` beside the command; None where the system has no thread left: what it prepares is done later."""
+    thread = threading.Thread(target=work, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        return None
+    return thread
 
 
 def _round(site: Site, runs: Sequence[RunSpec], pieces: Sequence[Piece]) -> bool:

@@ -14,13 +14,14 @@ from gradlab.spec.named import SpecError, Value, closest, lookup, nearest
 
 @dataclass(frozen=True)
 class Key:
-    """What a key's value may be; ``low`` is the least value, excluded where ``above`` is set."""
+    """What a key's value may be; ``low`` is the least value, excluded where ``above`` is set, ``most`` the largest."""
 
     kind: type
     summary: str
     low: float | None = None
     above: bool = False
     below: float | None = None
+    most: int | None = None
     nullable: bool = False
     words: tuple[str, ...] = ()
 
@@ -33,14 +34,22 @@ class Key:
             noun += f" {'above' if self.above else 'of at least'} {self.low:g}"
         if self.below is not None:
             noun += f" and below {self.below:g}"
+        if self.most is not None:
+            noun += f" and at most {self.most:,}"
         return " or ".join([noun, *(repr(word) for word in self.words), *(["null"] if self.nullable else [])])
 
+
+MOST_PLACES = 100_000
+"""Layers, or time steps: each has rows of its own in the tables, at every recorded step."""
 
 KEYS: dict[str, Key] = {
     "seed": Key(int, "the initial weights: standard normals drawn in layer order, then scaled", low=0),
     "model.name": Key(str, "the architecture"),
     "model.depth": Key(
-        int, "L, the number of weight layers from input to output; of an RNN, its recurrent layers", low=1
+        int,
+        "L, the number of weight layers from input to output; of an RNN, its recurrent layers",
+        low=1,
+        most=MOST_PLACES,
     ),
     "model.width": Key(int, "units in each hidden layer", low=1),
     "model.activation": Key(str, "the nonlinearity of the hidden layers"),
@@ -59,7 +68,7 @@ KEYS: dict[str, Key] = {
     "data.standardise": Key(bool, "inputs minus their mean over their standard deviation, one scalar each"),
     "data.input_scale": Key(float, "multiplies the (standardised) inputs"),
     "data.target_scale": Key(float, "multiplies regression targets"),
-    "data.length": Key(int, "sequence length", low=2),
+    "data.length": Key(int, "sequence length", low=2, most=MOST_PLACES),
     "data.features": Key(int, "input features of synthetic data", low=1, nullable=True),
     "optim.name": Key(str, "the optimizer"),
     "optim.lr": Key(float, "learning rate", low=0),
@@ -158,7 +167,7 @@ def _short(text: str) -> str:
 def _within(rule: Key, number: float) -> bool:
     if rule.low is not None and (number < rule.low or (rule.above and number == rule.low)):
         return False
-    return rule.below is None or number < rule.below
+    return (rule.below is None or number < rule.below) and (rule.most is None or number <= rule.most)
 
 
 def _nearest_word(rule: Key, given: Value) -> str:

@@ -147,6 +147,9 @@ class RunSpec:
         return self.model.depth + (1 if MODELS[self.model.name].needs_time else 0)
 
 
+MOST_BYTES = 2**42
+"""Of one run; a larger one is taken for a slip of the keyboard."""
+
 SECTIONS: dict[str, type] = {
     "model": ModelSpec,
     "data": DataSpec,
@@ -268,9 +271,23 @@ def _fit(model: ModelSpec, data: DataSpec, look: Look | None) -> tuple[ModelSpec
             f"{model.width} on {data.name!r} with {facts.inputs} inputs and {facts.outputs} outputs (its data is "
             "'linear_teacher')"
         )
+    _check_size(model, data, facts)
     if model.init == "torch_default" and model.weight_var is None and model.bias_var:
         raise SpecError(f"model.bias_var={model.bias_var:g}: init 'torch_default' draws its own biases; leave it at 0")
     return model, data, facts
+
+
+def _check_size(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
+    """Raises `SpecError` for a network that no machine holds: weights, gradients, and the signals of one batch."""
+    steps = facts.shape[0] if MODELS[model.name].needs_time else 1
+    weights = (model.depth * model.width + facts.inputs // steps + facts.outputs) * model.width
+    signals = data.batch_size * (model.depth * model.width * steps + facts.inputs + facts.outputs)
+    size = 4 * (2 * weights + signals)
+    if size > MOST_BYTES:
+        raise SpecError(
+            f"model.depth={model.depth}, model.width={model.width}, data.batch_size={data.batch_size}: one run takes "
+            f"some {size / 1e12:,.1f} TB; no machine holds more than {MOST_BYTES / 1e12:.1f} TB"
+        )
 
 
 @lru_cache(maxsize=1024)

@@ -141,5 +141,7 @@ def whole(folder: Folder) -> list[int]:
 def drop_pieces(folder: Folder) -> None:
     """Removes the tables of the pieces, once the manifest says that all are merged; for a reader, all at once."""
     if folder.pieces.is_dir():
+        # A kill may have left the last ones half removed.
+        shutil.rmtree(folder.dropped, ignore_errors=True)
         folder.pieces.replace(folder.dropped)
     shutil.rmtree(folder.dropped, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -63,17 +63,25 @@ def merge(folder: Folder, pieces: Sequence[int] | None = None) -> Merged:
     ids = ids_of(folder)
     chosen = belonging(folder, ids) if pieces is None else list(pieces)
 
-    def write(path: Path, name: str) -> None:
+    def write(name: str, path: Path) -> None:
         with pq.ParquetWriter(path, SCHEMAS[name]) as writer:
             for batch in _batches(folder, name, chosen, ids):
                 writer.write_table(batch)
 
+    try:
+        _write_tables(folder, chosen, write)
+    except pa.ArrowException as error:
+        # Such as: no thread can be started.
+        raise OSError(f"tables cannot be merged: {str(error).partition('. ')[0]}") from error
+    return Finished(folder)
+
+
+def _write_tables(folder: Folder, chosen: Sequence[int], write: Callable[[str, Path], None]) -> None:
     for name in TABLES:
         if name in OPTIONAL and not any(folder.piece(index, name).is_file() for index in chosen):
             folder.table(name).unlink(missing_ok=True)
         else:
-            replace(folder.table(name), partial(write, name=name))
-    return Finished(folder)
+            replace(folder.table(name), partial(write, name))
 
 
 def merged(folder: Folder) -> Merged:
@@ -132,12 +140,13 @@ def _batches(folder: Folder, name: str, pieces: Sequence[int], ids: Sequence[str
 
 
 def finished_runs(folder: Folder, ids: Sequence[str]) -> bool:
-    """Whether the merged tables are all there and can be read, and hold the runs ``ids`` in this order."""
+    """Whether the merged tables are all there and can be read, and hold the runs ``ids`` in this order, none failed."""
     try:
         tables = {name: _table(folder, name) for name in TABLES}
     except SpecError:
         return False
-    return bool(tables["runs"]["run_id"].to_pylist() == list(ids))
+    runs = tables["runs"]
+    return runs["run_id"].to_pylist() == list(ids) and "failed" not in runs["state"].to_pylist()
 
 
 @dataclass(frozen=True)

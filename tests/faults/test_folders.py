@@ -157,6 +157,19 @@ def test_a_resume_finishes_the_report_and_sweeps_up(made: Path, gradlab_: Gradla
     assert not list(made.glob(".*"))
 
 
+def test_a_kill_while_the_pieces_are_dropped(made: Path, gradlab_: Gradlab) -> None:
+    """Found by the campaign: nothing is trained again, and what was half removed goes."""
+    (made / ".pieces").mkdir()
+    (made / ".pieces/00001.steps.parquet").write_bytes(b"torn")
+    manifest = documents.read_manifest(made)
+    documents.write_manifest(Folder(made), manifest | {"state": "interrupted"})
+    ended = gradlab_("sweep", "--resume", "out")
+    assert (ended.status, ended.err) == (0, "")
+    assert "Nothing is missing in out" in ended.out
+    assert documents.read_manifest(made)["state"] == "done"
+    assert not list(made.glob(".*"))
+
+
 def test_a_report_is_not_written_through_links(made: Path, gradlab_: Gradlab, tmp_path: Path) -> None:
     mine = tmp_path / "mine.html"
     mine.write_text("mine", encoding="utf-8")

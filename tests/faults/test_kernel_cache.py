@@ -35,9 +35,8 @@ def flipped(path: Path) -> None:
     path.write_bytes(content)
 
 
-def a_link(path: Path) -> None:
-    path.rename(path.with_suffix(".old"))
-    path.symlink_to(path.with_suffix(".old"))
+def linked(path: Path) -> None:
+    path.symlink_to(path.rename(path.with_suffix(".old")))
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
@@ -46,7 +45,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "flipped": flipped,
     "gone": lambda path: path.unlink(),
     "writable by others": lambda path: path.chmod(0o777),
-    "a link": a_link,
+    "a link": linked,
     "no note": lambda path: path.with_suffix(".lock").write_text("", encoding="ascii"),
     "a folder for all": lambda path: path.parent.chmod(0o1777),
 }
@@ -119,13 +118,13 @@ def test_a_compiler_that_hangs_is_given_up_and_remembered(
 
 
 def test_what_did_not_work_is_not_compiled_again(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[object] = []
+    calls: list[Path] = []
 
-    def compiled(*given: object) -> bool:
-        calls.append(given)
+    def fails(_: object, __: str, path: Path) -> bool:
+        calls.append(path)
         return False
 
-    monkeypatch.setattr(compiler, "_compiled", compiled)
+    monkeypatch.setattr(compiler, "_compiled", fails)
     cached.unlink()
     assert library("float32") is None
     library.cache_clear()

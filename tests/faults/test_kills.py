@@ -1,0 +1,59 @@
+"""A few kills of the campaign, at named points and at random moments: nothing is lost, and nothing stays behind."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from gradlab.launch import signals
+from tests.commands import run
+from tests.faults.campaign import SWEEP, Kill, drawn, survives
+
+NAMED = [
+    Kill("three pieces are saved", signal.SIGTERM, True),
+    Kill("runs are merged", signal.SIGKILL, True),
+    Kill("the report is begun", signal.SIGKILL, False),
+]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    ended = run(list(SWEEP), folder)
+    assert (ended.status, ended.err) == (0, "")
+    return folder / "out"
+
+
+@pytest.mark.parametrize("kill", NAMED, ids=str)
+def test_a_kill_at_a_named_point(kill: Kill, whole: Path, tmp_path: Path) -> None:
+    survives(tmp_path, [kill], whole)
+
+
+def test_kills_at_random(whole: Path, tmp_path: Path) -> None:
+    random_ = random.Random(10)
+    survives(tmp_path, [drawn(random_) for _ in range(3)], whole)
+
+
+def test_an_interrupt_that_is_lost_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "AGAIN_SECONDS", 0.05)
+    before = {one: signal.getsignal(one) for one in signals.STOPPING}
+    lost = 0
+    with signals.listening():
+        hook = sys.unraisablehook
+        assert hook is not sys.__unraisablehook__
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except signals.Stopped as stopped:
+            lost += signals.status(stopped) == 143
+        with pytest.raises(signals.Stopped):
+            signal.pause()
+        signals.heard()
+        signal.raise_signal(signal.SIGTERM)
+    assert lost == 1
+    signal.signal(signal.SIGINT, before[signal.SIGINT])
+    assert {one: signal.getsignal(one) for one in signals.STOPPING} == before
+    assert sys.unraisablehook is sys.__unraisablehook__
