@@ -39,7 +39,7 @@ bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.grid $(ARGS)
 
 reproduce: $(VENV)/run.stamp
-	$(BIN)/python -m benchmarks.reproduce $(ARGS)
+	$(BIN)/python -m benchmarks.reproduce $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
