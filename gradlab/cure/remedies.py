@@ -184,7 +184,7 @@ def _orthogonal(spec: RunSpec) -> Change:
     """Orthogonal matrices with the activation's gain, and no biases: sqrt(2) of ReLU, 1.05 of tanh.
 
     The gain is the root of the critical weight variance without biases, 1 where there is none (behind a norm, in
-    residual and recurrent networks, sigmoid). Where gradients decay algebraically there, as of tanh, it is `BEYOND`
+    residual and recurrent networks). Where gradients decay algebraically there, as of tanh, it is `BEYOND`
     times that.
     """
     plain: dict[str, Value] = {"model.init": "orthogonal", "model.gain": 1.0, "model.weight_var": None}
@@ -194,8 +194,10 @@ def _orthogonal(spec: RunSpec) -> Change:
     said = None if after is None else predict(after)
     if said is None or said.critical_weight_var is None:
         return plain
-    saturates = spec.model.activation is not None and not ACTIVATIONS[spec.model.activation].never_saturates
-    return {**plain, "model.gain": _rounded(math.sqrt(said.critical_weight_var) * (BEYOND if saturates else 1.0))}
+    gain = math.sqrt(said.critical_weight_var)
+    there = _changed(spec, {**plain, "model.gain": gain})
+    fades = there is not None and predict(there).q_star == 0
+    return {**plain, "model.gain": _rounded(gain * (BEYOND if fades else 1.0))}
 
 
 def _no_biases(spec: RunSpec) -> Change | None:

@@ -108,7 +108,7 @@ ORTHOGONAL: dict[str, tuple[dict[str, Value], float]] = {
     "relu": ({}, math.sqrt(2)),
     "leaky": ({"model.activation": "leaky_relu", "model.slope": 0.2}, math.sqrt(2 / 1.04)),
     "tanh": ({"model.activation": "tanh", "model.bias_var": 0.05}, 1.05),
-    "sigmoid has no critical point": ({"model.activation": "sigmoid"}, 1.0),
+    "sigmoid is critical at 103": ({"model.activation": "sigmoid"}, math.sqrt(103.0)),
     "the scale does not matter behind a norm": ({"model.norm": "layer"}, 1.0),
     "recurrent": ({"model.name": "rnn", "model.activation": "tanh"}, 1.0),
 }
