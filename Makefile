@@ -40,7 +40,7 @@ bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.grid $(ARGS)
 
 reproduce: $(VENV)/run.stamp
-	$(BIN)/python -m benchmarks.reproduce $(ARGS)
+	$(BIN)/python -m benchmarks.reproduce $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
 
 KILLS ?= 100
 LINES ?= 10000

@@ -3,6 +3,8 @@
     python -m benchmarks.reproduce                       all of them, one after another, into docs/reproductions.md
     python -m benchmarks.reproduce he-vs-xavier ...      these alone, onto the screen
     python -m benchmarks.reproduce --data-root DIR       with IDX files at hand for experiments on downloaded images
+    python -m benchmarks.reproduce --seeds 1000 2000     as many seeds from 1000 on, and from 2000 on, onto the screen:
+                                                         draws that no expectation was written by
 
 Each is `gradlab sweep -e NAME` in a process of its own, as a user would start it. Exit status 1 where an expectation
 failed or an experiment could not be run.
@@ -65,11 +67,18 @@ def chosen(names: Sequence[str]) -> list[Experiment]:
     return [able[name] for name in names or able]
 
 
-def reproduce(experiment: Experiment, folder: Path, data_root: str | None) -> Reproduction:
-    """Runs one experiment in a new ``folder``."""
+def reproduce(
+    experiment: Experiment, folder: Path, data_root: str | None, first: int | None = None
+) -> Reproduction | None:
+    """Runs one experiment in a new ``folder``; from ``first`` on as many seeds as it has, None where it sweeps none."""
     grid = compose_grid([], experiment=experiment.name)
     images = any(run.data.name in ("fashion_mnist", "mnist") for run in grid.runs)
     given = [f"data.root='{data_root}'"] if data_root and images else []
+    if first is not None:
+        seeds = len({run.seed for run in grid.runs})
+        if seeds < 2:
+            return None
+        given.append(f"seed=range({first},{first + seeds})")
     command = [GRADLAB, "sweep", "-e", experiment.name, "-o", str(folder), "--no-report", "-q", *given]
     start = time.perf_counter()
     try:
@@ -126,11 +135,21 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+def tell(one: Reproduction, which: str) -> None:
+    """One line of a reproduction, and one of each expectation that was not met."""
+    met = f"{one.met:2} of {len(one.outcomes):2}"
+    print(f"{one.seconds:6.1f} s  {met}  {one.experiment.name}{which}  {one.trouble}".rstrip(), flush=True)
+    for told in one.outcomes:
+        if told["result"] != "pass":
+            print(f"          {told['what']}: expected {told['expected']}, measured {told['measured']}")
+
+
 def main() -> None:
     """Runs them, tells of each as it ends, and writes the page where all were asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="experiments; by default all that expect something")
     parser.add_argument("--data-root", metavar="DIR", help="IDX files to read instead of a download")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="FIRST", help="other seeds, from each of these on")
     asked = parser.parse_args()
     try:
         wanted = chosen(asked.names)
@@ -138,16 +157,14 @@ def main() -> None:
         parser.error(str(error))
     found = []
     with tempfile.TemporaryDirectory() as place:
-        for experiment in wanted:
-            found.append(reproduce(experiment, Path(place) / experiment.name, asked.data_root))
-            one = found[-1]
-            print(
-                f"{one.seconds:6.1f} s  {one.met:2} of {len(one.outcomes):2}  {experiment.name}  {one.trouble}".rstrip()
-            )
-            for told in one.outcomes:
-                if told["result"] != "pass":
-                    print(f"          {told['what']}: expected {told['expected']}, measured {told['measured']}")
-    if not asked.names:
+        for first in asked.seeds or [None]:
+            for experiment in wanted:
+                folder = Path(place) / f"{experiment.name}-{first}"
+                one = reproduce(experiment, folder, asked.data_root, first)
+                if one is not None:
+                    found.append(one)
+                    tell(one, "" if first is None else f" from seed {first}")
+    if not asked.names and not asked.seeds:
         PAGE.write_text(page(found), encoding="utf-8")
         print(PAGE.relative_to(ROOT))
     sys.exit(0 if all(one.reproduced for one in found) else 1)

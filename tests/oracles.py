@@ -384,7 +384,7 @@ def _slopes(run: RunSpec, stage: Stage, pre: Sequence[Tensor] | None) -> Row:
     z = torch.stack([piece.detach() for piece in pre]).requires_grad_()
     (slope,) = torch.autograd.grad(stage.phi(z).sum(), z)
     found: Row = {}
-    if not ACTIVATIONS[name].piecewise_linear:
+    if not ACTIVATIONS[name].never_saturates:
         found["saturated"] = float((slope.abs() < 0.05 * steepest(name)).double().mean())
     if ACTIVATIONS[name].relu_family and z.shape[1] >= 16:
         found["dead"] = float((slope == 0).flatten(0, 1).all(0).double().mean())

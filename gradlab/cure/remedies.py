@@ -54,6 +54,11 @@ ALIKE = 0.02
 """A variance this close to the critical one is critical."""
 
 
+BEYOND = 1.05
+"""Orthogonal matrices of deep tanh networks train with a gain a little above the critical 1 (Pennington et al. 2017,
+arXiv:1711.04735, figure 4: at gains of 1.05, and biases of next to nothing)."""
+
+
 def _never(_: RunSpec) -> Change | None:
     return None
 
@@ -173,6 +178,30 @@ def _clip_wider(spec: RunSpec) -> Change | None:
 
 def _init(name: str) -> Callable[[RunSpec], Change | None]:
     return _always({"model.init": name, "model.gain": 1.0, "model.weight_var": None})
+
+
+def _orthogonal(spec: RunSpec) -> Change:
+    """Orthogonal matrices with the activation's gain, and no biases: sqrt(2) of ReLU, 1.05 of tanh.
+
+    The gain is the root of the critical weight variance without biases, 1 where there is none (behind a norm, in
+    residual and recurrent networks). Where gradients decay algebraically there, as of tanh, it is `BEYOND`
+    times that.
+    """
+    plain: dict[str, Value] = {"model.init": "orthogonal", "model.gain": 1.0, "model.weight_var": None}
+    if spec.model.bias_var is not None:
+        plain["model.bias_var"] = 0.0
+    after = _changed(spec, plain)
+    said = None if after is None else predict(after)
+    if said is None or said.critical_weight_var is None:
+        return plain
+    gain = math.sqrt(said.critical_weight_var)
+    there = _changed(spec, {**plain, "model.gain": gain})
+    fades = there is not None and predict(there).q_star == 0
+    return {**plain, "model.gain": _rounded(gain * (BEYOND if fades else 1.0))}
+
+
+def _no_biases(spec: RunSpec) -> Change | None:
+    return {"model.bias_var": 0.0} if spec.model.bias_var else None
 
 
 def _critical(spec: RunSpec) -> Change | None:
@@ -317,7 +346,20 @@ REMEDIES: dict[str, Remedy] = {
         Remedy(
             "xavier", "weights of variance 2/(fan_in+fan_out)", "Glorot & Bengio 2010", "init", _init("xavier_normal")
         ),
-        Remedy("orthogonal", "orthogonal weights", "Saxe et al. 2013, arXiv:1312.6120", "init", _init("orthogonal")),
+        Remedy(
+            "orthogonal",
+            "orthogonal weights with the gain of the activation, no biases",
+            "Saxe et al. 2013, arXiv:1312.6120; Pennington et al. 2017, arXiv:1711.04735",
+            "init",
+            _orthogonal,
+        ),
+        Remedy(
+            "no-biases",
+            "biases that begin at 0",
+            "Schoenholz et al. 2016, arXiv:1611.01232",
+            "init",
+            _no_biases,
+        ),
         Remedy(
             "critical",
             "the weight variance at which theory has gradients keep their size",

@@ -32,8 +32,8 @@ Back = Callable[[Tensor, Tensor, Slope], Tensor]
 class Activation:
     """``value(z, slope)`` is phi(z); ``back(dh, z, slope)`` is dh phi'(z), from phi(z) instead where ``by_value``.
 
-    ``derivative(z, phi(z))`` is phi'(z) and ``steepest`` the maximum of its size; a piecewise linear activation cannot
-    saturate and has none. ``kernel`` is what our kernels call it, if they know it.
+    ``derivative(z, phi(z))`` is phi'(z) and ``steepest`` the maximum of its size; what has no flat ends on
+    both sides cannot saturate and has none. ``kernel`` is what our kernels call it, if they know it.
     """
 
     value: Callable[[Tensor, Slope], Tensor]
@@ -63,6 +63,10 @@ def _selu_derivative(z: Tensor, _: Tensor) -> Tensor:
 def _gelu_derivative(z: Tensor, _: Tensor) -> Tensor:
     density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
     return 0.5 * (1 + torch.erf(z / math.sqrt(2))) + z * density
+
+
+def _hardtanh_derivative(z: Tensor, _: Tensor) -> Tensor:
+    return (z.abs() < 1).to(z.dtype)
 
 
 def _silu_derivative(z: Tensor, h: Tensor) -> Tensor:
@@ -115,7 +119,9 @@ ACTIVATIONS: dict[str, Activation] = {
     "softplus": Activation(
         lambda z, _: F.softplus(z), _kernel("softplus", 1, 20), derivative=lambda z, _: torch.sigmoid(z)
     ),
-    "hardtanh": Activation(lambda z, _: F.hardtanh(z), _kernel("hardtanh", -1, 1), kernel="hardtanh"),
+    "hardtanh": Activation(
+        lambda z, _: F.hardtanh(z), _kernel("hardtanh", -1, 1), derivative=_hardtanh_derivative, kernel="hardtanh"
+    ),
     "linear": Activation(lambda z, _: z, lambda dh, _z, _s: dh),
 }
 
@@ -143,7 +149,7 @@ def phi_back(
 def saturated_share(activation: Activation, z: Tensor, h: Tensor, limit: float, out: Tensor) -> None:
     """The share of entries (M, ...) whose slope is smaller than ``limit``, into ``out`` (M,) float64."""
     if activation.derivative is None:
-        raise ValueError("a piecewise linear activation cannot saturate")
+        raise ValueError("an activation without flat ends cannot saturate")
     if activation.kernel is not None and native.serves(h):
         native.saturated(activation.kernel, h if activation.by_value else z, limit, out)
     else:

@@ -3,7 +3,8 @@
 On a full grid with equal weights the outcome of a setting splits in one way into a mean, a function of each key, one of
 each pair, and so on, all orthogonal, so that their variances add up: the functional analysis of variance (Hooker 2007,
 Journal of Computational and Graphical Statistics 16, eq. 2 to 4); their shares are Sobol's indices (Sobol 1993). Runs
-that differ in their seeds alone are replicates: what differs among them is the residual variance.
+that differ in their seeds alone are replicates; where the same seeds stand at every setting they are a block of its own
+(`crossed`), else what differs among them is the residual variance.
 
 Legend for shapes: R runs, N of them with an outcome, K keys of n_1 .. n_K levels, C = n_1 ... n_K settings.
 """
@@ -20,12 +21,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
+from gradlab.report import crossed
 from gradlab.report.findings import Table
 from gradlab.report.groups import LATER, Levels, levels, log10, swept, varying
+from gradlab.store.settings import REPLICATES
 from gradlab.report.tables import Bools, Floats, Ints, Result
 
 MOST_EMPTY = 4
 """A grid of so many times more settings than runs is far from full, and is not searched for a full part."""
+
+LIKELY = 0.05
+"""An effect whose p is above it is told with it."""
 
 LEAST_TOLD = 0.01
 """Smaller shares are left to effects.csv."""
@@ -41,8 +47,10 @@ LEAST_KEPT = 0.5
 class Effect:
     """A ``share`` (0..1) of the variance: of one key, of two beyond what each does alone, or of what is left.
 
-    ``kind`` is main, interaction, higher (all interactions of three keys or more) or seeds (among replicates).
+    ``kind`` is main, interaction, higher (all interactions of three keys or more), seeds (among replicates; where they
+    are the same at every setting, what is common to a seed) or residual (of those, from setting to setting).
     ``total``, of a main effect: with every interaction that its key takes part in. ``freedom``: degrees of freedom.
+    ``p``: how probable as much is by chance, None where the seeds are too few, or not the same at every setting.
     """
 
     kind: str
@@ -50,6 +58,7 @@ class Effect:
     share: float
     freedom: int
     total: float | None = None
+    p: float | None = None
 
 
 @dataclass(frozen=True)
@@ -144,10 +153,64 @@ def _analysis(result: Result, outcome: Outcome) -> Analysis | None:
     if np.ptp(values) <= SAME:
         return none("The settings that make a full grid differ in nothing.")
     codes = np.array([np.searchsorted(places, part.code[runs]) for part, places in told])
-    effects, replicated = decompose([part.key for part, _ in told], codes, values)
-    settings = math.prod(len(places) for _, places in told)
+    keys, settings = [part.key for part, _ in told], math.prod(len(places) for _, places in told)
     note = f"{outcome.missing} {_dropped(parts, kept, len(runs))}".strip()
-    return Analysis(outcome.name, outcome.title, effects, len(runs), settings, replicated, note)
+    blocks = in_blocks(codes, _seeds(result)[runs], values)
+    if blocks is None:
+        effects, replicated = decompose(keys, codes, values)
+        return Analysis(outcome.name, outcome.title, effects, len(runs), settings, replicated, note)
+    if (lost := len(runs) - blocks.size) > 0:
+        note = f"{note} {lost} runs of seeds that lack a setting are left out.".strip()
+    return Analysis(outcome.name, outcome.title, of_blocks(keys, blocks), blocks.size, settings, True, note)
+
+
+def _seeds(result: Result) -> Ints:
+    """The replicate (R,) that each run is: its seeds."""
+    code = np.zeros(result.size, dtype=np.int64)
+    for key in REPLICATES:
+        if key in result.columns:
+            part = levels(result, key)
+            code = np.unique(code * len(part) + part.code, return_inverse=True)[1].astype(np.int64)
+    return code
+
+
+def in_blocks(codes: Ints, seed: Ints, values: Floats) -> Floats | None:
+    """``values`` (N,) as (S, n_1, ..., n_K), of the seeds that stand at every setting.
+
+    None where these are fewer than two, or hold less than half of the runs. ``codes`` (K, N) as in `decompose`.
+    """
+    shape = tuple(int(code.max()) + 1 for code in codes)
+    cell, size = np.ravel_multi_index(tuple(codes), shape), math.prod(shape)
+    kept = crossed.complete(cell, seed, size)
+    if len(kept) < 2 or len(kept) * size < LEAST_KEPT * len(values):
+        return None
+    out = np.empty((len(kept), size))
+    inside = np.isin(seed, kept)
+    out[np.searchsorted(kept, seed[inside]), cell[inside]] = values[inside]
+    return out.reshape(-1, *shape)
+
+
+def of_blocks(keys: Sequence[str], blocks: Floats) -> tuple[Effect, ...]:
+    """The effects of ``keys`` in ``blocks`` (S, n_1, ..., n_K), the largest first."""
+    found = crossed.decompose(blocks)
+    variance = [max(0.0, part.square - part.chance) for part in found.parts]
+    whole = sum(variance) + found.between + found.within
+    seeds, size = len(blocks), blocks[0].size
+    effects = [
+        Effect(
+            part.kind,
+            tuple(keys[axis] for axis in part.axes),
+            share / whole,
+            part.freedom,
+            # Less chance, a sum of interactions may come out below nothing.
+            max(share, found.totals[part.axes[0]]) / whole if part.kind == "main" else None,
+            part.p,
+        )
+        for part, share in zip(found.parts, variance, strict=True)
+    ]
+    effects.append(Effect("seeds", (), found.between / whole, seeds - 1))
+    effects.append(Effect("residual", (), found.within / whole, (seeds - 1) * (size - 1)))
+    return tuple(sorted(effects, key=lambda effect: -effect.share))
 
 
 def _dropped(parts: Sequence[Levels], kept: Sequence[Ints], runs: int) -> str:
@@ -228,7 +291,7 @@ def decompose(keys: Sequence[str], codes: Ints, values: Floats) -> tuple[tuple[E
             tuple(keys[axis] for axis in axes),
             share / whole,
             freedom,
-            _total(means, axes[0], chance) / whole if kind == "main" else None,
+            max(share, _total(means, axes[0], chance)) / whole if kind == "main" else None,
         )
         for (kind, axes, _, freedom), share in zip(found, variance, strict=True)
     ]
@@ -281,6 +344,8 @@ def name(effect: Effect, *, words: Callable[[str], str] = str) -> str:
     """An effect for reading, each key in ``words``."""
     if effect.kind == "higher":
         return "three keys or more"
+    if effect.kind == "residual":
+        return "seeds × settings"
     return " × ".join(map(words, effect.keys)) if effect.keys else "between seeds"
 
 
@@ -290,10 +355,15 @@ def sentences(found: Sequence[Analysis]) -> list[str]:
     for one in found:
         told = [effect for effect in one.effects if effect.keys and effect.share >= LEAST_TOLD][:3]
         if told:
-            first, *others = (f"{100 * effect.share:.0f} %" for effect in told)
+            first, *others = (f"{100 * effect.share:.0f} %{_doubt(effect)}" for effect in told)
             more = "".join(f", {name(effect)} {share}" for effect, share in zip(told[1:], others, strict=True))
             lines.append(f"Of the variance of {one.title}, {name(told[0])} explains {first}{more}.")
     return lines
+
+
+def _doubt(effect: Effect) -> str:
+    """What is said beside an effect that may be chance."""
+    return "" if effect.p is None or effect.p <= LIKELY else f" (p = {effect.p:.2g}, so perhaps by chance)"
 
 
 def write_effects(found: Sequence[Analysis], out: Path) -> tuple[Path, ...]:
@@ -311,6 +381,7 @@ def write_effects(found: Sequence[Analysis], out: Path) -> tuple[Path, ...]:
         "share": [effect.share for _, effect in rows],
         "total_share": [effect.total for _, effect in rows],
         "degrees_of_freedom": [effect.freedom for _, effect in rows],
+        "p": [effect.p for _, effect in rows],
         "runs": [one.runs for one, _ in rows],
         "settings": [one.settings for one, _ in rows],
     }
@@ -326,13 +397,14 @@ def table(found: Sequence[Analysis]) -> Table | None:
             name(effect),
             f"{100 * effect.share:.1f}",
             "–" if effect.total is None else f"{100 * effect.total:.1f}",
+            "–" if effect.p is None else f"{effect.p:.3f}",
         )
         for one in found
         for effect in one.effects
         if effect.share >= LEAST_TOLD or (effect.total or 0) >= LEAST_TOLD
     ]
-    head = ("outcome", "effect", "share, %", "with interactions, %")
-    return Table(head, (False, False, True, True), tuple(rows), "") if rows else None
+    head = ("outcome", "effect", "share, %", "with interactions, %", "p")
+    return Table(head, (False, False, True, True, True), tuple(rows), "") if rows else None
 
 
 def notes(found: Sequence[Analysis]) -> list[str]:
@@ -341,7 +413,10 @@ def notes(found: Sequence[Analysis]) -> list[str]:
     for one in found:
         said = one.note
         if one.effects:
+            blocked = any(effect.kind == "residual" for effect in one.effects)
             chance = "less what the spread between seeds explains by chance" if one.replicated else "one run a setting"
+            if blocked:
+                chance = "the same seeds at each; p by permutation within the seeds"
             said = f"{one.runs} runs of {one.settings} settings, {chance}. {said}"
         lines.append(f"{one.title[0].upper()}{one.title[1:]}: {said}".strip())
     return lines

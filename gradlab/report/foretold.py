@@ -42,7 +42,7 @@ def sentences(result: Result) -> list[str]:
             f"{told[farthest]:.3g})."
         )
     measured = np.flatnonzero(np.isfinite(rate) & np.isnan(result.theory("chi1")))
-    silent = [said.note for run in measured.tolist() if (said := predict(_spec(result, run))).rate is None]
+    silent = [one.note for run in measured.tolist() if (one := predict(_spec(result, run))).rate is None]
     if silent:
         lines.append(f"Theory gives no rate of {len(silent)} of {result.size} runs; of the first: {silent[0]}.")
     bent = _bent_words(result).strip()

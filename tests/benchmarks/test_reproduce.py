@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -44,11 +45,28 @@ def test_the_page_counts_what_came_out() -> None:
 
 def test_an_experiment_without_its_data_says_so(tmp_path: Path) -> None:
     found = reproduce(chosen(["clip-rescue"])[0], tmp_path / "out", str(tmp_path / "nowhere"))
+    assert found is not None
     assert not found.reproduced
     assert found.outcomes == ()
     assert found.trouble.endswith("nowhere: no such folder")
 
 
+def test_other_seeds_are_as_many_and_none_where_none_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def start(command: list[str], **_: object) -> object:
+        asked.append(command)
+        raise subprocess.TimeoutExpired(command, 1)
+
+    monkeypatch.setattr(module.subprocess, "run", start)
+    assert reproduce(chosen(["weight-decay"])[0], tmp_path / "one", None, 1000) is not None
+    assert asked[0][-1] == "seed=range(1000,1003)"
+    assert reproduce(chosen(["clip-quartic"])[0], tmp_path / "two", None, 1000) is None
+    assert len(asked) == 1
+
+
 def test_one_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_SECONDS", 0.01)
-    assert reproduce(chosen(["scalar-chain"])[0], tmp_path / "out", None).trouble == "took more than 0.01 s"
+    found = reproduce(chosen(["scalar-chain"])[0], tmp_path / "out", None)
+    assert found is not None
+    assert found.trouble == "took more than 0.01 s"

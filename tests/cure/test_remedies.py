@@ -104,6 +104,32 @@ def test_the_critical_variance_is_that_of_theory() -> None:
     assert treated(after.spec, [REMEDIES["critical"]]) is None
 
 
+ORTHOGONAL: dict[str, tuple[dict[str, Value], float]] = {
+    "relu": ({}, math.sqrt(2)),
+    "leaky": ({"model.activation": "leaky_relu", "model.slope": 0.2}, math.sqrt(2 / 1.04)),
+    "tanh": ({"model.activation": "tanh", "model.bias_var": 0.05}, 1.05),
+    "sigmoid is critical at 103": ({"model.activation": "sigmoid"}, math.sqrt(103.0)),
+    "the scale does not matter behind a norm": ({"model.norm": "layer"}, 1.0),
+    "recurrent": ({"model.name": "rnn", "model.activation": "tanh"}, 1.0),
+}
+
+
+@pytest.mark.parametrize("case", ORTHOGONAL)
+def test_orthogonal_weights_have_the_activation_s_gain_and_no_biases(case: str) -> None:
+    settings, gain = ORTHOGONAL[case]
+    after = treated(build({**settings, "model.depth": 2 if case == "recurrent" else 20}), [REMEDIES["orthogonal"]])
+    assert after is not None
+    assert (after.spec.model.init, after.spec.model.bias_var) == ("orthogonal", 0.0)
+    assert after.spec.model.gain == pytest.approx(gain, rel=1e-3)
+
+
+def test_biases_can_be_left_out() -> None:
+    after = treated(build(SICK["large weights"]), [REMEDIES["no-biases"]])
+    assert after is not None
+    assert after.change == {"model.bias_var": 0.0}
+    assert treated(build({}), [REMEDIES["no-biases"]]) is None
+
+
 def test_the_usual_learning_rate_is_that_of_the_optimizer() -> None:
     for optimizer, rate in (("sgd", 0.01), ("adagrad", 0.01), ("adam", 0.001), ("adamw", 0.001), ("rmsprop", 0.001)):
         after = treated(build({"optim.name": optimizer, "optim.lr": 7.0}), [REMEDIES["lr-usual"]])

@@ -166,11 +166,11 @@ def test_the_output_layer_neither_saturates_nor_dies() -> None:
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_only_the_relu_family_dies_and_piecewise_linear_ones_do_not_saturate(name: str) -> None:
+def test_only_the_relu_family_dies_and_what_has_no_flat_ends_does_not_saturate(name: str) -> None:
     (found,) = measured(SMALL | {"model.activation": name})
     row = found.at(0, 2)
     assert (row["dead"] is not None) == (name in ("relu", "leaky_relu", "prelu"))
-    assert (row["saturated"] is None) == (name in ("relu", "leaky_relu", "prelu", "hardtanh", "linear"))
+    assert (row["saturated"] is None) == (name in ("relu", "leaky_relu", "prelu", "linear"))
 
 
 def test_dead_needs_sixteen_samples() -> None:
@@ -209,6 +209,16 @@ def test_saturated_units_are_counted() -> None:
     (small, large) = measured(wide | {"model.gain": 0.01}, wide | {"model.gain": 1000.0})
     assert small.at(0, 1)["saturated"] == 0.0
     assert large.at(0, 1)["saturated"] > 0.97
+
+
+def test_a_hardtanh_is_saturated_where_it_is_clamped() -> None:
+    """Of z ~ N(0, s^2), P(|z| >= 1): 0.317 at s = 1 by the normal table; inputs are standardised, W of variance 1."""
+    wide: dict[str, Value] = SMALL | {"model.activation": "hardtanh", "model.depth": 2, "model.width": 256}
+    (small, large) = measured(wide | {"model.gain": 0.01}, wide | {"model.gain": 1000.0})
+    assert small.at(0, 1)["saturated"] == 0.0
+    assert large.at(0, 1)["saturated"] > 0.97
+    (one,) = measured(wide | {"model.weight_var": 1.0})
+    assert one.at(0, 1)["saturated"] == pytest.approx(0.317, abs=0.05)
 
 
 def test_exact_zeros_of_the_gradient_are_counted() -> None:

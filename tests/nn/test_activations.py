@@ -72,9 +72,9 @@ def test_the_steepest_slope_is_the_maximum(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_the_derivative_is_autograd_s_and_piecewise_linear_ones_need_none(name: str) -> None:
+def test_the_derivative_is_autograd_s_and_never_saturates_ones_need_none(name: str) -> None:
     entry = ACTIVATIONS[name]
-    assert (entry.derivative is None) == choices.ACTIVATIONS[name].piecewise_linear
+    assert (entry.derivative is None) == choices.ACTIVATIONS[name].never_saturates
     if entry.derivative is None:
         return
     z = grid()

@@ -12,15 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gradlab.report import write_report
+from gradlab.report import crossed, write_report
 from gradlab.report.effects import (
     Analysis,
     Effect,
     analyses,
     decompose,
     full_part,
+    in_blocks,
     name,
     notes,
+    of_blocks,
     sentences,
     strongest_pair,
     table,
@@ -203,7 +205,90 @@ def test_nothing_known_is_nothing_kept() -> None:
     assert [len(places) for places in full_part(levels_of(codes), np.zeros(4, dtype=bool))] == [0, 0]
 
 
+# The same seeds at every setting
+
+
+def blocks(seeds: int, *sizes: int, common: float, apart: float, draw: int = 0) -> np.ndarray:
+    """Noise (S, n_1, ...): what a seed has at every setting, and what it has at each."""
+    rng = np.random.default_rng(draw)
+    alike = rng.normal(0, common, (seeds, *[1] * len(sizes)))
+    return np.asarray(alike + rng.normal(0, apart, (seeds, *sizes)))
+
+
+def test_what_is_common_to_a_seed_hides_no_effect_and_makes_none() -> None:
+    """As of the vanishing ratio: nearly all of its variance within a setting is the seed's."""
+    quiet = blocks(8, 3, 3, common=1.0, apart=0.05)
+    values = quiet + 0.1 * np.arange(3)[:, None]
+    a, b, *_ = crossed.decompose(values).parts
+    assert (a.axes, b.axes) == ((0,), (1,))
+    assert a.p == pytest.approx(0.001)
+    assert b.p is not None
+    assert b.p > 0.05
+    effects = {effect.keys or effect.kind: effect for effect in of_blocks(["a", "b"], values)}
+    codes, cells = plane(8, 3, 3), values.ravel()
+    nested = {effect.keys or effect.kind: effect for effect in decompose(["a", "b"], codes[1:], cells)[0]}
+    assert effects["seeds"].share > 0.9
+    assert a.square - a.chance == pytest.approx(0.1**2 * 2 / 3, rel=0.4)
+    assert effects[("a",)].share > 0
+    # Seeds taken as independent draws of each setting would drown the effect in their spread.
+    assert nested[("a",)].share == 0.0
+
+
+def test_variances_between_and_within_seeds_are_told_apart() -> None:
+    found = [crossed.decompose(blocks(10, 2, 3, common=2.0, apart=0.5, draw=draw)) for draw in range(40)]
+    assert np.mean([one.between for one in found]) == pytest.approx(4.0, rel=0.15)
+    assert np.mean([one.within for one in found]) == pytest.approx(0.25, rel=0.1)
+
+
+def test_one_p_in_twenty_is_below_a_twentieth_where_nothing_acts() -> None:
+    """Although draws differ in how they take the first key."""
+    rng = np.random.default_rng(6)
+    found = []
+    for draw in range(200):
+        values = blocks(5, 3, 4, common=3.0, apart=0.3, draw=draw) + rng.normal(0, 1, (5, 3, 1))
+        found.append([part.p for part in crossed.decompose(values).parts[:3]])
+    below = (np.array(found, dtype=float) <= 0.05).mean(axis=0)
+    # 200 draws know a share of 0.05 to 0.015.
+    assert np.all((below > 0.01) & (below < 0.1)), below
+
+
+@pytest.mark.parametrize(("seeds", "levels", "known"), [(5, 2, False), (6, 2, True), (2, 3, False), (3, 3, True)])
+def test_too_few_seeds_have_no_p(seeds: int, levels: int, known: bool) -> None:
+    (main,) = crossed.decompose(blocks(seeds, levels, common=1.0, apart=1.0)).parts
+    assert (main.p is not None) == known
+
+
+def test_a_total_is_never_below_its_main_effect() -> None:
+    for draw in range(30):
+        values = blocks(3, 2, 2, common=1.0, apart=1.0, draw=draw)
+        both = (of_blocks(["a", "b"], values), decompose(["a", "b"], plane(3, 2, 2)[1:], values.ravel())[0])
+        for effects in both:
+            assert all(one.total is not None and one.total >= one.share for one in effects if one.kind == "main")
+
+
+def test_seeds_that_lack_a_setting_are_no_block() -> None:
+    codes, seed = plane(2, 2, 3)[:2], plane(2, 2, 3)[2]
+    values = np.arange(12.0)
+    whole = in_blocks(codes, seed, values)
+    assert whole is not None
+    assert whole.shape == (3, 2, 2)
+    assert whole[1].ravel().tolist() == [1.0, 4.0, 7.0, 10.0]
+    some = in_blocks(codes[:, 1:], seed[1:], values[1:])
+    assert some is not None
+    assert some.shape == (2, 2, 2)
+    assert in_blocks(codes, np.arange(12), values) is None
+
+
+def test_an_effect_that_may_be_chance_is_told_with_its_p() -> None:
+    effects = (Effect("main", ("a",), 0.5, 1, 0.5, 0.001), Effect("main", ("b",), 0.1, 1, 0.1, 0.21))
+    assert sentences([Analysis("loss_last", "log final loss", effects, 8, 4, True, "")]) == [
+        "Of the variance of log final loss, a explains 50 %, b 10 % (p = 0.21, so perhaps by chance)."
+    ]
+
+
 # Of a result
+
+NO_CHANCE: Shares = {("seeds",): 0.0, ("residual",): 0.0}
 
 AXES: dict[str, Sequence[Value]] = {
     "model.depth": [5, 10],
@@ -216,7 +301,7 @@ def test_the_final_loss_is_taken_apart_in_logarithms() -> None:
     result = loss_grid(AXES, lambda depth, lr, seed: 2 * depth + lr + 0 * seed)
     one = of(analyses(result), "loss_final")
     assert shares(one.effects) == pytest.approx(
-        {("model.depth",): 0.8, ("optim.lr",): 0.2, ("model.depth", "optim.lr"): 0, ("seeds",): 0}, abs=1e-12
+        {("model.depth",): 0.8, ("optim.lr",): 0.2, ("model.depth", "optim.lr"): 0, **NO_CHANCE}, abs=1e-12
     )
     assert (one.runs, one.settings, one.replicated, one.note) == (12, 4, True, "")
 
@@ -236,7 +321,7 @@ def test_diverged_runs_are_left_out_of_the_loss_and_explained_by_themselves() ->
     )
     assert shares(loss.effects)[("optim.lr",)] > 0.99
     # 1 where depth is the third of three and lr the second of two: variance 5/36, of lr 1/36, of depth 2/36.
-    expected = {("model.depth",): 0.4, ("optim.lr",): 0.2, ("model.depth", "optim.lr"): 0.4, ("seeds",): 0}
+    expected = {("model.depth",): 0.4, ("optim.lr",): 0.2, ("model.depth", "optim.lr"): 0.4, **NO_CHANCE}
     assert shares(diverged.effects) == pytest.approx(expected)
 
 
@@ -247,7 +332,8 @@ def test_one_replicate_that_diverged_leaves_no_hole() -> None:
         state=lambda depth, lr, seed: "diverged" if (depth, lr, seed) == (1, 1, 0) else "finished",
     )
     one = of(analyses(result), "loss_final")
-    assert (one.runs, one.settings) == (11, 4)
+    assert (one.runs, one.settings) == (8, 4)
+    assert one.note.endswith("3 runs of seeds that lack a setting are left out.")
     assert shares(one.effects)[("model.depth",)] == pytest.approx(1)
 
 
@@ -333,13 +419,13 @@ def test_words_and_rows() -> None:
     found = analyses(result)
     assert sentences(found) == ["Of the variance of log final loss, model.depth explains 80 %, optim.lr 20 %."]
     assert notes(found) == [
-        "Log final loss: 12 runs of 4 settings, less what the spread between seeds explains by chance."
+        "Log final loss: 12 runs of 4 settings, the same seeds at each; p by permutation within the seeds."
     ]
     made = table(found)
     assert made is not None
     assert made.rows == (
-        ("log final loss", "model.depth", "80.0", "80.0"),
-        ("log final loss", "optim.lr", "20.0", "20.0"),
+        ("log final loss", "model.depth", "80.0", "80.0", "–"),
+        ("log final loss", "optim.lr", "20.0", "20.0", "–"),
     )
     assert name(Effect("interaction", ("a", "b"), 0, 1)) == "a × b"
 
@@ -356,7 +442,7 @@ def test_the_csv_has_every_effect(tmp_path: Path) -> None:
         ("", ""),
     }
     assert sum(float(row["share"]) for row in rows) == pytest.approx(1)
-    assert {row["kind"] for row in rows} == {"main", "interaction", "seeds"}
+    assert {row["kind"] for row in rows} == {"main", "interaction", "seeds", "residual"}
     assert write_effects([], tmp_path) == ()
     assert not file.exists()
 

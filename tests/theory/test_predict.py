@@ -175,6 +175,13 @@ def test_batch_norm_resnets_of_the_literature(beta: float) -> None:
     assert 2 * expected.log[1] == pytest.approx(math.log(growth), rel=2e-3)
 
 
+@pytest.mark.parametrize(("batch", "wild"), [(4, True), (5, True), (6, False), (64, False)])
+def test_the_mean_of_a_tiny_batch_is_said_not_to_be_typical(batch: int, wild: bool) -> None:
+    """E 1/chi^4 of B - 1 degrees of freedom is finite from 5 of them on."""
+    found = predict(build({"model.norm": "batch", "data.batch_size": batch, "model.depth": 20}))
+    assert ("no finite variance" in found.note) == wild
+
+
 def test_what_has_no_limit_of_many_layers_is_called_a_mean() -> None:
     """Branches on a stream that grows weigh less and less: the rate is of this depth, and no depth scale follows."""
     for settings in ({"norm": "layer"}, {"activation": "tanh", "branch_scale": 0.3, "depth": 100}):

@@ -22,6 +22,7 @@ LOOKS: dict[str, tuple[str, str]] = {
     "interaction": (OKABE_ITO[4], "two keys together, beyond what each does"),
     "higher": ("#777777", "three keys or more"),
     "seeds": ("#cccccc", "between seeds"),
+    "residual": ("#e4e4e4", "seeds by settings"),
 }
 """Colour and word of each kind of effect; the names beside the bars tell them apart as well."""
 

@@ -9,9 +9,9 @@ from gradlab.spec.named import Choice, table
 
 @dataclass(frozen=True)
 class Activation(Choice):
-    """``piecewise_linear``: no `saturated`; ``relu_family``: has `dead`; ``slope``: the default of model.slope."""
+    """``never_saturates``: without flat ends: no `saturated`; ``relu_family``: has `dead`; ``slope``: of model.slope."""
 
-    piecewise_linear: bool = False
+    never_saturates: bool = False
     relu_family: bool = False
     slope: float = 0.01
 
@@ -19,13 +19,13 @@ class Activation(Choice):
 ACTIVATIONS: dict[str, Activation] = table(
     Activation("sigmoid", "1/(1+exp(-z)); slope at most 1/4", "Glorot & Bengio 2010"),
     Activation("tanh", "odd and bounded; slope 1 at the origin", "LeCun et al. 1998, Efficient BackProp"),
-    Activation("relu", "max(z, 0)", "Nair & Hinton 2010", piecewise_linear=True, relu_family=True),
-    Activation("leaky_relu", "z, or slope*z below zero", "Maas et al. 2013", piecewise_linear=True, relu_family=True),
+    Activation("relu", "max(z, 0)", "Nair & Hinton 2010", never_saturates=True, relu_family=True),
+    Activation("leaky_relu", "z, or slope*z below zero", "Maas et al. 2013", never_saturates=True, relu_family=True),
     Activation(
         "prelu",
         "leaky_relu whose slope is learned, one a layer",
         "He et al. 2015, arXiv:1502.01852",
-        piecewise_linear=True,
+        never_saturates=True,
         relu_family=True,
         slope=0.25,
     ),
@@ -36,6 +36,6 @@ ACTIVATIONS: dict[str, Activation] = table(
     Activation("gelu", "z*Phi(z), Phi the normal distribution function", "Hendrycks & Gimpel 2016, arXiv:1606.08415"),
     Activation("silu", "z*sigmoid(z), also called swish", "Elfwing et al. 2017, arXiv:1702.03118"),
     Activation("softplus", "ln(1+exp(z)), a smooth relu", "Dugas et al. 2001"),
-    Activation("hardtanh", "z clamped to -1..1", "Collobert 2004", piecewise_linear=True),
-    Activation("linear", "z itself", "Saxe et al. 2013, arXiv:1312.6120", piecewise_linear=True),
+    Activation("hardtanh", "z clamped to -1..1", "Collobert 2004"),
+    Activation("linear", "z itself", "Saxe et al. 2013, arXiv:1312.6120", never_saturates=True),
 )
