@@ -58,7 +58,7 @@ def test_other_seeds_are_as_many_and_none_where_none_are_swept(tmp_path: Path, m
         asked.append(command)
         raise subprocess.TimeoutExpired(command, 1)
 
-    monkeypatch.setattr(module.subprocess, "run", start)
+    monkeypatch.setattr(subprocess, "run", start)
     assert reproduce(chosen(["weight-decay"])[0], tmp_path / "one", None, 1000) is not None
     assert asked[0][-1] == "seed=range(1000,1003)"
     assert reproduce(chosen(["clip-quartic"])[0], tmp_path / "two", None, 1000) is None

@@ -9,7 +9,7 @@ from gradlab.spec.named import Choice, table
 
 @dataclass(frozen=True)
 class Activation(Choice):
-    """``never_saturates``: without flat ends: no `saturated`; ``relu_family``: has `dead`; ``slope``: of model.slope."""
+    """``never_saturates``: has no `saturated`; ``relu_family``: has `dead`; ``slope``: the default of model.slope."""
 
     never_saturates: bool = False
     relu_family: bool = False
