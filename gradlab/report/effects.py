@@ -24,8 +24,8 @@ import pyarrow.csv
 from gradlab.report import crossed
 from gradlab.report.findings import Table
 from gradlab.report.groups import LATER, Levels, levels, log10, swept, varying
-from gradlab.store.settings import REPLICATES
 from gradlab.report.tables import Bools, Floats, Ints, Result
+from gradlab.store.settings import REPLICATES
 
 MOST_EMPTY = 4
 """A grid of so many times more settings than runs is far from full, and is not searched for a full part."""
