@@ -123,6 +123,8 @@ def _table(folder: Folder, name: str) -> pa.Table:
         return promoted(read_table(folder.table(name), name), SCHEMAS[name])
     except FileNotFoundError as error:
         raise SpecError(f"{folder.table(name)}: expected, and not there") from error
+    except SpecError as error:
+        raise SpecError(f"{folder.root}: its tables cannot be read: {error}") from error
 
 
 def _batches(folder: Folder, name: str, pieces: Sequence[int], ids: Sequence[str]) -> Iterator[pa.Table]:
