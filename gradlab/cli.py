@@ -349,18 +349,18 @@ def main() -> None:
 
     So does, with status 1, what the system refuses: a full disk, a folder that may not be written.
     """
-    from gradlab.launch import signals
+    from gradlab.launch import interrupts
     from gradlab.terminal.streams import endure
 
     endure()
     try:
-        with signals.listening():
+        with interrupts.listening():
             app()
     except SpecError as error:
         _say_error(str(error))
         sys.exit(2)
     except KeyboardInterrupt as stopped:
-        sys.exit(signals.status(stopped))
+        sys.exit(interrupts.status(stopped))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _say_error(f"{where}{error.strerror or error}")

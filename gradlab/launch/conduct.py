@@ -18,7 +18,7 @@ from gradlab.diagnose.thresholds import limits
 from gradlab.expect.form import parse
 from gradlab.grid.cohorts import Piece, Plan, plan_of
 from gradlab.grid.expand import Grid
-from gradlab.launch import rounds, signals, speed
+from gradlab.launch import interrupts, rounds, speed
 from gradlab.launch.devices import Device
 from gradlab.launch.local import Crew
 from gradlab.launch.manifest import drawn_up
@@ -101,10 +101,10 @@ def carry_out(
         _hold_expectations(folder, manifest, tables)
         _close(folder, manifest, "failed" if crashed else "done", began)
     except KeyboardInterrupt as stopped:
-        signals.heard()
+        interrupts.heard()
         _close(folder, manifest, "interrupted", began)
         screen.point(f"Interrupted: {tally}. What has finished is kept.", "sweep --resume", folder.root)
-        return signals.status(stopped)
+        return interrupts.status(stopped)
     except OSError as error:
         if not folder.root.is_dir():
             screen.say_error(
@@ -119,9 +119,9 @@ def carry_out(
             drop_pieces(folder)
         _finish(folder, manifest, tables, wishes, out)
     except KeyboardInterrupt as stopped:
-        signals.heard()
+        interrupts.heard()
         screen.point("Interrupted while the report was drawn; the tables are whole.", "report", folder.root)
-        return signals.status(stopped)
+        return interrupts.status(stopped)
     if crashed:
         screen.say_error(f"{tally.failed} of {tally.total} runs crashed; {folder.errors} says where")
         return CRASHED

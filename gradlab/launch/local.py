@@ -16,7 +16,7 @@ from multiprocessing.context import SpawnProcess
 
 from gradlab.launch.devices import Device
 from gradlab.launch.events import Event, Job
-from gradlab.launch.signals import STOPPING
+from gradlab.launch.interrupts import STOPPING
 
 EARLY = 4
 """Workers that are started before it is known how many there is work for."""

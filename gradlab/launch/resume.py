@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from gradlab.expect.form import parse
-from gradlab.launch import signals
+from gradlab.launch import interrupts
 from gradlab.launch.conduct import (
     Wishes,
     carry_out,
@@ -82,8 +82,8 @@ def _ended(folder: Folder, manifest: Manifest, wishes: Wishes, out: Console) -> 
         try:
             report([folder.root], folder.report, out)
         except KeyboardInterrupt as stopped:
-            signals.heard()
+            interrupts.heard()
             point("Interrupted while the report was drawn; the tables are whole.", "report", folder.root)
-            return signals.status(stopped)
+            return interrupts.status(stopped)
         show_files(out, [("report", str(folder.report / "index.html"))])
     return verdict_on_expectations(folder)

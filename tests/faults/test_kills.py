@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gradlab.launch import signals
+from gradlab.launch import interrupts
 from tests.commands import run
 from tests.faults.campaign import SWEEP, Kill, drawn, survives
 
@@ -39,21 +39,21 @@ def test_kills_at_random(whole: Path, tmp_path: Path) -> None:
 
 
 def test_an_interrupt_that_is_lost_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signals, "AGAIN_SECONDS", 0.05)
-    before = {one: signal.getsignal(one) for one in signals.STOPPING}
+    monkeypatch.setattr(interrupts, "AGAIN_SECONDS", 0.05)
+    before = {one: signal.getsignal(one) for one in interrupts.STOPPING}
     lost = 0
-    with signals.listening():
+    with interrupts.listening():
         hook = sys.unraisablehook
         assert hook is not sys.__unraisablehook__
         try:
             signal.raise_signal(signal.SIGTERM)
-        except signals.Stopped as stopped:
-            lost += signals.status(stopped) == 143
-        with pytest.raises(signals.Stopped):
+        except interrupts.Stopped as stopped:
+            lost += interrupts.status(stopped) == 143
+        with pytest.raises(interrupts.Stopped):
             signal.pause()
-        signals.heard()
+        interrupts.heard()
         signal.raise_signal(signal.SIGTERM)
     assert lost == 1
     signal.signal(signal.SIGINT, before[signal.SIGINT])
-    assert {one: signal.getsignal(one) for one in signals.STOPPING} == before
+    assert {one: signal.getsignal(one) for one in interrupts.STOPPING} == before
     assert sys.unraisablehook is sys.__unraisablehook__
