@@ -33,7 +33,7 @@ _RUNS = pa.schema(
         *((name, pa.float64()) for name in ("loss_first", "loss_last", "loss_final", "loss_heldout", "accuracy")),
         ("diverged_at", pa.int64()),
         ("diverged_layer", pa.int64()),
-        ("rate", pa.float64()),
+        *((name, pa.float64()) for name in ("rate", "rate_theory", "rate_limit", "chi1", "depth_scale")),
         ("vanishing_ratio", pa.float64()),
         ("verdict", pa.string()),
         ("duration_s", pa.float64()),

@@ -53,6 +53,9 @@ def test_the_standard_error_of_the_rate_is_its_spread_over_seeds(activation: str
     fits = [found for history in histories_ if (found := fit(history.along[0].deltas, "depth")) is not None]
     assert len(fits) == 100
     spread = np.std([math.log(found.rate) for found in fits])
-    told = math.sqrt(np.mean([(found.error / found.rate) ** 2 for found in fits]))
+    # A profile whose trend chance brings about once in twenty draws states none.
+    stated = [found for found in fits if math.isfinite(found.error)]
+    assert len(stated) >= 85
+    told = math.sqrt(np.mean([(found.error / found.rate) ** 2 for found in stated]))
     # 100 seeds know their spread to 7 %; the increments of ReLU are not quite independent.
     assert told == pytest.approx(spread, rel=0.3)

@@ -147,7 +147,7 @@ def test_a_resumed_sweep_is_held_to_them(gradlab_: Gradlab, tmp_path: Path, monk
     write(tmp_path, EXPERIMENT + WRONG)
     real = merge
 
-    def interrupted(folder: Folder) -> None:
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(conduct, "merge", interrupted)
@@ -187,7 +187,7 @@ def test_the_page_shows_them(tmp_path: Path) -> None:
 def test_expectations_that_are_torn_are_refused(tmp_path: Path) -> None:
     folder = write_result(tmp_path / "result", [{}])
     Folder(folder).expectations.write_text("{", encoding="utf-8")
-    with pytest.raises(SpecError, match=r"expectations\.json: cannot be read"):
+    with pytest.raises(SpecError, match=r"expectations\.json: not what an experiment was expected to show"):
         write_report([folder], tmp_path / "report")
 
 

@@ -62,7 +62,7 @@ def crash_where(monkeypatch: pytest.MonkeyPatch, fails: Callable[[Sequence[RunSp
 def test_a_sweep_leaves_what_the_contract_names(gradlab_: Gradlab, tmp_path: Path) -> None:
     ended = gradlab_("sweep", *TINY, *GRID, "name=my sweep")
     assert (ended.status, ended.err) == (0, "")
-    (folder,) = (tmp_path / "outputs").glob("*/*")
+    (folder,) = (tmp_path / "outputs").glob("20*/*")
     assert folder.name.endswith("-my-sweep")
     dt.datetime.strptime(f"{folder.parent.name} {folder.name[:8]}", "%Y-%m-%d %H-%M-%S")
     names = {path.name for path in folder.iterdir()}

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -115,8 +115,10 @@ def _column(file: Path, name: str) -> list[str]:
 
 def test_an_interrupted_sweep_says_how_much_is_missing(tmp_path: Path) -> None:
     source = write_result(tmp_path / "result", grid(LR))
-    runs = pq.read_table(source / "runs.parquet")
-    pq.write_table(pa.Table.from_batches(runs.slice(0, 1).to_batches(), runs.schema), source / "runs.parquet")
+    first = pq.read_table(source / "runs.parquet")["run_id"][0]
+    for name in ("runs", "steps", "layers"):
+        table = pq.read_table(source / f"{name}.parquet")
+        pq.write_table(table.filter(pc.equal(table["run_id"], first)), source / f"{name}.parquet")
     manifest = (source / "manifest.json").read_text(encoding="utf-8").replace('"done"', '"interrupted"')
     (source / "manifest.json").write_text(manifest, encoding="utf-8")
     assert read([source]).notes == ("Of 2 planned runs 1 are here (the sweep is marked 'interrupted').",)

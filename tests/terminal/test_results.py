@@ -22,7 +22,7 @@ def test_results_are_listed_with_what_was_swept_and_their_verdicts(tmp_path: Pat
     deep, one, torn = lines(tmp_path)
     assert (deep.folder, deep.runs, deep.state) == ("day/deep", "4", "done")
     assert (one.folder, one.runs, one.swept) == ("one", "1", "")
-    assert torn.state.endswith("not a manifest of gradlab")
+    assert "not a manifest of gradlab" in torn.state
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:

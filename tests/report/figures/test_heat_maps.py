@@ -27,7 +27,8 @@ def plane(folder: Path, weights: list[float], biases: list[float], **others: lis
 
 
 def with_chi1(result: Result, chi1: list[float]) -> Result:
-    runs = result.runs.append_column("chi1", pa.array(chi1, pa.float64()))
+    place = result.runs.column_names.index("chi1")
+    runs = result.runs.set_column(place, "chi1", pa.array(chi1, pa.float64()))
     return Result({**result.tables, "runs": runs}, result.manifests, result.notes)
 
 
