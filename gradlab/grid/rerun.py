@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradlab.data.facts import described
-from gradlab.grid.expand import OUTSIDE, Grid, Launch, spec_yaml
+from gradlab.grid.expand import OUTSIDE, Grid, Launch, Setting, spec_yaml
 from gradlab.grid.overrides import read
 from gradlab.grid.search_path import search_path
 from gradlab.spec.named import SpecError, Value
@@ -28,23 +28,23 @@ def again(path: Path, run_id: str, changes: Sequence[str] = ()) -> Grid:
     if len(found) != 1:
         what = "no run" if not found else f"{len(found)} runs"
         raise SpecError(f"--from {path} {run_id}: {what} with this id; the ids are in {path}/runs.parquet")
-    spec = _changed(found[0], changes)
+    settings = [read(text, search_path(())) for text in changes]
+    spec = _changed(found[0], settings) if settings else found[0]
     name = str(read_manifest(path)["name"])
     if name in UNNAMED:
         name = f"again-{found[0].id[:8]}"
-    given = frozenset(read(text, search_path(())).key for text in changes)
+    given = frozenset(change.key for change in settings)
     return Grid((spec,), 0, (), given, name, Launch(None, None), spec_yaml(spec), tuple(changes), None)
 
 
-def _changed(run: RunSpec, changes: Sequence[str]) -> RunSpec:
+def _changed(run: RunSpec, changes: Sequence[Setting]) -> RunSpec:
     values: dict[str, Value] = {key: value for key, value in run.flat().items() if value is not None}
-    for text in changes:
-        change = read(text, search_path(()))
+    for change in changes:
         if change.swept:
-            raise SpecError(f"{text}: a sweep; --from runs one run, with one value a key")
+            raise SpecError(f"{change.text}: a sweep; --from runs one run, with one value a key")
         if change.key in OUTSIDE or change.key == "experiment":
-            raise SpecError(f"{text}: --from changes the keys of a run; {change.key} is none")
+            raise SpecError(f"{change.text}: --from changes the keys of a run; {change.key} is none")
         values.pop(change.key, None)
         if change.values:
             values[change.key] = change.values[0]
-    return described(values) if changes else run
+    return described(values)

@@ -47,8 +47,9 @@ def lines(root: Path) -> list[Line]:
 
 def _line(path: Path, root: Path) -> Line:
     try:
-        manifest = read_manifest(path)
+        manifest, verdicts = read_manifest(path), _verdicts(Folder(path))
     except SpecError as error:
+        # A result that cannot be read must not hide the others.
         return Line(str(path.relative_to(root)), "", "", "", str(error).removeprefix(f"{path}: "), "")
     return Line(
         folder=str(path.relative_to(root)),
@@ -56,7 +57,7 @@ def _line(path: Path, root: Path) -> Line:
         runs=f"{manifest['runs']:,}",
         swept=", ".join(map(short, manifest["swept"])),
         state=str(manifest["state"]),
-        verdicts=_verdicts(Folder(path)),
+        verdicts=verdicts,
     )
 
 

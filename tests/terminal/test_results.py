@@ -19,7 +19,11 @@ def test_results_are_listed_with_what_was_swept_and_their_verdicts(tmp_path: Pat
     write_result(tmp_path / "one", [{}])
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "manifest.json").write_text("{", encoding="utf-8")
-    deep, one, torn = lines(tmp_path)
+    cut = write_result(tmp_path / "cut", [{}]) / "runs.parquet"
+    cut.write_bytes(cut.read_bytes()[:-100])
+    lost, deep, one, torn = lines(tmp_path)
+    assert (lost.folder, lost.verdicts) == ("cut", "")
+    assert "runs.parquet" in lost.state
     assert (deep.folder, deep.runs, deep.state) == ("day/deep", "4", "done")
     assert (one.folder, one.runs, one.swept) == ("one", "1", "")
     assert "not a manifest of gradlab" in torn.state
