@@ -19,7 +19,8 @@ from torch.utils.checkpoint import checkpoint
 
 import gradlab
 from gradlab.diagnose.tables import of_frame
-from gradlab.watching.signals import ACTIVATIONS
+
+ACTIVATIONS = (nn.Sigmoid, nn.Tanh, nn.Softplus, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Hardtanh)
 
 torch.set_num_threads(1)
 

@@ -1,0 +1,63 @@
+"""How attention spreads: the entropy of its weights over the logarithm of what could be attended to."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+MOST_ROWS = 1024
+"""Rows of attention weights that are looked at, evenly spread: their mean entropy is known well by so many."""
+
+MOST_HEADS, MOST_QUERIES = 4, 64
+"""Of fused attention, which never holds its weights, so many heads and queries are computed again."""
+
+
+MASKED = -1e4
+"""Logits below it are masks, which some networks write as a large negative number."""
+
+
+class Spread(NamedTuple):
+    """How one attention spreads: `entropy`, and the largest of its logits."""
+
+    entropy: float
+    largest: float
+
+
+def entropy(probabilities: Tensor, dim: int) -> float:
+    """The mean over rows of the entropy along ``dim``, 0 of a choice and 1 of an even spread; nan of a single key.
+
+    What is masked has probability zero and counts as no choice: a causal row of k keys is compared with ln k.
+    """
+    rows = probabilities.detach().movedim(dim, -1).reshape(-1, probabilities.shape[dim])
+    rows = rows[:: max(1, len(rows) // MOST_ROWS)].double()
+    choices = (rows > 0).sum(1)
+    several = choices > 1
+    if not bool(several.any()):
+        return math.nan
+    told = torch.special.entr(rows[several]).sum(1) / choices[several].double().log()
+    return float(told.mean())
+
+
+def entropy_of(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None, *, causal: bool) -> Spread:
+    """The same of fused attention, from some of its heads and queries.
+
+    ``query`` (B, H, T, D) and ``key`` (B, H, S, D); ``mask`` is added to the logits, or says which may be looked at.
+    """
+    q, k = (one.detach().flatten(0, -3)[:MOST_HEADS].double() for one in (query, key))
+    places = torch.arange(0, q.shape[1], max(1, q.shape[1] // MOST_QUERIES), device=q.device)
+    logits = q[:, places] @ k.transpose(1, 2) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    if causal:
+        logits = logits.masked_fill(torch.arange(k.shape[1], device=q.device) > places[:, None], -math.inf)
+    if mask is not None:
+        whole = mask.expand(*query.shape[:-1], key.shape[-2]).flatten(0, -3)[:MOST_HEADS, places]
+        logits = logits.masked_fill(~whole, -math.inf) if whole.dtype == torch.bool else logits + whole
+    return Spread(entropy(logits.softmax(-1), -1), largest(logits))
+
+
+def largest(logits: Tensor) -> float:
+    """The largest size of a logit that is not masked."""
+    known = logits.detach()[torch.isfinite(logits) & (logits > MASKED)]
+    return float(known.abs().max()) if known.numel() else math.nan

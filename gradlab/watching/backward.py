@@ -1,0 +1,82 @@
+"""What is heard of the gradient on its way back: the sum of its squares at every layer's signal, and along the trunk.
+
+Hooks stand on autograd's nodes, and only during the one way back from the loss: what the network or the loss
+differentiates itself (a gradient penalty, the residual of a differential equation) is not heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from gradlab.watching.entries import real, square
+from gradlab.watching.graph import Graph, Stage, alone, stages
+from gradlab.watching.tape import Call, Signal, Tape
+
+
+@dataclass
+class Felt:
+    """The gradient that came to a signal: the sum of its squares over so many entries, and by time step where asked."""
+
+    squares: float = 0.0
+    entries: int = 0
+    along: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Heard:
+    """What came back, by node and output: `felt` is filled while `hear` lasts."""
+
+    graph: Graph
+    tape: Tape
+    felt: dict[tuple[Node, int], Felt] = field(default_factory=dict)
+    stages: Sequence[Stage] = ()
+
+    def __post_init__(self) -> None:
+        known = [
+            signal.node for _, call in self.tape.all_calls if (signal := self.signal(call)).node in self.graph.place
+        ]
+        self.stages = stages(self.graph, [node for node in known if node is not None])
+
+    def signal(self, call: Call) -> Signal:
+        """A call's z: what a norm made of it, unless something else takes up what the layer itself put out."""
+        if call.normed is None or call.raw.node is None or call.normed.node is None:
+            return call.normed or call.raw
+        return call.normed if alone(self.graph, call.normed.node, call.raw.node) else call.raw
+
+    def of(self, signal: Signal) -> Felt:
+        """What came to a signal; nothing where no path from the loss leads there."""
+        found = self.felt.get((signal.node, signal.slot)) if signal.node is not None else None
+        return found or Felt(0.0, signal.count)
+
+
+@contextmanager
+def hear(heard: Heard) -> Iterator[None]:
+    """Listens at every signal, at the trunk's points, and at what fused recurrent modules take and give."""
+    steps: dict[Node, int] = {}
+    for sequences in heard.tape.sequences.values():
+        for taken, given, dim in sequences:
+            steps |= {signal.node: dim for signal in (taken, given) if signal.node is not None}
+    signals = [signal for _, call in heard.tape.all_calls for signal in (call.raw, call.normed) if signal is not None]
+    nodes = {signal.node for signal in signals if signal.node is not None}
+    nodes |= {stage.point for stage in heard.stages} | set(steps)
+    with ExitStack() as hooks:
+        for node in nodes:
+            if node in heard.graph.place:
+                hooks.callback(node.register_prehook(partial(_note, heard, node, steps.get(node))).remove)
+        yield
+
+
+def _note(heard: Heard, node: Node, dim: int | None, gradients: tuple[Tensor | None, ...]) -> None:
+    for slot, gradient in enumerate(gradients):
+        if gradient is not None:
+            felt = heard.felt.setdefault((node, slot), Felt())
+            felt.squares += square(gradient)
+            felt.entries += real(gradient).numel()
+            if dim is not None and gradient.dim() == 3:
+                felt.along = [square(one) for one in gradient.unbind(dim)]

@@ -1,0 +1,130 @@
+"""What a batch, an output and a loss look like: the facts that name a cause, beside what the layers show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from gradlab.watching.entries import moments, real
+
+Facts = dict[str, Any]
+"""Plain numbers and words by name, as they stand in ``frame.attrs["facts"]``."""
+
+LOSSES = {
+    "nll_loss_forward": "negative_log_likelihood",
+    "nll_loss2d_forward": "negative_log_likelihood",
+    "binary_cross_entropy": "binary_cross_entropy",
+    "binary_cross_entropy_with_logits": "binary_cross_entropy_with_logits",
+    "mse_loss": "mean_squared_error",
+    "l1_loss": "mean_absolute_error",
+    "huber_loss": "huber",
+    "smooth_l1_loss": "huber",
+}
+"""The operators of the losses that are known, by the names of the key `train.loss` where it has one."""
+
+IGNORED = -100
+"""The class that torch leaves out of a loss."""
+
+SQUASHING = {
+    "SoftmaxBackward0": "softmax",
+    "LogSoftmaxBackward0": "log_softmax",
+    "SigmoidBackward0": "sigmoid",
+    "ReluBackward0": "relu",
+    "TanhBackward0": "tanh",
+}
+"""What may stand at the end of a network, by the names of autograd's nodes."""
+
+_PASSING = """
+View UnsafeView Squeeze Unsqueeze Reshape Transpose Permute Select Slice Expand Alias Clone T ToCopy ReshapeAlias
+"""
+PASSING = frozenset(f"{name}Backward{number}" for name in _PASSING.split() for number in range(3))
+"""Nodes that change no number."""
+
+
+@dataclass
+class Losses:
+    """The losses that were computed: the last of each kind, with what it was given."""
+
+    seen: dict[str, Facts] = field(default_factory=dict)
+
+    def see(self, operator: str, given: tuple[Any, ...]) -> None:
+        """Notes an operator if it is a loss."""
+        name = LOSSES.get(operator)
+        if name is None:
+            return
+        guess, target = given[0].detach(), given[1].detach()
+        facts: Facts = {"entries": target.numel()}
+        if name == "negative_log_likelihood":
+            classes = guess.shape[1 if guess.dim() > 1 else 0]
+            known = target[(target >= 0) & (target < classes)]
+            facts |= {"classes": classes, "present": len(torch.unique(known))}
+            outside = target[(target != IGNORED) & ((target < 0) | (target >= classes))]
+            if outside.numel():
+                raise ValueError(
+                    f"the targets hold the class {int(outside[0])}; expected 0 to {classes - 1}, for the network puts "
+                    f"out {classes} classes"
+                )
+            # Log-probabilities add up to 1 when their logarithm is taken away.
+            facts["normalised"] = bool((guess.double().logsumexp(1 if guess.dim() > 1 else 0).abs() < 1e-2).all())
+        else:
+            facts |= spread("target", target) | {"outside": int(((target < 0) | (target > 1)).sum())}
+        self.seen[name] = facts
+
+
+def spread(name: str, tensor: Tensor) -> Facts:
+    """Mean, standard deviation and largest size of a tensor's finite numbers, and how many are not finite."""
+    entries = real(tensor).reshape(-1)
+    finite = entries[torch.isfinite(entries)] if entries.is_floating_point() else entries
+    count, mean, squares = moments(finite)
+    return {
+        f"{name}_mean": mean,
+        f"{name}_std": math.sqrt(squares / count) if count else math.nan,
+        f"{name}_largest": float(finite.abs().max()) if count else math.nan,
+        f"{name}_not_finite": entries.numel() - count,
+    }
+
+
+def inputs(parts: Iterable[Any]) -> Facts:
+    """The first tensor of floats among the inputs; nothing where there is none (words, classes)."""
+    tensor = next((part for part in parts if isinstance(part, Tensor) and part.is_floating_point()), None)
+    return {} if tensor is None else spread("input", tensor)
+
+
+def output(tensor: Tensor | None, loss: Node) -> Facts:
+    """The network's output: its units, whether it differs between samples, and what squashes it before the loss."""
+    if tensor is None or tensor.dim() < 1:
+        return {"into_loss": _squashed(loss)}
+    values = real(tensor).double()
+    facts: Facts = {"units": tensor.shape[-1] if tensor.dim() > 1 else 1, "into_loss": _squashed(loss)}
+    facts |= spread("output", tensor)
+    if len(values) > 1:
+        between = (values - values.mean(0)).square().mean().sqrt()
+        facts["output_between"] = float(between)
+    return facts
+
+
+def _squashed(loss: Node) -> list[str]:
+    """The activations through which the output came into the loss, the last first: the chain below the loss's node."""
+    found: list[str] = []
+    node: Node | None = loss
+    while node is not None:
+        name = node.name()
+        if name in SQUASHING:
+            found.append(SQUASHING[name])
+        elif found and name not in PASSING:
+            break
+        below = [one for one, _ in node.next_functions if one is not None]
+        # Once at the output only its own chain counts; above it a loss may have any form of one input.
+        node = below[0] if len(below) == 1 or (below and name in ("NllLossBackward0", "MulBackward0")) else None
+    return found
+
+
+def reached(named: Mapping[str, Tensor | None]) -> list[str]:
+    """The names of parameters to which no gradient came."""
+    return [name for name, gradient in named.items() if gradient is None]

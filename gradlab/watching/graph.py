@@ -1,0 +1,154 @@
+"""The way of the gradient through autograd's graph: which nodes every path from the loss to the first layer passes.
+
+Order of calls is not the way of the gradient: what lies inside a residual branch, in an early head or in a second tower
+is passed by some paths and not by others, and its δ says nothing of what reaches the layers below. The *trunk* are the
+nodes that all paths pass, the dominators of the first layer's signal, found by counting paths from both ends: a node
+is on the trunk where (paths from the loss to it) x (paths from it to the target) are all paths there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch.autograd.graph import Node
+
+PRIME = (1 << 61) - 1
+"""Paths are counted modulo this: there are 2^L of them through L residual branches."""
+
+MOST_SOURCES = 8
+"""First layers that are tried for the longest trunk; networks with more (tables of embeddings) have short trunks."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Everything that the loss depends on: ``order`` from the loss to the leaves, each node before what it is made of.
+
+    ``uses`` counts the edges by which a node's outputs are taken up again.
+    """
+
+    order: Sequence[Node]
+    place: Mapping[Node, int]
+    uses: Mapping[Node, int]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of the trunk that holds layers: ``point`` is the trunk's node whose gradient stands for them.
+
+    ``layers`` are the layers' nodes in it, in the order in which the signal passes them; ``own`` where the point is the
+    signal of the last of them itself.
+    """
+
+    point: Node
+    layers: tuple[Node, ...]
+    own: bool
+
+
+def graph(loss: Node) -> Graph:
+    """The graph of ``loss``, sorted without recursion: it is as deep as the network is."""
+    finished: list[Node] = []
+    uses: dict[Node, int] = {loss: 0}
+    stack: list[tuple[Node, Iterable[Node]]] = [(loss, iter(_next(loss)))]
+    while stack:
+        node, rest = stack[-1]
+        for below in rest:
+            uses[below] = uses.get(below, 0) + 1
+            if uses[below] == 1 and below is not loss:
+                stack.append((below, iter(_next(below))))
+                break
+        else:
+            finished.append(node)
+            stack.pop()
+    order = finished[::-1]
+    return Graph(order, {node: place for place, node in enumerate(order)}, uses)
+
+
+def _next(node: Node) -> tuple[Node, ...]:
+    return tuple(below for below, _ in node.next_functions if below is not None)
+
+
+def stages(graph: Graph, layers: Sequence[Node]) -> list[Stage]:
+    """The trunk's stages from the first layer to the last; of several first layers those of the longest trunk.
+
+    Args:
+        graph: that of the loss.
+        layers: the nodes of the layers' signals that lie in it, in the order of the calls.
+    """
+    known = set(layers)
+    above, below = _layers_above(graph, known), _layers_below(graph, known)
+    sources = sorted((node for node in layers if not below[node]), key=lambda node: -above[node])[:MOST_SOURCES]
+    found = [_stages_to(graph, known, target) for target in sources]
+    return max(found, key=len, default=[])
+
+
+def reaches(graph: Graph, start: Node, end: Node) -> bool:
+    """Whether the gradient at ``start`` goes on to ``end``."""
+    seen, stack = {start}, [start]
+    while stack:
+        for below in _next(stack.pop()):
+            if below is end:
+                return True
+            # What stands behind the end in the order leads to no place before it.
+            if below not in seen and graph.place[below] < graph.place[end]:
+                seen.add(below)
+                stack.append(below)
+    return False
+
+
+def alone(graph: Graph, above: Node, below: Node) -> bool:
+    """Whether ``above`` is all that takes up what ``below`` puts out, in one edge or in several (an rms norm)."""
+    edges, seen, stack = 0, {above}, [above]
+    while stack:
+        for node in _next(stack.pop()):
+            if node is below:
+                edges += 1
+            elif node not in seen and graph.place.get(node, 0) < graph.place.get(below, 0):
+                seen.add(node)
+                stack.append(node)
+    return edges == graph.uses.get(below, edges)
+
+
+def _layers_above(graph: Graph, layers: set[Node]) -> dict[Node, int]:
+    """The most layers on any path from the loss down to each node, itself included."""
+    most = dict.fromkeys(graph.order, 0)
+    for node in graph.order:
+        most[node] += node in layers
+        for below in _next(node):
+            most[below] = max(most[below], most[node])
+    return most
+
+
+def _layers_below(graph: Graph, layers: set[Node]) -> dict[Node, bool]:
+    """Whether a layer's signal lies below each node, itself left out."""
+    found: dict[Node, bool] = {}
+    for node in reversed(graph.order):
+        found[node] = any(below in layers or found[below] for below in _next(node))
+    return found
+
+
+def _stages_to(graph: Graph, layers: set[Node], target: Node) -> list[Stage]:
+    end = graph.place[target]
+    way = graph.order[: end + 1]
+    to_target = dict.fromkeys(way, 0)
+    to_target[target] = 1
+    for node in reversed(way[:-1]):
+        to_target[node] = sum(to_target.get(below, 0) for below in _next(node)) % PRIME
+    from_loss = dict.fromkeys(way, 0)
+    from_loss[way[0]] = 1
+    for node in way[:-1]:
+        for below in _next(node):
+            if below in from_loss:
+                from_loss[below] = (from_loss[below] + from_loss[node]) % PRIME
+    total = from_loss[target]
+    found: list[Stage] = []
+    held: list[Node] = []
+    for node in reversed(way):
+        if not to_target[node]:
+            continue
+        if node in layers:
+            held.append(node)
+        if held and from_loss[node] * to_target[node] % PRIME == total:
+            found.append(Stage(node, tuple(held), own=node is held[-1]))
+            held = []
+    return found

@@ -1,0 +1,65 @@
+"""Rows along time: of a layer that is called again and again on what it made, and of fused recurrent modules."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import nn
+
+from gradlab.watching.backward import Heard
+from gradlab.watching.graph import reaches
+from gradlab.watching.rows import Layer
+
+LEAST_CALLS = 4
+"""Calls of one layer, each on what the one before made, that are time steps; of fewer no rate can be told."""
+
+
+def time_rows(layers: list[Layer], heard: Heard) -> list[dict[str, Any]]:
+    """One row a time step of the recurrence that is deepest in the network; none where nothing recurs.
+
+    Of a cell in a loop delta is that of its calls; of a fused module that of its input, and none where both directions
+    of time are run through. ``reads`` says whether the loss reads every step or the last ones alone.
+    """
+    for layer in reversed(layers):
+        fused = heard.tape.sequences.get(layer.module, [])
+        if len(fused) == 1 and isinstance(layer.module, nn.RNNBase) and not layer.module.bidirectional:
+            taken, given, _ = fused[0]
+            read = heard.of(given).along
+            steps = heard.of(taken).along
+            entries = taken.count // max(1, len(steps))
+            every = sum(square > 0 for square in read) > len(read) / 2
+        elif _recurs(layer, heard):
+            felt = [heard.of(heard.signal(call)) for call in layer.calls]
+            steps, entries = [one.squares for one in felt], felt[0].entries
+            every = heard.signal(layer.calls[-1]).node not in {stage.point for stage in heard.stages}
+        else:
+            continue
+        if len(steps) >= LEAST_CALLS:
+            return [
+                {
+                    "step": 0,
+                    "axis": "time",
+                    "layer": time,
+                    "name": layer.name,
+                    "calls": 1,
+                    "signal_grad_norm": math.sqrt(squares),
+                    "signal_grad_rms": math.sqrt(squares / max(1, entries)),
+                    "reads": float(every),
+                }
+                for time, squares in enumerate(steps, start=1)
+            ]
+    return []
+
+
+def _recurs(layer: Layer, heard: Heard) -> bool:
+    """Whether each call of a layer leads back to the one before it."""
+    nodes = [heard.signal(call).node for call in layer.calls]
+    if len(nodes) < LEAST_CALLS or len(set(nodes)) < len(nodes):
+        return False
+    known = [node for node in nodes if node is not None and node in heard.graph.place]
+    if len(known) < len(nodes):
+        return False
+    # The first two and the ends: what holds for them holds between.
+    pairs = ((known[1], known[0]), (known[-1], known[-2]))
+    return all(reaches(heard.graph, later, earlier) for later, earlier in pairs)

@@ -1,0 +1,192 @@
+"""From what was heard to the rows of the frame: each layer's parameters, signals and activations as columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.watching.backward import Heard
+from gradlab.watching.entries import moments, real, square, together, zeros
+from gradlab.watching.tape import Call, Tape, weights
+
+Row = dict[str, Any]
+
+SEEN_COLUMNS = (
+    *("calls", "signal_grad_rms", "grad_rms", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised"),
+    *("starts_at_zero", "equal_weights", "attention_entropy", "attention_logit_max", "reads"),
+)
+"""What a measured module's frame holds beside the columns of the `layers` table."""
+
+PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""What may end a gradient, the coarsest first."""
+
+
+@dataclass
+class Layer:
+    """A called module with a weight: its name, its calls, and the parameters that count with it.
+
+    ``gates`` are those of them that multiply what a layer makes: its weights, a norm's gain, the scale of a branch.
+    """
+
+    name: str
+    module: nn.Module
+    calls: list[Call] = field(default_factory=list)
+    parameters: list[nn.Parameter] = field(default_factory=list)
+    gates: list[nn.Parameter] = field(default_factory=list)
+
+
+def owned(module: nn.Module, tape: Tape) -> list[Layer]:
+    """The called modules with weights in the order of their first call, every parameter given to one of them."""
+    called = sorted(tape.order, key=tape.order.__getitem__)
+    layers = {part: Layer(tape.names[part] or type(part).__name__, part) for part in called if weights(part)}
+    holders = {above for part in layers for above in _around(tape.names[part])}
+    for part, layer in layers.items():
+        # What holds other layers puts out what they made: it has parameters, and no signal of its own.
+        if tape.names[part] not in holders:
+            layer.calls = tape.calls.get(part, [])
+    named = {tape.names[part]: part for part in called}
+    before = _before(called, layers)
+    seen: set[nn.Parameter] = set()
+    for part in (*called, *(part for part in module.modules() if part not in tape.order)):
+        mine = {name: one for name, one in part.named_parameters(recurse=False) if one not in seen}
+        seen.update(mine.values())
+        place = part if part in tape.order else _called(part, module, named, tape)
+        owner = layers.get(place) or before.get(place)
+        if owner is not None:
+            owner.parameters += mine.values()
+            owner.gates += [one for name, one in mine.items() if "bias" not in name]
+    return list(layers.values())
+
+
+def _around(name: str) -> list[str]:
+    """The names of what a module lies in: of "a.b.c" those of "a.b", "a" and the whole."""
+    parts = name.split(".") if name else []
+    return [".".join(parts[:end]) for end in range(len(parts) - 1, -1, -1)] if parts else []
+
+
+def _called(part: nn.Module, module: nn.Module, named: Mapping[str, nn.Module], tape: Tape) -> nn.Module:
+    """The innermost called module around one that is not called itself."""
+    name = tape.names.get(part) or next((name for name, one in module.named_modules() if one is part), "")
+    return next((named[above] for above in _around(name) if above in named), module)
+
+
+def _before(called: Sequence[nn.Module], layers: Mapping[nn.Module, Layer]) -> dict[nn.Module, Layer]:
+    """Of each called module the layer called last before it, or else the first there is."""
+    last = next(iter(layers.values()), None)
+    found: dict[nn.Module, Layer] = {}
+    for part in called:
+        last = layers.get(part, last)
+        if last is not None:
+            found[part] = last
+    return found
+
+
+def depth_rows(layers: Sequence[Layer], heard: Heard, gradients: Mapping[nn.Parameter, Tensor | None]) -> list[Row]:
+    """A row for each layer, and where it stands on the trunk."""
+    rows = [_row(number, layer, heard, gradients) for number, layer in enumerate(layers, start=1)]
+    number_of = {heard.signal(call).node: place for place, layer in enumerate(layers) for call in layer.calls[::-1]}
+    for stage, found in enumerate(heard.stages, start=1):
+        row = rows[number_of[found.layers[-1]]]
+        felt = [felt for (node, _), felt in heard.felt.items() if node is found.point]
+        squares, entries = sum(one.squares for one in felt), sum(one.entries for one in felt)
+        if "stage" not in row:
+            row |= {
+                "stage": float(stage),
+                "trunk_grad_norm": math.sqrt(squares),
+                "trunk_grad_rms": math.sqrt(squares / max(1, entries)),
+            }
+    return rows
+
+
+def _row(number: int, layer: Layer, heard: Heard, gradients: Mapping[nn.Parameter, Tensor | None]) -> Row:
+    """The columns of a layer; what it has no parameters or no signal for is left out."""
+    row: Row = {"step": 0, "axis": "depth", "layer": number, "name": layer.name, "calls": len(layer.calls)}
+    if layer.parameters:
+        row |= _of_parameters(layer, gradients)
+    if layer.calls:
+        signals = [heard.signal(call) for call in layer.calls]
+        if any(signal.node is not None for signal in signals):
+            # Zero where nothing came back, as after a detach.
+            felt = [heard.of(signal) for signal in signals]
+            squares, entries = sum(one.squares for one in felt), sum(one.entries for one in felt)
+            row |= {
+                "signal_grad_norm": math.sqrt(squares),
+                "signal_grad_rms": math.sqrt(squares / max(1, entries)),
+            }
+        row["normalised"] = float(all(call.normed is not None for call in layer.calls))
+        row |= _of_activations(layer.calls, heard)
+    return row
+
+
+def _of_parameters(layer: Layer, gradients: Mapping[nn.Parameter, Tensor | None]) -> Row:
+    row: Row = {
+        "weight_norm": math.sqrt(sum(square(weight) for weight in layer.parameters if weight.dim() > 1)),
+        "equal_weights": float(any(_equal(weight) for weight in layer.parameters if weight.dim() > 1)),
+    }
+    known = [(parameter, gradients[parameter]) for parameter in layer.parameters if parameter in gradients]
+    if not known:
+        return row
+    sums = {parameter: 0.0 if grad is None else square(grad) for parameter, grad in known}
+    size = sum(parameter.numel() for parameter, _ in known)
+    zero = sum(parameter.numel() if grad is None else zeros(grad) for parameter, grad in known)
+    return row | {
+        "grad_norm": math.sqrt(sum(sums.values())),
+        "grad_rms": math.sqrt(sum(sums.values()) / size),
+        "weight_grad_norm": math.sqrt(sum(found for parameter, found in sums.items() if parameter.dim() > 1)),
+        "grad_zero": zero / size,
+        "starts_at_zero": float(
+            any(sums.get(gate, 0.0) > 0 and not bool(torch.count_nonzero(gate.detach())) for gate in layer.gates)
+        ),
+    }
+
+
+def _equal(weight: Tensor) -> bool:
+    """Whether all entries are one number, not zero: units that start alike stay alike."""
+    first = weight.detach().flatten()[:1]
+    return weight.numel() > 1 and bool(first != 0) and bool((weight.detach() == first).all())
+
+
+def _of_activations(calls: Sequence[Call], heard: Heard) -> Row:
+    parts = []
+    for call in calls:
+        signal = heard.signal(call)
+        # Where something beside the norm takes what the layer put out, that is h, too.
+        taken = call.hidden is not None and (call.normed is None or signal is call.normed)
+        parts.append(call.hidden if taken and call.hidden is not None else signal.moments)
+    _, mean, squares = together(parts)
+    row: Row = {"act_mean": mean, "act_std": math.sqrt(squares / max(1, sum(size for size, _, _ in parts)))}
+    if of := sum(call.of for call in calls):
+        row["saturated"] = sum(call.flat for call in calls) / of
+    resting = [found for call in calls for found in call.resting]
+    if resting and len({found.shape for found in resting}) == 1:
+        row["dead"] = float(torch.stack(resting).all(0).double().mean())
+    attention = [one for call in calls for one in call.attention]
+    if attention:
+        entropies = [one.entropy for one in attention if not math.isnan(one.entropy)]
+        row["attention_entropy"] = sum(entropies) / len(entropies) if entropies else math.nan
+        row["attention_logit_max"] = max(one.largest for one in attention)
+    return row
+
+
+def input_row(inputs: Tensor, gradient: Tensor | None) -> Row:
+    """Layer 0: the input itself."""
+    count, mean, squares = moments(inputs)
+    row: Row = {"step": 0, "axis": "depth", "layer": 0, "name": "input", "act_mean": mean}
+    row["act_std"] = math.sqrt(squares / count)
+    if gradient is None:
+        return row
+    found = square(gradient)
+    return row | {"signal_grad_norm": math.sqrt(found), "signal_grad_rms": math.sqrt(found / real(gradient).numel())}
+
+
+def precision(module: nn.Module, layers: Sequence[Layer]) -> str:
+    """The coarsest dtype in which a gradient is held: of a parameter, or, under autocast, of a signal."""
+    held = [parameter.dtype for parameter in module.parameters()]
+    held += [signal.dtype for layer in layers for call in layer.calls for signal in (call.raw, call.normed) if signal]
+    found = {dtype.to_real() if dtype.is_complex else dtype for dtype in held}
+    return str(next((dtype for dtype in PRECISIONS if dtype in found), torch.float32)).removeprefix("torch.")
