@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     import pandas as pd
     from torch import nn
+    from torch.optim import Optimizer
 
     from gradlab.diagnose import Verdict
     from gradlab.store.tables import Frames
@@ -26,7 +27,7 @@ def load(path: str | Path) -> Frames:
     return load_frames(path)
 
 
-def measure(module: nn.Module, loss_fn: LossFunction, batch: tuple[Any, Any]) -> pd.DataFrame:
+def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFrame:
     """The `layers` frame of any ``torch.nn.Module`` after one pass there and back: `watching.signals.measure`.
 
     >>> import torch
@@ -40,16 +41,38 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: tuple[Any, Any]) ->
     return measure_module(module, loss_fn, batch)
 
 
-def verdict(frame: pd.DataFrame, thresholds: Mapping[str, float] | None = None) -> tuple[Verdict, ...]:
-    """What is wrong with a network by its `layers` frame alone, of `measure` or of one run of a result; else `healthy`.
+def verdict(
+    frame: pd.DataFrame,
+    thresholds: Mapping[str, float] | None = None,
+    *,
+    losses: Sequence[float] | None = None,
+    optimizer: str | Optimizer | None = None,
+) -> tuple[Verdict, ...]:
+    """What is wrong with a network by its `layers` frame, of `measure` or of one run of a result; else `healthy`.
 
-    ``thresholds`` replaces defaults by name (``{"vanishing_ratio": 1e-3}``). What only the course of the loss or
-    clipping shows is not judged. Raises `ValueError` for a frame of several runs, one that lacks columns or is of an
-    unknown precision, and a name that is no threshold.
+    ``thresholds`` replaces defaults by name (``{"vanishing_ratio": 1e-3}``); a ratio that is given is meant as it is,
+    whatever an optimizer or a norm would make good. ``losses`` are those of a training so far, from step 0 on: with
+    them its course is judged, and what only a profile shows is no fact of a network that learns. ``optimizer`` is the
+    name of one, or one of ``torch.optim``. What only clipping shows is not judged. Raises `ValueError` for a frame of
+    several runs, one that lacks columns or is of an unknown precision, and a name that is no threshold.
     """
     from gradlab.diagnose import THRESHOLDS, judge, limits
     from gradlab.diagnose.tables import of_frame
 
-    if unknown := sorted(set(thresholds or {}) - set(THRESHOLDS)):
+    given = dict(thresholds or {})
+    if unknown := sorted(set(given) - set(THRESHOLDS)):
         raise ValueError(f"unknown threshold {unknown[0]!r}; expected some of {', '.join(THRESHOLDS)}")
-    return judge(of_frame(frame), limits(thresholds))
+    plain = {"adaptive": 1.0, "normalised": 1.0} if {"vanishing_ratio", "exploding_ratio"} & set(given) else {}
+    return judge(of_frame(frame, losses, _of_optimizer(optimizer)), limits(plain | given))
+
+
+def _of_optimizer(optimizer: str | Optimizer | None) -> dict[str, Any]:
+    """What an optimizer is, by the names of the keys."""
+    if optimizer is None or isinstance(optimizer, str):
+        return {} if optimizer is None else {"optim.name": optimizer.lower()}
+    set_to = optimizer.param_groups[0]
+    keys = ("lr", "momentum", "weight_decay", "eps")
+    return {
+        "optim.name": type(optimizer).__name__.lower(),
+        **{f"optim.{key}": set_to[key] for key in keys if key in set_to},
+    }

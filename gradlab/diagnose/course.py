@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradlab.diagnose.broken import broken
-from gradlab.diagnose.final import final_loss
+from gradlab.diagnose.final import LEAST, SHARE, final_loss
 from gradlab.diagnose.history import Floats, History, Profile
 from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.thresholds import Limits
@@ -83,11 +83,14 @@ def oscillating(history: History, limits: Limits) -> Verdict | None:
     if first is None:
         return None
     late = loss[len(loss) // 2 :]
-    level = float(np.median(late))
-    if not level > limits["unlearned"] * first:
+    # The second half, or its end where that is worse: a loss may be lost late.
+    level = max(float(np.median(late)), float(np.median(loss[-max(LEAST, len(loss) // SHARE) :])))
+    if not level > limits["unlearned"] * _begun(history, first):
         return None
     smooth = np.median(np.lib.stride_tricks.sliding_window_view(loss, 5), axis=1)
     climb = float(smooth.max()) / first
+    best = int(smooth.argmin())
+    relapse = level / float(smooth[best]) if smooth[best] > 0 else math.inf
     # The first loss is one draw of a batch; the median change of ln loss is 0.954 standard deviations of such a draw.
     noise = float(np.median(np.abs(np.diff(np.log(late[late > 0]))))) / 0.954 if (late > 0).sum() > 1 else 0.0
     certain = math.exp(-limits["errors"] * noise)
@@ -96,6 +99,7 @@ def oscillating(history: History, limits: Limits) -> Verdict | None:
     turns = float((changes[1:] * changes[:-1] < 0).mean())
     evidence: Evidence = {
         "climb": climb,
+        "relapse": relapse,
         "noise": noise,
         "step": int(smooth.argmax()) + 2,
         "swing": swing,
@@ -103,12 +107,20 @@ def oscillating(history: History, limits: Limits) -> Verdict | None:
         "level": level,
         "loss_first": first,
     }
-    stays = f"its median over the second half is {figure(level)}, and was {figure(first)} at step 0"
-    if climb * certain > limits["climb"]:
+    middle = figure(float(np.median(late)))
+    stays = f"its median over the second half is {middle}, and was {figure(first)} at step 0"
+    asked = limits["climb"] / certain if certain > 0 else math.inf
+    beyond = f"(threshold {figure(asked)}, beyond the noise of a batch)"
+    if climb > asked:
         sentence = (
             f"oscillating: the learning rate is too high: the loss climbs to {figure(climb)} times its first value "
-            f"(threshold {figure(limits['climb'] / certain)}, beyond the noise of a batch) at step {evidence['step']}; "
-            f"{stays}"
+            f"{beyond} at step {evidence['step']}; {stays}"
+        )
+        return crossing("oscillating", ("climb", "errors", "unlearned"), limits, evidence, sentence)
+    if relapse > asked and best + 2 < len(loss) // 2 + len(loss) // 4:
+        sentence = (
+            f"oscillating: the learning rate is too high: the loss had come down to {figure(float(smooth[best]))} at "
+            f"step {best + 2}, and climbs to {figure(relapse)} times that {beyond}; {stays}"
         )
         return crossing("oscillating", ("climb", "errors", "unlearned"), limits, evidence, sentence)
     if swing > limits["swing"] and turns > limits["turns"]:
@@ -125,14 +137,22 @@ def stalled(history: History, limits: Limits) -> Verdict | None:
     """Nothing is wrong with the gradient, and the loss does not move.
 
     It falls too little over the second half; that this is no chance may be known from the whole run, too, whose slope
-    is the larger one where a loss levels off, and has about a third of the error.
+    is the larger one where a loss levels off, and has about a third of the error. Where the loss of a guess is known,
+    and half a run stands above it, it need not be certain that nothing falls: only that nothing is known to.
     """
     loss, first = history.loss, _first_loss(history, limits)
     if first is None:
         return None
     found = _falls(loss)
     known = min(fall + limits["errors"] * error for fall, error in (found.late, found.whole))
-    if not (max(found.late[0], known) < limits["stalled"] and found.level > limits["unlearned"] * first):
+    still = max(found.late[0], known) < limits["stalled"] and found.level > limits["unlearned"] * _begun(history, first)
+    half = float(loss[len(loss) // 2 :].mean())
+    guessing = (
+        history.guess is not None
+        and min(half, final_loss(loss)) > (1 - limits["stalled"]) * history.guess
+        and found.late[0] - limits["errors"] * found.late[1] < limits["stalled"]
+    )
+    if not (still or guessing):
         return None
     evidence: Evidence = {
         "fall": found.late[0],
@@ -147,7 +167,25 @@ def stalled(history: History, limits: Limits) -> Verdict | None:
         f"stalled: the gradient is fine, but over the second half of {len(loss) - 1} steps the loss {found.told} (a "
         f"fall of {limits['stalled']:.0%} is the threshold); it was {figure(first)} at step 0"
     )
+    if history.guess is not None and guessing:
+        sentence += f", and one answer to every input has {figure(history.guess)}"
     return crossing("stalled", ("stalled", "errors", "unlearned"), limits, evidence, sentence)
+
+
+def learned(history: History, limits: Limits) -> bool:
+    """Whether the final loss is far below where it began, and below what one answer to every input has.
+
+    A profile is a risk, a course is a fact: what such a run was at risk of has not come about.
+    """
+    loss = history.loss
+    if history.state != "finished" or len(loss) <= LEAST or not math.isfinite(final := final_loss(loss)):
+        return False
+    return final <= limits["unlearned"] * _begun(history, float(loss[0]))
+
+
+def _begun(history: History, first: float) -> float:
+    """Where learning begins: the loss at step 0, or that of a guess where a bad beginning lies above it."""
+    return first if history.guess is None else min(first, history.guess)
 
 
 def loss_told(history: History, limits: Limits) -> str:
@@ -158,7 +196,10 @@ def loss_told(history: History, limits: Limits) -> str:
         return f"{words}, in too few steps to judge its course ({len(loss) - 1} of {limits['least_steps']:g})"
     if first is not None:
         found = _falls(loss)
-        if found.level > limits["unlearned"] * first and found.late[0] < limits["errors"] * found.late[1]:
+        if (
+            found.level > limits["unlearned"] * _begun(history, first)
+            and found.late[0] < limits["errors"] * found.late[1]
+        ):
             return f"{words}, too noisy to tell whether it falls: over the second half it {found.told}"
     return words
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,11 @@ Ints = NDArray[np.int64]
 
 EMPTY: Floats = np.empty(0)
 
+ADAPTIVE = frozenset(
+    {"adam", "adamw", "nadam", "radam", "adamax", "rmsprop", "adagrad", "adadelta", "lion", "lamb", "muon"}
+)
+"""Optimizers that divide by the gradient's size: what its scale is does not decide how far they go."""
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -21,7 +27,9 @@ class Profile:
     ``step`` (K,) are the recorded steps, ``layer`` (R,) the layers 1..L or time steps 1..T (the input, layer 0, is left
     out), ``columns`` the probes, (K, R) each. ``modules`` has the layers' names in a network that is not gradlab's.
     ``independent``: whether the layers are known to be independent draws that share nothing, as those of an `mlp` are
-    without a norm and without orthogonal matrices; what a rate's error rests on.
+    without a norm and without orthogonal matrices; what a rate's error rests on. ``trunk`` holds the layers that every
+    path from the loss to the first one passes, where others do not: δ is judged on it. ``reads``: whether the loss
+    reads every time step, so that δ of the last is but one step's.
     """
 
     axis: str
@@ -30,6 +38,8 @@ class Profile:
     columns: Mapping[str, Floats]
     modules: Mapping[int, str] = field(default_factory=dict)
     independent: bool = False
+    trunk: Profile | None = None
+    reads: bool = False
 
     @property
     def noun(self) -> str:
@@ -40,22 +50,28 @@ class Profile:
         """A row in words."""
         return f"{self.noun} {layer}" + (f" ({self.modules[layer]})" if layer in self.modules else "")
 
+    def column(self, name: str, row: int) -> Floats:
+        """A probe (R,) at a recorded step; NaN where there is none of it."""
+        if name not in self.columns:
+            return np.full(len(self.layer), np.nan)
+        found: Floats = self.columns[name][row]
+        return found
+
     @property
     def deltas(self) -> Floats:
         """‖∂loss/∂z‖ (R,) at the first recorded step."""
-        first: Floats = self.columns["signal_grad_norm"][0]
-        return first
+        return self.column("signal_grad_norm", 0)
 
-    @property
-    def way(self) -> tuple[Ints, Floats]:
-        """The layers on the gradient's way back at the first recorded step, and their `deltas`.
+    def way(self, row: int = 0) -> tuple[Ints, Floats, Floats]:
+        """The layers on the gradient's way back at a recorded step, their `deltas`, and the same as Frobenius norms.
 
         Off it are layers that have none (frozen, with nothing to learn before them: NaN), and side branches, whose δ is
         zero although one nearer the input is not: on one way, what is zero once stays so.
         """
-        deltas = self.deltas
+        deltas = self.column("signal_grad_norm", row)
         known = ~np.isnan(deltas) & ~((deltas == 0) & np.logical_or.accumulate(deltas > 0))
-        return self.layer[known], deltas[known]
+        plain = self.column("frobenius", row) if "frobenius" in self.columns else deltas
+        return self.layer[known], deltas[known], plain[known]
 
 
 @dataclass(frozen=True)
@@ -64,7 +80,10 @@ class History:
 
     ``loss``, ``grad_norm``, ``grad_norm_clipped`` and ``clipped`` (0 or 1) are (S,), row t at step t; empty where only
     a network at its present weights was measured. ``along`` holds the profile along depth and, of a recurrent network,
-    along time. ``guess``: the loss of one answer to every input, None where it is not known.
+    along time. ``guess``: the loss of one answer to every input, None where it is not known. ``spec`` has what is known
+    of how it was made and trained, by the names of the keys; ``facts`` what was seen of a batch, an output and a loss
+    that are not gradlab's, ``activations`` the (positions, of which judged) of each kind there. ``measured``: whether
+    it is the pass through a network of somebody else's.
     """
 
     along: tuple[Profile, ...]
@@ -78,9 +97,29 @@ class History:
     grad_norm: Floats = field(default_factory=lambda: EMPTY)
     grad_norm_clipped: Floats = field(default_factory=lambda: EMPTY)
     clipped: Floats = field(default_factory=lambda: EMPTY)
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    activations: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    measured: bool = False
 
     def sound(self, profile: Profile) -> list[int]:
         """Which recorded steps to judge a state by: the first and the last, but not that at which the run diverged."""
         kept = np.flatnonzero(profile.step != self.diverged_at) if self.diverged_at is not None else None
         places = range(len(profile.step)) if kept is None else kept.tolist()
         return sorted({places[0], places[-1]}) if len(places) else []
+
+    @property
+    def depth(self) -> Profile | None:
+        """The profile along depth."""
+        return next((one for one in self.along if one.axis == "depth"), None)
+
+    @property
+    def trained(self) -> bool:
+        """Whether updates were made, so that there is a course to judge and not a profile alone."""
+        return len(self.loss) > 1
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the gradient's scale may not matter: an adaptive optimizer, or one that is not known."""
+        name = self.spec.get("optim.name")
+        return name in ADAPTIVE if name is not None else self.measured

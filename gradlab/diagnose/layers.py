@@ -25,6 +25,9 @@ SMALLEST_NORMAL = {
 SMALLEST_NORM = math.sqrt(SMALLEST_NORMAL["float64"])
 """Norms are sums of squares in float64: of a float64 network they are zero some decades before its numbers are."""
 
+HALVES = frozenset({"float16", "bfloat16"})
+"""Precisions in which a gradient that is zero everywhere has been lost on the way."""
+
 NEXT_LAYER = 1e6
 """How far above the smallest normal number the layer above an all-zero one may be: rates below 1e-6 are unheard of."""
 
@@ -35,8 +38,32 @@ def dead(history: History, limits: Limits) -> Verdict | None:
 
 
 def saturated(history: History, limits: Limits) -> Verdict | None:
-    """Entries where a smooth activation has next to no slope."""
-    return _resting(history, limits, "saturated", "entries", "on the flat parts of the activation")
+    """Entries where a smooth activation, or the softmax of attention, has next to no slope."""
+    found = _resting(history, limits, "saturated", "entries", "on the flat parts of the activation")
+    return found or _peaked(history, limits)
+
+
+def _peaked(history: History, limits: Limits) -> Verdict | None:
+    """Attention that looks at one place: its softmax is flat there."""
+    depth = history.depth
+    entropies = np.empty(0) if depth is None else depth.column("attention_entropy", 0)
+    if depth is None or np.isnan(entropies).all() or not np.nanmedian(entropies) < limits["attention"]:
+        return None
+    worst = int(np.nanargmin(entropies))
+    layer = int(depth.layer[worst])
+    evidence: Evidence = {
+        "step": int(depth.step[0]),
+        "layer": layer,
+        "entropy": float(entropies[worst]),
+        "share": 1 - float(entropies[worst]),
+        "layers": int((entropies < limits["attention"]).sum()),
+        "of": int(np.isfinite(entropies).sum()),
+    }
+    sentence = (
+        f"saturated: the entropy of attention at {depth.place(layer)} is {figure(entropies[worst])} of an even spread, "
+        f"and below {figure(limits['attention'])} (the threshold) in {evidence['layers']} of {evidence['of']} layers"
+    )
+    return crossing("saturated", ("attention",), limits, evidence, sentence)
 
 
 def _resting(history: History, limits: Limits, name: str, noun: str, state: str) -> Verdict | None:
@@ -66,24 +93,101 @@ def _resting(history: History, limits: Limits, name: str, noun: str, state: str)
 
 def exploding(history: History, limits: Limits) -> Verdict | None:
     """δ that grows on its way to the input; along depth or time, whichever is worse."""
-    found = [_changed(profile, "exploding", limits) for profile in history.along]
-    return max((one for one in found if one), key=lambda one: float(one.evidence["ratio"] or 0), default=None)
+    found = [one for profile in history.along for one in _changed(history, profile, "exploding", limits)]
+    return max(found, key=lambda one: float(one.evidence["ratio"] or 0), default=None)
 
 
 def vanishing(history: History, limits: Limits) -> Verdict | None:
-    """δ that is lost on its way to the input; along depth or time, whichever is worse."""
-    found = [_changed(profile, "vanishing", limits) for profile in history.along]
-    return min((one for one in found if one), key=lambda one: float(one.evidence["ratio"] or 0), default=None)
+    """δ that is lost on its way to the input, or never comes to a part of the network; whichever is worse."""
+    found = [one for profile in history.along for one in _changed(history, profile, "vanishing", limits)]
+    return min(found, key=lambda one: float(one.evidence["ratio"] or 0), default=cut(history, limits))
 
 
-def _changed(profile: Profile, name: str, limits: Limits) -> Verdict | None:
-    """Along one axis: δ changes too much over all layers, and at a rate that differs from 1 beyond doubt."""
-    found, limit = passage(profile), limits[f"{name}_ratio"]
-    if found is None or not found.beyond(name, limits) or found.doubtful(name, limits):
+def no_gradient(history: History, limits: Limits) -> Verdict | None:
+    """Every δ and every gradient is exactly zero: nothing comes back from the loss at all."""
+    depth = history.depth
+    if depth is None:
+        return None
+    deltas, norms = depth.column("signal_grad_norm", 0), depth.column("weight_grad_norm", 0)
+    if np.isnan(norms).all() or np.nansum(norms) != 0 or np.nansum(deltas) != 0 or history.precision in HALVES:
+        return None
+    evidence: Evidence = {"layers": int(np.isfinite(norms).sum()), "step": int(depth.step[0])}
+    sentence = (
+        f"no_gradient: the gradient of the loss is exactly zero in all {evidence['layers']} layers: whatever is changed "
+        f"in them, the loss does not move"
+    )
+    return crossing(
+        "no_gradient", (), limits, evidence, sentence, "a zero gradient is a stationary point of any descent"
+    )
+
+
+def cut(history: History, limits: Limits) -> Verdict | None:
+    """A part of the network that feeds the loss and gets no gradient: a detach, or a pass without gradients."""
+    depth = history.depth
+    if depth is None or not (places := np.flatnonzero(depth.column("cut", 0) > 0)).size:
+        return None
+    first, last = (int(depth.layer[place]) for place in (places[0], places[-1]))
+    evidence: Evidence = {"axis": "depth", "ratio": 0.0, "layers": len(places), "first": first, "last": last}
+    sentence = (
+        f"vanishing: δ is exactly zero in {len(places)} of {len(depth.layer)} layers, {depth.place(first)} to "
+        f"{depth.place(last)}, though what they put out goes on into the loss: they are cut off"
+    )
+    return crossing("vanishing", (), limits, evidence, sentence, "an exact zero is no small number")
+
+
+def limit_of(name: str, history: History, profile: Profile, limits: Limits) -> float:
+    """The ratio beyond which a profile is a verdict.
+
+    Of a run that did not learn it is the threshold. Before any training it is a risk alone, and what the optimizer or a
+    norm makes good is none: an adaptive one (or one that is not known) divides by the gradient's size, and weights that
+    a norm follows shrink their own relative gradient as they grow (Arora, Li & Lyu 2018, arXiv:1812.03981).
+    """
+    limit = limits[f"{name}_ratio"]
+    slack = 1.0
+    if not history.trained and history.adaptive:
+        slack = limits["adaptive"]
+    if name == "exploding" and not history.trained and normalised(history):
+        slack = min(slack, limits["normalised"])
+    if name == "exploding" and profile.reads:
+        # What every step adds reaches the first one from all of them.
+        slack /= len(profile.layer)
+    if name == "vanishing":
+        return limit * slack
+    return limit / slack if slack > 0 else math.inf
+
+
+def normalised(history: History) -> bool:
+    """Whether a norm follows most layers of the trunk, so that the scale of their weights does not matter."""
+    if "model.norm" in history.spec:
+        return bool(history.spec["model.norm"] != "none")
+    depth = history.depth
+    column = (depth.trunk or depth).column("normalised", 0)[:-1] if depth is not None else np.empty(0)
+    return column.size > 0 and bool(np.nansum(column) > column.size / 2)
+
+
+def _changed(history: History, profile: Profile, name: str, limits: Limits) -> list[Verdict]:
+    """Along one axis: δ changes too much over all layers, and at a rate that differs from 1 beyond doubt.
+
+    A run that learned nothing is judged at its last recorded step too: what began well may have been undone.
+    """
+    rows = history.sound(profile)[: None if history.trained else 1]
+    return [found for row in rows if (found := _changed_at(history, profile, name, limits, row)) is not None]
+
+
+def _changed_at(history: History, profile: Profile, name: str, limits: Limits, row: int) -> Verdict | None:
+    found, limit = passage(profile, limits, row), limit_of(name, history, profile, limits)
+    if found is None or not found.beyond(name, limit) or found.doubtful(name, limits):
         return None
     fitted = found.fit
+    if name == "vanishing" and (profile.reads or _heals(profile.trunk or profile, found, row)):
+        return None
+    # A cell that forgets within some steps is what the usual initializations are.
+    forgets = profile.axis == "time" and history.measured and name == "vanishing"
+    if forgets and fitted is not None and fitted.rate > limits["time_rate"]:
+        return None
     evidence: Evidence = {
         "axis": profile.axis,
+        "step": int(profile.step[row]),
         "ratio": found.ratio,
         "rate": None if fitted is None else fitted.rate,
         "error": None if fitted is None or math.isnan(fitted.error) else fitted.error,
@@ -93,13 +197,25 @@ def _changed(profile: Profile, name: str, limits: Limits) -> Verdict | None:
         "near": None if fitted is None else fitted.near,
         "far": None if fitted is None else fitted.far,
         "zero_up_to": found.zero_up_to,
+        "break": None if found.broken is None else found.broken.layer,
     }
-    sentence = f"{name}: {found.told} (threshold {figure(limit)})"
+    at = "" if row == 0 else f" at step {int(profile.step[row])}"
+    sentence = f"{name}: {found.told}{at} (threshold {figure(limit)})"
     crossed = [f"{name}_ratio"]
     if fitted is not None:
         sentence += f"; {_rate_told(found, fitted, limits)}"
         crossed += ["errors", *(["curvature"] if fitted.bends(limits["curvature"]) else [])]
+    crossed += ["break_factor", "break_errors"] if found.broken is not None else []
     return crossing(name, crossed, limits, evidence, sentence)
+
+
+def _heals(profile: Profile, found: Passage, row: int) -> bool:
+    """Whether δ is zero below a layer that starts at zero on purpose and has a gradient: one step makes it go on."""
+    if found.zero_up_to is None:
+        return False
+    above = np.flatnonzero(profile.layer == found.zero_up_to)[0] + 1
+    starts = profile.column("starts_at_zero", row)
+    return above < len(starts) and bool(starts[above] > 0)
 
 
 def _rate_told(found: Passage, fitted: Fit, limits: Limits) -> str:
@@ -121,6 +237,8 @@ def underflow(history: History, limits: Limits) -> Verdict | None:
         for row in history.sound(profile) if profile.axis == "depth" else ():
             norms, zeros = profile.columns["weight_grad_norm"][row], profile.columns["grad_zero"][row]
             tiny = _underflown(norms, smallest) & (zeros > limits["grad_zero"])
+            if history.precision in HALVES and np.nansum(norms) == 0:
+                tiny = norms == 0
             if tiny.any():
                 step, layer = int(profile.step[row]), int(profile.layer[np.flatnonzero(tiny)[-1]])
                 share = float(np.nanmax(zeros[tiny]))

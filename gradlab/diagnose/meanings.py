@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gradlab.diagnose.causes import CAUSES
 from gradlab.diagnose.thresholds import THRESHOLDS
 from gradlab.spec.named import Choice, table
 
@@ -16,6 +17,24 @@ def _judged(name: str, what: str, source: str, *crossed: str) -> Choice:
 
 VERDICTS = table(
     _judged("diverged", "the run's state: a loss, gradient or weight is not finite", "IEEE 754-2019"),
+    _judged("no_gradient", "every gradient is exactly zero", "no descent leaves a point of zero gradient"),
+    _judged(
+        "misspecified",
+        "output, loss and targets contradict each other",
+        "Goodfellow, Bengio & Courville 2016, section 6.2.2",
+    ),
+    _judged(
+        "ill_scaled",
+        "inputs, targets or the first loss are far from unit scale",
+        "LeCun et al. 1998, Efficient BackProp, section 4.3",
+        *("scale", "first_loss"),
+    ),
+    _judged(
+        "collapsed",
+        "all samples, or all units of a layer, are the same",
+        "Dong et al. 2021, arXiv:2103.03404",
+        "collapsed",
+    ),
     _judged(
         "dead",
         "units of the ReLU family at zero slope on the whole batch",
@@ -24,12 +43,22 @@ VERDICTS = table(
     ),
     _judged(
         "saturated",
-        "entries where a smooth activation's slope is below 5 % of its largest",
+        "entries where a smooth activation's slope is below 5 % of its largest; attention that looks at one place",
         "Glorot & Bengio 2010, section 3",
-        "saturated",
+        *("saturated", "attention"),
     ),
-    _judged("exploding", "δ grows on its way to the input", _SCHOENHOLZ, "exploding_ratio", "errors", "curvature"),
-    _judged("vanishing", "δ is lost on its way to the input", _SCHOENHOLZ, "vanishing_ratio", "errors", "curvature"),
+    _judged(
+        "exploding",
+        "δ grows on its way to the input",
+        _SCHOENHOLZ,
+        *("exploding_ratio", "adaptive", "normalised", "errors", "curvature", "break_factor", "break_errors"),
+    ),
+    _judged(
+        "vanishing",
+        "δ is lost on its way to the input, or never comes to a part of the network",
+        _SCHOENHOLZ,
+        *("vanishing_ratio", "adaptive", "time_rate", "errors", "curvature", "break_factor", "break_errors"),
+    ),
     _judged(
         "underflow",
         "entries of a gradient are exactly zero because the precision ends",
@@ -60,3 +89,5 @@ VERDICTS = table(
 
 KEYS = table(*(Choice(entry.key, f"{entry.default:g}; {entry.meaning}", entry.source) for entry in THRESHOLDS.values()))
 """Every threshold by the key that sets it."""
+
+__all__ = ["CAUSES", "KEYS", "VERDICTS"]

@@ -1,4 +1,4 @@
-"""How δ changes on its way to the input: the ratio of its ends, and the rate between them."""
+"""How δ changes on its way to the input: the ratio of its ends, the rate between them, and where it breaks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,20 @@ from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.slope import Fit, fit, vanishing_ratio
 from gradlab.diagnose.thresholds import Limits
 
+SIDES = {"vanishing": -1, "exploding": 1}
+"""The sign of ln(ratio) in each verdict."""
+
+MAD_TO_DEVIATION = 1.4826
+"""The standard deviation of a normal distribution over the median of the absolute deviations from its median."""
+
+
+@dataclass(frozen=True)
+class Break:
+    """An increment far outside the others: between ``layer`` and the one before it δ changes by ``factor`` at once."""
+
+    layer: int
+    factor: float
+
 
 @dataclass(frozen=True)
 class Passage:
@@ -19,77 +33,115 @@ class Passage:
 
     ``layers`` (R,) are those on its way, ``ratio`` compares the one nearest to the input with ``far``, ``fit`` is the
     rate (None where a δ is zero, or there are too few). ``zero_up_to``: the last of the layers at the input's end whose
-    δ is exactly zero.
+    δ is exactly zero. ``plain_ratio`` is the ratio of Frobenius norms where ``ratio`` is one of root mean squares: over
+    layers of different size neither is fair to both, and a verdict asks both. ``walk`` is the standard deviation of
+    ln(ratio) of a walk without drift whose increments scatter as these do, but for the break.
     """
 
     profile: Profile
     layers: Ints
     ratio: float
+    plain_ratio: float
     far: int
     fit: Fit | None
     zero_up_to: int | None
+    walk: float
+    broken: Break | None
 
     def layer(self, place: int) -> int:
         """The layer at a place of the fit, which counts the layers on the way from 1."""
         return int(self.layers[place - 1])
 
-    def beyond(self, name: str, limits: Limits) -> bool:
-        """Whether the ratio has crossed the threshold of ``vanishing`` or ``exploding``."""
-        limit = limits[f"{name}_ratio"]
-        return self.ratio < limit if name == "vanishing" else self.ratio > limit
+    def beyond(self, name: str, limit: float) -> bool:
+        """Whether the ratio has crossed the limit of ``vanishing`` or ``exploding``."""
+        ratios = (self.ratio, self.plain_ratio)
+        return max(ratios) < limit if name == "vanishing" else min(ratios) > limit
 
     def doubtful(self, name: str, limits: Limits) -> bool:
-        """Whether the fitted rate is not on its side of 1, below for ``vanishing``, by more than its scatter allows.
+        """Whether the scatter of one draw could have brought the ratio about.
 
-        The scatter is of ln rate, which is what was fitted, and the least that draws differ by; with two points there
-        is none, and the ratio decides.
+        It could where the rate is not certainly on its side of 1, and a walk of that spread reaches as far. Nothing is doubtful about an exact zero on the way, nor about a break; with two points there is no scatter, and
+        the ratio decides.
         """
-        if self.fit is None:
+        if self.fit is None or self.broken is not None:
             return False
-        distance = math.log(self.fit.rate) * (1 if name == "exploding" else -1)
-        doubt = self.fit.scatter / self.fit.rate if math.isfinite(self.fit.scatter) else 0.0
-        return distance <= limits["errors"] * doubt
+        side, doubt = SIDES[name], self.fit.scatter / self.fit.rate if math.isfinite(self.fit.scatter) else 0.0
+        reached = abs(math.log(self.ratio)) <= limits["errors"] * self.walk
+        return side * math.log(self.fit.rate) <= limits["errors"] * doubt and reached
 
     @property
     def told(self) -> str:
         """The ratio of the ends in words."""
         near, far = self.profile.place(int(self.layers[0])), self.profile.place(self.far)
         words = f"δ of {near} is {figure(self.ratio)} of that of {far}"
-        zero = "" if self.zero_up_to is None else f", exactly zero up to {self.profile.place(self.zero_up_to)}"
-        return words + zero
+        if self.zero_up_to is not None:
+            words += f", exactly zero up to {self.profile.place(self.zero_up_to)}"
+        if self.broken is not None:
+            place = self.profile.place(self.broken.layer)
+            words += f", with a break at {place}: {figure(self.broken.factor)} times at once on the way through it"
+        return words
 
 
-def passage(profile: Profile) -> Passage | None:
-    """How δ changes along ``profile`` at the first recorded step; None where there are no two ends to compare.
+def passage(profile: Profile, limits: Limits | None = None, row: int = 0) -> Passage | None:
+    """How δ changes along ``profile`` at a recorded step, the first; None where there are no two ends to compare.
 
     The ends are layers 1 and L-1, time steps 1 and T, as in `vanishing_ratio`. Where both are zero the output layer is
     the other end: it then alone has a gradient. The rate has an error only where the layers are independent draws.
     """
-    layers, deltas = profile.way
-    ends = _ends(layers, deltas, profile.axis)
+    profile = profile.trunk or profile
+    layers, deltas, plain = profile.way(row)
+    ends = _ends(layers, deltas, plain, profile.axis)
     if ends is None:
         return None
+    ratio, plain_ratio, far = ends
     zeros = int(np.argmax(deltas > 0)) if deltas[0] == 0 else 0
     fitted = fit(deltas, profile.axis)
+    walk, broken = _increments(layers, deltas, limits)
     return Passage(
         profile=profile,
         layers=layers,
-        ratio=ends[0],
-        far=ends[1],
+        ratio=ratio,
+        plain_ratio=plain_ratio,
+        far=far,
         fit=fitted if fitted is None or profile.independent else replace(fitted, error=math.nan),
         zero_up_to=int(layers[zeros - 1]) if zeros else None,
+        walk=walk,
+        broken=broken,
     )
 
 
-def _ends(layers: Ints, deltas: Floats, axis: str) -> tuple[float, int] | None:
-    """The ratio, and the layer that the first one is compared with."""
-    ratio = vanishing_ratio(deltas, axis)
-    if ratio is None:
+def _increments(layers: Ints, deltas: Floats, limits: Limits | None) -> tuple[float, Break | None]:
+    """How far a walk of these increments of ln δ gets, and the largest of them where it is none of theirs.
+
+    The spread of the others is estimated by medians, which one break does not move; and a factor that two branches or
+    two sizes of layer may differ by is none, however alike the others are.
+    """
+    if len(deltas) < 3 or not np.all(np.isfinite(deltas) & (deltas > 0)):
+        return 0.0, None
+    steps = -np.diff(np.log(deltas))
+    middle = float(np.median(steps))
+    spread = MAD_TO_DEVIATION * float(np.median(np.abs(steps - middle)))
+    far = np.abs(steps - middle)
+    worst = int(far.argmax())
+    kept, found = steps, None
+    if limits is not None and far[worst] > max(
+        limits["break_errors"] * spread, math.log(max(1.0, limits["break_factor"]))
+    ):
+        # From layer k+1 back to layer k the gradient passes the weights of layer k+1.
+        found = Break(int(layers[worst + 1]), math.exp(steps[worst]))
+        kept = np.delete(steps, worst)
+    return math.sqrt(float(kept @ kept)), found
+
+
+def _ends(layers: Ints, deltas: Floats, plain: Floats, axis: str) -> tuple[float, float, int] | None:
+    """The ratio, that of the plain norms, and the layer that the first one is compared with."""
+    ratio, other = vanishing_ratio(deltas, axis), vanishing_ratio(plain, axis)
+    if ratio is None or other is None:
         return None
     if not math.isnan(ratio):
-        return ratio, int(layers[-2 if axis == "depth" else -1])
+        return ratio, other, int(layers[-2 if axis == "depth" else -1])
     if len(deltas) > 2 and 0 < deltas[-1] < math.inf:
-        return float(deltas[0] / deltas[-1]), int(layers[-1])
+        return float(deltas[0] / deltas[-1]), float(plain[0] / plain[-1]), int(layers[-1])
     return None
 
 

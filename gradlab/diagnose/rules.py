@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from gradlab.diagnose.course import diverged, loss_told, oscillating, overclipped, stalled, unlearned
+from gradlab.diagnose.causes import with_cause
+from gradlab.diagnose.course import diverged, learned, loss_told, oscillating, overclipped, stalled, unlearned
 from gradlab.diagnose.final import final_loss
-from gradlab.diagnose.history import History
-from gradlab.diagnose.layers import dead, exploding, saturated, underflow, vanishing
+from gradlab.diagnose.history import History, Profile
+from gradlab.diagnose.layers import dead, exploding, limit_of, no_gradient, saturated, underflow, vanishing
 from gradlab.diagnose.numbers import figure
-from gradlab.diagnose.passage import Passage, passage, rate_figure
+from gradlab.diagnose.passage import passage, rate_figure
+from gradlab.diagnose.problem import collapsed, ill_scaled, misspecified
 from gradlab.diagnose.thresholds import DEFAULTS, Limits
-from gradlab.diagnose.verdict import Verdict
+from gradlab.diagnose.verdict import RISK, Verdict
 
 Rule = Callable[[History, Limits], Verdict | None]
 
 _RULES: dict[str, Rule] = {
     "diverged": diverged,
+    "no_gradient": no_gradient,
+    "misspecified": misspecified,
+    "ill_scaled": ill_scaled,
+    "collapsed": collapsed,
     "dead": dead,
     "saturated": saturated,
     "exploding": exploding,
@@ -29,13 +36,23 @@ _RULES: dict[str, Rule] = {
 ORDER = (*_RULES, "healthy")
 """Every verdict: the end of a run, then causes before what follows from them, then what only the loss shows."""
 
-_GRADIENT = frozenset({"diverged", "dead", "saturated", "exploding", "vanishing", "underflow"})
-_EXPLAINED_BY = {"oscillating": frozenset({"diverged"}), "stalled": _GRADIENT | {"oscillating"}}
+_PROFILE = frozenset({"dead", "saturated", "exploding", "vanishing", "underflow"})
+"""What the layers show: a risk before any training, a fact of a run that did not learn."""
+
+_GRADIENT = _PROFILE | {"diverged", "no_gradient"}
+_EXPLAINED_BY = {
+    "collapsed": frozenset({"no_gradient", "misspecified"}),
+    "oscillating": frozenset({"diverged"}),
+    "stalled": _GRADIENT | {"oscillating"},
+}
 """Verdicts that are not given beside others, which explain them."""
 
 
 def judge(history: History, limits: Limits = DEFAULTS) -> tuple[Verdict, ...]:
-    """The verdicts of a run: `healthy` alone, or what is wrong in the order of `ORDER`; none of a run that crashed."""
+    """The verdicts of a run: `healthy` alone, or what is wrong in the order of `ORDER`; none of a run that crashed.
+
+    A profile is a risk, a course is a fact: of a run that has learned nothing that its layers show is wrong with it.
+    """
     if history.state == "failed":
         return ()
     found: list[Verdict] = []
@@ -43,8 +60,23 @@ def judge(history: History, limits: Limits = DEFAULTS) -> tuple[Verdict, ...]:
         if not _EXPLAINED_BY.get(name, frozenset()) & {verdict.name for verdict in found}:
             verdict = rule(history, limits)
             if verdict is not None:
-                found.append(verdict)
-    return tuple(found) or (_healthy(history, limits),)
+                found.append(with_cause(_graded(verdict, history), history, limits))
+    if found and learned(history, limits):
+        return (_healthy(history, limits, found),)
+    # A constant output is what follows where the gradient is lost, or units are at rest.
+    if len(found) > 1:
+        found = [verdict for verdict in found if verdict.name != "collapsed" or verdict.grade != RISK]
+    if not found:
+        return (_healthy(history, limits),)
+    doubts = _doubts(history, limits)
+    return (*found[:-1], replace(found[-1], sentence="; beside it, ".join([found[-1].sentence, *doubts])))
+
+
+def _graded(verdict: Verdict, history: History) -> Verdict:
+    """A profile before any training shows risks, but for an exact zero and a break, which are certain."""
+    certain = history.trained or verdict.name not in _PROFILE
+    certain |= verdict.evidence.get("break") is not None or verdict.evidence.get("ratio") == 0
+    return verdict if certain else replace(verdict, grade=RISK)
 
 
 def joined(verdicts: Sequence[Verdict]) -> str:
@@ -61,32 +93,64 @@ def names(column: str | None) -> tuple[str, ...]:
     return tuple(column.split("+")) if column else ()
 
 
-def _healthy(history: History, limits: Limits) -> Verdict:
+def _healthy(history: History, limits: Limits, risks: Sequence[Verdict] = ()) -> Verdict:
+    """Nothing crosses a threshold, or the run has learned in spite of its ``risks``; says what was not judged."""
     evidence: dict[str, float | int | str | None] = {}
-    told, doubts = [], []
+    told, doubts = [], _doubts(history, limits)
     for profile in history.along:
-        found = passage(profile)
+        found = passage(profile, limits)
         if found is not None:
             evidence |= {
                 f"{profile.axis}_ratio": found.ratio,
                 f"{profile.axis}_rate": found.fit.rate if found.fit else None,
             }
-            doubts += (doubt := _doubt(found, limits))
-            if len(found.layers) > 2 and not doubt:
+            if len(found.layers) > 2 and not _doubt(history, profile, limits):
                 told.append(found.told)
     if history.loss.size > 1:
         evidence |= {"loss_first": float(history.loss[0]), "loss_final": final_loss(history.loss)}
         told.append(loss_told(history, limits))
+    told += [f"it has learned all the same, so this is no fact: {verdict.sentence}" for verdict in risks]
+    told += _unseen(history)
     yet, opening = unlearned(history, limits), doubts or ["no threshold is crossed"]
     name = "healthy, has not learned yet" if yet else "healthy"
-    return Verdict("healthy", evidence, {}, "", f"{name}: {'; '.join([*opening, *told])}{yet}")
+    sentence = f"{name}: {'; '.join([*opening, *told])}{yet}"
+    return Verdict("healthy", evidence, {}, "", sentence, grade=RISK if risks or doubts else "healthy")
 
 
-def _doubt(found: Passage, limits: Limits) -> list[str]:
-    """Why a ratio beyond its threshold is no verdict: the fitted rate does not say the same beyond doubt."""
-    return [
-        f"{found.told}, beyond the threshold {figure(limits[f'{name}_ratio'])} of {name}, but the fitted rate, "
-        f"{rate_figure(found.fit)} a {found.profile.noun}, is not {side} 1 by {figure(limits['errors'])} of its errors"
-        for name, side in (("exploding", "above"), ("vanishing", "below"))
-        if found.fit is not None and found.beyond(name, limits)
+def _unseen(history: History) -> list[str]:
+    """What of a measured network was not judged: activations without a known slope, layers that nothing reaches."""
+    missing = [
+        f"{positions - judged} of {positions} {name}"
+        for name, (positions, judged) in history.activations.items()
+        if judged < positions
     ]
+    told = [f"not judged for dead and saturated units: {', '.join(missing)}"] if missing else []
+    for key, what in (("unreached", "no gradient reaches"), ("frozen", "frozen:")):
+        if names := list(history.facts.get(key, ())):
+            told.append(f"{what} {names[0]}" + (f" and {len(names) - 1} more parameters" if len(names) > 1 else ""))
+    return told
+
+
+def _doubts(history: History, limits: Limits) -> list[str]:
+    return [doubt for profile in history.along for doubt in _doubt(history, profile, limits)]
+
+
+def _doubt(history: History, profile: Profile, limits: Limits) -> list[str]:
+    """Why a ratio beyond its threshold is no verdict: one draw may have brought it about, or training makes it good."""
+    found = passage(profile, limits)
+    if found is None:
+        return []
+    told = []
+    for name, side in (("exploding", "above"), ("vanishing", "below")):
+        limit = limits[f"{name}_ratio"]
+        if not found.beyond(name, limit):
+            continue
+        words = f"{found.told}, beyond the threshold {figure(limit)} of {name}"
+        if found.fit is not None and found.doubtful(name, limits):
+            told.append(
+                f"{words}, but the fitted rate, {rate_figure(found.fit)} a {found.profile.noun}, is not {side} 1 by "
+                f"{figure(limits['errors'])} of its errors"
+            )
+        elif not found.beyond(name, limit_of(name, history, profile, limits)):
+            told.append(f"{words}: a risk under plain SGD, that an adaptive optimizer, a norm or a warmup makes good")
+    return told

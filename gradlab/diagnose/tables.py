@@ -26,15 +26,27 @@ JUDGED = ("signal_grad_norm", "weight_grad_norm", "weight_norm", "act_std", "sat
 """The probes that a verdict rests on."""
 
 _FACTS = ("state", "train.precision", "clip.mode", "data.name", "diverged_at", "diverged_layer")
-_LAYERS = ("model.name", "model.norm", "model.init", "model.weight_var")
+_SPEC = (
+    *("model.name", "model.norm", "model.init", "model.weight_var", "model.activation", "data.input_scale"),
+    *("data.target_scale", "optim.name", "optim.lr", "optim.momentum", "optim.weight_decay"),
+)
+"""What a run's verdicts and their causes ask of how it was made and trained."""
+
+MEASURED = (
+    *("update_ratio", "signal_grad_rms", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised", "starts_at_zero"),
+    *("equal_weights", "attention_entropy", "cut", "reads"),
+)
+"""Columns that are judged where they are there: of updates, and of what `gradlab.measure` sees beside the tables."""
+
 _CURVES = ("loss", "grad_norm", "grad_norm_clipped", "clipped")
 
 
 def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History]:
     """The history of each row of ``runs``, in order, from the tables that the contract names."""
-    facts = runs.select([name for name in (*_FACTS, *_LAYERS) if name in runs.column_names]).to_pylist()
+    facts = runs.select([name for name in (*_FACTS, *_SPEC) if name in runs.column_names]).to_pylist()
     curves, cuts = {name: _floats(steps[name]) for name in _CURVES}, _cuts(runs, steps)
-    columns, places = {name: _floats(layers[name]) for name in JUDGED}, _cuts(runs, layers)
+    probes = (*JUDGED, *(name for name in MEASURED if name in layers.column_names))
+    columns, places = {name: _floats(layers[name]) for name in probes}, _cuts(runs, layers)
     step, layer = layers["step"].to_numpy(), layers["layer"].to_numpy()
     along_time = pc.equal(layers["axis"], "time").to_numpy()
     return [
@@ -49,7 +61,8 @@ def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History
             state=fact["state"],
             precision=fact["train.precision"],
             clip_mode=fact["clip.mode"],
-            guess=_guess(fact.get("data.name")),
+            guess=_guess(fact),
+            spec={name: fact[name] for name in _SPEC if name in fact},
             diverged_at=fact["diverged_at"],
             diverged_layer=fact["diverged_layer"],
             **{name: curve[curved] for name, curve in curves.items()},
@@ -58,10 +71,14 @@ def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History
     ]
 
 
-def _guess(data: str | None) -> float | None:
-    """The cross entropy of one answer to every input, ln K of K classes; None where a loss or a data set has none."""
-    known = DATA.get(data or "")
-    return math.log(known.outputs) if known and known.loss == "cross_entropy" and known.outputs else None
+def _guess(fact: Mapping[str, Any]) -> float | None:
+    """The loss of one answer to every input: ln K of K classes, the variance of targets; None where it is not known."""
+    known = DATA.get(fact.get("data.name") or "")
+    if known is None:
+        return None
+    if known.loss == "cross_entropy":
+        return math.log(known.outputs) if known.outputs else None
+    return None if known.variance is None else known.variance * float(fact.get("data.target_scale") or 1.0) ** 2
 
 
 def _independent(fact: Mapping[str, object]) -> bool:
@@ -81,12 +98,15 @@ def with_verdicts(runs: pa.Table, steps: pa.Table, layers: pa.Table, limits: Lim
     return runs.set_column(runs.column_names.index("verdict"), pa.field("verdict", pa.string()), filled)
 
 
-def of_frame(frame: pd.DataFrame) -> History:
-    """The history of one network from its `layers` frame alone, of `gradlab.measure` or of one run of a result.
+def of_frame(
+    frame: pd.DataFrame, losses: Sequence[float] | None = None, spec: Mapping[str, Any] | None = None
+) -> History:
+    """The history of one network from its `layers` frame, of `gradlab.measure` or of one run of a result.
 
-    ``frame.attrs`` may hold its "precision", float32 unless it says otherwise, and its "loss". What has numbers that
-    are not finite has diverged. Raises `ValueError` where the frame holds several runs, lacks a column, or is of an
-    unknown precision.
+    ``frame.attrs`` may hold its "precision", float32 unless it says otherwise, its "loss", and what else `measure` saw.
+    ``losses`` are those of a training so far, from step 0 on; ``spec`` is what is known of the training by the names of
+    the keys. What has numbers that are not finite has diverged. Raises `ValueError` where the frame holds several runs,
+    lacks a column, or is of an unknown precision.
     """
     if "run_id" in frame and frame["run_id"].nunique() > 1:
         raise ValueError(f"the frame holds the layers of {frame['run_id'].nunique()} runs; expected those of one run")
@@ -98,22 +118,64 @@ def of_frame(frame: pd.DataFrame) -> History:
     if "calls" in frame:
         # What only holds other layers has parameters, and no signal of its own.
         frame = frame[frame["calls"] != 0]
-        modules = dict(zip(frame["layer"].tolist(), frame["name"].tolist(), strict=True))
-    columns = {name: frame[name].to_numpy(dtype=float, na_value=np.nan) for name in JUDGED}
+        depth = frame[frame["axis"] == "depth"]
+        modules = dict(zip(depth["layer"].tolist(), depth["name"].tolist(), strict=True))
+    probes = (*JUDGED, *(name for name in MEASURED if name in frame))
+    columns = {name: frame[name].to_numpy(dtype=float, na_value=np.nan) for name in probes}
     along_time = (frame["axis"] == "time").to_numpy()
     along = _profiles(frame["step"].to_numpy(), frame["layer"].to_numpy(), along_time, columns)
-    loss = np.array([frame.attrs["loss"]]) if "loss" in frame.attrs else EMPTY
+    loss = np.array(losses, dtype=float) if losses is not None else EMPTY
+    if losses is None and "loss" in frame.attrs:
+        loss = np.array([frame.attrs["loss"]])
     at, layer = next((found for one in along if one.axis == "depth" and (found := first_break(one))), (None, None))
     if at is None and not np.isfinite(loss).all():
-        at = 0
+        at = int(np.flatnonzero(~np.isfinite(loss))[0])
+    facts = frame.attrs.get("facts", {})
     return History(
-        along=tuple(replace(profile, modules=modules) for profile in along),
+        along=tuple(_measured(replace(one, modules=modules if one.axis == "depth" else {})) for one in along),
         state="finished" if at is None else "diverged",
         precision=precision,
+        guess=_guess_of(facts),
         diverged_at=at,
         diverged_layer=layer,
         loss=loss,
+        spec=spec or {},
+        facts=facts,
+        activations=frame.attrs.get("activations", {}),
+        measured="stage" in frame,
     )
+
+
+def _guess_of(facts: Mapping[str, Any]) -> float | None:
+    """The loss of one answer to every input, from what was seen of a batch."""
+    losses = facts.get("losses", {})
+    if len(losses) != 1:
+        return None
+    if entropy := losses.get("negative_log_likelihood"):
+        return math.log(entropy["classes"]) if entropy["classes"] > 1 else None
+    squared = losses.get("mean_squared_error")
+    return float(squared["target_std"]) ** 2 or None if squared else None
+
+
+def _measured(profile: Profile) -> Profile:
+    """A profile of a measured module: δ per entry, on the trunk where it is known, and which time steps are read."""
+    if profile.axis == "time" or "stage" not in profile.columns:
+        reads = bool(np.nanmax(profile.columns["reads"]) > 0) if "reads" in profile.columns else False
+        return replace(profile, reads=reads)
+    stage, own = profile.columns["stage"][0], profile.columns["signal_grad_norm"][0]
+    if np.isnan(stage).all():
+        return profile
+    # What is called before all that the loss depends on, and gets exactly nothing, is on the way: it is cut off.
+    first = int(np.nanargmin(stage))
+    before = [place for place in range(first) if own[place] == 0 and np.isnan(stage[place])]
+    known = [*before, *(place for place in np.argsort(stage, kind="stable").tolist() if not math.isnan(stage[place]))]
+    columns = {name: column[:, known] for name, column in profile.columns.items()}
+    zero = np.where(np.isin(known, before), 0.0, np.nan)
+    trunk = columns | {
+        "signal_grad_norm": np.where(zero == 0, 0.0, columns["trunk_grad_rms"]),
+        "frobenius": np.where(zero == 0, 0.0, columns["trunk_grad_norm"]),
+    }
+    return replace(profile, trunk=Profile("depth", profile.step, profile.layer[known], trunk, profile.modules))
 
 
 def _cuts(runs: pa.Table, table: pa.Table) -> Sequence[slice | Ints]:

@@ -48,6 +48,43 @@ THRESHOLDS: dict[str, Threshold] = {
             _SIX_XI,
         ),
         Threshold(
+            "adaptive",
+            0.02,
+            "vanishing, exploding: before any training, with an optimizer that divides by the gradient's size (or that "
+            "is not known), the ratio must be beyond its threshold by this factor more",
+            "Kingma & Ba 2015, arXiv:1412.6980: the steps of Adam do not depend on the gradient's scale; the number "
+            "is ours",
+            1.0,
+        ),
+        Threshold(
+            "normalised",
+            0.002,
+            "exploding: before any training, where a norm follows most layers, the ratio must be above its threshold "
+            "by one over this",
+            "Arora, Li & Lyu 2018, arXiv:1812.03981: the relative gradient of a normalized weight tunes itself; the "
+            "number is ours: ResNets whose ratio is 2,700 train",
+            1.0,
+        ),
+        Threshold(
+            "break_factor",
+            1000.0,
+            "vanishing, exploding: a change of δ at one layer by more than this factor, beyond the others', is a break",
+            "the number is ours: no layer that is drawn as usual changes δ so",
+        ),
+        Threshold(
+            "break_errors",
+            6.0,
+            "vanishing, exploding: and by more than so many standard deviations of the others, known by their medians",
+            "Hampel 1974: the median absolute deviation is not moved by one outlier; six is ours",
+        ),
+        Threshold(
+            "time_rate",
+            0.5,
+            "vanishing: of a network that is not gradlab's, along time, the rate must be below it",
+            "a cell that forgets half at each step: torch's LSTM keeps 0.63, its RNN 0.58 (uniform in ±1/√width)",
+            1.0,
+        ),
+        Threshold(
             "errors",
             2.0,
             "vanishing, exploding: the fitted rate differs from 1 by more than so many standard errors of a slope "
@@ -65,6 +102,26 @@ THRESHOLDS: dict[str, Threshold] = {
             "(Schoenholz et al. 2017, section 3)",
         ),
         Threshold(
+            "scale",
+            30.0,
+            "ill_scaled: inputs whose mean is so many of their standard deviations, or whose scale is so far from 1 "
+            "either way; or targets of a squared error that are so large",
+            "LeCun et al. 1998, Efficient BackProp, section 4.3: inputs of mean 0 and variance 1; the number is ours",
+        ),
+        Threshold(
+            "first_loss",
+            5.0,
+            "ill_scaled: the cross-entropy at step 0 is above so many times 1 + ln C",
+            "Karpathy 2019, A Recipe for Training Neural Networks: verify the loss at init, ln C; the number is ours",
+        ),
+        Threshold(
+            "collapsed",
+            1e-4,
+            "collapsed: the standard deviation of the output between samples is below this share of its size",
+            "Dong et al. 2021, arXiv:2103.03404: where outputs are alike, nothing of the input is left; the number "
+            "is ours",
+        ),
+        Threshold(
             "dead",
             0.75,
             "dead: the share of a layer's units that are at rest on the whole batch is above it",
@@ -77,6 +134,14 @@ THRESHOLDS: dict[str, Threshold] = {
             0.5,
             "saturated: the share of a layer's entries whose slope is below 5 % of the largest is above it",
             "most of a layer, after Glorot & Bengio 2010, section 3; the number is ours",
+            1.0,
+        ),
+        Threshold(
+            "attention",
+            0.25,
+            "saturated: the median over layers of the entropy of attention, over that of an even spread, is below it",
+            "between 0.89 and 0.14: logits of unit variance and of variance 64, 64 keys (Vaswani et al. 2017, section "
+            "3.2.1)",
             1.0,
         ),
         Threshold(

@@ -1,4 +1,4 @@
-"""What a verdict is: a name, the numbers that it rests on, and the thresholds that they crossed."""
+"""What a verdict is: a name, a grade, the numbers that it rests on, the thresholds that they crossed, and its cause."""
 
 from __future__ import annotations
 
@@ -9,13 +9,30 @@ from gradlab.diagnose.thresholds import THRESHOLDS, Limits
 
 Evidence = Mapping[str, float | int | str | None]
 
+RISK, SICK = "risk", "sick"
+"""The grades: what a profile shows before any training is a risk, what has happened or is certain is a fact."""
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What a verdict comes from, as far as it can be known: its name, how it shows, and the thing to change."""
+
+    name: str
+    sentence: str
+    change: str
+
+    def __str__(self) -> str:
+        return f"{self.sentence}; {self.change}"
+
 
 @dataclass(frozen=True)
 class Verdict:
     """One diagnosis of a run.
 
     ``evidence``: its numbers by name. ``threshold``: the keys that it crossed, with their values; empty for what needs
-    none. ``source``: where they come from. ``sentence``: all of it for a reader.
+    none. ``source``: where they come from. ``sentence``: all of it for a reader. ``grade``: "risk" of what only a
+    profile shows, "sick" of what is certain or has happened. ``cause``: what it comes from, None where that cannot be
+    known.
     """
 
     name: str
@@ -23,15 +40,23 @@ class Verdict:
     threshold: Mapping[str, float]
     source: str
     sentence: str
+    grade: str = SICK
+    cause: Cause | None = None
 
     def __str__(self) -> str:
         return self.sentence
 
 
 def crossing(
-    name: str, crossed: Sequence[str], limits: Limits, evidence: Evidence, sentence: str, source: str = ""
+    name: str,
+    crossed: Sequence[str],
+    limits: Limits,
+    evidence: Evidence,
+    sentence: str,
+    source: str = "",
+    grade: str = SICK,
 ) -> Verdict:
     """A verdict by the thresholds called ``crossed``, from their sources unless another is given."""
     keys = {THRESHOLDS[key].key: limits[key] for key in crossed}
     sources = [(f"{key}: " if len(crossed) > 1 else "") + THRESHOLDS[key].source for key in crossed]
-    return Verdict(name, evidence, keys, source or "; ".join(sources), sentence)
+    return Verdict(name, evidence, keys, source or "; ".join(sources), sentence, grade)

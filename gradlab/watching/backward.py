@@ -6,16 +6,17 @@ differentiates itself (a gradient penalty, the residual of a differential equati
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
 from torch import Tensor
 from torch.autograd.graph import Node
+from torch.nn import Parameter
 
 from gradlab.watching.entries import real, square
-from gradlab.watching.graph import Graph, Stage, alone, stages
+from gradlab.watching.graph import Graph, Stage, alone, behind, stages
 from gradlab.watching.tape import Call, Signal, Tape
 
 
@@ -36,6 +37,7 @@ class Heard:
     tape: Tape
     felt: dict[tuple[Node, int], Felt] = field(default_factory=dict)
     stages: Sequence[Stage] = ()
+    severed: Set[Node] = frozenset()
 
     def __post_init__(self) -> None:
         known = [
@@ -43,11 +45,22 @@ class Heard:
         ]
         self.stages = stages(self.graph, [node for node in known if node is not None])
 
+        self.severed = behind(self.tape.cuts)
+
     def signal(self, call: Call) -> Signal:
         """A call's z: what a norm made of it, unless something else takes up what the layer itself put out."""
         if call.normed is None or call.raw.node is None or call.normed.node is None:
             return call.normed or call.raw
         return call.normed if alone(self.graph, call.normed.node, call.raw.node) else call.raw
+
+    def cut_off(self, signal: Signal, parameters: Sequence[Parameter]) -> bool:
+        """Whether what a layer put out went on into the network, and nothing of the loss comes back to it.
+
+        It was detached, or made where no gradient is kept although its parameters ask for one.
+        """
+        if signal.node is None:
+            return any(parameter.requires_grad for parameter in parameters)
+        return signal.node not in self.graph.place and signal.node in self.severed
 
     def of(self, signal: Signal) -> Felt:
         """What came to a signal; nothing where no path from the loss leads there."""

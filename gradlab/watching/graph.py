@@ -96,6 +96,18 @@ def reaches(graph: Graph, start: Node, end: Node) -> bool:
     return False
 
 
+def behind(nodes: Iterable[Node]) -> set[Node]:
+    """The nodes themselves and everything that they are made of."""
+    seen = set(nodes)
+    stack = list(seen)
+    while stack:
+        for below in _next(stack.pop()):
+            if below not in seen:
+                seen.add(below)
+                stack.append(below)
+    return seen
+
+
 def alone(graph: Graph, above: Node, below: Node) -> bool:
     """Whether ``above`` is all that takes up what ``below`` puts out, in one edge or in several (an rms norm)."""
     edges, seen, stack = 0, {above}, [above]

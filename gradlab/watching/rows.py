@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 SEEN_COLUMNS = (
     *("calls", "signal_grad_rms", "grad_rms", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised"),
-    *("starts_at_zero", "equal_weights", "attention_entropy", "attention_logit_max", "reads"),
+    *("starts_at_zero", "equal_weights", "cut", "attention_entropy", "attention_logit_max", "reads"),
 )
 """What a measured module's frame holds beside the columns of the `layers` table."""
 
@@ -90,6 +90,11 @@ def depth_rows(layers: Sequence[Layer], heard: Heard, gradients: Mapping[nn.Para
     """A row for each layer, and where it stands on the trunk."""
     rows = [_row(number, layer, heard, gradients) for number, layer in enumerate(layers, start=1)]
     number_of = {heard.signal(call).node: place for place, layer in enumerate(layers) for call in layer.calls[::-1]}
+    # The output's activation is the loss's business: neither saturated nor dead.
+    last = layers.index(next(layer for layer in layers if heard.tape.last in layer.calls)) if heard.tape.last else -1
+    if heard.stages and number_of.get(heard.stages[-1].layers[-1]) == last:
+        rows[last].pop("saturated", None)
+        rows[last].pop("dead", None)
     for stage, found in enumerate(heard.stages, start=1):
         row = rows[number_of[found.layers[-1]]]
         felt = [felt for (node, _), felt in heard.felt.items() if node is found.point]
@@ -118,6 +123,7 @@ def _row(number: int, layer: Layer, heard: Heard, gradients: Mapping[nn.Paramete
                 "signal_grad_norm": math.sqrt(squares),
                 "signal_grad_rms": math.sqrt(squares / max(1, entries)),
             }
+        row["cut"] = float(bool(signals) and all(heard.cut_off(signal, layer.parameters) for signal in signals))
         row["normalised"] = float(all(call.normed is not None for call in layer.calls))
         row |= _of_activations(layer.calls, heard)
     return row

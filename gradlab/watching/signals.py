@@ -30,6 +30,9 @@ from gradlab.watching.recurrence import time_rows
 from gradlab.watching.rows import SEEN_COLUMNS, depth_rows, input_row, owned, precision
 from gradlab.watching.tape import Operators, Tape, signal_of
 
+GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
+"""Recurrent modules that have gates."""
+
 LossFunction = Callable[[Any, Any], Tensor]
 """From the module's output and the targets to a scalar."""
 
@@ -99,6 +102,9 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
             **facts.inputs(parts),
             **facts.output(first, loss.grad_fn),
             "losses": dict(tape.losses.seen),
+            "linear": tape.linear,
+            "least_normed": tape.least_normed,
+            "gated": any(isinstance(layer.module, GATED) for layer in layers),
             "unreached": [names_of[parameter] for parameter, gradient in gradients.items() if gradient is None],
             "frozen": [name for name, parameter in module.named_parameters() if not parameter.requires_grad],
         },

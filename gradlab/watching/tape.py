@@ -50,6 +50,13 @@ sign clamp clamp_ maximum minimum where gt lt ge le detach alias clone _to_copy
 PIECEWISE = ACTIVATIONS | WAVES | frozenset(_PIECEWISE.split())
 """Operators that work entry by entry: a module without parameters that is made of them alone is one activation."""
 
+_LINEAR = """
+t mm addmm bmm baddbmm convolution view _unsafe_view reshape expand transpose permute slice select squeeze unsqueeze cat
+stack split add add_ sub mean sum avg_pool2d _adaptive_avg_pool2d embedding detach alias clone native_dropout
+"""
+LINEAR = frozenset(_LINEAR.split())
+"""Operators that leave a network linear in its input: one that has no others is a single layer."""
+
 SOFTMAX, FUSED_ATTENTION = "_softmax", "_scaled_dot_product"
 
 LEAST_BATCH_FOR_DEAD = 16
@@ -99,6 +106,8 @@ class Tape:
 
     ``order``: each called module's place, by its first call. ``open``: calls whose signal nothing has changed yet, by
     the identity of that tensor. ``judging``: the network has run, and its loss is being computed.
+    ``detached`` are tensors that were taken off the way back, ``cuts`` the nodes below those that were used then.
+    ``least_normed``: the fewest numbers over which a norm took its statistics.
     """
 
     names: Mapping[nn.Module, str]
@@ -111,9 +120,13 @@ class Tape:
     activations: dict[str, Seen] = field(default_factory=dict)
     last: Call | None = None
     inside: list[Inside] = field(default_factory=list)
+    detached: dict[int, tuple[weakref.ref[Tensor], Node]] = field(default_factory=dict)
+    cuts: list[Node] = field(default_factory=list)
+    least_normed: int | None = None
     losses: Losses = field(default_factory=Losses)
     judging: bool = False
     busy: bool = False
+    linear: bool = True
 
     def before(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Notes the call; of a module that may be an activation of its own kind, what it does from here."""
@@ -140,9 +153,12 @@ class Tape:
                 if isinstance(module, nn.RNNBase) and isinstance(first, Tensor) and first.dim() == 3:
                     steps = 1 if module.batch_first else 0
                     self.sequences.setdefault(module, []).append((_noted(first), self.last.raw, steps))
-            elif call is not None and is_norm(module):
-                call.normed = _noted(signal)
-                self._open(signal, call)
+            elif is_norm(module):
+                over = _normed_over(module, signal)
+                self.least_normed = over if self.least_normed is None else min(over, self.least_normed)
+                if call is not None:
+                    call.normed = _noted(signal)
+                    self._open(signal, call)
             elif inside is not None and inside.composed(signal):
                 self._composed(module, inside, signal)
 
@@ -152,7 +168,13 @@ class Tape:
         inside = self.inside[-1] if self.inside else None
         if inside is not None:
             inside.operators.append(name)
+        self._cut(name, given)
+        self.linear &= self.judging or name in LINEAR
         z = given[0] if given else None
+        if name == "detach" and isinstance(z, Tensor) and z.grad_fn is not None:
+            output = run()
+            self.detached[id(output)] = (weakref.ref(output), z.grad_fn)
+            return output
         if self.judging or not isinstance(z, Tensor) or not z.is_floating_point():
             self.losses.see(name, given)
             return run()
@@ -174,6 +196,16 @@ class Tape:
             causal, mask = any(one is True for one in given[3:]), named.get("attn_mask")
             self.last.attention.append(entropy_of(z, given[1], mask, named.get("scale"), causal=causal))
         return output
+
+    def _cut(self, name: str, given: tuple[Any, ...]) -> None:
+        """Notes where what was detached goes on into an operator; what autograd keeps for itself does not."""
+        if not self.detached or name == "detach":
+            return
+        for one in given:
+            held, node = self.detached.get(id(one), (None, None))
+            if held is not None and held() is one and node is not None:
+                self.cuts.append(node)
+                del self.detached[id(one)]
 
     def _look(self, name: str, z: Tensor, found: Flats) -> Look:
         """Counts the entries of ``z`` on the flat parts with the layer that was called last."""
@@ -324,6 +356,21 @@ def is_norm(module: nn.Module) -> bool:
     kind = type(module).__name__
     named = kind.endswith(("Norm", "Norm1d", "Norm2d", "Norm3d")) and not module._modules
     return isinstance(module, NORMS) or named
+
+
+def _normed_over(module: nn.Module, signal: Tensor) -> int:
+    """Over how many numbers a norm takes each of its means and variances."""
+    match module:
+        case nn.LayerNorm() | nn.RMSNorm():
+            return math.prod(module.normalized_shape)
+        case nn.GroupNorm():
+            return signal.numel() // (signal.shape[0] * module.num_groups)
+        case nn.InstanceNorm1d() | nn.InstanceNorm2d() | nn.InstanceNorm3d():
+            return signal.numel() // (signal.shape[0] * signal.shape[1])
+        case nn.BatchNorm1d() | nn.BatchNorm2d() | nn.BatchNorm3d() | nn.SyncBatchNorm():
+            return signal.numel() // signal.shape[1]
+        case _:
+            return signal.shape[-1]
 
 
 def signal_of(output: Any) -> Tensor | None:

@@ -68,7 +68,7 @@ def rate_of(factor: float, layers: int = LAYERS) -> np.ndarray:
 def clipping(share: float, scale: float, mode: str = "norm") -> History:
     clipped = np.append((np.arange(STEPS) < share * STEPS).astype(float), np.nan)
     after = np.where(clipped == 1, scale, 1.0)
-    return replace(healthy(), clip_mode=mode, clipped=clipped, grad_norm_clipped=np.append(after[:-1], np.nan))
+    return replace(healthy(), loss=falling(1.8), clip_mode=mode, clipped=clipped, grad_norm_clipped=np.append(after[:-1], np.nan))
 
 
 def losing(loss: np.ndarray) -> History:
@@ -76,7 +76,8 @@ def losing(loss: np.ndarray) -> History:
 
 
 def seen(*profiles: Profile) -> History:
-    return replace(healthy(), along=profiles)
+    """A run that has hardly learned: a profile is no fact of one that has."""
+    return replace(healthy(), along=profiles, loss=falling(1.8))
 
 
 FLAT = 2.3 * np.exp(RNG.normal(0, 0.01, STEPS + 1))

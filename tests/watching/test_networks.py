@@ -113,7 +113,7 @@ def test_a_head_that_the_loss_does_not_use_is_not_on_the_way() -> None:
     network = Net(forward, body=chain(2, nn.Tanh), aside=nn.Linear(CLASSES, 3), head=nn.Linear(CLASSES, CLASSES))
     frame = gradlab.measure(network, F.cross_entropy, batch())
     assert row(frame, "aside")["signal_grad_norm"] == 0
-    deltas = frame["signal_grad_norm"].to_numpy()
+    deltas = frame["signal_grad_rms"].to_numpy()
     (verdict,) = gradlab.verdict(frame)
     assert verdict.evidence["depth_ratio"] == pytest.approx(deltas[1] / deltas[3])
 

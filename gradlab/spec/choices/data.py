@@ -14,7 +14,7 @@ class Data(Choice):
 
     ``loss`` is ``cross_entropy`` (nats), ``mean_squared_error`` or ``quartic``; ``shape`` is (features,) or (time,
     features), with None where a key (`data.features`, `data.length`) decides; ``outputs`` None means as many as there
-    are inputs.
+    are inputs. ``variance`` is that of the targets, which one answer to every input costs; None where it is drawn.
     """
 
     loss: str = "cross_entropy"
@@ -22,6 +22,7 @@ class Data(Choice):
     outputs: int | None = None
     train: int = 0
     heldout: int = 0
+    variance: float | None = None
     keys: Mapping[str, Value] = field(default_factory=dict)
 
 
@@ -87,6 +88,7 @@ DATA: dict[str, Data] = table(
         outputs=1,
         train=20_000,
         heldout=2_000,
+        variance=1 / 6,
         keys={"length": 50},
     ),
     Data(
@@ -98,6 +100,7 @@ DATA: dict[str, Data] = table(
         outputs=1,
         train=256,
         heldout=255,
+        variance=0.5,
         keys={"batch_size": "full", "standardise": False},
     ),
     Data(

@@ -1,0 +1,154 @@
+"""Verdicts on the problem as it was posed: inputs, output, targets and loss that do not fit each other or unit scale.
+
+They rest on what `gradlab.measure` saw of one batch, and are certain before any training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from gradlab.diagnose.history import History
+from gradlab.diagnose.numbers import figure
+from gradlab.diagnose.thresholds import Limits
+from gradlab.diagnose.verdict import RISK, SICK, Evidence, Verdict, crossing
+
+_LOGITS = "Goodfellow, Bengio & Courville 2016, Deep Learning, section 6.2.2: a loss undoes what its output unit does"
+_SCALE = "LeCun et al. 1998, Efficient BackProp, section 4.3: inputs of mean 0 and variance 1"
+
+REGRESSION = ("mean_squared_error", "mean_absolute_error", "huber")
+
+BOUNDED = 1.5
+"""Targets beyond this are out of reach of an output that ends at 1, and not just at its edge."""
+
+LEAST_TARGETS = 16
+"""In a batch of fewer all may be of one class by chance."""
+
+Found = tuple[str, str, str]
+"""A cause by its name, the grade that it has, and how it shows."""
+
+
+def misspecified(history: History, limits: Limits) -> Verdict | None:
+    """Output, loss and targets contradict each other."""
+    asked = (_units, _logits, _labels, _layers, _norms)
+    for name, grade, words in (found for ask in asked for found in ask(history)):
+        evidence: Evidence = {"cause": name}
+        return crossing("misspecified", (), limits, evidence, f"misspecified: {words}", _LOGITS, grade)
+    return None
+
+
+def _units(history: History) -> Iterator[Found]:
+    entropy, one = _loss_of(history, "negative_log_likelihood"), history.facts.get("units") == 1
+    if one and "softmax" in _into(history):
+        yield "one_unit", SICK, "softmax over one unit is 1 whatever that unit says: the output cannot change"
+    if one and entropy and entropy["classes"] == 1:
+        yield "one_unit", SICK, "cross-entropy over one unit is 0 whatever that unit says: the loss cannot change"
+
+
+def _logits(history: History) -> Iterator[Found]:
+    into, entropy = _into(history), _loss_of(history, "negative_log_likelihood")
+    if entropy and into[:2] == ["log_softmax", "softmax"]:
+        yield "softmax_twice", SICK, "softmax is applied twice: cross-entropy is given probabilities for logits"
+    if entropy and into[:2] == ["log_softmax", "log_softmax"]:
+        yield "log_probabilities", RISK, "log_softmax is applied twice: cross-entropy takes logits and does it itself"
+    if entropy and into[:1] == ["log_softmax"] and into[1:2] in (["sigmoid"], ["relu"], ["tanh"]):
+        yield "activation_on_logits", SICK, f"cross-entropy is given logits that have gone through {into[1]}"
+    if entropy and into[:1] != ["log_softmax"] and not entropy["normalised"]:
+        yield "log_probabilities", SICK, "the negative log-likelihood is given numbers that are no log-probabilities"
+    if _loss_of(history, "binary_cross_entropy_with_logits") and into:
+        yield "activation_on_logits", SICK, f"binary cross-entropy with logits is given what has gone through {into[0]}"
+
+
+def _labels(history: History) -> Iterator[Found]:
+    into, entropy = _into(history), _loss_of(history, "negative_log_likelihood")
+    for name in ("binary_cross_entropy", "binary_cross_entropy_with_logits"):
+        if outside := _loss_of(history, name).get("outside", 0):
+            yield "labels", SICK, f"{outside} targets of a binary cross-entropy lie outside of 0 to 1"
+    squared = next((found for name in REGRESSION if (found := _loss_of(history, name))), {})
+    if squared and into[:1] in (["sigmoid"], ["softmax"], ["tanh"]) and squared["target_largest"] > BOUNDED:
+        largest = figure(squared["target_largest"])
+        yield "labels", SICK, f"the targets go up to {largest}, and the output, through {into[0]}, only to 1"
+    if entropy and entropy["entries"] >= LEAST_TARGETS and entropy["present"] == 1:
+        yield "labels", RISK, f"all {entropy['entries']} targets of the batch are of one class"
+
+
+def _layers(history: History) -> Iterator[Found]:
+    depth = history.depth
+    if depth is not None and history.facts.get("linear") and len(depth.layer) > 2:
+        yield "missing_activation", SICK, f"{len(depth.layer)} layers without an activation between them are one"
+
+
+def _norms(history: History) -> Iterator[Found]:
+    if history.facts.get("least_normed") == 1:
+        yield "norm_of_one", SICK, "a norm is taken over a single number, which is its own mean: nothing is left of it"
+
+
+def _into(history: History) -> list[str]:
+    """The activations through which the output came into the loss, the last first."""
+    return list(history.facts.get("into_loss", ()))
+
+
+def _loss_of(history: History, name: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = history.facts.get("losses", {}).get(name, {})
+    return found
+
+
+def ill_scaled(history: History, limits: Limits) -> Verdict | None:
+    """Inputs, targets or the first loss are far from the unit scale that inits and learning rates are made for."""
+    for name, value, key, words in _scales(history, limits):
+        evidence: Evidence = {"cause": name, "value": value}
+        return crossing("ill_scaled", (key,), limits, evidence, f"ill_scaled: {words}", _SCALE, RISK)
+    return None
+
+
+def _scales(history: History, limits: Limits) -> Iterator[tuple[str, float, str, str]]:
+    facts = history.facts
+    depth, scale = history.depth, limits["scale"]
+    std, mean = facts.get("input_std", math.nan), facts.get("input_mean", math.nan)
+    first = depth.column("normalised", 0)[0] if depth is not None and len(depth.layer) else math.nan
+    if math.isfinite(std) and not first > 0:
+        if std > 0 and abs(mean) > scale * std:
+            words = f"the inputs have mean {figure(mean)} and standard deviation {figure(std)}"
+            yield "input_offset", mean, "scale", words
+        elif not (max(std, abs(mean)) * scale > 1 and max(std, abs(mean)) < scale):
+            words = f"the inputs have standard deviation {figure(std)}"
+            yield "input_scale", std, "scale", words
+    squared = facts.get("losses", {}).get("mean_squared_error")
+    if squared and (size := math.hypot(squared["target_mean"], squared["target_std"])) > scale:
+        words = f"the targets have a root mean square of {figure(size)}"
+        yield "target_scale", size, "scale", f"{words}, and the loss at step 0 is {figure(_loss(history))}"
+    entropy = facts.get("losses", {}).get("negative_log_likelihood")
+    if entropy and (loss := _loss(history)) > limits["first_loss"] * (1 + math.log(max(2, entropy["classes"]))):
+        guess = figure(math.log(entropy["classes"]))
+        yield "first_loss", loss, "first_loss", f"the loss at step 0 is {figure(loss)}, and ln C of a guess is {guess}"
+
+
+def _loss(history: History) -> float:
+    return float(history.loss[0]) if history.loss.size else math.nan
+
+
+def collapsed(history: History, limits: Limits) -> Verdict | None:
+    """Every sample, or every unit, is the same: the output does not depend on the input, or the units are copies."""
+    depth, facts = history.depth, history.facts
+    equal = depth.column("equal_weights", 0) if depth is not None else np.empty(0)
+    if depth is not None and np.nansum(equal[:-1]) > 0:
+        place = int(np.flatnonzero(equal > 0)[0])
+        sentence = f"collapsed: all weights of {depth.place(int(depth.layer[place]))} are equal: its units stay copies"
+        copies: Evidence = {"cause": "equal_weights", "layer": int(depth.layer[place])}
+        source = (
+            "Goodfellow, Bengio & Courville 2016, section 8.4: initial weights must break the symmetry of the units"
+        )
+        return crossing("collapsed", (), limits, copies, sentence, source)
+    size = math.hypot(facts.get("output_mean", math.nan), facts.get("output_std", math.nan))
+    between = facts.get("output_between", math.nan)
+    if size > 0 and between < limits["collapsed"] * size:
+        sentence = (
+            f"collapsed: between the samples of the batch the output differs by {figure(between / size)} of its size "
+            f"(threshold {figure(limits['collapsed'])}): it does not depend on the input"
+        )
+        same: Evidence = {"cause": "rank", "share": between / size}
+        return crossing("collapsed", ("collapsed",), limits, same, sentence, grade=RISK)
+    return None
