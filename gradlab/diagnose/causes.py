@@ -74,6 +74,9 @@ CAUSES = table(
 DECAYED = 0.3
 """A share of its first norm below which a layer's weights have been taken away rather than trained."""
 
+ODD = 1e3
+"""A norm of weights over the median of all layers' that no difference of size explains."""
+
 SLOW, FAST = 1e-4, 0.1
 """Updates over weights, ||dW||/||W||: healthy ones are about a thousandth (Karpathy 2019)."""
 
@@ -110,6 +113,18 @@ def _not_finite(case: Case) -> Shows:
 def _broken(case: Case) -> Shows:
     place, depth = case.verdict.evidence.get("break"), case.history.depth
     return None if place is None or depth is None else f"δ breaks at {depth.place(int(place))} alone"
+
+
+def _odd(case: Case) -> Shows:
+    depth = case.history.depth
+    if depth is None or not case.history.measured:
+        return None
+    norms = depth.column("weight_norm", 0)
+    usual = float(np.nanmedian(norms)) if np.isfinite(norms).any() else math.nan
+    worst = int(np.nanargmax(norms)) if usual > 0 else 0
+    if not (usual > 0 and norms[worst] > ODD * usual):
+        return None
+    return f"the weights of {depth.place(int(depth.layer[worst]))} are {figure(norms[worst] / usual)} times the others'"
 
 
 def _cut(case: Case) -> Shows:
@@ -312,7 +327,7 @@ _ASKED: dict[str, Asked] = {
         ("dead_units", _always),
     ),
     "saturated": (
-        *(("attention", _crowded), ("learning_rate_high", _later), ("input_scale", _input_far)),
+        *(("attention", _crowded), ("broken_layer", _odd), ("learning_rate_high", _later), ("input_scale", _input_far)),
         ("init", _always),
     ),
     "exploding": (
@@ -320,7 +335,14 @@ _ASKED: dict[str, Asked] = {
         *(("depth", _deep), ("init", _drawn)),
     ),
     "vanishing": (
-        *(("broken_layer", _broken), ("weight_decay", _decay), ("cut", _cut), ("dead_units", _dead), *_RATE),
+        *(
+            ("broken_layer", _broken),
+            ("broken_layer", _odd),
+            ("weight_decay", _decay),
+            ("cut", _cut),
+            ("dead_units", _dead),
+            *_RATE,
+        ),
         *(("activation", _activation), ("depth", _deep), ("init", _drawn)),
     ),
     "underflow": (

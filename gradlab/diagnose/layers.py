@@ -144,7 +144,7 @@ def limit_of(name: str, history: History, profile: Profile, limits: Limits) -> f
     """
     limit = limits[f"{name}_ratio"]
     slack = 1.0
-    if not history.trained and history.adaptive:
+    if name == "vanishing" and not history.trained and history.adaptive:
         slack = limits["adaptive"]
     if name == "exploding" and not history.trained and normalised(history):
         slack = min(slack, limits["normalised"])
@@ -166,20 +166,24 @@ def normalised(history: History) -> bool:
 
 
 def _changed(history: History, profile: Profile, name: str, limits: Limits) -> list[Verdict]:
-    """Along one axis: δ changes too much over all layers, and at a rate that differs from 1 beyond doubt.
+    """Along one axis: δ changes too much over all layers, and at a rate that differs from 1 beyond doubt, or breaks.
 
     A run that learned nothing is judged at its last recorded step too: what began well may have been undone.
     """
     rows = history.sound(profile)[: None if history.trained else 1]
-    return [found for row in rows if (found := _changed_at(history, profile, name, limits, row)) is not None]
+    return [found for row in rows if (found := changed_at(history, profile, name, limits, row)) is not None]
 
 
-def _changed_at(history: History, profile: Profile, name: str, limits: Limits, row: int) -> Verdict | None:
+def changed_at(history: History, profile: Profile, name: str, limits: Limits, row: int = 0) -> Verdict | None:
+    """The verdict ``name`` on a profile at one of its recorded steps."""
     found, limit = passage(profile, limits, row), limit_of(name, history, profile, limits)
-    if found is None or not found.beyond(name, limit) or found.doubtful(name, limits):
+    if found is None:
+        return None
+    breaks = found.broken is not None and (found.broken.factor < 1) == (name == "vanishing")
+    if not breaks and (not found.beyond(name, limit) or found.doubtful(name, limits)):
         return None
     fitted = found.fit
-    if name == "vanishing" and (profile.reads or _heals(profile.trunk or profile, found, row)):
+    if name == "vanishing" and (profile.reads or heals(profile.trunk or profile, found, row)):
         return None
     # A cell that forgets within some steps is what the usual initializations are.
     forgets = profile.axis == "time" and history.measured and name == "vanishing"
@@ -209,7 +213,7 @@ def _changed_at(history: History, profile: Profile, name: str, limits: Limits, r
     return crossing(name, crossed, limits, evidence, sentence)
 
 
-def _heals(profile: Profile, found: Passage, row: int) -> bool:
+def heals(profile: Profile, found: Passage, row: int = 0) -> bool:
     """Whether δ is zero below a layer that starts at zero on purpose and has a gradient: one step makes it go on."""
     if found.zero_up_to is None:
         return False

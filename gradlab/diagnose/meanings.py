@@ -27,7 +27,7 @@ VERDICTS = table(
         "ill_scaled",
         "inputs, targets or the first loss are far from unit scale",
         "LeCun et al. 1998, Efficient BackProp, section 4.3",
-        *("scale", "first_loss"),
+        *("outlier", "scale", "first_loss"),
     ),
     _judged(
         "collapsed",
@@ -51,7 +51,7 @@ VERDICTS = table(
         "exploding",
         "δ grows on its way to the input",
         _SCHOENHOLZ,
-        *("exploding_ratio", "adaptive", "normalised", "errors", "curvature", "break_factor", "break_errors"),
+        *("exploding_ratio", "normalised", "errors", "curvature", "break_factor", "break_errors"),
     ),
     _judged(
         "vanishing",

@@ -63,7 +63,7 @@ class Passage:
         It could where the rate is not certainly on its side of 1, and a walk of that spread reaches as far. Nothing is doubtful about an exact zero on the way, nor about a break; with two points there is no scatter, and
         the ratio decides.
         """
-        if self.fit is None or self.broken is not None:
+        if self.fit is None or self.broken is not None or not 0 < self.ratio < math.inf:
             return False
         side, doubt = SIDES[name], self.fit.scatter / self.fit.rate if math.isfinite(self.fit.scatter) else 0.0
         reached = abs(math.log(self.ratio)) <= limits["errors"] * self.walk

@@ -24,6 +24,12 @@ REGRESSION = ("mean_squared_error", "mean_absolute_error", "huber")
 BOUNDED = 1.5
 """Targets beyond this are out of reach of an output that ends at 1, and not just at its edge."""
 
+LEAST_LAYERS, MOST_OUTLIERS = 5, 2
+"""Among fewer layers none stands apart, and more than these are not one."""
+
+REACH = 2
+"""Layers on either side with which one is compared."""
+
 LEAST_TARGETS = 16
 """In a batch of fewer all may be of one class by chance."""
 
@@ -107,6 +113,9 @@ def ill_scaled(history: History, limits: Limits) -> Verdict | None:
 def _scales(history: History, limits: Limits) -> Iterator[tuple[str, float, str, str]]:
     facts = history.facts
     depth, scale = history.depth, limits["scale"]
+    if (found := _outlier(history, limits)) is not None and depth is not None:
+        place, times = depth.place(found[0]), figure(found[1])
+        yield "broken_layer", found[1], "outlier", f"‖∇W‖/‖W‖ of {place} is {times} times that of the layers around it"
     std, mean = facts.get("input_std", math.nan), facts.get("input_mean", math.nan)
     first = depth.column("normalised", 0)[0] if depth is not None and len(depth.layer) else math.nan
     if math.isfinite(std) and not first > 0:
@@ -124,6 +133,32 @@ def _scales(history: History, limits: Limits) -> Iterator[tuple[str, float, str,
     if entropy and (loss := _loss(history)) > limits["first_loss"] * (1 + math.log(max(2, entropy["classes"]))):
         guess = figure(math.log(entropy["classes"]))
         yield "first_loss", loss, "first_loss", f"the loss at step 0 is {figure(loss)}, and ln C of a guess is {guess}"
+
+
+def _outlier(history: History, limits: Limits) -> tuple[int, float] | None:
+    """The layer whose relative gradient is far from that of its neighbours, and how many times it is theirs.
+
+    One broken layer may take its neighbour with it; where more stand apart it is a habit of the network (the scales of
+    its branches) and no fault of one layer.
+    """
+    depth = history.depth
+    if depth is None or not history.measured:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(depth.column("weight_grad_norm", 0) / depth.column("weight_norm", 0))
+    known = np.isfinite(logs) & ~(depth.column("starts_at_zero", 0) > 0)
+    if known.sum() < LEAST_LAYERS:
+        return None
+    off, places = np.zeros(len(logs)), np.flatnonzero(known)
+    for at, place in enumerate(places):
+        # Beside its neighbours: from one end to the other the gradients may change by more.
+        near = [other for other in range(at - REACH, at + REACH + 1) if other != at and 0 <= other < len(places)]
+        off[place] = logs[place] - np.median(logs[places[near]])
+    beyond = np.abs(off) > math.log(max(1.0, limits["outlier"]))
+    if not 1 <= beyond.sum() <= MOST_OUTLIERS:
+        return None
+    worst = int(np.abs(off).argmax())
+    return int(depth.layer[worst]), math.exp(float(off[worst]))
 
 
 def _loss(history: History) -> float:

@@ -9,7 +9,7 @@ from gradlab.diagnose.causes import with_cause
 from gradlab.diagnose.course import diverged, learned, loss_told, oscillating, overclipped, stalled, unlearned
 from gradlab.diagnose.final import final_loss
 from gradlab.diagnose.history import History, Profile
-from gradlab.diagnose.layers import dead, exploding, limit_of, no_gradient, saturated, underflow, vanishing
+from gradlab.diagnose.layers import changed_at, dead, exploding, heals, no_gradient, saturated, underflow, vanishing
 from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.passage import passage, rate_figure
 from gradlab.diagnose.problem import collapsed, ill_scaled, misspecified
@@ -131,6 +131,13 @@ def _unseen(history: History) -> list[str]:
     return told
 
 
+_EXCUSES = {
+    "depth": "that an adaptive optimizer, a norm or a warmup makes good",
+    "time": "where what came long ago matters",
+}
+"""Why a ratio beyond its threshold is no verdict before any training."""
+
+
 def _doubts(history: History, limits: Limits) -> list[str]:
     return [doubt for profile in history.along for doubt in _doubt(history, profile, limits)]
 
@@ -151,6 +158,8 @@ def _doubt(history: History, profile: Profile, limits: Limits) -> list[str]:
                 f"{words}, but the fitted rate, {rate_figure(found.fit)} a {found.profile.noun}, is not {side} 1 by "
                 f"{figure(limits['errors'])} of its errors"
             )
-        elif not found.beyond(name, limit_of(name, history, profile, limits)):
-            told.append(f"{words}: a risk under plain SGD, that an adaptive optimizer, a norm or a warmup makes good")
+        elif heals(found.profile, found):
+            told.append(f"{words}, below a layer that starts at zero: one step makes the gradient go on")
+        elif changed_at(history, profile, name, limits) is None:
+            told.append(f"{words}: a risk, {_EXCUSES[profile.axis]}")
     return told

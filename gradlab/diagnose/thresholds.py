@@ -50,8 +50,8 @@ THRESHOLDS: dict[str, Threshold] = {
         Threshold(
             "adaptive",
             0.02,
-            "vanishing, exploding: before any training, with an optimizer that divides by the gradient's size (or that "
-            "is not known), the ratio must be beyond its threshold by this factor more",
+            "vanishing: before any training, with an optimizer that divides by the gradient's size (or that "
+            "is not known), the ratio must be below its threshold by this factor more",
             "Kingma & Ba 2015, arXiv:1412.6980: the steps of Adam do not depend on the gradient's scale; the number "
             "is ours",
             1.0,
@@ -100,6 +100,14 @@ THRESHOLDS: dict[str, Threshold] = {
             "other than 18 degrees of freedom, one rate does not describe the profile, and both ends are told",
             "two-sided 0.1 % at 18 degrees of freedom; a tanh network at its critical point decays algebraically "
             "(Schoenholz et al. 2017, section 3)",
+        ),
+        Threshold(
+            "outlier",
+            1e4,
+            "ill_scaled: the relative gradient ‖∇W‖/‖W‖ of one layer, or of two, is so many times that of the layers "
+            "around it, or so many times less",
+            "You, Gitman & Ginsburg 2017, arXiv:1708.03888 (LARS): the ratio by which a layer's step is right; the "
+            "number is ours",
         ),
         Threshold(
             "scale",

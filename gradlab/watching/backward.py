@@ -20,6 +20,10 @@ from gradlab.watching.graph import Graph, Stage, alone, behind, stages
 from gradlab.watching.tape import Call, Signal, Tape
 
 
+LEAST_CALLS = 4
+"""Calls of one layer that are time steps, each made on what the one before made; of fewer no rate can be told."""
+
+
 @dataclass
 class Felt:
     """The gradient that came to a signal: the sum of its squares over so many entries, and by time step where asked."""
@@ -40,11 +44,11 @@ class Heard:
     severed: Set[Node] = frozenset()
 
     def __post_init__(self) -> None:
-        known = [
-            signal.node for _, call in self.tape.all_calls if (signal := self.signal(call)).node in self.graph.place
-        ]
-        self.stages = stages(self.graph, [node for node in known if node is not None])
-
+        # Of what is called again and again the last call: the others are time steps.
+        again = [calls[:-1] for calls in self.tape.calls.values() if len(calls) >= LEAST_CALLS]
+        steps = {id(call) for calls in again for call in calls}
+        nodes = [self.signal(call).node for _, call in self.tape.all_calls if id(call) not in steps]
+        self.stages = stages(self.graph, [node for node in nodes if node is not None and node in self.graph.place])
         self.severed = behind(self.tape.cuts)
 
     def signal(self, call: Call) -> Signal:

@@ -139,9 +139,33 @@ def _layers_below(graph: Graph, layers: set[Node]) -> dict[Node, bool]:
     return found
 
 
-def _stages_to(graph: Graph, layers: set[Node], target: Node) -> list[Stage]:
-    end = graph.place[target]
-    way = graph.order[: end + 1]
+def passes(graph: Graph, target: Node, through: Node) -> bool:
+    """Whether every path from the loss to ``target`` comes by a node that lies on the way to ``through``, or beside it.
+
+    It does where the trunk to ``target`` still holds nodes below the place of ``through`` in the graph's order.
+    """
+    ways = _ways(graph, target)
+    return any(
+        graph.place[through] < graph.place[node] < graph.place[target] and ways.all_by(node) for node in ways.order
+    )
+
+
+@dataclass(frozen=True)
+class Ways:
+    """The paths from the loss to a target: how many there are from the loss to each node, and from it to the target."""
+
+    order: Sequence[Node]
+    from_loss: Mapping[Node, int]
+    to_target: Mapping[Node, int]
+    total: int
+
+    def all_by(self, node: Node) -> bool:
+        """Whether every one of the paths passes ``node``."""
+        return self.to_target[node] > 0 and self.from_loss[node] * self.to_target[node] % PRIME == self.total
+
+
+def _ways(graph: Graph, target: Node) -> Ways:
+    way = graph.order[: graph.place[target] + 1]
     to_target = dict.fromkeys(way, 0)
     to_target[target] = 1
     for node in reversed(way[:-1]):
@@ -152,15 +176,19 @@ def _stages_to(graph: Graph, layers: set[Node], target: Node) -> list[Stage]:
         for below in _next(node):
             if below in from_loss:
                 from_loss[below] = (from_loss[below] + from_loss[node]) % PRIME
-    total = from_loss[target]
+    return Ways(way, from_loss, to_target, from_loss[target])
+
+
+def _stages_to(graph: Graph, layers: set[Node], target: Node) -> list[Stage]:
+    ways = _ways(graph, target)
     found: list[Stage] = []
     held: list[Node] = []
-    for node in reversed(way):
-        if not to_target[node]:
+    for node in reversed(ways.order):
+        if not ways.to_target[node]:
             continue
         if node in layers:
             held.append(node)
-        if held and from_loss[node] * to_target[node] % PRIME == total:
+        if held and ways.all_by(node):
             found.append(Stage(node, tuple(held), own=node is held[-1]))
             held = []
     return found

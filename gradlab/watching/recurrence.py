@@ -7,13 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from gradlab.watching.backward import Heard
-from gradlab.watching.graph import reaches
+from gradlab.watching.backward import LEAST_CALLS, Heard
+from gradlab.watching.graph import passes, reaches
 from gradlab.watching.rows import Layer
-
-LEAST_CALLS = 4
-"""Calls of one layer, each on what the one before made, that are time steps; of fewer no rate can be told."""
-
 
 def time_rows(layers: list[Layer], heard: Heard) -> list[dict[str, Any]]:
     """One row a time step of the recurrence that is deepest in the network; none where nothing recurs.
@@ -32,7 +28,7 @@ def time_rows(layers: list[Layer], heard: Heard) -> list[dict[str, Any]]:
         elif _recurs(layer, heard):
             felt = [heard.of(heard.signal(call)) for call in layer.calls]
             steps, entries = [one.squares for one in felt], felt[0].entries
-            every = heard.signal(layer.calls[-1]).node not in {stage.point for stage in heard.stages}
+            every = _reads_every(layer, heard)
         else:
             continue
         if len(steps) >= LEAST_CALLS:
@@ -63,3 +59,12 @@ def _recurs(layer: Layer, heard: Heard) -> bool:
     # The first two and the ends: what holds for them holds between.
     pairs = ((known[1], known[0]), (known[-1], known[-2]))
     return all(reaches(heard.graph, later, earlier) for later, earlier in pairs)
+
+
+def _reads_every(layer: Layer, heard: Heard) -> bool:
+    """Whether the loss has ways to the first step that do not pass the last one, as where it reads every step."""
+    first, last = (heard.signal(layer.calls[place]).node for place in (0, -1))
+    if first is None or last is None:
+        return False
+    # The steps of one time meet in what follows them: any node between the last two calls will do.
+    return not passes(heard.graph, first, last)

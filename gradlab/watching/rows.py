@@ -95,7 +95,8 @@ def depth_rows(layers: Sequence[Layer], heard: Heard, gradients: Mapping[nn.Para
     if heard.stages and number_of.get(heard.stages[-1].layers[-1]) == last:
         rows[last].pop("saturated", None)
         rows[last].pop("dead", None)
-    for stage, found in enumerate(heard.stages, start=1):
+    # Of a layer that is called again and again the last call stands for it: the others are time steps.
+    for stage, found in reversed(list(enumerate(heard.stages, start=1))):
         row = rows[number_of[found.layers[-1]]]
         felt = [felt for (node, _), felt in heard.felt.items() if node is found.point]
         squares, entries = sum(one.squares for one in felt), sum(one.entries for one in felt)

@@ -28,7 +28,7 @@ from gradlab.watching.backward import Heard, hear
 from gradlab.watching.graph import graph
 from gradlab.watching.recurrence import time_rows
 from gradlab.watching.rows import SEEN_COLUMNS, depth_rows, input_row, owned, precision
-from gradlab.watching.tape import Operators, Tape, signal_of
+from gradlab.watching.tape import AlreadyAsked, Operators, Tape, signal_of
 
 GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
 """Recurrent modules that have gates."""
@@ -70,7 +70,7 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
         given = [leaf.clone() if leaf is not part else part for leaf, part in zip(leaves, parts, strict=True)]
         positional, named = given[: len(given) - len(names)], given[len(given) - len(names) :]
         with Operators(tape):
-            with _listening(tape):
+            with _listening(tape), AlreadyAsked():
                 output = module(*positional, **dict(zip(names, named, strict=True)))
             tape.judging = True
             loss = _scalar(loss_fn(output, targets))
@@ -104,6 +104,7 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
             "losses": dict(tape.losses.seen),
             "linear": tape.linear,
             "least_normed": tape.least_normed,
+            "branches": any(not stage.own for stage in heard.stages),
             "gated": any(isinstance(layer.module, GATED) for layer in layers),
             "unreached": [names_of[parameter] for parameter, gradient in gradients.items() if gradient is None],
             "frozen": [name for name, parameter in module.named_parameters() if not parameter.requires_grad],

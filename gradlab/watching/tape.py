@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.nn.utils import parametrize
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradlab.watching.attention import Spread, entropy, entropy_of, largest
@@ -45,10 +46,13 @@ WAVES = frozenset({"sin", "cos"})
 
 _PIECEWISE = """
 abs add add_ sub sub_ rsub mul mul_ div div_ neg pow square sqrt rsqrt exp expm1 log log1p erf reciprocal reciprocal_
-sign clamp clamp_ maximum minimum where gt lt ge le detach alias clone _to_copy
+sign clamp clamp_ maximum minimum where gt lt ge le clone _to_copy
 """
 PIECEWISE = ACTIVATIONS | WAVES | frozenset(_PIECEWISE.split())
 """Operators that work entry by entry: a module without parameters that is made of them alone is one activation."""
+
+KEPT = frozenset({"detach", "alias"})
+"""Operators by which autograd keeps a result, and which make nothing."""
 
 _LINEAR = """
 t mm addmm bmm baddbmm convolution view _unsafe_view reshape expand transpose permute slice select squeeze unsqueeze cat
@@ -166,7 +170,7 @@ class Tape:
         """One operator of the pass: looked at before it runs, since it may overwrite what it is given."""
         name, run = func.overloadpacket.__name__, partial(func, *given, **named)
         inside = self.inside[-1] if self.inside else None
-        if inside is not None:
+        if inside is not None and name not in KEPT:
             inside.operators.append(name)
         self._cut(name, given)
         self.linear &= self.judging or name in LINEAR
@@ -316,6 +320,20 @@ class Operators(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         return self.tape.operator(func, args, kwargs or {})
 
+
+class AlreadyAsked(TorchFunctionMode):
+    """Inside, asking for a gradient that is asked for already is no error: inputs here are copies, and no leaves."""
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func == _ASK and args[1] and args[0].requires_grad:
+            return None
+        return func(*args, **(kwargs or {}))
+
+
+_ASK = Tensor.requires_grad.__set__
+"""What ``x.requires_grad = True`` calls."""
 
 _KNOWN: dict[tuple[Any, ...], Flats] = {}
 
