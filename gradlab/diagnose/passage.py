@@ -60,8 +60,9 @@ class Passage:
     def doubtful(self, name: str, limits: Limits) -> bool:
         """Whether the scatter of one draw could have brought the ratio about.
 
-        It could where the rate is not certainly on its side of 1, and a walk of that spread reaches as far. Nothing is doubtful about an exact zero on the way, nor about a break; with two points there is no scatter, and
-        the ratio decides.
+        It could where the rate is not certainly on its side of 1, and a walk of that spread reaches as far. Nothing is
+        doubtful about an exact zero on the way, nor about a break; with two points there is no scatter, and the ratio
+        decides.
         """
         if self.fit is None or self.broken is not None or not 0 < self.ratio < math.inf:
             return False
@@ -96,7 +97,7 @@ def passage(profile: Profile, limits: Limits | None = None, row: int = 0) -> Pas
     ratio, plain_ratio, far = ends
     zeros = int(np.argmax(deltas > 0)) if deltas[0] == 0 else 0
     fitted = fit(deltas, profile.axis)
-    walk, broken = _increments(layers, deltas, limits)
+    walk, broken = _increments(layers, deltas, plain, limits)
     return Passage(
         profile=profile,
         layers=layers,
@@ -110,18 +111,19 @@ def passage(profile: Profile, limits: Limits | None = None, row: int = 0) -> Pas
     )
 
 
-def _increments(layers: Ints, deltas: Floats, limits: Limits | None) -> tuple[float, Break | None]:
+def _increments(layers: Ints, deltas: Floats, plain: Floats, limits: Limits | None) -> tuple[float, Break | None]:
     """How far a walk of these increments of ln δ gets, and the largest of them where it is none of theirs.
 
-    The spread of the others is estimated by medians, which one break does not move; and a factor that two branches or
-    two sizes of layer may differ by is none, however alike the others are.
+    The spread of the others is estimated by medians, which one break does not move; and a factor that two branches may
+    differ by is none, however alike the others are. Nor is one that only the number of entries makes: a mean over a map
+    spreads the same gradient over many.
     """
     if len(deltas) < 3 or not np.all(np.isfinite(deltas) & (deltas > 0)):
         return 0.0, None
-    steps = -np.diff(np.log(deltas))
+    steps, others = -np.diff(np.log(deltas)), -np.diff(np.log(plain))
     middle = float(np.median(steps))
     spread = MAD_TO_DEVIATION * float(np.median(np.abs(steps - middle)))
-    far = np.abs(steps - middle)
+    far = np.where(steps * others > 0, np.minimum(np.abs(steps - middle), np.abs(others - np.median(others))), 0.0)
     worst = int(far.argmax())
     kept, found = steps, None
     if limits is not None and far[worst] > max(

@@ -179,7 +179,8 @@ def collapsed(history: History, limits: Limits) -> Verdict | None:
         return crossing("collapsed", (), limits, copies, sentence, source)
     size = math.hypot(facts.get("output_mean", math.nan), facts.get("output_std", math.nan))
     between = facts.get("output_between", math.nan)
-    if size > 0 and between < limits["collapsed"] * size:
+    starts = depth is not None and np.nansum(depth.column("starts_at_zero", 0)[-1:]) > 0
+    if size > 0 and not starts and between < limits["collapsed"] * size:
         sentence = (
             f"collapsed: between the samples of the batch the output differs by {figure(between / size)} of its size "
             f"(threshold {figure(limits['collapsed'])}): it does not depend on the input"

@@ -19,7 +19,6 @@ from gradlab.watching.entries import real, square
 from gradlab.watching.graph import Graph, Stage, alone, behind, stages
 from gradlab.watching.tape import Call, Signal, Tape
 
-
 LEAST_CALLS = 4
 """Calls of one layer that are time steps, each made on what the one before made; of fewer no rate can be told."""
 
@@ -35,19 +34,19 @@ class Felt:
 
 @dataclass
 class Heard:
-    """What came back, by node and output: `felt` is filled while `hear` lasts."""
+    """What came back to each layer's ``calls``, by node and output: `felt` is filled while `hear` lasts."""
 
     graph: Graph
     tape: Tape
+    calls: Sequence[Sequence[Call]]
     felt: dict[tuple[Node, int], Felt] = field(default_factory=dict)
     stages: Sequence[Stage] = ()
     severed: Set[Node] = frozenset()
 
     def __post_init__(self) -> None:
         # Of what is called again and again the last call: the others are time steps.
-        again = [calls[:-1] for calls in self.tape.calls.values() if len(calls) >= LEAST_CALLS]
-        steps = {id(call) for calls in again for call in calls}
-        nodes = [self.signal(call).node for _, call in self.tape.all_calls if id(call) not in steps]
+        kept = [call for calls in self.calls for call in (calls[-1:] if len(calls) >= LEAST_CALLS else calls)]
+        nodes = [self.signal(call).node for call in kept]
         self.stages = stages(self.graph, [node for node in nodes if node is not None and node in self.graph.place])
         self.severed = behind(self.tape.cuts)
 
@@ -79,7 +78,7 @@ def hear(heard: Heard) -> Iterator[None]:
     for sequences in heard.tape.sequences.values():
         for taken, given, dim in sequences:
             steps |= {signal.node: dim for signal in (taken, given) if signal.node is not None}
-    signals = [signal for _, call in heard.tape.all_calls for signal in (call.raw, call.normed) if signal is not None]
+    signals = [heard.signal(call) for calls in heard.calls for call in calls]
     nodes = {signal.node for signal in signals if signal.node is not None}
     nodes |= {stage.point for stage in heard.stages} | set(steps)
     with ExitStack() as hooks:

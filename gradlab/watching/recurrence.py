@@ -11,6 +11,7 @@ from gradlab.watching.backward import LEAST_CALLS, Heard
 from gradlab.watching.graph import passes, reaches
 from gradlab.watching.rows import Layer
 
+
 def time_rows(layers: list[Layer], heard: Heard) -> list[dict[str, Any]]:
     """One row a time step of the recurrence that is deepest in the network; none where nothing recurs.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.watching.backward import Heard
-from gradlab.watching.entries import moments, real, square, together, zeros
+from gradlab.watching.entries import Moments, moments, real, square, together, zeros
 from gradlab.watching.tape import Call, Tape, weights
 
 Row = dict[str, Any]
@@ -154,17 +154,16 @@ def _of_parameters(layer: Layer, gradients: Mapping[nn.Parameter, Tensor | None]
 
 def _equal(weight: Tensor) -> bool:
     """Whether all entries are one number, not zero: units that start alike stay alike."""
-    first = weight.detach().flatten()[:1]
-    return weight.numel() > 1 and bool(first != 0) and bool((weight.detach() == first).all())
+    entries = weight.detach().reshape(-1)
+    first = entries[:1]
+    # Most weights show it in their first few entries.
+    return (
+        entries.numel() > 1 and bool(first != 0) and all(bool((part == first).all()) for part in (entries[:9], entries))
+    )
 
 
 def _of_activations(calls: Sequence[Call], heard: Heard) -> Row:
-    parts = []
-    for call in calls:
-        signal = heard.signal(call)
-        # Where something beside the norm takes what the layer put out, that is h, too.
-        taken = call.hidden is not None and (call.normed is None or signal is call.normed)
-        parts.append(call.hidden if taken and call.hidden is not None else signal.moments)
+    parts = [moments for call in calls if (moments := _hidden(call, heard)) is not None]
     _, mean, squares = together(parts)
     row: Row = {"act_mean": mean, "act_std": math.sqrt(squares / max(1, sum(size for size, _, _ in parts)))}
     if of := sum(call.of for call in calls):
@@ -178,6 +177,16 @@ def _of_activations(calls: Sequence[Call], heard: Heard) -> Row:
         row["attention_entropy"] = sum(entropies) / len(entropies) if entropies else math.nan
         row["attention_logit_max"] = max(one.largest for one in attention)
     return row
+
+
+def _hidden(call: Call, heard: Heard) -> Moments | None:
+    """The moments of h: of what an activation made of the signal, or of the signal itself.
+
+    Where something beside the norm takes what the layer put out, that is h, too.
+    """
+    signal = heard.signal(call)
+    taken = call.hidden is not None and (call.normed is None or signal is call.normed)
+    return call.hidden if taken else signal.moments
 
 
 def input_row(inputs: Tensor, gradient: Tensor | None) -> Row:

@@ -72,6 +72,8 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
         with Operators(tape):
             with _listening(tape), AlreadyAsked():
                 output = module(*positional, **dict(zip(names, named, strict=True)))
+            with tape.quiet():
+                tape.settle()
             tape.judging = True
             loss = _scalar(loss_fn(output, targets))
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -79,14 +81,13 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
         if not loss.requires_grad or not wanted:
             raise ValueError("the loss depends on no parameter that requires a gradient; expected at least one")
         assert loss.grad_fn is not None
-        way = graph(loss.grad_fn)
-        heard = Heard(way, tape)
+        layers = owned(module, tape)
+        if not layers:
+            raise ValueError("no module with a weight matrix was called; expected at least one")
+        heard = Heard(graph(loss.grad_fn), tape, [layer.calls for layer in layers])
         with hear(heard):
             found = torch.autograd.grad(loss, wanted, allow_unused=True)
     gradients = dict(zip(parameters, found, strict=False))
-    layers = owned(module, tape)
-    if not layers:
-        raise ValueError("no module with a weight matrix was called; expected at least one")
     rows = depth_rows(layers, heard, gradients)
     if len(parts) == 1 and leaves[0] is not parts[0]:
         rows.insert(0, input_row(parts[0], found[-1]))

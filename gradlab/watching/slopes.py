@@ -38,12 +38,26 @@ class Flats:
     rest: Intervals | None
     curved: bool
 
-    def share(self, z: Tensor, intervals: Intervals) -> Tensor:
-        """Which entries of ``z`` lie in ``intervals``."""
-        inside = torch.zeros(z.shape, dtype=torch.bool, device=z.device)
-        for low, high in intervals:
-            inside |= (z >= low) & (z <= high)
-        return inside
+    def inside(self, z: Tensor, intervals: Intervals) -> int:
+        """How many entries of ``z`` lie in ``intervals``."""
+        return sum(int(torch.count_nonzero(_within(z, low, high))) for low, high in intervals)
+
+    def at_rest(self, z: Tensor, unit: int) -> Tensor:
+        """(units,) Which units, along the dimension ``unit``, are at rest on every sample."""
+        others = [dim for dim in range(z.dim()) if dim != unit]
+        if self.rest is not None and len(self.rest) == 1 and self.rest[0][0] == -torch.inf:
+            return z.amax(others) <= self.rest[0][1]
+        asleep = torch.zeros(z.shape, dtype=torch.bool, device=z.device)
+        for low, high in self.rest or ():
+            asleep |= _within(z, low, high)
+        return asleep.movedim(unit, 0).flatten(1).all(1)
+
+
+def _within(z: Tensor, low: float, high: float) -> Tensor:
+    """Which entries lie in an interval; one comparison where it has one end."""
+    if low == -torch.inf:
+        return z <= high
+    return z >= low if high == torch.inf else (z >= low) & (z <= high)
 
 
 def flats(function: Callable[[Tensor], Tensor]) -> Flats:

@@ -67,15 +67,19 @@ LEAST_BATCH_FOR_DEAD = 16
 """With fewer samples a unit that is merely quiet would count as dead."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Signal:
-    """A tensor that passed: its place in autograd's graph (None where nothing before it learns), size and moments."""
+    """A tensor that passed: its place in autograd's graph (None where nothing before it learns), size and moments.
+
+    ``moments`` are taken when the next layer has been called, and not where an activation has taken the signal: its
+    are wanted then.
+    """
 
     node: Node | None
     slot: int
     count: int
-    moments: Moments
     dtype: torch.dtype
+    moments: Moments | None = None
 
 
 @dataclass
@@ -118,7 +122,6 @@ class Tape:
     samples: int
     order: dict[nn.Module, int] = field(default_factory=dict)
     calls: dict[nn.Module, list[Call]] = field(default_factory=dict)
-    all_calls: list[tuple[nn.Module, Call]] = field(default_factory=list)
     sequences: dict[nn.Module, list[tuple[Signal, Signal, int]]] = field(default_factory=dict)
     open: dict[int, tuple[weakref.ref[Tensor], Call]] = field(default_factory=dict)
     activations: dict[str, Seen] = field(default_factory=dict)
@@ -129,6 +132,7 @@ class Tape:
     least_normed: int | None = None
     losses: Losses = field(default_factory=Losses)
     judging: bool = False
+    pending: tuple[Call, Signal, Tensor] | None = None
     busy: bool = False
     linear: bool = True
 
@@ -145,14 +149,15 @@ class Tape:
         signal, first = signal_of(output), _first(given, named)
         if signal is None:
             return
-        with self._quiet():
+        with self.quiet():
             call = self._taken(first)
             if weights(module):
                 # Channels stand behind the samples, the units of a linear layer last.
                 unit = 1 if max(weight.dim() for weight in weights(module)) > 2 else -1
+                self.settle()
                 self.last = Call(_noted(signal), unit)
+                self.pending = self.last, self.last.raw, signal
                 self.calls.setdefault(module, []).append(self.last)
-                self.all_calls.append((module, self.last))
                 self._open(signal, self.last)
                 if isinstance(module, nn.RNNBase) and isinstance(first, Tensor) and first.dim() == 3:
                     steps = 1 if module.batch_first else 0
@@ -161,10 +166,20 @@ class Tape:
                 over = _normed_over(module, signal)
                 self.least_normed = over if self.least_normed is None else min(over, self.least_normed)
                 if call is not None:
+                    self.settle()
                     call.normed = _noted(signal)
+                    self.pending = call, call.normed, signal
                     self._open(signal, call)
             elif inside is not None and inside.composed(signal):
                 self._composed(module, inside, signal)
+
+    def settle(self) -> None:
+        """Takes the moments of the signal that waits for them; called where nothing more can take it."""
+        if self.pending is not None:
+            call, signal, tensor = self.pending
+            if call.hidden is None:
+                signal.moments = moments(tensor)
+            self.pending = None
 
     def operator(self, func: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """One operator of the pass: looked at before it runs, since it may overwrite what it is given."""
@@ -225,13 +240,13 @@ class Tape:
         look.judged = 1
         entries = z.detach()
         if found.saturated is not None:
-            look.flat = int(found.share(entries, found.saturated).sum())
+            look.flat = found.inside(entries, found.saturated)
             self.last.flat += look.flat
             self.last.of += entries.numel()
             look.of = entries.numel()
         if found.rest is not None and self.samples >= LEAST_BATCH_FOR_DEAD:
-            unit = self.last.unit if entries.dim() > 2 else -1
-            look.resting = found.share(entries, found.rest).movedim(unit, 0).flatten(1).all(1)
+            unit = self.last.unit % entries.dim() if entries.dim() > 2 else entries.dim() - 1
+            look.resting = found.at_rest(entries, unit)
             self.last.resting.append(look.resting)
         return look
 
@@ -239,7 +254,10 @@ class Tape:
         """An activation made of several operators takes the place of what these were taken for."""
         for look in inside.looks:
             look.taken_back()
-        found = flats(module.forward)
+        key = (type(module), module.extra_repr())
+        if key not in _KNOWN:
+            _KNOWN[key] = flats(module.forward)
+        found = _KNOWN[key]
         if found.curved:
             self._look(type(module).__name__, inside.given, found)
             if inside.call is not None:
@@ -254,11 +272,12 @@ class Tape:
         return call if held is not None and held() is given else None
 
     @contextmanager
-    def _quiet(self) -> Iterator[None]:
+    def quiet(self) -> Iterator[None]:
         """Inside, operators are our own."""
         self.busy = True
         try:
-            yield
+            with torch._C.DisableTorchFunction():
+                yield
         finally:
             self.busy = False
 
@@ -366,7 +385,7 @@ def _bare(module: nn.Module) -> bool:
 
 def _noted(signal: Tensor) -> Signal:
     entries = signal.numel() * (2 if signal.is_complex() else 1)
-    return Signal(signal.grad_fn, signal.output_nr, entries, moments(signal), signal.dtype)
+    return Signal(signal.grad_fn, signal.output_nr, entries, signal.dtype)
 
 
 def is_norm(module: nn.Module) -> bool:

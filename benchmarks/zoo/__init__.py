@@ -1,0 +1,1 @@
+"""Networks that train, as people have them: does `gradlab.verdict` leave them alone?"""
