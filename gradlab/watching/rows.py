@@ -91,7 +91,7 @@ def depth_rows(layers: Sequence[Layer], heard: Heard, gradients: Mapping[nn.Para
     rows = [_row(number, layer, heard, gradients) for number, layer in enumerate(layers, start=1)]
     number_of = {heard.signal(call).node: place for place, layer in enumerate(layers) for call in layer.calls[::-1]}
     # The output's activation is the loss's business: neither saturated nor dead.
-    last = layers.index(next(layer for layer in layers if heard.tape.last in layer.calls)) if heard.tape.last else -1
+    last = next((place for place, layer in enumerate(layers) if heard.tape.last in layer.calls), -1)
     if heard.stages and number_of.get(heard.stages[-1].layers[-1]) == last:
         rows[last].pop("saturated", None)
         rows[last].pop("dead", None)
@@ -153,13 +153,13 @@ def _of_parameters(layer: Layer, gradients: Mapping[nn.Parameter, Tensor | None]
 
 
 def _equal(weight: Tensor) -> bool:
-    """Whether all entries are one number, not zero: units that start alike stay alike."""
+    """Whether all entries of a matrix are one number, not zero: units that start alike stay alike."""
+    if sum(size > 1 for size in weight.shape) < 2:
+        return False  # a scale for each channel, or one unit
     entries = weight.detach().reshape(-1)
     first = entries[:1]
-    # Most weights show it in their first few entries.
-    return (
-        entries.numel() > 1 and bool(first != 0) and all(bool((part == first).all()) for part in (entries[:9], entries))
-    )
+    # Most weights show that they differ in their first few entries.
+    return bool(first != 0) and all(bool((part == first).all()) for part in (entries[:9], entries))
 
 
 def _of_activations(calls: Sequence[Call], heard: Heard) -> Row:

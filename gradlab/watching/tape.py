@@ -132,6 +132,8 @@ class Tape:
     least_normed: int | None = None
     losses: Losses = field(default_factory=Losses)
     judging: bool = False
+    opened: int = 0
+    entered: dict[nn.Module, int] = field(default_factory=dict)
     pending: tuple[Call, Signal, Tensor] | None = None
     busy: bool = False
     linear: bool = True
@@ -139,6 +141,7 @@ class Tape:
     def before(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Notes the call; of a module that may be an activation of its own kind, what it does from here."""
         self.order.setdefault(module, len(self.order))
+        self.entered[module] = self.opened
         first = _first(given, named)
         if isinstance(first, Tensor) and _bare(module):
             self.inside.append(Inside(module, first, self._taken(first)))
@@ -154,14 +157,17 @@ class Tape:
             if weights(module):
                 # Channels stand behind the samples, the units of a linear layer last.
                 unit = 1 if max(weight.dim() for weight in weights(module)) > 2 else -1
-                self.settle()
-                self.last = Call(_noted(signal), unit)
-                self.pending = self.last, self.last.raw, signal
-                self.calls.setdefault(module, []).append(self.last)
-                self._open(signal, self.last)
+                opened = Call(_noted(signal), unit)
+                self.calls.setdefault(module, []).append(opened)
+                if self.opened == self.entered.get(module):
+                    # What holds other layers puts out what they made: the last of them stays the last.
+                    self.settle()
+                    self.last, self.opened = opened, self.opened + 1
+                    self.pending = opened, opened.raw, signal
+                    self._open(signal, opened)
                 if isinstance(module, nn.RNNBase) and isinstance(first, Tensor) and first.dim() == 3:
                     steps = 1 if module.batch_first else 0
-                    self.sequences.setdefault(module, []).append((_noted(first), self.last.raw, steps))
+                    self.sequences.setdefault(module, []).append((_noted(first), opened.raw, steps))
             elif is_norm(module):
                 over = _normed_over(module, signal)
                 self.least_normed = over if self.least_normed is None else min(over, self.least_normed)

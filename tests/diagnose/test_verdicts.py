@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from gradlab.diagnose import causes
+from gradlab.diagnose.causes import CAUSES
 from gradlab.diagnose import DEFAULTS, ORDER, THRESHOLDS, History, Profile, joined, judge, limits, names
 from gradlab.diagnose.meanings import KEYS, VERDICTS
 from gradlab.diagnose.tables import JUDGED, with_verdicts
@@ -40,6 +42,12 @@ def profile(deltas: np.ndarray | None = None, axis: str = "depth", **columns: np
     }
     both = {name: np.stack([column, column]) for name, column in values.items()}
     return Profile(axis, np.array([0, STEPS]), np.arange(1, len(deltas) + 1), both)
+
+
+def at_two_steps(first: np.ndarray, last: np.ndarray) -> Profile:
+    """δ (L,) at the first recorded step, and at the last."""
+    one = profile(first)
+    return replace(one, columns={**one.columns, "signal_grad_norm": np.stack([first, last])})
 
 
 def falling(last: float = 0.1) -> np.ndarray:
@@ -79,6 +87,30 @@ def seen(*profiles: Profile) -> History:
     """A run that has hardly learned: a profile is no fact of one that has."""
     return replace(healthy(), along=profiles, loss=falling(1.8))
 
+
+def passed(*, deltas: np.ndarray | None = None, spec: dict[str, object] | None = None, **columns: np.ndarray) -> History:
+    """One pass through somebody else's network, before any training."""
+    return History(along=(profile(deltas, **columns),), measured=True, spec=spec or {}, loss=np.array([2.3]))
+
+
+def told_of(**facts: object) -> History:
+    """The same with what was seen of its batch, its output and its loss."""
+    return replace(passed(), facts=facts)
+
+
+def entropy(**facts: object) -> dict[str, object]:
+    """A cross-entropy over ten classes, as `measure` tells of it."""
+    return {"negative_log_likelihood": {"entries": 64, "classes": 10, "present": 10, "normalised": True} | facts}
+
+
+def squared(scale: float) -> dict[str, object]:
+    """A squared error whose targets have this scale."""
+    return {"mean_squared_error": {"target_mean": 0.0, "target_std": scale, "target_largest": 3 * scale}}
+
+
+DECAYING = 0.6 ** np.arange(9, -1, -1.0)
+BROKEN_AT_8 = np.where(np.arange(LAYERS) < 7, 1e-6, 1.0) * np.exp(RNG.normal(0, 0.1, LAYERS))
+ODD_LAYER = np.where(np.arange(LAYERS) == 7, 1e6, 1.0)
 
 FLAT = 2.3 * np.exp(RNG.normal(0, 0.01, STEPS + 1))
 NOISY = 2.3 * np.exp(np.random.default_rng(4).normal(0, 0.1, STEPS + 1))
@@ -154,6 +186,77 @@ CASES: dict[str, tuple[History, str]] = {
     ),
     "clipping may explain a loss that does not move": (replace(clipping(1.0, 1e-3), loss=FLAT), "overclipped+stalled"),
     "few steps say nothing of the loss": (losing(FLAT[:30]), "healthy"),
+    "a profile is no fact of a run that has learned": (replace(healthy(), along=(profile(rate_of(0.5)),)), "healthy"),
+    "nor is a clip": (replace(clipping(1.0, 0.01), loss=falling()), "healthy"),
+    "from a bad beginning down to a guess": (
+        replace(losing(np.append(9.0, FLAT[1:])), guess=math.log(10)),
+        "stalled",
+    ),
+    "too noisy to tell, and no better than a guess": (
+        replace(losing(2.4 * np.exp(np.random.default_rng(1).normal(0, 0.5, STEPS + 1))), guess=math.log(10)),
+        "stalled",
+    ),
+    "what was learned is lost again": (
+        losing(np.concatenate([falling(0.17)[::4], np.full(STEPS - 50, 5.0)])),
+        "oscillating",
+    ),
+    "one spike early on": (losing(np.concatenate([[2.3, 2.2, 80.0], falling()[3:]])), "healthy"),
+    "lost by the end": (
+        replace(healthy(), loss=falling(2.2), along=(at_two_steps(np.ones(LAYERS), rate_of(0.5)),)),
+        "vanishing",
+    ),
+    "a decay that Adam makes good": (passed(deltas=DECAYING), "healthy"),
+    "the same under plain descent": (passed(deltas=DECAYING, spec={"optim.name": "sgd"}), "vanishing"),
+    "growth through norms": (passed(deltas=1.3 ** np.arange(19, -1, -1.0), normalised=np.ones(LAYERS)), "healthy"),
+    "growth without norms": (passed(deltas=1.3 ** np.arange(19, -1, -1.0), normalised=np.zeros(LAYERS)), "exploding"),
+    "one broken layer": (passed(deltas=BROKEN_AT_8), "vanishing"),
+    "one that explodes": (passed(deltas=1 / BROKEN_AT_8), "exploding"),
+    "one of another scale": (passed(weight_norm=ODD_LAYER), "ill_scaled"),
+    "zeros below the fit": (passed(deltas=np.array([0.0, 0.0, 0.0, *np.ones(17)])), "vanishing"),
+    "zeros below what starts at zero": (
+        passed(deltas=np.array([*np.zeros(19), 1.0]), starts_at_zero=np.array([*np.zeros(19), 1.0])),
+        "healthy",
+    ),
+    "no gradient at all": (
+        passed(deltas=np.zeros(LAYERS), weight_grad_norm=np.zeros(LAYERS), grad_zero=np.ones(LAYERS)),
+        "no_gradient",
+    ),
+    "the same in half precision": (
+        replace(
+            passed(deltas=np.zeros(LAYERS), weight_grad_norm=np.zeros(LAYERS), grad_zero=np.ones(LAYERS)),
+            precision="float16",
+        ),
+        "underflow",
+    ),
+    "a part that is cut off": (passed(cut=np.where(np.arange(LAYERS) == 9, 1.0, 0.0)), "vanishing"),
+    "a cell that forgets": (
+        replace(passed(), along=(profile(), profile(0.6 ** np.arange(39, -1, -1.0), axis="time"))),
+        "healthy",
+    ),
+    "a cell that forgets at once": (
+        replace(passed(), along=(profile(), profile(0.2 ** np.arange(39, -1, -1.0), axis="time"))),
+        "vanishing",
+    ),
+    "every step is read": (
+        replace(passed(), along=(profile(), replace(profile(0.2 ** np.arange(39, -1, -1.0), axis="time"), reads=True))),
+        "healthy",
+    ),
+    "attention at one place": (passed(attention_entropy=np.full(LAYERS, 0.1)), "saturated"),
+    "softmax twice": (told_of(losses=entropy(), into_loss=["log_softmax", "softmax"]), "misspecified"),
+    "logits as they should be": (told_of(losses=entropy(), into_loss=["log_softmax"]), "healthy"),
+    "activation on logits": (told_of(losses=entropy(), into_loss=["log_softmax", "relu"]), "misspecified"),
+    "no log-probabilities": (told_of(losses=entropy(normalised=False), into_loss=["softmax"]), "misspecified"),
+    "one unit": (told_of(units=1, into_loss=["softmax"]), "misspecified"),
+    "one class": (told_of(losses=entropy(present=1), into_loss=["log_softmax"]), "misspecified"),
+    "targets out of reach": (told_of(losses=squared(3.0), into_loss=["sigmoid"]), "misspecified"),
+    "no activation": (told_of(linear=True), "misspecified"),
+    "a norm over one number": (told_of(least_normed=1), "misspecified"),
+    "small inputs": (told_of(input_mean=0.0, input_std=1e-4), "ill_scaled"),
+    "inputs far from zero": (told_of(input_mean=1000.0, input_std=1.0), "ill_scaled"),
+    "large targets": (told_of(losses=squared(1e3)), "ill_scaled"),
+    "a first loss far from ln C": (replace(told_of(losses=entropy()), loss=np.array([60.0])), "ill_scaled"),
+    "one output for all": (told_of(output_mean=1.0, output_std=0.0, output_between=1e-7), "collapsed"),
+    "equal weights": (passed(equal_weights=np.where(np.arange(LAYERS) == 3, 1.0, 0.0)), "collapsed"),
     "crashed": (replace(healthy(), state="failed"), ""),
     "initial weights alone": (History(along=(profile(),)), "healthy"),
     "no layers at all": (History(along=()), "healthy"),
@@ -172,9 +275,11 @@ def test_a_verdict_tells_its_numbers_its_threshold_and_where_that_comes_from(cas
         assert verdict.name in ORDER
         assert verdict.sentence.startswith(verdict.name)
         assert str(verdict) == verdict.sentence
-        assert any(character.isdigit() for character in verdict.sentence) or not verdict.evidence
+        certain = verdict.name in ("no_gradient", "misspecified") or verdict.evidence.get("ratio") == 0
+        certain |= verdict.evidence.get("cause") == "equal_weights"
+        assert any(character.isdigit() for character in verdict.sentence) or certain or not verdict.evidence
         if verdict.name != "healthy":
-            assert verdict.threshold
+            assert verdict.threshold or certain
             assert verdict.source
             assert all(DEFAULTS[key.removeprefix("diagnose.")] == value for key, value in verdict.threshold.items())
 
@@ -388,3 +493,52 @@ def test_a_healthy_run_that_has_not_learned_says_so(final: float, guess: float |
     assert verdict.sentence.startswith("healthy, has not learned yet: " if said else "healthy: ")
     assert said is None or verdict.sentence.endswith(said)
     assert verdict.evidence["loss_final"] == pytest.approx(final)
+
+
+CAUSED: dict[str, tuple[str, str, str]] = {
+    "one broken layer": ("broken_layer", "sick", "layer 8"),
+    "one of another scale": ("broken_layer", "risk", "layer 8"),
+    "a part that is cut off": ("cut", "sick", "layer 10"),
+    "zeros below the fit": ("cut", "sick", "layer 3"),
+    "softmax twice": ("softmax_twice", "sick", "softmax is applied twice"),
+    "no activation": ("missing_activation", "sick", "20 layers"),
+    "small inputs": ("input_scale", "risk", "0.0001"),
+    "attention at one place": ("attention", "risk", "0.1"),
+    "overclipped": ("clip", "sick", "100%"),
+    "a loss that climbs": ("learning_rate_high", "sick", "climbs"),
+    "the same under plain descent": ("init", "risk", "0.6"),
+    "a cell that forgets at once": ("recurrence", "risk", "time step 1"),
+    "the same in half precision": ("underflow_half", "risk", "float16"),
+}
+
+
+@pytest.mark.parametrize("case", CAUSED)
+def test_a_verdict_names_its_cause_and_what_to_change(case: str) -> None:
+    name, grade, said = CAUSED[case]
+    verdict = judge(CASES[case][0])[0]
+    assert verdict.cause is not None
+    assert (verdict.cause.name, verdict.grade) == (name, grade)
+    assert said in verdict.sentence
+    assert verdict.cause.change == CAUSES[name].summary
+
+
+def test_every_cause_is_asked_for_somewhere() -> None:
+    """A cause is named by a rule of the problem, or asked of a verdict: none stands in the list alone."""
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(causes.__file__).parent.glob("*.py"))
+    assert all(source.count(f'"{name}"') > 1 for name in CAUSES)
+
+
+def test_a_doubt_is_told_beside_another_verdict() -> None:
+    steps = np.random.default_rng(2).normal(0.15, 2.0, LAYERS)
+    deltas = np.exp(steps.cumsum())
+    deltas[0] = deltas[-2] / 1000
+    (verdict,) = judge(seen(profile(deltas, dead=np.full(LAYERS, 0.9))))
+    assert verdict.name == "dead"
+    assert "beside it, δ of layer 1 is 0.001 of that of layer 19" in verdict.sentence
+
+
+def test_what_was_not_judged_is_told() -> None:
+    history = replace(passed(), activations={"relu": (3, 3), "sin": (2, 0)}, facts={"unreached": ["pooler.weight"]})
+    (verdict,) = judge(history)
+    assert "not judged for dead and saturated units: 2 of 2 sin" in verdict.sentence
+    assert "no gradient reaches pooler.weight" in verdict.sentence
