@@ -32,7 +32,7 @@ QUICK = 0.3
 
 @dataclass(frozen=True)
 class Result:
-    """One network at one moment: its verdicts, how many of its activations were judged, and times of pass and measure."""
+    """One network at one moment: its verdicts, how many of its activations were judged, and what measuring it took."""
 
     name: str
     half: str
@@ -150,7 +150,9 @@ def main() -> None:
     for stock in zoo(given.half, given.only):
         for seed in given.seeds:
             results += tried(stock, seed, given.steps)
-        print(f"{stock.name}: {', '.join(dict.fromkeys(r.verdicts for r in results if r.name == stock.name))}", flush=True)
+        print(
+            f"{stock.name}: {', '.join(dict.fromkeys(r.verdicts for r in results if r.name == stock.name))}", flush=True
+        )
     if given.csv:
         with given.csv.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)

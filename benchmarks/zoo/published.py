@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -24,9 +25,11 @@ swin_v2_t:64
 
 TIMM = """
 resnet26 resnet26d resnetv2_50 seresnet18 ecaresnet26t skresnet18 resnest14d gernet_s regnetx_002 regnety_002 dpn48b
-dla34 dla46_c hrnet_w18_small selecsls42 vovnet39a res2net50_26w_4s densenet121 mobilenetv3_small_050 mobilenetv4_conv_small
+dla34 dla46_c hrnet_w18_small selecsls42 vovnet39a res2net50_26w_4s densenet121
+mobilenetv3_small_050 mobilenetv4_conv_small
 mobilenetv2_050 efficientnet_lite0 ghostnet_050 fbnetc_100 mnasnet_small lcnet_050 tinynet_e mixnet_s semnasnet_075
-repvgg_a0 rexnet_100 cspresnet50 darknet17 convnext_atto convnextv2_atto nf_regnet_b0 nfnet_l0 dm_nfnet_f0 edgenext_xx_small
+repvgg_a0 rexnet_100 cspresnet50 darknet17 convnext_atto convnextv2_atto nf_regnet_b0 nfnet_l0 dm_nfnet_f0
+edgenext_xx_small
 mobileone_s0 fastvit_t8 repghostnet_050 starnet_s1 inception_next_atto
 """
 
@@ -48,7 +51,7 @@ def torchvision() -> Iterator[Stock]:
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
             _OPERATORS.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import torchvision
+    torchvision = import_module("torchvision")
 
     for entry in TORCHVISION.split():
         name, _, size = entry.partition(":")
@@ -58,7 +61,7 @@ def torchvision() -> Iterator[Stock]:
 
 def timm() -> Iterator[Stock]:
     """Those of timm."""
-    import timm
+    timm = import_module("timm")
 
     for name in TIMM.split():
         make = partial(timm.create_model, name, num_classes=CLASSES)
@@ -71,7 +74,7 @@ def timm() -> Iterator[Stock]:
 
 def transformers() -> Iterator[Stock]:
     """Language models of transformers, of four layers of 64."""
-    import transformers
+    transformers = import_module("transformers")
 
     for kinds, suffix in ((CAUSAL, "ForCausalLM"), (MASKED, "ForMaskedLM")):
         for kind in kinds.split():
@@ -91,7 +94,7 @@ def _small(library: Any, kind: str, head: str) -> nn.Module:
         **dict.fromkeys(("num_key_value_heads", "num_kv_heads"), HEADS),
         **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0),
     }
-    own = {
+    own: dict[str, dict[str, Any]] = {
         "GPTNeo": {"attention_types": [[["global", "local"], LAYERS // 2]]},
         "MobileBert": {"true_hidden_size": WIDTH, "intra_bottleneck_size": WIDTH, "embedding_size": WIDTH},
         "Gemma": {"head_dim": WIDTH // HEADS},
@@ -103,7 +106,7 @@ def _small(library: Any, kind: str, head: str) -> nn.Module:
     known = set(config().to_dict()) | set(getattr(config, "attribute_map", {}))
     mapped = getattr(config, "attribute_map", {})
     given = {key: value for key, value in sizes.items() if key in known and mapped.get(key, key) in known}
-    model: nn.Module = getattr(library, f"{kind}{head}")(config(**(given | own.get(kind, {}))))
+    model: nn.Module = getattr(library, f"{kind}{head}")(config(**({**given, **own.get(kind, {})})))
     return model
 
 

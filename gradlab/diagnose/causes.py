@@ -289,6 +289,13 @@ def _fast(case: Case) -> Shows:
     return f"an update changes the weights by {figure(moved)} of their norm" if moved > FAST else None
 
 
+def _swallowed(case: Case) -> Shows:
+    eps, norms = float(case.history.spec.get("optim.eps") or 0.0), case.history.grad_norm
+    if not case.history.adaptive or not norms.size or not np.nanmedian(norms) < eps:
+        return None
+    return f"the whole gradient, {figure(float(np.nanmedian(norms)))}, is smaller than eps, {figure(eps)}"
+
+
 def _still(case: Case) -> Shows:
     frozen = case.history.facts.get("frozen", ())
     return f"{len(frozen)} parameters are frozen, {frozen[0]} the first of them" if frozen else None
@@ -352,7 +359,13 @@ _ASKED: dict[str, Asked] = {
     "overclipped": (("clip", _clipped),),
     "oscillating": (("momentum", _heavy), ("learning_rate_high", _always)),
     "stalled": (
-        *(("weight_decay", _decay), ("frozen", _still), ("input_scale", _input_far), ("target_scale", _target_far)),
+        *(
+            ("weight_decay", _decay),
+            ("frozen", _still),
+            ("eps", _swallowed),
+            ("input_scale", _input_far),
+            ("target_scale", _target_far),
+        ),
         *(("learning_rate_low", _slow), ("learning_rate_high", _fast)),
     ),
 }

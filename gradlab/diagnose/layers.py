@@ -113,8 +113,8 @@ def no_gradient(history: History, limits: Limits) -> Verdict | None:
         return None
     evidence: Evidence = {"layers": int(np.isfinite(norms).sum()), "step": int(depth.step[0])}
     sentence = (
-        f"no_gradient: the gradient of the loss is exactly zero in all {evidence['layers']} layers: whatever is changed "
-        f"in them, the loss does not move"
+        f"no_gradient: the gradient of the loss is exactly zero in all {evidence['layers']} layers: no step changes "
+        "anything"
     )
     return crossing(
         "no_gradient", (), limits, evidence, sentence, "a zero gradient is a stationary point of any descent"

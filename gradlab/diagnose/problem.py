@@ -185,6 +185,7 @@ def collapsed(history: History, limits: Limits) -> Verdict | None:
             f"collapsed: between the samples of the batch the output differs by {figure(between / size)} of its size "
             f"(threshold {figure(limits['collapsed'])}): it does not depend on the input"
         )
-        same: Evidence = {"cause": "rank", "share": between / size}
+        alike = facts["output_std"] < limits["collapsed"] * size
+        same: Evidence = {"cause": "constant_output" if alike else "rank", "share": between / size}
         return crossing("collapsed", ("collapsed",), limits, same, sentence, grade=RISK)
     return None

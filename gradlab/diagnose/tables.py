@@ -28,7 +28,7 @@ JUDGED = ("signal_grad_norm", "weight_grad_norm", "weight_norm", "act_std", "sat
 _FACTS = ("state", "train.precision", "clip.mode", "data.name", "diverged_at", "diverged_layer")
 _SPEC = (
     *("model.name", "model.norm", "model.init", "model.weight_var", "model.activation", "data.input_scale"),
-    *("data.target_scale", "optim.name", "optim.lr", "optim.momentum", "optim.weight_decay"),
+    *("data.target_scale", "optim.name", "optim.lr", "optim.momentum", "optim.weight_decay", "optim.eps"),
 )
 """What a run's verdicts and their causes ask of how it was made and trained."""
 
@@ -65,7 +65,10 @@ def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History
             spec={name: fact[name] for name in _SPEC if name in fact},
             diverged_at=fact["diverged_at"],
             diverged_layer=fact["diverged_layer"],
-            **{name: curve[curved] for name, curve in curves.items()},
+            loss=curves["loss"][curved],
+            grad_norm=curves["grad_norm"][curved],
+            grad_norm_clipped=curves["grad_norm_clipped"][curved],
+            clipped=curves["clipped"][curved],
         )
         for fact, curved, own in zip(facts, cuts, places, strict=True)
     ]

@@ -43,6 +43,11 @@ class Verdict:
     grade: str = SICK
     cause: Cause | None = None
 
+    @property
+    def told(self) -> str:
+        """The sentence, and what it comes from where that is known."""
+        return self.sentence if self.cause is None else f"{self.sentence}. Cause ({self.cause.name}): {self.cause}"
+
     def __str__(self) -> str:
         return self.sentence
 

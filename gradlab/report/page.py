@@ -166,7 +166,7 @@ def _render(
         runs=findings.runs_table(result),
         layers=findings.layers_tables(result) if result.size == 1 else [],
         verdicts=[
-            (example.setting, example.verdict.sentence, verdicts.thresholds(example.verdict))
+            (example.setting, example.verdict.told, verdicts.thresholds(example.verdict))
             for example in verdicts.examples(result)
         ],
         verdict_counts=verdicts.table(result) if result.size > 1 else None,

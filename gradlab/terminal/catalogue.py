@@ -20,6 +20,7 @@ KINDS: dict[str, Mapping[str, Choice]] = {
     "optimizers": OPTIMIZERS,
     "probes": {**PROBES, **{name: choice for name, choice in INSTRUMENTS.items() if name != "none"}},
     "verdicts": meanings.VERDICTS,
+    "causes": meanings.CAUSES,
     "thresholds": meanings.KEYS,
     "remedies": REMEDIES,
 }

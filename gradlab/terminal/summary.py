@@ -51,6 +51,8 @@ def show_run(out: Console, tables: Mapping[str, pa.Table], limits: Limits = DEFA
     (history,) = histories(tables["runs"], tables["steps"], tables["layers"])
     for verdict in judge(history, limits):
         out.print(f"[bold]Verdict[/bold] {escape(verdict.sentence)}.")
+        if verdict.cause is not None:
+            out.print(f"[bold]Cause[/bold] {escape(f'{verdict.cause.name}: {verdict.cause}')}.")
 
 
 @dataclass(frozen=True)

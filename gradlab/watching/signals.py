@@ -87,7 +87,7 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
         heard = Heard(graph(loss.grad_fn), tape, [layer.calls for layer in layers])
         with hear(heard):
             found = torch.autograd.grad(loss, wanted, allow_unused=True)
-    gradients = dict(zip(parameters, found, strict=False))
+    gradients: dict[nn.Parameter, Tensor | None] = dict(zip(parameters, found, strict=False))
     rows = depth_rows(layers, heard, gradients)
     if len(parts) == 1 and leaves[0] is not parts[0]:
         rows.insert(0, input_row(parts[0], found[-1]))

@@ -335,7 +335,7 @@ class Operators(TorchDispatchMode):
     """Shows every operator that runs inside to a tape."""
 
     def __init__(self, tape: Tape) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.tape = tape
 
     def __torch_dispatch__(
@@ -357,7 +357,7 @@ class AlreadyAsked(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-_ASK = Tensor.requires_grad.__set__
+_ASK: Any = vars(torch._C.TensorBase)["requires_grad"].__set__
 """What ``x.requires_grad = True`` calls."""
 
 _KNOWN: dict[tuple[Any, ...], Flats] = {}

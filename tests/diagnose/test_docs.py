@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from gradlab.diagnose import ORDER, THRESHOLDS
-from gradlab.diagnose.meanings import VERDICTS
+from gradlab.diagnose.meanings import CAUSES, VERDICTS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "verdicts.md").read_text(encoding="utf-8")
 
@@ -23,9 +23,14 @@ def test_every_threshold_has_its_row() -> None:
 
 
 def test_every_verdict_has_its_row_in_order() -> None:
-    rows = re.findall(r"^\| `([a-z]+)` \| ([^|]+) \|", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z_]+)` \| ([^|]+) \|", PAGE.partition("## Causes")[0], re.MULTILINE)
     assert [name for name, _ in rows] == list(ORDER)
     assert [judged for _, judged in rows] == [choice.summary.partition("; by ")[0] for choice in VERDICTS.values()]
+
+
+def test_every_cause_has_its_row() -> None:
+    rows = "\n".join(f"| `{name}` | {choice.summary} | {choice.source} |" for name, choice in CAUSES.items())
+    assert rows in PAGE
 
 
 def test_the_example_prints_what_it_says() -> None:

@@ -19,7 +19,7 @@ from gradlab.report.figures.style import sheet, styled
 from gradlab.report.tables import read
 from gradlab.report.verdicts import counts, examples, outdated, table, tally
 from gradlab.spec.named import Value
-from tests.diagnose.test_verdicts import CASES
+from tests.diagnose.cases import CASES
 from tests.synthetic import grid, write_result
 
 AXES: dict[str, list[Value]] = {"model.activation": ["sigmoid", "relu"], "model.depth": [3, 20], "seed": [0, 1]}

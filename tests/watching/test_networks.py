@@ -20,7 +20,20 @@ from torch.utils.checkpoint import checkpoint
 import gradlab
 from gradlab.diagnose.tables import of_frame
 
-ACTIVATIONS = (nn.Sigmoid, nn.Tanh, nn.Softplus, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Hardtanh)
+ACTIVATIONS = (
+    nn.Sigmoid,
+    nn.Tanh,
+    nn.Softplus,
+    nn.ELU,
+    nn.SELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.Hardtanh,
+)
 
 torch.set_num_threads(1)
 
@@ -305,4 +318,4 @@ def test_a_frame_that_has_lost_its_attributes_is_judged() -> None:
 )
 def test_a_batch_is_a_pair(given: object, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        gradlab.measure(chain(2), F.cross_entropy, given)  # type: ignore[arg-type]
+        gradlab.measure(chain(2), F.cross_entropy, given)

@@ -62,17 +62,19 @@ def _title(example: Example, width: int) -> str:
 
 
 def _profile(axes: Axes, history: History, verdict: Verdict, limits: Limits) -> None:
-    """δ at step 0 with the fitted line and the thresholds of its ends, along the axis that the verdict names."""
-    axis = verdict.evidence.get("axis", "depth")
+    """δ with the fitted line and the thresholds of its ends, at the step and along the axis that the verdict names."""
+    axis, step = verdict.evidence.get("axis", "depth"), verdict.evidence.get("step", 0)
     profile = next((one for one in history.along if one.axis == axis), history.along[0])
-    lines: list[Drawn] = [("‖δ‖, step 0", log10(profile.deltas), MEASURED, "o")]
-    found = passage(profile)
+    row = int(np.flatnonzero(profile.step == step)[0]) if step in profile.step else 0
+    deltas = profile.column("signal_grad_norm", row)
+    lines: list[Drawn] = [(f"‖δ‖, step {profile.step[row]}", log10(deltas), MEASURED, "o")]
+    found = passage(profile, row=row)
     if found is not None and found.fit is not None:
         fitted, line = found.fit, np.full(len(profile.layer), np.nan)
         places = np.arange(fitted.first, fitted.last + 1)
         line[np.isin(profile.layer, found.layers[places - 1])] = log10(fitted.line(places))
         lines.append((_rate(fitted, limits), line, FITTED, "--"))
-    if found is not None and (level := float(profile.deltas[profile.layer == found.far][0])) > 0:
+    if found is not None and (level := float(deltas[profile.layer == found.far][0])) > 0:
         for name in (verdict.name,) if verdict.name in ENDS else ENDS:
             limit = limits[f"{name}_ratio"]
             flat = np.full(len(profile.layer), log10(np.array(limit * level)))
@@ -173,6 +175,7 @@ Draw = Callable[[Axes, History, Verdict, Limits], None]
 
 DRAWN: dict[str, Draw] = {
     "diverged": _loss,
+    **dict.fromkeys(("no_gradient", "misspecified", "ill_scaled", "collapsed"), _profile),
     "dead": _share,
     "saturated": _share,
     "exploding": _profile,
