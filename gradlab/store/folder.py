@@ -54,6 +54,11 @@ class Folder:
         return self.root / "pieces"
 
     @property
+    def weights(self) -> Path:
+        """The weights that runs ended with, where they were to be stored."""
+        return self.root / "weights"
+
+    @property
     def dropped(self) -> Path:
         """The same while they are being removed."""
         return self.root / ".pieces"
@@ -85,6 +90,18 @@ class Folder:
     def piece(self, index: int, name: str) -> Path:
         """The same of one piece."""
         return self.pieces / f"{index:05d}.{name}.parquet"
+
+    def checkpoint(self, index: int, start: int) -> Path:
+        """A piece in the middle of its training, from its run ``start`` on."""
+        return self.pieces / f"{index:05d}.from{start:05d}.safetensors"
+
+    def checkpoints(self, index: int) -> list[Path]:
+        """All of a piece."""
+        return sorted(self.pieces.glob(f"{index:05d}.from*.safetensors"))
+
+    def weights_of(self, run_id: str) -> Path:
+        """The weights of one run."""
+        return self.weights / f"{run_id}.safetensors"
 
 
 @contextmanager

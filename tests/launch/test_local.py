@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from gradlab.data.dataset import Dataset
+from gradlab.engine.keeping import Keeper
 from gradlab.engine.train import train as real_train
 from gradlab.grid.cohorts import make_plan
 from gradlab.launch import devices, local, worker
@@ -89,11 +90,15 @@ def test_halving_keeps_every_run_and_says_so(tmp_path: Path, monkeypatch: pytest
     job = jobs_of(tmp_path, 5)[0]
 
     def train(
-        runs: Sequence[RunSpec], data: Dataset, device: torch.device, progress: Callable[[int, int], None]
+        runs: Sequence[RunSpec],
+        data: Dataset,
+        device: torch.device,
+        progress: Callable[[int, int], None],
+        keeper: Keeper,
     ) -> Record:
         if len(runs) > 2:
             raise torch.OutOfMemoryError("too large")
-        return real_train(runs, data, device, progress)
+        return real_train(runs, data, device, progress, keeper)
 
     monkeypatch.setattr(worker, "train", train)
     said: list[Event] = []
