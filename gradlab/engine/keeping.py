@@ -36,7 +36,7 @@ NOBODY = Keeper()
 
 
 def packed(cohort: Cohort, journal: Journal, step: int, seconds: float) -> Kept:
-    """What there is before ``step``, ``seconds`` after the beginning; on a CPU the arrays are the tensors themselves."""
+    """What there is before ``step``, ``seconds`` from the beginning; on a CPU the arrays are the tensors themselves."""
     facts, arrays = journal.packed()
     slots = [[f"{slot.layer}.{slot.role.value}", list(slot.shape)] for slot in cohort.layout.slots]
     state = {f"{STATE}{name}": tensor.cpu().numpy() for name, tensor in cohort.remembered.items()}

@@ -122,14 +122,19 @@ def new_result(out: Path | None, name: str, now: dt.datetime) -> Iterator[Folder
             raise SpecError(f"-o {out}: already there and not empty ({foreign}); give a new folder")
         sweep_up(folder)
         folder.begun.touch()
-        if out is None:
-            _point_latest(folder)
         try:
             yield folder
         except BaseException:
             _leave(folder, there=there)
             raise
         _leave(folder, there=True)
+
+
+def has_begun(folder: Folder) -> None:
+    """Once the manifest is there: it is a result, and `outputs/latest` points to it if it lies among the others."""
+    folder.begun.unlink()
+    if OUTPUTS in folder.root.parents:
+        _point_latest(folder)
 
 
 def _leave(folder: Folder, *, there: bool) -> None:
@@ -267,6 +272,11 @@ def locked(folder: Folder) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SpecError(f"{folder.root}: another gradlab is at work in this folder") from None
+        except OSError as error:
+            raise SpecError(
+                f"{folder.root}: its file system cannot lock a folder ({error.strerror}), so that two commands could "
+                "write into it at once; give a folder elsewhere, with -o DIR"
+            ) from error
         yield
     finally:
         os.close(descriptor)

@@ -14,11 +14,10 @@ import numpy as np
 
 from gradlab.store.arrays import Array, Kept, read_arrays, write_arrays
 from gradlab.store.folder import Folder
+from gradlab.store.tables import Merged, merged
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from gradlab.store.tables import Merged
 
 FROM_WEIGHTS = {"weights": "of a finished run"}
 """What a checkpoint says that was made of weights: it is used whatever they were trained with."""
@@ -31,7 +30,7 @@ def save_weights(folder: Folder, ids: Sequence[str], kept: Kept) -> None:
     """Writes the weights of each member of a checkpoint that was taken at the end, but of those that diverged."""
     folder.weights.mkdir(exist_ok=True)
     state = {name.removeprefix(STATE): array for name, array in kept.arrays.items() if name.startswith(STATE)}
-    for member in np.flatnonzero(kept.arrays["journal.ended"] < 0):
+    for member in np.flatnonzero(kept.arrays["journal.ended"] < 0).tolist():
         parts = {name: _by_slot(name, array[member], kept.facts["slots"]) for name, array in state.items()}
         arrays = {name: array for part in parts.values() for name, array in part.items()}
         facts = {
@@ -52,14 +51,15 @@ def _by_slot(name: str, flat: Array, slots: Sequence[tuple[str, list[int]]]) -> 
     return {f"{prefix}{slot}": cut.reshape(shape) for (slot, shape), cut in zip(slots, cuts, strict=True)}
 
 
-def going_on(source: Folder, run_id: str, into: str, tables: Merged) -> Kept | None:
-    """A checkpoint at the end of a finished run, for the run ``into`` that goes on from there; None without weights.
+def going_on(source: Folder, run_id: str, into: str) -> Kept | None:
+    """A checkpoint at the end of a run of ``source``, for the run ``into`` that goes on there; None without weights.
 
-    ``tables`` are those of the folder ``source``: what was measured before the last step stands in them.
+    What was measured before the last step stands in the tables.
     """
     kept = read_arrays(source.weights_of(run_id))
     if kept is None or kept.facts.get("run_id") != run_id:
         return None
+    tables = merged(source)
     step = kept.facts["step"]
     state = {
         f"{STATE}{name}": _whole([kept.arrays[part] for part in parts])[np.newaxis]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from gradlab.engine.train import train
 from gradlab.spec.choices import CLIPS, INSTRUMENTS, MODELS, OPTIMIZERS
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec, build
-from gradlab.store.arrays import Kept, read_arrays, write_arrays
+from gradlab.store.arrays import Array, Kept, read_arrays, write_arrays
 from gradlab.store.record import SCHEMAS, Tables, tidy
 
 BASE: dict[str, Value] = {
@@ -54,7 +56,7 @@ SETTINGS: dict[str, dict[str, Value]] = {
 }
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for a kill right after a checkpoint was written."""
 
 
@@ -73,16 +75,16 @@ def tables(runs: Sequence[RunSpec], keeper: Keeper | None = None) -> Tables:
 
 
 def broken_off(runs: Sequence[RunSpec], at: int, path: Path) -> Tables:
-    """Killed after step ``at``, gone on with from the file, killed once more, and gone on with to the end."""
+    """KilledError after step ``at``, gone on with from the file, killed once more, and gone on with to the end."""
 
     def die(kept: Kept) -> None:
         write_arrays(path, kept)
-        raise Killed
+        raise KilledError
 
     steps = runs[0].train.steps
     for end in (at, (at + steps) // 2):
-        with pytest.raises(Killed):
-            tables(runs, Keeper(load=lambda: read_arrays(path), wanted=lambda t, end=end: t == end, save=die))
+        with pytest.raises(KilledError):
+            tables(runs, Keeper(load=lambda: read_arrays(path), wanted=partial(operator.eq, end), save=die))
     return tables(runs, Keeper(load=lambda: read_arrays(path)))
 
 
@@ -110,7 +112,7 @@ def test_a_training_that_was_broken_off_is_the_same(setting: str, tmp_path: Path
 
 @pytest.mark.parametrize("name", INSTRUMENTS)
 def test_an_instrument_goes_on(name: str, tmp_path: Path) -> None:
-    needs = {key: values[0] for key, values in INSTRUMENTS[name].needs.items()}
+    needs: dict[str, Value] = {key: values[0] for key, values in INSTRUMENTS[name].needs.items()}
     runs = company(
         {"train.steps": 24, "probe.every": 6, "probe.instrument": name}
         | needs
@@ -141,7 +143,7 @@ def test_what_was_kept_of_another_network_is_not_used(tmp_path: Path) -> None:
 
 def test_the_file_is_of_the_form_of_safetensors_and_read_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "some.safetensors"
-    arrays = {
+    arrays: dict[str, Array] = {
         "a": np.arange(6, dtype=np.float32).reshape(2, 3),
         "none": np.zeros((0, 4)),
         "flags": np.array([True, False]),
