@@ -86,7 +86,7 @@ def _longer(grid: Grid) -> tuple[Kept | None, str | None]:
         return kept, f"Goes on from step {kept.facts['step']:,} of run {run_id} in {path}."
     return None, (
         f"{path} has no weights of run {run_id}: trained from the first step. "
-        "With store.weights=true a run can be gone on with."
+        "With store.weights=true those of runs that do not diverge are kept, to go on from."
     )
 
 

@@ -16,10 +16,11 @@ from dataclasses import replace
 import torch
 
 import gradlab
+from gradlab.engine.cohort import DTYPES
 from gradlab.engine.keeping import Keeper
 from gradlab.launch.events import Job
 from gradlab.nn.kernels.compiler import library
-from gradlab.nn.kernels.program import kernels
+from gradlab.nn.kernels.program import serves
 from gradlab.spec.run import RunSpec
 from gradlab.store.arrays import Kept, read_arrays, write_arrays
 from gradlab.store.folder import Folder
@@ -49,15 +50,13 @@ def writing() -> Iterator[None]:
         raise UnwritableError(error.errno, error.strerror) from error
 
 
-def keeper_of(
-    job: Job, start: int, runs: Sequence[RunSpec], device: torch.device, told: Sequence[int], seconds: float = SECONDS
-) -> Keeper:
+def keeper_of(job: Job, start: int, runs: Sequence[RunSpec], device: torch.device, told: Sequence[int]) -> Keeper:
     """Keeps the part of a piece that begins at its run ``start``; ``told`` holds a signal as soon as one has come."""
     folder = Folder(job.folder)
     path = folder.checkpoint(job.piece.index, start)
     ids = [run.id for run in runs]
     made_by = surroundings(runs[0].train.precision, device)
-    due = time.monotonic() + seconds
+    due = time.monotonic() + SECONDS
     asked = 0.0
 
     def load() -> Kept | None:
@@ -81,7 +80,7 @@ def keeper_of(
         if told:
             raise ToldToStop
         now = time.monotonic()
-        due = max(due, now + max(seconds, (now - asked) / SHARE))
+        due = max(due, now + max(SECONDS, (now - asked) / SHARE))
 
     def finish(kept: Kept) -> None:
         if job.weights:
@@ -95,7 +94,7 @@ def keeper_of(
 
 def surroundings(precision: str, device: torch.device) -> dict[str, str]:
     """What the last digits depend on, beside the runs."""
-    own = library(precision) if device.type == "cpu" and kernels(getattr(torch, precision)) is not None else None
+    own = library(precision) if serves(torch.empty(0, dtype=DTYPES[precision], device=device)) else None
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return {
         "gradlab": gradlab.__version__,

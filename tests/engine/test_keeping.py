@@ -113,11 +113,8 @@ def test_a_training_that_was_broken_off_is_the_same(setting: str, tmp_path: Path
 @pytest.mark.parametrize("name", INSTRUMENTS)
 def test_an_instrument_goes_on(name: str, tmp_path: Path) -> None:
     needs: dict[str, Value] = {key: values[0] for key, values in INSTRUMENTS[name].needs.items()}
-    runs = company(
-        {"train.steps": 24, "probe.every": 6, "probe.instrument": name}
-        | needs
-        | ({"model.width": 4} if name == "mode_strength" else {})
-    )
+    values: dict[str, Value] = {"train.steps": 24, "probe.every": 6, "probe.instrument": name, **needs}
+    runs = company(values | ({"model.width": 4} if name == "mode_strength" else {}))
     whole = tables(runs)
     assert_equal(broken_off(runs, 9, tmp_path / "kept.safetensors"), whole)
     assert (whole.instruments.num_rows > 0) == (name != "none")
