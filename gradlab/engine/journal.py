@@ -137,6 +137,7 @@ class Journal:
                 "readings.index": np.concatenate(numbers).astype(np.int64),
             }
         facts = {
+            "columns": list(PROBE_COLUMNS),
             "rows": [[row.axis, row.layer, row.name] for row in self._rows],
             "readings": [
                 [one.step, one.quantity, one.values.shape[1], len(one.index or ()) if one.index is not None else None]

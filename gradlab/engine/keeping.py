@@ -13,6 +13,7 @@ import torch
 from gradlab.engine.cohort import Cohort
 from gradlab.engine.journal import Journal
 from gradlab.store.arrays import Kept
+from gradlab.store.record import PROBE_COLUMNS
 
 STATE = "state."
 """What the names of a cohort's own tensors begin with, among the arrays."""
@@ -47,13 +48,14 @@ def packed(cohort: Cohort, journal: Journal, step: int, seconds: float) -> Kept:
 def unpacked(kept: Kept | None, cohort: Cohort, journal: Journal) -> tuple[int, float]:
     """Puts a cohort that is at its initial weights, and its empty journal, to where ``kept`` was taken.
 
-    Gives its step and seconds; 0 of each, and nothing is touched, where nothing was kept, or of other tensors.
+    Gives its step and seconds; 0 of each, with nothing touched, where nothing was kept, or of other tensors or columns.
     """
     if kept is None:
         return 0, 0.0
     state = {name.removeprefix(STATE): array for name, array in kept.arrays.items() if name.startswith(STATE)}
     found = {name: (array.shape, torch.from_numpy(array[:0].copy()).dtype) for name, array in state.items()}
-    if found != {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in cohort.remembered.items()}:
+    here = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in cohort.remembered.items()}
+    if found != here or kept.facts["columns"] != list(PROBE_COLUMNS):
         return 0, 0.0
     for name, tensor in cohort.remembered.items():
         tensor.copy_(torch.from_numpy(state[name].copy()))

@@ -70,7 +70,7 @@ def workers_on(device: Device, asked: int | None, largest: int) -> tuple[int, st
     if count == wanted:
         return count, None
     why = f"{device.cores} cores" if by_cores <= by_memory else f"memory of {memory() / 2**30:.0f} GiB"
-    return count, f"{count} workers at once instead of {wanted:,}: this machine has {why}."
+    return count, f"{count} worker{'s' * (count > 1)} at once instead of {wanted:,}: this machine has {why}."
 
 
 def memory() -> int:

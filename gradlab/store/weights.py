@@ -106,7 +106,12 @@ def _journal(tables: Merged, run_id: str, step: int) -> tuple[dict[str, Any], di
             "readings.values": _numbers(seen["value"])[np.newaxis],
             "readings.index": seen["index"].drop_null().to_numpy(),
         }
-    return {"rows": [list(row.values()) for row in rows], "readings": _readings(seen)}, arrays
+    facts = {
+        "columns": list(PROBE_COLUMNS),
+        "rows": [list(row.values()) for row in rows],
+        "readings": _readings(seen),
+    }
+    return facts, arrays
 
 
 def _readings(seen: pa.Table) -> list[list[Any]]:

@@ -80,7 +80,7 @@ def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         (8, 0, 8, None),
         (400, 0, 8, "8 workers at once instead of 400: this machine has 4 cores."),
         (6, 2 << 30, 3, "3 workers at once instead of 6: this machine has memory of 8 GiB."),
-        (None, 100 << 30, 1, "1 workers at once instead of 4: this machine has memory of 8 GiB."),
+        (None, 100 << 30, 1, "1 worker at once instead of 4: this machine has memory of 8 GiB."),
     ],
 )
 def test_workers_are_as_many_as_there_are_cores_and_memory_for(
