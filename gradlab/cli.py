@@ -135,7 +135,8 @@ def sweep(
             from gradlab.launch import speed
 
             made, terminal = cohorts.plan_of(grid, chosen.memory, chosen.cores), screen.console(quiet=quiet)
-            workers = min(grid.launch.workers or chosen.workers, len(made.pieces))
+            largest = max(piece.memory for piece in made.pieces)
+            workers = min(devices.workers_on(chosen, grid.launch.workers, largest)[0], len(made.pieces))
             known = speed.measured(chosen.name)
             plans.show_plan(
                 terminal,

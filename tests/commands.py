@@ -173,13 +173,13 @@ def assert_same_tables(one: Path, other: Path) -> None:
     """The tables of two results are equal bit for bit, but for what the clock says."""
     for (name, left), right in zip(load_tables(one).items(), load_tables(other).values(), strict=True):
         assert left.num_rows > 0 or name in OPTIONAL
-        columns, others = _bits(left), _bits(right)
+        columns, others = bits(left), bits(right)
         different = [column for column in columns if columns[column] != others.get(column)]
         assert list(columns) == list(others)
         assert not different, f"{name}: {different}"
 
 
-def _bits(table: pa.Table) -> dict[str, object]:
+def bits(table: pa.Table) -> dict[str, object]:
     """The columns as they lie in memory, where NaN equals itself and 0.0 is not -0.0."""
     columns: dict[str, object] = {}
     for name in table.column_names:

@@ -6,7 +6,7 @@ Shapes: M members, B batch, N samples, S steps, P parameters a member.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -66,7 +66,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Cohort:
-    """M runs as one stacked network, and all that a step needs."""
+    """M runs as one stacked network, and all that a step needs.
+
+    ``beside``: tensors (M, ...) that the runs' instrument changes from one reading to the next.
+    """
 
     runs: tuple[RunSpec, ...]
     architecture: Architecture
@@ -79,12 +82,25 @@ class Cohort:
     optimize: Step
     rates: Rates
     state: State
+    beside: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def _moving(self) -> dict[str, Tensor]:
+        found = {"parameters": self.parameters}
+        found |= {f"optimizer.{name}": buffer for name, buffer in self.state.items()}
+        for layer, running in self.network.running.items():
+            found |= {f"{layer}.running_mean": running.mean, f"{layer}.running_var": running.var}
+        return found
 
     @property
     def moving(self) -> tuple[Tensor, ...]:
         """Everything that a step changes, in place: parameters (M, P), optimizer buffers, running statistics."""
-        statistics = [tensor for layer in self.network.running.values() for tensor in (layer.mean, layer.var)]
-        return (self.parameters, *self.state.values(), *statistics)
+        return tuple(self._moving.values())
+
+    @property
+    def remembered(self) -> dict[str, Tensor]:
+        """By name, (M, ...) each, all that the next step depends on: `moving`, and what is `beside`."""
+        return self._moving | {f"instrument.{name}": tensor for name, tensor in self.beside.items()}
 
 
 def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device) -> Cohort:
@@ -119,6 +135,7 @@ def twin(cohort: Cohort, parameters: Tensor) -> Cohort:
         network=assemble(first.model, cohort.layout, parameters),
         parameters=parameters,
         state=OPTIMIZERS[first.optim.name].state(parameters, cohort.rates),
+        beside={},
     )
 
 

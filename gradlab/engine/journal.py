@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from gradlab.engine.instruments.bench import Curve
 from gradlab.engine.optim.clippers import Clipped
 from gradlab.engine.probes import Measurement, stacked
 from gradlab.spec.run import RunSpec
+from gradlab.store.arrays import Array, Kept
 from gradlab.store.record import PROBE_COLUMNS, Bools, Floats, LayerTable, Reading, Record, Row
 
 
@@ -111,6 +114,54 @@ class Journal:
             self._layers.append(LayerTable(t, table, measurement.held, present))
             self._finite[t] = whole
             self._rows = measurement.rows
+
+    def packed(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """All that was collected, as facts and arrays."""
+        tables, readings = self._layers, self._readings
+        arrays: dict[str, Array] = {"ended": self._ended}
+        if self._steps:
+            self._steps = [np.concatenate(self._steps, axis=1)]
+            arrays["steps"] = self._steps[0]
+        if tables:
+            arrays |= {
+                "layers.step": np.array([table.step for table in tables]),
+                "layers.values": np.stack([table.values for table in tables]),
+                "layers.valid": np.stack([table.valid for table in tables]),
+                "layers.present": np.stack([table.present for table in tables]),
+                "layers.finite": np.stack([self._finite[table.step] for table in tables]),
+            }
+        if readings:
+            numbers = [reading.index or () for reading in readings]
+            arrays |= {
+                "readings.values": np.concatenate([reading.values for reading in readings], axis=1),
+                "readings.index": np.concatenate(numbers).astype(np.int64),
+            }
+        facts = {
+            "columns": list(PROBE_COLUMNS),
+            "rows": [[row.axis, row.layer, row.name] for row in self._rows],
+            "readings": [
+                [one.step, one.quantity, one.values.shape[1], len(one.index or ()) if one.index is not None else None]
+                for one in readings
+            ],
+        }
+        return facts, {f"journal.{name}": array for name, array in arrays.items()}
+
+    def unpack(self, kept: Kept) -> None:
+        """Puts an empty journal to where `packed` was taken."""
+        arrays = {name.removeprefix("journal."): array for name, array in kept.arrays.items()}
+        self._rows = tuple(Row(*row) for row in kept.facts["rows"])
+        self._ended = arrays["ended"].copy()
+        self._steps = [arrays["steps"]] if "steps" in arrays else []
+        for number, t in enumerate(arrays.get("layers.step", ())):
+            values, valid, present = (arrays[f"layers.{name}"][number] for name in ("values", "valid", "present"))
+            self._layers.append(LayerTable(int(t), values, valid, present))
+            self._finite[int(t)] = arrays["layers.finite"][number]
+        told = kept.facts["readings"]
+        spans = pairwise(np.cumsum([0, *(width for _, _, width, _ in told)]))
+        numbers = pairwise(np.cumsum([0, *(count or 0 for *_, count in told)]))
+        for (t, quantity, _, count), span, at in zip(told, spans, numbers, strict=True):
+            index = None if count is None else tuple(arrays["readings.index"][slice(*at)].tolist())
+            self._readings.append(Reading(t, quantity, index, arrays["readings.values"][:, slice(*span)]))
 
     def _diverged_layer(self, member: int) -> int:
         t = int(self._ended[member])

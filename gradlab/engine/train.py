@@ -26,6 +26,7 @@ from gradlab.data.dataset import Dataset
 from gradlab.engine.cohort import Cohort, prepare
 from gradlab.engine.instruments import INSTRUMENTS
 from gradlab.engine.journal import Journal, StepRow
+from gradlab.engine.keeping import NOBODY, Keeper, packed, unpacked
 from gradlab.engine.optim.clippers import clip
 from gradlab.engine.probes import measure, measure_clipped, measure_update
 from gradlab.nn.float64 import norm64, unsound
@@ -47,8 +48,13 @@ Progress = Callable[[int, int], None]
 """Called at every flush with the steps done and how many members have diverged."""
 
 
-def train(runs: Sequence[RunSpec], data: Dataset, device: torch.device, progress: Progress) -> Record:
-    """Trains ``runs``, which share every tensor shape, as one stacked network, and returns what was measured."""
+def train(
+    runs: Sequence[RunSpec], data: Dataset, device: torch.device, progress: Progress, keeper: Keeper = NOBODY
+) -> Record:
+    """Trains ``runs``, which share every tensor shape, as one stacked network, and returns what was measured.
+
+    Goes on from what the ``keeper`` has kept, if anything; numbers do not depend on where a training was broken off.
+    """
     began = time.perf_counter()
     cohort = prepare(runs, data, device)
     steps, every = runs[0].train.steps, runs[0].probe.every
@@ -56,21 +62,28 @@ def train(runs: Sequence[RunSpec], data: Dataset, device: torch.device, progress
     journal = Journal(len(runs))
     rehearsed = rehearse(cohort)
     read = INSTRUMENTS[runs[0].probe.instrument](cohort, _update)
-    for start in range(0, steps + 1, WINDOW):
+    start, before_that = unpacked(keeper.load(), cohort, journal)
+    began -= before_that
+    while start <= steps and journal.diverged < len(runs):
         window = range(start, min(start + WINDOW, steps + 1))
         before = [tensor.clone() for tensor in cohort.moving] if set(window) - due else []
         members = journal.going_on
-        rows = []
+        rows, wanted = [], False
         for t in window:
             if t in due:
                 journal.note(t, read(t))
             rows.append(perform(cohort, t, record=t in due, rehearsed=rehearsed, members=members))
+            if wanted := keeper.wanted(t):
+                break
         journal.add(rows)
         if unseen := journal.ended_in(window) - due:
-            replay(cohort, journal, before, range(start, max(unseen) + 1), unseen)
-        progress(window[-1], journal.diverged)
-        if journal.diverged == len(runs):
-            break
+            replay(cohort, journal, before, range(window.start, max(unseen) + 1), unseen)
+        start += len(rows)
+        progress(start - 1, journal.diverged)
+        if wanted:
+            keeper.save(packed(cohort, journal, start, time.perf_counter() - began))
+    if keeper.finish is not None:
+        keeper.finish(packed(cohort, journal, start, time.perf_counter() - began))
     heldout = None if steps == 0 or journal.diverged == len(runs) else evaluate(cohort)
     return journal.close(cohort.runs, heldout, time.perf_counter() - began)
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from gradlab.spec.choices import MODELS
-from gradlab.spec.run import DataSpec, Facts, ModelSpec, RunSpec
+from gradlab.spec.run import DataSpec, Facts, ModelSpec, RunSpec, TrainSpec
 
 if TYPE_CHECKING:
     from gradlab.grid.expand import Grid
@@ -48,6 +48,9 @@ ways back), each parameter (norm, clip, update) and each layer (calls). An estim
 
 PARAMETER_COPIES = 8
 """Of the parameters: themselves, the gradient twice, the weights before a step and a window, float64 scratch."""
+
+STEP_ROW, LAYER_ROW = 280, 700
+"""Bytes that a row of the tables takes at the height of their making: as numbers, in order, as columns, with its id."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def make_plan(runs: Sequence[RunSpec], budget: int, cores: int) -> Plan:
             threads=threads,
             work=each.work * len(part),
             effort=each.effort * len(part),
-            memory=each.memory * len(part),
+            memory=each.shared + each.memory * len(part),
             chunks=(len(part),),
         )
         for index, (each, number, part) in enumerate(cuts)
@@ -118,7 +121,8 @@ def make_plan(runs: Sequence[RunSpec], budget: int, cores: int) -> Plan:
 
 def _cut(members: Sequence[int], runs: Sequence[RunSpec], budget: int) -> list[Sequence[int]]:
     """Pieces of nearly equal size, none above the budget unless one run alone is."""
-    most = max(1, budget // cost(runs[members[0]]).memory)
+    each = cost(runs[members[0]])
+    most = max(1, (budget - each.shared) // each.memory)
     pieces = -(-len(members) // most)
     bounds = [len(members) * number // pieces for number in range(pieces + 1)]
     return [members[start:stop] for start, stop in pairwise(bounds)]
@@ -139,21 +143,22 @@ def _shared(section: ModelSpec | DataSpec) -> ModelSpec | DataSpec:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run: ``work`` and ``effort`` as in `Piece`, and the bytes that a member takes."""
+    """Of one run: ``work`` and ``effort`` as in `Piece`, the bytes that a member takes, and those that all share."""
 
     work: float
     effort: float
     memory: int
+    shared: int
 
 
 def cost(run: RunSpec) -> Cost:
     """What a run takes."""
-    return _cost(run.model, run.facts, run.data.batch_size, run.optim.name, run.train.steps, run.train.precision)
+    return _cost(run.model, run.facts, run.data.batch_size, run.optim.name, run.train, run.probe.every)
 
 
 @lru_cache(maxsize=65536)
-def _cost(model: ModelSpec, facts: Facts, batch: int, optimizer: str, steps: int, precision: str) -> Cost:
-    width = 8 if precision == "float64" else 4
+def _cost(model: ModelSpec, facts: Facts, batch: int, optimizer: str, train: TrainSpec, every: int) -> Cost:
+    steps, width = train.steps, 8 if train.precision == "float64" else 4
     matrices = MODELS[model.name].matrices(model.depth, model.width, facts.shape, facts.outputs)
     products = sum(fan_in * fan_out * uses for fan_in, fan_out, uses in matrices)
     parameters = sum((fan_in + 1) * fan_out for fan_in, fan_out, _ in matrices)
@@ -162,6 +167,10 @@ def _cost(model: ModelSpec, facts: Facts, batch: int, optimizer: str, steps: int
     copies = PARAMETER_COPIES + 2 * OPTIMIZER_BUFFERS[optimizer] if steps else MEASURED_PARAMETERS
     alive = SIGNAL_COPIES if steps else MEASURED_SIGNALS
     memory = width * (parameters * copies + batch * signals * alive + (heldout if steps else 0))
+    rows = len(matrices) + 1 + (facts.shape[0] if MODELS[model.name].needs_time else 0)
+    memory += STEP_ROW * (steps + 1) + LAYER_ROW * rows * (steps // every + 2)
+    # The samples of every step, by their numbers.
+    shared = 8 * batch * (steps + 1)
     work = 6.0 * batch * products
     beside = batch * signals * PER_SIGNAL + parameters * PER_PARAMETER + len(matrices) * PER_LAYER
-    return Cost(work * (steps + 1), (work + beside) * (steps + 1), memory)
+    return Cost(work * (steps + 1), (work + beside) * (steps + 1), memory, shared)

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -20,8 +21,11 @@ from gradlab.spec.run import SECTIONS, RunSpec
 GROUPS = {"model": "model.name", "data": "data.name", "optim": "optim.name", "clip": "clip.mode"}
 """The config groups, each with the key that names its choice: `model=rnn` and `model.name=rnn` are the same."""
 
-OUTSIDE = ("name", "launch.memory", "launch.workers", *(entry.key for entry in THRESHOLDS.values()))
-"""Keys that are no part of a run: a label, how the runs are carried out, and the thresholds of their diagnosis."""
+OUTSIDE = (
+    *("name", "launch.memory", "launch.workers", "store.weights"),
+    *(entry.key for entry in THRESHOLDS.values()),
+)
+"""Keys that are no part of a run: a label, how runs are carried out, what is stored, the thresholds of diagnosis."""
 
 UNALTERING = (*OUTSIDE, "seed", "data.seed", "data.root", "data.mirror", "probe.every")
 """Keys that leave an experiment's settings what they are: a label, the machine, and which of equal draws are taken."""
@@ -50,6 +54,8 @@ class Grid:
     `launch`; ``overrides`` are as given. ``expect`` is what the experiment's file expects of its runs, as plain data;
     ``altered`` are the overrides that change its settings, ``maps`` the keys along x and y of its heat maps. ``limits``
     are the thresholds of diagnosis; ``cure`` the facts of a cure, whose rounds add runs (`cure.trials`), else None.
+    ``weights``: whether those that the runs end with are stored; ``longer`` is the folder of a result and the id of a
+    run in it, where the only run is that one with more steps.
     """
 
     runs: tuple[RunSpec, ...]
@@ -66,6 +72,8 @@ class Grid:
     maps: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=lambda: DEFAULTS)
     cure: Mapping[str, Any] | None = None
+    weights: bool = False
+    longer: tuple[Path, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +180,7 @@ def expand(request: Request, resolve: Resolve) -> Grid:
                 **_shared(specs),
                 "launch.memory": launch.memory,
                 "launch.workers": launch.workers,
+                "store.weights": stores_weights(settled),
                 **{THRESHOLDS[threshold].key: value for threshold, value in limits.items()},
             }
         ),
@@ -181,6 +190,7 @@ def expand(request: Request, resolve: Resolve) -> Grid:
         altered=request.altered,
         maps=request.maps,
         limits=limits,
+        weights=stores_weights(settled),
     )
 
 
@@ -254,6 +264,14 @@ def _launch(values: Mapping[str, Value]) -> Launch:
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise SpecError(f"launch.workers={workers}: expected an integer of at least 1 or null")
     return Launch(None if memory is None else _bytes(memory), workers)
+
+
+def stores_weights(values: Mapping[str, Value]) -> bool:
+    """Whether the weights that runs end with are stored. Raises `SpecError` for what is neither true nor false."""
+    given = values.get("store.weights", False)
+    if not isinstance(given, bool):
+        raise SpecError(f"store.weights={'null' if given is None else str(given)[:60]}: expected true or false")
+    return given
 
 
 def _limits(values: Mapping[str, Value]) -> Limits:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gradlab.data.facts import described
-from gradlab.grid.expand import OUTSIDE, Grid, Launch, Setting, spec_yaml
+from gradlab.grid.expand import OUTSIDE, Grid, Launch, Setting, spec_yaml, stores_weights
 from gradlab.grid.overrides import read
 from gradlab.grid.search_path import search_path
 from gradlab.spec.named import SpecError, Value
@@ -21,7 +22,8 @@ UNNAMED = ("run", "sweep")
 def again(path: Path, run_id: str, changes: Sequence[str] = ()) -> Grid:
     """The grid of one run of the result at ``path``, by its id or an unmistakable beginning of it.
 
-    ``changes`` are overrides of its keys. Raises `SpecError` for an id of no run or of several, and for a change that
+    ``changes`` are overrides of its keys, and `store.weights`. A run that only has more steps than it had goes on where
+    it ended, if its weights are there. Raises `SpecError` for an id of no run or of several, and for a change that
     the run cannot have.
     """
     found = [run for run in read_runs(open_result(path)) if run.id.startswith(run_id)]
@@ -29,12 +31,17 @@ def again(path: Path, run_id: str, changes: Sequence[str] = ()) -> Grid:
         what = "no run" if not found else f"{len(found)} runs"
         raise SpecError(f"--from {path} {run_id}: {what} with this id; the ids are in {path}/runs.parquet")
     settings = [read(text, search_path(())) for text in changes]
+    storing = [setting for setting in settings if setting.key == "store.weights" and not setting.swept]
+    settings = [setting for setting in settings if setting not in storing]
     spec = _changed(found[0], settings) if settings else found[0]
     name = str(read_manifest(path)["name"])
     if name in UNNAMED:
         name = f"again-{found[0].id[:8]}"
     given = frozenset(change.key for change in settings)
-    return Grid((spec,), 0, (), given, name, Launch(None, None), spec_yaml(spec), tuple(changes), None)
+    grid = Grid((spec,), 0, (), given, name, Launch(None, None), spec_yaml(spec), tuple(changes), None)
+    weights = stores_weights({setting.key: (*setting.values, False)[0] for setting in storing})
+    longer = spec.train.steps > found[0].train.steps and replace(spec, train=found[0].train) == found[0]
+    return replace(grid, weights=weights, longer=(path, found[0].id) if longer else None)
 
 
 def _changed(run: RunSpec, changes: Sequence[Setting]) -> RunSpec:

@@ -19,16 +19,18 @@ from gradlab.expect.form import parse
 from gradlab.grid.cohorts import Piece, Plan, plan_of
 from gradlab.grid.expand import Grid
 from gradlab.launch import interrupts, rounds, speed
-from gradlab.launch.devices import Device
+from gradlab.launch.devices import Device, workers_on
 from gradlab.launch.local import Crew
 from gradlab.launch.manifest import drawn_up
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec
 from gradlab.store import documents
+from gradlab.store.arrays import Kept, write_arrays
 from gradlab.store.documents import Manifest
-from gradlab.store.folder import Folder, new_report, new_result
+from gradlab.store.folder import Folder, has_begun, new_report, new_result
 from gradlab.store.pieces import TABLES, drop_pieces, lost
 from gradlab.store.tables import Merged, merge
+from gradlab.store.weights import going_on
 from gradlab.terminal import cure, progress, screen, summary
 
 DONE, CRASHED = 0, 1
@@ -56,15 +58,36 @@ def start(grid: Grid, wishes: Wishes, crew: Crew, command: Sequence[str], out: C
     for data in {run.data for run in grid.runs}:
         prefetch(data)
     now = dt.datetime.now().astimezone()
-    manifest = drawn_up(grid, plan, crew.device, command, now)
+    largest = max(piece.memory for piece in plan.pieces)
+    workers, fewer = workers_on(crew.device, grid.launch.workers, largest)
+    manifest = drawn_up(grid, plan, crew.device, command, now, workers)
+    kept, said = _longer(grid)
     with new_result(wishes.out, grid.name, now) as folder, drawing_prepared(wishes):
         documents.write_inputs(folder, grid.base, grid.overrides, grid.runs)
+        if kept is not None:
+            write_arrays(folder.checkpoint(0, 0), kept)
         _announce(out, grid, plan, crew.device, folder)
+        for line in filter(None, (said, fewer if len(plan.pieces) > workers or grid.launch.workers else None)):
+            out.print(escape(line), soft_wrap=True)
         # From here on an interrupt leaves something to resume, and says so.
         documents.write_manifest(folder, manifest)
-        folder.begun.unlink()
+        has_begun(folder)
         tally = progress.Tally(len(grid.runs))
         return carry_out(folder, manifest, grid.runs, plan.pieces, tally, wishes, crew, out)
+
+
+def _longer(grid: Grid) -> tuple[Kept | None, str | None]:
+    """Where a run that only has more steps than it had goes on from its weights: these, and what to say of it."""
+    if grid.longer is None:
+        return None, None
+    path, run_id = grid.longer
+    kept = going_on(Folder(path), run_id, grid.runs[0].id)
+    if kept is not None:
+        return kept, f"Goes on from step {kept.facts['step']:,} of run {run_id} in {path}."
+    return None, (
+        f"{path} has no weights of run {run_id}: trained from the first step. "
+        "With store.weights=true those of runs that do not diverge are kept, to go on from."
+    )
 
 
 def carry_out(
@@ -90,7 +113,6 @@ def carry_out(
             _close(folder, manifest, "stopped", began)
             screen.point(f"Stopped at the first crashed run: {tally}.", "sweep --resume", folder.root)
             return CRASHED
-        manifest["kernels"] = rounds.kernels(runs, manifest["device"]["name"])
         tables = _merged_whole(folder, manifest)
         if isinstance(tables, str):
             _close(folder, manifest, "stopped", began)
@@ -219,7 +241,8 @@ def _finish(folder: Folder, manifest: Manifest, tables: Merged, wishes: Wishes, 
     if (told := documents.read_expectations(folder.root)) is not None:
         summary.show_expectations(out, told)
     written = ",".join(name for name in TABLES if folder.table(name).is_file())
-    places = [("tables", f"{folder.root}/{{{written}}}.parquet")]
+    places = [("weights", f"{folder.weights}/")] if folder.weights.is_dir() else []
+    places += [("tables", f"{folder.root}/{{{written}}}.parquet")]
     if wishes.report:
         report([folder.root], folder.report, out)
         places.append(("report", str(folder.report / "index.html")))

@@ -15,6 +15,13 @@ CPU_MEMORY = 160 * 2**20
 """Bytes that a piece may take on a CPU unless told otherwise: the same on every machine."""
 
 
+WORKER_MEMORY = 256 * 2**20
+"""Bytes that a worker takes beside its piece: mostly PyTorch."""
+
+PER_CORE = 2
+"""Workers a core, at most: more only take turns."""
+
+
 @dataclass(frozen=True)
 class Device:
     """``name`` is torch's (cpu, cuda:0); ``memory`` the bytes that a piece may take by default; ``cores`` to use."""
@@ -52,6 +59,26 @@ def choose(asked: str) -> Device:
         raise SpecError(f"--device {asked}: no such GPU ({why}); expected auto, cpu or one that is there")
     name, memory = cards[index]
     return Device(f"cuda:{index}", f"cuda:{index}, {name}", memory // 4, cores)
+
+
+def workers_on(device: Device, asked: int | None, largest: int) -> tuple[int, str | None]:
+    """Processes for pieces of at most ``largest`` bytes, and why they are fewer than ``asked`` (None: by default)."""
+    wanted = asked or device.workers
+    by_cores = PER_CORE * device.cores
+    by_memory = max(1, memory() // (WORKER_MEMORY + (largest if device.is_cpu else 0)))
+    count = min(wanted, by_cores, by_memory)
+    if count == wanted:
+        return count, None
+    why = f"{device.cores} cores" if by_cores <= by_memory else f"memory of {memory() / 2**30:.0f} GiB"
+    return count, f"{count} worker{'s' * (count > 1)} at once instead of {wanted:,}: this machine has {why}."
+
+
+def memory() -> int:
+    """Bytes of this machine, or of the container that the command runs in."""
+    places = map(Path, ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+    said = [place.read_text(encoding="ascii").strip() for place in places if place.is_file()]
+    limits = [int(limit) for limit in said if limit.isdecimal()]
+    return min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *limits)
 
 
 def _torch_has_cuda() -> bool:

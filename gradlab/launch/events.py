@@ -21,12 +21,16 @@ def _limits() -> Limits:
 
 @dataclass(frozen=True)
 class Job:
-    """A piece, its runs, the folder that takes its tables, and the thresholds that its runs are judged by."""
+    """A piece, its runs, the folder that takes its tables, and the thresholds that its runs are judged by.
+
+    ``weights``: whether those that the runs end with are stored.
+    """
 
     piece: Piece
     runs: tuple[RunSpec, ...]
     folder: Path
     limits: Limits = field(default_factory=_limits)
+    weights: bool = False
 
 
 @dataclass(frozen=True)

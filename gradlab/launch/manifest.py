@@ -31,9 +31,13 @@ PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "hydra-core")
 """Whose versions it names."""
 
 
-def drawn_up(grid: Grid, plan: Plan, device: Device, command: Sequence[str], now: dt.datetime) -> Manifest:
-    """What the manifest says before the first piece runs."""
-    return {
+def drawn_up(
+    grid: Grid, plan: Plan, device: Device, command: Sequence[str], now: dt.datetime, workers: int
+) -> Manifest:
+    """What the manifest says before the first piece runs, on at most so many ``workers``."""
+    # Never more than pieces, but for a cure, which has more to come.
+    most = workers if grid.cure is not None else min(workers, len(plan.pieces))
+    manifest = {
         "schema": SCHEMA,
         "name": grid.name,
         "command": list(command),
@@ -48,23 +52,42 @@ def drawn_up(grid: Grid, plan: Plan, device: Device, command: Sequence[str], now
         "started": now.isoformat(timespec="seconds"),
         "finished": None,
         "elapsed_s": 0.0,
-        **_surroundings(device),
-        "workers": _workers(grid, plan, device),
+        **surroundings(device),
+        "starts": [],
+        "weights": grid.weights,
+        "workers": most,
         "cohorts": plan.cohorts,
         "memory": plan.budget,
         "diagnose": dict(grid.limits),
         "pieces": [written(piece, grid.runs) for piece in plan.pieces],
         **({} if grid.cure is None else {"cure": dict(grid.cure)}),
     }
+    return manifest | {"starts": [start_of(manifest)]}
 
 
-def _workers(grid: Grid, plan: Plan, device: Device) -> int:
-    """Processes: never more than pieces, but for a cure, which has more to come."""
-    most = grid.launch.workers or device.workers
-    return most if grid.cure is not None else min(most, len(plan.pieces))
+def start_of(manifest: Manifest) -> Manifest:
+    """With what a manifest says that it was carried out, as one of its ``starts``: each resume adds one."""
+    found = {
+        "started": manifest.get("started"),
+        "versions": manifest.get("versions", {}),
+        "git": manifest.get("git"),
+        "host": manifest.get("host", {}).get("name"),
+        "device": manifest["device"]["label"],
+    }
+    return found | ({"kernels": manifest["kernels"]} if "kernels" in manifest else {})
 
 
-def _surroundings(device: Device) -> Manifest:
+def differing(then: Manifest, now: Manifest) -> tuple[str, str] | None:
+    """In what two starts differ that numbers may depend on, in words of the one and of the other; None: in nothing."""
+    named = [{**start["versions"], "device": start["device"]} for start in (then, now)]
+    for start, one in zip((then, now), named, strict=True):
+        one |= {f"{precision} kernels": kind for precision, kind in start.get("kernels", {}).items()}
+    keys = [key for key in named[0] if key in named[1] and named[0][key] != named[1][key]]
+    said = [", ".join(f"{key} {one[key]}" for key in keys) for one in named]
+    return (said[0], said[1]) if keys else None
+
+
+def surroundings(device: Device) -> Manifest:
     """Versions, commit, host and device, for the manifest."""
     return {
         "versions": {

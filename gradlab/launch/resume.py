@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,9 +21,10 @@ from gradlab.launch.conduct import (
     report,
     verdict_on_expectations,
 )
-from gradlab.launch.devices import choose
+from gradlab.launch.devices import choose, workers_on
 from gradlab.launch.local import crew_of
-from gradlab.launch.manifest import planned
+from gradlab.launch.manifest import differing, planned, start_of, surroundings
+from gradlab.launch.rounds import kernels, note_kernels
 from gradlab.store import documents
 from gradlab.store.documents import Manifest
 from gradlab.store.folder import Folder, locked, open_result, sweep_up
@@ -61,13 +63,32 @@ def resume(path: Path, asked: str, wishes: Wishes, command: Sequence[str], out: 
         tally = Tally(manifest["runs"])
         for table in whole.values():
             tally.add(table["state"].to_pylist())
-        manifest |= {"state": "running", "resumed": [*manifest.get("resumed", []), list(command)]}
         device = given or choose(manifest["device"]["name"])
-        manifest |= {"device": asdict(device)}
+        starts = manifest.get("starts") or [start_of(manifest)]
+        now = dt.datetime.now().astimezone().isoformat(timespec="seconds")
+        fresh = start_of(surroundings(device) | {"started": now, "kernels": kernels(runs, device.name)})
+        manifest |= {
+            "state": "running",
+            "resumed": [*manifest.get("resumed", []), list(command)],
+            "device": asdict(device),
+            "starts": [*starts, fresh],
+        }
+        note_kernels(manifest, runs)
+        workers, fewer = workers_on(device, manifest["workers"], max((piece.memory for piece in missing), default=0))
+        manifest |= {"workers": workers}
         documents.write_manifest(folder, manifest)
         count = sum(len(piece.members) for piece in missing)
-        out.print(escape(f"Resuming {path}: {count} of {len(runs)} runs are missing."), soft_wrap=True)
-        with crew_of(min(manifest["workers"], len(missing)), device) as crew, drawing_prepared(wishes):
+        halfway = sum(len(piece.members) for piece in missing if folder.checkpoints(piece.index))
+        kept = f" {halfway} of them were kept in mid-training." if halfway else ""
+        out.print(escape(f"Resuming {path}: {count} of {len(runs)} runs are missing.{kept}"), soft_wrap=True)
+        if whole and (change := differing(starts[-1], fresh)) is not None:
+            out.print(
+                escape(f"So far with {change[0]}, now with {change[1]}: numbers may differ in their last digits."),
+                soft_wrap=True,
+            )
+        if fewer is not None:
+            out.print(escape(fewer), soft_wrap=True)
+        with crew_of(min(workers, len(missing)), device) as crew, drawing_prepared(wishes):
             return carry_out(folder, manifest, runs, missing, tally, wishes, crew, out)
 
 

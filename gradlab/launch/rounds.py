@@ -49,8 +49,10 @@ def run(site: Site, runs: Sequence[RunSpec], pieces: Sequence[Piece]) -> bool:
     # Where the kernels were never compiled on this machine, that happens while the workers import torch.
     beside(partial(kernels, runs, site.crew.device.name))
     try:
-        fit(site.crew, manifest["workers"] if site.further else min(manifest["workers"], len(pieces)))
         while True:
+            # Of a cure further rounds follow: who is there already is kept for them.
+            there = len(site.crew.workers) if site.further else 0
+            fit(site.crew, min(manifest["workers"], max(there, len(pieces))))
             crashed |= bool(pieces) and _round(site, runs, pieces)
             if (crashed and site.fail_fast) or (following := _following(site, runs)) is None:
                 return crashed
@@ -74,11 +76,17 @@ def _round(site: Site, runs: Sequence[RunSpec], pieces: Sequence[Piece]) -> bool
     """Runs ``pieces`` on the crew; whether a run crashed."""
     folder, manifest = site.folder, site.manifest
     judged_by = limits(manifest.get("diagnose"))
-    jobs = [Job(piece, tuple(runs[place] for place in piece.members), folder.root, judged_by) for piece in pieces]
+    weights = manifest.get("weights", False)
+    jobs = [
+        Job(piece, tuple(runs[place] for place in piece.members), folder.root, judged_by, weights) for piece in pieces
+    ]
     crashed = False
     with progress.gauge(site.out, pieces, site.tally) as bars:
         for event in run_jobs(site.crew, jobs, fail_fast=site.fail_fast):
             _show(event, bars)
+            if event.kind != "started" and "kernels" not in manifest["starts"][-1]:
+                note_kernels(manifest, runs)
+                documents.write_manifest(folder, manifest)
             if event.kind == "halved":
                 manifest["pieces"][event.piece]["chunks"] = list(event.chunks)
                 documents.write_manifest(folder, manifest)
@@ -95,6 +103,17 @@ def kernels(runs: Sequence[RunSpec], device: str) -> dict[str, str]:
     precisions = sorted({run.train.precision for run in runs})
     own = {precision: device == "cpu" and library(precision) is not None for precision in precisions}
     return {precision: "own" if found else "torch" for precision, found in own.items()}
+
+
+def note_kernels(manifest: Manifest, runs: Sequence[RunSpec]) -> None:
+    """Enters what computes from this start on, and what has computed in all of them."""
+    starts = manifest["starts"]
+    starts[-1]["kernels"] = kernels(runs, manifest["device"]["name"])
+    told = [start["kernels"] for start in starts if "kernels" in start]
+    manifest["kernels"] = {
+        precision: " and ".join(dict.fromkeys(one[precision] for one in told if precision in one))
+        for precision in told[-1]
+    }
 
 
 def _following(site: Site, runs: Sequence[RunSpec]) -> tuple[tuple[RunSpec, ...], tuple[Piece, ...]] | None:

@@ -6,10 +6,13 @@ Imports torch, so `local` starts it in a process of its own and never imports it
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.abc import MetaPathFinder
@@ -21,6 +24,7 @@ from gradlab.data.dataset import Dataset
 from gradlab.data.loaders import load
 from gradlab.engine.train import train
 from gradlab.launch.events import Event, Job
+from gradlab.launch.keeping import ToldToStop, UnwritableError, keeper_of, writing
 from gradlab.spec.run import DataSpec, RunSpec
 from gradlab.store.folder import Folder
 from gradlab.store.pieces import save_piece
@@ -68,46 +72,84 @@ def serve(connection: Connection, device: str) -> None:
         while True:
             job: Job = connection.recv()
             torch.set_num_threads(job.piece.threads)
-            run_job(job, torch.device(device), connection.send)
+            with _heeding() as told:
+                run_job(job, torch.device(device), connection.send, told)
             if job.piece.effort > LONG:
                 give_memory_back()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
 
-def run_job(job: Job, device: torch.device, say: Callable[[Event], None]) -> None:
-    """Trains one piece and writes its tables.
+@contextmanager
+def _heeding() -> Iterator[list[int]]:
+    """Within it SIGTERM ends this process after the step at hand, when what there is has been written."""
+    told: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    try:
+        yield told
+    except ToldToStop:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if told:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def run_job(job: Job, device: torch.device, say: Callable[[Event], None], told: Sequence[int] = ()) -> None:
+    """Trains one piece and writes its tables; what is ``told`` meanwhile ends it in the middle, see `keeping`.
 
     Runs that crash are recorded as failed, with the error, and do not end the worker. A chunk that does not fit the
     device's memory, or in which a run crashes, is halved and tried again: a crash costs the run that it is of.
     """
-    index, chunks = job.piece.index, list(job.piece.chunks)
-    done: list[Tables] = []
-    error, details = None, ""
+    index = job.piece.index
+    try:
+        whole, crash = _trained(job, device, say, told)
+        with writing():
+            save_piece(Folder(job.folder), index, whole)
+    except UnwritableError as unwritable:
+        say(Event("unwritable", index, 1.0, error=f"tables cannot be written: {unwritable.strerror}"))
+        return
+    states = whole.runs["state"].to_pylist()
+    diverged, failed = states.count("diverged"), states.count("failed")
+    # Of a piece that will be tried again, what has been trained is not trained anew.
+    for left in Folder(job.folder).checkpoints(index) if not failed else ():
+        left.unlink(missing_ok=True)
+    kind = "failed" if failed else "finished"
+    say(
+        Event(
+            kind,
+            index,
+            1.0,
+            diverged,
+            failed,
+            error=crash.error if crash else None,
+            details=crash.details if crash else "",
+        )
+    )
+
+
+def _trained(
+    job: Job, device: torch.device, say: Callable[[Event], None], told: Sequence[int]
+) -> tuple[Tables, Crash | None]:
+    """The tables of all runs of a piece, and the last crash of a run, if there was one."""
+    chunks, done = list(job.piece.chunks), list[Tables]()
+    last = None
     while len(done) < len(chunks):
         number, start = len(done), sum(chunks[: len(done)])
         runs = job.runs[start : start + chunks[number]]
-        outcome = attempt(job, runs, start, device, say)
+        outcome = attempt(replace(job, piece=replace(job.piece, chunks=tuple(chunks))), runs, start, device, say, told)
         if isinstance(outcome, Tables):
             done.append(outcome)
         elif outcome.divisible and len(runs) > 1:
             chunks[number : number + 1] = [len(runs) - len(runs) // 2, len(runs) // 2]
             if device.type == "cuda":
                 torch.cuda.empty_cache()
-            say(Event("halved", index, chunks=tuple(chunks)))
+            give_memory_back()
+            say(Event("halved", job.piece.index, chunks=tuple(chunks)))
         else:
-            error, details = outcome.error, outcome.details
-            done.append(failed_tables(runs, error))
-    whole = joined(done)
-    try:
-        save_piece(Folder(job.folder), index, whole)
-    except OSError as unwritable:
-        say(Event("unwritable", index, 1.0, error=f"tables cannot be written: {unwritable.strerror}"))
-        return
-    states = whole.runs["state"].to_pylist()
-    diverged, failed = states.count("diverged"), states.count("failed")
-    kind = "failed" if failed else "finished"
-    say(Event(kind, index, 1.0, diverged, failed, error=error, details=details))
+            last = outcome
+            done.append(failed_tables(runs, outcome.error))
+    return joined(done), last
 
 
 @dataclass(frozen=True)
@@ -120,7 +162,12 @@ class Crash:
 
 
 def attempt(
-    job: Job, runs: Sequence[RunSpec], before: int, device: torch.device, say: Callable[[Event], None]
+    job: Job,
+    runs: Sequence[RunSpec],
+    before: int,
+    device: torch.device,
+    say: Callable[[Event], None],
+    told: Sequence[int] = (),
 ) -> Tables | Crash:
     """Trains ``runs``, ``before`` of whose piece are done already. A crash is a result, for the caller to record."""
 
@@ -131,8 +178,9 @@ def attempt(
     data = None
     try:
         data = _data(runs[0].data)
-        return tidy(train(runs, data, device, progress), job.limits)
-    except (BrokenPipeError, ConnectionResetError):
+        keeper = keeper_of(job, before, runs, device, told)
+        return tidy(train(runs, data, device, progress, keeper), job.limits)
+    except (BrokenPipeError, ConnectionResetError, UnwritableError):
         raise
     except Exception as crash:  # noqa: BLE001 - whatever it is, it is recorded, and the other pieces go on
         first = str(crash).partition("\n")[0]

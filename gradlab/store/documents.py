@@ -71,6 +71,19 @@ _MANIFEST = Fields(
         "pieces": Each(Named(Anything())),
         "kernels": Named(TEXT),
         "resumed": Each(Each(TEXT)),
+        "starts": Each(
+            Fields(
+                {
+                    "started": Maybe(TEXT),
+                    "versions": Named(Maybe(TEXT)),
+                    "git": Maybe(TEXT),
+                    "host": Maybe(TEXT),
+                    "device": TEXT,
+                },
+                {"kernels": Named(TEXT)},
+            )
+        ),
+        "weights": TRUTH,
         "cure": _CURE,
     },
 )

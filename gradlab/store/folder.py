@@ -54,6 +54,11 @@ class Folder:
         return self.root / "pieces"
 
     @property
+    def weights(self) -> Path:
+        """The weights that runs ended with, where they were to be stored."""
+        return self.root / "weights"
+
+    @property
     def dropped(self) -> Path:
         """The same while they are being removed."""
         return self.root / ".pieces"
@@ -86,6 +91,18 @@ class Folder:
         """The same of one piece."""
         return self.pieces / f"{index:05d}.{name}.parquet"
 
+    def checkpoint(self, index: int, start: int) -> Path:
+        """A piece in the middle of its training, from its run ``start`` on."""
+        return self.pieces / f"{index:05d}.from{start:05d}.safetensors"
+
+    def checkpoints(self, index: int) -> list[Path]:
+        """All of a piece."""
+        return sorted(self.pieces.glob(f"{index:05d}.from*.safetensors"))
+
+    def weights_of(self, run_id: str) -> Path:
+        """The weights of one run."""
+        return self.weights / f"{run_id}.safetensors"
+
 
 @contextmanager
 def new_result(out: Path | None, name: str, now: dt.datetime) -> Iterator[Folder]:
@@ -105,14 +122,19 @@ def new_result(out: Path | None, name: str, now: dt.datetime) -> Iterator[Folder
             raise SpecError(f"-o {out}: already there and not empty ({foreign}); give a new folder")
         sweep_up(folder)
         folder.begun.touch()
-        if out is None:
-            _point_latest(folder)
         try:
             yield folder
         except BaseException:
             _leave(folder, there=there)
             raise
         _leave(folder, there=True)
+
+
+def has_begun(folder: Folder) -> None:
+    """Once the manifest is there: it is a result, and `outputs/latest` points to it if it lies among the others."""
+    folder.begun.unlink()
+    if OUTPUTS in folder.root.parents:
+        _point_latest(folder)
 
 
 def _leave(folder: Folder, *, there: bool) -> None:
@@ -250,6 +272,11 @@ def locked(folder: Folder) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SpecError(f"{folder.root}: another gradlab is at work in this folder") from None
+        except OSError as error:
+            raise SpecError(
+                f"{folder.root}: its file system cannot lock a folder ({error.strerror}), so that two commands could "
+                "write into it at once; give a folder elsewhere, with -o DIR"
+            ) from error
         yield
     finally:
         os.close(descriptor)

@@ -15,6 +15,7 @@ import torch
 from gradlab.cure import trials
 from gradlab.cure.ranking import front, outcomes
 from gradlab.data.dataset import Dataset
+from gradlab.engine.keeping import Keeper
 from gradlab.engine.train import train as real_train
 from gradlab.grid.compose import compose_any
 from gradlab.launch import worker
@@ -151,11 +152,15 @@ def test_a_run_that_is_sick_at_its_own_seed_alone_is_told_so(
     gradlab_: Gradlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unlucky(
-        runs: Sequence[RunSpec], data: Dataset, device: torch.device, progress: Callable[[int, int], None]
+        runs: Sequence[RunSpec],
+        data: Dataset,
+        device: torch.device,
+        progress: Callable[[int, int], None],
+        keeper: Keeper,
     ) -> Record:
         if runs[0].seed == 0:
             runs = [replace(runs[0], optim=replace(runs[0].optim, lr=1e38)), *runs[1:]]
-        return real_train(runs, data, device, progress)
+        return real_train(runs, data, device, progress, keeper)
 
     monkeypatch.setattr(worker, "train", unlucky)
     ended = gradlab_("cure", *WELL, "-o", "out")
@@ -259,13 +264,17 @@ def test_an_interrupted_cure_is_resumed(
     count = 0
 
     def interrupted(
-        runs: Sequence[RunSpec], data: Dataset, device: torch.device, progress: Callable[[int, int], None]
+        runs: Sequence[RunSpec],
+        data: Dataset,
+        device: torch.device,
+        progress: Callable[[int, int], None],
+        keeper: Keeper,
     ) -> Record:
         nonlocal count
         count += 1
         if count > trained:
             raise KeyboardInterrupt
-        return real_train(runs, data, device, progress)
+        return real_train(runs, data, device, progress, keeper)
 
     monkeypatch.setattr(worker, "train", interrupted)
     ended = gradlab_("cure", *SICK, SEEDS, "-o", "out")

@@ -110,16 +110,15 @@ def test_a_piece_that_vanishes_while_the_sweep_runs_is_not_called_done(
 ) -> None:
     from gradlab.launch import rounds
 
-    real = rounds.kernels
+    real = rounds.run
 
-    def remove(*given: Any) -> dict[str, str]:
-        # It is asked beside the workers too, before there is any piece.
-        if len(list((tmp_path / "out/pieces").glob("*.runs.parquet"))) == 8:
-            Folder(tmp_path / "out").piece(3, "runs").unlink()
-        return real(*given)
+    def remove(*given: Any) -> bool:
+        crashed = real(*given)
+        Folder(tmp_path / "out").piece(3, "runs").unlink()
+        return crashed
 
     with monkeypatch.context() as patched:
-        patched.setattr(rounds, "kernels", remove)
+        patched.setattr(rounds, "run", remove)
         ended = gradlab_("sweep", *TINY, *GRID, "-o", "out", "--no-report")
     assert ended.status == 1
     assert "1 of 8 runs are not there: out/pieces/00003.runs.parquet" in ended.err

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from gradlab.data.dataset import Dataset
+from gradlab.engine.keeping import Keeper
 from gradlab.engine.train import train as real_train
 from gradlab.grid.cohorts import make_plan
 from gradlab.launch import worker
@@ -56,11 +57,15 @@ def test_a_run_that_crashes_costs_that_run_alone(tmp_path: Path, monkeypatch: py
     (piece,) = make_plan(runs, CPU_MEMORY, 1).pieces
 
     def train(
-        some: Sequence[RunSpec], data: Dataset, device: torch.device, progress: Callable[[int, int], None]
+        some: Sequence[RunSpec],
+        data: Dataset,
+        device: torch.device,
+        progress: Callable[[int, int], None],
+        keeper: Keeper,
     ) -> Record:
         if any(run.seed == 3 for run in some):
             raise ZeroDivisionError("seed 3")
-        return real_train(some, data, device, progress)
+        return real_train(some, data, device, progress, keeper)
 
     monkeypatch.setattr(worker, "train", train)
     said: list[Event] = []

@@ -107,8 +107,7 @@ def test_cohorts_are_the_runs_of_equal_keys() -> None:
 @pytest.mark.parametrize("members", [1, 2, 3.5, 7, 1000])
 def test_pieces_fit_the_budget_and_cover_each_run_once(members: float) -> None:
     runs = grid(seed=tuple(range(20)), clip__mode=("none", "norm"))
-    memory = cost(runs[0]).memory
-    budget = int(members * memory)
+    budget = cost(runs[0]).shared + int(members * cost(runs[0]).memory)
     plan = make_plan(runs, budget=budget, cores=2)
     assert plan == make_plan(runs, budget=budget, cores=2)
     assert sorted(member for piece in plan.pieces for member in piece.members) == list(range(40))
@@ -170,3 +169,17 @@ def test_every_model_has_a_cost() -> None:
         found = cost(described({"model.name": name}))
         assert 0 < found.work < found.effort
         assert found.memory > 0
+
+
+def test_very_long_runs_are_counted() -> None:
+    """The numbers of the samples of all steps, once, and the rows of the tables, of each member."""
+    short, long, watched = (
+        cost(described({"train.steps": steps, "probe.every": every}))
+        for steps, every in ((10**4, 10**4), (10**7, 10**7), (10**7, 10))
+    )
+    assert long.shared == pytest.approx(1000 * short.shared, rel=1e-3)
+    assert long.shared >= 10**7 * 64 * 8
+    assert long.memory - short.memory >= (10**7 - 10**4) * 5 * 8
+    assert watched.memory - long.memory >= 10**6 * 11 * 11 * 8
+    (piece,) = make_plan([described({"train.steps": 10**7})], 2**30, 1).pieces
+    assert piece.memory > 2**30

@@ -53,7 +53,8 @@ def test_a_label_may_hold_anything_printable() -> None:
 def test_the_base_is_what_all_runs_share() -> None:
     base = yaml.safe_load(compose_run(["model.width=16", "launch.memory=1KiB"]).base)
     shared = yaml.safe_load(spec_yaml(build({"model.width": 16})))
-    assert base == {"name": "run", **shared, "launch": base["launch"], "diagnose": DEFAULTS}
+    outside = {"launch": base["launch"], "store": {"weights": False}, "diagnose": DEFAULTS}
+    assert base == {"name": "run", **shared, **outside}
     assert base["launch"] == {"memory": 1024, "workers": None}
     swept = yaml.safe_load(compose_grid(["model=mlp,linear_chain", "optim.lr=0.1,0.2", "seed=3"]).base)
     assert swept["seed"] == 3

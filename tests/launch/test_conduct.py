@@ -16,6 +16,7 @@ import yaml
 
 import gradlab
 from gradlab.data.dataset import Dataset
+from gradlab.engine.keeping import Keeper
 from gradlab.engine.train import train as real_train
 from gradlab.grid.compose import compose_grid
 from gradlab.launch import conduct, worker
@@ -27,7 +28,7 @@ from gradlab.store.tables import load_tables
 from tests.commands import TINY, Gradlab, assert_same_tables, call, inline, undrawn
 
 Capture = pytest.CaptureFixture[str]
-Train = Callable[[Sequence[RunSpec], Dataset, torch.device, Callable[[int, int], None]], Record]
+Train = Callable[[Sequence[RunSpec], Dataset, torch.device, Callable[[int, int], None], Keeper], Record]
 
 GRID = ("model.activation=tanh,relu", "seed=0,1,2", "optim.lr=0.1,1e38")
 """Twelve runs in two cohorts; those of the large learning rate diverge."""
@@ -50,11 +51,15 @@ def crash_where(monkeypatch: pytest.MonkeyPatch, fails: Callable[[Sequence[RunSp
     """Lets the training of those runs raise for which ``fails`` gives an exception."""
 
     def train(
-        runs: Sequence[RunSpec], data: Dataset, device: torch.device, progress: Callable[[int, int], None]
+        runs: Sequence[RunSpec],
+        data: Dataset,
+        device: torch.device,
+        progress: Callable[[int, int], None],
+        keeper: Keeper,
     ) -> Record:
         if (error := fails(runs)) is not None:
             raise error
-        return real_train(runs, data, device, progress)
+        return real_train(runs, data, device, progress, keeper)
 
     monkeypatch.setattr(worker, "train", train)
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from gradlab.data.dataset import Dataset
+from gradlab.engine.keeping import Keeper
 from gradlab.engine.train import train as real_train
 from gradlab.grid.cohorts import make_plan
 from gradlab.launch import devices, local, worker
@@ -72,6 +73,27 @@ def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         devices.choose("cuda")
 
 
+@pytest.mark.parametrize(
+    ("asked", "largest", "count", "said"),
+    [
+        (None, 0, 4, None),
+        (8, 0, 8, None),
+        (400, 0, 8, "8 workers at once instead of 400: this machine has 4 cores."),
+        (6, 2 << 30, 3, "3 workers at once instead of 6: this machine has memory of 8 GiB."),
+        (None, 100 << 30, 1, "1 worker at once instead of 4: this machine has memory of 8 GiB."),
+    ],
+)
+def test_workers_are_as_many_as_there_are_cores_and_memory_for(
+    asked: int | None, largest: int, count: int, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "memory", lambda: 8 << 30)
+    assert devices.workers_on(devices.Device("cpu", "cpu", CPU_MEMORY, 4), asked, largest) == (count, said)
+
+
+def test_the_memory_of_this_machine() -> None:
+    assert 2**28 < devices.memory() < 2**48
+
+
 def test_a_piece_says_how_far_it_is_and_writes_its_tables(tmp_path: Path) -> None:
     job = jobs_of(tmp_path, 3, steps=120)[0]
     said: list[Event] = []
@@ -85,15 +107,30 @@ def test_a_piece_says_how_far_it_is_and_writes_its_tables(tmp_path: Path) -> Non
     assert runs["run_id"].to_pylist() == [run.id for run in job.runs]
 
 
-def test_halving_keeps_every_run_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        torch.OutOfMemoryError("too large"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        MemoryError("std::bad_alloc"),
+    ],
+    ids=["GPU", "CPU", "C++"],
+)
+def test_halving_keeps_every_run_and_says_so(
+    refusal: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = jobs_of(tmp_path, 5)[0]
 
     def train(
-        runs: Sequence[RunSpec], data: Dataset, device: torch.device, progress: Callable[[int, int], None]
+        runs: Sequence[RunSpec],
+        data: Dataset,
+        device: torch.device,
+        progress: Callable[[int, int], None],
+        keeper: Keeper,
     ) -> Record:
         if len(runs) > 2:
-            raise torch.OutOfMemoryError("too large")
-        return real_train(runs, data, device, progress)
+            raise refusal
+        return real_train(runs, data, device, progress, keeper)
 
     monkeypatch.setattr(worker, "train", train)
     said: list[Event] = []

@@ -58,6 +58,7 @@ def test_the_rest_of_the_config_is_the_defaults() -> None:
         "train": defaults("train"),
         "probe": defaults("probe"),
         "launch": {"memory": None, "workers": None},
+        "store": {"weights": False},
     }
 
 

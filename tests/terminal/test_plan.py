@@ -51,7 +51,7 @@ def test_a_plan_says_where_one_run_alone_exceeds_the_memory() -> None:
     runs = runs_of({"seed": 0}, {"seed": 1})
     for budget, there in ((2**20, True), (CPU_MEMORY, False)):
         text = shown(make_plan(runs, budget, 2), runs, width=200)
-        assert ("Some runs need more than 1 MiB each (up to 2.84 MiB)" in text) == there
+        assert ("Some runs need more than 1 MiB each (up to 3.16 MiB)" in text) == there
         assert "what it is" not in text
 
 

@@ -25,13 +25,13 @@ def twin_distance(cohort: Cohort, advance: Advance) -> Read:
     size = cohort.parameters.norm(dim=1, keepdim=True)
     other = twin(cohort, cohort.parameters + NEAR * size * direction)
     first = (other.parameters - cohort.parameters).norm(dim=1)
-    taken = 0
+    taken = torch.zeros(len(size), dtype=torch.int64)
+    cohort.beside.update({f"twin.{name}": tensor for name, tensor in other.remembered.items()}, taken=taken)
 
     def read(t: int) -> tuple[Curve, ...]:
-        nonlocal taken
-        for step in range(taken, t):
+        for step in range(int(taken[0]), t):
             advance(other, step)
-        taken = t
+        taken.fill_(t)
         logs = ((other.parameters - cohort.parameters).norm(dim=1) / first).log().unsqueeze(1)
         grown = (Curve("exponent", None, logs / t),) if t else ()
         return Curve("log_distance", None, logs), *grown

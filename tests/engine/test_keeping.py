@@ -1,0 +1,173 @@
+"""A training that is broken off and gone on with gives the tables of one that nobody broke off, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gradlab.data.loaders import load
+from gradlab.engine.keeping import Keeper
+from gradlab.engine.train import train
+from gradlab.spec.choices import CLIPS, INSTRUMENTS, MODELS, OPTIMIZERS
+from gradlab.spec.named import Value
+from gradlab.spec.run import RunSpec, build
+from gradlab.store.arrays import Array, Kept, read_arrays, write_arrays
+from gradlab.store.record import SCHEMAS, Tables, tidy
+
+BASE: dict[str, Value] = {
+    "model.width": 8,
+    "model.depth": 3,
+    "train.steps": 120,
+    "probe.every": 7,
+    "data.batch_size": 16,
+}
+DIVERGING: dict[str, Value] = {"data.name": "linear_teacher", "model.activation": "linear", "optim.lr": 1.0}
+"""Slowly: two of three members, in different steps."""
+
+CPU = torch.device("cpu")
+
+SETTINGS: dict[str, dict[str, Value]] = {
+    **{
+        f"model {name}": {"model.name": name, "model.depth": 4}
+        for name in MODELS
+        if name not in ("rnn", "linear_chain")
+    },
+    "model rnn": {
+        "model.name": "rnn",
+        "model.depth": 2,
+        "data.name": "adding",
+        "data.length": 6,
+        "model.norm": "layer",
+    },
+    "model linear_chain": {"model.name": "linear_chain", "data.name": "linear_teacher", "data.features": 8},
+    **{f"norm {name}": {"model.norm": name} for name in ("batch", "layer", "rms")},
+    **{f"optimizer {name}": {"optim.name": name, "optim.momentum": 0.9} for name in OPTIMIZERS},
+    **{f"clip {name}": {"clip.mode": name, "clip.threshold": 0.5} for name in CLIPS},
+    "float64 without kernels of its own": {"model.activation": "gelu", "train.precision": "float64"},
+    "a member that diverges": DIVERGING,
+    "steps that are not rehearsed": {"train.steps": 8, "probe.every": 3},
+}
+
+
+class KilledError(Exception):
+    """Stands for a kill right after a checkpoint was written."""
+
+
+def company(values: dict[str, Value]) -> list[RunSpec]:
+    """Three members of one cohort, of different seeds and learning rates."""
+    first = build(BASE | values)
+    return [
+        build(BASE | values | {"seed": seed, "optim.lr": first.optim.lr * scale})
+        for seed, scale in enumerate((0.5, 1.0, 0.01))
+    ]
+
+
+def tables(runs: Sequence[RunSpec], keeper: Keeper | None = None) -> Tables:
+    data = load(runs[0].data)
+    return tidy(train(runs, data, CPU, lambda *_: None, *([keeper] if keeper else [])))
+
+
+def broken_off(runs: Sequence[RunSpec], at: int, path: Path) -> Tables:
+    """KilledError after step ``at``, gone on with from the file, killed once more, and gone on with to the end."""
+
+    def die(kept: Kept) -> None:
+        write_arrays(path, kept)
+        raise KilledError
+
+    steps = runs[0].train.steps
+    for end in (at, (at + steps) // 2):
+        with pytest.raises(KilledError):
+            tables(runs, Keeper(load=lambda: read_arrays(path), wanted=partial(operator.eq, end), save=die))
+    return tables(runs, Keeper(load=lambda: read_arrays(path)))
+
+
+def assert_equal(one: Tables, other: Tables) -> None:
+    for name in SCHEMAS:
+        mine, theirs = getattr(one, name), getattr(other, name)
+        assert mine.schema == theirs.schema
+        for column in set(mine.column_names) - {"duration_s"}:
+            a, b = mine[column].combine_chunks(), theirs[column].combine_chunks()
+            assert a.is_null().equals(b.is_null()), (name, column)
+            bits = [np.array(values.drop_null().to_pylist()) for values in (a, b)]
+            assert bits[0].tobytes() == bits[1].tobytes(), (name, column)
+
+
+@pytest.mark.usefixtures("either_engine")
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_training_that_was_broken_off_is_the_same(setting: str, tmp_path: Path) -> None:
+    runs = company(SETTINGS[setting])
+    whole = tables(runs)
+    at = int(np.random.default_rng(len(setting)).integers(0, runs[0].train.steps - 2))
+    assert_equal(broken_off(runs, at, tmp_path / "kept.safetensors"), whole)
+    if "diverges" in setting:
+        assert set(whole.runs["state"].to_pylist()) == {"finished", "diverged"}
+
+
+@pytest.mark.parametrize("name", INSTRUMENTS)
+def test_an_instrument_goes_on(name: str, tmp_path: Path) -> None:
+    needs: dict[str, Value] = {key: values[0] for key, values in INSTRUMENTS[name].needs.items()}
+    values: dict[str, Value] = {"train.steps": 24, "probe.every": 6, "probe.instrument": name, **needs}
+    runs = company(values | ({"model.width": 4} if name == "mode_strength" else {}))
+    whole = tables(runs)
+    assert_equal(broken_off(runs, 9, tmp_path / "kept.safetensors"), whole)
+    assert (whole.instruments.num_rows > 0) == (name != "none")
+
+
+def test_where_members_have_ended_before_the_kill(tmp_path: Path) -> None:
+    """At a step whose table was not due, so that its window is played again; and after that."""
+    runs = company(DIVERGING | {"probe.every": 50})
+    whole = tables(runs)
+    ended = [t for t in whole.runs["diverged_at"].to_pylist() if t is not None]
+    assert ended
+    for at in (ended[0] - 1, ended[0], ended[0] + 1):
+        path = tmp_path / f"{at}.safetensors"
+        assert_equal(broken_off(runs, at, path), whole)
+
+
+def test_what_was_kept_of_another_network_is_not_used(tmp_path: Path) -> None:
+    runs, others = company({}), company({"model.width": 9})
+    seen: list[Kept] = []
+    tables(others, Keeper(wanted=lambda t: t == 5, save=seen.append))
+    assert_equal(tables(runs, Keeper(load=lambda: seen[0])), tables(runs))
+
+
+def test_the_file_is_of_the_form_of_safetensors_and_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "some.safetensors"
+    arrays: dict[str, Array] = {
+        "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "none": np.zeros((0, 4)),
+        "flags": np.array([True, False]),
+        "numbers": np.array([-1, 2**40]),
+    }
+    write_arrays(path, Kept({"step": 3, "name": "é"}, arrays))
+    raw = path.read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + size])
+    assert size % 8 == 0
+    assert header["a"]["dtype"] == "F32"
+    first, end = header["a"]["data_offsets"]
+    assert np.frombuffer(raw[8 + size + first : 8 + size + end], "<f4").tolist() == [0, 1, 2, 3, 4, 5]
+    assert all(isinstance(value, str) for value in header["__metadata__"].values())
+    found = read_arrays(path)
+    assert found is not None
+    assert found.facts == {"step": 3, "name": "é"}
+    assert all(np.array_equal(found.arrays[name], array) for name, array in arrays.items())
+    rng = np.random.default_rng(0)
+    for place in {0, 8, 40, len(raw) - 1, *rng.integers(0, len(raw), 40).tolist()}:
+        damaged = bytearray(raw)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        assert read_arrays(path) is None, place
+    for length in (0, 7, 8, 50, len(raw) - 1):
+        path.write_bytes(raw[:length])
+        assert read_arrays(path) is None
+    path.write_bytes(raw + b"\0")
+    assert read_arrays(path) is None
+    assert read_arrays(tmp_path / "missing") is None
