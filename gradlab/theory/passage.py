@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradlab.theory.activations import Floats
-from gradlab.theory.mean_field import BEYOND, NEAR_ONE, chi, fixed_variance, settled, variance_after
+from gradlab.theory.mean_field import BEYOND, NEAR_ONE, chi, fixed_variance, repels_above, settled, variance_after
 from gradlab.theory.norms import batch_norm_chi, batch_step, layer_norm_chi
 from gradlab.theory.products import log_spread
 from gradlab.theory.quadrature import moments
@@ -18,6 +18,8 @@ from gradlab.theory.setting import Setting
 AMPLIFIED = 2.0
 """From here on variances a few per cent apart, of draws or of samples, run away from each other (gelu, silu with He's):
 the gradient is then that of the signal of one draw, of which the mean field says nothing."""
+
+REPELLED = "draws and samples run away from each other, near a variance that repels, so theory gives no rate"
 
 LOOKED_AT = 30
 """Layers that a variance is followed for, in a shallower network too: where it settles is part of what is said."""
@@ -88,11 +90,25 @@ def _lost(seen: Setting, start: float, q: float, steps: list[float]) -> str | No
         return None
     after = trajectory(lambda q: variance_after(seen.phi, q, seen.sw2, seen.sb2), start, max(seen.depth - 1, LOOKED_AT))
     if _amplification(seen, after) >= AMPLIFIED:
-        return "draws and samples run away from each other, near a variance that repels, so theory gives no rate"
+        return REPELLED
+    return _unsettled(seen, q, steps)
+
+
+def _unsettled(seen: Setting, q: float, steps: list[float]) -> str | None:
     limit = seen.sw2 * moments(seen.phi, BEYOND).slope_square
     if math.isinf(q) and abs(limit - 1) < NEAR_ONE and min(steps, default=1.0) < FAR:
         return "the variance never settles and forgets nothing, so that each draw has a course of its own, and no rate"
     return None
+
+
+def _lost_in_time(seen: Setting, drive: float, q: float, steps: list[float]) -> str | None:
+    """As `_lost`, of a recurrent network: one matrix at all steps carries its draw over a variance that repels.
+
+    A deep network's next layer is drawn anew and leads back; here a fixed point above ``q`` is enough.
+    """
+    if seen.phi.homogeneous:
+        return None
+    return REPELLED if repels_above(seen.phi, q, seen.sw2, drive) else _unsettled(seen, q, steps)
 
 
 def _amplification(seen: Setting, qs: list[float]) -> float:
@@ -195,7 +211,8 @@ def rnn(seen: Setting) -> Passage:
     qs = trajectory(lambda q: variance_after(seen.phi, q, seen.sw2, drive), drive, steps)
     q = fixed_variance(seen.phi, seen.sw2, drive, drive)
     factors = [chi(seen.phi, settled(at), seen.sw2) for at in qs[:-1]]
-    return Passage(chi(seen.phi, settled(q), seen.sw2), q, 1, _logs(factors), None, _ratios(qs))
+    lost = _lost_in_time(seen, drive, q, factors)
+    return Passage(chi(seen.phi, settled(q), seen.sw2), q, 1, _logs(factors), None, _ratios(qs), lost=lost)
 
 
 PASSAGES: dict[str, Callable[[Setting], Passage]] = {
