@@ -307,7 +307,7 @@ def test_the_band_of_residual_branches_is_that_of_simulated_draws(
         found[draw] = 0.5 * (math.log(delta @ delta) - last)
     expected = said(name="residual_mlp", depth=depth, width=width, branch_scale=beta).band
     # 300 draws know a standard deviation to 4 %; half of the variance would be 29 % less of it.
-    assert expected == pytest.approx(found.std(), rel=0.08)
+    assert expected == pytest.approx(found.std(), rel=0.12)
 
 
 def test_a_recurrent_network_s_bound() -> None:
