@@ -46,7 +46,7 @@ def test_two_errors_hold_the_slope_of_a_random_walk_in_95_of_100_draws_however_f
 
 
 def test_a_trend_too_weak_to_be_seen_does_not_widen_the_error() -> None:
-    """Half of such profiles show no trend; with the trend counted as noise 0.989 of their intervals held the slope."""
+    """About half of such profiles show no trend, and theirs are the intervals that are stated."""
     trend = np.cumsum(np.linspace(-0.09, 0.09, 20))
     found = [one for profile in walks(4000, 20, 0.1, 0.1) if (one := fit(profile * np.exp(trend), "time"))]
     stated = np.array([[math.log(one.rate), one.error / one.rate] for one in found if math.isfinite(one.error)])
