@@ -42,9 +42,10 @@ class Fit:
     """Least squares of ln ‖δ_l‖ on l, over layers ``first``..``last``.
 
     ``rate`` is the factor a layer going backward. ``scatter`` is the standard error that it had if the increments were
-    independent, by how far they scatter (nan with two points). ``error`` is the same, widened by `SHARED` and by
-    Student's t so that two of them on either side hold 95.4 %; nan with fewer than five points, where a trend would not
-    be seen, and where the increments have one (5 %): the rate is then that of no layer. ``curvature``
+    independent, by how far they scatter (nan with two points). ``error`` is the same, by how far they scatter about
+    their trend, widened by `SHARED` and by Student's t so that two of them on either side hold 95.4 %; nan with
+    fewer than five points, where a trend would not be seen, and where the increments have one (5 %): the rate is
+    then that of no layer. ``curvature``
     is Student's t, with points - 3 degrees of freedom, of a trend in the increments of ln ‖δ‖ along the layers (nan
     with fewer than five points); ``near`` and ``far`` are the local rates at the input's and the output's end of that
     trend. ``level`` is the fitted ln ‖δ‖ at the middle of the layers.
@@ -112,11 +113,13 @@ def fit(deltas: Floats, axis: str) -> Fit | None:
         spread = float(steps.std(ddof=1))
         scatter = spread * math.sqrt(float(carried @ carried)) if spread > ROUNDING else 0.0
     if len(steps) >= 4:
-        curvature, tilt = _trend(steps)
+        curvature, tilt, loose = _trend(steps)
         if _normal(abs(curvature), len(steps) - 2) <= TREND:
+            # A trend too weak to be seen is no noise: what lies about it is.
             # Of sum_k W_k d_k, whose weights add up to 1, increments with one correlation vary by that much more.
             shared = SHARED / float(carried @ carried) + 1 - SHARED
-            error = scatter * math.sqrt(shared) * _student(TREND, len(steps) - 1) / TREND
+            alone = loose * math.sqrt(float(carried @ carried)) if loose > ROUNDING else 0.0
+            error = alone * math.sqrt(shared) * _student(TREND, len(steps) - 2) / TREND
         reach = tilt * (len(steps) - 1) / 2
         near, far = math.exp(-(float(steps.mean()) - reach)), math.exp(-(float(steps.mean()) + reach))
     found = math.exp(-slope)
@@ -124,16 +127,19 @@ def fit(deltas: Floats, axis: str) -> Fit | None:
     return Fit(found, found * scatter, found * error, *ends, curvature, near, far, float(logs.mean()))
 
 
-def _trend(steps: Floats) -> tuple[float, float]:
-    """Student's t of a linear trend in ``steps`` (n,), and the trend; t is 0 where they are equal but for rounding."""
+def _trend(steps: Floats) -> tuple[float, float, float]:
+    """Student's t of a linear trend in ``steps`` (n,), the trend, and the standard deviation about it.
+
+    t is 0 where the steps are equal but for rounding.
+    """
     place = np.arange(len(steps)) - (len(steps) - 1) / 2
     squares = float(place @ place)
     tilt = float(place @ steps) / squares
     left = steps - steps.mean() - tilt * place
     if float(np.ptp(steps)) <= ROUNDING:
-        return 0.0, 0.0
-    error = math.sqrt(float(left @ left) / (len(steps) - 2) / squares)
-    return (tilt / error if error > 0 else math.copysign(math.inf, tilt)), tilt
+        return 0.0, 0.0, 0.0
+    loose = math.sqrt(float(left @ left) / (len(steps) - 2))
+    return (tilt / loose * math.sqrt(squares) if loose > 0 else math.copysign(math.inf, tilt)), tilt, loose
 
 
 def _normal(t: float, freedom: int) -> float:

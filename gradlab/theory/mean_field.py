@@ -69,6 +69,17 @@ def fixed_variance(phi: Phi, sw2: float, sb2: float, start: float) -> float:
     return math.inf if rises else 0.0
 
 
+def repels_above(phi: Phi, q: float, sw2: float, sb2: float) -> bool:
+    """Whether a fixed point above ``q``, the one that layers settle at, repels: V crosses the diagonal upward there."""
+    excess, below = _excess(phi, sw2, sb2), False
+    for one in VARIANCES:
+        if one > q and abs(here := excess(one)) > NEAR_ONE:
+            if below and here > 0:
+                return True
+            below = here < 0
+    return False
+
+
 def _excess(phi: Phi, sw2: float, sb2: float) -> Callable[[float], float]:
     return lambda q: variance_after(phi, q, sw2, sb2) / q - 1
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradlab.theory.activations import Floats
-from gradlab.theory.mean_field import BEYOND, NEAR_ONE, chi, fixed_variance, settled, variance_after
+from gradlab.theory.mean_field import BEYOND, NEAR_ONE, chi, fixed_variance, repels_above, settled, variance_after
 from gradlab.theory.norms import batch_norm_chi, batch_step, layer_norm_chi
 from gradlab.theory.products import log_spread
 from gradlab.theory.quadrature import moments
@@ -18,6 +18,8 @@ from gradlab.theory.setting import Setting
 AMPLIFIED = 2.0
 """From here on variances a few per cent apart, of draws or of samples, run away from each other (gelu, silu with He's):
 the gradient is then that of the signal of one draw, of which the mean field says nothing."""
+
+REPELLED = "draws and samples run away from each other, near a variance that repels, so theory gives no rate"
 
 LOOKED_AT = 30
 """Layers that a variance is followed for, in a shallower network too: where it settles is part of what is said."""
@@ -88,11 +90,25 @@ def _lost(seen: Setting, start: float, q: float, steps: list[float]) -> str | No
         return None
     after = trajectory(lambda q: variance_after(seen.phi, q, seen.sw2, seen.sb2), start, max(seen.depth - 1, LOOKED_AT))
     if _amplification(seen, after) >= AMPLIFIED:
-        return "draws and samples run away from each other, near a variance that repels, so theory gives no rate"
+        return REPELLED
+    return _unsettled(seen, q, steps)
+
+
+def _unsettled(seen: Setting, q: float, steps: list[float]) -> str | None:
     limit = seen.sw2 * moments(seen.phi, BEYOND).slope_square
     if math.isinf(q) and abs(limit - 1) < NEAR_ONE and min(steps, default=1.0) < FAR:
         return "the variance never settles and forgets nothing, so that each draw has a course of its own, and no rate"
     return None
+
+
+def _lost_in_time(seen: Setting, drive: float, q: float, steps: list[float]) -> str | None:
+    """As `_lost`, of a recurrent network: one matrix at all steps carries its draw over a variance that repels.
+
+    A deep network's next layer is drawn anew and leads back; here a fixed point above ``q`` is enough.
+    """
+    if seen.phi.homogeneous:
+        return None
+    return REPELLED if repels_above(seen.phi, q, seen.sw2, drive) else _unsettled(seen, q, steps)
 
 
 def _amplification(seen: Setting, qs: list[float]) -> float:
@@ -155,10 +171,7 @@ def residual_mlp(seen: Setting) -> Passage:
     stream = trajectory(after, seen.sw2_first * seen.q0 + biases, seen.depth - 1)
     gains = [back(v) for v in stream[:-1]]
     kappas = [log_spread(seen.phi, settled(v), orthogonal=seen.orthogonal) for v in stream[:-1]]
-    # |u + beta D W'u|^2 = 1 + 2 beta u'DW'u + beta^2 |DW'u|^2, whose first two varying terms are uncorrelated.
-    varying = [
-        (4 * gain + gain**2 * kappa) / (1 + gain) ** 2 / seen.width for gain, kappa in zip(gains, kappas, strict=True)
-    ]
+    varying = _varying(seen, stream[:-1], gains, kappas)
     into_input = 0.0 if seen.orthogonal else 2 / seen.inputs
     # Only without a norm, and with a phi that knows no scale, do all branches weigh the same.
     alike = seen.phi.homogeneous and not normed
@@ -170,6 +183,30 @@ def residual_mlp(seen: Setting) -> Passage:
         None if normed or max(varying, default=0.0) > NARROW else np.array([into_input, *varying]),
         _ratios([seen.q0, *stream]),
     )
+
+
+def _varying(seen: Setting, stream: list[float], gains: list[float], kappas: list[float]) -> list[float]:
+    """The variance of ln |delta|^2 that each branch adds, from the input's end on (Hanin & Rolnick 2018, section 3).
+
+    |u + beta D W'u|^2 = 1 + 2 beta u'DW'u + beta^2 |DW'u|^2, whose first two varying terms are uncorrelated: (4 g s +
+    kappa g^2)/(1 + g)^2/n of a gain g. Where the stream carries z from layer to layer a unit stays on the side of the
+    kink that it is on: with r_lm the relative covariance of d^2 at layers l and m, u lies where d is large, s_l = 1 +
+    sum_m r_lm g_m/prod_(l<k<=m) (1 + g_k) over the m behind l, and the sums of d^2 vary together, 2 r_lm g_l g_m/
+    ((1 + g_l)(1 + g_m))/n a pair, counted where the nearer to the input is. Of two slopes 1 and a, r = (1 - a^2)^2/(1 +
+    a^2)^2 2/pi asin(c), c^2 the ratio of the stream's variances; of other phi r is left out, and the band too narrow.
+    """
+    total = []
+    for at, (gain, kappa) in enumerate(zip(gains, kappas, strict=True)):
+        overlap, together, passed = 1.0, 0.0, 1.0
+        for behind in range(at + 1, len(gains) if seen.phi.homogeneous else 0):
+            other = gains[behind]
+            passed *= 1 + other
+            alike = 2 / math.pi * math.asin(math.sqrt(stream[at] / stream[behind])) if stream[behind] > 0 else 0.0
+            alike *= moments(seen.phi, 1.0).slope_fourth / moments(seen.phi, 1.0).slope_square ** 2 - 1
+            overlap += alike * other / passed
+            together += 2 * alike * gain * other / (1 + gain) / (1 + other)
+        total.append(((4 * gain * overlap + gain**2 * kappa) / (1 + gain) ** 2 + together) / seen.width)
+    return total
 
 
 def linear_chain(seen: Setting) -> Passage:
@@ -195,7 +232,8 @@ def rnn(seen: Setting) -> Passage:
     qs = trajectory(lambda q: variance_after(seen.phi, q, seen.sw2, drive), drive, steps)
     q = fixed_variance(seen.phi, seen.sw2, drive, drive)
     factors = [chi(seen.phi, settled(at), seen.sw2) for at in qs[:-1]]
-    return Passage(chi(seen.phi, settled(q), seen.sw2), q, 1, _logs(factors), None, _ratios(qs))
+    lost = _lost_in_time(seen, drive, q, factors)
+    return Passage(chi(seen.phi, settled(q), seen.sw2), q, 1, _logs(factors), None, _ratios(qs), lost=lost)
 
 
 PASSAGES: dict[str, Callable[[Setting], Passage]] = {

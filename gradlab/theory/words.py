@@ -63,7 +63,9 @@ def note(seen: Setting, said: Findings) -> str:
 
 
 def lost(seen: Setting, critical: float | None, why: str) -> str:
-    """The sentence where the mean field does not describe the draws of a plain network."""
+    """The sentence where the mean field does not describe the draws of a plain or a recurrent network."""
+    if seen.steps:
+        return f"{_subject(seen)}: {why}"
     known = "no critical σw²" if critical is None else f"critical at σw²={figure(critical)}"
     return f"{_subject(seen)}: {known}; yours is {figure(seen.sw2)}: {why}"
 
