@@ -36,7 +36,7 @@ from gradlab.grid.rerun import UNNAMED
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec
 from gradlab.store.documents import read_manifest, read_runs
-from gradlab.store.folder import open_result
+from gradlab.store.folder import Folder, open_result
 from gradlab.store.tables import load_tables
 from gradlab.theory.predict import predict, profile
 
@@ -125,8 +125,7 @@ def of_result(path: Path) -> Grid:
     runs = read_runs(open_result(path))
     if len({replace(run, seed=0) for run in runs}) > 1:
         raise SpecError(
-            f"{path}: holds {len(runs)} different runs; choose one with --from {path} RUN_ID ({_sickest(path)}; all "
-            f"are in {path}/runs.parquet)"
+            f"{path}: holds {len(runs)} different runs; choose one with --from {path} RUN_ID ({_sickest(path)})"
         )
     swept = ("seed",) if len(runs) > 1 else ()
     judged_by = limits(read_manifest(path).get("diagnose"))
@@ -135,11 +134,16 @@ def of_result(path: Path) -> Grid:
 
 
 def _sickest(path: Path) -> str:
-    """How many runs of a result are sick, and the first of them."""
+    """How many runs of a result are sick, the first of them, and where all are: merged tables, if there are any."""
     rows = load_tables(path)["runs"].select(["run_id", "verdict"]).to_pylist()
+    if not rows:
+        return "none has ended yet"
+    merged = Folder(path).table("runs")
+    there = f"; all are in {path}/{merged.name}" if merged.is_file() else ""
     sick = [row for row in rows if names(row["verdict"]) not in ((), ("healthy",))]
     some = ", ".join(f"{row['run_id']} {row['verdict']}" for row in sick[:FEW])
-    return f"{len(sick)} are sick: {some}{', ...' if len(sick) > FEW else ''}" if sick else "none is sick"
+    told = f"{len(sick)} are sick: {some}{', ...' if len(sick) > FEW else ''}" if sick else "none is sick"
+    return told + there
 
 
 def next_round(facts: Facts, runs: Sequence[RunSpec], tables: Mapping[str, pa.Table]) -> Round | None:

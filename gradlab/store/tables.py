@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -181,7 +182,11 @@ def load_tables(path: Path) -> Merged:
 def load(path: str | Path) -> Frames:
     """The tables of a result as pandas frames: ``.runs``, ``.steps``, ``.layers``, ``.instruments``.
 
-    Raises `SpecError` where it is none.
+    Raises `SpecError` where it is none. Warns where no run has ended yet: the frames have their columns and no rows, so
+    that a notebook that follows a sweep goes on.
     """
     tables = load_tables(Path(path))
+    if not tables["runs"].num_rows:
+        # The line that is told is the caller's of `gradlab.load`.
+        warnings.warn(f"{path}: holds no finished run yet; its frames are empty", stacklevel=3)
     return Frames(*(tables[name].to_pandas() for name in TABLES))
