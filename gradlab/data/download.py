@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
 TIMEOUT = 30.0
 """Seconds without an answer, or between two pieces of one, after which a download is given up."""
 
+LIMIT = 1800.0
+"""Seconds after which a file that still drips in is given up."""
+
 CHUNK = 1 << 18
-"""Bytes between two looks at the progress."""
+"""Bytes between two looks at the progress and the clock, at most."""
 
 RETRIES = 1
 """Further attempts at a file whose download failed or whose sum was wrong."""
@@ -41,6 +45,7 @@ def fetch(
     *,
     retries: int = RETRIES,
     timeout: float = TIMEOUT,
+    limit: float = LIMIT,
 ) -> Path:
     """The folder that holds every file of ``source``, each with the right sum; what is missing or broken is downloaded.
 
@@ -64,7 +69,7 @@ def fetch(
     pooch.get_logger().setLevel(logging.WARNING)
     for file in source.md5:
         try:
-            catalogue.fetch(file, downloader=partial(_download, timeout=timeout))
+            catalogue.fetch(file, downloader=partial(_download, timeout=timeout, limit=limit))
         except requests.RequestException as error:
             raise _refusal(source, address, file, _reason(error, timeout)) from error
         except ValueError as error:
@@ -75,21 +80,38 @@ def fetch(
     return folder
 
 
-def _download(url: str, output: str, _catalogue: object, *, timeout: float) -> None:
+def _download(url: str, output: str, _catalogue: object, *, timeout: float, limit: float) -> None:
     """Writes what ``url`` answers to the file ``output``; pooch calls this, and checks and renames the file afterwards.
 
     Unlike pooch's own downloader it closes the connection when the download fails, and shows its progress without tqdm.
     """
     import requests
 
+    begun = time.monotonic()
     # A server that unpacks .gz on the way would spoil the sum, so the bytes are asked for as they are.
     headers = {"Accept-Encoding": "identity"}
     with requests.get(url, headers=headers, stream=True, timeout=timeout) as answer, Path(output).open("wb") as file:
         answer.raise_for_status()
         size, arrived = int(answer.headers.get("Content-Length", 0)), 0
-        for piece in answer.iter_content(CHUNK):
+        for piece in _pieces(answer):
             arrived += file.write(piece)
             _show(url.rpartition("/")[2], arrived, size)
+            if time.monotonic() - begun > limit:
+                raise requests.RequestException(f"{arrived} bytes in {limit:g} s, and it is not whole")
+
+
+def _pieces(answer: requests.Response) -> Iterator[bytes]:
+    """What has arrived, as it arrives: `requests` itself waits until a whole chunk is there, however slow it is."""
+    import requests
+    import urllib3
+
+    try:
+        while piece := answer.raw.read1(CHUNK, decode_content=False):
+            yield piece
+    except urllib3.exceptions.ProtocolError as error:
+        raise requests.exceptions.ChunkedEncodingError(error) from error
+    except urllib3.exceptions.ReadTimeoutError as error:
+        raise requests.ConnectionError(error) from error
 
 
 def _show(name: str, arrived: int, size: int) -> None:

@@ -27,6 +27,12 @@ NAMES = (TRAIN_IMAGES, TRAIN_LABELS, HELDOUT_IMAGES, HELDOUT_LABELS)
 CLASSES = 10
 UNSIGNED_BYTES = 8
 
+LARGEST = 2**30
+"""Bytes that a file may say it holds; the largest of the family, EMNIST's, holds 0.6 of it."""
+
+CHUNK = 2**20
+"""Bytes that are unpacked at once."""
+
 
 def header_sizes(root: str) -> tuple[int, int, int, int]:
     """Training images, held-out images, rows and columns of the files in folder ``root``, from their headers alone.
@@ -72,12 +78,13 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     try:
         with _open(path) as file:
             sizes = _header(file, path)
-            body = file.read()
+            expected = math.prod(sizes)
+            body = _at_most(file, expected + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path}: {_reason(error)}") from error
-    expected = math.prod(sizes)
     if len(body) != expected:
-        raise DataError(f"{path} is torn: its header says {_by(sizes)} = {expected} bytes, and {len(body)} follow")
+        found = len(body) if len(body) < expected else "more"
+        raise DataError(f"{path} is torn: its header says {_by(sizes)} = {expected} bytes, and {found} follow")
     return np.frombuffer(body, dtype=np.uint8).reshape(sizes)
 
 
@@ -94,6 +101,10 @@ def _sizes(root: str, name: str, dimensions: int) -> tuple[int, ...]:
     if len(sizes) != dimensions or 0 in sizes:
         raise DataError(
             f"data.root={root}: {path.name} is {_by(sizes)}; expected {dimensions} dimensions, none of them 0"
+        )
+    if math.prod(sizes) > LARGEST:
+        raise DataError(
+            f"data.root={root}: {path.name} says that it holds {_by(sizes)} bytes; expected at most {LARGEST}"
         )
     return sizes
 
@@ -113,6 +124,14 @@ def _find(root: str, name: str) -> Path:
 
 def _open(path: Path) -> io.BufferedIOBase:
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+
+
+def _at_most(file: io.BufferedIOBase, size: int) -> bytes:
+    """What follows in ``file``, up to ``size`` bytes: a file may unpack to far more than its header says."""
+    body = bytearray()
+    while piece := file.read(min(CHUNK, size - len(body))):
+        body += piece
+    return bytes(body)
 
 
 def _header(file: io.BufferedIOBase, path: Path) -> tuple[int, ...]:

@@ -27,12 +27,13 @@ FILES = tuple(f"{name}.gz" for name in NAMES)
 
 @dataclass
 class Mirror:
-    """A server of ``files``; ``cut`` and ``silent`` name those that it serves badly."""
+    """A server of ``files``; ``cut``, ``silent`` and ``dripping`` name those that it serves badly."""
 
     files: dict[str, bytes]
     address: str = ""
     cut: set[str] = field(default_factory=set)
     silent: set[str] = field(default_factory=set)
+    dripping: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
     release: threading.Event = field(default_factory=threading.Event)
 
@@ -57,7 +58,10 @@ def mirror(idx200: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
             self.send_header("Content-Type", "application/gzip")
             self.send_header("Content-Length", str(len(body) + (1000 if name in served.cut else 0)))
             self.end_headers()
-            self.wfile.write(body)
+            for at in range(0, len(body), 1 if name in served.dripping else len(body)):
+                self.wfile.write(body[at:] if name not in served.dripping else body[at : at + 1])
+                if name in served.dripping and served.release.wait(0.02):
+                    return
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the name that http.server gives
             """Nothing on the screen of the tests."""
@@ -141,6 +145,14 @@ def test_silence_is_refused_in_time(mirror: Mirror, source: Source, tmp_path: Pa
     begin = time.monotonic()
     assert "no answer within 0.2 s" in _refused(source, tmp_path, timeout=0.2)
     assert time.monotonic() - begin < 5
+    assert _kept(tmp_path) == []
+
+
+def test_a_file_that_drips_is_given_up(mirror: Mirror, source: Source, tmp_path: Path) -> None:
+    mirror.dripping.add(FILES[0])
+    with pytest.raises(DataError, match=rf"{FILES[0]}: \d+ bytes in 0\.3 s, and it is not whole; try again"):
+        fetch(source, cache=tmp_path, retries=0, limit=0.3)
+    mirror.release.set()
     assert _kept(tmp_path) == []
 
 
