@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping
 
-from gradlab.cure.remedies import typed
+from gradlab.cure.changes import typed
 from gradlab.data.facts import described
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import RunSpec

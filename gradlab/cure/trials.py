@@ -23,9 +23,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from gradlab.cure.changes import COSTS, Change, Remedy, Treated, cost, overrides, treated
 from gradlab.cure.command import command
 from gradlab.cure.ranking import STATES, Guess, Outcome, is_healthy, outcomes
-from gradlab.cure.remedies import COSTS, END_TO_END, REMEDIES, Change, Remedy, Treated, cost, overrides, treated
+from gradlab.cure.remedies import END_TO_END, REMEDIES
 from gradlab.data.facts import described
 from gradlab.data.loaders import load
 from gradlab.diagnose.rules import names

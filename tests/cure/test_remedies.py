@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gradlab.cure.remedies import APPLIED, COSTS, END_TO_END, REMEDIES, cost, overrides, treated
+from gradlab.cure.changes import APPLIED, COSTS, cost, overrides, treated
+from gradlab.cure.remedies import END_TO_END, REMEDIES
 from gradlab.diagnose.thresholds import DEFAULTS
 from gradlab.grid.compose import compose_run
 from gradlab.spec.named import Value
