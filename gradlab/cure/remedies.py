@@ -13,7 +13,7 @@ from gradlab.cure.changes import Change, Remedy, changed
 from gradlab.spec.choices import ACTIVATIONS, MODELS, OPTIMIZERS
 from gradlab.spec.keys import DEFAULTS
 from gradlab.spec.named import Value
-from gradlab.spec.run import RunSpec
+from gradlab.spec.run import RunSpec, unused
 from gradlab.theory.predict import predict, profile
 
 LEARNING_RATE_OF_ADAM = 1e-3
@@ -21,6 +21,9 @@ LEARNING_RATE_OF_ADAM = 1e-3
 
 LEARNING_RATE_OF_SGD = 1e-2
 """Bengio 2012, arXiv:1206.5533, section 3.1.1: what typically works for standard networks of several layers."""
+
+ONE_INPUT = "point"
+"""Data whose inputs are all equal: no statistic over samples can be divided by."""
 
 END_TO_END = 20.0
 """How far gradients may change over all layers: `diagnose.vanishing_ratio` and `exploding_ratio` by default."""
@@ -101,9 +104,14 @@ def _critical(spec: RunSpec) -> Change | None:
     return {"model.weight_var": _rounded(said.critical_weight_var), "model.gain": 1.0}
 
 
+def _has_hidden(spec: RunSpec) -> bool:
+    """Whether there is a layer before the output, and so one with an activation and a norm."""
+    return MODELS[spec.model.name].needs_time or spec.model.depth > 1
+
+
 def _activation(name: str) -> Callable[[RunSpec], Change | None]:
     def change(spec: RunSpec) -> Change | None:
-        if spec.model.activation in (None, name):
+        if spec.model.activation in (None, name) or not _has_hidden(spec):
             return None
         return {"model.activation": name, "model.slope": ACTIVATIONS[name].slope}
 
@@ -111,7 +119,29 @@ def _activation(name: str) -> Callable[[RunSpec], Change | None]:
 
 
 def _norm(name: str) -> Callable[[RunSpec], Change | None]:
-    return _always({"model.norm": name})
+    return lambda spec: {"model.norm": name} if _has_hidden(spec) else None
+
+
+def _batch_norm(spec: RunSpec) -> Change | None:
+    # Over equal inputs every unit's variance is zero.
+    return None if spec.data.name == ONE_INPUT else _norm("batch")(spec)
+
+
+def _standardise(spec: RunSpec) -> Change | None:
+    if spec.data.name == ONE_INPUT:
+        return None
+    return {"data.standardise": True, "data.input_scale": 1.0}
+
+
+def _calmer_momentum(spec: RunSpec) -> Change | None:
+    """Momentum m makes steps 1/(1-m) times as long in the end: from above 0.9 to 0.9, from there to none."""
+    if "optim.momentum" in unused(spec) or spec.optim.momentum == 0:
+        return None
+    return {"optim.momentum": 0.9 if spec.optim.momentum > 0.9 else 0.0}
+
+
+def _no_decay(spec: RunSpec) -> Change | None:
+    return {"optim.weight_decay": 0.0} if spec.optim.weight_decay else None
 
 
 def _momentum(spec: RunSpec) -> Change | None:
@@ -198,6 +228,20 @@ REMEDIES: dict[str, Remedy] = {
             "learning rate",
             _usual_learning_rate,
         ),
+        Remedy(
+            "calmer-momentum",
+            "momentum 0.9, or none where it is no more: steps are 1/(1-momentum) times as long",
+            "Sutskever et al. 2013",
+            "learning rate",
+            _calmer_momentum,
+        ),
+        Remedy(
+            "no-decay",
+            "no weight decay, which pulls all weights to 0",
+            "Krogh & Hertz 1991",
+            "learning rate",
+            _no_decay,
+        ),
         Remedy("clip-norm", "clip the whole gradient to norm 1", _PASCANU, "clipping", _clip("norm", 1.0)),
         Remedy("clip-tight", "clip the whole gradient to norm 0.1", _PASCANU, "clipping", _clip("norm", 0.1)),
         Remedy("clip-value", "clip each entry to 0.1", "Mikolov 2012", "clipping", _clip("value", 0.1)),
@@ -222,7 +266,7 @@ REMEDIES: dict[str, Remedy] = {
             "inputs of mean 0 and variance 1",
             "LeCun et al. 1998, Efficient BackProp, section 4.3",
             "input",
-            _always({"data.standardise": True, "data.input_scale": 1.0}),
+            _standardise,
         ),
         Remedy(
             "gain",
@@ -286,7 +330,7 @@ REMEDIES: dict[str, Remedy] = {
             "activation",
             _activation("gelu"),
         ),
-        Remedy("batch", "batch norm", "Ioffe & Szegedy 2015, arXiv:1502.03167", "norm", _norm("batch")),
+        Remedy("batch", "batch norm", "Ioffe & Szegedy 2015, arXiv:1502.03167", "norm", _batch_norm),
         Remedy("layer", "layer norm", "Ba et al. 2016, arXiv:1607.06450", "norm", _norm("layer")),
         Remedy("rms", "rms norm", "Zhang & Sennrich 2019, arXiv:1910.07467", "norm", _norm("rms")),
         Remedy(
