@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from gradlab.cure.remedies import typed
+from gradlab.cure.changes import typed
 from gradlab.data.facts import described
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import RunSpec
@@ -20,14 +20,16 @@ PLAIN = re.compile(r"[\w./+-]+")
 INDENT = "     "
 
 
-def command(spec: RunSpec) -> str:
-    """``gradlab run`` with the overrides that make this very run and no others, for a shell.
+def command(spec: RunSpec, told: Collection[str] = ()) -> str:
+    """``gradlab run`` with the overrides that make this very run, for a shell: no others, but for the keys ``told``.
 
     >>> command(described({"model.depth": 3, "model.activation": "tanh", "optim.lr": 0.1}))
     'gradlab run model.depth=3 model.activation=tanh'
     """
     values = {key: value for key, value in spec.flat().items() if value is not None}
     for key in spec.flat():
+        if key in told:
+            continue
         fewer = {name: value for name, value in values.items() if name != key}
         if key not in PLACES_OF_DATA and _says(fewer, spec):
             values = fewer

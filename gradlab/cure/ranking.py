@@ -26,8 +26,11 @@ Guess = Mapping[str, float | None]
 
 NO_GUESS: Guess = {"loss": None, "accuracy": None}
 
-STATES = ("heals", "helps", "unclear", "no help", "harms", "crashed")
-"""What a change may come to, the best first."""
+STATES = ("heals", "helps", "unclear", "steadies", "no help", "harms", "crashed")
+"""What a change may come to, the best first; what steadies ends a divergence, and does not learn."""
+
+ABLE = STATES[:4]
+"""States of a change that does some good."""
 
 LEARNED = 0.75
 """A network has learned where its final loss is below this share of its loss at step 0, and of the sick run's there.
@@ -250,7 +253,9 @@ def _state(gains: Floats, pairs: Sequence[tuple[Course, Course]], guess: Guess) 
         return "harms"
     healthy = _most([course.healthy for _, course in pairs])
     found = state(float(gains.mean()), half_width(gains), learned=_learned(pairs, guess), healthy=healthy)
-    return "no help" if diverged and found == "harms" else found
+    if diverged and found in ("no help", "harms"):
+        return "no help" if diverges else "steadies"
+    return found
 
 
 def _most(said: Sequence[bool]) -> bool:

@@ -7,45 +7,23 @@ activation). Nothing here trains or imports torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
-from gradlab.data.facts import described
+from gradlab.cure.changes import Change, Remedy, changed
 from gradlab.spec.choices import ACTIVATIONS, MODELS, OPTIMIZERS
-from gradlab.spec.keys import DEFAULTS, allowed_keys
-from gradlab.spec.named import Choice, SpecError, Value
+from gradlab.spec.keys import DEFAULTS
+from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec, unused
 from gradlab.theory.predict import predict, profile
-
-Change = Mapping[str, Value]
-"""Values by dotted key."""
-
-COSTS: dict[str, int] = {
-    "learning rate": 1,
-    "clipping": 1,
-    "input": 1,
-    "init": 2,
-    "activation": 3,
-    "norm": 4,
-    "optimizer": 4,
-    "architecture": 6,
-    "depth": 8,
-    "width": 8,
-}
-"""What a kind of change costs; a convention of ours, documented in docs/cure.md.
-
-A number of the recipe costs 1; where the network begins 2; a function in it 3; a further operation in every layer, or
-an optimizer with a state of its own, 4; other wiring 6; another size, and so another set of functions to fit with, 8.
-"""
-
-APPLIED = ("architecture", "depth", "width", "activation", "norm", "init", "input", "optimizer", "learning rate")
-"""Kinds in the order in which several remedies are applied: each sees what the ones before it have made of the run."""
 
 LEARNING_RATE_OF_ADAM = 1e-3
 """Kingma & Ba 2014, algorithm 1: the good default."""
 
 LEARNING_RATE_OF_SGD = 1e-2
 """Bengio 2012, arXiv:1206.5533, section 3.1.1: what typically works for standard networks of several layers."""
+
+ONE_INPUT = "point"
+"""Data whose inputs are all equal: no statistic over samples can be divided by."""
 
 END_TO_END = 20.0
 """How far gradients may change over all layers: `diagnose.vanishing_ratio` and `exploding_ratio` by default."""
@@ -57,92 +35,6 @@ ALIKE = 0.02
 BEYOND = 1.05
 """Orthogonal matrices of deep tanh networks train with a gain a little above the critical 1 (Pennington et al. 2017,
 arXiv:1711.04735, figure 4: at gains of 1.05, and biases of next to nothing)."""
-
-
-def _never(_: RunSpec) -> Change | None:
-    return None
-
-
-@dataclass(frozen=True)
-class Remedy(Choice):
-    """One change of the spec that may cure a verdict.
-
-    ``kind`` is one of `COSTS`; ``change`` gives the values to set, or None where the remedy does not apply to a run.
-    """
-
-    kind: str = ""
-    change: Callable[[RunSpec], Change | None] = field(default=_never)
-
-
-@dataclass(frozen=True)
-class Treated:
-    """A run after one or several remedies, and the values in which it differs from the run before."""
-
-    spec: RunSpec
-    change: Change
-
-
-def treated(spec: RunSpec, remedies: Sequence[Remedy]) -> Treated | None:
-    """``spec`` after ``remedies``, in the order of `APPLIED`; None where one does not apply or changes nothing."""
-    now = spec
-    touched: dict[str, None] = {}
-    for remedy in sorted(remedies, key=_turn):
-        change = remedy.change(now)
-        after = None if change is None else _changed(now, change)
-        if change is None or after is None or after.id == now.id:
-            return None
-        touched |= dict.fromkeys(change)
-        now = after
-    before, values = spec.flat(), now.flat()
-    told = {key: values[key] for key in touched if values[key] != before[key]}
-    return Treated(now, told) if set(told) - unused(now) else None
-
-
-def _turn(remedy: Remedy) -> int:
-    return APPLIED.index(remedy.kind) if remedy.kind in APPLIED else len(APPLIED)
-
-
-def _changed(spec: RunSpec, change: Change) -> RunSpec | None:
-    """``spec`` with other values; None where no network can have them (batch norm over a single sample)."""
-    model = str(change.get("model.name", spec.model.name))
-    if not set(change) <= set(allowed_keys(model, spec.data.name)):
-        return None
-    values = {key: value for key, value in {**spec.flat(), **change}.items() if value is not None}
-    try:
-        return described(values)
-    except SpecError:
-        return None
-
-
-def overrides(change: Change) -> str:
-    """A change as it is typed after the command.
-
-    >>> overrides({"model.init": "he_normal", "optim.lr": 0.01, "model.weight_var": None})
-    'model.init=he_normal optim.lr=0.01 model.weight_var=null'
-    """
-    return " ".join(f"{key}={typed(value)}" for key, value in change.items())
-
-
-def typed(value: Value) -> str:
-    """A value as it is typed behind its key; a word must be one that Hydra's grammar reads without quotes.
-
-    >>> typed(None), typed(True), typed(0.1), typed(0.123456789)
-    ('null', 'true', '0.1', '0.123456789')
-    """
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        # Six digits where they are all: what is typed again must be the same number.
-        short = f"{value:g}"
-        return short if float(short) == value else repr(value)
-    return str(value)
-
-
-def cost(remedies: Sequence[Remedy]) -> int:
-    """What changes of these kinds cost together."""
-    return sum(COSTS[remedy.kind] for remedy in remedies)
 
 
 def _rounded(value: float) -> float:
@@ -190,12 +82,12 @@ def _orthogonal(spec: RunSpec) -> Change:
     plain: dict[str, Value] = {"model.init": "orthogonal", "model.gain": 1.0, "model.weight_var": None}
     if spec.model.bias_var is not None:
         plain["model.bias_var"] = 0.0
-    after = _changed(spec, plain)
+    after = changed(spec, plain)
     said = None if after is None else predict(after)
     if said is None or said.critical_weight_var is None:
         return plain
     gain = math.sqrt(said.critical_weight_var)
-    there = _changed(spec, {**plain, "model.gain": gain})
+    there = changed(spec, {**plain, "model.gain": gain})
     fades = there is not None and predict(there).q_star == 0
     return {**plain, "model.gain": _rounded(gain * (BEYOND if fades else 1.0))}
 
@@ -212,9 +104,14 @@ def _critical(spec: RunSpec) -> Change | None:
     return {"model.weight_var": _rounded(said.critical_weight_var), "model.gain": 1.0}
 
 
+def _has_hidden(spec: RunSpec) -> bool:
+    """Whether there is a layer before the output, and so one with an activation and a norm."""
+    return MODELS[spec.model.name].needs_time or spec.model.depth > 1
+
+
 def _activation(name: str) -> Callable[[RunSpec], Change | None]:
     def change(spec: RunSpec) -> Change | None:
-        if spec.model.activation in (None, name):
+        if spec.model.activation in (None, name) or not _has_hidden(spec):
             return None
         return {"model.activation": name, "model.slope": ACTIVATIONS[name].slope}
 
@@ -222,7 +119,29 @@ def _activation(name: str) -> Callable[[RunSpec], Change | None]:
 
 
 def _norm(name: str) -> Callable[[RunSpec], Change | None]:
-    return _always({"model.norm": name})
+    return lambda spec: {"model.norm": name} if _has_hidden(spec) else None
+
+
+def _batch_norm(spec: RunSpec) -> Change | None:
+    # Over equal inputs every unit's variance is zero.
+    return None if spec.data.name == ONE_INPUT else _norm("batch")(spec)
+
+
+def _standardise(spec: RunSpec) -> Change | None:
+    if spec.data.name == ONE_INPUT:
+        return None
+    return {"data.standardise": True, "data.input_scale": 1.0}
+
+
+def _calmer_momentum(spec: RunSpec) -> Change | None:
+    """Momentum m makes steps 1/(1-m) times as long in the end: from above 0.9 to 0.9, from there to none."""
+    if "optim.momentum" in unused(spec) or spec.optim.momentum == 0:
+        return None
+    return {"optim.momentum": 0.9 if spec.optim.momentum > 0.9 else 0.0}
+
+
+def _no_decay(spec: RunSpec) -> Change | None:
+    return {"optim.weight_decay": 0.0} if spec.optim.weight_decay else None
 
 
 def _momentum(spec: RunSpec) -> Change | None:
@@ -260,7 +179,7 @@ def _reach(spec: RunSpec) -> Change | None:
         return None
     about = 3 + math.ceil(math.log(END_TO_END) / abs(math.log(rate)))
     for depth in range(min(about, (spec.model.depth - 1) // 2), 1, -1):
-        shallow = _changed(spec, {"model.depth": depth})
+        shallow = changed(spec, {"model.depth": depth})
         course = None if shallow is None else profile(shallow)
         if course is not None and abs(course.log10_ratio(1)) <= math.log10(END_TO_END):
             return {"model.depth": depth}
@@ -309,6 +228,20 @@ REMEDIES: dict[str, Remedy] = {
             "learning rate",
             _usual_learning_rate,
         ),
+        Remedy(
+            "calmer-momentum",
+            "momentum 0.9, or none where it is no more: steps are 1/(1-momentum) times as long",
+            "Sutskever et al. 2013",
+            "learning rate",
+            _calmer_momentum,
+        ),
+        Remedy(
+            "no-decay",
+            "no weight decay, which pulls all weights to 0",
+            "Krogh & Hertz 1991",
+            "learning rate",
+            _no_decay,
+        ),
         Remedy("clip-norm", "clip the whole gradient to norm 1", _PASCANU, "clipping", _clip("norm", 1.0)),
         Remedy("clip-tight", "clip the whole gradient to norm 0.1", _PASCANU, "clipping", _clip("norm", 0.1)),
         Remedy("clip-value", "clip each entry to 0.1", "Mikolov 2012", "clipping", _clip("value", 0.1)),
@@ -333,7 +266,7 @@ REMEDIES: dict[str, Remedy] = {
             "inputs of mean 0 and variance 1",
             "LeCun et al. 1998, Efficient BackProp, section 4.3",
             "input",
-            _always({"data.standardise": True, "data.input_scale": 1.0}),
+            _standardise,
         ),
         Remedy(
             "gain",
@@ -397,7 +330,7 @@ REMEDIES: dict[str, Remedy] = {
             "activation",
             _activation("gelu"),
         ),
-        Remedy("batch", "batch norm", "Ioffe & Szegedy 2015, arXiv:1502.03167", "norm", _norm("batch")),
+        Remedy("batch", "batch norm", "Ioffe & Szegedy 2015, arXiv:1502.03167", "norm", _batch_norm),
         Remedy("layer", "layer norm", "Ba et al. 2016, arXiv:1607.06450", "norm", _norm("layer")),
         Remedy("rms", "rms norm", "Zhang & Sennrich 2019, arXiv:1910.07467", "norm", _norm("rms")),
         Remedy(

@@ -23,9 +23,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from gradlab.cure.changes import COSTS, Change, Remedy, Treated, cost, overrides, treated
 from gradlab.cure.command import command
-from gradlab.cure.ranking import STATES, Guess, Outcome, is_healthy, outcomes
-from gradlab.cure.remedies import COSTS, END_TO_END, REMEDIES, Change, Remedy, Treated, cost, overrides, treated
+from gradlab.cure.ranking import ABLE, STATES, Guess, Outcome, is_healthy, outcomes
+from gradlab.cure.remedies import END_TO_END, REMEDIES
 from gradlab.data.facts import described
 from gradlab.data.loaders import load
 from gradlab.diagnose.rules import names
@@ -204,7 +205,7 @@ def _written(remedies: Sequence[Remedy], change: Change, members: Sequence[RunSp
         "cost": cost(remedies),
         "change": dict(change),
         "override": overrides(change),
-        "command": command(members[0]),
+        "command": command(members[0], change),
         "summaries": [remedy.summary for remedy in remedies],
         "sources": [remedy.source for remedy in remedies],
         "members": [run.id for run in members],
@@ -221,18 +222,20 @@ def _written(remedies: Sequence[Remedy], change: Change, members: Sequence[RunSp
 def _pairs(sick: RunSpec, found: Sequence[Outcome]) -> list[tuple[Remedy, ...]]:
     """Pairs of the best remedies of different kinds, of the best with the learning rate, and those that theory names.
 
-    The best are those that heal, help or may do so, the cheapest kinds first: pairs of dear ones are no small changes.
-    Where they are few, those of largest gain are added.
+    The best are those of `ABLE`, the cheapest kinds first: pairs of dear ones are no small changes. Where they are few,
+    those of largest gain are added, and where none heals up to one of `BEST_KINDS` kinds: two changes may heal together
+    that fail alone.
     """
     singles = [one for one in found if len(one.change["remedies"]) == 1 and one.state != "crashed"]
     best: dict[str, Outcome] = {}
     for one in sorted(singles, key=lambda one: (STATES.index(one.state), -one.least)):
         best.setdefault(one.change["kinds"][0], one)
-    able = sorted((one for one in best.values() if one.state in STATES[:3]), key=_cost)[:BEST_KINDS]
-    others = sorted((one for one in best.values() if one.state not in STATES[:3]), key=lambda one: -one.gain)
-    chosen = [_remedy(one) for one in (*able, *others[: max(0, LEAST_KINDS - len(able))])]
+    able = sorted((one for one in best.values() if one.state in ABLE), key=_cost)[:BEST_KINDS]
+    others = sorted((one for one in best.values() if one.state not in ABLE), key=lambda one: -one.gain)
+    least = LEAST_KINDS if any(one.state == "heals" for one in able) else BEST_KINDS
+    chosen = [_remedy(one) for one in (*able, *others[: max(0, least - len(able))])]
     recast = [(_remedy(one), REMEDIES[name]) for one in able[:MOST_RECAST] for name in RECAST]
-    loud = sorted((one for one in singles if one.state not in STATES[:3] and _levels(one, found[0])), key=_cost)
+    loud = sorted((one for one in singles if one.state not in ABLE and _levels(one, found[0])), key=_cost)
     calmed = [(_remedy(one), REMEDIES[name]) for one in loud[:MOST_RECAST] for name in CALMED]
     different = [pair for pair in (*combinations(chosen, 2), *recast, *calmed) if pair[0].kind != pair[1].kind]
     return [*different, *_expected(sick, singles)]

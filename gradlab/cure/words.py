@@ -57,6 +57,8 @@ def summed_up(tried: Sequence[Outcome], seeds: int) -> str:
     parts.append(f"{count['helps']} {'helps' if count['helps'] == 1 else 'help'}")
     if count["unclear"]:
         parts.append(f"{count['unclear']} may help")
+    if count["steadies"]:
+        parts.append(f"{count['steadies']} only {'ends' if count['steadies'] == 1 else 'end'} the divergence")
     parts.append(f"{count['no help']} {'does' if count['no help'] == 1 else 'do'} not")
     if count["harms"]:
         parts.append(f"{count['harms']} {'does' if count['harms'] == 1 else 'do'} harm")
@@ -122,3 +124,25 @@ def theory(one: Outcome, before: Outcome) -> str:
 
 def _rate(said: Mapping[str, Any]) -> str:
     return "-" if said["rate"] is None else f"{'' if said['single_rate'] else '~'}{said['rate']:.3g}"
+
+
+NEAREST = 3
+"""So many changes are named where nothing helps."""
+
+
+def nearest(tried: Sequence[Outcome]) -> list[str]:
+    """Where nothing helps: the changes of the lowest final loss that do not diverge, and what to try from there."""
+    ended = [one for one in tried if one.seeds and not one.diverges]
+    close = sorted(ended, key=lambda one: one.final)[:NEAREST]
+    if not close:
+        return ["Every change diverges or crashes. Next: a smaller learning rate yet, and fewer layers."]
+    said = [
+        f"{one.change['override']}: loss {number(one.final)}"
+        f"{'' if one.accuracy is None else f', accuracy {one.accuracy:.1%}'}, {one.verdict}"
+        for one in close
+    ]
+    return [
+        "The nearest:",
+        *said,
+        f"Next: gradlab cure from the first of them, {close[0].change['override']}, or more of train.steps.",
+    ]

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from gradlab.cure.command import folded
 from gradlab.cure.ranking import Floats, Outcome, front, is_healthy, outcomes, ranked
-from gradlab.cure.words import factor, headline, loss, patient, summed_up, theory, what_it_is
+from gradlab.cure.words import factor, headline, loss, nearest, patient, summed_up, theory, what_it_is
 from gradlab.diagnose.numbers import number
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -51,11 +51,14 @@ def show(out: Console, facts: Mapping[str, Any], tables: Mapping[str, pa.Table])
         out.print(f"\n{headline(best)}:")
     else:
         out.print("\nNothing that was tried heals it, and nothing helps beyond doubt.")
+        for line in nearest(tried):
+            out.print(escape(line))
     for place, one in enumerate(best, 1):
         _show_best(out, place, one, before)
     _show_others(out, [one for one in ranked(tried) if one.state in ("heals", "helps") and one not in best])
     for state, words in (
         ("unclear", "May help (their seeds disagree)"),
+        ("steadies", "End the divergence, and do not learn"),
         ("no help", "Do not help"),
         ("harms", "Do harm"),
         ("crashed", "Crashed"),

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gradlab.cure.remedies import APPLIED, COSTS, END_TO_END, REMEDIES, cost, overrides, treated
+from gradlab.cure.changes import APPLIED, COSTS, cost, overrides, treated
+from gradlab.cure.remedies import END_TO_END, REMEDIES
+from gradlab.data.facts import described
 from gradlab.diagnose.thresholds import DEFAULTS
 from gradlab.grid.compose import compose_run
 from gradlab.spec.named import Value
@@ -173,3 +175,25 @@ def test_the_page_tells_every_remedy_and_its_cost() -> None:
     for kind, price in COSTS.items():
         names = ", ".join(f"`{name}`" for name, remedy in REMEDIES.items() if remedy.kind == kind)
         assert f"| {kind} | {price} | {names} |" in page
+
+
+def applying(**values: Value) -> set[str]:
+    """The remedies that change a run with ``values``, a double underscore for each dot."""
+    spec = described({key.replace("__", "."): value for key, value in values.items()})
+    return {name for name, remedy in REMEDIES.items() if treated(spec, [remedy]) is not None}
+
+
+def test_nothing_is_tried_that_cannot_apply() -> None:
+    hidden = {"tanh", "elu", "gelu", "batch", "layer", "rms"}
+    assert hidden.isdisjoint(applying(model__depth=1))
+    assert hidden <= applying(model__depth=2)
+    assert {"batch", "standardise"}.isdisjoint(applying(data__name="point"))
+
+
+def test_momentum_and_decay_are_taken_back_where_they_act() -> None:
+    assert {"calmer-momentum", "no-decay"}.isdisjoint(applying())
+    spec = described({"optim.momentum": 0.99, "optim.weight_decay": 0.5})
+    for name, change in (("calmer-momentum", {"optim.momentum": 0.9}), ("no-decay", {"optim.weight_decay": 0.0})):
+        after = treated(spec, [REMEDIES[name]])
+        assert after is not None
+        assert after.change == change

@@ -24,6 +24,7 @@ LOOKS = {
     "heals": (OKABE_ITO[2], "o"),
     "helps": (OKABE_ITO[0], "s"),
     "unclear": (OKABE_ITO[4], "D"),
+    "steadies": (OKABE_ITO[1], "v"),
     "no help": ("#9a9a9a", "x"),
     "harms": (DIVERGED, "v"),
 }
