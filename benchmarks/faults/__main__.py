@@ -100,7 +100,8 @@ def misses(results: Sequence[Result]) -> Iterator[str]:
         for state in dict.fromkeys(one.state for one in wrong):
             first = next(one for one in wrong if one.state == state)
             count, total = (sum(one.state == state for one in some) for some in (wrong, mine))
-            yield f"    {first.half} {name} ({state}, {count} of {total}): {first.verdicts}, cause {first.cause or 'none'}"
+            said = f"{first.verdicts}, cause {first.cause or 'none'}"
+            yield f"    {first.half} {name} ({state}, {count} of {total}): {said}"
 
 
 def main() -> None:
@@ -111,11 +112,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[""])
     parser.add_argument("--csv", type=Path)
     given = parser.parse_args()
-    faults = [
-        one
-        for one in (*at_start(), *in_training())
-        if given.half in (None, one.half) and one.name.startswith(tuple(given.only))
-    ]
+    every = [one for one in (*at_start(), *in_training()) if given.half in (None, one.half)]
+    faults = [one for one in every if one.name.startswith(tuple(given.only))]
     if not faults:
         parser.error(f"no fault of this half begins with any of {given.only}")
     results = [result for one in faults for seed in given.seeds for result in tried(one, seed)]

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW
 
 from benchmarks.faults.cases import Case, Fault, classes, fault, images, mlp, regression, untouched
-from benchmarks.faults.start import lenet
+from benchmarks.faults.networks import lenet
 
 STEPS = 60
 
