@@ -35,6 +35,21 @@ def healthy_regression() -> Case:
     return Case(mlp(outs=1), regression(), F.mse_loss)
 
 
+def multiplied(factor: float) -> Callable[[], Case]:
+    """A classifier whose inputs are multiplied."""
+    return on_inputs(lambda x: x * factor)
+
+
+def shifted(offset: float) -> Callable[[], Case]:
+    """A classifier whose inputs are far from zero."""
+    return on_inputs(lambda x: x + offset)
+
+
+def with_biases(bias: float) -> Callable[[], Case]:
+    """A classifier whose hidden biases are all set."""
+    return lambda: Case(biased(mlp(), bias), classes())
+
+
 def on_inputs(change: Callable[[Tensor], Tensor]) -> Callable[[], Case]:
     """A classifier whose inputs are changed."""
 
@@ -97,7 +112,8 @@ def experts(gate: Callable[[Tensor], Tensor]) -> Callable[[], Case]:
 
     def way(parts: Any, x: Tensor) -> Tensor:
         share = gate(parts["gate"](x))
-        return parts["one"](x) * share[:, :1] + parts["two"](x) * share[:, 1:]
+        out: Tensor = parts["one"](x) * share[:, :1] + parts["two"](x) * share[:, 1:]
+        return out
 
     return lambda: Case(Composed(way, gate=nn.Linear(20, 2), one=mlp(2), two=mlp(2)), classes())
 
@@ -116,7 +132,8 @@ def residual(depth: int, share: float) -> Callable[[], Case]:
         x = parts["stem"](x)
         for index in range(depth):
             x = x + share * parts[f"branch{index}"](x)
-        return parts["head"](x)
+        out: Tensor = parts["head"](x)
+        return out
 
     def case() -> Case:
         parts = {f"branch{index}": mlp(1, ins=64, outs=64) for index in range(depth)}
@@ -135,7 +152,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, width) to the same."""
         q, k, v = self.qkv(x).chunk(3, -1)
-        return self.out(torch.softmax(self.scale * q @ k.transpose(1, 2), -1) @ v)
+        out: Tensor = self.out(torch.softmax(self.scale * q @ k.transpose(1, 2), -1) @ v)
+        return out
 
 
 def transformer(depth: int, scale: float, order: str = "pre", std: float = 0.02, width: int = 32) -> Callable[[], Case]:
@@ -147,7 +165,8 @@ def transformer(depth: int, scale: float, order: str = "pre", std: float = 0.02,
         for index in range(depth):
             x = ways[order](parts[f"norm{index}a"], parts[f"attention{index}"], x)
             x = ways[order](parts[f"norm{index}b"], parts[f"mlp{index}"], x)
-        return parts["head"](parts["norm"](x)).flatten(0, 1)
+        out: Tensor = parts["head"](parts["norm"](x)).flatten(0, 1)
+        return out
 
     def case() -> Case:
         parts: dict[str, nn.Module] = {"embedding": nn.Embedding(32, width)}
@@ -180,12 +199,12 @@ def recurrent(make: Callable[[], nn.RNNBase], change: Callable[[nn.RNNBase], obj
 
 def orthogonal(gain: float) -> Callable[[nn.RNNBase], object]:
     """Draws the recurrent matrix."""
-    return lambda cell: nn.init.orthogonal_(cell.weight_hh_l0, gain)
+    return lambda cell: nn.init.orthogonal_(cell.get_parameter("weight_hh_l0"), gain)
 
 
 def forget(bias: float) -> Callable[[nn.RNNBase], object]:
     """Sets the bias of an LSTM's forget gates."""
-    return lambda cell: cell.bias_hh_l0[32:64].fill_(bias)
+    return lambda cell: cell.get_parameter("bias_hh_l0")[32:64].fill_(bias)
 
 
 def lenet(more: int, act: Callable[[], nn.Module] = nn.ReLU, std: float | None = None) -> Callable[[], Case]:
@@ -256,7 +275,8 @@ def averaging(times: int) -> Callable[[], Case]:
     def way(parts: Any, x: Tensor) -> Tensor:
         for index in range(3):
             x = torch.relu(parts[f"layer{index}"](mixing @ x))
-        return parts["head"](x)
+        out: Tensor = parts["head"](x)
+        return out
 
     def case() -> Case:
         parts = {f"layer{index}": nn.Linear(20 if index == 0 else 32, 32) for index in range(3)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,6 @@ from torch import nn
 from benchmarks.faults.cases import Case, Fault, classes, drawn, fault, images, mlp, regression
 from benchmarks.faults.deep import of_depth, of_structure
 from benchmarks.faults.networks import (
-    biased,
     binary,
     branches,
     deep,
@@ -22,10 +22,13 @@ from benchmarks.faults.networks import (
     healthy,
     healthy_regression,
     lenet,
+    multiplied,
     normed,
     on_inputs,
     on_targets,
     one_layer,
+    shifted,
+    with_biases,
     with_nan,
     xor,
 )
@@ -41,14 +44,12 @@ def of_data_and_loss() -> Iterator[Fault]:
     """Faults of the inputs, the targets and the loss."""
     scale = "ill_scaled vanishing exploding"
     for name, factor in (("1e-4", 1e-4), ("1e4", 1e4), ("255", 255.0)):
-        yield fault(
-            f"inputs times {name}", "input scale", on_inputs(lambda x, f=factor: x * f), healthy, scale, "input_scale"
-        )
+        yield fault(f"inputs times {name}", "input scale", multiplied(factor), healthy, scale, "input_scale")
     for shift in (100.0, 1000.0):
         yield fault(
             f"inputs plus {shift:g}",
             "input offset",
-            on_inputs(lambda x, s=shift: x + s),
+            shifted(shift),
             healthy,
             "ill_scaled",
             "input_offset input_scale",
@@ -191,7 +192,7 @@ def of_one_part() -> Iterator[Fault]:
         yield fault(
             f"detach behind layer {after} of 8",
             "cut",
-            lambda a=after: detached(a),
+            partial(detached, after),
             deep(8),
             "no_gradient vanishing",
             "cut",
@@ -211,7 +212,7 @@ def of_one_part() -> Iterator[Fault]:
         yield fault(
             f"biases {bias:g}",
             "dead units",
-            lambda b=bias: Case(biased(mlp(), b), classes()),
+            with_biases(bias),
             healthy,
             "dead no_gradient collapsed",
             "dead_units",

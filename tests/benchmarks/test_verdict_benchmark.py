@@ -29,7 +29,9 @@ def test_95_of_100_verdicts_are_right(half: Callable[[], list[Judged]]) -> None:
 
 
 def test_every_verdict_has_its_networks() -> None:
-    assert {group.expected for group in (*SICK, DEAD, *HEALTHY)} == set(ORDER)
+    """All but those that no run of gradlab's own networks can get: they are said of what is measured."""
+    said_of_others = {"no_gradient", "misspecified", "ill_scaled", "collapsed"}
+    assert {group.expected for group in (*SICK, DEAD, *HEALTHY)} == set(ORDER) - said_of_others
 
 
 def test_other_seeds_change_the_draws_and_nothing_else() -> None:
