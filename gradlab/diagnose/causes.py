@@ -48,6 +48,7 @@ CAUSES = table(
     Choice("rank", "add skip connections or a norm, or widen what everything passes", "Dong et al. 2021"),
     Choice("frozen", "let the frozen parameters train (requires_grad)", "torch.nn.Module.requires_grad_"),
     Choice("cut", "take the detach, or the no_grad, off the way back", "torch.Tensor.detach"),
+    Choice("idle", "open the gate that is zero, or take the part out", "Shazeer et al. 2017, arXiv:1701.06538"),
     Choice("dead_units", "lower the learning rate, start biases at 0, or take leaky_relu", "Lu et al. 2019"),
     Choice("constant_output", "look at the biases and the output activation: the input does not reach it", "ours"),
     Choice("norm_of_one", "normalise over more than one number", "Ioffe & Szegedy 2015, arXiv:1502.03167"),
@@ -128,7 +129,7 @@ def _odd(case: Case) -> Shows:
 
 
 def _cut(case: Case) -> Shows:
-    if "layers" in case.verdict.evidence:
+    if case.verdict.evidence.get("silent") == "cut":
         return f"{case.verdict.evidence['layers']} layers are cut off from the loss"
     last, depth = case.verdict.evidence.get("zero_up_to"), case.history.depth
     if last is None or depth is None:
@@ -137,6 +138,12 @@ def _cut(case: Case) -> Shows:
     asleep = depth.column("dead", 0)[above] > case.limits["dead"] if above.size else np.zeros(1, dtype=bool)
     started = np.nansum(depth.column("signal_grad_norm", 0)[above]) > 0
     return f"nothing comes back through {depth.place(int(last))}" if started and not asleep.any() else None
+
+
+def _idle(case: Case) -> Shows:
+    if case.verdict.evidence.get("silent") != "idle":
+        return None
+    return f"what {case.verdict.evidence['layers']} layers put out is multiplied by zero"
 
 
 def _dead(case: Case) -> Shows:
@@ -160,13 +167,19 @@ def _gates(case: Case) -> Shows:
 
 def _decay(case: Case) -> Shows:
     depth = case.history.depth
-    if depth is None or len(depth.step) < 2 or not case.history.spec.get("optim.weight_decay"):
+    decay = float(case.history.spec.get("optim.weight_decay") or 0.0)
+    if depth is None or decay == 0:
         return None
-    norms = depth.columns["weight_norm"]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        left = float(np.nanmin(norms[-1] / norms[0]))
-    decay = figure(float(case.history.spec["optim.weight_decay"]))
-    return f"weight decay {decay} has brought weights down to {left:.0%} of their norm" if left < DECAYED else None
+    if len(depth.step) > 1:
+        norms = depth.columns["weight_norm"]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            left = float(np.nanmin(norms[-1] / norms[0]))
+    else:
+        # Where no earlier step was recorded, what is left of weights that nothing else moves.
+        left = math.exp(-decay * float(case.history.spec.get("optim.lr") or 0.0) * (len(case.history.loss) - 1))
+    return (
+        f"weight decay {figure(decay)} has brought weights down to {left:.0%} of their norm" if left < DECAYED else None
+    )
 
 
 def _activation(case: Case) -> Shows:
@@ -273,8 +286,18 @@ def _too_high(case: Case) -> Shows:
 
 
 def _updates(history: History) -> float:
+    """The median over layers of the last updates over weights: recorded, or by the optimizer and its learning rate."""
     depth = history.depth
-    ratios = np.empty(0) if depth is None else depth.columns.get("update_ratio", np.empty(0)).ravel()
+    if depth is None:
+        return math.nan
+    ratios = depth.columns.get("update_ratio", np.empty(0)).ravel()
+    if not np.isfinite(ratios).any() and "optim.lr" in history.spec:
+        weights, gradients = depth.column("weight_norm", -1), depth.column("weight_grad_norm", -1)
+        sizes = (depth.column("grad_norm", -1) / depth.column("grad_rms", -1)) ** 2
+        # An adaptive optimizer moves every entry by its learning rate.
+        moved = np.sqrt(sizes) if history.adaptive else gradients
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = float(history.spec["optim.lr"]) * moved / weights
     known = ratios[np.isfinite(ratios)]
     return float(np.median(known)) if known.size else math.nan
 
@@ -290,7 +313,9 @@ def _fast(case: Case) -> Shows:
 
 
 def _swallowed(case: Case) -> Shows:
-    eps, norms = float(case.history.spec.get("optim.eps") or 0.0), case.history.grad_norm
+    eps, norms, depth = float(case.history.spec.get("optim.eps") or 0.0), case.history.grad_norm, case.history.depth
+    if not norms.size and depth is not None:
+        norms = depth.column("grad_norm", -1)
     if not case.history.adaptive or not norms.size or not np.nanmedian(norms) < eps:
         return None
     return f"the whole gradient, {figure(float(np.nanmedian(norms)))}, is smaller than eps, {figure(eps)}"
@@ -346,6 +371,7 @@ _ASKED: dict[str, Asked] = {
             ("broken_layer", _broken),
             ("broken_layer", _odd),
             ("weight_decay", _decay),
+            ("idle", _idle),
             ("cut", _cut),
             ("dead_units", _dead),
             *_RATE,

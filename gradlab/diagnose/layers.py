@@ -122,31 +122,48 @@ def no_gradient(history: History, limits: Limits) -> Verdict | None:
 
 
 def cut(history: History, limits: Limits) -> Verdict | None:
-    """A part of the network that feeds the loss and gets no gradient: a detach, or a pass without gradients."""
+    """A part of the network that feeds the loss and gets no gradient: cut off, or multiplied by zero (idle)."""
     depth = history.depth
-    if depth is None or not (places := np.flatnonzero(depth.column("cut", 0) > 0)).size:
+    if depth is None:
         return None
-    first, last = (int(depth.layer[place]) for place in (places[0], places[-1]))
-    evidence: Evidence = {"axis": "depth", "ratio": 0.0, "layers": len(places), "first": first, "last": last}
-    sentence = (
-        f"vanishing: δ is exactly zero in {len(places)} of {len(depth.layer)} layers, {depth.place(first)} to "
-        f"{depth.place(last)}, though what they put out goes on into the loss: they are cut off"
+    # A branch whose gate starts at zero is silent for one step, on purpose; one below dead units is called dead.
+    started = (
+        np.nansum(depth.column("starts_at_zero", 0)) > 0 or np.nanmax([0, *depth.column("dead", 0)]) > limits["dead"]
     )
-    return crossing("vanishing", (), limits, evidence, sentence, "an exact zero is no small number")
+    kinds = [("cut", depth.column("cut", 0) > 0, "they are cut off")]
+    kinds += [] if started else [("idle", depth.column("idle", 0) > 0, "they are multiplied by zero")]
+    for cause, silent, words in kinds:
+        if not (places := np.flatnonzero(silent)).size:
+            continue
+        first, last = (int(depth.layer[place]) for place in (places[0], places[-1]))
+        evidence: Evidence = {
+            "axis": "depth",
+            "ratio": 0.0,
+            "silent": cause,
+            "layers": len(places),
+            "first": first,
+            "last": last,
+        }
+        sentence = (
+            f"vanishing: δ is exactly zero in {len(places)} of {len(depth.layer)} layers, {depth.place(first)} to "
+            f"{depth.place(last)}, though what they put out goes on into the loss: {words}"
+        )
+        return crossing("vanishing", (), limits, evidence, sentence, "an exact zero is no small number")
+    return None
 
 
 def limit_of(name: str, history: History, profile: Profile, limits: Limits) -> float:
     """The ratio beyond which a profile is a verdict.
 
-    Of a run that did not learn it is the threshold. Before any training it is a risk alone, and what the optimizer or a
+    Of a run that did not learn it is the threshold. In the first steps it is a risk alone, and what the optimizer or a
     norm makes good is none: an adaptive one (or one that is not known) divides by the gradient's size, and weights that
     a norm follows shrink their own relative gradient as they grow (Arora, Li & Lyu 2018, arXiv:1812.03981).
     """
     limit = limits[f"{name}_ratio"]
-    slack = 1.0
-    if name == "vanishing" and not history.trained and history.adaptive:
+    slack, early = 1.0, len(history.loss) <= limits["least_steps"]
+    if name == "vanishing" and early and history.adaptive:
         slack = limits["adaptive"]
-    if name == "exploding" and not history.trained and normalised(history):
+    if name == "exploding" and early and normalised(history):
         slack = min(slack, limits["normalised"])
     if name == "exploding" and profile.reads:
         # What every step adds reaches the first one from all of them.

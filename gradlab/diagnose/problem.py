@@ -88,8 +88,11 @@ def _layers(history: History) -> Iterator[Found]:
 
 
 def _norms(history: History) -> Iterator[Found]:
-    if history.facts.get("least_normed") == 1:
+    least = history.facts.get("least_normed")
+    if least == 1:
         yield "norm_of_one", SICK, "a norm is taken over a single number, which is its own mean: nothing is left of it"
+    if least == 2:
+        yield "norm_of_one", RISK, "a norm is taken over two numbers: it makes 1 and -1 of them, whatever they are"
 
 
 def _into(history: History) -> list[str]:
@@ -130,7 +133,9 @@ def _scales(history: History, limits: Limits) -> Iterator[tuple[str, float, str,
         words = f"the targets have a root mean square of {figure(size)}"
         yield "target_scale", size, "scale", f"{words}, and the loss at step 0 is {figure(_loss(history))}"
     entropy = facts.get("losses", {}).get("negative_log_likelihood")
-    if entropy and (loss := _loss(history)) > limits["first_loss"] * (1 + math.log(max(2, entropy["classes"]))):
+    if entropy and (loss := entropy.get("value", _loss(history))) > limits["first_loss"] * (
+        1 + math.log(max(2, entropy["classes"]))
+    ):
         guess = figure(math.log(entropy["classes"]))
         yield "first_loss", loss, "first_loss", f"the loss at step 0 is {figure(loss)}, and ln C of a guess is {guess}"
 

@@ -34,7 +34,7 @@ _SPEC = (
 
 MEASURED = (
     *("update_ratio", "signal_grad_rms", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised", "starts_at_zero"),
-    *("equal_weights", "attention_entropy", "cut", "reads"),
+    *("equal_weights", "attention_entropy", "cut", "idle", "reads", "grad_norm", "grad_rms"),
 )
 """Columns that are judged where they are there: of updates, and of what `gradlab.measure` sees beside the tables."""
 

@@ -146,10 +146,10 @@ THRESHOLDS: dict[str, Threshold] = {
         ),
         Threshold(
             "attention",
-            0.25,
+            0.5,
             "saturated: the median over layers of the entropy of attention, over that of an even spread, is below it",
-            "between 0.89 and 0.14: logits of unit variance and of variance 64, 64 keys (Vaswani et al. 2017, section "
-            "3.2.1)",
+            "half-way between 0.89 and 0.14: logits of unit variance and of variance 64, 64 keys (Vaswani et al. 2017, "
+            "section 3.2.1)",
             1.0,
         ),
         Threshold(

@@ -65,6 +65,10 @@ class Heard:
             return any(parameter.requires_grad for parameter in parameters)
         return signal.node not in self.graph.place and signal.node in self.severed
 
+    def silent(self, signal: Signal) -> bool:
+        """Whether paths lead from the loss to a signal, and nothing comes along them."""
+        return signal.node is not None and signal.node in self.graph.place and self.of(signal).squares == 0
+
     def of(self, signal: Signal) -> Felt:
         """What came to a signal; nothing where no path from the loss leads there."""
         found = self.felt.get((signal.node, signal.slot)) if signal.node is not None else None

@@ -76,6 +76,12 @@ class Losses:
             facts |= spread("target", target) | {"outside": int(((target < 0) | (target > 1)).sum())}
         self.seen[name] = facts
 
+    def came_to(self, operator: str, output: Any) -> None:
+        """Notes what a loss came to, before anything scales it; only of a mean or a sum."""
+        value = output[0] if isinstance(output, tuple) else output
+        if operator in LOSSES and isinstance(value, Tensor) and value.numel() == 1:
+            self.seen[LOSSES[operator]]["value"] = float(value)
+
 
 def spread(name: str, tensor: Tensor) -> Facts:
     """Mean, standard deviation and largest size of a tensor's finite numbers, and how many are not finite."""

@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 SEEN_COLUMNS = (
     *("calls", "signal_grad_rms", "grad_rms", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised"),
-    *("starts_at_zero", "equal_weights", "cut", "attention_entropy", "attention_logit_max", "reads"),
+    *("starts_at_zero", "equal_weights", "cut", "idle", "attention_entropy", "attention_logit_max", "reads"),
 )
 """What a measured module's frame holds beside the columns of the `layers` table."""
 
@@ -125,6 +125,7 @@ def _row(number: int, layer: Layer, heard: Heard, gradients: Mapping[nn.Paramete
                 "signal_grad_rms": math.sqrt(squares / max(1, entries)),
             }
         row["cut"] = float(bool(signals) and all(heard.cut_off(signal, layer.parameters) for signal in signals))
+        row["idle"] = float(all(heard.silent(signal) for signal in signals) and row.get("grad_norm") == 0)
         row["normalised"] = float(all(call.normed is not None for call in layer.calls))
         row |= _of_activations(layer.calls, heard)
     return row

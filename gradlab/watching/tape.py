@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -201,8 +201,7 @@ class Tape:
             self.detached[id(output)] = (weakref.ref(output), z.grad_fn)
             return output
         if self.judging or not isinstance(z, Tensor) or not z.is_floating_point():
-            self.losses.see(name, given)
-            return run()
+            return self._lost(name, given, run)
         if name in ACTIVATIONS or (name in WAVES and z.requires_grad):
             found = _flats(name, given[1:], func, named) if name in ACTIVATIONS else Flats(None, None, curved=True)
             call = self._taken(z)
@@ -213,13 +212,19 @@ class Tape:
             if inside is not None:
                 inside.looks.append(look)
             return output
-        self.losses.see(name, given)
-        output = run()
+        output = self._lost(name, given, run)
         if self.last is not None and name == SOFTMAX and z.dim() >= 3:
             self.last.attention.append(Spread(entropy(output, given[1]), largest(z)))
         elif self.last is not None and name.startswith(FUSED_ATTENTION):
             causal, mask = any(one is True for one in given[3:]), named.get("attn_mask")
             self.last.attention.append(entropy_of(z, given[1], mask, named.get("scale"), causal=causal))
+        return output
+
+    def _lost(self, name: str, given: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        """Runs an operator, and notes it if it is a loss."""
+        self.losses.see(name, given)
+        output = run()
+        self.losses.came_to(name, output)
         return output
 
     def _cut(self, name: str, given: tuple[Any, ...]) -> None:
