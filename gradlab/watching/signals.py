@@ -138,8 +138,10 @@ def _arguments(module: nn.Module, inputs: Any) -> tuple[list[Any], list[str]]:
         by_name = named.issuperset(inputs) or (free and named & set(inputs))
         return (list(inputs.values()), list(inputs)) if by_name else ([inputs], [])
     places = [parameter for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
-    needed = sum(parameter.default is parameter.empty for parameter in places)
-    several = 1 < needed <= len(inputs) or any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+    spread = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+    # One that says it takes a list (of pictures of different size) is given the list.
+    listed = bool(places) and "list" in str(places[0].annotation).lower()
+    several = spread or (1 < len(inputs) <= len(places) and not listed)
     return (list(inputs), []) if several else ([inputs], [])
 
 
