@@ -152,13 +152,15 @@ def _outlier(history: History, limits: Limits) -> tuple[int, float] | None:
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(depth.column("weight_grad_norm", 0) / depth.column("weight_norm", 0))
     known = np.isfinite(logs) & ~(depth.column("starts_at_zero", 0) > 0)
-    if known.sum() < LEAST_LAYERS:
-        return None
-    off, places = np.zeros(len(logs)), np.flatnonzero(known)
-    for at, place in enumerate(places):
-        # Beside its neighbours: from one end to the other the gradients may change by more.
-        near = [other for other in range(at - REACH, at + REACH + 1) if other != at and 0 <= other < len(places)]
-        off[place] = logs[place] - np.median(logs[places[near]])
+    # Like with like: the layers of branches may all be scaled down, and those of the trunk are not.
+    on_trunk = depth.column("trunk_grad_norm", 0) == depth.column("signal_grad_norm", 0)
+    off = np.zeros(len(logs))
+    for kind in (known & on_trunk, known & ~on_trunk):
+        places = np.flatnonzero(kind) if kind.sum() >= LEAST_LAYERS else np.empty(0, dtype=int)
+        for at, place in enumerate(places):
+            # Beside its neighbours: from one end to the other the gradients may change by more.
+            near = [other for other in range(at - REACH, at + REACH + 1) if other != at and 0 <= other < len(places)]
+            off[place] = logs[place] - np.median(logs[places[near]])
     beyond = np.abs(off) > math.log(max(1.0, limits["outlier"]))
     if not 1 <= beyond.sum() <= MOST_OUTLIERS:
         return None

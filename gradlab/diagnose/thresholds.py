@@ -67,9 +67,9 @@ THRESHOLDS: dict[str, Threshold] = {
         ),
         Threshold(
             "break_factor",
-            1000.0,
+            1e4,
             "vanishing, exploding: a change of δ at one layer by more than this factor, beyond the others', is a break",
-            "the number is ours: no layer that is drawn as usual changes δ so",
+            "the number is ours: heads are drawn down to 1/1000 of the usual on purpose (Touvron et al. 2021)",
         ),
         Threshold(
             "break_errors",

@@ -86,7 +86,7 @@ CASES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "some failed": ({"grid_values": grid(SMALL), "fail": {0: "RuntimeError: x"}, "diverge": {1: 7}}, SWEEP | ONE_EARLY),
     "rnn and mlp": (
         {"grid_values": grid({"model.name": ["mlp", "rnn"], "seed": [0, 1]})},
-        SWEEP
+        SWEEP - {"verdict_evidence"}
         | BY_KEY - {"diverged_by_key"}
         | {"signal_by_time_start", "signal_by_time_end", "signal_by_time_and_step"},
     ),
