@@ -39,6 +39,9 @@ ORDER = (*_RULES, "healthy")
 _PROFILE = frozenset({"dead", "saturated", "exploding", "vanishing", "underflow"})
 """What the layers show: a risk before any training, a fact of a run that did not learn."""
 
+_COURSE = frozenset({"diverged", "oscillating", "stalled"})
+"""What has happened to the loss: no risk, whatever the run has learned."""
+
 _GRADIENT = _PROFILE | {"diverged", "no_gradient"}
 _EXPLAINED_BY = {
     "collapsed": frozenset({"no_gradient", "misspecified"}),
@@ -62,7 +65,10 @@ def judge(history: History, limits: Limits = DEFAULTS) -> tuple[Verdict, ...]:
             if verdict is not None:
                 found.append(with_cause(_graded(verdict, history), history, limits))
     if found and learned(history, limits):
-        return (_healthy(history, limits, found),)
+        course = [verdict for verdict in found if verdict.name in _COURSE]
+        if not course:
+            return (_healthy(history, limits, found),)
+        found = course
     # A constant output is what follows where the gradient is lost, or units are at rest.
     if len(found) > 1:
         found = [verdict for verdict in found if verdict.name != "collapsed" or verdict.grade != RISK]

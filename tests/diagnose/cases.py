@@ -192,6 +192,10 @@ CASES: dict[str, tuple[History, str]] = {
         losing(np.concatenate([falling(0.17)[::4], np.full(STEPS - 50, 5.0)])),
         "oscillating",
     ),
+    "what was learned is half lost again": (
+        losing(np.concatenate([falling(0.1)[::4], np.full(STEPS - 75, 1.42), np.full(25, 1.1)])),
+        "oscillating",
+    ),
     "one spike early on": (losing(np.concatenate([[2.3, 2.2, 80.0], falling()[3:]])), "healthy"),
     "lost by the end": (
         replace(healthy(), loss=falling(2.2), along=(at_two_steps(np.ones(LAYERS), rate_of(0.5)),)),
