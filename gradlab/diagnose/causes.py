@@ -173,7 +173,8 @@ def _decay(case: Case) -> Shows:
     if len(depth.step) > 1:
         norms = depth.columns["weight_norm"]
         with np.errstate(divide="ignore", invalid="ignore"):
-            left = float(np.nanmin(norms[-1] / norms[0]))
+            ratios = norms[-1] / norms[0]
+        left = float(ratios[np.isfinite(ratios)].min(initial=1.0))
     else:
         # Where no earlier step was recorded, what is left of weights that nothing else moves.
         left = math.exp(-decay * float(case.history.spec.get("optim.lr") or 0.0) * (len(case.history.loss) - 1))
@@ -316,9 +317,10 @@ def _swallowed(case: Case) -> Shows:
     eps, norms, depth = float(case.history.spec.get("optim.eps") or 0.0), case.history.grad_norm, case.history.depth
     if not norms.size and depth is not None:
         norms = depth.column("grad_norm", -1)
-    if not case.history.adaptive or not norms.size or not np.nanmedian(norms) < eps:
+    norms = norms[np.isfinite(norms)]
+    if not case.history.adaptive or not norms.size or not np.median(norms) < eps:
         return None
-    return f"the whole gradient, {figure(float(np.nanmedian(norms)))}, is smaller than eps, {figure(eps)}"
+    return f"the whole gradient, {figure(float(np.median(norms)))}, is smaller than eps, {figure(eps)}"
 
 
 def _still(case: Case) -> Shows:

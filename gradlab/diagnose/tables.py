@@ -163,7 +163,7 @@ def _guess_of(facts: Mapping[str, Any]) -> float | None:
 def _measured(profile: Profile) -> Profile:
     """A profile of a measured module: δ per entry, on the trunk where it is known, and which time steps are read."""
     if profile.axis == "time" or "stage" not in profile.columns:
-        reads = bool(np.nanmax(profile.columns["reads"]) > 0) if "reads" in profile.columns else False
+        reads = bool(np.nansum(profile.columns["reads"]) > 0) if "reads" in profile.columns else False
         return replace(profile, reads=reads)
     stage, own = profile.columns["stage"][0], profile.columns["signal_grad_norm"][0]
     if np.isnan(stage).all():
