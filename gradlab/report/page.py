@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jinja2
 
-from gradlab.report import cure, effects, findings, foretold, verdicts
+from gradlab.report import cure, effect_words, effects, findings, foretold, verdicts
 from gradlab.report.expectations import expected
 from gradlab.report.groups import check_asked, early_keys, log_outcomes, map_keys, varying
 from gradlab.report.tables import Result, read, write_csv
@@ -89,7 +89,7 @@ def write_report(
     out.mkdir(parents=True, exist_ok=True)
     tables = (
         *(*write_csv(result, out), verdicts.write_counts(result, out)),
-        *(*effects.write_effects(found, out), *cure.write_cure(healing, out)),
+        *(*effect_words.write_effects(found, out), *cure.write_cure(healing, out)),
     )
     figures, pictures = _figures(result, Chosen(keys, early, color, facet), out)
     page = out / "index.html"
@@ -153,14 +153,14 @@ def _render(
         base=findings.base(result),
         sentences=[
             *(*cure.sentences(healing), *findings.sentences(result)),
-            *(*(foretold.sentences(result) if healing is None else []), *effects.sentences(found)),
+            *(*(foretold.sentences(result) if healing is None else []), *effect_words.sentences(found)),
         ],
         cures=cure.best(healing),
         cures_heading=cure.heading(healing),
         changes=cure.table(healing),
         expected=expected(result),
-        effects=effects.table(found),
-        effects_notes=effects.notes(found),
+        effects=effect_words.table(found),
+        effects_notes=effect_words.notes(found),
         notes=[*result.notes, *verdicts.outdated(result)],
         pictures=pictures,
         runs=findings.runs_table(result),

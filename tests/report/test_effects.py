@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from gradlab.report import crossed, write_report
+from gradlab.report.effect_words import name, notes, sentences, table, write_effects
 from gradlab.report.effects import (
     Analysis,
     Effect,
@@ -20,13 +21,8 @@ from gradlab.report.effects import (
     decompose,
     full_part,
     in_blocks,
-    name,
-    notes,
     of_blocks,
-    sentences,
     strongest_pair,
-    table,
-    write_effects,
 )
 from gradlab.report.figures.effects import effects_plot
 from gradlab.report.figures.style import styled

@@ -13,7 +13,8 @@ from gradlab.report.figures.layer_profiles import signal_plots
 from gradlab.report.figures.panels import Series, draw
 from gradlab.report.figures.style import styled
 from gradlab.report.foretold import band, expected, foretold, sentences
-from gradlab.report.groups import arrange, log10
+from gradlab.report.groups import log10
+from gradlab.report.layout import arrange
 from gradlab.report.tables import Floats, Result, read
 from gradlab.spec.named import Value
 from gradlab.theory.predict import profile

@@ -9,20 +9,8 @@ import pytest
 
 from gradlab.report import write_report
 from gradlab.report.figures.layer_profiles import layer_keys
-from gradlab.report.groups import (
-    arrange,
-    calm_cap,
-    early_keys,
-    facets,
-    influence,
-    levels,
-    map_keys,
-    once,
-    quantile,
-    swept,
-    thin,
-    varying,
-)
+from gradlab.report.groups import calm_cap, early_keys, influence, levels, map_keys, once, quantile, swept, varying
+from gradlab.report.layout import arrange, facets, thin
 from gradlab.report.tables import Result, read
 from gradlab.spec.named import SpecError, Value
 from tests.synthetic import grid, write_result

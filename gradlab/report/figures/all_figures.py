@@ -19,7 +19,8 @@ from gradlab.report.figures.instruments import instrument_plots
 from gradlab.report.figures.layer_profiles import history_plot, layer_keys, signal_plots, update_plot
 from gradlab.report.figures.loss_curves import step_plots
 from gradlab.report.figures.style import Plot
-from gradlab.report.groups import Facets, Layout, Levels, facets
+from gradlab.report.groups import Levels
+from gradlab.report.layout import Facets, Layout, facets
 from gradlab.report.tables import Result
 from gradlab.store.settings import REPLICATES
 

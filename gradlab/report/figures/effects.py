@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from gradlab.report.effects import Analysis, Effect, name
+from gradlab.report.effect_words import name
+from gradlab.report.effects import Analysis, Effect
 from gradlab.report.figures.style import OKABE_ITO, Plot, legend_below, sheet
 from gradlab.report.groups import short
 

@@ -15,7 +15,8 @@ from matplotlib.lines import Line2D
 
 from gradlab.report.figures.panels import Fitted, Series, draw
 from gradlab.report.figures.style import Plot, fit, fit_plain, integer_ticks, legend_below, named_map, sheet
-from gradlab.report.groups import Layout, arrange, describe, log10, settings, swept
+from gradlab.report.groups import describe, log10, settings, swept
+from gradlab.report.layout import Layout, arrange
 from gradlab.report.tables import Bools, Floats, Ints, Result
 
 MOST_PANELS = 4

@@ -23,7 +23,8 @@ from gradlab.report.figures.style import (
     legend_below,
     sheet,
 )
-from gradlab.report.groups import LATER, Facets, arrange, calm_cap, describe, log10, once, swept, varying
+from gradlab.report.groups import LATER, calm_cap, describe, log10, once, swept, varying
+from gradlab.report.layout import Facets, arrange
 from gradlab.report.tables import Floats, Ints, Result, Rows
 from gradlab.report.verdicts import given
 from gradlab.spec.choices import MODELS

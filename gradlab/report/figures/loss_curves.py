@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 
 from gradlab.report.figures.panels import Series, draw
 from gradlab.report.figures.style import Plot, integer_ticks
-from gradlab.report.groups import Facets, arrange, calm_cap, log10, log_outcomes, varying
+from gradlab.report.groups import calm_cap, log10, log_outcomes, varying
+from gradlab.report.layout import Facets, arrange
 from gradlab.report.tables import Floats, Result
 
 CALM_MARGIN, CALM_SHARE = 0.3, 0.99

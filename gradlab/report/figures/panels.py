@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gradlab.report.figures.style import DIVERGED, Scale, colours, fit, legend_below, sheet
-from gradlab.report.groups import MOST, Layout, Levels, members, quantile, short, thin
+from gradlab.report.groups import Levels, members, quantile, short
+from gradlab.report.layout import MOST, Layout, thin
 from gradlab.report.tables import Bools, Floats, Ints, Result
 
 Dash = Literal["-"] | tuple[float, tuple[float, float]]
