@@ -10,6 +10,7 @@ import typer
 
 from gradlab import __version__
 from gradlab.spec.named import SpecError, nearest
+from gradlab.spec.secret import without_password
 
 app = typer.Typer(
     help="What happens to the gradient, layer by layer, and which change cures it?",
@@ -77,7 +78,7 @@ def run(
         if dry_run:
             from gradlab.terminal import screen
 
-            typer.echo(expand.spec_yaml(grid.runs[0]), nl=False)
+            typer.echo(without_password(expand.spec_yaml(grid.runs[0])), nl=False)
             screen.show_idle(screen.console(quiet=quiet, errors=True), grid)
             return
         from gradlab.launch import conduct
@@ -217,14 +218,23 @@ def report(
     y: Annotated[str | None, typer.Option("--y", help="Key along y of the heat maps.")] = None,
     facet: Annotated[str | None, typer.Option("--facet", help="Key of the panels of all figures of lines.")] = None,
     color: Annotated[str | None, typer.Option("--color", help="Key of their colours.")] = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option("--run", metavar="ID", help="Only this run, by the beginning of its id; several: side by side."),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Tables, plots and a page from finished output."""
+    """Tables, plots and a page from finished output.
+
+    Examples:
+      gradlab report outputs/latest
+      gradlab report outputs/latest --run 3f2a --run 77aa
+    """
     from gradlab.launch import conduct
     from gradlab.terminal import screen
 
     terminal = screen.console(quiet=quiet)
-    conduct.report_again(paths, out, terminal, {"x": x, "y": y, "facet": facet, "color": color})
+    conduct.report_again(paths, out, terminal, {"x": x, "y": y, "facet": facet, "color": color}, run or [])
 
 
 @app.command(context_settings=GRAMMAR)
@@ -264,11 +274,24 @@ def list_results(
 
 
 @app.command()
-def docs() -> None:
-    """Where the documentation lies: its folder, then each page with its title."""
+def docs(
+    page: Annotated[str | None, typer.Argument(help="One page: its text.", show_default=False)] = None,
+) -> None:
+    """Where the documentation lies: its folder, then each page with its title; or the text of a page.
+
+    Examples:
+      gradlab docs
+      gradlab docs page
+    """
     from gradlab.grid.search_path import shipped
 
     folder = shipped("docs")
+    if page is not None:
+        names = sorted(file.stem for file in folder.glob("*.md"))
+        if (name := page.removesuffix(".md")) not in names:
+            raise SpecError(f"unknown page {page!r}{nearest(name, names) or ';'} available: {', '.join(names)}")
+        typer.echo((folder / f"{name}.md").read_text(encoding="utf-8"), nl=False)
+        return
     typer.echo(folder)
     for page in sorted(folder.glob("*.md")):
         typer.echo(f"{page.name:20} {page.read_text(encoding='utf-8').partition(chr(10))[0].removeprefix('# ')}")

@@ -124,7 +124,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Replaces the report's drawing, which takes seconds; the list collects the folders that it is asked to write."""
     asked: list[Path] = []
 
-    def write_report(paths: Sequence[Path], out: Path, **_keys: str | None) -> Report:
+    def write_report(paths: Sequence[Path], out: Path, **_keys: object) -> Report:
         asked.append(out)
         out.mkdir(exist_ok=True)
         (out / "index.html").write_text("", encoding="utf-8")

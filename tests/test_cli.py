@@ -16,6 +16,7 @@ from gradlab import __version__
 from gradlab.grid.compose import experiments
 from gradlab.spec.choices import CLIPS, MODELS
 from gradlab.spec.run import SECTIONS, build
+from gradlab.store.pieces import read_table
 from gradlab.store.tables import load_tables
 from gradlab.terminal.catalogue import KINDS
 from gradlab.terminal.screen import show_choices
@@ -62,6 +63,9 @@ BAD_OPTIONS = (
     (("report", "made", "-o", "file"), "-o file"),
     (("report", "made", "-o", "made"), "-o made: already there"),
     (("report", "made", "--x", "nonsense", "-o", "deep/new"), "nonsense"),
+    (("report", "made", "--run", "zzz", "-o", "new"), "--run zzz: no run with this id; the nearest are "),
+    (("report", "made", "--run", ""), "4 runs with such an id"),
+    (("report", "made", "--run", "zzz", "--color", "seed"), "--color"),
     (("list", "nonsense"), "unknown kind 'nonsense'"),
     (("list", "activation"), "did you mean 'activations'?"),
     (("list", "experiments", "-cd", "nothing"), "nothing"),
@@ -311,6 +315,16 @@ def test_report_of_one_folder_again_and_elsewhere(
         assert f"{asked[-1]}/index.html" in ended.out
         assert "a note" in ended.out
     assert asked == [Path("made/report"), Path("made/report"), Path("else/where")]
+
+
+def test_report_of_runs_lies_beside_that_of_all(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    asked = undrawn(monkeypatch)
+    ids = read_table(place / "made/runs.parquet", "runs", ["run_id"])["run_id"].to_pylist()
+    for line in (["--run", ids[2][:12]], ["--run", ids[3], "--run", ids[1]], ["--run", ids[2], "-o", "new"]):
+        assert call(["report", "made", *line], monkeypatch, capsys, place).status == 0
+    names = [f"report-{ids[2][:8]}", f"report-{ids[1][:8]}-{ids[3][:8]}"]
+    assert asked == [*(Path("made") / name for name in names), Path("new")]
+    assert not (place / "made/report").exists()
 
 
 def test_report_of_several_folders(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

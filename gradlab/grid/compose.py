@@ -13,7 +13,7 @@ from typing import Any
 
 from gradlab.expect.form import check_rows, parse
 from gradlab.grid.expand import GROUPS, OUTSIDE, UNALTERING, Grid, Request, Setting, expand
-from gradlab.grid.experiment import Experiment, checked, grammar, maps, record
+from gradlab.grid.experiment import Experiment, about, checked, grammar, maps, record
 from gradlab.grid.hydra import Composer, composing, flatten, read_file, resolve
 from gradlab.grid.overrides import read
 from gradlab.grid.search_path import option, options_of, search_path
@@ -122,6 +122,7 @@ def _request(overrides: Sequence[str], experiment: str | None, config_dirs: Sequ
         expect=tuple(expect),
         altered=tuple(altered if title else ()),
         maps=maps(title, raw),
+        about=about(raw),
     )
 
 

@@ -52,7 +52,8 @@ class Grid:
     ``duplicates`` counts what was dropped; ``swept`` are dotted keys in the order of the axes; ``given`` the keys that
     the overrides or the experiment name; ``base`` is YAML of the resolved values that all runs share, with `name` and
     `launch`; ``overrides`` are as given. ``expect`` is what the experiment's file expects of its runs, as plain data;
-    ``altered`` are the overrides that change its settings, ``maps`` the keys along x and y of its heat maps. ``limits``
+    ``about`` its question and source, ``altered`` the overrides that change its settings, ``maps`` the keys along x and
+    y of its heat maps. ``limits``
     are the thresholds of diagnosis; ``cure`` the facts of a cure, whose rounds add runs (`cure.trials`), else None.
     ``weights``: whether those that the runs end with are stored; ``longer`` is the folder of a result and the id of a
     run in it, where the only run is that one with more steps.
@@ -74,6 +75,7 @@ class Grid:
     cure: Mapping[str, Any] | None = None
     weights: bool = False
     longer: tuple[Path, str] | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class Request:
     expect: tuple[Mapping[str, Any], ...]
     altered: tuple[str, ...]
     maps: Mapping[str, str]
+    about: Mapping[str, str]
 
 
 Resolve = Callable[[Mapping[str, Value]], dict[str, Value]]
@@ -189,6 +192,7 @@ def expand(request: Request, resolve: Resolve) -> Grid:
         expect=request.expect,
         altered=request.altered,
         maps=request.maps,
+        about=request.about,
         limits=limits,
         weights=stores_weights(settled),
     )

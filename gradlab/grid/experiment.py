@@ -51,10 +51,16 @@ def checked(name: str, raw: object) -> dict[str, Any]:
 
 def record(name: str, raw: Mapping[str, Any]) -> Experiment:
     """What the checked content says of itself."""
-    about = raw.get("experiment") or {}
+    told = about(raw)
     axes = tuple((str(key), grammar(values)) for key, values in (raw.get("axes") or {}).items())
     expectations = len(raw.get("expect") or [])
-    return Experiment(name, str(about.get("question", "")), str(about.get("source", "")), axes, expectations)
+    return Experiment(name, told.get("question", ""), told.get("source", ""), axes, expectations)
+
+
+def about(raw: Mapping[str, Any]) -> dict[str, str]:
+    """The question and the source, as far as the file gives them, a line each."""
+    given = raw.get("experiment") or {}
+    return {name: " ".join(str(given[name]).split()) for name in ("question", "source") if given.get(name)}
 
 
 def grammar(values: object) -> str:

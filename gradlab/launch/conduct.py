@@ -249,21 +249,39 @@ def _finish(folder: Folder, manifest: Manifest, tables: Merged, wishes: Wishes, 
     screen.show_files(out, places)
 
 
-def report_again(paths: Sequence[Path], wanted: Path | None, out: Console, keys: Mapping[str, str | None]) -> None:
-    """`gradlab report`: a single result's report goes into its own folder, that of several into a new one."""
+def report_again(
+    paths: Sequence[Path], wanted: Path | None, out: Console, keys: Mapping[str, str | None], runs: Sequence[str] = ()
+) -> None:
+    """`gradlab report`: a single result's report goes into its own folder, that of several into a new one.
+
+    That of ``runs``, given by beginnings of their ids, lies beside the report of all.
+    """
+    from gradlab.report import picked
+
     for path in paths:
         documents.read_manifest(path)
+    asked = next((name for name, key in keys.items() if key is not None), None)
+    if runs and asked is not None:
+        raise SpecError(f"--{asked}: of runs that --run chooses no map is drawn, and each has a colour of its own")
+    chosen = picked.find(paths, runs) if runs else {}
     if wanted is None and len(paths) == 1:
         to = Folder(paths[0]).report
-        report(paths, to, out, keys)
+        to = to.with_name(picked.folder_name(chosen)) if chosen else to
+        report(paths, to, out, keys, chosen)
     else:
         with new_report(wanted, dt.datetime.now().astimezone()) as to:
-            report(paths, to, out, keys)
+            report(paths, to, out, keys, chosen)
     screen.show_files(out, [("report", str(to / "index.html"))])
 
 
-def report(paths: Sequence[Path], to: Path, out: Console, keys: Mapping[str, str | None] | None = None) -> None:
-    """Writes tables, plots and page of one or several results into ``to``; ``keys`` as `write_report` has them.
+def report(
+    paths: Sequence[Path],
+    to: Path,
+    out: Console,
+    keys: Mapping[str, str | None] | None = None,
+    runs: Mapping[str, Path] | None = None,
+) -> None:
+    """Writes tables, plots and page of one or several results into ``to``: ``keys`` and ``runs`` as in `write_report`.
 
     Files are written into ``to`` itself: a symbolic link in the place of one is removed, and ``to`` must be none. Until
     all are there a file beside it says so: see `is_drawn`.
@@ -272,14 +290,11 @@ def report(paths: Sequence[Path], to: Path, out: Console, keys: Mapping[str, str
 
     if to.is_symlink():
         raise SpecError(f"{to}: a symbolic link; a report is written into a folder of its own, such as -o DIR")
-    for path in to.iterdir() if to.is_dir() else ():
-        if path.is_symlink():
-            path.unlink()
     begun = _drawing(to)
     begun.touch()
     try:
         with screen.waiting(out, "Drawing the report"):
-            written = write_report(paths, to, **(keys or {}))
+            written = write_report(paths, to, **(keys or {}), runs=runs)
     except SpecError:
         begun.unlink(missing_ok=True)
         raise
@@ -298,6 +313,7 @@ def is_drawn(to: Path) -> bool:
 
 
 def _announce(out: Console, grid: Grid, plan: Plan, device: Device, folder: Folder) -> None:
+    screen.show_question(out, grid.experiment, grid.about)
     count = len(grid.runs)
     twice = f" ({grid.duplicates:,} more were the same as others)" if grid.duplicates else ""
     if count == 1:

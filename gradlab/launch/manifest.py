@@ -42,6 +42,7 @@ def drawn_up(
         "name": grid.name,
         "command": list(command),
         "experiment": grid.experiment,
+        "about": dict(grid.about),
         "expect": list(grid.expect),
         "altered": list(grid.altered),
         "maps": dict(grid.maps),

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 
 from gradlab.cure.ranking import Outcome, front, is_healthy, outcomes, ranked
 from gradlab.cure.words import factor, headline, loss, patient, summed_up, theory, what_it_is
 from gradlab.report.findings import Table, figure
-from gradlab.report.tables import Result
+from gradlab.report.tables import Result, write_cells
 
 
 @dataclass(frozen=True)
@@ -128,8 +127,7 @@ def write_cure(found: Cure | None, out: Path) -> tuple[Path, ...]:
     if found is None or not found.tried:
         file.unlink(missing_ok=True)
         return ()
-    pyarrow.csv.write_csv(pa.table(_columns(found.before, found.tried, found.best)), file)
-    return (file,)
+    return (write_cells(pa.table(_columns(found.before, found.tried, found.best)), file),)
 
 
 def _columns(before: Outcome, tried: Sequence[Outcome], smallest: Sequence[Outcome]) -> dict[str, list[object]]:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.csv
 
 from gradlab.report.effects import Analysis, Effect
 from gradlab.report.findings import Table
+from gradlab.report.tables import write_cells
 
 LIKELY = 0.05
 """An effect whose p is above it is told with it."""
@@ -63,8 +63,7 @@ def write_effects(found: Sequence[Analysis], out: Path) -> tuple[Path, ...]:
         "runs": [one.runs for one, _ in rows],
         "settings": [one.settings for one, _ in rows],
     }
-    pyarrow.csv.write_csv(pa.table(columns), file)
-    return (file,)
+    return (write_cells(pa.table(columns), file),)
 
 
 def table(found: Sequence[Analysis]) -> Table | None:

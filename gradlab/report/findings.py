@@ -129,6 +129,13 @@ def _mean(one: Setting) -> str:
     return words + (f", mean of {seeds} seeds" if seeds > 1 else "")
 
 
+def questions(result: Result) -> list[tuple[str, str, str]]:
+    """The named experiments that the runs are of: name, question and source, where their folders tell them."""
+    told = [(manifest.get("experiment"), manifest.get("about") or {}) for manifest in result.manifests.values()]
+    found = [(name, about.get("question", ""), about.get("source", "")) for name, about in told if name and about]
+    return list(dict.fromkeys(found))
+
+
 def value_list(result: Result, key: str) -> str:
     """The values of a key that varies, in words; of many the ends."""
     labels = levels(result, key).labels
@@ -174,18 +181,24 @@ _SPREAD = ("accuracy", "loss_final", "loss_heldout")
 """Columns whose standard deviation between seeds stands beside their mean."""
 
 
-def runs_table(result: Result) -> Table:
-    """One row a setting, with mean and spread over its seeds; of a single setting one row a run.
+def rows_of(result: Result) -> list[Setting]:
+    """What has a row in the table of runs: each setting, of a single one each run."""
+    return result.settings if len(result.settings) > 1 else one_by_one(result)
+
+
+def one_by_one(result: Result) -> list[Setting]:
+    """Each run by itself."""
+    return [Setting((place,), (row,)) for place, row in enumerate(result.runs.to_pylist())]
+
+
+def runs_table(result: Result, every: Sequence[Setting] | None = None) -> Table:
+    """One row a setting of ``every`` (by default `rows_of`), with mean and spread over its seeds.
 
     Of very many settings those of lowest and of highest final loss, as the note says: all runs stand in runs.csv.
     """
-    every = result.settings
-    alone = len(every) == 1
-    if alone:
-        every = [Setting((place,), (row,)) for place, row in enumerate(every[0].rows)]
-    chosen, note = _chosen(every)
+    chosen, note = _chosen(rows_of(result) if every is None else every)
     pooled = any(len(one.rows) > 1 for one in chosen)
-    keys = [key for key in varying(result) if alone or key not in REPLICATES]
+    keys = [key for key in varying(result) if not pooled or key not in REPLICATES]
     known = {name for name in (*_FIRST, *_REST) if any(v is not None for v in result.columns.get(name, ()))}
     columns: list[tuple[str, list[Value]]] = [
         ("run_id", [str(one.middle["run_id"]) for one in chosen]),
@@ -223,7 +236,7 @@ def _cell(one: Setting, name: str) -> Value:
     return next((row[name] for row in one.rows if row[name] is not None), None) if mean is None else mean
 
 
-def _chosen(every: list[Setting]) -> tuple[list[Setting], str]:
+def _chosen(every: Sequence[Setting]) -> tuple[Sequence[Setting], str]:
     """All settings, or of more than the page holds the best and the worst, and a note of what the table holds."""
     if len(every) <= MOST_ROWS:
         return every, ""

@@ -73,7 +73,12 @@ def varying(result: Result) -> list[str]:
 
 
 def swept(result: Result) -> list[str]:
-    """`varying` without replicates and without keys that a named choice determines (as prelu its slope)."""
+    """`varying` without replicates and without keys that a named choice determines (as prelu its slope).
+
+    Of a few runs that somebody chose, where any key may go with any other by chance, all that vary.
+    """
+    if result.asked:
+        return varying(result)
     keys = [key for key in varying(result) if key not in REPLICATES]
     named = [key for key in keys if key in NAMED]
     return [key for key in keys if not any(_determines(result, name, key) for name in named if name != key)]
@@ -233,7 +238,12 @@ def quantile(values: Floats, share: float) -> Floats:
     return out
 
 
-def describe(result: Result, run: int, keys: Sequence[str], limit: int = 8) -> str:
-    """A run in a few words: its values of ``keys``."""
+def describe(result: Result, run: int, keys: Sequence[str]) -> str:
+    """A run in a few words: its values of ``keys``; one that somebody asked for by its id."""
+    return f"run {result.ids[run][:8]}" if result.asked else in_words(result, run, keys)
+
+
+def in_words(result: Result, run: int, keys: Sequence[str], limit: int = 8) -> str:
+    """The values of ``keys``."""
     words = [f"{short(key)}={label(result.columns[key][run])}" for key in keys[:limit]]
-    return ", ".join(words) or str(result.columns["run_id"][run])
+    return ", ".join(words) or result.ids[run]

@@ -7,7 +7,7 @@ figure draws are shown.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,14 +38,15 @@ class Facets:
     """One choice for all figures of a report: which keys take the colour and the panels, and how much each matters.
 
     ``shares``: the influence of each swept key on what the runs came to. ``asked``: whether somebody asked for a key,
-    which then has its part even where few settings could stand side by side. ``fixed``: a layout for all figures.
+    which then has its part even where few settings could stand side by side. ``fixed``: the layout of any figure, by
+    the runs that it draws.
     """
 
     shares: Mapping[str, float]
     colour: str | None = None
     columns: str | None = None
     asked: bool = False
-    fixed: Layout | None = None
+    fixed: Callable[[Result], Layout] | None = None
 
 
 def facets(
@@ -92,8 +93,8 @@ def arrange(
     ``chosen``: what all figures of a report have in common, which goes before ``first``, ``columns`` and the outcome.
     """
     keys = swept(result) if keys is None else keys
-    if chosen is not None and chosen.fixed is not None and _fits(chosen.fixed, result):
-        return chosen.fixed
+    if chosen is not None and chosen.fixed is not None:
+        return chosen.fixed(result)
     if not (chosen is not None and chosen.asked) and (few := _side_by_side(result, keys, dashes=dashes)) is not None:
         return few
     forced = _forced(result, keys, first, columns, chosen)
@@ -117,8 +118,16 @@ def arrange(
     return Layout(**taken, pooled=tuple(key for key in varying(result) if key not in used))
 
 
-def _fits(layout: Layout, result: Result) -> bool:
-    return all(len(part.code) == result.size for part in layout.shown())
+def by_id(
+    key: str, labels: tuple[str, ...], place: Mapping[str, int], pooled: tuple[str, ...]
+) -> Callable[[Result], Layout]:
+    """A layout whose colours are ``labels``: that of a run is at the ``place`` of its id, whichever runs are drawn."""
+
+    def fixed(result: Result) -> Layout:
+        code = np.array([place[run_id] for run_id in result.ids])
+        return Layout(Levels(key, labels, code, False), None, None, None, pooled)
+
+    return fixed
 
 
 def _forced(

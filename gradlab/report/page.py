@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 
-from gradlab.report import cure, effect_words, effects, findings, foretold, verdicts
+from gradlab.report import cure, effect_words, effects, findings, foretold, picked, verdicts
 from gradlab.report.expectations import expected
 from gradlab.report.groups import check_asked, early_keys, log_outcomes, map_keys, varying
+from gradlab.report.layout import Facets
 from gradlab.report.tables import Result, read, write_csv
+
+SOMETIMES = ("effects.csv", "cure.csv", "instruments.csv")
+"""Tables that not every result has."""
 
 PIXELS_PER_INCH = 92
 """Of figures on the page: one scale for all, so that their letters are of one size."""
@@ -41,12 +48,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The keys of the maps, of those at step 0, and of the colours and panels of all other figures, if asked for."""
+    """The keys of the maps, of those at step 0, and of the colours and panels of all other figures, if asked for.
+
+    ``each``: a colour for each of several runs that were asked for, which have no maps.
+    """
 
     keys: Sequence[str]
     early: Sequence[str]
     colour: str | None
     facet: str | None
+    each: Facets | None
 
 
 def get_ready() -> None:
@@ -65,6 +76,7 @@ def write_report(
     y: str | None = None,
     facet: str | None = None,
     color: str | None = None,
+    runs: Mapping[str, Path] | None = None,
 ) -> Report:
     """Writes index.html, the figures as PNG and SVG, and the tables as CSV into ``out``.
 
@@ -72,12 +84,14 @@ def write_report(
     that explain most of final loss and vanishing ratio, of the map at step 0 two that can matter there.
     ``facet`` and ``color`` are the keys of the panels and of the colours of all figures over layers and steps; by
     default those that explain most. Several folders
-    are read as one. The figures, effects.csv and cure.csv of an earlier report are removed from ``out``, and no other
-    file.
+    are read as one. ``runs``, by id and with their folders, are reported alone, each beside the others (`picked.find`).
+    The figures, effects.csv and cure.csv of an earlier report are removed from ``out``, and no other file. Files are
+    written beside ``out`` and renamed into it, so that a link in the place of one leads nowhere.
     Raises `SpecError`, before anything is written, for a folder without a result and for a key that does not exist or
     does not vary.
     """
-    result = read(paths)
+    whole = read(paths)
+    result = picked.only(whole, runs) if runs else whole
     if x is None and y is None:
         x, y = _planned(result)
     pair = effects.strongest_pair(result, log_outcomes(result).values()) if x is None and y is None else None
@@ -85,16 +99,44 @@ def write_report(
     check_asked(result, {"--facet": facet, "--color": color})
     healing = cure.cure(result)
     # The changes of a cure are no grid: their effects are what its own table says.
-    found = effects.analyses(result) if healing is None else []
+    found = effects.analyses(result) if healing is None and not runs else []
+    each = picked.facets(result) if runs and result.size > 1 else None
+    homes = runs or (picked.homes_of(paths) if result.size == 1 else {})
     out.mkdir(parents=True, exist_ok=True)
-    tables = (
-        *(*write_csv(result, out), verdicts.write_counts(result, out)),
-        *(*effect_words.write_effects(found, out), *cure.write_cure(healing, out)),
-    )
-    figures, pictures = _figures(result, Chosen(keys, early, color, facet), out)
-    page = out / "index.html"
-    page.write_text(_render(result, found, healing, pictures, [file.name for file in tables]), encoding="utf-8")
-    return Report((page, *figures, *tables), page, result.notes)
+    with _beside(out) as fresh:
+        tables = (
+            *(*write_csv(result, fresh), verdicts.write_counts(result, fresh)),
+            *(*effect_words.write_effects(found, fresh), *cure.write_cure(healing, fresh)),
+        )
+        figures, pictures = _figures(result, Chosen(keys, early, color, facet, each), fresh)
+        page = fresh / "index.html"
+        told = _render(result, found, healing, pictures, [file.name for file in tables], homes)
+        page.write_text(told, encoding="utf-8")
+        # The page last: it shows what is there.
+        files = _moved([*figures, *tables, page], out)
+    return Report(files, out / page.name, result.notes)
+
+
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """An empty folder beside ``out``, removed at the end."""
+    fresh = out.with_name(f".{out.name}.{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        yield fresh
+    finally:
+        shutil.rmtree(fresh)
+
+
+def _moved(files: Sequence[Path], out: Path) -> tuple[Path, ...]:
+    """Renames ``files`` into ``out``, in the place of those of an earlier report."""
+    from gradlab.report.figures.all_figures import NAMES
+
+    drawn = {f"{name}.{suffix}" for name in NAMES for suffix in ("png", "svg")}
+    for name in {*drawn, *SOMETIMES} - {file.name for file in files}:
+        (out / name).unlink(missing_ok=True)
+    return tuple(file.replace(out / file.name) for file in files)
 
 
 def _planned(result: Result) -> tuple[str | None, str | None]:
@@ -107,16 +149,17 @@ def _planned(result: Result) -> tuple[str | None, str | None]:
 
 def _figures(result: Result, chosen: Chosen, out: Path) -> tuple[list[Path], list[Picture]]:
     # matplotlib takes half a second to import: only a report that draws pays for it.
-    from gradlab.report.figures.all_figures import NAMES, plots
+    from gradlab.report.figures.all_figures import plots, plots_of_runs
     from gradlab.report.figures.style import save, styled
 
-    for name in NAMES:
-        for suffix in ("png", "svg"):
-            (out / f"{name}.{suffix}").unlink(missing_ok=True)
+    if chosen.each is not None:
+        drawn = plots_of_runs(result, chosen.each)
+    else:
+        drawn = plots(result, chosen.keys, chosen.early, chosen.colour, chosen.facet)
     files: list[Path] = []
     pictures: list[Picture] = []
     with styled():
-        for plot in plots(result, chosen.keys, chosen.early, chosen.colour, chosen.facet):
+        for plot in drawn:
             png, svg = save(plot, out)
             files += [png, svg]
             width = round(plot.figure.get_size_inches()[0] * PIXELS_PER_INCH)
@@ -133,7 +176,9 @@ def _render(
     healing: cure.Cure | None,
     pictures: Sequence[Picture],
     tables: Sequence[str],
+    homes: Mapping[str, Path],
 ) -> str:
+    """``homes``: the folders of runs that are told one by one."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gradlab.report", "."),
         autoescape=True,
@@ -148,6 +193,7 @@ def _render(
             (name, str(path), findings.provenance(manifest))
             for name, (path, manifest) in zip(names, result.manifests.items(), strict=True)
         ],
+        questions=findings.questions(result),
         size=result.size,
         varying=[(key, findings.value_list(result, key)) for key in varying(result)],
         base=findings.base(result),
@@ -158,18 +204,21 @@ def _render(
         cures=cure.best(healing),
         cures_heading=cure.heading(healing),
         changes=cure.table(healing),
-        expected=expected(result),
+        expected=[] if result.asked else expected(result),
+        asked=result.asked,
+        each=picked.runs(result, homes) if homes else [],
+        differences=picked.differences(result) if result.asked and result.size > 1 else None,
         effects=effect_words.table(found),
         effects_notes=effect_words.notes(found),
         notes=[*result.notes, *verdicts.outdated(result)],
         pictures=pictures,
-        runs=findings.runs_table(result),
+        runs=findings.runs_table(result, findings.one_by_one(result) if result.asked else None),
         layers=findings.layers_tables(result) if result.size == 1 else [],
         verdicts=[
-            (example.setting, example.verdict.told, verdicts.thresholds(example.verdict))
-            for example in verdicts.examples(result)
+            (example.run_id, example.setting, example.verdict.told, verdicts.thresholds(example.verdict))
+            for example in ([] if homes else verdicts.examples(result))
         ],
-        verdict_counts=verdicts.table(result) if result.size > 1 else None,
+        verdict_counts=verdicts.table(result) if result.size > 1 and not result.asked else None,
         tally=verdicts.tally(result) if result.size > 1 else "",
         tables=tables,
     )

@@ -6,6 +6,7 @@ the input), N rows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,9 @@ from gradlab.store.tables import load_tables
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+
+NUMBER = re.compile(r"[+-]?(\d[\d.]*(e[+-]?\d+)?|inf|∞)").fullmatch
+"""Such as the value of a key may be."""
 
 DENSE_CELLS = 8_000_000
 """Most cells of an array (R, T); beyond it the steps are thinned."""
@@ -87,11 +91,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class Result:
-    """One or several result folders as one: R runs in the order of their grids."""
+    """One or several result folders as one: R runs in the order of their grids.
+
+    ``asked``: whether somebody chose these runs from more, by their ids.
+    """
 
     tables: Mapping[str, pa.Table]
     manifests: Mapping[Path, Manifest]
     notes: tuple[str, ...]
+    asked: bool = False
 
     @property
     def runs(self) -> pa.Table:
@@ -102,6 +110,11 @@ class Result:
     def columns(self) -> Mapping[str, list[Value]]:
         """The runs table, a list a column."""
         return {name: self.runs[name].to_pylist() for name in self.runs.column_names}
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The ids of the runs, in order."""
+        return [str(run_id) for run_id in self.columns["run_id"]]
 
     @cached_property
     def state(self) -> npt.NDArray[np.str_]:
@@ -135,7 +148,7 @@ class Result:
         """The ``kept`` runs (R,) alone, with their rows."""
         ids = self.runs["run_id"].filter(pa.array(kept)).combine_chunks()
         rows = {name: table.filter(pc.is_in(table["run_id"], value_set=ids)) for name, table in self.tables.items()}
-        return Result(rows, self.manifests, self.notes)
+        return Result(rows, self.manifests, self.notes, self.asked)
 
     @cached_property
     def keys(self) -> list[str]:
@@ -259,7 +272,28 @@ def write_csv(result: Result, out: Path) -> tuple[Path, ...]:
     for name, table in result.tables.items():
         if name in OPTIONAL and not table.num_rows:
             continue
-        file = out / f"{name}.csv"
-        pyarrow.csv.write_csv(table, file)
-        files.append(file)
+        files.append(write_cells(table, out / f"{name}.csv"))
     return tuple(files)
+
+
+FORMULAS = tuple("=+-@\t\r")
+"""What a spreadsheet takes for the beginning of a formula."""
+
+
+def write_cells(table: pa.Table, file: Path) -> Path:
+    """Writes ``table`` as CSV, no text in it a formula: one that begins as such, and is no number, gets a quote first.
+
+    An error message may hold anything, and whoever opens the file in a spreadsheet did not ask to run it.
+    """
+    for place, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            table = table.set_column(place, field, _harmless(table[field.name]))
+    pyarrow.csv.write_csv(table, file)
+    return file
+
+
+def _harmless(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    words = [word for word in column.unique().to_pylist() if word and word.startswith(FORMULAS) and not NUMBER(word)]
+    for word in words:
+        column = pc.if_else(pc.fill_null(pc.equal(column, word), fill_value=False), f"'{word}", column)
+    return column

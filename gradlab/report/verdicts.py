@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 
 from gradlab.diagnose import ORDER, History, Verdict, judge, names
 from gradlab.diagnose.tables import histories
 from gradlab.report.findings import Table
-from gradlab.report.groups import describe, levels, swept, varying
-from gradlab.report.tables import Bools, Result
+from gradlab.report.groups import in_words, levels, swept, varying
+from gradlab.report.tables import Bools, Result, write_cells
 
 MOST_BINS = 8
 """A numeric key of more values is cut into so many bins of equal count."""
@@ -29,9 +28,10 @@ MOST_CANDIDATES = 200
 
 @dataclass(frozen=True)
 class Example:
-    """A run that stands for a verdict: its place in the result, its setting in words, and what was judged."""
+    """A run that stands for a verdict: its place and id, its setting in words, and what was judged."""
 
     run: int
+    run_id: str
     setting: str
     verdict: Verdict
     history: History
@@ -101,9 +101,7 @@ def write_counts(result: Result, out: Path) -> Path:
         "runs": [row.runs for row in rows],
         **{name: [row.verdicts[place] for row in rows] for place, name in enumerate(ORDER)},
     }
-    file = out / "verdicts.csv"
-    pyarrow.csv.write_csv(pa.table(columns), file)
-    return file
+    return write_cells(pa.table(columns), out / "verdicts.csv")
 
 
 def examples(result: Result) -> list[Example]:
@@ -115,7 +113,7 @@ def examples(result: Result) -> list[Example]:
     """
     if result.size == 1:
         history = _history(result)
-        return [Example(0, "", verdict, history) for verdict in judge(history, result.limits)]
+        return [Example(0, result.ids[0], "", verdict, history) for verdict in judge(history, result.limits)]
     stored = given(result)
     keys = swept(result) or varying(result)
     occurring = [name for name in ORDER if name != "healthy" and any(name in run for run in stored)]
@@ -133,7 +131,8 @@ def examples(result: Result) -> list[Example]:
         ]
         if known:
             _, place, verdict, history = max(known, key=lambda entry: entry[:2])
-            found.append(Example(-place, describe(result, -place, keys), verdict, history))
+            run_id = result.ids[-place]
+            found.append(Example(-place, run_id, in_words(result, -place, keys), verdict, history))
     return found
 
 

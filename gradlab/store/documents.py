@@ -11,6 +11,7 @@ from gradlab.data.facts import described
 from gradlab.spec.keys import KEYS
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import SCHEMA, RunSpec
+from gradlab.spec.secret import without_password
 from gradlab.store.atomic import replace
 from gradlab.store.folder import Folder, open_result
 from gradlab.store.forms import (
@@ -60,6 +61,7 @@ _MANIFEST = Fields(
         **dict.fromkeys(("duplicates", "cohorts"), COUNT),
         "expect": Each(Anything()),
         "maps": Named(Words(tuple(KEYS))),
+        "about": Named(TEXT),
         "swept": Each(Words(tuple(KEYS))),
         "elapsed_s": FINITE,
         "versions": Named(Maybe(TEXT)),
@@ -221,10 +223,10 @@ def ids_of(folder: Folder) -> list[str]:
 
 
 def _write_text(path: Path, text: str) -> None:
-    replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    replace(path, lambda temporary: temporary.write_text(without_password(text), encoding="utf-8"))
 
 
 def log_error(folder: Folder, text: str) -> None:
     """Adds a crash, with its traceback, to errors.log."""
     with folder.errors.open("a", encoding="utf-8") as file:
-        file.write(f"{text}\n")
+        file.write(f"{without_password(text)}\n")

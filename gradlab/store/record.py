@@ -19,6 +19,7 @@ from gradlab.diagnose import DEFAULTS, Limits, final_loss, rate, vanishing_ratio
 from gradlab.diagnose.tables import with_verdicts
 from gradlab.spec.keys import KEYS
 from gradlab.spec.run import RunSpec
+from gradlab.spec.secret import without_password
 from gradlab.theory.predict import predict
 
 Floats = NDArray[np.float64]
@@ -183,7 +184,7 @@ def failed_tables(runs: Sequence[RunSpec], error: str) -> Tables:
     """What is left of runs that crashed: their specs and the error."""
     columns: dict[str, object] = _spec_columns(runs)
     columns["state"] = ["failed"] * len(runs)
-    columns["error"] = [error] * len(runs)
+    columns["error"] = [without_password(error)] * len(runs)
     return Tables(_table(RUNS, columns, len(runs)), STEPS.empty_table(), LAYERS.empty_table())
 
 
@@ -249,6 +250,7 @@ def _spec_columns(runs: Sequence[RunSpec]) -> dict[str, object]:
     return {
         "run_id": [run.id for run in runs],
         **{key: [values[key] for values in flat] for key in KEYS},
+        "data.mirror": [run.data.mirror and without_password(run.data.mirror) for run in runs],
         # Of the foretold course, fitted over the layers that the measured rate is. Where these have no single rate,
         # one would be mistaken for theirs.
         "rate_theory": [one.fitted if one.single_rate else None for one in said],

@@ -11,7 +11,7 @@ from rich.table import Table
 from gradlab.grid.cohorts import WITHIN, Piece, Plan
 from gradlab.grid.expand import Grid
 from gradlab.spec.run import RunSpec
-from gradlab.terminal.screen import counted
+from gradlab.terminal.screen import counted, show_question
 
 COHORTS = 20
 """Rows of the table: those of the largest pieces."""
@@ -22,6 +22,7 @@ Seconds = Callable[[Sequence[Piece]], float]
 
 def show_plan(out: Console, plan: Plan, grid: Grid, device: str, seconds: Seconds, *, calibrated: bool) -> None:
     """The cohorts of a plan with their predicted work, time and memory, those of the largest pieces first."""
+    show_question(out, grid.experiment, grid.about)
     twice = f" ({grid.duplicates:,} more were the same as others)" if grid.duplicates else ""
     parts = f"{counted(plan.cohorts, 'cohort')}, cut into {counted(len(plan.pieces), 'piece')}"
     out.print(f"{counted(len(grid.runs), 'run')}{twice} in {parts} of at most {size(plan.budget)}, on {device}.")

@@ -8,16 +8,18 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from gradlab.spec.run import unused
+from gradlab.spec.secret import without_password
 
 if TYPE_CHECKING:
     from gradlab.grid.expand import Grid
@@ -26,14 +28,29 @@ PLAIN_COLUMNS = 80
 """The width of a line where there is no terminal."""
 
 
+CONTROLS = {
+    **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"},
+    **{code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))},
+}
+"""Characters that would move the cursor, colour what follows or turn its direction, as they are shown."""
+
+
+class Screen(Console):
+    """A console on which only gradlab itself gives orders: text from files, folders and servers stays text."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As rich's, every control character of ``text`` made visible and every password hidden."""
+        return super().render_str(without_password(text).translate(CONTROLS), **options)
+
+
 def console(*, quiet: bool = False, errors: bool = False) -> Console:
     """The terminal (its standard error where ``errors``), or a file of plain lines; silent where ``quiet``.
 
     A file has 80 columns unless COLUMNS says otherwise.
     """
     # Of a pipe rich would take the width of the terminal that stands at another end of the process.
-    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else PLAIN_COLUMNS
-    return Console(quiet=quiet, stderr=errors, highlight=False, emoji=False, width=width)
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PLAIN_COLUMNS
+    return Screen(quiet=quiet, stderr=errors, highlight=False, emoji=False, width=width)
 
 
 def say_error(message: str) -> None:
@@ -48,7 +65,7 @@ def point(what: str, verb: str, root: Path) -> None:
 
 
 def _stderr(text: str, *, soft_wrap: bool) -> None:
-    Console(stderr=True, highlight=False, emoji=False).print(text, markup=False, soft_wrap=soft_wrap)
+    Screen(stderr=True, highlight=False, emoji=False).print(text, markup=False, soft_wrap=soft_wrap)
 
 
 @contextmanager
@@ -70,6 +87,15 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def show_question(out: Console, name: str | None, about: Mapping[str, str]) -> None:
+    """What a named experiment asks, and where it comes from."""
+    if name is None or not about:
+        return
+    out.print(f"[bold]{escape(name)}[/bold]: {escape(about.get('question', ''))}")
+    if source := about.get("source"):
+        out.print(f"[dim]{escape(source)}[/dim]")
+
+
 def show_idle(out: Console, grid: Grid) -> None:
     """A note for each key that was given and does nothing in any run."""
     idle = frozenset.intersection(*(unused(run) for run in grid.runs)) & grid.given
@@ -89,7 +115,7 @@ def show_choices(out: Console, title: str, rows: Sequence[tuple[str, str, str]])
 
     Where there is no terminal, and no COLUMNS to fit into, each is one line, as other programs want it.
     """
-    if not out.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
+    if not out.is_terminal and "COLUMNS" not in os.environ:
         widest = max(len(name) for name, _, _ in rows)
         out.print(f"{title}:")
         for name, what, source in rows:

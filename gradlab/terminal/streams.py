@@ -79,7 +79,14 @@ class Enduring:
 
 
 def endure() -> None:
-    """Makes standard output and error such streams, which spell what their encoding lacks."""
+    """Makes standard output and error such streams, which spell what their encoding lacks.
+
+    A size of the terminal that is none is forgotten.
+    """
+    for name in ("COLUMNS", "LINES"):
+        # Neither 0 nor ², a digit to Python, is a size: who reads one fails, or prints nothing.
+        if not (said := os.environ.get(name, "1")).isascii() or not said.isdigit() or int(said) == 0:
+            del os.environ[name]
     codecs.register_error("gradlab", _spelled)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

@@ -1,7 +1,8 @@
-"""The figure of the activations: their spread, and the shares of saturated and of dead units, by layer and step."""
+"""Figures by layer and step: of the activations, and of the gradients and updates of the weights."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +10,9 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradlab.report.figures.layer_profiles import even_places, examples, wrapped
+from gradlab.report.figures.layer_profiles import even_places, examples, panel_title
 from gradlab.report.figures.style import Plot, fit, integer_ticks, named_map, sheet
-from gradlab.report.groups import describe, log10, swept, varying
+from gradlab.report.groups import log10, swept, varying
 from gradlab.report.tables import Floats, Ints, Result
 
 
@@ -25,10 +26,16 @@ class Quantity:
     ramp: str
 
 
-QUANTITIES = (
+ACTIVATIONS = (
     Quantity("act_std", "standard deviation of h", False, "viridis"),
     Quantity("saturated", "share of saturated entries", True, "magma_r"),
     Quantity("dead", "share of dead units", True, "magma_r"),
+)
+
+
+UPDATES = (
+    Quantity("weight_grad_norm", "‖∂loss/∂W‖", False, "viridis"),
+    Quantity("update_ratio", "‖ΔW‖/‖W‖", False, "viridis"),
 )
 
 
@@ -43,10 +50,37 @@ class Panel:
     values: dict[str, Floats]
 
 
-def activations_plot(result: Result) -> Plot | None:
-    """A row a quantity that was measured, a column a run; None where no layer has any of them."""
-    panels = [_panel(result, why, run) for why, run in examples(result)]
-    shown = [one for one in QUANTITIES if any(np.isfinite(panel.values[one.column]).any() for panel in panels)]
+def activations_plot(result: Result, ids: Sequence[str] | None = None) -> Plot | None:
+    """A row a quantity that was measured, a column a run; None where no layer has any of them.
+
+    ``ids``: of the runs that are shown, by default the `examples` of a sweep.
+    """
+    caption = (
+        "h is what a layer passes on. Where its spread changes from layer to layer the signal grows or fades on its "
+        "way to the output; a saturated entry has a slope below 5 % of the largest, a dead unit none on the whole "
+        "batch. Grey: not measured, or no number."
+    )
+    words = ("activations_by_layer_and_step", "Activations by layer and step", caption)
+    return _plot(result, ids, ACTIVATIONS, words)
+
+
+def updates_plot(result: Result, ids: Sequence[str] | None = None) -> Plot | None:
+    """The gradient of each weight matrix before clipping, and its relative update, as `activations_plot`."""
+    caption = (
+        "Each layer's weight matrix: the norm of its gradient before clipping, and by how much a step changes it. Rows "
+        "of one colour learn alike; a layer that stays dark hardly learns (10⁻³ is usual of the update). Grey: not "
+        "measured, or exactly zero."
+    )
+    words = ("updates_by_layer_and_step", "Gradients and updates of the weights by layer and step", caption)
+    return _plot(result, ids, UPDATES, words)
+
+
+def _plot(
+    result: Result, ids: Sequence[str] | None, quantities: Sequence[Quantity], words: tuple[str, str, str]
+) -> Plot | None:
+    """Colours over layer and step; ``words`` are name, title and caption."""
+    panels = [_panel(result, why, run, quantities) for why, run in examples(result, ids)]
+    shown = [one for one in quantities if any(np.isfinite(panel.values[one.column]).any() for panel in panels)]
     if not shown:
         return None
     figure = sheet(9.0 if len(panels) == 1 else 11.0, 0.8 + 2.5 * len(shown))
@@ -56,28 +90,23 @@ def activations_plot(result: Result) -> Plot | None:
     if result.size > 1:
         keys = swept(result) or varying(result)
         for axes, panel in zip(grid[0], panels, strict=True):
-            told = wrapped(describe(result, panel.run, keys), 36)
-            axes.set_title(f"{panel.why}\n{told}", loc="left", fontsize=9)
+            axes.set_title(panel_title(result, panel.why, panel.run, keys), loc="left", fontsize=9)
     for axes in grid[-1]:
         axes.set_xlabel("recorded step")
-    caption = (
-        "h is what a layer passes on. Where its spread changes from layer to layer the signal grows or fades on its "
-        "way to the output; a saturated entry has a slope below 5 % of the largest, a dead unit none on the whole "
-        "batch. Grey: not measured, or no number."
-    )
+    name, title, caption = words
     if result.size > 1:
-        caption += f" Examples, {len(panels)} of {result.size} runs."
-    return Plot("activations_by_layer_and_step", "Activations by layer and step", caption, figure)
+        caption += f" {'Examples, ' if ids is None else ''}{len(panels)} of {result.size} runs."
+    return Plot(name, title, caption, figure)
 
 
-def _panel(result: Result, why: str, run: int) -> Panel:
+def _panel(result: Result, why: str, run: int, quantities: Sequence[Quantity]) -> Panel:
     table = result.tables["layers"]
     own = pc.and_(pc.equal(table["run_id"], result.columns["run_id"][run]), pc.equal(table["axis"], "depth"))
     table = table.filter(pc.and_(own, pc.greater(table["layer"], 0)))
     steps, column = np.unique(table["step"].to_numpy(), return_inverse=True)
     layers, row = np.unique(table["layer"].to_numpy(), return_inverse=True)
     values = {}
-    for one in QUANTITIES:
+    for one in quantities:
         values[one.column] = np.full((len(layers), len(steps)), np.nan)
         values[one.column][row, column] = table[one.column].to_numpy()
     return Panel(why, run, steps, layers, values)

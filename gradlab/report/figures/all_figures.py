@@ -9,7 +9,7 @@ import numpy as np
 
 from gradlab.report.cure import Cure, cure
 from gradlab.report.effects import analyses
-from gradlab.report.figures.activations import activations_plot
+from gradlab.report.figures.activations import activations_plot, updates_plot
 from gradlab.report.figures.cure import cure_plots, shown
 from gradlab.report.figures.effects import effects_plot
 from gradlab.report.figures.evidence import evidence_plot
@@ -19,19 +19,22 @@ from gradlab.report.figures.instruments import instrument_plots
 from gradlab.report.figures.layer_profiles import history_plot, layer_keys, signal_plots, update_plot
 from gradlab.report.figures.loss_curves import step_plots
 from gradlab.report.figures.style import Plot
-from gradlab.report.groups import Levels
-from gradlab.report.layout import Facets, Layout, facets
+from gradlab.report.layout import Facets, by_id, facets
 from gradlab.report.tables import Result
 from gradlab.store.settings import REPLICATES
 
 OUTCOMES = ("final_loss", "heldout_loss", "accuracy", "vanishing_ratio", "diverged")
 """What has a map over two keys, or dots over one."""
 
+MOST_PANELS = 4
+"""Runs that have a panel each beside one another."""
+
 NAMES = (
     *("cure_gains", "cure_profiles", "verdict_evidence", "effects"),
     *(f"signal_by_{place}{which}" for place in ("layer", "time") for which in ("", "_start", "_end", "_and_step")),
     *(f"{what}_{shape}" for what in OUTCOMES for shape in ("map", "by_key")),
-    *("loss_by_step", "gradient_norm_by_step", "update_ratio_by_layer", "activations_by_layer_and_step"),
+    *("loss_by_step", "gradient_norm_by_step", "update_ratio_by_layer"),
+    *("updates_by_layer_and_step", "activations_by_layer_and_step"),
     *OF_INSTRUMENTS,
 )
 """Every figure that a report can have, by the name of its files: what is removed before a report is made again."""
@@ -56,11 +59,30 @@ def plots(
     yield from signal_plots(result, "depth", chosen)
     yield from signal_plots(result, "time", chosen)
     yield from _there(history_plot(result, "depth"), history_plot(result, "time"))
+    if result.size == 1:
+        yield from _there(updates_plot(result))
     yield from _there(activations_plot(result))
     yield from _there(effects_plot(analyses(result)))
     yield from map_plots(result, keys, early)
     yield from step_plots(result, chosen)
     yield from _there(update_plot(result, chosen))
+
+
+def plots_of_runs(result: Result, chosen: Facets) -> Iterator[Plot]:
+    """The figures of a few runs that were asked for, side by side: no map over keys, and no example stands for others.
+
+    ``chosen``: the colour of each run.
+    """
+    if (result.state == "failed").all():
+        return
+    panels = [run_id for run_id, state in zip(result.ids, result.state, strict=True) if state != "failed"][:MOST_PANELS]
+    yield from step_plots(result, chosen)
+    yield from signal_plots(result, "depth", chosen)
+    yield from signal_plots(result, "time", chosen)
+    yield from _there(update_plot(result, chosen), evidence_plot(result))
+    yield from _there(history_plot(result, "depth", panels), history_plot(result, "time", panels))
+    yield from _there(updates_plot(result, panels), activations_plot(result, panels))
+    yield from instrument_plots(result)
 
 
 def _there(*plots: Plot | None) -> Iterator[Plot]:
@@ -73,11 +95,8 @@ def _of_a_cure(result: Result, found: Cure) -> Iterator[Plot]:
     yield from _there(evidence_plot(result))
     told = [found.before, *shown(found)]
     place = {run_id: number for number, one in enumerate(told) for run_id in one.change["members"]}
-    ids = [str(run_id) for run_id in result.columns["run_id"]]
-    some = result.only(np.array([run_id in place for run_id in ids]))
-    code = np.array([place[run_id] for run_id in ids if run_id in place])
-    names = Levels("setting", tuple(one.name for one in told), code, False)
-    chosen = Facets({}, fixed=Layout(names, None, None, None, REPLICATES))
+    some = result.only(np.array([run_id in place for run_id in result.ids]))
+    chosen = Facets({}, fixed=by_id("setting", tuple(one.name for one in told), place, REPLICATES))
     words = f"Of {len(found.tried)} changes {len(told) - 1} are drawn, beside the run as it was. "
     for plot in (
         # δ at step 0 is drawn by the figure of the cure itself.

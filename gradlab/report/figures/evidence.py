@@ -57,7 +57,7 @@ def evidence_plot(result: Result) -> Plot | None:
 
 
 def _title(example: Example, width: int) -> str:
-    words = f"{example.verdict.name}" + (f": {example.setting}" if example.setting else "")
+    words = example.verdict.name + (f": {example.run_id[:8]}, {example.setting}" if example.setting else "")
     return "\n".join(textwrap.wrap(words, width))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -23,7 +23,7 @@ from gradlab.report.figures.style import (
     legend_below,
     sheet,
 )
-from gradlab.report.groups import LATER, calm_cap, describe, log10, once, swept, varying
+from gradlab.report.groups import LATER, calm_cap, in_words, log10, once, swept, varying
 from gradlab.report.layout import Facets, arrange
 from gradlab.report.tables import Floats, Ints, Result, Rows
 from gradlab.report.verdicts import given
@@ -259,13 +259,16 @@ def _one_update(rows: Rows, read: str, label: str) -> Plot:
     return Plot("update_ratio_by_layer", "Update ratio by layer", caption, figure)
 
 
-def history_plot(result: Result, axis: str) -> Plot | None:
-    """Delta over layer (or time step) and step: of the one run, or of a sweep's chosen examples side by side."""
+def history_plot(result: Result, axis: str, ids: Sequence[str] | None = None) -> Plot | None:
+    """Delta over layer (or time step) and step: of the one run, or of several side by side.
+
+    ``ids``: of the runs that are shown, by default the `examples` of a sweep.
+    """
     result, rows, left_out = _along(result, axis)
     place, low_end = ("layer", "input") if axis == "depth" else ("time", "first")
     keys = swept(result) or varying(result)
     panels = []
-    for why, run in examples(result):
+    for why, run in examples(result, ids):
         steps, layers_, delta = rows.history(run)
         if len(steps) >= 2:
             panels.append((why, run, steps, layers_, log10(delta)))
@@ -301,7 +304,7 @@ def history_plot(result: Result, axis: str) -> Plot | None:
         if number == 0:
             axes.set_ylabel(f"{AXES[axis][0].split(' (')[0]} ({low_end} at the bottom)")
         if result.size > 1:
-            axes.set_title(f"{why}\n{wrapped(describe(result, run, keys), 36)}", loc="left", fontsize=9)
+            axes.set_title(panel_title(result, why, run, keys), loc="left", fontsize=9)
     if image is not None:
         bar = figure.colorbar(image, ax=list(grid.flat), pad=0.01, shrink=0.95)
         bar.set_label(f"‖∂loss/∂{AXES[axis][1]}‖")
@@ -322,8 +325,14 @@ def history_plot(result: Result, axis: str) -> Plot | None:
     if result.size == 1:
         read += "Change of colour from top to bottom is vanishing or exploding, from left to right it is training."
     else:
-        read += f"Examples, {len(panels)} of {result.size} runs, on one colour scale."
+        read += f"{'Examples, ' if ids is None else ''}{len(panels)} of {result.size} runs, on one colour scale."
     return Plot(f"signal_by_{place}_and_step", f"δ by {what} and step", read + left_out, figure)
+
+
+def panel_title(result: Result, why: str, run: int, keys: Sequence[str]) -> str:
+    """Why a run is shown, its id, and its values of ``keys``."""
+    named = f"{why + ': ' if why else ''}{result.ids[run][:8]}"
+    return f"{named}\n{wrapped(in_words(result, run, keys), 36)}"
 
 
 def even_places(count: int, most: int) -> list[int]:
@@ -337,10 +346,15 @@ def even_places(count: int, most: int) -> list[int]:
     return places if places[-1] == count - 1 else [*places[:-1], count - 1]
 
 
-def examples(result: Result) -> list[tuple[str, int]]:
-    """Runs that stand for a sweep, with the reason: the best, the one that vanishes most, the first to diverge."""
+def examples(result: Result, ids: Sequence[str] | None = None) -> list[tuple[str, int]]:
+    """Runs that stand for a sweep, with the reason: the best, the one that vanishes most, the last to diverge.
+
+    Of ``ids`` those that are there, without a reason.
+    """
     if result.size == 1:
         return [("", 0)]
+    if ids is not None:
+        return [("", place) for place, run_id in enumerate(result.ids) if run_id in ids]
     loss = np.where(result.state == "finished", result.number("loss_final"), np.nan)
     ratio, stop = log10(result.number("vanishing_ratio")), result.number("diverged_at")
     found: dict[int, str] = {}
