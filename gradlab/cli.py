@@ -275,7 +275,9 @@ def list_results(
 
 @app.command()
 def docs(
-    page: Annotated[str | None, typer.Argument(help="One page: its text.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[PAGE]", help="The text of a page.", show_default=False)
+    ] = None,
 ) -> None:
     """Where the documentation lies: its folder, then each page with its title; or the text of a page.
 
@@ -286,11 +288,11 @@ def docs(
     from gradlab.grid.search_path import shipped
 
     folder = shipped("docs")
-    if page is not None:
-        names = sorted(file.stem for file in folder.glob("*.md"))
-        if (name := page.removesuffix(".md")) not in names:
-            raise SpecError(f"unknown page {page!r}{nearest(name, names) or ';'} available: {', '.join(names)}")
-        typer.echo((folder / f"{name}.md").read_text(encoding="utf-8"), nl=False)
+    if name is not None:
+        pages = sorted(page.stem for page in folder.glob("*.md"))
+        if (stem := name.removesuffix(".md")) not in pages:
+            raise SpecError(f"unknown page {name!r}{nearest(stem, pages) or ';'} available: {', '.join(pages)}")
+        typer.echo((folder / f"{stem}.md").read_text(encoding="utf-8"), nl=False)
         return
     typer.echo(folder)
     for page in sorted(folder.glob("*.md")):

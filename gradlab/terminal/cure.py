@@ -15,6 +15,7 @@ from gradlab.cure.command import folded
 from gradlab.cure.ranking import Floats, Outcome, front, is_healthy, outcomes, ranked
 from gradlab.cure.words import factor, headline, loss, nearest, patient, summed_up, theory, what_it_is
 from gradlab.diagnose.numbers import number
+from gradlab.terminal.grids import Head, show_table
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -124,16 +125,13 @@ def _show_others(out: Console, others: Sequence[Outcome]) -> None:
         out.print()
         return
     out.print("\nAlso:")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("", "cost", "times lower", "accuracy"):
-        table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
-    table.add_column("change", overflow="fold")
-    shown = _some(others)
+    heads = [Head(""), *(Head(name, number=True) for name in ("cost", "times lower", "accuracy"))]
+    shown, rows = _some(others), []
     for one in shown:
         right = "-" if one.accuracy is None else f"{one.accuracy:.1%}"
         stays = "" if one.state == "heals" else f" ({one.verdict})"
-        table.add_row(one.state, str(one.cost), factor(one), right, escape(f"{one.change['override']}{stays}"))
-    out.print(table)
+        rows.append([one.state, str(one.cost), factor(one), right, f"{one.change['override']}{stays}"])
+    show_table(out, [*heads, Head("change", text=True)], rows)
     if len(others) > len(shown):
         out.print(f"... and {len(others) - len(shown)} more.")
 

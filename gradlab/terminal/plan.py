@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from gradlab.grid.cohorts import WITHIN, Piece, Plan
 from gradlab.grid.expand import Grid
 from gradlab.spec.run import RunSpec
+from gradlab.terminal.grids import Head, show_table
 from gradlab.terminal.screen import counted, show_question
 
 COHORTS = 20
@@ -37,21 +36,19 @@ def show_plan(out: Console, plan: Plan, grid: Grid, device: str, seconds: Second
     for piece in plan.pieces:
         cohorts.setdefault(piece.cohort, []).append(piece)
     words = described(grid.runs, [pieces[0].members[0] for pieces in cohorts.values()])
-    table = Table(box=None, pad_edge=False)
-    for heading in ("cohort", "runs", "pieces", "work", "memory a piece"):
-        table.add_column(heading, justify="right")
-    if any(words):
-        table.add_column("what it is", overflow="fold")
-    for (number, pieces), what in list(zip(cohorts.items(), words, strict=True))[:COHORTS]:
-        table.add_row(
+    heads = [Head(name, number=True) for name in ("cohort", "runs", "pieces", "work", "memory a piece")]
+    rows = [
+        [
             str(number + 1),
             f"{sum(len(piece.members) for piece in pieces):,}",
             f"{len(pieces):,}",
             operations(sum(piece.work for piece in pieces)),
             size(max(piece.memory for piece in pieces)),
-            *([escape(what)] if any(words) else []),
-        )
-    out.print(table)
+            *([what] if any(words) else []),
+        ]
+        for (number, pieces), what in list(zip(cohorts.items(), words, strict=True))[:COHORTS]
+    ]
+    show_table(out, [*heads, *([Head("what it is", text=True)] if any(words) else [])], rows)
     if len(cohorts) > COHORTS:
         out.print(f"... and {len(cohorts) - COHORTS:,} more cohorts, of smaller pieces.")
 

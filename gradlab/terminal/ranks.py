@@ -95,22 +95,28 @@ def _lines(
 ) -> list[str]:
     """A column a swept key where that fits the ``width``, else the setting on a line of its own below its figures.
 
-    Before row ``cut`` those between are left out.
+    On it, too, stand the last of the figures where even they do not fit. Before row ``cut`` those between are left out.
     """
     names = list(cells[0])
     whole = [[*names, *keys], *([*some.values(), *setting] for some, setting in zip(cells, values, strict=True))]
     widths = [max(map(cell_len, column)) for column in zip(*whole, strict=True)]
     # Two spaces between columns where the terminal has them, one where it has not.
-    gap = next((gap for gap in (2, 1) if sum(widths) + gap * (len(widths) - 1) <= width), None)
-    shown = whole if gap is not None else [row[: len(names)] for row in whole]
-    lines = []
-    for place, row in enumerate(shown):
+    shown, gap = next(
+        (
+            (count, gap)
+            for count in (len(widths), *range(len(names), 0, -1))
+            for gap in (2, 1)
+            if sum(widths[:count]) + gap * (count - 1) <= width
+        ),
+        (1, 1),
+    )
+    lines, below, inset = [], [*(f"{name} " for name in names), *(f"{key}=" for key in keys)][shown:], "    "
+    for place, row in enumerate(whole):
         if cut is not None and place == cut + 1:
             lines.append("...")
-        lines.append((" " * (gap or 2)).join(_padded(row, widths)).rstrip())
-        if gap is None and place > 0:
-            told = " ".join(f"{key}={value}" for key, value in zip(keys, values[place - 1], strict=True))
-            inset = "    "
+        lines.append((" " * gap).join(_padded(row[:shown], widths)).rstrip())
+        if below and place > 0:
+            told = " ".join(f"{word}{cell}" for word, cell in zip(below, row[shown:], strict=True))
             lines += textwrap.wrap(told, width, initial_indent=inset, subsequent_indent=inset, break_on_hyphens=False)
     return lines
 

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from gradlab.diagnose.rules import ORDER, names
 from gradlab.spec.named import SpecError
 from gradlab.store.documents import read_manifest
 from gradlab.store.folder import Folder, results_under
 from gradlab.store.pieces import read_table
+from gradlab.terminal.grids import Head, show_table
 from gradlab.terminal.ranks import short
 
 MOST_VERDICTS = 3
@@ -75,14 +74,8 @@ def _verdicts(folder: Folder) -> str:
 def show(out: Console, found: Sequence[Line]) -> None:
     """A row a result; folders stay whole, since they are copied, and dates are left out where the folders tell them."""
     dated = all(re.match(r"\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d", line.folder) for line in found)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("folder", no_wrap=True)
-    if not dated:
-        table.add_column("started", no_wrap=True)
-    table.add_column("runs", justify="right", no_wrap=True)
-    for heading in ("swept", "state", "verdicts"):
-        table.add_column(heading, overflow="fold")
-    for line in found:
-        started = () if dated else (line.started,)
-        table.add_row(*map(escape, (line.folder, *started, line.runs, line.swept, line.state, line.verdicts)))
-    out.print(table)
+    heads = [Head("folder"), Head("started"), Head("runs", number=True)]
+    heads += [Head(name, text=True) for name in ("swept", "state", "verdicts")]
+    rows = [[getattr(line, head.words) for head in heads] for line in found]
+    kept = [place for place, head in enumerate(heads) if not (dated and head.words == "started")]
+    show_table(out, [heads[place] for place in kept], [[row[place] for place in kept] for row in rows])

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from gradlab.spec.run import unused
-from gradlab.spec.secret import without_password
+from gradlab.terminal.grids import Head, show_table
+from gradlab.terminal.streams import visible
 
 if TYPE_CHECKING:
     from gradlab.grid.expand import Grid
@@ -28,19 +28,12 @@ PLAIN_COLUMNS = 80
 """The width of a line where there is no terminal."""
 
 
-CONTROLS = {
-    **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"},
-    **{code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))},
-}
-"""Characters that would move the cursor, colour what follows or turn its direction, as they are shown."""
-
-
 class Screen(Console):
     """A console on which only gradlab itself gives orders: text from files, folders and servers stays text."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         """As rich's, every control character of ``text`` made visible and every password hidden."""
-        return super().render_str(without_password(text).translate(CONTROLS), **options)
+        return super().render_str(visible(text), **options)
 
 
 def console(*, quiet: bool = False, errors: bool = False) -> Console:
@@ -126,11 +119,8 @@ def show_choices(out: Console, title: str, rows: Sequence[tuple[str, str, str]])
             )
         out.print()
         return
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("name", no_wrap=True, style="bold")
-    table.add_column("what it is", overflow="fold")
-    table.add_column("source", overflow="fold", style="dim")
-    for row in rows:
-        table.add_row(*map(escape, row))
-    out.print(table)
+    out.print(f"[italic]{escape(title)}[/italic]")
+    show_table(
+        out, [Head("name", style="bold"), Head("what it is", text=True), Head("source", text=True, style="dim")], rows
+    )
     out.print()

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterable
 from typing import TextIO
 
+from gradlab.spec.secret import without_password
+
 SPELLED = {
     **dict(zip("σδΔ∂‖×₁–·", "sdDd|x1-*", strict=True)),
     "φ": "phi",
@@ -26,6 +28,22 @@ SPELLED = {
     **{bar: str(height) for height, bar in enumerate("▁▂▃▄▅▆▇█", start=1)},
 }
 """Signs that an encoding may lack, in letters that each has."""
+
+
+CONTROLS = {
+    **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"},
+    **{code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))},
+}
+"""Characters that would move the cursor, colour what follows or turn its direction, as they are shown."""
+
+
+def visible(text: str) -> str:
+    r"""``text`` with its control characters as they are written, and no password.
+
+    >>> visible("\x1b[31mred")
+    '\\x1b[31mred'
+    """
+    return without_password(text).translate(CONTROLS)
 
 
 class Nowhere(io.TextIOBase):

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from gradlab.diagnose import DEFAULTS, ORDER, Limits, judge, names
 from gradlab.diagnose.numbers import number
 from gradlab.diagnose.tables import histories
 from gradlab.spec.choices import MODELS
 from gradlab.store.record import with_final_losses
+from gradlab.terminal.grids import Head, show_table
 from gradlab.terminal.ranks import Run, show_ranks
 
 MOST_ROWS = 20
@@ -79,20 +79,19 @@ def _show_rows(out: Console, rows: pa.Table, axis: str) -> None:
     columns += [Column("mean h", "act_mean", last), Column("std h", "act_std", last)]
     columns += [Column("saturated", "saturated", last), Column("dead", "dead", last)]
     columns = [column for column in columns if any(cells[column.step, n][column.source] is not None for n in layers)]
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("step" if axis == "time" else "layer", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for column in columns:
-        table.add_column(f"{column.heading}\n@{column.step}", justify="right", no_wrap=True)
+    heads = [Head("step" if axis == "time" else "layer", number=True), Head("")]
+    heads += [Head(f"{column.heading}\n@{column.step}", number=True) for column in columns]
     # Layers 1 and L-1, which the sentence compares, stand next to the input and the output: both are shown.
     shown = [layers[place] for place in thinned(len(layers), MOST_ROWS)]
-    for layer in shown:
-        table.add_row(
+    values = [
+        [
             str(layer),
             cells[first, layer]["name"],
             *(_cell(cells[column.step, layer][column.source], column) for column in columns),
-        )
-    out.print(table)
+        ]
+        for layer in shown
+    ]
+    show_table(out, heads, values, gap=1)
     if len(shown) < len(layers):
         out.print(f"[dim]{len(shown)} of {len(layers)} rows are shown; the layers table has all.[/dim]")
 
@@ -185,21 +184,27 @@ def show_sweep(out: Console, runs: pa.Table, swept: Sequence[str]) -> None:
         out.print(escape(f"{count} failed: {error}"))
 
 
+SHOWN = {"fail": "FAIL"}
+"""Results of an expectation that must not be overlooked, as they are printed."""
+
+
 def show_expectations(out: Console, told: Mapping[str, Any]) -> None:
     """What the experiment was expected to show, beside what was measured; ``told`` as the store keeps it."""
     outcomes = told["outcomes"]
     met = sum(outcome["result"] == "pass" for outcome in outcomes)
     out.print(f"{met} of {len(outcomes)} expectations of {escape(str(told['experiment']))} are met:")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("result", no_wrap=True)
-    table.add_column("expectation", overflow="fold", ratio=1)
-    table.add_column("expected", overflow="fold", max_width=20)
-    table.add_column("measured", overflow="fold", max_width=20)
-    for outcome in outcomes:
-        result = outcome["result"].upper() if outcome["result"] == "fail" else outcome["result"]
-        style = "bold red" if outcome["result"] == "fail" else None
-        table.add_row(result, *(escape(outcome[name]) for name in ("what", "expected", "measured")), style=style)
-    out.print(table)
+    show_table(
+        out,
+        [Head("result"), *(Head(name, text=True) for name in ("expectation", "expected", "measured"))],
+        [
+            [
+                SHOWN.get(outcome["result"], outcome["result"]),
+                *(outcome[name] for name in ("what", "expected", "measured")),
+            ]
+            for outcome in outcomes
+        ],
+        bad=[place for place, outcome in enumerate(outcomes) if outcome["result"] in SHOWN],
+    )
     if told["altered"]:
         out.print(
             escape(

@@ -13,6 +13,7 @@ from gradlab.diagnose.numbers import number
 from gradlab.spec.choices import MODELS
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec
+from gradlab.terminal.grids import Head, show_table
 from gradlab.terminal.ranks import short
 from gradlab.theory.predict import Prediction, Profile, predict, profile
 from gradlab.theory.setting import Setting, setting
@@ -153,15 +154,8 @@ def _show_table(out: Console, rows: Sequence[tuple[dict[str, Value], RunSpec]], 
     lines = [[*(_value(values[key]) for key in keys), *_figures(run)] for values, run in rows[:MOST_ROWS]]
     headings = [*map(short, keys), *FIGURES]
     used = [place for place in range(len(headings)) if place < len(keys) or any(line[place] != "-" for line in lines)]
-    width = sum(max(len(line[place]) for line in [headings, *lines]) for place in used)
-    gap = 2 if width + 2 * (len(used) - 1) <= out.width else 1
-    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
-    for place in used:
-        is_key = place < len(keys)
-        table.add_column(headings[place], justify="left" if is_key else "right", no_wrap=not is_key, overflow="fold")
-    for line in lines:
-        table.add_row(*(escape(line[place]) for place in used))
-    out.print(table)
+    heads = [Head(headings[place], number=place >= len(keys)) for place in used]
+    show_table(out, heads, [[line[place] for place in used] for line in lines])
     if len(rows) > MOST_ROWS:
         out.print(f"... and {len(rows) - MOST_ROWS:,} more.")
     out.print(f"[dim]{LEGEND}[/dim]")

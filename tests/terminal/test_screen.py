@@ -19,6 +19,7 @@ from gradlab.grid.cohorts import Plan, make_plan
 from gradlab.launch.devices import CPU_MEMORY
 from gradlab.spec.run import build
 from gradlab.terminal import progress, screen
+from gradlab.terminal.grids import Head, show_table
 from gradlab.terminal.progress import Tally, gauge
 from gradlab.terminal.screen import say_error
 from tests.commands import ENVIRONMENT, GRADLAB, run
@@ -169,3 +170,35 @@ def test_a_file_gets_no_colours(tmp_path: Path) -> None:
     assert "\x1b" not in ended.out
     assert "\r" not in ended.out
     assert max(cell_len(line) for line in ended.out.splitlines() if not line.startswith("tables")) <= 80
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b2J\u202eback"
+SHOWN = r"\x1b]0;owned\x07\x1b[31mred\x9b2J\u202eback"
+
+
+def test_control_characters_of_others_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    out = screen.Screen(file=io.StringIO(), width=200, force_terminal=True, highlight=False)
+    screen.show_question(out, "mine", {"question": HOSTILE, "source": HOSTILE})
+    screen.show_files(out, [("tables", f"out/{HOSTILE}")])
+    show_table(out, [Head(HOSTILE), Head("what", text=True)], [[HOSTILE, HOSTILE]])
+    plain = ESCAPES.sub("", written(out))
+    assert plain.count(SHOWN) == 6
+    assert not set(plain) & set("\x07\x1b\x9b\u202e")
+    say_error(f"the server answers 404 {HOSTILE}")
+    assert f"404 {SHOWN}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["0", "²", "-5", "wide", "", "٣"])
+def test_a_size_that_is_none_is_as_if_none_were_given(size: str, tmp_path: Path) -> None:
+    found = [
+        subprocess.run(
+            [GRADLAB, "list", "norms"],
+            cwd=tmp_path,
+            env={name: value for name, value in ENVIRONMENT.items() if name not in ("COLUMNS", "LINES")} | sizes,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for sizes in ({}, {"COLUMNS": size, "LINES": size})
+    ]
+    assert found[0] == found[1]
