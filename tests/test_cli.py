@@ -359,3 +359,30 @@ def test_the_command_itself_never_imports_torch(line: tuple[str, ...], place: Pa
     done = subprocess.run(code, cwd=place, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "free"
+
+
+def test_a_password_in_an_address_is_kept_nowhere_and_shown_nowhere(
+    idx200: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    inline(monkeypatch)
+    line = [*TINY, "data=mnist", f"data.root={idx200}", "data.mirror='http://me:s3cret@127.0.0.1:9/mnist'"]
+    for verb in (
+        ["run", "--dry-run"],
+        ["run", "-o", "out"],
+        ["report", "out", "-o", "again"],
+        ["cure", "out", "--no-report"],
+    ):
+        ended = call([*verb, *(line if verb[0] == "run" else [])], monkeypatch, capsys, tmp_path)
+        assert "s3cret" not in ended.out + ended.err
+    runs = read_table(tmp_path / "out/runs.parquet", "runs", ["data.mirror"])
+    assert runs["data.mirror"].to_pylist() == ["http://***@127.0.0.1:9/mnist"]
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert len(files) > 20
+    assert not [file for file in files if b"s3cret" in file.read_bytes()]
+
+
+def test_docs_prints_a_page_by_its_name(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    assert call(["docs", "page"], monkeypatch, capsys, place).out.startswith("# How to read the page\n")
+    ended = call(["docs", "pag"], monkeypatch, capsys, place)
+    assert ended.status == 2
+    assert "unknown page 'pag'; did you mean 'page'?" in ended.err

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -172,9 +174,22 @@ def test_the_keys_of_panels_and_colours_can_be_chosen_for_all_figures(tmp_path: 
     ],
 )
 def test_a_key_that_cannot_be_shown_is_refused_before_anything_is_written(
-    tmp_path: Path, keys: dict[str, str], words: str
+    tmp_path: Path, keys: dict[str, Any], words: str
 ) -> None:
     source = write_result(tmp_path / "result", grid(SMALL))
     with pytest.raises(SpecError, match=words):
         write_report([source], tmp_path / "report", **keys)
     assert not (tmp_path / "report").exists()
+
+
+def test_the_question_of_an_experiment_stands_at_the_top_and_the_words_at_the_foot(tmp_path: Path) -> None:
+    source = write_result(tmp_path / "result", [{"seed": 0}])
+    manifest = json.loads((source / "manifest.json").read_text(encoding="utf-8"))
+    about = {"question": "Does <b> vanish?", "source": "Somebody 2010"}
+    manifest |= {"experiment": "mine", "about": about}
+    (source / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    text = write_report([source], tmp_path / "report").page.read_text(encoding="utf-8")
+    header = text.partition("<header>")[2].partition("</header>")[0]
+    assert "Does &lt;b&gt; vanish?" in header
+    assert "Somebody 2010" in header
+    assert re.findall(r"<dt>([^<]*)</dt>", text.partition('<section id="words">')[2]) == ["δ", "χ₁", "vanishing ratio"]

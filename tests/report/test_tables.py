@@ -7,12 +7,13 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from gradlab.report import write_report
-from gradlab.report.tables import read, write_csv
+from gradlab.report.tables import read, write_cells, write_csv
 from gradlab.spec.named import SpecError
 from tests.synthetic import grid, write_result
 
@@ -122,3 +123,32 @@ def test_an_interrupted_sweep_says_how_much_is_missing(tmp_path: Path) -> None:
     manifest = (source / "manifest.json").read_text(encoding="utf-8").replace('"done"', '"interrupted"')
     (source / "manifest.json").write_text(manifest, encoding="utf-8")
     assert read([source]).notes == ("Of 2 planned runs 1 are here (the sweep is marked 'interrupted').",)
+
+
+FORMULAS = [
+    "=cmd|' /C calc'!A0",
+    "+1+1",
+    "-2+3+cmd",
+    "@SUM(A1)",
+    "\t=1",
+    "a=b",
+    "-1.5e-3",
+    "-inf",
+    "",
+    "plain",
+    "'kept",
+]
+
+
+def test_a_text_that_would_be_a_formula_is_quoted_and_numbers_are_not(tmp_path: Path) -> None:
+    table = pa.table({"text": [*FORMULAS, None], "number": [-1.5] * (len(FORMULAS) + 1)})
+    file = write_cells(table, tmp_path / "cells.csv")
+    quoted = {text: f"'{text}" for text in FORMULAS[:5]}
+    assert _column(file, "text") == [*(quoted.get(text, text) for text in FORMULAS), ""]
+    assert set(_column(file, "number")) == {"-1.5"}
+
+
+def test_an_error_that_would_be_a_formula_is_quoted_in_runs_csv(tmp_path: Path) -> None:
+    source = write_result(tmp_path / "result", grid(LR), fail={1: "=HYPERLINK(A1)"})
+    write_report([source], tmp_path / "report")
+    assert _column(tmp_path / "report/runs.csv", "error") == ["", "'=HYPERLINK(A1)"]

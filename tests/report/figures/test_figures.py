@@ -148,7 +148,7 @@ def test_the_same_data_draw_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keys", [{"x": "optim.lr", "y": "model.activation"}, {"y": "optim.lr"}])
-def test_the_keys_of_the_maps_can_be_chosen(tmp_path: Path, keys: Mapping[str, str]) -> None:
+def test_the_keys_of_the_maps_can_be_chosen(tmp_path: Path, keys: Mapping[str, Any]) -> None:
     source = write_result(tmp_path / "result", grid({**SMALL, "seed": range(2)}))
     page = write_report([source], tmp_path / "report", **keys).page.read_text(encoding="utf-8")
     x = keys.get("x", "model.activation")
