@@ -90,7 +90,7 @@ def analyses(result: Result) -> list[Analysis]:
 def _outcomes(result: Result, keys: Sequence[str]) -> Iterable[Outcome]:
     finished, ran = result.state == "finished", result.state != "failed"
     loss = _finite(np.where(finished, log10(result.number("loss_final")), np.nan))
-    why = "diverged or failed and have no final loss"
+    why = "have no final loss: they diverged, failed or made no step"
     yield Outcome("loss_final", "log final loss", loss, tuple(keys), _missing(loss, why))
     early = tuple(key for key in keys if not key.startswith(LATER))
     ratio = _finite(log10(np.abs(result.number("vanishing_ratio"))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
+from gradlab.report.effects import MOST_EMPTY
 from gradlab.report.groups import LATER, describe, label, levels, swept, varying
 from gradlab.report.tables import Result
 from gradlab.spec.choices import MODELS
@@ -134,6 +136,18 @@ def questions(result: Result) -> list[tuple[str, str, str]]:
     told = [(manifest.get("experiment"), manifest.get("about") or {}) for manifest in result.manifests.values()]
     found = [(name, about.get("question", ""), about.get("source", "")) for name, about in told if name and about]
     return list(dict.fromkeys(found))
+
+
+def mixed(result: Result) -> tuple[str, ...]:
+    """Says of folders that hold different sweeps what their figures are."""
+    filled = math.prod(len(levels(result, key)) for key in swept(result)) <= MOST_EMPTY * result.size
+    if len(result.manifests) < 2 or result.asked or filled:
+        return ()
+    said = (
+        "These folders hold different sweeps: a line or a cell may pool over keys that only one of them varied, as its "
+        "caption says. The report of each folder tells it by itself."
+    )
+    return (said,)
 
 
 def value_list(result: Result, key: str) -> str:

@@ -210,7 +210,7 @@ def _render(
         differences=picked.differences(result) if result.asked and result.size > 1 else None,
         effects=effect_words.table(found),
         effects_notes=effect_words.notes(found),
-        notes=[*result.notes, *verdicts.outdated(result)],
+        notes=[*result.notes, *findings.mixed(result), *verdicts.outdated(result)],
         pictures=pictures,
         runs=findings.runs_table(result, findings.one_by_one(result) if result.asked else None),
         layers=findings.layers_tables(result) if result.size == 1 else [],

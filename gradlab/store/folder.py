@@ -18,6 +18,9 @@ from pathlib import Path
 from gradlab.spec.named import SpecError
 from gradlab.store.atomic import is_left_over
 
+NAMED = 3
+"""Results below a folder that a message names."""
+
 OUTPUTS = Path("outputs")
 """Where results lie unless a folder is given."""
 
@@ -252,7 +255,9 @@ def open_result(path: Path) -> Folder:
         raise SpecError(f"{path}: no such folder")
     if not folder.manifest.is_file():
         inside = results_under(path)
-        more = f"; {len(inside)} below it do, the newest is {inside[-1]} (gradlab ls {path})" if inside else ""
+        some = ", ".join(map(str, inside[-NAMED:]))
+        others = f" and {len(inside) - NAMED} more" if len(inside) > NAMED else ""
+        more = f"; results below it: {some}{others} (gradlab ls {path})" if inside else ""
         raise SpecError(f"{path}: holds no result of gradlab (no {folder.manifest.name}){more}")
     return folder
 

@@ -312,7 +312,7 @@ def test_diverged_runs_are_left_out_of_the_loss_and_explained_by_themselves() ->
     found = analyses(result)
     loss, diverged = of(found, "loss_final"), of(found, "diverged")
     assert loss.note == (
-        "2 of 12 runs diverged or failed and have no final loss. "
+        "2 of 12 runs have no final loss: they diverged, failed or made no step. "
         "model.depth=20 left out, the other 8 runs make a full grid."
     )
     assert shares(loss.effects)[("optim.lr",)] > 0.99

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gradlab.report import findings
-from gradlab.report.findings import runs_table, sentences
+from gradlab.report.findings import mixed, runs_table, sentences
 from gradlab.report.tables import read
 from gradlab.spec.named import Value
 from tests.synthetic import grid, write_result
@@ -91,3 +91,17 @@ def test_lowest_and_highest_are_settings(tmp_path: Path) -> None:
     text = said(tmp_path / "out", grid({"optim.lr": [0.01, 0.1], "seed": [0, 1]}))
     assert "mean of 2 seeds (lr=0.1). Highest" in text
     assert "final loss" not in said(tmp_path / "none", grid({"optim.lr": [0.01, 0.1], "train.steps": [0]}))
+
+
+def test_folders_of_different_sweeps_are_said_to_be_no_grid(tmp_path: Path) -> None:
+    axes: tuple[dict[str, list[Value]], ...] = (
+        {"model.depth": [3, 5, 7, 9]},
+        {"optim.lr": [0.01, 0.02, 0.03, 0.04]},
+        {"model.width": [8, 16, 32]},
+    )
+    folders = [write_result(tmp_path / str(place), grid(one)) for place, one in enumerate(axes)]
+    (said,) = mixed(read(folders))
+    assert said.startswith("These folders hold different sweeps")
+    assert mixed(read(folders[:1])) == ()
+    halves = [write_result(tmp_path / f"half{seed}", grid({**axes[0], "seed": [seed]})) for seed in (1, 2)]
+    assert mixed(read(halves)) == ()

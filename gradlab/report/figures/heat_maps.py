@@ -34,6 +34,14 @@ from gradlab.store.settings import REPLICATES
 ANNOTATED = 64
 """Maps of at most so many cells carry their numbers."""
 
+EMPTY = {
+    (False, False): "",
+    (True, False): "no run",
+    (False, True): "no run that has one",
+    (True, True): "no run, or none that has one",
+}
+"""What a grey cell is, by whether some have no run, and whether some have runs without this outcome."""
+
 MOST_ALONG = 128
 """A numeric key of more values than this is cut into bins, even where the grid is full."""
 
@@ -322,6 +330,10 @@ def _hatch(axes: Axes, cells: Cells, empty: Bools, *, only_failed: bool = False)
             boxes = [Rectangle((column - 0.5, row - 0.5), 1, 1) for row, column in zip(rows, columns, strict=True)]
             axes.add_collection(PatchCollection(boxes, facecolor="none", edgecolor=colour, hatch=hatch, linewidth=0.3))
             patches.append(Patch(facecolor="none", edgecolor=colour, hatch=hatch, label=word))
-    if (empty & (cells.ran + cells.failed == 0)).any():
-        patches.append(Patch(facecolor="#f2f2f2", edgecolor="#bbbbbb", label="no run"))
+    here = cells.ran + cells.failed > 0
+    # Such as a final loss of runs that were measured at their initial weights alone.
+    without = empty & (cells.ran > 0) & (cells.diverged == 0)
+    words = EMPTY[bool((empty & ~here).any()), bool(without.any())]
+    if words:
+        patches.append(Patch(facecolor="#f2f2f2", edgecolor="#bbbbbb", label=words))
     return patches

@@ -114,6 +114,8 @@ def draw(
         axes: Axes = grid.flat[number]
         here = np.any([group for panel, *_, group in groups if panel == number], axis=0)
         _headings(axes, result, layout, here, row, column, number, across)
+        if not here.any():
+            axes.text(0.5, 0.5, "no run", transform=axes.transAxes, ha="center", va="center", color="#777777")
         scale.dress(axes, ticks=7 if down == 1 else 5)
         dress_x(axes)
         if line is not None:

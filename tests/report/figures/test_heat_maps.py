@@ -112,3 +112,17 @@ def test_a_cell_of_the_final_loss_is_its_best_setting_and_not_a_median_over_othe
     best = np.median(accuracy[0, 1], axis=-1).max()
     assert cells(plots["accuracy_map"])[1][0] == pytest.approx(best)
     assert {"heldout_loss_map", "diverged_map"} <= set(plots)
+
+
+def test_a_cell_whose_runs_made_no_step_is_not_said_to_be_without_runs(tmp_path: Path) -> None:
+    axes: dict[str, list[Value]] = {"model.activation": ["tanh", "relu"], "model.depth": [3, 5]}
+    trained, *others = grid(axes)
+    source = write_result(tmp_path / "result", [trained, *({**one, "train.steps": 0} for one in others[:2])])
+    with styled():
+        maps = {plot.name: plot for plot in map_plots(read([source]), tuple(axes), tuple(axes))}
+    words = {
+        name: [text.get_text() for one in plot.figure.legends for text in one.get_texts()]
+        for name, plot in maps.items()
+    }
+    assert words["final_loss_map"] == ["no run, or none that has one"]
+    assert words["vanishing_ratio_map"] == ["no run"]
