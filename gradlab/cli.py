@@ -285,18 +285,9 @@ def docs(
       gradlab docs
       gradlab docs page
     """
-    from gradlab.grid.search_path import shipped
+    from gradlab.terminal import pages
 
-    folder = shipped("docs")
-    if name is not None:
-        pages = sorted(page.stem for page in folder.glob("*.md"))
-        if (stem := name.removesuffix(".md")) not in pages:
-            raise SpecError(f"unknown page {name!r}{nearest(stem, pages) or ';'} available: {', '.join(pages)}")
-        typer.echo((folder / f"{stem}.md").read_text(encoding="utf-8"), nl=False)
-        return
-    typer.echo(folder)
-    for page in sorted(folder.glob("*.md")):
-        typer.echo(f"{page.name:20} {page.read_text(encoding='utf-8').partition(chr(10))[0].removeprefix('# ')}")
+    typer.echo(pages.listed() if name is None else pages.text(name))
 
 
 @app.command("list")

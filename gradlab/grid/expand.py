@@ -53,8 +53,8 @@ class Grid:
     the overrides or the experiment name; ``base`` is YAML of the resolved values that all runs share, with `name` and
     `launch`; ``overrides`` are as given. ``expect`` is what the experiment's file expects of its runs, as plain data;
     ``about`` its question and source, ``altered`` the overrides that change its settings, ``maps`` the keys along x and
-    y of its heat maps. ``limits``
-    are the thresholds of diagnosis; ``cure`` the facts of a cure, whose rounds add runs (`cure.trials`), else None.
+    y of its heat maps. ``limits`` are the thresholds of diagnosis; ``cure`` the facts of a cure, whose rounds add runs
+    (`cure.trials`), else None.
     ``weights``: whether those that the runs end with are stored; ``longer`` is the folder of a result and the id of a
     run in it, where the only run is that one with more steps.
     """

@@ -108,7 +108,7 @@ def runs(result: Result, homes: Mapping[str, Path]) -> list[Picked]:
         Picked(
             run_id=row["run_id"],
             state=row["state"],
-            verdicts=tuple((one.sentence, thresholds(one)) for one in judge(history, result.limits)),
+            verdicts=tuple((one.told, thresholds(one)) for one in judge(history, result.limits)),
             again=_again(result, row),
             cure=f"gradlab cure --from {shlex.quote(str(homes[row['run_id']]))} {row['run_id']}",
         )
