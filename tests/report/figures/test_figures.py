@@ -23,10 +23,12 @@ SINGLE = {
     "loss_by_step",
     "gradient_norm_by_step",
     "update_ratio_by_layer",
+    "updates_by_layer_and_step",
     "activations_by_layer_and_step",
 }
+UPDATES = "updates_by_layer_and_step"
 ACTIVATIONS = "activations_by_layer_and_step"
-SWEEP = (SINGLE - {"signal_by_layer"}) | {"signal_by_layer_start", "signal_by_layer_end"}
+SWEEP = (SINGLE - {"signal_by_layer", UPDATES}) | {"signal_by_layer_start", "signal_by_layer_end"}
 TRAINED = {"final_loss_map", "heldout_loss_map", "accuracy_map"}
 MAPS = {*TRAINED, "vanishing_ratio_map", "diverged_map", "effects"}
 ONE_EARLY = {*TRAINED, "vanishing_ratio_by_key", "diverged_map", "effects"}
@@ -68,7 +70,7 @@ CASES: dict[str, tuple[dict[str, Any], set[str]]] = {
     ),
     "one run without training": (
         {"grid_values": [{"train.steps": 0}]},
-        {"verdict_evidence", "signal_by_layer", ACTIVATIONS},
+        {"verdict_evidence", "signal_by_layer", UPDATES, ACTIVATIONS},
     ),
     "everything diverged": (
         {"grid_values": grid({"optim.lr": [1.0, 2.0], "model.gain": [2.0, 3.0]}), "diverge": {0: 3, 1: 5, 2: 0, 3: 44}},
