@@ -14,7 +14,7 @@ import numpy as np
 
 from gradlab.diagnose.history import History
 from gradlab.diagnose.numbers import figure
-from gradlab.diagnose.passage import passage
+from gradlab.diagnose.passage import passage_of
 from gradlab.diagnose.thresholds import Limits
 from gradlab.diagnose.verdict import Cause, Verdict
 from gradlab.spec.named import Choice, table
@@ -274,7 +274,7 @@ def _heavy(case: Case) -> Shows:
 
 def _explodes(case: Case) -> Shows:
     depth = case.history.depth
-    found = passage(depth, case.limits) if depth is not None else None
+    found = passage_of(case.history, depth, case.limits) if depth is not None else None
     over = found is not None and found.beyond("exploding", case.limits["exploding_ratio"])
     far = case.history.loss.size > 0 and float(case.history.loss[0]) > FAR_LOSS
     if found is not None and over:

@@ -83,7 +83,7 @@ class History:
     along time. ``guess``: the loss of one answer to every input, None where it is not known. ``spec`` has what is known
     of how it was made and trained, by the names of the keys; ``facts`` what was seen of a batch, an output and a loss
     that are not gradlab's, ``activations`` the (positions, of which judged) of each kind there. ``measured``: whether
-    it is the pass through a network of somebody else's.
+    it is the pass through a network of somebody else's. ``remembered`` is what several rules ask for, worked out once.
     """
 
     along: tuple[Profile, ...]
@@ -101,6 +101,7 @@ class History:
     facts: Mapping[str, Any] = field(default_factory=dict)
     activations: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     measured: bool = False
+    remembered: dict[Any, Any] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def sound(self, profile: Profile) -> list[int]:
         """Which recorded steps to judge a state by: the first and the last, but not that at which the run diverged."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gradlab.diagnose.history import Floats, History, Profile
 from gradlab.diagnose.numbers import figure
-from gradlab.diagnose.passage import Passage, passage, rate_figure
+from gradlab.diagnose.passage import Passage, passage_of, rate_figure
 from gradlab.diagnose.slope import Fit
 from gradlab.diagnose.thresholds import Limits
 from gradlab.diagnose.verdict import Evidence, Verdict, crossing
@@ -193,7 +193,7 @@ def _changed(history: History, profile: Profile, name: str, limits: Limits) -> l
 
 def changed_at(history: History, profile: Profile, name: str, limits: Limits, row: int = 0) -> Verdict | None:
     """The verdict ``name`` on a profile at one of its recorded steps."""
-    found, limit = passage(profile, limits, row), limit_of(name, history, profile, limits)
+    found, limit = passage_of(history, profile, limits, row), limit_of(name, history, profile, limits)
     if found is None:
         return None
     breaks = found.broken is not None and (found.broken.factor < 1) == (name == "vanishing")

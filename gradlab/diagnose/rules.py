@@ -11,10 +11,10 @@ from gradlab.diagnose.final import final_loss
 from gradlab.diagnose.history import History, Profile
 from gradlab.diagnose.layers import changed_at, dead, exploding, heals, no_gradient, saturated, underflow, vanishing
 from gradlab.diagnose.numbers import figure
-from gradlab.diagnose.passage import passage, rate_figure
+from gradlab.diagnose.passage import passage_of, rate_figure
 from gradlab.diagnose.problem import collapsed, ill_scaled, misspecified
 from gradlab.diagnose.thresholds import DEFAULTS, Limits
-from gradlab.diagnose.verdict import RISK, Verdict
+from gradlab.diagnose.verdict import RISK, SOUND, Verdict
 
 Rule = Callable[[History, Limits], Verdict | None]
 
@@ -104,7 +104,7 @@ def _healthy(history: History, limits: Limits, risks: Sequence[Verdict] = ()) ->
     evidence: dict[str, float | int | str | None] = {}
     told, doubts = [], _doubts(history, limits)
     for profile in history.along:
-        found = passage(profile, limits)
+        found = passage_of(history, profile, limits)
         if found is not None:
             evidence |= {
                 f"{profile.axis}_ratio": found.ratio,
@@ -120,7 +120,7 @@ def _healthy(history: History, limits: Limits, risks: Sequence[Verdict] = ()) ->
     yet, opening = unlearned(history, limits), doubts or ["no threshold is crossed"]
     name = "healthy, has not learned yet" if yet else "healthy"
     sentence = f"{name}: {'; '.join([*opening, *told])}{yet}"
-    return Verdict("healthy", evidence, {}, "", sentence, grade=RISK if risks or doubts else "healthy")
+    return Verdict("healthy", evidence, {}, "", sentence, grade=RISK if risks or doubts else SOUND)
 
 
 def _unseen(history: History) -> list[str]:
@@ -150,7 +150,7 @@ def _doubts(history: History, limits: Limits) -> list[str]:
 
 def _doubt(history: History, profile: Profile, limits: Limits) -> list[str]:
     """Why a ratio beyond its threshold is no verdict: one draw may have brought it about, or training makes it good."""
-    found = passage(profile, limits)
+    found = passage_of(history, profile, limits)
     if found is None:
         return []
     told = []

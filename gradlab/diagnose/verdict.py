@@ -9,7 +9,7 @@ from gradlab.diagnose.thresholds import THRESHOLDS, Limits
 
 Evidence = Mapping[str, float | int | str | None]
 
-RISK, SICK = "risk", "sick"
+SOUND, RISK, SICK = "healthy", "risk", "sick"
 """The grades: what a profile shows before any training is a risk, what has happened or is certain is a fact."""
 
 
@@ -31,8 +31,8 @@ class Verdict:
 
     ``evidence``: its numbers by name. ``threshold``: the keys that it crossed, with their values; empty for what needs
     none. ``source``: where they come from. ``sentence``: all of it for a reader. ``grade``: "risk" of what only a
-    profile shows, "sick" of what is certain or has happened. ``cause``: what it comes from, None where that cannot be
-    known.
+    profile shows (also of a `healthy` that tells of one), "sick" of what is certain or has happened, else "healthy".
+    ``cause``: what it comes from, None where that cannot be known.
     """
 
     name: str
