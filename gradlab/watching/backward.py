@@ -15,12 +15,17 @@ from torch import Tensor
 from torch.autograd.graph import Node
 from torch.nn import Parameter
 
+from gradlab.watching.calls import Call, Signal
 from gradlab.watching.entries import real, square
 from gradlab.watching.graph import Graph, Stage, alone, behind, stages
-from gradlab.watching.tape import Call, Signal, Tape
+from gradlab.watching.tape import Tape
 
 LEAST_CALLS = 4
 """Calls of one layer that are time steps, each made on what the one before made; of fewer no rate can be told."""
+
+
+JOINING = frozenset({"StackBackward0", "CatBackward0"})
+"""Nodes in which many signals come together, of which the loss may read a few."""
 
 
 @dataclass
@@ -89,7 +94,14 @@ def hear(heard: Heard) -> Iterator[None]:
         for node in nodes:
             if node in heard.graph.place:
                 hooks.callback(node.register_prehook(partial(_note, heard, node, steps.get(node))).remove)
+        for node in heard.graph.order:
+            if node.name() in JOINING and len(node.next_functions) >= LEAST_CALLS:
+                hooks.callback(node.register_hook(partial(_note_silent, heard.graph, node)).remove)
         yield
+
+
+def _note_silent(graph: Graph, node: Node, given: tuple[Tensor | None, ...], _: object) -> None:
+    graph.silent.update((node, place) for place, one in enumerate(given) if one is not None and not one.any())
 
 
 def _note(heard: Heard, node: Node, dim: int | None, gradients: tuple[Tensor | None, ...]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,8 +129,3 @@ def _squashed(loss: Node) -> list[str]:
         # Once at the output only its own chain counts; above it a loss may have any form of one input.
         node = below[0] if len(below) == 1 or (below and name in ("NllLossBackward0", "MulBackward0")) else None
     return found
-
-
-def reached(named: Mapping[str, Tensor | None]) -> list[str]:
-    """The names of parameters to which no gradient came."""
-    return [name for name, gradient in named.items() if gradient is None]

@@ -9,7 +9,7 @@ is on the trunk where (paths from the loss to it) x (paths from it to the target
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch.autograd.graph import Node
 
@@ -24,12 +24,19 @@ MOST_SOURCES = 8
 class Graph:
     """Everything that the loss depends on: ``order`` from the loss to the leaves, each node before what it is made of.
 
-    ``uses`` counts the edges by which a node's outputs are taken up again.
+    ``uses`` counts the edges by which a node's outputs are taken up again. ``silent`` are edges, by a node and the
+    place of its input, along which nothing but zeros came back: of states that are stacked, and of which one is read.
     """
 
     order: Sequence[Node]
     place: Mapping[Node, int]
     uses: Mapping[Node, int]
+    silent: set[tuple[Node, int]] = field(default_factory=set)
+
+    def below(self, node: Node) -> tuple[Node, ...]:
+        """What a node is made of, but for what is `silent`."""
+        edges = enumerate(node.next_functions)
+        return tuple(one for place, (one, _) in edges if one is not None and (node, place) not in self.silent)
 
 
 @dataclass(frozen=True)
@@ -139,15 +146,10 @@ def _layers_below(graph: Graph, layers: set[Node]) -> dict[Node, bool]:
     return found
 
 
-def passes(graph: Graph, target: Node, through: Node) -> bool:
-    """Whether every path from the loss to ``target`` comes by a node that lies on the way to ``through``, or beside it.
-
-    It does where the trunk to ``target`` still holds nodes below the place of ``through`` in the graph's order.
-    """
-    ways = _ways(graph, target)
-    return any(
-        graph.place[through] < graph.place[node] < graph.place[target] and ways.all_by(node) for node in ways.order
-    )
+def narrows(graph: Graph, target: Node, above: Node, below: Node) -> bool:
+    """Whether all paths from the loss to ``target`` meet in some node between ``above`` and ``below`` on the way."""
+    ways, between = _ways(graph, target), range(graph.place[above] + 1, graph.place[below])
+    return any(ways.all_by(graph.order[place]) for place in between)
 
 
 @dataclass(frozen=True)
@@ -169,11 +171,11 @@ def _ways(graph: Graph, target: Node) -> Ways:
     to_target = dict.fromkeys(way, 0)
     to_target[target] = 1
     for node in reversed(way[:-1]):
-        to_target[node] = sum(to_target.get(below, 0) for below in _next(node)) % PRIME
+        to_target[node] = sum(to_target.get(below, 0) for below in graph.below(node)) % PRIME
     from_loss = dict.fromkeys(way, 0)
     from_loss[way[0]] = 1
     for node in way[:-1]:
-        for below in _next(node):
+        for below in graph.below(node):
             if below in from_loss:
                 from_loss[below] = (from_loss[below] + from_loss[node]) % PRIME
     return Ways(way, from_loss, to_target, from_loss[target])

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from gradlab.watching.backward import LEAST_CALLS, Heard
-from gradlab.watching.graph import passes, reaches
+from gradlab.watching.graph import narrows, reaches
 from gradlab.watching.rows import Layer
 
 
@@ -63,9 +63,11 @@ def _recurs(layer: Layer, heard: Heard) -> bool:
 
 
 def _reads_every(layer: Layer, heard: Heard) -> bool:
-    """Whether the loss has ways to the first step that do not pass the last one, as where it reads every step."""
-    first, last = (heard.signal(layer.calls[place]).node for place in (0, -1))
-    if first is None or last is None:
+    """Whether the loss reads every step: its ways to the first one then never meet between the last and the second.
+
+    Where it reads the last step alone they all come by the state before that.
+    """
+    first, second, last = (heard.signal(layer.calls[place]).node for place in (0, 1, -1))
+    if first is None or second is None or last is None:
         return False
-    # The steps of one time meet in what follows them: any node between the last two calls will do.
-    return not passes(heard.graph, first, last)
+    return not narrows(heard.graph, first, last, second)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.watching.backward import Heard
+from gradlab.watching.calls import Call
 from gradlab.watching.entries import Moments, moments, real, square, together, zeros
-from gradlab.watching.tape import Call, Tape, weights
+from gradlab.watching.tape import Tape, weights
 
 Row = dict[str, Any]
 

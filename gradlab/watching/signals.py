@@ -26,9 +26,10 @@ from gradlab.store.record import PROBE_COLUMNS
 from gradlab.watching import facts
 from gradlab.watching.backward import Heard, hear
 from gradlab.watching.graph import graph
+from gradlab.watching.operators import AlreadyAsked, Operators
 from gradlab.watching.recurrence import time_rows
 from gradlab.watching.rows import SEEN_COLUMNS, depth_rows, input_row, owned, precision
-from gradlab.watching.tape import AlreadyAsked, Operators, Tape, signal_of
+from gradlab.watching.tape import Tape, signal_of
 
 GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
 """Recurrent modules that have gates."""

@@ -105,6 +105,31 @@ def test_a_network_may_ask_for_its_input_s_gradient() -> None:
     assert names(gradlab.measure(Net(forward, **{"0": chain(2)}), F.cross_entropy, batch())) == ["healthy"]
 
 
+@pytest.mark.parametrize("every", [False, True])
+@pytest.mark.parametrize("fused", [False, True])
+def test_whether_the_loss_reads_every_step(every: bool, fused: bool) -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.taken, self.kept, self.out = nn.Linear(3, 8), nn.Linear(8, 8), nn.Linear(8, CLASSES)
+            self.fused = nn.GRU(3, 8, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h, states = torch.zeros(len(x), 8), []
+            for one in x.unbind(1):
+                h = torch.tanh(self.taken(one) + self.kept(h))
+                states.append(h)
+            seen = self.fused(x)[0] if fused else torch.stack(states, 1)
+            read: Tensor = self.out(seen if every else seen[:, -1]).flatten(0, -2)
+            return read
+
+    samples = 20 * (6 if every else 1)
+    frame = gradlab.measure(
+        Recurrent(), F.cross_entropy, (torch.randn(20, 6, 3), torch.randint(0, CLASSES, (samples,)))
+    )
+    assert set(frame[frame["axis"] == "time"]["reads"]) == {float(every)}
+
+
 def test_a_cell_in_a_loop_has_rows_along_time() -> None:
     cell, out = nn.GRUCell(3, 8), nn.Linear(8, CLASSES)
     inputs, targets = torch.randn(20, 6, 3), torch.randint(0, CLASSES, (20,))
@@ -158,9 +183,21 @@ def test_batches_as_people_have_them(inputs: Any, sparse: bool) -> None:
 class Swish(nn.Module):
     """An activation that nobody knows."""
 
+    def __init__(self, steep: float = 1.7) -> None:
+        super().__init__()
+        self.steep = steep
+
     def forward(self, x: Tensor) -> Tensor:
-        """X sigmoid(1.7 x)."""
-        return x * torch.sigmoid(1.7 * x)
+        """Another x sigmoid(ax)."""
+        return x * torch.sigmoid(self.steep * x)
+
+
+class Steep(Swish):
+    """One that has two flat ends."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """tanh(ax), in two operators."""
+        return torch.tanh(self.steep * x)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +227,13 @@ def test_an_activation_of_several_operators_is_one() -> None:
     network = nn.Sequential(nn.Linear(WIDTH, WIDTH), Swish(), nn.Linear(WIDTH, CLASSES))
     frame = gradlab.measure(network, F.cross_entropy, batch())
     assert frame.attrs["activations"] == {"sigmoid": (0, 0), "Swish": (1, 1)}
+
+
+def test_two_activations_of_one_kind_are_two() -> None:
+    layers = [nn.Linear(WIDTH, WIDTH), Steep(0.01), nn.Linear(WIDTH, WIDTH), Steep(100.0), nn.Linear(WIDTH, CLASSES)]
+    frame = gradlab.measure(nn.Sequential(*layers), F.cross_entropy, batch())
+    assert row(frame, "0")["saturated"] == 0
+    assert row(frame, "2")["saturated"] > 0.4
 
 
 def test_where_functions_are_flat() -> None:

@@ -1,0 +1,115 @@
+"""Every operator of a pass, looked at as it is dispatched: activations, attention, losses, and what is cut off.
+
+An activation is an operator: a network may call `torch.relu`, a module of its own kind, or attention that hides a
+softmax. It counts with the layer that was called last before it, whatever stands between (dropout, pooling).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gradlab.watching.activations import ACTIVATIONS, KEPT, WAVES, first_of, of_operator
+from gradlab.watching.attention import Spread, entropy, entropy_of, largest
+from gradlab.watching.entries import moments
+from gradlab.watching.tape import Tape
+
+_LINEAR = """
+t mm addmm bmm baddbmm convolution view _unsafe_view reshape expand transpose permute slice select squeeze unsqueeze cat
+stack split add add_ sub mean sum avg_pool2d _adaptive_avg_pool2d embedding detach alias clone native_dropout
+"""
+LINEAR = frozenset(_LINEAR.split())
+"""Operators that leave a network linear in its input: one that has no others is a single layer."""
+
+SOFTMAX, FUSED_ATTENTION = "_softmax", "_scaled_dot_product"
+
+
+class Operators(TorchDispatchMode):
+    """Shows every operator that runs inside to a tape."""
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.tape = tape
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        return func(*args, **named) if self.tape.busy else _dispatched(self.tape, func, args, named)
+
+
+def _dispatched(tape: Tape, func: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """Runs one operator; it is looked at before, since it may overwrite what it is given."""
+    name, run = func.overloadpacket.__name__, partial(func, *given, **named)
+    if tape.inside and name not in KEPT:
+        tape.inside[-1].operators.append(name)
+    _note_cut(tape, name, given)
+    tape.linear &= tape.judging or name in LINEAR
+    z = given[0] if given else None
+    if name == "detach" and isinstance(z, Tensor) and z.grad_fn is not None:
+        output = run()
+        tape.detached[id(output)] = (weakref.ref(output), z.grad_fn)
+        return output
+    if tape.judging or not isinstance(z, Tensor) or not z.is_floating_point():
+        return _lost(tape, name, given, run)
+    if name in ACTIVATIONS or (name in WAVES and z.requires_grad):
+        return _activated(tape, name, func, given, named)
+    output = _lost(tape, name, given, run)
+    if tape.last is not None and name == SOFTMAX and z.dim() >= 3:
+        tape.last.attention.append(Spread(entropy(output, given[1]), largest(z)))
+    elif tape.last is not None and name.startswith(FUSED_ATTENTION):
+        causal, mask = any(one is True for one in given[3:]), named.get("attn_mask")
+        tape.last.attention.append(entropy_of(z, given[1], mask, named.get("scale"), causal=causal))
+    return output
+
+
+def _activated(tape: Tape, name: str, func: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    z = given[0]
+    call, look = tape.taken(z), tape.look(name, z, of_operator(name, given[1:], func, named))
+    output = func(*given, **named)
+    if call is not None:
+        call.hidden = moments(first_of(output))
+    if tape.inside:
+        tape.inside[-1].looks.append(look)
+    return output
+
+
+def _lost(tape: Tape, name: str, given: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+    """Runs an operator, and notes it if it is a loss."""
+    tape.losses.see(name, given)
+    output = run()
+    tape.losses.came_to(name, output)
+    return output
+
+
+def _note_cut(tape: Tape, name: str, given: tuple[Any, ...]) -> None:
+    """Notes where what was detached goes on into an operator; what autograd keeps for itself does not."""
+    if not tape.detached or name == "detach":
+        return
+    for one in given:
+        held, node = tape.detached.get(id(one), (None, None))
+        if held is not None and held() is one and node is not None:
+            tape.cuts.append(node)
+            del tape.detached[id(one)]
+
+
+class AlreadyAsked(TorchFunctionMode):
+    """Inside, asking for a gradient that is asked for already is no error: inputs here are copies, and no leaves."""
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func == _ASK and args[1] and args[0].requires_grad:
+            return None
+        return func(*args, **(kwargs or {}))
+
+
+_ASK: Any = vars(torch._C.TensorBase)["requires_grad"].__set__
+"""What ``x.requires_grad = True`` calls."""
