@@ -18,13 +18,19 @@ import pytest
 import torch
 
 from gradlab.cli import main
-from gradlab.launch import local, resume, rounds
+from gradlab.data.dataset import Dataset
+from gradlab.engine.keeping import Keeper
+from gradlab.engine.train import Progress
+from gradlab.engine.train import train as real_train
+from gradlab.launch import local, resume, rounds, worker
 from gradlab.launch.devices import Device
 from gradlab.launch.events import Event, Job
 from gradlab.launch.local import Crew
 from gradlab.launch.worker import run_job
 from gradlab.report import Report
+from gradlab.spec.run import RunSpec
 from gradlab.store.pieces import OPTIONAL
+from gradlab.store.record import Record
 from gradlab.store.tables import load_tables
 
 GRADLAB = str(Path(sysconfig.get_path("scripts")) / "gradlab")
@@ -118,6 +124,17 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(place, "crew_of", nobody)
     monkeypatch.setattr(rounds, "fit", nobody_fits)
     monkeypatch.setattr(rounds, "run_jobs", run_jobs)
+
+
+def before_training(monkeypatch: pytest.MonkeyPatch, what: Callable[[list[RunSpec], Keeper], None]) -> None:
+    """Calls ``what`` with the runs of each training of a worker, which it may change; what it raises is its crash."""
+
+    def train(runs: Sequence[RunSpec], data: Dataset, device: torch.device, said: Progress, keeper: Keeper) -> Record:
+        runs = list(runs)
+        what(runs, keeper)
+        return real_train(runs, data, device, said, keeper)
+
+    monkeypatch.setattr(worker, "train", train)
 
 
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> list[Path]:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.csv
 import pytest
-import torch
 
 from gradlab.cure import trials
 from gradlab.cure.ranking import front, outcomes
-from gradlab.data.dataset import Dataset
 from gradlab.engine.keeping import Keeper
 from gradlab.engine.train import train as real_train
 from gradlab.grid.compose import compose_any
@@ -25,7 +22,7 @@ from gradlab.store.documents import read_manifest, read_runs
 from gradlab.store.folder import Folder
 from gradlab.store.record import Record
 from gradlab.store.tables import load_tables, merged
-from tests.commands import Ended, Gradlab, assert_same_tables, run
+from tests.commands import Ended, Gradlab, assert_same_tables, before_training, run
 from tests.cure.test_command import as_the_shell_reads
 
 Capture = pytest.CaptureFixture[str]
@@ -151,18 +148,11 @@ def test_a_healthy_run_is_left_alone(gradlab_: Gradlab, tmp_path: Path) -> None:
 def test_a_run_that_is_sick_at_its_own_seed_alone_is_told_so(
     gradlab_: Gradlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unlucky(
-        runs: Sequence[RunSpec],
-        data: Dataset,
-        device: torch.device,
-        progress: Callable[[int, int], None],
-        keeper: Keeper,
-    ) -> Record:
+    def unlucky(runs: list[RunSpec], _: Keeper) -> None:
         if runs[0].seed == 0:
-            runs = [replace(runs[0], optim=replace(runs[0].optim, lr=1e38)), *runs[1:]]
-        return real_train(runs, data, device, progress, keeper)
+            runs[0] = replace(runs[0], optim=replace(runs[0].optim, lr=1e38))
 
-    monkeypatch.setattr(worker, "train", unlucky)
+    before_training(monkeypatch, unlucky)
     ended = gradlab_("cure", *WELL, "-o", "out")
     assert ended.status == 0
     said = " ".join(ended.out.split())
@@ -266,20 +256,13 @@ def test_an_interrupted_cure_is_resumed(
     """In the first round and in the second: the same runs follow, and the same tables."""
     count = 0
 
-    def interrupted(
-        runs: Sequence[RunSpec],
-        data: Dataset,
-        device: torch.device,
-        progress: Callable[[int, int], None],
-        keeper: Keeper,
-    ) -> Record:
+    def interrupted(runs: list[RunSpec], _: Keeper) -> None:
         nonlocal count
         count += 1
         if count > trained:
             raise KeyboardInterrupt
-        return real_train(runs, data, device, progress, keeper)
 
-    monkeypatch.setattr(worker, "train", interrupted)
+    before_training(monkeypatch, interrupted)
     ended = gradlab_("cure", *SICK, SEEDS, "-o", "out")
     assert ended.status == 130
     assert "gradlab sweep --resume out" in " ".join(ended.err.split())

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
-from gradlab.data.dataset import Dataset
 from gradlab.engine.keeping import Keeper
-from gradlab.engine.train import train as real_train
 from gradlab.grid.cohorts import make_plan
 from gradlab.launch import worker
 from gradlab.launch.devices import CPU_MEMORY
@@ -20,9 +17,9 @@ from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec, build
 from gradlab.store.folder import Folder
 from gradlab.store.pieces import saved_pieces
-from gradlab.store.record import Record, failed_tables
+from gradlab.store.record import failed_tables
 from gradlab.theory.predict import predict, profile
-from tests.commands import Gradlab
+from tests.commands import Gradlab, before_training
 
 EXTREME: dict[str, dict[str, Value]] = {
     "a branch of 1e8": {
@@ -56,18 +53,11 @@ def test_a_run_that_crashes_costs_that_run_alone(tmp_path: Path, monkeypatch: py
     (tmp_path / "pieces").mkdir()
     (piece,) = make_plan(runs, CPU_MEMORY, 1).pieces
 
-    def train(
-        some: Sequence[RunSpec],
-        data: Dataset,
-        device: torch.device,
-        progress: Callable[[int, int], None],
-        keeper: Keeper,
-    ) -> Record:
-        if any(run.seed == 3 for run in some):
+    def train(runs: list[RunSpec], _: Keeper) -> None:
+        if any(run.seed == 3 for run in runs):
             raise ZeroDivisionError("seed 3")
-        return real_train(some, data, device, progress, keeper)
 
-    monkeypatch.setattr(worker, "train", train)
+    before_training(monkeypatch, train)
     said: list[Event] = []
     worker.run_job(Job(piece, tuple(runs), tmp_path), torch.device("cpu"), said.append)
     table = saved_pieces(Folder(tmp_path))[piece.index]

@@ -25,7 +25,7 @@ from gradlab.store import documents
 from gradlab.store.folder import Folder, locked
 from gradlab.store.record import SCHEMAS, Record
 from gradlab.store.tables import load_tables
-from tests.commands import TINY, Gradlab, assert_same_tables, call, inline, undrawn
+from tests.commands import TINY, Gradlab, assert_same_tables, before_training, call, inline, undrawn
 
 Capture = pytest.CaptureFixture[str]
 Train = Callable[[Sequence[RunSpec], Dataset, torch.device, Callable[[int, int], None], Keeper], Record]
@@ -50,18 +50,11 @@ def manifest_of(folder: Path) -> dict[str, Any]:
 def crash_where(monkeypatch: pytest.MonkeyPatch, fails: Callable[[Sequence[RunSpec]], BaseException | None]) -> None:
     """Lets the training of those runs raise for which ``fails`` gives an exception."""
 
-    def train(
-        runs: Sequence[RunSpec],
-        data: Dataset,
-        device: torch.device,
-        progress: Callable[[int, int], None],
-        keeper: Keeper,
-    ) -> Record:
+    def train(runs: list[RunSpec], _: Keeper) -> None:
         if (error := fails(runs)) is not None:
             raise error
-        return real_train(runs, data, device, progress, keeper)
 
-    monkeypatch.setattr(worker, "train", train)
+    before_training(monkeypatch, train)
 
 
 def test_a_sweep_leaves_what_the_contract_names(gradlab_: Gradlab, tmp_path: Path) -> None:

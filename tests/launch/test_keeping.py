@@ -6,7 +6,7 @@ import itertools
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +14,7 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.data.dataset import Dataset
 from gradlab.engine.keeping import Keeper
-from gradlab.engine.train import train as real_train
 from gradlab.grid.cohorts import make_plan
 from gradlab.launch import keeping, worker
 from gradlab.launch.devices import CPU_MEMORY
@@ -27,8 +25,7 @@ from gradlab.spec.run import RunSpec, build
 from gradlab.store.arrays import Kept, read_arrays, write_arrays
 from gradlab.store.folder import Folder
 from gradlab.store.pieces import TABLES, read_table
-from gradlab.store.record import Record
-from tests.commands import ENVIRONMENT, Gradlab, assert_same_tables, bits
+from tests.commands import ENVIRONMENT, Gradlab, assert_same_tables, before_training, bits
 
 CPU = torch.device("cpu")
 STEPS = 400
@@ -51,18 +48,11 @@ def begins(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """How many runs train together, and from which step, each time that some do."""
     found: list[tuple[int, int]] = []
 
-    def train(
-        runs: Sequence[RunSpec],
-        data: Dataset,
-        device: torch.device,
-        progress: Callable[[int, int], None],
-        keeper: Keeper,
-    ) -> Record:
+    def train(runs: list[RunSpec], keeper: Keeper) -> None:
         kept = keeper.load()
         found.append((len(runs), 0 if kept is None else kept.facts["step"]))
-        return real_train(runs, data, device, progress, keeper)
 
-    monkeypatch.setattr(worker, "train", train)
+    before_training(monkeypatch, train)
     return found
 
 

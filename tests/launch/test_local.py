@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from gradlab.data.dataset import Dataset
 from gradlab.engine.keeping import Keeper
-from gradlab.engine.train import train as real_train
 from gradlab.grid.cohorts import make_plan
 from gradlab.launch import devices, local, worker
 from gradlab.launch.devices import CPU_MEMORY
@@ -23,8 +20,7 @@ from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec, build
 from gradlab.store.folder import Folder
 from gradlab.store.pieces import saved_pieces
-from gradlab.store.record import Record
-from tests.commands import alive
+from tests.commands import alive, before_training
 
 CPU = torch.device("cpu")
 
@@ -121,18 +117,11 @@ def test_halving_keeps_every_run_and_says_so(
 ) -> None:
     job = jobs_of(tmp_path, 5)[0]
 
-    def train(
-        runs: Sequence[RunSpec],
-        data: Dataset,
-        device: torch.device,
-        progress: Callable[[int, int], None],
-        keeper: Keeper,
-    ) -> Record:
+    def train(runs: list[RunSpec], _: Keeper) -> None:
         if len(runs) > 2:
             raise refusal
-        return real_train(runs, data, device, progress, keeper)
 
-    monkeypatch.setattr(worker, "train", train)
+    before_training(monkeypatch, train)
     said: list[Event] = []
     worker.run_job(job, CPU, said.append)
     assert [event.chunks for event in said if event.kind == "halved"] == [(3, 2), (2, 1, 2)]

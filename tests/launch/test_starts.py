@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import errno
 import fcntl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 
-from gradlab.data.dataset import Dataset
 from gradlab.engine.keeping import Keeper
-from gradlab.engine.train import train as real_train
 from gradlab.grid.cohorts import Piece, make_plan
-from gradlab.launch import devices, rounds, worker
+from gradlab.launch import devices, rounds
 from gradlab.launch.devices import CPU_MEMORY, Device
 from gradlab.launch.local import Crew
 from gradlab.launch.manifest import differing
 from gradlab.spec.run import RunSpec, build
 from gradlab.store import documents
 from gradlab.store.folder import Folder
-from gradlab.store.record import Record
 from gradlab.terminal.progress import Tally
-from tests.commands import TINY, Gradlab
+from tests.commands import TINY, Gradlab, before_training
 
 
 def said(text: str) -> str:
@@ -75,20 +72,13 @@ def test_each_start_is_recorded_and_a_change_is_said(
     """Interrupted after the first of two pieces."""
     trained: list[RunSpec] = []
 
-    def train(
-        runs: Sequence[RunSpec],
-        data: Dataset,
-        device: torch.device,
-        progress: Callable[[int, int], None],
-        keeper: Keeper,
-    ) -> Record:
+    def train(runs: list[RunSpec], _: Keeper) -> None:
         if trained:
             raise KeyboardInterrupt
         trained.extend(runs)
-        return real_train(runs, data, device, progress, keeper)
 
     with monkeypatch.context() as patched:
-        patched.setattr(worker, "train", train)
+        before_training(patched, train)
         line = ("seed=0,1", "launch.memory=1", "--no-report", "--device", "cpu")
         assert gradlab_("sweep", *TINY, *line, "-o", "out").status == 130
     before = documents.read_manifest(tmp_path / "out")
