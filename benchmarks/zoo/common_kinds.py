@@ -112,10 +112,6 @@ def _squared(output: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(output, target)
 
 
-def _flattened(output: Tensor, target: Tensor) -> Tensor:
-    return F.mse_loss(output, target)
-
-
 KINDS: tuple[tuple[str, str, Callable[[], nn.Module], Callable[[], Batch], Loss, str], ...] = (
     *(
         (

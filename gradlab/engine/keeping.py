@@ -12,11 +12,8 @@ import torch
 
 from gradlab.engine.cohort import Cohort
 from gradlab.engine.journal import Journal
-from gradlab.store.arrays import Kept
+from gradlab.store.arrays import STATE, Kept
 from gradlab.store.record import PROBE_COLUMNS
-
-STATE = "state."
-"""What the names of a cohort's own tensors begin with, among the arrays."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ member its own gradient, for members share nothing. If the per-layer table is du
 runs' instrument is read. Gradients are clipped, each member by itself, and the optimizer moves the weights.
 Measurements stay on the device and travel to the host once a window. A member whose loss, gradient or weights are not
 finite at step t ends at t; where its per-layer table was not due at t, the window is played again to record it: the
-same weights meet the same batches, so the second playing gives the numbers of the first.
+same weights meet the same batches, so the second playing gives the numbers of the first. Between two steps a training
+can be kept, all that it is, and taken up again from there (`keeping.py`).
 
 `step` says all that happens in a step. Since every step does the same to the same memory, it is rehearsed once and then
 performed from what was written down, or captured on a GPU; where that cannot be, it is done as it stands.

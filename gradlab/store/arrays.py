@@ -24,6 +24,9 @@ Array = NDArray[Any]
 KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "BOOL": "|b1"}
 """What safetensors calls the kinds of numbers that are kept."""
 
+STATE = "state."
+"""What the names of a training's own tensors begin with among the arrays; the others are what it has measured."""
+
 BEGINNING = b'{"__metadata__":{"sha256":"'
 """Of every header of ours: the digest has a fixed place, and is of the file with zeros there."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradlab.store.arrays import Array, Kept, read_arrays, write_arrays
+from gradlab.store.arrays import STATE, Array, Kept, read_arrays, write_arrays
 from gradlab.store.folder import Folder
 from gradlab.store.tables import Merged, merged
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 FROM_WEIGHTS = {"weights": "of a finished run"}
 """What a checkpoint says that was made of weights: it is used whatever they were trained with."""
-
-STATE = "state."
-"""What the names of a checkpoint's tensors begin with; the others are the journal's."""
 
 
 def save_weights(folder: Folder, ids: Sequence[str], kept: Kept) -> None:
