@@ -34,7 +34,7 @@ _SPEC = (
 
 MEASURED = (
     *("update_ratio", "signal_grad_rms", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised", "starts_at_zero"),
-    *("equal_weights", "attention_entropy", "cut", "idle", "reads", "grad_norm", "grad_rms"),
+    *("equal_weights", "attention_entropy", "cut", "idle", "reads", "grad_norm", "grad_rms", "calls"),
 )
 """Columns that are judged where they are there: of updates, and of what `gradlab.measure` sees beside the tables."""
 
@@ -49,29 +49,42 @@ def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History
     columns, places = {name: _floats(layers[name]) for name in probes}, _cuts(runs, layers)
     step, layer = layers["step"].to_numpy(), layers["layer"].to_numpy()
     along_time = pc.equal(layers["axis"], "time").to_numpy()
-    return [
-        History(
-            along=_profiles(
-                step[own],
-                layer[own],
-                along_time[own],
-                {name: column[own] for name, column in columns.items()},
-                independent=_independent(fact),
-            ),
-            state=fact["state"],
-            precision=fact["train.precision"],
-            clip_mode=fact["clip.mode"],
-            guess=_guess(fact),
-            spec={name: fact[name] for name in _SPEC if name in fact},
-            diverged_at=fact["diverged_at"],
-            diverged_layer=fact["diverged_layer"],
-            loss=curves["loss"][curved],
-            grad_norm=curves["grad_norm"][curved],
-            grad_norm_clipped=curves["grad_norm_clipped"][curved],
-            clipped=curves["clipped"][curved],
+    found = []
+    for fact, curved, own in zip(facts, cuts, places, strict=True):
+        watched = fact.get("model.name") is None
+        if watched:
+            # What only holds other layers has parameters, and no signal of its own.
+            own = np.arange(len(step))[own]
+            own = own[columns["calls"][own] != 0] if "calls" in columns else own
+        along = _profiles(
+            step[own],
+            layer[own],
+            along_time[own],
+            {name: column[own] for name, column in columns.items()},
+            independent=_independent(fact),
         )
-        for fact, curved, own in zip(facts, cuts, places, strict=True)
-    ]
+        if watched:
+            named = dict(zip(layer[own].tolist(), layers["name"].take(pa.array(own)).to_pylist(), strict=True))
+            along = tuple(_measured(replace(one, modules=named if one.axis == "depth" else {})) for one in along)
+        found.append(
+            History(
+                along=along,
+                state=fact["state"],
+                precision=fact["train.precision"],
+                clip_mode=fact["clip.mode"],
+                guess=_guess(fact),
+                # What is not known of a training is not there; of a run null is a value.
+                spec={name: fact[name] for name in _SPEC if name in fact and not (watched and fact[name] is None)},
+                diverged_at=fact["diverged_at"],
+                diverged_layer=fact["diverged_layer"],
+                loss=curves["loss"][curved],
+                grad_norm=curves["grad_norm"][curved],
+                grad_norm_clipped=curves["grad_norm_clipped"][curved],
+                clipped=curves["clipped"][curved],
+                measured=watched,
+            )
+        )
+    return found
 
 
 def _guess(fact: Mapping[str, Any]) -> float | None:

@@ -27,7 +27,7 @@ def words(result: Result, axis: str) -> str:
 
 def sentences(result: Result) -> list[str]:
     """What theory says of a single run; of a sweep how far the measured rates are from its own."""
-    if result.size == 1:
+    if result.size == 1 and result.own[0]:
         return [f"Theory: {predict(_spec(result, 0)).note}."]
     rate, told = result.number("rate"), result.theory("rate_theory")
     known = np.flatnonzero(np.isfinite(rate) & (told > 0))
@@ -41,7 +41,7 @@ def sentences(result: Result) -> list[str]:
             f"the farthest is {off.max():.1%} off ({describe(result, farthest, keys)}: {rate[farthest]:.3g} beside "
             f"{told[farthest]:.3g})."
         )
-    measured = np.flatnonzero(np.isfinite(rate) & np.isnan(result.theory("chi1")))
+    measured = np.flatnonzero(np.isfinite(rate) & np.isnan(result.theory("chi1")) & result.own)
     silent = [one.note for run in measured.tolist() if (one := predict(_spec(result, run))).rate is None]
     if silent:
         lines.append(f"Theory gives no rate of {len(silent)} of {result.size} runs; of the first: {silent[0]}.")
@@ -61,7 +61,9 @@ def _bent_words(result: Result) -> str:
 
 
 def expected(result: Result, run: int, axis: str) -> Profile | None:
-    """The profile of one run along ``axis``; None where theory has none."""
+    """The profile of one run along ``axis``; None where theory has none, or knows nothing of a watched network."""
+    if not result.own[run]:
+        return None
     found = profile(_spec(result, run))
     return found if found is not None and found.axis == axis else None
 

@@ -7,7 +7,7 @@ table, C of its columns.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,12 @@ PROBE_COLUMNS = (
     "grad_zero",
 )
 """Of the `layers` table, after run_id, step, axis, layer and name."""
+
+MEASURED_COLUMNS = (
+    *("calls", "signal_grad_rms", "grad_rms", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised"),
+    *("starts_at_zero", "equal_weights", "cut", "idle", "attention_entropy", "attention_logit_max", "reads"),
+)
+"""Behind them, of a network that is not gradlab's own; null of a run's."""
 
 _KINDS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
 
@@ -76,6 +82,8 @@ STEPS = pa.schema(
         ("grad_norm", pa.float64()),
         ("grad_norm_clipped", pa.float64()),
         ("clipped", pa.bool_()),
+        ("loss_scale", pa.float64()),
+        ("skipped", pa.bool_()),
     ]
 )
 LAYERS = pa.schema(
@@ -85,7 +93,7 @@ LAYERS = pa.schema(
         ("axis", pa.string()),
         ("layer", pa.int64()),
         ("name", pa.string()),
-        *((column, pa.float64()) for column in PROBE_COLUMNS),
+        *((column, pa.float64()) for column in (*PROBE_COLUMNS, *MEASURED_COLUMNS)),
     ]
 )
 
@@ -185,7 +193,7 @@ def failed_tables(runs: Sequence[RunSpec], error: str) -> Tables:
     columns: dict[str, object] = _spec_columns(runs)
     columns["state"] = ["failed"] * len(runs)
     columns["error"] = [without_password(error)] * len(runs)
-    return Tables(_table(RUNS, columns, len(runs)), STEPS.empty_table(), LAYERS.empty_table())
+    return Tables(table_of(RUNS, columns, len(runs)), STEPS.empty_table(), LAYERS.empty_table())
 
 
 def tidy(record: Record, limits: Limits = DEFAULTS) -> Tables:
@@ -217,7 +225,7 @@ def _runs_table(record: Record, last: Ints) -> pa.Table:
         "vanishing_ratio": [vanishing_ratio(deltas, along) for deltas in profile[:, chosen]],
         "duration_s": np.full(len(members), record.duration_s / len(members)),
     }
-    return _table(RUNS, columns, len(members))
+    return table_of(RUNS, columns, len(members))
 
 
 def _final(record: Record, finished: Bools) -> pa.Array:
@@ -275,7 +283,7 @@ def _steps_table(record: Record, last: Ints) -> pa.Table:
         "grad_norm_clipped": _where(updated, record.grad_norm_clipped.T[kept]),
         "clipped": _where(updated, record.clipped.T[kept]),
     }
-    return _table(STEPS, columns, len(at))
+    return table_of(STEPS, columns, len(at))
 
 
 def _layers_table(record: Record, last: Ints) -> pa.Table:
@@ -296,7 +304,7 @@ def _layers_table(record: Record, last: Ints) -> pa.Table:
     }
     for index, column in enumerate(PROBE_COLUMNS):
         columns[column] = _where(valid[index].ravel(), values[index].ravel())
-    return _table(LAYERS, columns, rows * len(at))
+    return table_of(LAYERS, columns, rows * len(at))
 
 
 def _instruments_table(record: Record, last: Ints) -> pa.Table:
@@ -317,7 +325,7 @@ def _instruments_table(record: Record, last: Ints) -> pa.Table:
         "index": _where(numbered[at], index[at]),
         "value": np.concatenate([reading.values for reading in readings], axis=1)[kept],
     }
-    return _table(INSTRUMENTS, columns, len(at))
+    return table_of(INSTRUMENTS, columns, len(at))
 
 
 def _where(valid: Bools, values: Floats | Ints | Bools | None) -> pa.Array | None:
@@ -325,7 +333,8 @@ def _where(valid: Bools, values: Floats | Ints | Bools | None) -> pa.Array | Non
     return None if values is None else pa.array(values, mask=~valid, from_pandas=False)
 
 
-def _table(schema: pa.Schema, columns: dict[str, object], rows: int) -> pa.Table:
+def table_of(schema: pa.Schema, columns: Mapping[str, object], rows: int) -> pa.Table:
+    """A table of ``schema`` with so many rows: a column that is not given is null, a NaN is a value."""
     arrays = []
     for field in schema:
         values = columns.get(field.name)

@@ -39,7 +39,10 @@ class Felt:
 
 @dataclass
 class Heard:
-    """What came back to each layer's ``calls``, by node and output: `felt` is filled while `hear` lasts."""
+    """What came back to each layer's ``calls``, by node and output: `felt` is filled while `hear` lasts.
+
+    ``kept``: where several losses come back to one graph, the gradients that came before; they add up.
+    """
 
     graph: Graph
     tape: Tape
@@ -47,6 +50,7 @@ class Heard:
     felt: dict[tuple[Node, int], Felt] = field(default_factory=dict)
     stages: Sequence[Stage] = ()
     severed: Set[Node] = frozenset()
+    kept: dict[tuple[Node, int], Tensor] | None = None
 
     def __post_init__(self) -> None:
         # Of what is called again and again the last call: the others are time steps.
@@ -107,6 +111,10 @@ def _note_silent(graph: Graph, node: Node, given: tuple[Tensor | None, ...], _: 
 def _note(heard: Heard, node: Node, dim: int | None, gradients: tuple[Tensor | None, ...]) -> None:
     for slot, gradient in enumerate(gradients):
         if gradient is not None:
+            if heard.kept is not None:
+                before = heard.kept.get((node, slot))
+                gradient = gradient.detach() if before is None else before + gradient.detach()
+                heard.kept[node, slot] = gradient
             felt = heard.felt.setdefault((node, slot), Felt())
             felt.squares += square(gradient)
             felt.entries += real(gradient).numel()

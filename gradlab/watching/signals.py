@@ -22,13 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from gradlab.store.record import PROBE_COLUMNS
+from gradlab.store.record import MEASURED_COLUMNS, PROBE_COLUMNS
 from gradlab.watching import facts
 from gradlab.watching.backward import Heard, hear
 from gradlab.watching.graph import graph
 from gradlab.watching.operators import AlreadyAsked, Operators
 from gradlab.watching.recurrence import time_rows
-from gradlab.watching.rows import SEEN_COLUMNS, depth_rows, input_row, owned, precision
+from gradlab.watching.rows import depth_rows, input_row, owned, precision
 from gradlab.watching.tape import Tape, signal_of
 
 GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
@@ -49,7 +49,7 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
             name, where the network computes its loss itself: the targets are then what is called "labels".
 
     Returns:
-        The columns of a result's `layers` table but for run_id, with ``step`` 0, and `SEEN_COLUMNS`, among them
+        The columns of a result's `layers` table but for run_id, with ``step`` 0, and `MEASURED_COLUMNS`, among them
         ``calls``, how often a layer was called: its `signal_grad_norm` is then over all calls. NaN where a column makes
         no sense: what an update gives, `saturated` and `dead` where no activation follows that can be either,
         `signal_grad_norm` where nothing before the layer learns. ``axis`` is "time" in further rows of a layer that is
@@ -64,7 +64,7 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
     inputs, targets = _pair(batch)
     parts, names = _arguments(module, inputs)
     leaves = [_leaf(part) for part in parts]
-    inside = _inside_parametrizations(module)
+    inside = inside_parametrizations(module)
     tape = Tape({part: name for name, part in module.named_modules() if part not in inside}, _samples(parts))
     with torch.enable_grad(), _as_written(), _left_alone(module):
         # A copy, so that a network may overwrite its input in place.
@@ -93,7 +93,7 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
     if len(parts) == 1 and leaves[0] is not parts[0]:
         rows.insert(0, input_row(parts[0], found[-1]))
     rows += time_rows(layers, heard)
-    frame = pd.DataFrame(rows, columns=["step", "axis", "layer", "name", *PROBE_COLUMNS, *SEEN_COLUMNS])
+    frame = pd.DataFrame(rows, columns=["step", "axis", "layer", "name", *PROBE_COLUMNS, *MEASURED_COLUMNS])
     first = output if isinstance(output, Tensor) else signal_of(output)
     names_of = {parameter: name for name, parameter in module.named_parameters()}
     frame.attrs |= {
@@ -152,7 +152,7 @@ def _as_written() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if compiles else nullcontext()
 
 
-def _inside_parametrizations(module: nn.Module) -> set[nn.Module]:
+def inside_parametrizations(module: nn.Module) -> set[nn.Module]:
     """Modules that make a weight out of its parameters; what they put out is no signal."""
     return {
         inner
