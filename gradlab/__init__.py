@@ -104,7 +104,8 @@ def watch(
     def ending(folder: Folder, tables: Tables, names: dict[str, str]) -> None:
         watched.ended(screen.console(quiet=quiet), folder, tables, names, draw=report)
 
-    return Watch(module, optimizer, every, out, name, scaler, ending=ending)
+    say = (lambda _: None) if quiet else screen.say
+    return Watch(module, optimizer, every, out, name, scaler, ending=ending, say=say)
 
 
 def _of_optimizer(optimizer: str | Optimizer | None) -> dict[str, Any]:

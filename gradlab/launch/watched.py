@@ -72,7 +72,7 @@ def run_script(script: Script, every: int, out: Path | None, console: Console, *
     def listen() -> None:
         from gradlab.watching.everything import watched_into
 
-        watching.append(watched_into(name, out, every))
+        watching.append(watched_into(name, out, every, screen.say))
         watching[0].start()
 
     first = int(os.environ.get("RANK", "0") or 0) == 0

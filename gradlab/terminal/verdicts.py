@@ -29,11 +29,12 @@ ANY = "any"
 
 @dataclass(frozen=True)
 class Judged:
-    """A run with its verdicts; none of one that crashed."""
+    """A run with its verdicts, and of a watched one where its first number that is not finite was made."""
 
     row: Run
     name: str | None
     verdicts: tuple[Verdict, ...]
+    not_finite: Mapping[str, Any] | None = None
 
 
 def judged(path: Path) -> list[Judged]:
@@ -49,7 +50,11 @@ def judged(path: Path) -> list[Judged]:
     names = manifest.get("watched", {})
     bounds = limits(manifest.get("diagnose"))
     found = zip(runs.to_pylist(), histories(runs, tables["steps"], tables["layers"]), strict=True)
-    return [Judged(row, names.get(row["run_id"]), judge(_so_far(history), bounds)) for row, history in found]
+    broken = manifest.get("not_finite", {})
+    return [
+        Judged(row, names.get(row["run_id"]), judge(_so_far(history), bounds), broken.get(row["run_id"]))
+        for row, history in found
+    ]
 
 
 def _so_far(history: History) -> History:
@@ -82,6 +87,8 @@ def show(out: Console, found: Sequence[Judged]) -> None:
             out.print(escape(f"{of}crashed: {one.row['error']}"))
         for verdict in one.verdicts:
             out.print(f"{escape(of)}[bold]{verdict.name}[/bold]{escape(verdict.sentence.removeprefix(verdict.name))}.")
+            if verdict.name == "diverged" and one.not_finite is not None:
+                out.print(escape(f"  {one.not_finite['sentence']}"))
             if verdict.cause is not None:
                 out.print(escape(f"  cause {verdict.cause.name}: {verdict.cause}"))
 
@@ -95,6 +102,7 @@ def as_json(path: Path, found: Sequence[Judged]) -> str:
             "state": one.row["state"],
             "error": one.row["error"],
             "loss_final": one.row["loss_final"],
+            "not_finite": None if one.not_finite is None else dict(one.not_finite),
             "verdicts": [_told(verdict) for verdict in one.verdicts],
         }
         for one in found

@@ -16,6 +16,7 @@ from gradlab.store.record import Tables
 from gradlab.watching.ears import EARS
 from gradlab.watching.found import called, modules_of, together
 from gradlab.watching.keeping import Book
+from gradlab.watching.lookout import Say
 from gradlab.watching.watched import Watched
 
 
@@ -58,7 +59,7 @@ class Everything:
         inner = next(iter(found.values()))
         taken = [run.name for run in self.book.runs]
         name = called(inner, vars(sys.modules["__main__"]), taken) if len(found) == 1 else called(module, {}, taken)
-        run = Watched(name, module, optimizer, self.book.every, self.book.due)
+        run = Watched(name, module, optimizer, self.book.every, self.book.due, self.book.say)
         self.runs[id(optimizer)] = run
         self.book.runs.append(run)
         EARS.add(run)
@@ -91,6 +92,6 @@ class Everything:
         return self.book.folder, self.book.write(state, errors)
 
 
-def watched_into(name: str, out: Path | None, every: int) -> Everything:
+def watched_into(name: str, out: Path | None, every: int, say: Say) -> Everything:
     """A new folder, and everything that will be watched into it."""
-    return Everything(Book(name, out, every))
+    return Everything(Book(name, out, every, say))

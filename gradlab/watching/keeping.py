@@ -30,6 +30,7 @@ from gradlab.store.pieces import TABLES, write_table
 from gradlab.store.record import INSTRUMENTS, LAYERS, RUNS, STEPS, Tables, joined, table_of
 from gradlab.store.surroundings import surroundings
 from gradlab.watching.course import Course, plain
+from gradlab.watching.lookout import Say
 from gradlab.watching.rows import Row
 from gradlab.watching.watched import Watched
 
@@ -43,8 +44,8 @@ SECONDS, SHARE = 10.0, 100
 class Book:
     """The folder of what is watched in this process: one or several runs, written down now and then and at the end."""
 
-    def __init__(self, name: str, out: Path | None, every: int) -> None:
-        self.name, self.every = name, every
+    def __init__(self, name: str, out: Path | None, every: int, say: Say = lambda _: None) -> None:
+        self.name, self.every, self.say = name, every, say
         self.runs: list[Watched] = []
         self._there = out is not None and out.is_dir()
         self._held = ExitStack()
@@ -72,6 +73,9 @@ class Book:
         self._manifest |= {
             "runs": len(trained),
             "watched": self.names,
+            "not_finite": {
+                self.id_of(run): run.lookout.found.stored() for run in trained if run.lookout.found is not None
+            },
             "state": state,
             "finished": ended,
             "elapsed_s": round(time.monotonic() - self._clock, 3),

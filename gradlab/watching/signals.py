@@ -169,12 +169,8 @@ def _left_alone(module: nn.Module) -> Iterator[None]:
     Where the network trains already, what stands otherwise in it was put so on purpose: a frozen batch norm.
     """
     modes = [(part, part.training) for part in module.modules()]
-    buffers = {
-        part: {name: (buffer, buffer.detach().clone()) for name, buffer in part.named_buffers(recurse=False)}
-        for part in module.modules()
-    }
     cuda = sorted({parameter.device.index for parameter in module.parameters() if parameter.is_cuda})
-    with torch.random.fork_rng(devices=cuda):
+    with torch.random.fork_rng(devices=cuda), buffers_kept(module):
         try:
             if not module.training:
                 module.train()
@@ -182,8 +178,20 @@ def _left_alone(module: nn.Module) -> Iterator[None]:
         finally:
             for part, training in modes:
                 part.training = training
-            for part, before in buffers.items():
-                _give_back(part, before)
+
+
+@contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Buffers (running statistics) afterwards as they were before."""
+    buffers = {
+        part: {name: (buffer, buffer.detach().clone()) for name, buffer in part.named_buffers(recurse=False)}
+        for part in module.modules()
+    }
+    try:
+        yield
+    finally:
+        for part, before in buffers.items():
+            _give_back(part, before)
 
 
 def _give_back(part: nn.Module, before: Mapping[str, tuple[Tensor, Tensor]]) -> None:

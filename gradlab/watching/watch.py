@@ -14,6 +14,7 @@ from gradlab.store.record import Tables
 from gradlab.watching.course import Figure
 from gradlab.watching.ears import EARS
 from gradlab.watching.keeping import Book
+from gradlab.watching.lookout import Say
 from gradlab.watching.watched import Watched, trained_by
 
 Ending = Callable[[Folder, Tables, dict[str, str]], None]
@@ -31,6 +32,7 @@ class Watch:
         name: what the folder and the run are called.
         scaler: the loss scaler, where the script has one of its own; `torch.amp.GradScaler` is heard without it.
         ending: what is said and drawn at the end.
+        say: told at once where the first number that is not finite was made.
 
     Raises `SpecError` for a folder that holds something already, `ValueError` where the optimizer trains nothing of the
     module or ``every`` is no step count.
@@ -46,6 +48,7 @@ class Watch:
         scaler: Any = None,
         *,
         ending: Ending | None = None,
+        say: Say = lambda _: None,
     ) -> None:
         if every < 1:
             raise ValueError(f"every={every!r}; expected an integer of at least 1, the steps between two records")
@@ -53,6 +56,7 @@ class Watch:
         _check(module, self._made[1])
         self._every, self._out, self._scaler, self._ending = every, None if out is None else Path(out), scaler, ending
         self._book: Book | None = None
+        self._say = say
         self._runs: list[Watched] = []
 
     @property
@@ -62,7 +66,7 @@ class Watch:
 
     def __enter__(self) -> Self:
         module, optimizer, name = self._made
-        self._book = Book(name, self._out, self._every)
+        self._book = Book(name, self._out, self._every, self._say)
         self._add(module, optimizer, name)
         return self
 
@@ -81,7 +85,7 @@ class Watch:
         book = self._open()
         if any(run.name == name for run in self._runs):
             raise ValueError(f"name={name!r}: a run of this folder is called so already")
-        run = Watched(name, module, optimizer, self._every, book.due, scaler=self._scaler)
+        run = Watched(name, module, optimizer, self._every, book.due, book.say, scaler=self._scaler)
         book.runs.append(run)
         self._runs.append(run)
         EARS.add(run)

@@ -13,12 +13,10 @@ from torch.optim import Optimizer
 
 from gradlab.watching.course import Course, Figure, Norms, divided, local, norms
 from gradlab.watching.ears import Scale, bare, scale_of
+from gradlab.watching.lookout import Lookout, Say
 from gradlab.watching.recording import Recording
 from gradlab.watching.rows import Row
 from gradlab.watching.signals import inside_parametrizations
-
-MOST_KEPT = 8
-"""Steps whose norms are kept, to say what came before a number that is not finite."""
 
 Due = Callable[[], None]
 
@@ -27,7 +25,8 @@ Due = Callable[[], None]
 class Watched:
     """A run: told of every way back and every update of the process, it keeps what is its own.
 
-    ``due`` is called after a record: what is there may be written down. ``micro`` counts the ways back, from 0.
+    ``due`` is called after a record: what is there may be written down. ``say`` is told where the first number that is
+    not finite was made. ``micro`` counts the ways back, from 0.
     """
 
     name: str
@@ -35,6 +34,7 @@ class Watched:
     optimizer: Optimizer
     every: int
     due: Due
+    say: Say
     course: Course = field(default_factory=Course)
     layers: list[tuple[int, list[Row]]] = field(default_factory=list)
     precision: str = "float32"
@@ -63,6 +63,7 @@ class Watched:
         self._updates = 0
         self._updates_seen = 0
         self._recording: Recording | None = None
+        self.lookout = Lookout(self.module, self._names, self.say)
         self._prepare()
 
     @property
@@ -85,6 +86,7 @@ class Watched:
     def stop(self) -> None:
         """Nothing is heard any more."""
         self.ended = self.ended or time.monotonic()
+        self.lookout.stop()
         if self._recording is not None:
             self._recording.stop()
             self._recording = None
@@ -101,6 +103,7 @@ class Watched:
         self._marks = [(id(one), one._version) for one in present]
         if not present:
             self._forget()
+        self.lookout.before_backward(losses[0], len(self.course), self.micro + 1)
         if self._recording is not None:
             self._recording.before_backward(losses[0], scale, again=again)
 
@@ -114,9 +117,11 @@ class Watched:
         """Takes the norm of all gradients, before anything clips them."""
         if self.diverged:
             return
+        self.lookout.heard()
         if self._recording is not None:
             self._recording.after_backward()
-        gradients = [one.grad for one in self.parameters if one.grad is not None]
+        having = [one for one in self.parameters if one.grad is not None]
+        gradients = [one.grad for one in having if one.grad is not None]
         if not gradients or [(id(one), one._version) for one in gradients] == self._marks:
             return
         self._scale = self._scale_now
@@ -127,6 +132,7 @@ class Watched:
         self._norms = norms([local(one) for one in gradients])
         self._ways += 1
         self.micro += 1
+        self.lookout.after_backward(self._back[0], self._norms, having, self._scale, len(self.course), self.micro)
 
     def before_update(self, optimizer: Optimizer) -> None:
         """The learning rate, and the weights where they are recorded."""
@@ -173,7 +179,8 @@ class Watched:
             self.course.loss_scale[-1] = scale
 
     def compiled(self) -> None:
-        """Something was compiled: while a step is recorded it runs as it was written."""
+        """Something was compiled: while a step is recorded it runs as it was written, and between no hook is in it."""
+        self.lookout.stop()
         if self._recording is not None:
             self._recording.as_written()
 
@@ -206,6 +213,7 @@ class Watched:
     def _ended_step(self) -> None:
         recording, self._recording = self._recording, None
         self._clipped = None
+        self.lookout.next_step()
         self._forget()
         if recording is not None:
             recording.stop()
