@@ -134,7 +134,8 @@ class _Outcome:
             self.state = "interrupted" if interrupted else "failed"
             self.status = interrupts.status(error) if isinstance(error, KeyboardInterrupt) else 1
             self.error = None if interrupted else f"{kind.__name__}: {error}"
-            sys.excepthook(kind, error, _from(trace))
+            own = _from(trace)
+            sys.excepthook(kind, error.with_traceback(own), own)
         return True
 
 
