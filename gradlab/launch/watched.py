@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -75,18 +74,15 @@ def run_script(script: Script, every: int, out: Path | None, console: Console, *
         watching.append(watched_into(name, out, every, screen.say))
         watching[0].start()
 
-    first = int(os.environ.get("RANK", "0") or 0) == 0
     if out is not None and out.is_dir() and any(out.iterdir()):
         raise SpecError(f"-o {out}: already there and not empty; give a new folder")
-    if first:
-        when_imported("torch", listen)
+    when_imported("torch", listen)
     with _its_own(), _Outcome() as outcome:
         script.run()
-    if first:
-        if not watching:
-            screen.say_error(f"{script.target} never imported torch: nothing was watched")
-        else:
-            _close(watching[0], console, outcome.state, outcome.error, draw=draw)
+    if watching:
+        _close(watching[0], console, outcome.state, outcome.error, draw=draw)
+    else:
+        screen.say_error(f"{script.target} never imported torch: nothing was watched")
     return outcome.status
 
 
@@ -95,6 +91,9 @@ def _close(watching: Everything, out: Console, state: str, error: str | None, *,
     watching.stop()
     try:
         trained = watching.trained
+        if not watching.book.peers.first:
+            watching.book.tell()
+            return
         if not trained:
             screen.say_error(_nothing(watching))
             return

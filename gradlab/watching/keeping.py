@@ -31,6 +31,7 @@ from gradlab.store.record import INSTRUMENTS, LAYERS, RUNS, STEPS, Tables, joine
 from gradlab.store.surroundings import surroundings
 from gradlab.watching.course import Course, plain
 from gradlab.watching.lookout import Say
+from gradlab.watching.peers import Peers, together
 from gradlab.watching.rows import Row
 from gradlab.watching.watched import Watched
 
@@ -52,13 +53,21 @@ class Book:
         self._began = dt.datetime.now().astimezone()
         self._clock = time.monotonic()
         self._written, self._took = -math.inf, 0.0
-        self.folder: Folder = self._held.enter_context(new_result(out, name, self._began))
+        self.peers = Peers()
+        self._folder = self._held.enter_context(new_result(out, name, self._began)) if self.peers.first else None
         self._manifest: dict[str, Any] = {}
+
+    @property
+    def folder(self) -> Folder:
+        """Where it lies: the first process of a training holds it."""
+        assert self._folder is not None
+        return self._folder
 
     def due(self) -> None:
         """Writes the tables down where it is time to."""
+        self.peers.join()
         now = time.monotonic()
-        if now - self._written > max(SECONDS, SHARE * self._took):
+        if self.peers.first and now - self._written > max(SECONDS, SHARE * self._took):
             self.write("running", {})
             self._written = time.monotonic()
             self._took = self._written - now
@@ -66,6 +75,8 @@ class Book:
     def write(self, state: str, errors: Mapping[str, str]) -> Tables:
         """The tables and the manifest as they are now; ``errors``: of runs that crashed."""
         trained = [run for run in self.runs if len(run.course)]
+        if state == "done":
+            self._gather(trained)
         tables = joined([tables_of(run, self.id_of(run), errors.get(run.name)) for run in trained])
         first = not self._manifest
         self._manifest = self._manifest or self._drawn_up()
@@ -87,6 +98,22 @@ class Book:
             has_begun(self.folder)
         return tables
 
+    def tell(self) -> None:
+        """What a process that is not the first does at the end."""
+        self.peers.tell({run.name: run.part for run in self.runs if len(run.course)})
+
+    def _gather(self, trained: Sequence[Watched]) -> None:
+        """What the other processes saw joins what this one did."""
+        told = self.peers.told(wait=True)
+        for run in trained:
+            parts = [parts[run.name] for parts in told if run.name in parts]
+            if parts:
+                run.take(together([run.part, *parts], self.peers.world))
+        if self.peers.world > 1 and len(told) < self.peers.world - 1:
+            self.say(
+                f"{len(told) + 1} of {self.peers.world} processes were watched; the tables are of their part alone"
+            )
+
     @property
     def names(self) -> dict[str, str]:
         """What each run is called, by its id."""
@@ -94,14 +121,16 @@ class Book:
 
     def close(self) -> None:
         """Lets go of the folder; one in which nothing was written is gone, unless it was there before."""
-        root = self.folder.root
         self._held.close()
-        if not self._there and not any(root.iterdir()):
+        if self._folder is None:
+            return
+        root = self._folder.root
+        if not self._there and root.is_dir() and not any(root.iterdir()):
             root.rmdir()
 
     def id_of(self, run: Watched) -> str:
         """A run's id: what began when, where, and under which name; no other training has it."""
-        said = f"{self._began.isoformat()} {os.getpid()} {self.folder.root.resolve()} {run.name}"
+        said = f"{self._began.isoformat()} {os.getpid()} {self.folder.root.absolute()} {run.name}"
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
     def _drawn_up(self) -> dict[str, Any]:

@@ -106,6 +106,9 @@ class Watch:
         try:
             if not any(len(run.course) for run in book.runs):
                 return
+            if not book.peers.first:
+                book.tell()
+                return
             interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
             crashed = None if error is None or interrupted else f"{kind.__name__ if kind else ''}: {error}".strip()
             state = "interrupted" if interrupted else "done" if crashed is None else "failed"

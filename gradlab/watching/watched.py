@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from gradlab.watching.course import Course, Figure, Norms, divided, local, norms
 from gradlab.watching.ears import Scale, bare, scale_of
 from gradlab.watching.lookout import Lookout, Say
+from gradlab.watching.peers import Part
 from gradlab.watching.recording import Recording
 from gradlab.watching.rows import Row
 from gradlab.watching.signals import inside_parametrizations
@@ -82,6 +83,21 @@ class Watched:
         if len(self.course) % self.every == 0 and not self.diverged:
             self._recording = Recording(self.module, self._names)
             self._recording.start()
+
+    @property
+    def part(self) -> Part:
+        """What this process saw, for another."""
+        columns = self.course.columns()
+        sharded = any(local(one) is not one for one in self.parameters)
+        return Part(columns["loss"], columns["grad_norm"], columns["grad_norm_clipped"], self.layers, sharded)
+
+    def take(self, whole: Part) -> None:
+        """Puts what all processes saw in the place of what this one did."""
+        count = len(whole.loss)
+        self.course.loss[:count] = whole.loss
+        self.course.grad_norm[:count] = whole.grad_norm[:count]
+        self.course.grad_norm_clipped[:count] = whole.grad_norm_clipped[:count]
+        self.layers = [(step, list(rows)) for step, rows in whole.layers]
 
     def stop(self) -> None:
         """Nothing is heard any more."""
