@@ -155,6 +155,8 @@ class Recording:
             again = any(id(call) in self._met for call in layer.calls)
             self._take(unscaled(row, self._scale), again=again)
         self._take_times([unscaled(row, self._scale) for row in time_rows(layers, heard)])
+        for calls in self.tape.sequences.values():
+            calls[:] = [one for one in calls if not one.came or self._again]
         if self._again:
             self._met.update(id(call) for calls in self._chosen.values() for call in calls)
         else:
