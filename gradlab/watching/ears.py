@@ -182,9 +182,8 @@ def scale_of(scaler: Any) -> Scale:
 
 def bare(optimizer: Any) -> Any:
     """The optimizer of torch inside those that frameworks wrap around it."""
-    while not isinstance(optimizer, Optimizer) and hasattr(optimizer, "optimizer"):
-        optimizer = optimizer.optimizer
-    return optimizer
+    inner = getattr(optimizer, "optimizer", None) or getattr(optimizer, "_optimizer", None)
+    return bare(inner) if isinstance(inner, Optimizer) else optimizer
 
 
 def compiles() -> bool:

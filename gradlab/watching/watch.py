@@ -64,6 +64,11 @@ class Watch:
         """Where the tables are."""
         return self._open().folder.root
 
+    @property
+    def writes(self) -> bool:
+        """Whether this process holds the folder: the first one of a training does."""
+        return self._open().peers.first
+
     def __enter__(self) -> Self:
         module, optimizer, name = self._made
         self._book = Book(name, self._out, self._every, self._say)
