@@ -8,8 +8,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-PIECE = 1 << 16
+PIECE = 1 << 15
 """Entries that are looked at together: in float64 they fit a core's cache, which is ten times faster than a copy."""
+
+CANCELS = 1e-4
+"""Squares about a mean that are less than this share of those about zero have lost digits."""
 
 Moments = tuple[int, float, float]
 """The count of entries, their mean, and the sum of their squares about it."""
@@ -30,12 +33,18 @@ def square(tensor: Tensor) -> float:
 
 def moments(tensor: Tensor) -> Moments:
     """Count, mean and squares about the mean of all entries."""
-    found = []
-    for piece in _pieces(tensor):
-        mean = piece.mean()
-        about = piece - mean
-        found.append((piece.numel(), float(mean), float(about @ about)))
-    return together(found)
+    return together([_about(piece) for piece in _pieces(tensor)])
+
+
+def _about(piece: Tensor) -> Moments:
+    """The moments of one piece: from its sums, and in a second look where these would cancel."""
+    count = piece.numel()
+    mean, squares = float(piece.sum()) / max(1, count), float(piece @ piece)
+    about = squares - count * mean * mean
+    if not about > CANCELS * squares:
+        away = piece - mean
+        about = float(away @ away)
+    return count, mean, about
 
 
 def together(parts: Sequence[Moments]) -> Moments:

@@ -80,9 +80,10 @@ class Tape:
             return
         with self.quiet():
             call = self.taken(first)
-            if weights(module):
+            held = weights(module)
+            if held:
                 # Channels stand behind the samples, the units of a linear layer last.
-                unit = 1 if max(weight.dim() for weight in weights(module)) > 2 else -1
+                unit = 1 if max(weight.dim() for weight in held) > 2 else -1
                 opened = Call(noted(signal), unit)
                 self.calls.setdefault(module, []).append(opened)
                 if self.opened == self.entered.get(module):
@@ -100,6 +101,8 @@ class Tape:
                 over = _normed_over(module, signal)
                 self.least_normed = over if self.least_normed is None else min(over, self.least_normed)
                 if call is not None:
+                    if self.pending is not None and self.pending[1] is call.raw:
+                        call.raw.kept, self.pending = self.pending[2].detach(), None
                     self.settle()
                     call.normed = noted(signal)
                     self.pending = call, call.normed, signal
