@@ -6,9 +6,9 @@ it is installed (a histogram of every gradient, each 50th step and each step; of
 parameter's gradient at each step as Lightning's ``grad_norm`` logs it, and with a logger written by hand (norm of the
 gradient at each step, mean and spread of each layer's output and gradient each 50th).
 
-Turns of 50 steps are taken one after the other, each contender's beside all others', and processor seconds are counted:
-the cost is the median over the turns of a turn's seconds over those of the bare turn beside it. Memory is the peak of a
-process of its own for each.
+Turns of 50 steps are taken one after the other, each beside one with nothing on it, and processor seconds are counted:
+the cost is the median over the turns of a turn's seconds over those of the bare one. Memory is the peak of a process of
+its own for each (Linux).
 """
 
 from __future__ import annotations
@@ -225,17 +225,22 @@ def main() -> None:
         return
     for task, made in TASKS.items():
         turn(made, nothing, steps=5)
-        spent: dict[str, list[float]] = {name: [] for name in CONTENDERS}
-        for _ in range(arguments.repeats):
-            for name, contender in CONTENDERS.items():
-                spent[name].append(turn(made, contender))
-        bare, base = spent["nothing"], peak(task, "nothing")
+        bare: list[float] = []
+        costs: dict[str, list[float]] = {name: [] for name in CONTENDERS if name != "nothing"}
+        for repeat in range(arguments.repeats):
+            for name, found in costs.items():
+                # Side by side, and each as often first as second: a machine's speed drifts.
+                first, second = (nothing, CONTENDERS[name]) if repeat % 2 else (CONTENDERS[name], nothing)
+                one, other = turn(made, first), turn(made, second)
+                spent, without = (other, one) if repeat % 2 else (one, other)
+                bare.append(without)
+                found.append(spent / without - 1)
+        base = peak(task, "nothing")
         print(f"{task}: {statistics.median(bare) / STEPS * 1e3:.1f} ms a step")
-        for name, seconds in spent.items():
-            costs = [one / other - 1 for one, other in zip(seconds, bare, strict=True)]
+        for name, found in costs.items():
             memory = peak(task, name) / base - 1
-            extent = f"({min(costs):+.1%}..{max(costs):+.1%})"
-            print(f"  {name:<28}{statistics.median(costs):>+7.1%}  {extent:<20}memory {memory:+.1%}", flush=True)
+            extent = f"({min(found):+.1%}..{max(found):+.1%})"
+            print(f"  {name:<28}{statistics.median(found):>+7.1%}  {extent:<20}memory {memory:+.1%}", flush=True)
 
 
 if __name__ == "__main__":
