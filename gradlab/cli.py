@@ -30,6 +30,10 @@ ConfigDir = Annotated[Path | None, typer.Option("-cd", "--config-dir", help="A f
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="Exactly this folder.")]
 DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 NoReport = Annotated[bool, typer.Option("--no-report", metavar="", help="Leave plots and page for later.")]
+AllowCode = Annotated[
+    bool,
+    typer.Option("--allow-code", metavar="", help="Run the network and data of its own that a result names."),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", metavar="", help="Errors only.")]
 
 GRAMMAR = {"ignore_unknown_options": True}
@@ -52,6 +56,7 @@ def run(
         tuple[Path, str] | None,
         typer.Option("--from", metavar="DIR RUN_ID", help="Run again one run of a result, with what is changed."),
     ] = None,
+    allow_code: AllowCode = False,
     quiet: Quiet = False,
 ) -> None:
     """One training run.
@@ -69,11 +74,13 @@ def run(
     # The worker imports torch while the run is composed.
     with local.crew_of(0 if dry_run else 1, chosen) as crew:
         from gradlab.grid import compose, expand, rerun
+        from gradlab.launch import own
 
         dirs = [config_dir] if config_dir else []
         if source is not None:
-            grid = rerun.again(*source, given)
+            grid = own.named(rerun.again(*source, given), allowed=allow_code, what=str(source[0]))
         else:
+            own.allow()
             grid = compose.compose_run(given, experiment=named, config_dirs=dirs)
         if dry_run:
             from gradlab.terminal import screen
@@ -104,6 +111,7 @@ def sweep(
         Path | None, typer.Option("--resume", metavar="DIR", help="Run only what is missing in DIR.")
     ] = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", metavar="", help="Stop at the first crashed run.")] = False,
+    allow_code: AllowCode = False,
     quiet: Quiet = False,
 ) -> None:
     """A grid of runs, in Hydra's sweep grammar.
@@ -123,11 +131,13 @@ def sweep(
         from gradlab.terminal import screen
 
         wishes = conduct.Wishes(report=not no_report, fail_fast=fail_fast)
-        raise typer.Exit(go_on(resume, device, wishes, sys.argv, screen.console(quiet=quiet)))
+        raise typer.Exit(go_on(resume, device, wishes, sys.argv, screen.console(quiet=quiet), allow_code=allow_code))
     # The workers import torch while the grid is composed.
     with local.crew_of(0 if plan else min(chosen.workers, local.EARLY), chosen) as crew:
         from gradlab.grid import cohorts, compose
+        from gradlab.launch import own
 
+        own.allow()
         grid = compose.compose_grid(given, experiment=named, config_dirs=[config_dir] if config_dir else [])
         from gradlab.terminal import plan as plans
         from gradlab.terminal import screen
@@ -135,6 +145,7 @@ def sweep(
         if plan:
             from gradlab.launch import speed
 
+            grid = own.known(grid)
             made, terminal = cohorts.plan_of(grid, chosen.memory, chosen.cores), screen.console(quiet=quiet)
             largest = max(piece.memory for piece in made.pieces)
             workers = min(devices.workers_on(chosen, grid.launch.workers, largest)[0], len(made.pieces))
@@ -175,6 +186,7 @@ def cure(
         tuple[Path, str] | None,
         typer.Option("--from", metavar="DIR RUN_ID", help="One run of a finished sweep."),
     ] = None,
+    allow_code: AllowCode = False,
     quiet: Quiet = False,
 ) -> None:
     """Which change heals a sick run: remedies of the literature, tried and ranked.
@@ -191,15 +203,17 @@ def cure(
     with local.crew_of(min(chosen.workers, local.EARLY), chosen) as crew:
         from gradlab.cure import trials
         from gradlab.grid import compose, rerun
+        from gradlab.launch import own
 
         if source is not None:
             _refuse(texts, what="--from", experiment=named, config_dir=config_dir)
-            grid = rerun.again(*source)
+            grid = own.named(rerun.again(*source), allowed=allow_code, what=str(source[0]))
         elif folders:
             texts.remove(folders[0])
             _refuse(texts, what=folders[0], experiment=named, config_dir=config_dir)
-            grid = trials.of_result(Path(folders[0]))
+            grid = own.named(trials.of_result(Path(folders[0])), allowed=allow_code, what=folders[0])
         else:
+            own.allow()
             grid = compose.compose_any(texts, experiment=named, config_dirs=[config_dir] if config_dir else [])
         from gradlab.launch import conduct
         from gradlab.terminal import screen
@@ -252,8 +266,11 @@ def theory(
       gradlab theory model.activation=tanh model.weight_var=1,1.5,2
     """
     from gradlab.grid import compose
+    from gradlab.launch import own
     from gradlab.terminal import screen
     from gradlab.terminal import theory as foretell
+
+    own.allow()
 
     dirs = [config_dir] if config_dir else []
     grid = compose.compose_any(_overrides(context, overrides), experiment=_once(experiment), config_dirs=dirs)

@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 
+from gradlab.data.facts import described
 from gradlab.report.groups import LATER, describe, swept, varying
 from gradlab.report.tables import Bools, Floats, Result
 from gradlab.spec.choices import DATA
+from gradlab.spec.named import SpecError
 from gradlab.spec.run import OUTSIDE_DIGEST, RunSpec, build
 from gradlab.theory.predict import Profile, predict, profile
 
@@ -28,7 +30,8 @@ def words(result: Result, axis: str) -> str:
 def sentences(result: Result) -> list[str]:
     """What theory says of a single run; of a sweep how far the measured rates are from its own."""
     if result.size == 1:
-        return [f"Theory: {predict(_spec(result, 0)).note}."]
+        one = _spec(result, 0)
+        return [] if one is None else [f"Theory: {predict(one).note}."]
     rate, told = result.number("rate"), result.theory("rate_theory")
     known = np.flatnonzero(np.isfinite(rate) & (told > 0))
     lines = []
@@ -42,7 +45,8 @@ def sentences(result: Result) -> list[str]:
             f"{told[farthest]:.3g})."
         )
     measured = np.flatnonzero(np.isfinite(rate) & np.isnan(result.theory("chi1")))
-    silent = [one.note for run in measured.tolist() if (one := predict(_spec(result, run))).rate is None]
+    specs = [spec for run in measured.tolist() if (spec := _spec(result, run)) is not None]
+    silent = [said.note for spec in specs if (said := predict(spec)).rate is None]
     if silent:
         lines.append(f"Theory gives no rate of {len(silent)} of {result.size} runs; of the first: {silent[0]}.")
     bent = _bent_words(result).strip()
@@ -62,16 +66,25 @@ def _bent_words(result: Result) -> str:
 
 def expected(result: Result, run: int, axis: str) -> Profile | None:
     """The profile of one run along ``axis``; None where theory has none."""
-    found = profile(_spec(result, run))
+    spec = _spec(result, run)
+    found = None if spec is None else profile(spec)
     return found if found is not None and found.axis == axis else None
 
 
-def _spec(result: Result, run: int) -> RunSpec:
+def _spec(result: Result, run: int) -> RunSpec | None:
+    """What theory is asked about; None where it is of data of the user's own that are not there any more."""
+    own = DATA[str(result.columns["data.name"][run])].own
+    left_out = () if own else OUTSIDE_DIGEST
     values = {
         key: result.columns[key][run]
         for key in result.keys
-        if key not in OUTSIDE_DIGEST and result.columns[key][run] is not None
+        if key not in left_out and result.columns[key][run] is not None
     }
+    if own:
+        try:
+            return described(values)
+        except SpecError:
+            return None
     # Without its folder of images a data set has its usual number of samples, and a larger batch would be refused.
     values["data.batch_size"] = min(int(str(values["data.batch_size"])), DATA[str(values["data.name"])].train)
     return build(values)

@@ -63,6 +63,9 @@ def setting(spec: RunSpec) -> Setting:
     which matters in the first layers alone.
     """
     model, facts = spec.model, spec.facts
+    if MODELS[model.name].free:
+        # Nothing is known of the inside of a network of the user's own.
+        return Setting(model.name, Phi("linear", 0.0), "none", 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False)
     recurrent = MODELS[model.name].needs_time
     inputs = facts.shape[-1] if recurrent else facts.inputs
     # torch.nn.RNN bounds the default draw of every matrix by its hidden width.
