@@ -9,14 +9,18 @@ import numpy as np
 from gradlab.report.groups import LATER, describe, swept, varying
 from gradlab.report.tables import Bools, Floats, Result
 from gradlab.spec.choices import DATA
+from gradlab.spec.plugins import are_known
 from gradlab.spec.run import OUTSIDE_DIGEST, RunSpec, build
-from gradlab.theory.predict import Profile, predict, profile
+from gradlab.theory.predict import Prediction, Profile, nothing, predict, profile
 
 WORDS = (
     "Dashed: what mean-field theory expects of wide networks at their initial weights, from the measured {} on (no "
     "line where theory has none). "
 )
 BAND_WORDS = "The faint band is one standard deviation of a single sample's gradient between draws of the weights. "
+UNKNOWN = nothing("a plugin's choice is not asked again, and no course of δ is drawn; the runs table has its rate")
+"""Of a run with choices that are not gradlab's own: a report runs no code of others."""
+
 _ANCHORS = {"depth": "layer L-1", "time": "last time step"}
 
 
@@ -28,7 +32,7 @@ def words(result: Result, axis: str) -> str:
 def sentences(result: Result) -> list[str]:
     """What theory says of a single run; of a sweep how far the measured rates are from its own."""
     if result.size == 1:
-        return [f"Theory: {predict(_spec(result, 0)).note}."]
+        return [f"Theory: {_predicted(result, 0).note}."]
     rate, told = result.number("rate"), result.theory("rate_theory")
     known = np.flatnonzero(np.isfinite(rate) & (told > 0))
     lines = []
@@ -42,7 +46,7 @@ def sentences(result: Result) -> list[str]:
             f"{told[farthest]:.3g})."
         )
     measured = np.flatnonzero(np.isfinite(rate) & np.isnan(result.theory("chi1")))
-    silent = [one.note for run in measured.tolist() if (one := predict(_spec(result, run))).rate is None]
+    silent = [one.note for run in measured.tolist() if (one := _predicted(result, run)).rate is None]
     if silent:
         lines.append(f"Theory gives no rate of {len(silent)} of {result.size} runs; of the first: {silent[0]}.")
     bent = _bent_words(result).strip()
@@ -62,8 +66,19 @@ def _bent_words(result: Result) -> str:
 
 def expected(result: Result, run: int, axis: str) -> Profile | None:
     """The profile of one run along ``axis``; None where theory has none."""
+    if not _is_known(result, run):
+        return None
     found = profile(_spec(result, run))
     return found if found is not None and found.axis == axis else None
+
+
+def _is_known(result: Result, run: int) -> bool:
+    """Whether a run is made of gradlab's own choices; of others the tables have what theory said when it ran."""
+    return are_known({key: result.columns[key][run] for key in result.keys})
+
+
+def _predicted(result: Result, run: int) -> Prediction:
+    return predict(_spec(result, run)) if _is_known(result, run) else UNKNOWN
 
 
 def _spec(result: Result, run: int) -> RunSpec:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
-from gradlab.spec.choices import ALIASES, DATA, MODELS, NAMED, NOUNS
+from gradlab.spec.choices import ALIASES, DATA, MODELS, NAMED, NOUNS, OPTIMIZERS
 from gradlab.spec.named import SpecError, Value, closest, lookup, nearest
 
 
@@ -129,6 +129,19 @@ def allowed_keys(model: str, data: str) -> Mapping[str, Value]:
     )
 
 
+def defaults_of(key: str, name: str) -> dict[str, Value]:
+    """What a file of the config group of ``key`` (`model.name`) holds for the choice ``name``: its keys, undotted."""
+    section = key.partition(".")[0]
+    model, data = (str(DEFAULTS[other]) if other != key else name for other in ("model.name", "data.name"))
+    keys = {**allowed_keys(model, data), **({} if section != "optim" else optimizer_defaults(name)), key: name}
+    return {dotted.partition(".")[2]: value for dotted, value in keys.items() if dotted.startswith(f"{section}.")}
+
+
+def optimizer_defaults(name: str) -> dict[str, Value]:
+    """The dotted keys of `optim` that an optimizer has its own values of."""
+    return {f"optim.{key}": value for key, value in OPTIMIZERS[name].defaults.items()}
+
+
 def coerce(key: str, given: Value) -> Value:
     """``given`` as the value of ``key``: aliases resolved, integers widened to floats; `SpecError` for a wrong one."""
     if key in NAMED:
@@ -198,3 +211,16 @@ def unknown_key(given: str, keys: Iterable[str]) -> SpecError:
         return SpecError(f"unknown key {_short(given)!r}; did you mean {near!r}?")
     heads = dict.fromkeys(name if "." not in name else f"{name.partition('.')[0]}.*" for name in names)
     return SpecError(f"unknown key {_short(given)!r}; keys: {', '.join(inside.values() or heads)}")
+
+
+def refuse_options(texts: Sequence[str], options: Sequence[str], told_by: str) -> None:
+    """Raises `SpecError` for an override that looks like an option, with the key or the option that it may mean."""
+    for place, text in enumerate(texts):
+        if not text.startswith("-"):
+            continue
+        name, _, value = text.partition("=")
+        key = next((key for key in KEYS if key.rpartition(".")[2] == name.lstrip("-").replace("-", "_")), None)
+        if key is not None:
+            value = value or next((word for word in texts[place + 1 : place + 2] if "=" not in word), "VALUE")
+            raise SpecError(f"{name}: no such option; did you mean {key}={value}?")
+        raise SpecError(f"{name}: no such option{nearest(name, options) or f'; see {told_by}'}")

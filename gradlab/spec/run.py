@@ -9,14 +9,15 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
 
 from gradlab.spec.choices import ACTIVATIONS, CLIPS, DATA, INSTRUMENTS, MODELS, NORMS, OPTIMIZERS
-from gradlab.spec.keys import DEFAULTS, allowed_keys, check_key, coerce
+from gradlab.spec.keys import DEFAULTS, allowed_keys, check_key, coerce, optimizer_defaults
 from gradlab.spec.named import SpecError, Value
+from gradlab.spec.plugins import PRESENT, used
 
 SCHEMA = 1
 """Version of the spec's schema and of the tables; part of every run's id."""
@@ -195,11 +196,7 @@ def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
     seed = coerce("seed", values.get("seed", DEFAULTS["seed"]))
     network, task, facts = _fit(parts["model"], parts["data"], look)
     _check_together(parts["optim"])
-    digest = hashlib.sha256(
-        "\n".join(
-            [f"gradlab {SCHEMA}", str(seed), *map(_canonical, (network, task, *list(parts.values())[2:]))]
-        ).encode()
-    )
+    digest = [f"gradlab {SCHEMA}", str(seed), *map(_canonical, (network, task, *list(parts.values())[2:]))]
     spec = RunSpec(
         seed=seed,  # type: ignore[arg-type]
         model=network,
@@ -209,8 +206,12 @@ def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
         train=parts["train"],
         probe=parts["probe"],
         facts=facts,
-        id=digest.hexdigest()[:16],
+        id=_digested(digest),
     )
+    if by_plugins := used(spec.flat()) if PRESENT else {}:
+        # A name says nothing of somebody else's function: the file that defines it is part of what the run is.
+        lines = [*digest, *(f"{choice} {source.sha256}" for choice, source in by_plugins.items())]
+        spec = dataclasses.replace(spec, id=_digested(lines))
     if spec.probe.instrument != "none":
         _check_instrument(spec)
     return spec
@@ -225,7 +226,7 @@ def _section(name: str, items: tuple[tuple[str, type, Value], ...], model: str, 
     values = {key: value for key, value in allowed_keys(model, data).items() if key.startswith(f"{name}.")}
     if name == "optim":
         chosen = str(coerce("optim.name", explicit.get("optim.name", DEFAULTS["optim.name"])))
-        values.update({f"optim.{key}": value for key, value in OPTIMIZERS[chosen].defaults.items()})
+        values.update(optimizer_defaults(chosen))
     if name == "model":
         values["model.name"] = model
     if name == "data":
@@ -275,6 +276,10 @@ def _fit(model: ModelSpec, data: DataSpec, look: Look | None) -> tuple[ModelSpec
     if model.init == "torch_default" and model.weight_var is None and model.bias_var:
         raise SpecError(f"model.bias_var={model.bias_var:g}: init 'torch_default' draws its own biases; leave it at 0")
     return model, data, facts
+
+
+def _digested(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def _check_size(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
