@@ -245,6 +245,10 @@ def theory(
     experiment: Experiment = None,
     config_dir: ConfigDir = None,
     allow_code: AllowCode = False,
+    every: Annotated[bool, typer.Option("--all", metavar="", help="Every row of the table of a large grid.")] = False,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="A row for each run, into a file; - is the screen.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """What theory predicts of a run or a grid, without training.
@@ -252,6 +256,7 @@ def theory(
     Examples:
       gradlab theory model.depth=50 model.activation=tanh
       gradlab theory model.activation=tanh model.weight_var=1,1.5,2
+      gradlab theory -e phase-diagram --csv -
     """
     from gradlab.grid import compose
     from gradlab.terminal import screen
@@ -260,7 +265,10 @@ def theory(
     given, named = _overrides(context, overrides), _once(experiment)
     with _plugins(config_dir, allow_code) as dirs:
         grid = compose.compose_any(given, experiment=named, config_dirs=dirs)
-    foretell.show(screen.console(quiet=quiet), grid.runs, grid.swept)
+    if csv is not None:
+        foretell.write_csv(csv, grid.runs, grid.swept)
+    else:
+        foretell.show(screen.console(quiet=quiet), grid.runs, grid.swept, most=None if every else foretell.MOST_ROWS)
 
 
 @app.command("ls")
@@ -382,7 +390,8 @@ def main() -> None:
     endure()
     try:
         with interrupts.listening():
-            app()
+            # However it was started, its help is to be typed.
+            app(prog_name="gradlab")
     except SpecError as error:
         _say_error(str(error))
         sys.exit(2)

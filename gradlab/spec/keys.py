@@ -117,6 +117,21 @@ DEFAULTS: dict[str, Value] = {
 """Defaults of the keys that every run has; those of a model, a data set or an optimizer stand in `choices`."""
 
 
+ELSEWHERE: dict[str, str] = {
+    **dict.fromkeys(("learning_rate", "eta"), "optim.lr"),
+    **dict.fromkeys(("epochs", "iterations", "max_steps", "num_steps"), "train.steps"),
+    **dict.fromkeys(("layers", "num_layers", "n_layers"), "model.depth"),
+    **dict.fromkeys(("hidden", "hidden_size", "hidden_dim", "units"), "model.width"),
+    **dict.fromkeys(("wd", "l2"), "optim.weight_decay"),
+    **dict.fromkeys(("bs", "batch"), "data.batch_size"),
+    **dict.fromkeys(("max_norm", "clip_norm", "clipnorm", "clipvalue"), "clip.threshold"),
+    "nonlinearity": "model.activation",
+    "optimizer": "optim.name",
+    "dataset": "data.name",
+}
+"""What keys are called in other libraries: no key here, and yet known by who types it."""
+
+
 @cache
 def allowed_keys(model: str, data: str) -> Mapping[str, Value]:
     """Every key that a run of these choices has, with its default (null where it is resolved later)."""
@@ -206,7 +221,9 @@ def unknown_key(given: str, keys: Iterable[str]) -> SpecError:
     inside = {name.rpartition(".")[2]: name for name in names if name.startswith(f"{section}.")}
     elsewhere = {name.rpartition(".")[2]: name for name in reversed(names)}
     # A section in common must not make two keys near: model.zzz is not model.norm.
-    near = inside.get(closest(last, inside) or "") or elsewhere.get(last) or (not inside and closest(given, names))
+    meant = ELSEWHERE.get(last.lower().replace("-", "_"), "")
+    near = meant if meant in names else inside.get(closest(last, inside) or "") or elsewhere.get(last)
+    near = near or (not inside and closest(given, names))
     if near:
         return SpecError(f"unknown key {_short(given)!r}; did you mean {near!r}?")
     heads = dict.fromkeys(name if "." not in name else f"{name.partition('.')[0]}.*" for name in names)
@@ -219,7 +236,8 @@ def refuse_options(texts: Sequence[str], options: Sequence[str], told_by: str) -
         if not text.startswith("-"):
             continue
         name, _, value = text.partition("=")
-        key = next((key for key in KEYS if key.rpartition(".")[2] == name.lstrip("-").replace("-", "_")), None)
+        word = name.lstrip("-").replace("-", "_")
+        key = next((key for key in KEYS if key.rpartition(".")[2] == word), ELSEWHERE.get(word))
         if key is not None:
             value = value or next((word for word in texts[place + 1 : place + 2] if "=" not in word), "VALUE")
             raise SpecError(f"{name}: no such option; did you mean {key}={value}?")

@@ -53,7 +53,7 @@ ALIASES: dict[str, dict[str, str]] = {
         "kaiming_uniform": "he_uniform",
         "lecun": "lecun_normal",
     },
-    "model.norm": {"batchnorm": "batch", "layernorm": "layer", "rmsnorm": "rms"},
+    "model.norm": {"batchnorm": "batch", "bn": "batch", "layernorm": "layer", "ln": "layer", "rmsnorm": "rms"},
 }
 """Other names of a choice, by key, in any case; resolved before anything is compared or digested."""
 
