@@ -92,7 +92,7 @@ def parse(text: str) -> Typed:
     except (HydraException, ValueError, RecursionError) as error:
         reason = _one_line(error)
         said = f"quote special characters{_in_quotes(text)}" if reason == text else reason
-        raise SpecError(f"cannot read {text!r}: {said}; expected key=value, key=a,b or key=range(1,5)") from error
+        raise SpecError(f"cannot read {text!r}: {said}; expected key=value, key=a,b or 'key=range(1,5)'") from error
     swept = read.value_type not in (None, ValueType.ELEMENT)
     return Typed(text, read.key_or_group, read.package, _SIGNS[read.type], swept, read)
 
