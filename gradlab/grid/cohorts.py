@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from gradlab.spec.choices import MODELS
+from gradlab.spec.choices import MODELS, OPTIMIZERS
 from gradlab.spec.run import DataSpec, Extent, Facts, ModelSpec, RunSpec, TrainSpec
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ WITHIN = frozenset(
 
 HELDOUT_SAMPLES = 512
 """Held-out samples evaluated at a time: a constant, so that the figures do not depend on the machine."""
-
-OPTIMIZER_BUFFERS = {"sgd": 1, "adam": 2, "adamw": 2, "rmsprop": 2, "adagrad": 1}
 
 SIGNAL_COPIES = 6
 """Tensors of each layer's shape alive at the height of a step: signal, norm, activation, their derivatives, scratch."""
@@ -161,7 +159,7 @@ def cost(run: RunSpec) -> Cost:
 def _of_module(size: Extent, run: RunSpec) -> Cost:
     """What a network of the user's own takes: members are trained one after the other, so signals are held once."""
     steps, width = run.train.steps, 8 if run.train.precision == "float64" else 4
-    copies = PARAMETER_COPIES + 2 * OPTIMIZER_BUFFERS[run.optim.name] if steps else MEASURED_PARAMETERS
+    copies = PARAMETER_COPIES + 2 * OPTIMIZERS[run.optim.name].buffers if steps else MEASURED_PARAMETERS
     rows = size.layers + 1
     each = width * size.parameters * copies + STEP_ROW * (steps + 1) + LAYER_ROW * rows * (steps // run.probe.every + 2)
     batch = run.data.batch_size
@@ -179,7 +177,7 @@ def _cost(model: ModelSpec, facts: Facts, batch: int, optimizer: str, train: Tra
     parameters = sum((fan_in + 1) * fan_out for fan_in, fan_out, _ in matrices)
     signals = sum(fan_out * uses for _, fan_out, uses in matrices) + facts.inputs
     heldout = min(HELDOUT_SAMPLES, facts.heldout) * (facts.inputs + 4 * max(fan_out for _, fan_out, _ in matrices))
-    copies = PARAMETER_COPIES + 2 * OPTIMIZER_BUFFERS[optimizer] if steps else MEASURED_PARAMETERS
+    copies = PARAMETER_COPIES + 2 * OPTIMIZERS[optimizer].buffers if steps else MEASURED_PARAMETERS
     alive = SIGNAL_COPIES if steps else MEASURED_SIGNALS
     memory = width * (parameters * copies + batch * signals * alive + (heldout if steps else 0))
     rows = len(matrices) + 1 + (facts.shape[0] if MODELS[model.name].needs_time else 0)

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import (
     Glob,
@@ -33,11 +34,12 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gradlab.grid.expand import MOST_RUNS, sections
+from gradlab.grid.expand import GROUPS, MOST_RUNS, sections
 from gradlab.grid.experiment import BESIDE
 from gradlab.spec.choices import NAMED
-from gradlab.spec.keys import FREE, is_free
+from gradlab.spec.keys import FREE, defaults_of, is_free
 from gradlab.spec.named import SpecError, Value
+from gradlab.spec.plugins import names_of
 
 _SIGNS = {OverrideType.CHANGE: "", OverrideType.ADD: "+", OverrideType.FORCE_ADD: "++", OverrideType.DEL: "~"}
 _COMPOSING = (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, RecursionError)
@@ -91,7 +93,7 @@ def parse(text: str) -> Typed:
     except (HydraException, ValueError, RecursionError) as error:
         reason = _one_line(error)
         said = f"quote special characters{_in_quotes(text)}" if reason == text else reason
-        raise SpecError(f"cannot read {text!r}: {said}; expected key=value, key=a,b or key=range(1,5)") from error
+        raise SpecError(f"cannot read {text!r}: {said}; expected key=value, key=a,b or 'key=range(1,5)'") from error
     swept = read.value_type not in (None, ValueType.ELEMENT)
     return Typed(text, read.key_or_group, read.package, _SIGNS[read.type], swept, read)
 
@@ -170,6 +172,10 @@ def composing(fixed: Mapping[str, str], dirs: Sequence[Path]) -> Iterator[Compos
         assert isinstance(plain, dict)
         return {str(key): value for key, value in plain.items()}
 
+    for group, key in GROUPS.items():
+        for name in names_of(key):
+            # A file of the same name in a folder of configs goes first.
+            ConfigStore.instance().store(name, defaults_of(key, name), group)
     with initialize_config_dir(str(dirs[0]), version_base="1.3"):
         yield composed
 

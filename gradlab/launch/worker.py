@@ -22,6 +22,7 @@ import torch
 
 from gradlab.data.dataset import Dataset
 from gradlab.data.loaders import load
+from gradlab.engine.plugins import install
 from gradlab.engine.train import train
 from gradlab.launch.events import Event, Job
 from gradlab.launch.keeping import ToldToStop, UnwritableError, keeper_of, writing
@@ -186,6 +187,10 @@ def attempt(
 
     data = None
     try:
+        if job.plugins:
+            # What the user's own code imports is its own affair.
+            sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, WithoutPandas)]
+            install(job.plugins)
         data = _data(runs[0].data)
         keeper = keeper_of(job, before, runs, device, told)
         return tidy(train(runs, data, device, progress, keeper), job.limits)

@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 from gradlab.report.effects import MOST_EMPTY
 from gradlab.report.groups import LATER, describe, label, levels, swept, varying
 from gradlab.report.tables import Result
-from gradlab.spec.choices import MODELS
 from gradlab.spec.keys import is_key
 from gradlab.spec.named import Value
 from gradlab.store.documents import Manifest
@@ -81,7 +80,7 @@ def sentences(result: Result) -> list[str]:
 
 def _places(result: Result) -> tuple[str, str, str]:
     """What δ is followed along, and the two places that the vanishing ratio compares: time in recurrent networks."""
-    recurrent = {MODELS[str(name)].needs_time for name in result.columns["model.name"]}
+    recurrent = set(result.recurrent.tolist())
     if recurrent == {True}:
         return "time step", "first time step", "last one"
     if recurrent == {False}:

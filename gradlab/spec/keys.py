@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
-from gradlab.spec.choices import ALIASES, DATA, MODELS, NAMED, NOUNS
+from gradlab.spec.choices import ALIASES, DATA, MODELS, NAMED, NOUNS, OPTIMIZERS
 from gradlab.spec.named import SpecError, Value, closest, lookup, nearest
 
 
@@ -158,6 +158,21 @@ def in_order(columns: Iterable[str]) -> list[str]:
     return [*(key for key in KEYS if key in names), *(name for name in names if is_free(name))]
 
 
+ELSEWHERE: dict[str, str] = {
+    **dict.fromkeys(("learning_rate", "eta"), "optim.lr"),
+    **dict.fromkeys(("epochs", "iterations", "max_steps", "num_steps"), "train.steps"),
+    **dict.fromkeys(("layers", "num_layers", "n_layers"), "model.depth"),
+    **dict.fromkeys(("hidden", "hidden_size", "hidden_dim", "units"), "model.width"),
+    **dict.fromkeys(("wd", "l2"), "optim.weight_decay"),
+    **dict.fromkeys(("bs", "batch"), "data.batch_size"),
+    **dict.fromkeys(("max_norm", "clip_norm", "clipnorm", "clipvalue"), "clip.threshold"),
+    "nonlinearity": "model.activation",
+    "optimizer": "optim.name",
+    "dataset": "data.name",
+}
+"""What keys are called in other libraries: no key here, and yet known by who types it."""
+
+
 @cache
 def allowed_keys(model: str, data: str) -> Mapping[str, Value]:
     """Every key that a run of these choices has, with its default (null where it is resolved later)."""
@@ -168,6 +183,19 @@ def allowed_keys(model: str, data: str) -> Mapping[str, Value]:
             **{f"data.{key}": value for key, value in DATA[data].keys.items()},
         }
     )
+
+
+def defaults_of(key: str, name: str) -> dict[str, Value]:
+    """What a file of the config group of ``key`` (`model.name`) holds for the choice ``name``: its keys, undotted."""
+    section = key.partition(".")[0]
+    model, data = (str(DEFAULTS[other]) if other != key else name for other in ("model.name", "data.name"))
+    keys = {**allowed_keys(model, data), **({} if section != "optim" else optimizer_defaults(name)), key: name}
+    return {dotted.partition(".")[2]: value for dotted, value in keys.items() if dotted.startswith(f"{section}.")}
+
+
+def optimizer_defaults(name: str) -> dict[str, Value]:
+    """The dotted keys of `optim` that an optimizer has its own values of."""
+    return {f"optim.{key}": value for key, value in OPTIMIZERS[name].defaults.items()}
 
 
 def coerce(key: str, given: Value) -> Value:
@@ -266,8 +294,25 @@ def unknown_key(given: str, keys: Iterable[str]) -> SpecError:
     inside = {name.rpartition(".")[2]: name for name in names if name.startswith(f"{section}.")}
     elsewhere = {name.rpartition(".")[2]: name for name in reversed(names)}
     # A section in common must not make two keys near: model.zzz is not model.norm.
-    near = inside.get(closest(last, inside) or "") or elsewhere.get(last) or (not inside and closest(given, names))
+    meant = ELSEWHERE.get(last.lower().replace("-", "_"), "")
+    near = meant if meant in names else inside.get(closest(last, inside) or "") or elsewhere.get(last)
+    if near is None and not inside:
+        near = closest(given, names)
     if near:
         return SpecError(f"unknown key {_short(given)!r}; did you mean {near!r}?")
     heads = dict.fromkeys(name if "." not in name else f"{name.partition('.')[0]}.*" for name in names)
     return SpecError(f"unknown key {_short(given)!r}; keys: {', '.join(inside.values() or heads)}")
+
+
+def refuse_options(texts: Sequence[str], options: Sequence[str], told_by: str) -> None:
+    """Raises `SpecError` for an override that looks like an option, with the key or the option that it may mean."""
+    for place, text in enumerate(texts):
+        if not text.startswith("-"):
+            continue
+        name, _, value = text.partition("=")
+        word = name.lstrip("-").replace("-", "_")
+        key = next((key for key in KEYS if key.rpartition(".")[2] == word), ELSEWHERE.get(word))
+        if key is not None:
+            value = value or next((word for word in texts[place + 1 : place + 2] if "=" not in word), "VALUE")
+            raise SpecError(f"{name}: no such option; did you mean {key}={value}?")
+        raise SpecError(f"{name}: no such option{nearest(name, options) or f'; see {told_by}'}")

@@ -9,14 +9,15 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, cast
 
 from gradlab.spec.choices import ACTIVATIONS, CLIPS, DATA, INSTRUMENTS, LOSSES, MODELS, NORMS, OPTIMIZERS
-from gradlab.spec.keys import DEFAULTS, FREE, allowed_keys, check_key, coerce, is_free, is_target
+from gradlab.spec.keys import DEFAULTS, FREE, allowed_keys, check_key, coerce, is_free, is_target, optimizer_defaults
 from gradlab.spec.named import SpecError, Value
+from gradlab.spec.plugins import PRESENT, used
 
 SCHEMA = 1
 """Version of the spec's schema and of the tables; part of every run's id."""
@@ -259,11 +260,7 @@ def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
     network, task, facts = fit(network, task, look)  # type: ignore[arg-type]
     _check_together(parts["optim"])
     _check_loss(parts["train"], network, facts)
-    digest = hashlib.sha256(
-        "\n".join(
-            [f"gradlab {SCHEMA}", str(seed), *map(_canonical, (network, task, *list(parts.values())[2:]))]
-        ).encode()
-    )
+    digest = [f"gradlab {SCHEMA}", str(seed), *map(_canonical, (network, task, *list(parts.values())[2:]))]
     spec = RunSpec(
         seed=seed,  # type: ignore[arg-type]
         model=network,
@@ -273,8 +270,12 @@ def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
         train=parts["train"],
         probe=parts["probe"],
         facts=facts,
-        id=digest.hexdigest()[:16],
+        id=_digested(digest),
     )
+    if by_plugins := used(spec.flat()) if PRESENT else {}:
+        # A name says nothing of somebody else's function: the file that defines it is part of what the run is.
+        lines = [*digest, *(f"{choice} {source.sha256}" for choice, source in by_plugins.items())]
+        spec = dataclasses.replace(spec, id=_digested(lines))
     if spec.probe.instrument != "none":
         _check_instrument(spec)
     return spec
@@ -289,7 +290,7 @@ def _section(name: str, items: tuple[tuple[str, type, Value], ...], model: str, 
     values = {key: value for key, value in allowed_keys(model, data).items() if key.startswith(f"{name}.")}
     if name == "optim":
         chosen = str(coerce("optim.name", explicit.get("optim.name", DEFAULTS["optim.name"])))
-        values.update({f"optim.{key}": value for key, value in OPTIMIZERS[chosen].defaults.items()})
+        values.update(optimizer_defaults(chosen))
     if name == "model":
         values["model.name"] = model
     if name == "data":
@@ -396,6 +397,10 @@ def _check_loss(train: TrainSpec, model: ModelSpec, facts: Facts) -> None:
         return
     if LOSSES[train.loss].classes and facts.loss == "mean_squared_error":
         raise SpecError(f"train.loss={train.loss}: is of classes, and the targets of these data are numbers")
+
+
+def _digested(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def _check_size(model: ModelSpec, data: DataSpec, facts: Facts) -> None:

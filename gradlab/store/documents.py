@@ -10,6 +10,7 @@ from typing import Any
 from gradlab.data.facts import described
 from gradlab.spec.keys import KEYS, is_free
 from gradlab.spec.named import SpecError
+from gradlab.spec.plugins import Source
 from gradlab.spec.run import SCHEMA, RunSpec
 from gradlab.spec.secret import without_password
 from gradlab.store.atomic import replace
@@ -88,6 +89,7 @@ _MANIFEST = Fields(
             )
         ),
         "weights": TRUTH,
+        "plugins": Each(Fields({"kind": Words(("package", "file")), "place": TEXT, "sha256": TEXT})),
         "cure": _CURE,
     },
 )
@@ -124,6 +126,11 @@ def read_manifest(path: Path) -> Manifest:
     if "cure" in manifest:
         _check_cure(manifest["cure"], f"{Folder(path).manifest}: cure")
     return manifest
+
+
+def plugins_of(path: Path) -> list[Source]:
+    """Where the choices of the user's own come from that the runs of the result at ``path`` are made with."""
+    return [Source(**kept) for kept in read_manifest(path).get("plugins", [])]
 
 
 def check_result(path: Path) -> None:

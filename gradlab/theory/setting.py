@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -97,7 +98,9 @@ def weight_variance(model: ModelSpec, fan_in: int, fan_out: int) -> float:
     if model.weight_var is not None:
         return model.weight_var * gain
     # A linear chain has no init: gain * I, whose square maps a vector as variance gain^2 would.
-    return (1.0 if model.init is None else WEIGHT_VARIANCES[model.init](fan_in, fan_out)) * gain
+    if model.init is None:
+        return gain
+    return WEIGHT_VARIANCES[model.init](fan_in, fan_out) * gain if model.init in WEIGHT_VARIANCES else math.nan
 
 
 def _bias_variance(model: ModelSpec) -> float:

@@ -10,8 +10,9 @@ import torch
 from gradlab.data import function
 from gradlab.data.facts import described
 from gradlab.engine.optim.optimizers import OPTIMIZERS, rates
-from gradlab.grid.cohorts import OPTIMIZER_BUFFERS, WITHIN, cohort_key, cost, make_plan
+from gradlab.grid.cohorts import WITHIN, cohort_key, cost, make_plan
 from gradlab.spec.choices import MODELS as NAMED_MODELS
+from gradlab.spec.choices import OPTIMIZERS as NAMED_OPTIMIZERS
 from gradlab.spec.keys import KEYS
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec
@@ -180,12 +181,11 @@ def test_cost_grows_with_what_costs() -> None:
     assert cost(described(BASE | {"train.steps": 400})).work == pytest.approx(2 * cost(small).work, rel=0.01)
 
 
-@pytest.mark.parametrize("name", OPTIMIZER_BUFFERS)
+@pytest.mark.parametrize("name", NAMED_OPTIMIZERS)
 def test_the_buffers_that_the_plan_counts_are_those_that_optimizers_keep(name: str) -> None:
-    assert list(OPTIMIZER_BUFFERS) == list(OPTIMIZERS)
     parameters = torch.zeros(1, 3)
     columns = rates([described({"optim.name": name, "optim.momentum": 0.9})], parameters)
-    assert len(OPTIMIZERS[name].state(parameters, columns)) <= OPTIMIZER_BUFFERS[name]
+    assert len(OPTIMIZERS[name].state(parameters, columns)) <= NAMED_OPTIMIZERS[name].buffers
 
 
 def test_every_model_has_a_cost() -> None:

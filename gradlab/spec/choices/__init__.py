@@ -56,7 +56,7 @@ ALIASES: dict[str, dict[str, str]] = {
         "kaiming_uniform": "he_uniform",
         "lecun": "lecun_normal",
     },
-    "model.norm": {"batchnorm": "batch", "layernorm": "layer", "rmsnorm": "rms"},
+    "model.norm": {"batchnorm": "batch", "bn": "batch", "layernorm": "layer", "ln": "layer", "rmsnorm": "rms"},
     "train.loss": {
         "mse": "mean_squared_error",
         "l1": "mean_absolute_error",
