@@ -108,7 +108,9 @@ def _matrices(part: nn.Module) -> list[nn.Parameter]:
 
 
 def _replace_activations(module: nn.Module, model: ModelSpec) -> None:
-    new = ACTIVATIONS[str(model.activation)]
+    new = ACTIVATIONS.get(str(model.activation))
+    if new is None:
+        raise DataError(f"model.activation={model.activation}: is no module of torch.nn, and can replace none")
     found = [
         (part, name) for part in module.modules() for name, one in part.named_children() if isinstance(one, REPLACED)
     ]
