@@ -17,6 +17,7 @@ from gradlab.data.batches import batches
 from gradlab.data.dataset import Dataset
 from gradlab.engine.optim.clippers import Clipping, clipping
 from gradlab.engine.optim.optimizers import OPTIMIZERS, Rates, State, Step, rates
+from gradlab.engine.optim.schedules import Pace, pace
 from gradlab.grid.cohorts import HELDOUT_SAMPLES
 from gradlab.models import MODELS, Architecture
 from gradlab.nn.initializers import initial_parameters
@@ -81,20 +82,21 @@ class Cohort:
     clipping: Clipping
     optimize: Step
     rates: Rates
+    pace: Pace
     state: State
     beside: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def _moving(self) -> dict[str, Tensor]:
         found = {"parameters": self.parameters}
-        found |= {f"optimizer.{name}": buffer for name, buffer in self.state.items()}
+        found |= {f"optimizer.{name}": buffer for name, buffer in self.state.items()} | self.pace.moving
         for layer, running in self.network.running.items():
             found |= {f"{layer}.running_mean": running.mean, f"{layer}.running_var": running.var}
         return found
 
     @property
     def moving(self) -> tuple[Tensor, ...]:
-        """Everything that a step changes, in place: parameters (M, P), optimizer buffers, running statistics."""
+        """All that a step changes, in place: parameters (M, P), optimizer buffers, plateaus, running statistics."""
         return tuple(self._moving.values())
 
     @property
@@ -123,6 +125,7 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device) -> Coh
         clipping=clipping(runs, parameters),
         optimize=optimizer.update,
         rates=columns,
+        pace=pace(runs, columns.lr),
         state=optimizer.state(parameters, columns),
     )
 
@@ -134,6 +137,7 @@ def twin(cohort: Cohort, parameters: Tensor) -> Cohort:
         cohort,
         network=assemble(first.model, cohort.layout, parameters),
         parameters=parameters,
+        pace=cohort.pace.afresh(),
         state=OPTIMIZERS[first.optim.name].state(parameters, cohort.rates),
         beside={},
     )

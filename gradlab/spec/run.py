@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
 
-from gradlab.spec.choices import ACTIVATIONS, CLIPS, DATA, INSTRUMENTS, MODELS, NORMS, OPTIMIZERS
+from gradlab.spec.choices import ACTIVATIONS, CLIPS, DATA, INSTRUMENTS, MODELS, NORMS, OPTIMIZERS, SCHEDULES
 from gradlab.spec.keys import DEFAULTS, allowed_keys, check_key, coerce
 from gradlab.spec.named import SpecError, Value
 
@@ -24,7 +24,13 @@ SCHEMA = 1
 OUTSIDE_DIGEST = ("data.root", "data.mirror")
 """Keys that say where the same data are found."""
 
-SILENT: dict[str, Value] = {"probe.instrument": "none"}
+SILENT: dict[str, Value] = {
+    key: DEFAULTS[key]
+    for key in (
+        "probe.instrument",
+        *(f"optim.{name}" for name in ("schedule", "warmup", "end_factor", "decay", "decay_every")),
+    )
+}
 """Keys that came later, with the value at which a run is what it was before: it keeps its id."""
 
 
@@ -63,7 +69,7 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class OptimSpec:
-    """The `optim` section; which keys act is in `choices.OPTIMIZERS`."""
+    """The `optim` section; which keys act is in `choices.OPTIMIZERS` and `choices.SCHEDULES`."""
 
     name: str
     lr: float
@@ -74,6 +80,11 @@ class OptimSpec:
     beta1: float
     beta2: float
     eps: float
+    schedule: str
+    warmup: int
+    end_factor: float
+    decay: float
+    decay_every: int
 
 
 @dataclass(frozen=True)
@@ -329,12 +340,16 @@ def _canonical(section: object) -> str:
     return json.dumps([(key, value) for key, value in pairs if key not in SILENT or value != SILENT[key]])
 
 
+ALWAYS = ("name", "schedule", "warmup")
+"""Fields of the `optim` section that act in every run."""
+
+
 def unused(spec: RunSpec) -> frozenset[str]:
     """Keys that this run has but that do nothing in it: a threshold without clipping, momentum under adam."""
     idle = {
         f"optim.{f.name}"
         for f in dataclasses.fields(OptimSpec)
-        if f.name != "name" and f.name not in OPTIMIZERS[spec.optim.name].uses
+        if f.name not in {*ALWAYS, *OPTIMIZERS[spec.optim.name].uses, *SCHEDULES[spec.optim.schedule].uses}
     }
     idle |= {f"clip.{name}" for name in ("threshold", "output_threshold") if name not in CLIPS[spec.clip.mode].uses}
     if spec.model.activation not in ("leaky_relu", "prelu"):

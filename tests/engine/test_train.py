@@ -277,7 +277,11 @@ def test_a_graph_on_cuda_plays_the_step() -> None:
         pytest.skip("no CUDA device")
     device = torch.device("cuda")
     settings: dict[str, Value] = {"train.steps": 60, "probe.every": 7, "model.norm": "batch", "optim.momentum": 0.9}
-    runs = [build({**settings, "seed": seed, "clip.mode": mode}) for seed, mode in enumerate(("none", "norm", "value"))]
+    ways = (("none", "constant"), ("norm", "cosine"), ("value", "plateau"))
+    runs = [
+        build({**settings, "seed": seed, "clip.mode": mode, "optim.schedule": schedule})
+        for seed, (mode, schedule) in enumerate(ways)
+    ]
     made, played = (prepare(runs, content(runs[0].data), device) for _ in range(2))
     rehearsed = rehearse(played)
     assert None not in rehearsed.values()

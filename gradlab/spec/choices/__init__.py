@@ -16,6 +16,7 @@ from gradlab.spec.choices.models import MODELS, Model
 from gradlab.spec.choices.norms import NORMS, Norm
 from gradlab.spec.choices.optimizers import OPTIMIZERS, Optimizer
 from gradlab.spec.choices.probes import PROBES
+from gradlab.spec.choices.schedules import SCHEDULES, Schedule
 from gradlab.spec.named import Choice
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "NOUNS",
     "OPTIMIZERS",
     "PROBES",
+    "SCHEDULES",
     "Activation",
     "Clip",
     "Data",
@@ -38,6 +40,7 @@ __all__ = [
     "Model",
     "Norm",
     "Optimizer",
+    "Schedule",
 ]
 
 ALIASES: dict[str, dict[str, str]] = {
@@ -54,6 +57,7 @@ ALIASES: dict[str, dict[str, str]] = {
         "lecun": "lecun_normal",
     },
     "model.norm": {"batchnorm": "batch", "layernorm": "layer", "rmsnorm": "rms"},
+    "optim.schedule": {"none": "constant", "noam": "inverse_sqrt", "reduce_on_plateau": "plateau"},
 }
 """Other names of a choice, by key, in any case; resolved before anything is compared or digested."""
 
@@ -62,6 +66,7 @@ NAMED: dict[str, Mapping[str, Choice]] = {
     "model.name": MODELS,
     "data.name": DATA,
     "optim.name": OPTIMIZERS,
+    "optim.schedule": SCHEDULES,
     "clip.mode": CLIPS,
     "model.activation": ACTIVATIONS,
     "model.init": INITS,
@@ -75,6 +80,7 @@ NOUNS: dict[str, str] = {
     "model.name": "model",
     "data.name": "data",
     "optim.name": "optimizer",
+    "optim.schedule": "schedule",
     "clip.mode": "clip mode",
     "model.activation": "activation",
     "model.init": "init",
