@@ -5,6 +5,7 @@ Shapes: M members, B batch, N samples, S steps, P parameters a member.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -20,9 +21,11 @@ from gradlab.engine.optim.optimizers import OPTIMIZERS, Rates, State, Step, rate
 from gradlab.engine.optim.schedules import Pace, pace
 from gradlab.grid.cohorts import HELDOUT_SAMPLES
 from gradlab.models import MODELS, Architecture
-from gradlab.nn.initializers import initial_parameters
+from gradlab.nn.initializers import initial_parameters, initialised
 from gradlab.nn.losses import LOSSES, Loss, Targets
+from gradlab.nn.lsuv import Scaling
 from gradlab.nn.network import Network, assemble
+from gradlab.nn.norms import Mode
 from gradlab.nn.products import take
 from gradlab.nn.slots import Layout
 from gradlab.spec.run import RunSpec
@@ -114,13 +117,15 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device) -> Coh
     parameters = initial_parameters(layout, runs, dtype).to(device)
     columns = rates(runs, parameters)
     optimizer = OPTIMIZERS[first.optim.name]
+    network, task = assemble(first.model, layout, parameters), _task(runs, data, dtype, device)
+    _scale_by_data(runs, architecture, network, task)
     return Cohort(
         runs=tuple(runs),
         architecture=architecture,
         layout=layout,
-        network=assemble(first.model, layout, parameters),
+        network=network,
         parameters=parameters,
-        task=_task(runs, data, dtype, device),
+        task=task,
         loss=LOSSES[first.facts.loss],
         clipping=clipping(runs, parameters),
         optimize=optimizer.update,
@@ -128,6 +133,18 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device) -> Coh
         pace=pace(runs, columns.lr),
         state=optimizer.state(parameters, columns),
     )
+
+
+@torch.no_grad()
+def _scale_by_data(runs: Sequence[RunSpec], architecture: Architecture, network: Network, task: Task) -> None:
+    """What `lsuv` does to the weights of those ``runs`` that begin so, on the first batch."""
+    gains = [abs(run.model.gain) if initialised(run.model) == "lsuv" else math.nan for run in runs]
+    if all(map(math.isnan, gains)):
+        return
+    task.turn_to(0)
+    wanted = torch.tensor(gains, dtype=torch.float64, device=task.chosen.device)
+    through = Scaling(network, Mode.MEASURE, wanted=wanted)
+    architecture.forward(through, through.input(task.batch()[0]))
 
 
 def twin(cohort: Cohort, parameters: Tensor) -> Cohort:

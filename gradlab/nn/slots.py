@@ -38,7 +38,8 @@ class Start(Enum):
 class Slot:
     """One parameter of one layer (1..L): ``shape`` without the member axis; ``fan_in``, ``fan_out`` of its matrix.
 
-    ``torch_fan`` is the number whose inverse root bounds torch's default draw.
+    ``torch_fan`` is the number whose inverse root bounds torch's default draw; ``in_time``: of a network that is
+    unrolled in time.
     """
 
     layer: int
@@ -48,6 +49,7 @@ class Slot:
     fan_in: int = 0
     fan_out: int = 0
     torch_fan: int = 0
+    in_time: bool = False
 
     @property
     def size(self) -> int:

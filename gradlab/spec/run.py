@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
 
-from gradlab.spec.choices import ACTIVATIONS, CLIPS, DATA, INSTRUMENTS, MODELS, NORMS, OPTIMIZERS, SCHEDULES
+from gradlab.spec.choices import ACTIVATIONS, CLIPS, DATA, INITS, INSTRUMENTS, MODELS, NORMS, OPTIMIZERS, SCHEDULES
 from gradlab.spec.keys import DEFAULTS, allowed_keys, check_key, coerce
 from gradlab.spec.named import SpecError, Value
 
@@ -283,6 +283,9 @@ def _fit(model: ModelSpec, data: DataSpec, look: Look | None) -> tuple[ModelSpec
             "'linear_teacher')"
         )
     _check_size(model, data, facts)
+    able = INITS[model.init].models if model.init is not None else ()
+    if able and model.name not in able and model.weight_var is None:
+        raise SpecError(f"model.init={model.init}: is for {' and '.join(able)}; given model.name={model.name}")
     if model.init == "torch_default" and model.weight_var is None and model.bias_var:
         raise SpecError(f"model.bias_var={model.bias_var:g}: init 'torch_default' draws its own biases; leave it at 0")
     return model, data, facts

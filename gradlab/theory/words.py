@@ -40,6 +40,8 @@ def out_of_reach(seen: Setting, *, known: bool, least_batch: int) -> str | None:
     """Why theory says nothing of this run, or None where it does."""
     if not known:
         return f"no theory of {seen.architecture!r} is known here"
+    if seen.why_not is not None:
+        return seen.why_not
     if seen.phi.name not in ACTIVATIONS:
         return f"theory does not know {seen.phi.name!r}: it has no entry in gradlab/theory/activations.py"
     if seen.batch is not None and seen.batch < least_batch:

@@ -74,7 +74,7 @@ def test_the_rest_of_the_config_is_the_defaults() -> None:
             INITS,
             " ".join(f"{name}_{law}" for name in ("xavier", "he", "lecun") for law in ("normal", "uniform")),
         ),
-        (INITS, "orthogonal torch_default zeros"),
+        (INITS, "orthogonal torch_default zeros lsuv identity fixup"),
         (NORMS, "none batch layer rms"),
         (CLIPS, "none norm value layerwise normalize"),
         (OPTIMIZERS, "sgd adam adamw rmsprop adagrad"),

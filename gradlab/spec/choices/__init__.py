@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from gradlab.spec.choices.activations import ACTIVATIONS, Activation
 from gradlab.spec.choices.clips import CLIPS, Clip
 from gradlab.spec.choices.data import DATA, Data
-from gradlab.spec.choices.inits import INITS
+from gradlab.spec.choices.inits import INITS, Init
 from gradlab.spec.choices.instruments import INSTRUMENTS, Instrument
 from gradlab.spec.choices.models import MODELS, Model
 from gradlab.spec.choices.norms import NORMS, Norm
@@ -36,6 +36,7 @@ __all__ = [
     "Activation",
     "Clip",
     "Data",
+    "Init",
     "Instrument",
     "Model",
     "Norm",
