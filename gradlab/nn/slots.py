@@ -7,7 +7,7 @@ whatever the architecture. A slot names a piece of the P columns; a layer is a r
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from itertools import accumulate
@@ -49,7 +49,7 @@ class Slot:
     fan_in: int = 0
     fan_out: int = 0
     torch_fan: int = 0
-    in_time: bool = False
+    in_time: bool = field(default=False, kw_only=True)
 
     @property
     def size(self) -> int:
