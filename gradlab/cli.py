@@ -310,8 +310,8 @@ def list_choices(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="models, data, activations, inits, norms, clips, optimizers, probes, verdicts, causes, thresholds, "
-            "remedies or experiments.",
+            help="models, data, activations, inits, norms, clips, optimizers, schedules, probes, verdicts, causes, "
+            "thresholds, remedies or experiments.",
             show_default=False,
         ),
     ] = None,

@@ -112,8 +112,8 @@ def _guess(fact: Mapping[str, Any]) -> float | None:
 
 def _independent(fact: Mapping[str, object]) -> bool:
     """Whether a run's layers are independent draws: `Profile.independent`."""
-    orthogonal = fact.get("model.init") == "orthogonal" and fact.get("model.weight_var") is None
-    return fact.get("model.name") == "mlp" and fact.get("model.norm") == "none" and not orthogonal
+    other = fact.get("model.init") in ("orthogonal", "lsuv", "identity") and fact.get("model.weight_var") is None
+    return fact.get("model.name") == "mlp" and fact.get("model.norm") == "none" and not other
 
 
 def with_verdicts(runs: pa.Table, steps: pa.Table, layers: pa.Table, limits: Limits = DEFAULTS) -> pa.Table:

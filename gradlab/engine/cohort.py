@@ -5,6 +5,7 @@ Shapes: M members, B batch, N samples, S steps, P parameters a member.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,12 +18,15 @@ from gradlab.data.dataset import Dataset
 from gradlab.engine.lent import Lent, lend
 from gradlab.engine.optim.clippers import Clipping, clipping
 from gradlab.engine.optim.optimizers import OPTIMIZERS, Rates, State, Step, rates
+from gradlab.engine.optim.schedules import Pace, pace
 from gradlab.grid.cohorts import HELDOUT_SAMPLES
 from gradlab.models import MODELS, Architecture
 from gradlab.models.module import COMPLEX
-from gradlab.nn.initializers import initial_parameters
+from gradlab.nn.initializers import initial_parameters, initialised
 from gradlab.nn.losses import Loss, Targets, stacked
+from gradlab.nn.lsuv import Scaling
 from gradlab.nn.network import Network, assemble
+from gradlab.nn.norms import Mode
 from gradlab.nn.products import take
 from gradlab.nn.slots import Layout
 from gradlab.spec.choices import MODELS as NAMED_MODELS
@@ -109,6 +113,7 @@ class Cohort:
     clipping: Clipping
     optimize: Step
     rates: Rates
+    pace: Pace
     state: State
     beside: dict[str, Tensor] = field(default_factory=dict)
     lent: Lent | None = None
@@ -121,7 +126,7 @@ class Cohort:
     @property
     def _moving(self) -> dict[str, Tensor]:
         found = {"parameters": self.parameters}
-        found |= {f"optimizer.{name}": buffer for name, buffer in self.state.items()}
+        found |= {f"optimizer.{name}": buffer for name, buffer in self.state.items()} | self.pace.moving
         for layer, running in self.network.running.items():
             found |= {f"{layer}.running_mean": running.mean, f"{layer}.running_var": running.var}
         if self.lent is not None:
@@ -130,7 +135,7 @@ class Cohort:
 
     @property
     def moving(self) -> tuple[Tensor, ...]:
-        """Everything that a step changes, in place: parameters (M, P), optimizer buffers, running statistics."""
+        """All that a step changes, in place: parameters (M, P), optimizer buffers, plateaus, running statistics."""
         return tuple(self._moving.values())
 
     @property
@@ -154,6 +159,8 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device) -> Coh
         network = assemble(first.model, layout, parameters)
     columns = rates(runs, parameters)
     optimizer = OPTIMIZERS[first.optim.name]
+    if lent is None:
+        _scale_by_data(runs, architecture, network, task)
     return Cohort(
         runs=tuple(runs),
         architecture=architecture,
@@ -165,9 +172,22 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device) -> Coh
         clipping=clipping(runs, parameters),
         optimize=optimizer.update,
         rates=columns,
+        pace=pace(runs, columns.lr),
         state=optimizer.state(parameters, columns),
         lent=lent,
     )
+
+
+@torch.no_grad()
+def _scale_by_data(runs: Sequence[RunSpec], architecture: Architecture, network: Network, task: Task) -> None:
+    """What `lsuv` does to the weights of those ``runs`` that begin so, on the first batch."""
+    gains = [abs(run.model.gain) if initialised(run.model) == "lsuv" else math.nan for run in runs]
+    if all(map(math.isnan, gains)):
+        return
+    task.turn_to(0)
+    wanted = torch.tensor(gains, dtype=torch.float64, device=task.chosen.device)
+    through = Scaling(network, Mode.MEASURE, wanted=wanted)
+    architecture.forward(through, through.input(task.batch()[0]))
 
 
 def twin(cohort: Cohort, parameters: Tensor) -> Cohort:
@@ -177,6 +197,7 @@ def twin(cohort: Cohort, parameters: Tensor) -> Cohort:
         cohort,
         network=assemble(first.model, cohort.layout, parameters),
         parameters=parameters,
+        pace=cohort.pace.afresh(),
         state=OPTIMIZERS[first.optim.name].state(parameters, cohort.rates),
         beside={},
     )

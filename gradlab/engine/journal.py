@@ -21,7 +21,7 @@ from gradlab.engine.optim.clippers import Clipped
 from gradlab.engine.probes import Measurement, stacked
 from gradlab.spec.run import RunSpec
 from gradlab.store.arrays import Array, Kept
-from gradlab.store.record import PROBE_COLUMNS, Bools, Floats, LayerTable, Reading, Record, Row
+from gradlab.store.record import KEPT_OF_STEPS, PROBE_COLUMNS, Bools, Floats, LayerTable, Reading, Record, Row
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,19 @@ class StepRow:
 
     t: int
     loss: Tensor
+    lr: Tensor
     grad_norm: Tensor
     clipped: Clipped | None
     broken: tuple[Tensor, Tensor]
     measurement: Measurement | None
 
-    def taken(self, t: int) -> StepRow:
-        """A copy, as step t: what was written down is played into the same tensors again."""
+    def taken(self, t: int, lr: Tensor) -> StepRow:
+        """A copy, as step t at the rates ``lr`` (M,): what was written down is played into the same tensors again."""
         clipped, table = self.clipped, self.measurement
         return StepRow(
             t,
             self.loss.clone(),
+            lr,
             self.grad_norm.clone(),
             None if clipped is None else Clipped(clipped.norm.clone(), clipped.changed.clone()),
             (self.broken[0].clone(), self.broken[1].clone()),
@@ -57,7 +59,7 @@ class Journal:
     def __init__(self, members: int, columns: tuple[str, ...] = PROBE_COLUMNS) -> None:
         self._members = members
         self._columns = columns  # of the per-layer table
-        self._steps: list[Floats] = []  # (5, steps, M) a window: loss, the two norms, changed, broken
+        self._steps: list[Floats] = []  # (6, steps, M) a window: `KEPT_OF_STEPS`
         self._layers: list[LayerTable] = []
         self._finite: dict[int, Bools] = {}  # step -> (M, L), z_l is finite
         self._rows: tuple[Row, ...] = ()
@@ -87,6 +89,7 @@ class Journal:
             [blank if row.clipped is None else row.clipped.norm for row in rows],
             [blank if row.clipped is None else row.clipped.changed for row in rows],
             [row.broken[0] + row.broken[1] for row in rows],
+            [row.lr for row in rows],
         ]
         values = torch.stack([torch.stack(column).to(torch.float64) for column in columns]).cpu().numpy()
         self._steps.append(values)
@@ -138,7 +141,7 @@ class Journal:
                 "readings.index": np.concatenate(numbers).astype(np.int64),
             }
         facts = {
-            "columns": list(self._columns),
+            "columns": [*KEPT_OF_STEPS, *self._columns],
             "rows": [[row.axis, row.layer, row.name] for row in self._rows],
             "readings": [
                 [one.step, one.quantity, one.values.shape[1], len(one.index or ()) if one.index is not None else None]
@@ -190,6 +193,7 @@ class Journal:
             runs=runs,
             rows=self._rows,
             loss=steps[0],
+            lr=steps[5],
             grad_norm=steps[1],
             grad_norm_clipped=steps[2],
             clipped=(steps[3] != 0) & ~np.isnan(steps[3]),

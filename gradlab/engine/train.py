@@ -2,7 +2,8 @@
 
 In words. At step t the losses of all members are taken on batch t, and one way back through the stack gives every
 member its own gradient, for members share nothing. If the per-layer table is due, it is measured, and before it the
-runs' instrument is read. Gradients are clipped, each member by itself, and the optimizer moves the weights.
+runs' instrument is read. Gradients are clipped, each member by itself, and the optimizer moves the weights, at the
+learning rates that the schedules have for this step.
 Measurements stay on the device and travel to the host once a window. A member whose loss, gradient or weights are not
 finite at step t ends at t; where its per-layer table was not due at t, the window is played again to record it: the
 same weights meet the same batches, so the second playing gives the numbers of the first. Between two steps a training
@@ -96,15 +97,18 @@ def train(
 def advance(cohort: Cohort, t: int, *, record: bool) -> StepRow:
     """Step t: measure at the weights after t updates, on batch t; then, but for the last row, update once."""
     cohort.task.turn_to(t)
-    return step(cohort, t, record=record)
+    lr = cohort.pace.turn_to(t)
+    row = step(cohort, t, lr, record=record)
+    cohort.pace.heed(t, row.loss, lr)
+    return row
 
 
 def _update(cohort: Cohort, t: int) -> None:
     advance(cohort, t, record=False)
 
 
-def step(cohort: Cohort, t: int, *, record: bool) -> StepRow:
-    """Step t on the batch at hand; see `advance`."""
+def step(cohort: Cohort, t: int, lr: Tensor, *, record: bool) -> StepRow:
+    """Step t on the batch and at the learning rates (M,) at hand; see `advance`."""
     last = t == cohort.runs[0].train.steps
     parameters, gradient = cohort.parameters, cohort.network.gradient
     if cohort.lent is None:
@@ -123,7 +127,7 @@ def step(cohort: Cohort, t: int, *, record: bool) -> StepRow:
             before = combine(parameters, 1.0)
             cohort.optimize(parameters, gradient, cohort.state, cohort.rates, cohort.task.done)
             measure_update(table, cohort.layout, before, parameters)
-    return StepRow(t, losses, norm, clipped, broken, table)
+    return StepRow(t, losses, lr, norm, clipped, broken, table)
 
 
 def _there_and_back(cohort: Cohort, mode: Mode, *, record: bool) -> tuple[Tensor, Measurement | None]:
@@ -151,10 +155,11 @@ def rehearse(cohort: Cohort) -> Rehearsed:
     """What every step but the last does, as kernel calls or as a CUDA graph, where that can be; nothing is done yet."""
     if cohort.runs[0].train.steps < LEAST_STEPS or cohort.lent is not None:
         return {True: None, False: None}
+    first = partial(step, cohort, 0, cohort.pace.turn_to(0))
     if cohort.parameters.is_cuda:
-        return {record: capture(partial(step, cohort, 0, record=record), cohort.moving) for record in (True, False)}
+        return {record: capture(partial(first, record=record), cohort.moving) for record in (True, False)}
     threads = min(torch.get_num_threads(), len(cohort.runs))
-    return {record: write_down(partial(step, cohort, 0, record=record), threads) for record in (True, False)}
+    return {record: write_down(partial(first, record=record), threads) for record in (True, False)}
 
 
 @torch.no_grad()
@@ -164,7 +169,10 @@ def perform(cohort: Cohort, t: int, *, record: bool, rehearsed: Rehearsed, membe
     if program is None or t == cohort.runs[0].train.steps:
         return advance(cohort, t, record=record)
     cohort.task.turn_to(t)
-    return program.play(members).taken(t)
+    lr = cohort.pace.turn_to(t)
+    row = program.play(members).taken(t, lr)
+    cohort.pace.heed(t, row.loss, lr)
+    return row
 
 
 def replay(cohort: Cohort, journal: Journal, before: Sequence[Tensor], window: range, unseen: set[int]) -> None:

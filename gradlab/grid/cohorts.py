@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from gradlab.spec.choices import MODELS, OPTIMIZERS
-from gradlab.spec.run import DataSpec, Extent, Facts, ModelSpec, RunSpec, TrainSpec
+from gradlab.spec.run import DataSpec, Extent, Facts, ModelSpec, OptimSpec, RunSpec, TrainSpec
 
 if TYPE_CHECKING:
     from gradlab.grid.expand import Grid
@@ -24,7 +24,7 @@ WITHIN = frozenset(
         "seed",
         *(f"model.{key}" for key in ("init", "gain", "weight_var", "bias_var")),
         *(f"data.{key}" for key in ("input_scale", "target_scale")),
-        *(f"optim.{key}" for key in ("lr", "momentum", "nesterov", "weight_decay", "l1", "beta1", "beta2", "eps")),
+        *(f"optim.{field.name}" for field in dataclasses.fields(OptimSpec) if field.name != "name"),
         *(f"clip.{key}" for key in ("mode", "threshold", "output_threshold")),
     }
 )

@@ -89,7 +89,7 @@ def drawn(module: nn.Module, model: ModelSpec, seed: int) -> None:
             fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(weight)
             slot = Slot(1, Role.WEIGHT, tuple(weight.shape), Start.DRAWN, fan_in, fan_out, fan_in)
             draw = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
-            entries = rule.shape(draw.flatten(1)).view(weight.shape)
+            entries = rule.shape(draw.flatten(1), slot).view(weight.shape)
             with torch.no_grad():
                 weight.copy_(rule.std(slot) * entries)
                 for bias in (one for one in part.parameters(recurse=False) if one.dim() == 1):

@@ -6,6 +6,8 @@ layer, step by step, are the rows along time.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gradlab.nn.network import Pass
 from gradlab.nn.slots import Layout, Role, Slot, Start, linear_slots, norm_slots, slope_slots
 from gradlab.nn.tape import Node
@@ -26,6 +28,7 @@ def layout(model: ModelSpec, facts: Facts) -> Layout:
         ]
         slots += norm_slots(layer, model.norm, model.width) + slope_slots(layer, model.activation)
     slots += linear_slots(model.depth + 1, model.width, facts.outputs)
+    slots = [replace(slot, in_time=True) for slot in slots]
     return Layout(tuple(slots), (*(f"recurrent_{layer}" for layer in range(1, model.depth + 1)), "read_out"))
 
 

@@ -14,7 +14,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, cast
 
-from gradlab.spec.choices import ACTIVATIONS, CLIPS, DATA, INSTRUMENTS, LOSSES, MODELS, NORMS, OPTIMIZERS
+from gradlab.spec.choices import (
+    ACTIVATIONS,
+    CLIPS,
+    DATA,
+    INITS,
+    INSTRUMENTS,
+    LOSSES,
+    MODELS,
+    NORMS,
+    OPTIMIZERS,
+    SCHEDULES,
+)
 from gradlab.spec.keys import DEFAULTS, FREE, allowed_keys, check_key, coerce, is_free, is_target, optimizer_defaults
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.plugins import PRESENT, used
@@ -31,8 +42,13 @@ SILENT: dict[str, tuple[object, ...]] = {
     "model.output": (None, "none"),
     **dict.fromkeys(("model.target", "model.source"), (None,)),
     **dict.fromkeys(("data.label", "data.heldout", "data.task", "data.target", "data.source"), (None,)),
+    **{key: (DEFAULTS[key],) for key in ("optim.schedule", "optim.warmup", "optim.end_factor")},
+    **{key: (DEFAULTS[key],) for key in ("optim.decay", "optim.decay_every")},
 }
 """Keys that came later, with the values at which a run is what it was before: it keeps its id."""
+
+DRAWN_WITHIN = ("lsuv", "fixup", "identity")
+"""Inits that know the network that they are of."""
 
 Arguments = tuple[tuple[str, Value], ...]
 """What a function of the user's own is called with, by name, in the order of the names."""
@@ -87,7 +103,7 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class OptimSpec:
-    """The `optim` section; which keys act is in `choices.OPTIMIZERS`."""
+    """The `optim` section; which keys act is in `choices.OPTIMIZERS` and `choices.SCHEDULES`."""
 
     name: str
     lr: float
@@ -98,6 +114,11 @@ class OptimSpec:
     beta1: float
     beta2: float
     eps: float
+    schedule: str
+    warmup: int
+    end_factor: float
+    decay: float
+    decay_every: int
 
 
 @dataclass(frozen=True)
@@ -356,6 +377,9 @@ def _check_fit(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
             "'linear_teacher')"
         )
     _check_size(model, data, facts)
+    able = INITS[model.init].models if model.init is not None else ()
+    if able and model.name not in able and model.weight_var is None:
+        raise SpecError(f"model.init={model.init}: is for {' and '.join(able)}; given model.name={model.name}")
     if model.init == "torch_default" and model.weight_var is None and model.bias_var:
         raise SpecError(f"model.bias_var={model.bias_var:g}: init 'torch_default' draws its own biases; leave it at 0")
 
@@ -369,6 +393,8 @@ def _lent(model: ModelSpec, look: Look | None) -> ModelSpec:
             f"model.target={model.target}: expected path/to/file.py:Name or package.module.Name, a class or function "
             "that returns a torch.nn.Module"
         )
+    if model.init in DRAWN_WITHIN:
+        raise SpecError(f"model.init={model.init}: is for networks of gradlab's own; model=module takes another")
     if model.source is not None:
         return model
     if look is None:
@@ -461,12 +487,16 @@ def _canonical(section: object) -> str:
     return json.dumps([(key, value) for key, value in pairs if value not in SILENT.get(key, ())])
 
 
+ALWAYS = ("name", "schedule", "warmup")
+"""Fields of the `optim` section that act in every run."""
+
+
 def unused(spec: RunSpec) -> frozenset[str]:
     """Keys that this run has but that do nothing in it: a threshold without clipping, momentum under adam."""
     idle = {
         f"optim.{f.name}"
         for f in dataclasses.fields(OptimSpec)
-        if f.name != "name" and f.name not in OPTIMIZERS[spec.optim.name].uses
+        if f.name not in {*ALWAYS, *OPTIMIZERS[spec.optim.name].uses, *SCHEDULES[spec.optim.schedule].uses}
     }
     idle |= {f"clip.{name}" for name in ("threshold", "output_threshold") if name not in CLIPS[spec.clip.mode].uses}
     if spec.model.activation not in ("leaky_relu", "prelu"):

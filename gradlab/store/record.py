@@ -50,6 +50,9 @@ SEEN_COLUMNS = (
 )
 """What stands beside them of a network that is not gradlab's own."""
 
+KEPT_OF_STEPS = ("loss", "grad_norm", "grad_norm_clipped", "clipped", "broken", "lr")
+"""What is kept of each step of a training that goes on, in this order; ``broken`` is zero where all is finite."""
+
 _KINDS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
 
 RUNS = pa.schema(
@@ -173,8 +176,8 @@ class Reading:
 class Record:
     """A finished cohort.
 
-    ``loss``, ``grad_norm``, ``grad_norm_clipped``, ``clipped`` are (S, M), row t measured at step t; where the last
-    row made no update, ``updates`` < S. ``diverged_at`` and ``diverged_layer`` (M,) are -1 where there is none.
+    ``loss``, ``lr``, ``grad_norm``, ``grad_norm_clipped``, ``clipped`` are (S, M), row t measured at step t; where the
+    last row made no update, ``updates`` < S. ``diverged_at`` and ``diverged_layer`` (M,) are -1 where there is none.
     ``heldout_loss`` and ``accuracy`` (M,) are None where the data or the run have none. ``columns`` are the C of the
     per-layer table; ``seen`` (M) is what was seen of networks that are not gradlab's own: see `SEEN`.
     """
@@ -182,6 +185,7 @@ class Record:
     runs: tuple[RunSpec, ...]
     rows: tuple[Row, ...]
     loss: Floats
+    lr: Floats
     grad_norm: Floats
     grad_norm_clipped: Floats
     clipped: Bools
@@ -333,7 +337,7 @@ def _steps_table(record: Record, last: Ints) -> pa.Table:
         "run_id": np.repeat(ids, kept.sum(1)),
         "step": at,
         "loss": record.loss.T[kept],
-        "lr": np.repeat([run.optim.lr for run in record.runs], kept.sum(1)),
+        "lr": record.lr.T[kept],
         "grad_norm": record.grad_norm.T[kept],
         "grad_norm_clipped": _where(updated, record.grad_norm_clipped.T[kept]),
         "clipped": _where(updated, record.clipped.T[kept]),

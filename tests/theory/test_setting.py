@@ -19,12 +19,12 @@ WIDE: dict[str, Value] = {"model.depth": 3, "model.width": 300, "data.name": "ga
 
 
 def test_every_init_and_architecture_has_its_theory() -> None:
-    assert set(WEIGHT_VARIANCES) == set(INITS)
+    assert set(WEIGHT_VARIANCES) == set(INITS) - {"lsuv"}
     assert set(PASSAGES) == {name for name, entry in choices.MODELS.items() if not entry.free}
 
 
 @pytest.mark.parametrize("further", [{}, {"model.gain": 0.5}, {"model.weight_var": 1.7, "model.gain": 2.0}])
-@pytest.mark.parametrize("init", INITS)
+@pytest.mark.parametrize("init", [name for name, init in INITS.items() if not init.models and name != "identity"])
 def test_variances_are_those_of_the_initial_weights(init: str, further: dict[str, Value]) -> None:
     run = build({**WIDE, "model.init": init, **further})
     layout = MODELS["mlp"].layout(run.model, run.facts)
