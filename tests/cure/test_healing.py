@@ -31,8 +31,12 @@ def healed(settings: Settings, *alternatives: Settings | str) -> list[Outcome]:
     sick = described(SMALL | settings)
     specs = [sick]
     for one in alternatives:
-        after = treated(sick, [REMEDIES[one]]) if isinstance(one, str) else None
-        specs.append(after.spec if after is not None else described(SMALL | settings | dict(one)))
+        if isinstance(one, str):
+            after = treated(sick, [REMEDIES[one]])
+            assert after is not None
+            specs.append(after.spec)
+        else:
+            specs.append(described(SMALL | settings | one))
     runs = [over_seeds(spec) for spec in specs]
     tables = joined([tidy(train(some, content(sick.data), torch.device("cpu"), lambda *_: None)) for some in runs])
     changes = [

@@ -48,9 +48,8 @@ def inputs(cohort: Cohort, member: int) -> Tensor:
 def test_every_layer_puts_out_unit_variance_times_the_gain(name: str) -> None:
     """The pass is torch's own; biases, which the paper has at 0, come after."""
     gains = (1.0, 0.7, -1.5)
-    cohort = ready(
-        *({"model.activation": name, "model.gain": gain, "model.bias_var": 0.1, "seed": 3} for gain in gains)
-    )
+    common: dict[str, Value] = {"model.activation": name, "model.bias_var": 0.1, "seed": 3}
+    cohort = ready(*(common | {"model.gain": gain} for gain in gains))
     phi = activation(name, cohort.runs[0].model.slope or 0.0)
     for member, gain in enumerate(gains):
         h = inputs(cohort, member)
