@@ -56,8 +56,9 @@ class StepRow:
 class Journal:
     """Collects the rows of M members; a member ends at its first row that is not healthy."""
 
-    def __init__(self, members: int) -> None:
+    def __init__(self, members: int, columns: tuple[str, ...] = PROBE_COLUMNS) -> None:
         self._members = members
+        self._columns = columns  # of the per-layer table
         self._steps: list[Floats] = []  # (6, steps, M) a window: `KEPT_OF_STEPS`
         self._layers: list[LayerTable] = []
         self._finite: dict[int, Bools] = {}  # step -> (M, L), z_l is finite
@@ -140,7 +141,7 @@ class Journal:
                 "readings.index": np.concatenate(numbers).astype(np.int64),
             }
         facts = {
-            "columns": [*KEPT_OF_STEPS, *PROBE_COLUMNS],
+            "columns": [*KEPT_OF_STEPS, *self._columns],
             "rows": [[row.axis, row.layer, row.name] for row in self._rows],
             "readings": [
                 [one.step, one.quantity, one.values.shape[1], len(one.index or ()) if one.index is not None else None]
@@ -170,12 +171,21 @@ class Journal:
         t = int(self._ended[member])
         finite = self._finite[t][member]
         table = next(table for table in self._layers if table.step == t and table.present[member])
-        return layer_of(finite, table.values[PROBE_COLUMNS.index("grad_norm"), member, 1 : len(finite) + 1])
+        first = next(place for place, row in enumerate(self._rows) if row.layer > 0)
+        gradients = table.values[self._columns.index("grad_norm"), member, first : first + len(finite)]
+        return layer_of(finite, gradients)
 
     def close(
-        self, runs: tuple[RunSpec, ...], heldout: tuple[Floats, Floats | None] | None, duration_s: float
+        self,
+        runs: tuple[RunSpec, ...],
+        heldout: tuple[Floats, Floats | None] | None,
+        duration_s: float,
+        seen: tuple[str, ...] = (),
     ) -> Record:
-        """The record of a training that is over; ``heldout`` is the loss and accuracy (M,) where they were taken."""
+        """The record of a training that is over; ``heldout`` is the loss and accuracy (M,) where they were taken.
+
+        ``seen`` as in `Record`.
+        """
         steps = np.concatenate(self._steps, axis=1)
         loss, accuracy = heldout if heldout is not None else (None, None)
         layers = sorted(self._layers, key=lambda table: table.step)
@@ -197,4 +207,6 @@ class Journal:
             accuracy=accuracy,
             duration_s=duration_s,
             readings=tuple(self._readings),
+            columns=self._columns,
+            seen=seen,
         )

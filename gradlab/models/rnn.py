@@ -23,7 +23,7 @@ def layout(model: ModelSpec, facts: Facts) -> Layout:
         drawn = (Start.DRAWN, fan_in, model.width, model.width)
         slots += [
             Slot(layer, Role.WEIGHT, (model.width, fan_in), *drawn),
-            Slot(layer, Role.RECURRENT, (model.width, model.width), Start.DRAWN, *[model.width] * 3),
+            Slot(layer, Role.RECURRENT, (model.width, model.width), Start.DRAWN, model.width, model.width, model.width),
             Slot(layer, Role.BIAS, (model.width,), *drawn),
         ]
         slots += norm_slots(layer, model.norm, model.width) + slope_slots(layer, model.activation)

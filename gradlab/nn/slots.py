@@ -39,7 +39,7 @@ class Slot:
     """One parameter of one layer (1..L): ``shape`` without the member axis; ``fan_in``, ``fan_out`` of its matrix.
 
     ``torch_fan`` is the number whose inverse root bounds torch's default draw; ``in_time``: of a network that is
-    unrolled in time.
+    unrolled in time; ``name`` is what the user's own network calls it.
     """
 
     layer: int
@@ -50,6 +50,12 @@ class Slot:
     fan_out: int = 0
     torch_fan: int = 0
     in_time: bool = field(default=False, kw_only=True)
+    name: str | None = field(default=None, kw_only=True)
+
+    @property
+    def label(self) -> str:
+        """What it is called where weights are stored."""
+        return self.name or f"{self.layer}.{self.role.value}"
 
     @property
     def size(self) -> int:
@@ -102,7 +108,8 @@ class Layout:
                 for slot, at in zip(self.slots, self.columns, strict=True)
                 if slot.layer == layer and slot.role in roles
             ]
-            spans.append(slice(own[0].start, own[-1].stop))
+            # A frozen layer of the user's own has nothing that is trained.
+            spans.append(slice(own[0].start, own[-1].stop) if own else slice(0, 0))
         return tuple(spans)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -79,6 +80,9 @@ def setting(spec: RunSpec) -> Setting:
     which matters in the first layers alone.
     """
     model, facts = spec.model, spec.facts
+    if MODELS[model.name].free:
+        # Nothing is known of the inside of a network of the user's own.
+        return Setting(model.name, Phi("linear", 0.0), "none", 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False)
     recurrent = MODELS[model.name].needs_time
     inputs = facts.shape[-1] if recurrent else facts.inputs
     # torch.nn.RNN bounds the default draw of every matrix by its hidden width.
@@ -119,7 +123,9 @@ def weight_variance(model: ModelSpec, fan_in: int, fan_out: int) -> float:
     if model.weight_var is not None:
         return model.weight_var * gain
     # A linear chain has no init: gain * I, whose square maps a vector as variance gain^2 would.
-    return (1.0 if model.init is None else WEIGHT_VARIANCES[model.init](fan_in, fan_out)) * gain
+    if model.init is None:
+        return gain
+    return WEIGHT_VARIANCES[model.init](fan_in, fan_out) * gain if model.init in WEIGHT_VARIANCES else math.nan
 
 
 def _unit_variance(model: ModelSpec, phi: Phi, q0: float) -> tuple[float, float]:

@@ -37,7 +37,7 @@ SETTINGS: dict[str, dict[str, Value]] = {
     **{
         f"model {name}": {"model.name": name, "model.depth": 4}
         for name in MODELS
-        if name not in ("rnn", "linear_chain")
+        if name not in ("rnn", "linear_chain", "module")
     },
     "model rnn": {
         "model.name": "rnn",

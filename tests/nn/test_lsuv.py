@@ -40,7 +40,8 @@ def matrices(cohort: Cohort, member: int) -> list[Tensor]:
 
 def inputs(cohort: Cohort, member: int) -> Tensor:
     run, task = cohort.runs[member], cohort.task
-    return task.inputs[task.order[0]].flatten(1) * run.data.input_scale
+    taken: Tensor = task.inputs[task.order[0]]
+    return taken.flatten(1) * run.data.input_scale
 
 
 @pytest.mark.usefixtures("either_engine")
@@ -48,8 +49,10 @@ def inputs(cohort: Cohort, member: int) -> Tensor:
 def test_every_layer_puts_out_unit_variance_times_the_gain(name: str) -> None:
     """The pass is torch's own; biases, which the paper has at 0, come after."""
     gains = (1.0, 0.7, -1.5)
-    common: dict[str, Value] = {"model.activation": name, "model.bias_var": 0.1, "seed": 3}
-    cohort = ready(*(common | {"model.gain": gain} for gain in gains))
+    settings: list[dict[str, Value]] = [
+        {"model.activation": name, "model.gain": gain, "model.bias_var": 0.1, "seed": 3} for gain in gains
+    ]
+    cohort = ready(*settings)
     phi = activation(name, cohort.runs[0].model.slope or 0.0)
     for member, gain in enumerate(gains):
         h = inputs(cohort, member)

@@ -430,7 +430,7 @@ def test_every_combination_of_choices_has_a_prediction_in_words() -> None:
     rng = np.random.default_rng(0)
     numbers = (0.0, 1e-300, 1e-8, 0.05, 1.0, 3.0, 1e6, 1e13, 1e200)
     for _ in range(400):
-        model = str(rng.choice(list(MODELS)))
+        model = str(rng.choice(list(PASSAGES)))
         settings: Settings = {"model.name": model, "model.gain": float(rng.choice(numbers))}
         if model != "linear_chain":
             settings |= {

@@ -12,6 +12,7 @@ from gradlab.spec.choices.clips import CLIPS, Clip
 from gradlab.spec.choices.data import DATA, Data
 from gradlab.spec.choices.inits import INITS, Init
 from gradlab.spec.choices.instruments import INSTRUMENTS, Instrument
+from gradlab.spec.choices.losses import LOSSES, Loss
 from gradlab.spec.choices.models import MODELS, Model
 from gradlab.spec.choices.norms import NORMS, Norm
 from gradlab.spec.choices.optimizers import OPTIMIZERS, Optimizer
@@ -26,6 +27,7 @@ __all__ = [
     "DATA",
     "INITS",
     "INSTRUMENTS",
+    "LOSSES",
     "MODELS",
     "NAMED",
     "NORMS",
@@ -38,6 +40,7 @@ __all__ = [
     "Data",
     "Init",
     "Instrument",
+    "Loss",
     "Model",
     "Norm",
     "Optimizer",
@@ -57,8 +60,15 @@ ALIASES: dict[str, dict[str, str]] = {
         "kaiming_uniform": "he_uniform",
         "lecun": "lecun_normal",
     },
-    "model.norm": {"batchnorm": "batch", "layernorm": "layer", "rmsnorm": "rms"},
+    "model.norm": {"batchnorm": "batch", "bn": "batch", "layernorm": "layer", "ln": "layer", "rmsnorm": "rms"},
     "optim.schedule": {"none": "constant", "noam": "inverse_sqrt", "reduce_on_plateau": "plateau"},
+    "train.loss": {
+        "mse": "mean_squared_error",
+        "l1": "mean_absolute_error",
+        "mae": "mean_absolute_error",
+        "bce": "binary_cross_entropy",
+        "nll": "negative_log_likelihood",
+    },
 }
 """Other names of a choice, by key, in any case; resolved before anything is compared or digested."""
 
@@ -72,6 +82,7 @@ NAMED: dict[str, Mapping[str, Choice]] = {
     "model.activation": ACTIVATIONS,
     "model.init": INITS,
     "model.norm": NORMS,
+    "train.loss": LOSSES,
     "probe.instrument": INSTRUMENTS,
 }
 """The keys whose values are names, with the table of each."""
@@ -86,5 +97,6 @@ NOUNS: dict[str, str] = {
     "model.activation": "activation",
     "model.init": "init",
     "model.norm": "norm",
+    "train.loss": "loss",
     "probe.instrument": "instrument",
 }
