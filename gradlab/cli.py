@@ -29,12 +29,13 @@ Experiment = Annotated[
     list[str] | None, typer.Option("-e", "--experiment", help="A named experiment (gradlab list experiments).")
 ]
 ConfigDir = Annotated[Path | None, typer.Option("-cd", "--config-dir", help="A folder of further configs.")]
-AllowCode = Annotated[
-    bool, typer.Option("--allow-code", metavar="", help="Run the plugins.py of that folder, or of a result's runs.")
-]
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="Exactly this folder.")]
 DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 NoReport = Annotated[bool, typer.Option("--no-report", metavar="", help="Leave plots and page for later.")]
+AllowCode = Annotated[
+    bool,
+    typer.Option("--allow-code", metavar="", help="Run the network and data of its own that a result names."),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", metavar="", help="Errors only.")]
 
 GRAMMAR = {"ignore_unknown_options": True}
@@ -75,10 +76,11 @@ def run(
     # The worker imports torch while the run is composed.
     with local.crew_of(0 if dry_run else 1, chosen) as crew:
         from gradlab.grid import compose, expand, rerun
+        from gradlab.launch import own
 
         if source is not None:
             _made_with(source[0], allow_code)
-            grid = rerun.again(*source, given)
+            grid = own.named(rerun.again(*source, given), allowed=allow_code, what=str(source[0]))
         else:
             with _plugins(config_dir, allow_code) as dirs:
                 grid = compose.compose_run(given, experiment=named, config_dirs=dirs)
@@ -132,10 +134,11 @@ def sweep(
 
         _made_with(resume, allow_code)
         wishes = conduct.Wishes(report=not no_report, fail_fast=fail_fast)
-        raise typer.Exit(go_on(resume, device, wishes, sys.argv, screen.console(quiet=quiet)))
+        raise typer.Exit(go_on(resume, device, wishes, sys.argv, screen.console(quiet=quiet), allow_code=allow_code))
     # The workers import torch while the grid is composed.
     with local.crew_of(0 if plan else min(chosen.workers, local.EARLY), chosen) as crew:
         from gradlab.grid import compose
+        from gradlab.launch import own
 
         with _plugins(config_dir, allow_code) as dirs:
             grid = compose.compose_grid(given, experiment=named, config_dirs=dirs)
@@ -144,7 +147,7 @@ def sweep(
         if plan:
             from gradlab.launch import speed
 
-            speed.show_plan(grid, chosen, screen.console(quiet=quiet))
+            speed.show_plan(own.known(grid), chosen, screen.console(quiet=quiet))
             return
         from gradlab.launch import conduct
 
@@ -189,16 +192,17 @@ def cure(
     with local.crew_of(min(chosen.workers, local.EARLY), chosen) as crew:
         from gradlab.cure import trials
         from gradlab.grid import compose, rerun
+        from gradlab.launch import own
 
         if source is not None:
             _refuse(texts, what="--from", experiment=named, config_dir=config_dir)
             _made_with(source[0], allow_code)
-            grid = rerun.again(*source)
+            grid = own.named(rerun.again(*source), allowed=allow_code, what=str(source[0]))
         elif folders:
             texts.remove(folders[0])
             _refuse(texts, what=folders[0], experiment=named, config_dir=config_dir)
             _made_with(Path(folders[0]), allow_code)
-            grid = trials.of_result(Path(folders[0]))
+            grid = own.named(trials.of_result(Path(folders[0])), allowed=allow_code, what=folders[0])
         else:
             with _plugins(config_dir, allow_code) as dirs:
                 grid = compose.compose_any(texts, experiment=named, config_dirs=dirs)
@@ -306,8 +310,8 @@ def list_choices(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="models, data, activations, inits, norms, clips, optimizers, probes, verdicts, causes, thresholds, "
-            "remedies or experiments.",
+            help="models, data, activations, inits, norms, clips, optimizers, schedules, probes, verdicts, causes, "
+            "thresholds, remedies or experiments.",
             show_default=False,
         ),
     ] = None,
@@ -328,7 +332,10 @@ def list_choices(
 def _plugins(config_dir: Path | None, allow_code: bool) -> Iterator[list[Path]]:
     """The folders of further configs, with the user's own choices there are: see `grid.plugins.present`."""
     from gradlab.grid import plugins
+    from gradlab.launch import own
 
+    # What the command line names may run.
+    own.allow()
     with plugins.present(config_dir, allowed=allow_code):
         yield [config_dir] if config_dir else []
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradlab.grid.expand import GROUPS, OUTSIDE
-from gradlab.spec.keys import KEYS, unknown_key
+from gradlab.spec.keys import KEYS, is_key, unknown_key
 from gradlab.spec.named import SpecError, nearest
 
 BESIDE = ("axes", "experiment", "expect", "report")
@@ -107,6 +107,6 @@ def maps(name: str | None, raw: Mapping[str, Any]) -> dict[str, str]:
     for side, key in given.items():
         if side not in ("x", "y"):
             raise SpecError(f"experiment {name!r}: report: unknown key {side!r}; expected x and y, keys of heat maps")
-        if not isinstance(key, str) or key not in KEYS:
+        if not isinstance(key, str) or not is_key(key):
             raise SpecError(f"experiment {name!r}: report: {side}: {unknown_key(str(key), KEYS)}")
     return {str(side): str(key) for side, key in given.items()}

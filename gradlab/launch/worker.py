@@ -26,6 +26,7 @@ from gradlab.engine.plugins import install
 from gradlab.engine.train import train
 from gradlab.launch.events import Event, Job
 from gradlab.launch.keeping import ToldToStop, UnwritableError, keeper_of, writing
+from gradlab.spec.choices import DATA, MODELS
 from gradlab.spec.run import DataSpec, RunSpec
 from gradlab.store.folder import Folder
 from gradlab.store.pieces import save_piece
@@ -68,10 +69,14 @@ class WithoutPandas(MetaPathFinder):
 def serve(connection: Connection, device: str) -> None:
     """Trains what arrives, until the other end is gone."""
     keep_memory()
-    sys.meta_path.insert(0, WithoutPandas())
+    without = WithoutPandas()
+    sys.meta_path.insert(0, without)
     try:
         while True:
             job: Job = connection.recv()
+            if without in sys.meta_path and any(map(_is_own, job.runs)):
+                # What is the user's own may import it.
+                sys.meta_path.remove(without)
             torch.set_num_threads(job.piece.threads)
             with _heeding() as told:
                 run_job(job, torch.device(device), connection.send, told)
@@ -79,6 +84,10 @@ def serve(connection: Connection, device: str) -> None:
                 give_memory_back()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
+
+
+def _is_own(run: RunSpec) -> bool:
+    return MODELS[run.model.name].free or DATA[run.data.name].own
 
 
 @contextmanager

@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 
+from gradlab.data.facts import described
 from gradlab.report.groups import LATER, describe, swept, varying
 from gradlab.report.tables import Bools, Floats, Result
 from gradlab.spec.choices import DATA
+from gradlab.spec.named import SpecError
 from gradlab.spec.plugins import are_known
 from gradlab.spec.run import OUTSIDE_DIGEST, RunSpec, build
 from gradlab.theory.predict import Prediction, Profile, nothing, predict, profile
@@ -66,27 +68,35 @@ def _bent_words(result: Result) -> str:
 
 def expected(result: Result, run: int, axis: str) -> Profile | None:
     """The profile of one run along ``axis``; None where theory has none."""
-    if not _is_known(result, run):
-        return None
-    found = profile(_spec(result, run))
+    spec = _spec(result, run)
+    found = None if spec is None else profile(spec)
     return found if found is not None and found.axis == axis else None
 
 
-def _is_known(result: Result, run: int) -> bool:
-    """Whether a run is made of gradlab's own choices; of others the tables have what theory said when it ran."""
-    return are_known({key: result.columns[key][run] for key in result.keys})
-
-
 def _predicted(result: Result, run: int) -> Prediction:
-    return predict(_spec(result, run)) if _is_known(result, run) else UNKNOWN
+    spec = _spec(result, run)
+    return UNKNOWN if spec is None else predict(spec)
 
 
-def _spec(result: Result, run: int) -> RunSpec:
+def _spec(result: Result, run: int) -> RunSpec | None:
+    """What theory is asked about; None of a run with choices, or data, of the user's own that are not there now.
+
+    Of such a run the tables have what theory said when it ran.
+    """
+    if not are_known({key: result.columns[key][run] for key in result.keys}):
+        return None
+    own = DATA[str(result.columns["data.name"][run])].own
+    left_out = () if own else OUTSIDE_DIGEST
     values = {
         key: result.columns[key][run]
         for key in result.keys
-        if key not in OUTSIDE_DIGEST and result.columns[key][run] is not None
+        if key not in left_out and result.columns[key][run] is not None
     }
+    if own:
+        try:
+            return described(values)
+        except SpecError:
+            return None
     # Without its folder of images a data set has its usual number of samples, and a larger batch would be refused.
     values["data.batch_size"] = min(int(str(values["data.batch_size"])), DATA[str(values["data.name"])].train)
     return build(values)

@@ -21,7 +21,7 @@ import pyarrow.csv
 from gradlab.diagnose.tables import with_verdicts
 from gradlab.diagnose.thresholds import Limits, limits
 from gradlab.spec.choices import MODELS
-from gradlab.spec.keys import KEYS
+from gradlab.spec.keys import in_order
 from gradlab.spec.named import SpecError, Value
 from gradlab.store.documents import Manifest, read_manifest
 from gradlab.store.pieces import OPTIONAL, TABLES
@@ -154,7 +154,7 @@ class Result:
     @cached_property
     def keys(self) -> list[str]:
         """The keys that the runs have, in the order of `spec.KEYS`."""
-        return [key for key in KEYS if key in self.columns]
+        return in_order(self.columns)
 
     @cached_property
     def curves(self) -> Curves:

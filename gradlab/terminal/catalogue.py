@@ -7,7 +7,18 @@ from pathlib import Path
 
 from gradlab.cure.remedies import REMEDIES
 from gradlab.diagnose import meanings
-from gradlab.spec.choices import ACTIVATIONS, CLIPS, DATA, INITS, INSTRUMENTS, MODELS, NORMS, OPTIMIZERS, PROBES
+from gradlab.spec.choices import (
+    ACTIVATIONS,
+    CLIPS,
+    DATA,
+    INITS,
+    INSTRUMENTS,
+    MODELS,
+    NORMS,
+    OPTIMIZERS,
+    PROBES,
+    SCHEDULES,
+)
 from gradlab.spec.named import Choice, SpecError, nearest
 
 KINDS: dict[str, Mapping[str, Choice]] = {
@@ -18,6 +29,7 @@ KINDS: dict[str, Mapping[str, Choice]] = {
     "norms": NORMS,
     "clips": CLIPS,
     "optimizers": OPTIMIZERS,
+    "schedules": SCHEDULES,
     "probes": {**PROBES, **{name: choice for name, choice in INSTRUMENTS.items() if name != "none"}},
     "verdicts": meanings.VERDICTS,
     "causes": meanings.CAUSES,

@@ -17,12 +17,6 @@ from gradlab.watching.tape import Tape, weights
 
 Row = dict[str, Any]
 
-SEEN_COLUMNS = (
-    *("calls", "signal_grad_rms", "grad_rms", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised"),
-    *("starts_at_zero", "equal_weights", "cut", "idle", "attention_entropy", "attention_logit_max", "reads"),
-)
-"""What a measured module's frame holds beside the columns of the `layers` table."""
-
 PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """What may end a gradient, the coarsest first."""
 
