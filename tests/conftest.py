@@ -1,6 +1,6 @@
 """Fixtures that the tests of several rooms share: where their data lie, both engines, and the command.
 
-Each choice of gradlab's own config groups is composed once: Hydra takes 40 ms, and the tests ask for it thousands of times.
+Each choice of gradlab's own config groups is composed once: Hydra takes 40 ms, and the tests ask thousands of times.
 """
 
 from __future__ import annotations

@@ -42,9 +42,9 @@ class Passage:
     variance that z settles at, None where it is not one number. ``log_chi`` (P,): the logarithm of the factor from
     place ``first`` + i + 1 to ``first`` + i. ``spread`` (P + 1,): the variance between draws of the weights at this
     width of ln |delta|^2 at each place over the last; None where it is not known. ``log_growth`` (P,): as ``log_chi``
-    of the forward variance, from place ``first`` + i to the next. ``beyond``: how many places lie behind the last hidden
-    one. ``lost``: why the mean field does not describe draws of this network, None where it does. ``map``: the sw2 and
-    sb2 for which `mean_field` has this chi, q and correlations; None where it has not.
+    of the forward variance, from place ``first`` + i to the next. ``beyond``: how many places lie behind the last
+    hidden one. ``lost``: why the mean field does not describe draws of this network, None where it does. ``map``: the
+    sw2 and sb2 for which `mean_field` has this chi, q and correlations; None where it has not.
     """
 
     chi: float | None
