@@ -10,7 +10,14 @@ import numpy as np
 
 from gradlab.theory.activations import Floats
 from gradlab.theory.mean_field import BEYOND, NEAR_ONE, chi, fixed_variance, repels_above, settled, variance_after
-from gradlab.theory.norms import batch_norm_chi, batch_step, layer_norm_chi
+from gradlab.theory.norms import (
+    LINEAR,
+    STEADY_BATCH,
+    batch_norm_chi,
+    batch_step,
+    layer_norm_chi,
+    typical_batch_log,
+)
 from gradlab.theory.products import log_spread, log_variances
 from gradlab.theory.quadrature import moments
 from gradlab.theory.setting import Setting
@@ -125,6 +132,8 @@ def _amplification(seen: Setting, qs: list[float]) -> float:
 
 def _batch(seen: Setting) -> Passage:
     factor, q = batch_norm_chi(seen.phi, seen.sw2, seen.batch, seen.eps)
+    if seen.batch is not None and seen.batch < STEADY_BATCH:
+        factor *= math.exp(typical_batch_log(seen.phi, max(q, LINEAR), seen.batch, seen.width))
     return _normed(seen, factor, q, seen.sw2_first / (seen.sw2_first * seen.q0 + seen.eps), None)
 
 
