@@ -71,6 +71,8 @@ class Losses:
                     f"out {classes} classes"
                 )
             # Log-probabilities add up to 1 when their logarithm is taken away.
+            of_each = -guess.gather(1, target.clamp(0, classes - 1).unsqueeze(1)) if guess.dim() > 1 else -guess[:1]
+            facts["error"] = float(of_each.double().std() / math.sqrt(of_each.numel())) if of_each.numel() > 1 else 0.0
             facts["normalised"] = bool((guess.double().logsumexp(1 if guess.dim() > 1 else 0).abs() < 1e-2).all())
         else:
             facts |= spread("target", target) | {"outside": int(((target < 0) | (target > 1)).sum())}

@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.nn.utils import parametrize
 
 from gradlab.store.record import PROBE_COLUMNS
@@ -85,7 +86,8 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
         layers = owned(module, tape)
         if not layers:
             raise ValueError("no module with a weight matrix was called; expected at least one")
-        heard = Heard(graph(loss.grad_fn), tape, [layer.calls for layer in layers])
+        fed = {get_gradient_edge(leaf).node for leaf, part in zip(leaves, parts, strict=True) if leaf is not part}
+        heard = Heard(graph(loss.grad_fn), tape, [layer.calls for layer in layers], fed)
         with hear(heard):
             found = torch.autograd.grad(loss, wanted, allow_unused=True)
     gradients: dict[nn.Parameter, Tensor | None] = dict(zip(parameters, found, strict=False))
