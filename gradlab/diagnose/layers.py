@@ -224,8 +224,10 @@ def changed_at(history: History, profile: Profile, name: str, limits: Limits, ro
         return None
     # A cell that forgets within some steps is what the usual initializations are.
     forgets = profile.axis == "time" and history.measured and name == "vanishing"
-    if forgets and fitted is not None and fitted.rate > limits["time_rate"]:
-        return None
+    if forgets and fitted is not None:
+        doubt = fitted.scatter if math.isfinite(fitted.scatter) else 0.0
+        if fitted.rate + limits["errors"] * doubt > limits["time_rate"]:
+            return None
     evidence: Evidence = {
         "axis": profile.axis,
         "step": int(profile.step[row]),

@@ -30,6 +30,11 @@ LEAST_LAYERS, MOST_OUTLIERS = 5, 2
 REACH = 2
 """Layers on either side with which one is compared."""
 
+SCALED_LABEL = 0.05
+"""Labels of 0 and 1 that were divided by the 255 of pixels, or by some such number, stay below it."""
+
+_LOGITS_OF = "_with_logits"
+
 LEAST_TARGETS = 16
 """In a batch of fewer all may be of one class by chance."""
 
@@ -39,7 +44,7 @@ Found = tuple[str, str, str]
 
 def misspecified(history: History, limits: Limits) -> Verdict | None:
     """Output, loss and targets contradict each other."""
-    asked = (_units, _logits, _labels, _layers, _norms)
+    asked = (_units, _logits, _labels, _layers, _norms, _frozen)
     for name, grade, words in (found for ask in asked for found in ask(history)):
         evidence: Evidence = {"cause": name}
         return crossing("misspecified", (), limits, evidence, f"misspecified: {words}", _LOGITS, grade)
@@ -74,9 +79,16 @@ def _labels(history: History) -> Iterator[Found]:
         if outside := _loss_of(history, name).get("outside", 0):
             yield "labels", SICK, f"{outside} targets of a binary cross-entropy lie outside of 0 to 1"
     squared = next((found for name in REGRESSION if (found := _loss_of(history, name))), {})
-    if squared and into[:1] in (["sigmoid"], ["softmax"], ["tanh"]) and squared["target_largest"] > BOUNDED:
+    bounded = into[:1] in (["sigmoid"], ["softmax"], ["tanh"])
+    if squared and bounded and squared["target_largest"] > BOUNDED:
         largest = figure(squared["target_largest"])
         yield "labels", SICK, f"the targets go up to {largest}, and the output, through {into[0]}, only to 1"
+    for given in (
+        squared if bounded else {},
+        *(_loss_of(history, f"binary_cross_entropy{end}") for end in ("", _LOGITS_OF)),
+    ):
+        if given and 0 < given["target_largest"] < SCALED_LABEL and given["entries"] >= LEAST_TARGETS:
+            yield "labels", RISK, f"the targets reach from 0 to {figure(given['target_largest'])}, and the output to 1"
     if entropy and entropy["entries"] >= LEAST_TARGETS and entropy["present"] == 1:
         yield "labels", RISK, f"all {entropy['entries']} targets of the batch are of one class"
 
@@ -93,6 +105,13 @@ def _norms(history: History) -> Iterator[Found]:
         yield "norm_of_one", SICK, "a norm is taken over a single number, which is its own mean: nothing is left of it"
     if least == 2:
         yield "norm_of_one", RISK, "a norm is taken over two numbers: it makes 1 and -1 of them, whatever they are"
+
+
+def _frozen(history: History) -> Iterator[Found]:
+    frozen = list(history.facts.get("frozen_as_drawn", ()))
+    if len(frozen) > 1:
+        words = f"the first {len(frozen)} layers are frozen as they were drawn, and never learned: {frozen[0]} to"
+        yield "frozen", RISK, f"{words} {frozen[-1]}"
 
 
 def _into(history: History) -> list[str]:
@@ -133,9 +152,9 @@ def _scales(history: History, limits: Limits) -> Iterator[tuple[str, float, str,
         words = f"the targets have a root mean square of {figure(size)}"
         yield "target_scale", size, "scale", f"{words}, and the loss at step 0 is {figure(_loss(history))}"
     entropy = facts.get("losses", {}).get("negative_log_likelihood")
-    if entropy and (loss := entropy.get("value", _loss(history))) - limits["errors"] * entropy.get("error", 0.0) > limits[
-        "first_loss"
-    ] * (1 + math.log(max(2, entropy["classes"]))):
+    if entropy and (loss := entropy.get("value", _loss(history))) - limits["errors"] * entropy.get(
+        "error", 0.0
+    ) > limits["first_loss"] * (1 + math.log(max(2, entropy["classes"]))):
         guess = figure(math.log(entropy["classes"]))
         yield "first_loss", loss, "first_loss", f"the loss at step 0 is {figure(loss)}, and ln C of a guess is {guess}"
 
@@ -200,6 +219,11 @@ def collapsed(history: History, limits: Limits) -> Verdict | None:
             "Goodfellow, Bengio & Courville 2016, section 8.4: initial weights must break the symmetry of the units"
         )
         return crossing("collapsed", (), limits, copies, sentence, source)
+    narrow = facts.get("narrow")
+    if narrow is not None and _loss_of(history, "negative_log_likelihood").get("classes", 0) > 2:
+        classes = history.facts["losses"]["negative_log_likelihood"]["classes"]
+        words = f"collapsed: everything passes through {narrow}, one number a sample, and there are {classes} classes"
+        return crossing("collapsed", (), limits, {"cause": "rank", "numbers": 1}, words, "Dong et al. 2021", grade=RISK)
     size = math.hypot(facts.get("output_mean", math.nan), facts.get("output_std", math.nan))
     between = facts.get("output_between", math.nan)
     starts = depth is not None and (

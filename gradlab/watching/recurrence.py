@@ -64,9 +64,7 @@ def _recurs(layer: Layer, heard: Heard) -> bool:
     # The first two and the ends: what holds for them holds between.
     pairs = ((known[1], known[0]), (known[-1], known[-2]))
     ways = [between(heard.graph, later, earlier) for later, earlier in pairs]
-    own = {
-        heard.signal(call).node for calls in heard.calls if len(calls) < len(layer.calls) / 2 for call in calls
-    }
+    own = {heard.signal(call).node for calls in heard.calls if len(calls) < len(layer.calls) / 2 for call in calls}
     return all(way and own.isdisjoint(way) for way in ways)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from gradlab.watching.backward import Heard
 from gradlab.watching.calls import Call
 from gradlab.watching.entries import Moments, moments, real, square, together, zeros
+from gradlab.watching.facts import as_drawn
 from gradlab.watching.tape import Tape, weights
 
 Row = dict[str, Any]
@@ -23,6 +25,9 @@ SEEN_COLUMNS = (
     *("units", "gain"),
 )
 """What a measured module's frame holds beside the columns of the `layers` table."""
+
+MOST_LOOKED_AT = 4
+"""Frozen matrices by which it is judged whether they ever learned."""
 
 SMALL_GAIN = 0.1
 """A learned gain that starts below it keeps a branch small on purpose (Touvron et al. 2021: 1e-6 to 0.1)."""
@@ -156,7 +161,9 @@ def _of_parameters(layer: Layer, gradients: Mapping[nn.Parameter, Tensor | None]
         "starts_at_zero": float(
             any(sums.get(gate, 0.0) > 0 and not bool(torch.count_nonzero(gate.detach())) for gate in layer.gates)
         ),
-        "gain": min((gain for gate in layer.gates if sums.get(gate, 0.0) > 0 and (gain := _gain(gate))), default=math.nan),
+        "gain": min(
+            (gain for gate in layer.gates if sums.get(gate, 0.0) > 0 and (gain := _gain(gate))), default=math.nan
+        ),
     }
 
 
@@ -221,6 +228,28 @@ def input_row(inputs: Tensor, gradient: Tensor | None) -> Row:
         return row
     found = square(gradient)
     return row | {"signal_grad_norm": math.sqrt(found), "signal_grad_rms": math.sqrt(found / real(gradient).numel())}
+
+
+def narrow(layers: Sequence[Layer], heard: Heard, samples: int) -> str | None:
+    """The layer before the last by whose one number a sample everything passes, where there is one."""
+    names = {heard.signal(call).node: (layer.name, call) for layer in layers for call in layer.calls}
+    for stage in heard.stages[:-1]:
+        name, call = names[stage.layers[-1]]
+        if stage.own and samples > 1 and heard.signal(call).count == samples:
+            return name
+    return None
+
+
+def frozen_as_drawn(layers: Sequence[Layer], heard: Heard) -> list[str]:
+    """The names of the first layers that are frozen, where they are what they were drawn as and the loss rests on them.
+
+    What is frozen beside something that learns (adapters) is left out, and so is what has learned before.
+    """
+    first = list(itertools.takewhile(lambda layer: not any(one.requires_grad for one in layer.parameters), layers))
+    matrices = [one for layer in first for one in layer.parameters if one.dim() > 1]
+    felt = any(heard.of(heard.signal(call)).squares > 0 for layer in first for call in layer.calls)
+    drawn = felt and len(first) < len(layers) and any(map(as_drawn, matrices[-MOST_LOOKED_AT:]))
+    return [layer.name for layer in first] if drawn else []
 
 
 def precision(module: nn.Module, layers: Sequence[Layer]) -> str:

@@ -29,7 +29,7 @@ from gradlab.watching.backward import Heard, hear
 from gradlab.watching.graph import graph
 from gradlab.watching.operators import AlreadyAsked, Operators
 from gradlab.watching.recurrence import time_rows
-from gradlab.watching.rows import SEEN_COLUMNS, depth_rows, input_row, owned, precision
+from gradlab.watching.rows import SEEN_COLUMNS, depth_rows, frozen_as_drawn, input_row, narrow, owned, precision
 from gradlab.watching.tape import Tape, signal_of
 
 GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
@@ -111,6 +111,9 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
             "branches": any(not stage.own for stage in heard.stages),
             "gated": any(isinstance(layer.module, GATED) for layer in layers),
             "unreached": [names_of[parameter] for parameter, gradient in gradients.items() if gradient is None],
+            "unbounded": sorted(set(tape.unbounded)),
+            "narrow": narrow(layers, heard, tape.samples),
+            "frozen_as_drawn": frozen_as_drawn(layers, heard),
             "frozen": [name for name, parameter in module.named_parameters() if not parameter.requires_grad],
         },
     }

@@ -37,7 +37,8 @@ class Tape:
     ``order``: each called module's place, by its first call. ``open``: calls whose signal nothing has changed yet, by
     the identity of that tensor. ``judging``: the network has run, and its loss is being computed.
     ``detached`` are tensors that were taken off the way back, ``cuts`` the nodes below those that were used then.
-    ``least_normed``: the fewest numbers over which a norm took its statistics.
+    ``least_normed``: the fewest numbers over which a norm took its statistics. ``unbounded``: operators without a
+    largest slope that a layer's signal went into.
     """
 
     names: Mapping[nn.Module, str]
@@ -59,6 +60,7 @@ class Tape:
     pending: tuple[Call, Signal, Tensor] | None = None
     busy: bool = False
     linear: bool = True
+    unbounded: list[str] = field(default_factory=list)
 
     def before(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Notes the call; of a module that may be an activation of its own kind, what it does from here."""
