@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ _SPEC = (
 MEASURED = (
     *("update_ratio", "signal_grad_rms", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised", "starts_at_zero"),
     *("equal_weights", "attention_entropy", "cut", "idle", "reads", "grad_norm", "grad_rms"),
+    *("units", "gain"),
 )
 """Columns that are judged where they are there: of updates, and of what `gradlab.measure` sees beside the tables."""
 
@@ -203,8 +205,19 @@ def _measured(profile: Profile) -> Profile:
     trunk = columns | {
         "signal_grad_norm": np.where(zero == 0, 0.0, columns["trunk_grad_rms"]),
         "frobenius": np.where(zero == 0, 0.0, columns["trunk_grad_norm"]),
+        "gain": _gains(profile, known),
     }
     return replace(profile, trunk=Profile("depth", profile.step, profile.layer[known], trunk, profile.modules))
+
+
+def _gains(profile: Profile, known: Sequence[int]) -> Floats:
+    """(K, R) The smallest gain in the branches between each layer of the trunk and the one that follows it."""
+    gains = profile.columns.get("gain", np.full((len(profile.step), len(profile.layer)), np.nan))
+    found = np.full((len(gains), len(known)), np.nan)
+    for place, (one, other) in enumerate(itertools.pairwise(known)):
+        between = np.where(np.isnan(gains), np.inf, gains)[:, min(one, other) : max(one, other) + 1]
+        found[:, place] = np.where(between.min(1) < np.inf, between.min(1), np.nan)
+    return found
 
 
 def _cuts(runs: pa.Table, table: pa.Table) -> Sequence[slice | Ints]:

@@ -47,6 +47,7 @@ PROBE_COLUMNS = (
 SEEN_COLUMNS = (
     *("calls", "signal_grad_rms", "grad_rms", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised"),
     *("starts_at_zero", "equal_weights", "cut", "idle", "attention_entropy", "attention_logit_max", "reads"),
+    *("units", "gain"),
 )
 """What stands beside them of a network that is not gradlab's own."""
 

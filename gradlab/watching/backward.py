@@ -39,11 +39,15 @@ class Felt:
 
 @dataclass
 class Heard:
-    """What came back to each layer's ``calls``, by node and output: `felt` is filled while `hear` lasts."""
+    """What came back to each layer's ``calls``, by node and output: `felt` is filled while `hear` lasts.
+
+    ``inputs`` are the leaves of the graph that are the batch.
+    """
 
     graph: Graph
     tape: Tape
     calls: Sequence[Sequence[Call]]
+    inputs: Set[Node] = frozenset()
     felt: dict[tuple[Node, int], Felt] = field(default_factory=dict)
     stages: Sequence[Stage] = ()
     severed: Set[Node] = frozenset()
@@ -52,7 +56,8 @@ class Heard:
         # Of what is called again and again the last call: the others are time steps.
         kept = [call for calls in self.calls for call in (calls[-1:] if len(calls) >= LEAST_CALLS else calls)]
         nodes = [self.signal(call).node for call in kept]
-        self.stages = stages(self.graph, [node for node in nodes if node is not None and node in self.graph.place])
+        known = [node for node in nodes if node is not None and node in self.graph.place]
+        self.stages = stages(self.graph, known, self.inputs)
         self.severed = behind(self.tape.cuts)
 
     def signal(self, call: Call) -> Signal:

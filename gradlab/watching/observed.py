@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.nn.utils import parametrize
 
 from gradlab.watching import facts
@@ -27,7 +28,7 @@ from gradlab.watching.backward import Heard, hear
 from gradlab.watching.graph import graph
 from gradlab.watching.operators import AlreadyAsked, Operators
 from gradlab.watching.recurrence import time_rows
-from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, precision
+from gradlab.watching.rows import Layer, Row, depth_rows, frozen_as_drawn, input_row, narrow, owned, precision
 from gradlab.watching.tape import Tape, signal_of
 
 GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
@@ -78,7 +79,8 @@ def observe(module: nn.Module, inputs: Any, judge: Callable[[Any], Tensor]) -> O
         layers = owned(module, tape)
         if not layers:
             raise ValueError("no module with a weight matrix was called; expected at least one")
-        heard = Heard(graph(loss.grad_fn), tape, [layer.calls for layer in layers])
+        fed = {get_gradient_edge(leaf).node for leaf, part in zip(leaves, parts, strict=True) if leaf is not part}
+        heard = Heard(graph(loss.grad_fn), tape, [layer.calls for layer in layers], fed)
         with hear(heard):
             found = torch.autograd.grad(loss, wanted, allow_unused=True)
     gradients: dict[nn.Parameter, Tensor | None] = dict(zip(parameters, found, strict=False))
@@ -101,6 +103,9 @@ def observe(module: nn.Module, inputs: Any, judge: Callable[[Any], Tensor]) -> O
             "branches": any(not stage.own for stage in heard.stages),
             "gated": any(isinstance(layer.module, GATED) for layer in layers),
             "unreached": [names_of[parameter] for parameter, gradient in gradients.items() if gradient is None],
+            "unbounded": sorted(set(tape.unbounded)),
+            "narrow": narrow(layers, heard, tape.samples),
+            "frozen_as_drawn": frozen_as_drawn(layers, heard),
             "frozen": [name for name, parameter in module.named_parameters() if not parameter.requires_grad],
         },
     }
