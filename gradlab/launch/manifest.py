@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING
 
 from gradlab.grid.cohorts import Piece
+from gradlab.grid.plugins import needed
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import SCHEMA, RunSpec
 from gradlab.store.documents import PIECE, RESUMABLE
@@ -47,6 +48,7 @@ def drawn_up(
         **surroundings(asdict(device)),
         "starts": [],
         "weights": grid.weights,
+        "plugins": [asdict(source) for source in needed(grid.runs)],
         "workers": most,
         "cohorts": plan.cohorts,
         "memory": plan.budget,

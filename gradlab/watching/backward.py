@@ -41,12 +41,14 @@ class Felt:
 class Heard:
     """What came back to each layer's ``calls``, by node and output: `felt` is filled while `hear` lasts.
 
-    ``kept``: where several losses come back to one graph, the gradients that came before; they add up.
+    ``inputs`` are the leaves of the graph that are the batch. ``kept``: where several losses come back to one graph,
+    the gradients that came before; they add up.
     """
 
     graph: Graph
     tape: Tape
     calls: list[list[Call]]
+    inputs: Set[Node] = frozenset()
     felt: dict[tuple[Node, int], Felt] = field(default_factory=dict)
     stages: list[Stage] = field(default_factory=list)
     severed: Set[Node] = frozenset()
@@ -56,7 +58,8 @@ class Heard:
         # Of what is called again and again the last call: the others are time steps.
         kept = [call for calls in self.calls for call in (calls[-1:] if len(calls) >= LEAST_CALLS else calls)]
         nodes = [self.signal(call).node for call in kept]
-        self.stages = stages(self.graph, [node for node in nodes if node is not None and node in self.graph.place])
+        known = [node for node in nodes if node is not None and node in self.graph.place]
+        self.stages = stages(self.graph, known, self.inputs)
         self.severed = behind(self.tape.cuts)
 
     def signal(self, call: Call) -> Signal:

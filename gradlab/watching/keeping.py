@@ -27,7 +27,7 @@ from gradlab.spec.run import SCHEMA
 from gradlab.store import documents
 from gradlab.store.folder import Folder, has_begun, new_result
 from gradlab.store.pieces import TABLES, write_table
-from gradlab.store.record import INSTRUMENTS, LAYERS, RUNS, STEPS, Tables, joined, table_of
+from gradlab.store.record import LAYERS, MEASURED_COLUMNS, Tables, joined, table_of
 from gradlab.store.surroundings import surroundings
 from gradlab.watching.course import Course, plain
 from gradlab.watching.lookout import Say
@@ -163,13 +163,13 @@ def tables_of(run: Watched, run_id: str, error: str | None = None) -> Tables:
     if stop is not None:
         columns = {name: values[: stop + 1] for name, values in columns.items()}
     count = len(columns["step"])
-    steps = table_of(STEPS, {"run_id": [run_id] * count, **columns}, count)
+    steps = table_of("steps", {"run_id": [run_id] * count, **columns}, count)
     rows = [row | {"step": step} for step, rows in run.layers for row in rows if step < count]
-    layers = table_of(LAYERS, {"run_id": [run_id] * len(rows), **_columns(rows)}, len(rows))
-    runs = table_of(RUNS, {"run_id": [run_id], **_run(run, columns, rows, stop, error)}, 1)
+    layers = table_of("layers", {"run_id": [run_id] * len(rows), **_columns(rows)}, len(rows))
+    runs = table_of("runs", {"run_id": [run_id], **_run(run, columns, rows, stop, error)}, 1)
     scalars = _scalars(run.course, count)
     told = len(scalars["step"])
-    instruments = table_of(INSTRUMENTS, {"run_id": [run_id] * told, **scalars}, told)
+    instruments = table_of("instruments", {"run_id": [run_id] * told, **scalars}, told)
     return Tables(with_verdicts(runs, steps, layers), steps, layers, instruments)
 
 
@@ -182,7 +182,7 @@ def shown(name: str) -> str:
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    names = [field.name for field in LAYERS if field.name != "run_id"]
+    names = [*(field.name for field in LAYERS if field.name != "run_id"), *MEASURED_COLUMNS]
     found = {name: [row.get(name) for row in rows] for name in names}
     return found | {"name": [shown(row["name"]) for row in rows]}
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from gradlab.watching.backward import LEAST_CALLS, Heard
-from gradlab.watching.graph import narrows, reaches
+from gradlab.watching.graph import between, narrows
 from gradlab.watching.rows import Layer
 from gradlab.watching.unrolled import deltas
 
@@ -46,7 +46,11 @@ def time_rows(layers: list[Layer], heard: Heard) -> list[dict[str, Any]]:
 
 
 def _recurs(layer: Layer, heard: Heard) -> bool:
-    """Whether each call of a layer leads back to the one before it."""
+    """Whether each call of a layer leads back to the one before it, and by nothing but what is called again, too.
+
+    A layer that is shared by the blocks of a deep network acts again and again, but between its calls stand layers of
+    the blocks' own: its calls are no time steps.
+    """
     nodes = [heard.signal(call).node for call in layer.calls]
     if len(nodes) < LEAST_CALLS or len(set(nodes)) < len(nodes):
         return False
@@ -55,7 +59,9 @@ def _recurs(layer: Layer, heard: Heard) -> bool:
         return False
     # The first two and the ends: what holds for them holds between.
     pairs = ((known[1], known[0]), (known[-1], known[-2]))
-    return all(reaches(heard.graph, later, earlier) for later, earlier in pairs)
+    ways = [between(heard.graph, later, earlier) for later, earlier in pairs]
+    own = {heard.signal(call).node for calls in heard.calls if len(calls) < len(layer.calls) / 2 for call in calls}
+    return all(way and own.isdisjoint(way) for way in ways)
 
 
 def _reads_every(layer: Layer, heard: Heard) -> bool:

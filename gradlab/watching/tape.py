@@ -38,7 +38,8 @@ class Tape:
     ``order``: each called module's place, by its first call. ``open``: calls whose signal nothing has changed yet, by
     the identity of that tensor. ``judging``: the network has run, and its loss is being computed.
     ``detached`` are tensors that were taken off the way back, ``cuts`` the nodes below those that were used then.
-    ``least_normed``: the fewest numbers over which a norm took its statistics.
+    ``least_normed``: the fewest numbers over which a norm took its statistics. ``unbounded``: operators without a
+    largest slope that a layer's signal went into.
     """
 
     names: Mapping[nn.Module, str]
@@ -61,6 +62,7 @@ class Tape:
     pending: tuple[Call, Signal, Tensor] | None = None
     busy: bool = False
     linear: bool = True
+    unbounded: list[str] = field(default_factory=list)
 
     def before(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Notes the call; of a module that may be an activation of its own kind, what it does from here."""
@@ -98,8 +100,8 @@ class Tape:
                 ):
                     self.sequences.setdefault(module, []).append(found)
             elif is_norm(module):
-                over = _normed_over(module, signal)
-                self.least_normed = over if self.least_normed is None else min(over, self.least_normed)
+                over = _normed_over(module, first, signal)
+                self.least_normed = min((one for one in (self.least_normed, over) if one is not None), default=None)
                 if call is not None:
                     if self.pending is not None and self.pending[1] is call.raw:
                         call.raw.kept, self.pending = self.pending[2].detach(), None
@@ -167,8 +169,11 @@ def is_norm(module: nn.Module) -> bool:
     return isinstance(module, NORMS) or named
 
 
-def _normed_over(module: nn.Module, signal: Tensor) -> int:
-    """Over how many numbers a norm takes each of its means and variances."""
+def _normed_over(module: nn.Module, given: Any, signal: Tensor) -> int | None:
+    """Over how many numbers a norm takes each of its means and variances; None where that cannot be known.
+
+    Of a norm of somebody's own it is one where samples that differ come out alike.
+    """
     match module:
         case nn.LayerNorm() | nn.RMSNorm():
             return math.prod(module.normalized_shape)
@@ -179,7 +184,12 @@ def _normed_over(module: nn.Module, signal: Tensor) -> int:
         case nn.BatchNorm1d() | nn.BatchNorm2d() | nn.BatchNorm3d() | nn.SyncBatchNorm():
             return signal.numel() // signal.shape[1]
         case _:
-            return signal.shape[-1]
+            return 1 if _differ(given) and not _differ(signal) else None
+
+
+def _differ(signal: Any) -> bool:
+    """Whether any sample of a batch differs from the first."""
+    return isinstance(signal, Tensor) and bool((signal[1:] != signal[:1]).any())
 
 
 def signal_of(output: Any) -> Tensor | None:

@@ -14,10 +14,10 @@ from torch.optim import Optimizer
 from gradlab.watching.course import Course, Figure, Norms, divided, local, norms
 from gradlab.watching.ears import Scale, bare, scale_of
 from gradlab.watching.lookout import Lookout, Say
+from gradlab.watching.observed import inside_parametrizations
 from gradlab.watching.peers import Part
 from gradlab.watching.recording import Recording
 from gradlab.watching.rows import Row
-from gradlab.watching.signals import inside_parametrizations
 
 Due = Callable[[], None]
 

@@ -42,8 +42,6 @@ CONTRACT = {
     "layers": [
         *("run_id", "step", "axis", "layer", "name", "grad_norm", "grad_norm_clipped", "weight_grad_norm"),
         *("signal_grad_norm", "weight_norm", "update_ratio", "act_mean", "act_std", "saturated", "dead", "grad_zero"),
-        *("calls", "signal_grad_rms", "grad_rms", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised"),
-        *("starts_at_zero", "equal_weights", "cut", "idle", "attention_entropy", "attention_logit_max", "reads"),
     ],
     "instruments": ["run_id", "step", "instrument", "quantity", "index", "value"],
 }

@@ -17,7 +17,6 @@ from gradlab.spec.named import Value
 from gradlab.spec.run import build
 from gradlab.store.record import (
     LAYERS,
-    MEASURED_COLUMNS,
     PROBE_COLUMNS,
     RUNS,
     STEPS,
@@ -52,7 +51,7 @@ def test_the_columns_are_those_of_the_schemas(three: Tables) -> None:
         assert table.schema.equals(schema)
     assert RUNS.names[:2] == ["run_id", "state"]
     assert set(KEYS) <= set(RUNS.names)
-    assert LAYERS.names == ["run_id", "step", "axis", "layer", "name", *PROBE_COLUMNS, *MEASURED_COLUMNS]
+    assert LAYERS.names == ["run_id", "step", "axis", "layer", "name", *PROBE_COLUMNS]
     assert STEPS.names[:7] == ["run_id", "step", "loss", "lr", "grad_norm", "grad_norm_clipped", "clipped"]
 
 
