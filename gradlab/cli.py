@@ -373,8 +373,8 @@ def list_choices(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="models, data, activations, inits, norms, clips, optimizers, schedules, probes, verdicts, causes, "
-            "thresholds, remedies or experiments.",
+            help="models, data, activations, inits, norms, clips, losses, optimizers, schedules, probes, verdicts, "
+            "causes, thresholds, remedies or experiments.",
             show_default=False,
         ),
     ] = None,
