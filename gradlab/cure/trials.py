@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from gradlab.cure.changes import COSTS, Change, Norms, Remedy, Treated, cost, overrides, treated
 from gradlab.cure.command import command
@@ -196,10 +197,23 @@ def _round(facts: Facts, runs: Sequence[RunSpec], chosen: Sequence[tuple[Remedy,
 
 
 def norms_seen(tables: Mapping[str, pa.Table], members: Sequence[str]) -> Norms:
-    """The norms before clipping that the shares of the remedies exceed, over all updates of ``members``."""
-    steps = tables["steps"].select(["run_id", "grad_norm", "grad_norm_clipped"])
-    own = pc.and_(pc.is_in(steps["run_id"], value_set=pa.array(members)), pc.is_valid(steps["grad_norm_clipped"]))
-    norms = steps.filter(own)["grad_norm"].to_numpy()
+    """The norms before clipping that the shares of the remedies exceed, over the updates of all ``members``.
+
+    Of one that diverged those up to its lowest loss: what follows is what a threshold must not let pass.
+    """
+    runs = tables["runs"]
+    diverged = set(runs.filter(pc.equal(runs["state"], "diverged"))["run_id"].to_pylist())
+    steps = tables["steps"].select(["run_id", "loss", "grad_norm", "grad_norm_clipped"])
+    steps = steps.filter(pc.is_valid(steps["grad_norm_clipped"]))
+    seen: list[NDArray[np.float64]] = []
+    for member in members:
+        own = steps.filter(pc.equal(steps["run_id"], member))
+        norms, losses = own["grad_norm"].to_numpy(), own["loss"].to_numpy()
+        lowest = (
+            np.argmin(np.where(np.isfinite(losses), losses, np.inf)) if member in diverged and len(losses) else None
+        )
+        seen.append(norms if lowest is None else norms[: lowest + 1])
+    norms = np.concatenate(seen)
     norms = norms[np.isfinite(norms) & (norms > 0)]
     shares = [remedy.share for remedy in REMEDIES.values() if remedy.share is not None]
     return {str(share): float(f"{np.quantile(norms, 1 - share):.3g}") for share in shares} if norms.size else {}
