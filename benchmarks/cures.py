@@ -30,7 +30,10 @@ SICK: dict[str, tuple[str, ...]] = {
     "deep gelu": ("model.depth=24", "model.activation=gelu", "model.init=xavier"),
     "softplus": ("model.depth=16", "model.activation=softplus"),
     "residual growth": ("model=residual_mlp", "model.depth=60"),
-    "recurrent, small weights": ("model=rnn", "data=adding", "model.activation=tanh", "model.gain=0.5", "optim=adam"),
+    "recurrent, small weights": (
+        *("model=rnn", "data=adding", "data.length=20", "model.width=32"),
+        *("model.activation=tanh", "model.gain=0.5", "optim=adam", "optim.lr=0.01"),
+    ),
     "huge targets": ("data=linear_teacher", "model.depth=4", "data.target_scale=1000"),
     "huge targets, quicker": ("data=linear_teacher", "model.depth=3", "data.target_scale=1000", "optim.lr=1"),
     "too large a learning rate": ("model.depth=6", "optim.lr=3"),

@@ -209,10 +209,9 @@ def norms_seen(tables: Mapping[str, pa.Table], members: Sequence[str]) -> Norms:
     for member in members:
         own = steps.filter(pc.equal(steps["run_id"], member))
         norms, losses = own["grad_norm"].to_numpy(), own["loss"].to_numpy()
-        lowest = (
-            np.argmin(np.where(np.isfinite(losses), losses, np.inf)) if member in diverged and len(losses) else None
-        )
-        seen.append(norms if lowest is None else norms[: lowest + 1])
+        if member in diverged and len(losses):
+            norms = norms[: int(np.argmin(np.where(np.isfinite(losses), losses, np.inf))) + 1]
+        seen.append(norms)
     norms = np.concatenate(seen)
     norms = norms[np.isfinite(norms) & (norms > 0)]
     shares = [remedy.share for remedy in REMEDIES.values() if remedy.share is not None]
