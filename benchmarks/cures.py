@@ -32,7 +32,7 @@ SICK: dict[str, tuple[str, ...]] = {
     "residual growth": ("model=residual_mlp", "model.depth=60"),
     "recurrent, small weights": (
         *("model=rnn", "data=adding", "data.length=20", "model.width=32"),
-        *("model.activation=tanh", "model.gain=0.5", "optim=adam", "optim.lr=0.01"),
+        *("model.activation=tanh", "model.gain=0.3", "optim=adam", "optim.lr=0.003"),
     ),
     "huge targets": ("data=linear_teacher", "model.depth=4", "data.target_scale=1000"),
     "huge targets, quicker": ("data=linear_teacher", "model.depth=3", "data.target_scale=1000", "optim.lr=1"),
