@@ -5,7 +5,7 @@
     python -m benchmarks.cures --into DIR             results in folders of DIR, which are read again where they are
 
 Each is one `gradlab cure` in a process of its own, as a user would start it. The settings were chosen after the
-remedies, not these for them.
+remedies.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from gradlab.cure.command import command
 from gradlab.cure.ranking import ABLE, STATES, Guess, Outcome, is_healthy, outcomes
 from gradlab.cure.remedies import REMEDIES
 from gradlab.cure.script import lines
-from gradlab.cure.values import END_TO_END, variance_of_targets
+from gradlab.cure.values import END_TO_END, has_squared_errors, variance_of_targets
 from gradlab.data.facts import described
 from gradlab.diagnose.rules import names
 from gradlab.diagnose.thresholds import limits
@@ -112,12 +112,14 @@ def patient(grid: Grid) -> Grid:
 def guess(spec: RunSpec) -> Guess:
     """What one answer to every input comes to: ln K of K classes, each right as often; the variance of real targets.
 
-    Neither where the targets do not vary, or where the loss knows none.
+    Neither where the targets do not vary, or where the loss knows none; no loss where another is trained than the data
+    ask for.
     """
+    asked = spec.loss == spec.facts.loss
     match spec.facts.loss:
         case "cross_entropy":
-            return {"loss": math.log(spec.facts.outputs), "accuracy": 1 / spec.facts.outputs}
-        case "mean_squared_error":
+            return {"loss": math.log(spec.facts.outputs) if asked else None, "accuracy": 1 / spec.facts.outputs}
+        case "mean_squared_error" if asked:
             variance = variance_of_targets(spec.data) * spec.data.target_scale**2
             return {"loss": variance or None, "accuracy": None}
         case _:
@@ -222,7 +224,7 @@ def norms_seen(tables: Mapping[str, pa.Table], members: Sequence[str]) -> Norms:
 
 def _unit(sick: RunSpec, after: RunSpec) -> float:
     """By how much squared errors are larger at the scale that ``after`` has its targets at."""
-    if sick.facts.loss != "mean_squared_error" or not sick.data.target_scale:
+    if not has_squared_errors(sick) or not sick.data.target_scale:
         return 1.0
     return (after.data.target_scale / sick.data.target_scale) ** 2
 

@@ -265,3 +265,4 @@ def test_targets_get_unit_variance_where_they_are_real_and_vary() -> None:
     assert change_of("unit-targets") is None, "classes have no scale"
     assert change_of("unit-targets", data__name="silence", model__name="rnn", model__width=1) is None
     assert change_of("unit-targets", data__name="linear_teacher", data__target_scale=0.0) is None
+    assert change_of("unit-targets", data__name="linear_teacher", data__target_scale=9.0, train__loss="huber") is None
