@@ -32,6 +32,14 @@ PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "hydra-core")
 """Whose versions it names."""
 
 
+def time_here() -> dt.datetime:
+    """The time, in the zone of this machine; in UTC where that is one that no place on earth has (TZ=UTC+99)."""
+    try:
+        return dt.datetime.now().astimezone()
+    except ValueError:
+        return dt.datetime.now(dt.UTC)
+
+
 def drawn_up(
     grid: Grid, plan: Plan, device: Device, command: Sequence[str], now: dt.datetime, workers: int
 ) -> Manifest:

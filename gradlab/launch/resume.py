@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +22,7 @@ from gradlab.launch.conduct import (
 )
 from gradlab.launch.devices import choose, workers_on
 from gradlab.launch.local import crew_of
-from gradlab.launch.manifest import differing, planned, start_of, surroundings
+from gradlab.launch.manifest import differing, planned, start_of, surroundings, time_here
 from gradlab.launch.rounds import kernels, note_kernels
 from gradlab.store import documents
 from gradlab.store.documents import Manifest
@@ -68,7 +67,7 @@ def resume(
             tally.add(table["state"].to_pylist())
         device = given or choose(manifest["device"]["name"])
         starts = manifest.get("starts") or [start_of(manifest)]
-        now = dt.datetime.now().astimezone().isoformat(timespec="seconds")
+        now = time_here().isoformat(timespec="seconds")
         fresh = start_of(surroundings(device) | {"started": now, "kernels": kernels(runs, device.name)})
         manifest |= {
             "state": "running",

@@ -167,7 +167,7 @@ def _foreign(folder: Folder) -> str | None:
 
 def sweep_up(folder: Folder) -> None:
     """Removes what processes that were killed left behind in a folder that this one holds."""
-    for place in (folder.root, folder.pieces):
+    for place in (folder.root, folder.pieces, folder.report):
         for path in place.iterdir() if place.is_dir() else ():
             if not is_left_over(path):
                 continue
