@@ -20,13 +20,13 @@ from gradlab.grid.expand import Grid
 from gradlab.launch import interrupts, own, rounds, speed
 from gradlab.launch.devices import Device, workers_on
 from gradlab.launch.local import Crew
-from gradlab.launch.manifest import drawn_up, time_here
+from gradlab.launch.manifest import drawn_up
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec
 from gradlab.store import documents
 from gradlab.store.arrays import Kept, write_arrays
 from gradlab.store.documents import Manifest
-from gradlab.store.folder import Folder, has_begun, locked, new_report, new_result, sweep_up
+from gradlab.store.folder import Folder, has_begun, locked, new_report, new_result, sweep_up, time_here
 from gradlab.store.pieces import TABLES, drop_pieces, lost
 from gradlab.store.tables import Merged, merge
 from gradlab.store.weights import going_on

@@ -26,7 +26,6 @@ from gradlab.engine.plugins import install
 from gradlab.engine.train import train
 from gradlab.launch.events import Event, Job
 from gradlab.launch.keeping import ToldToStop, UnwritableError, keeper_of, writing
-from gradlab.spec.choices import DATA, MODELS
 from gradlab.spec.run import DataSpec, RunSpec
 from gradlab.store.folder import Folder
 from gradlab.store.pieces import save_piece
@@ -87,7 +86,7 @@ def serve(connection: Connection, device: str) -> None:
 
 
 def _is_own(run: RunSpec) -> bool:
-    return MODELS[run.model.name].free or DATA[run.data.name].own
+    return any((run.model.target, run.data.path, run.data.target))
 
 
 @contextmanager

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gradlab.spec.choices import ALIASES, NAMED, NOUNS, Activation, Clip, Data, Model, Optimizer
+from gradlab.spec.choices import ALIASES, NAMED, NOUNS, Activation, Clip, Data, Init, Model, Optimizer
 from gradlab.spec.named import Choice, SpecError, Value, canonical
 
 KINDS: Mapping[str, type[Choice]] = {
     "model.activation": Activation,
-    "model.init": Choice,
+    "model.init": Init,
     "optim.name": Optimizer,
     "clip.mode": Clip,
     "model.name": Model,

@@ -13,7 +13,7 @@ from gradlab.theory import words
 from gradlab.theory.activations import Floats, Phi
 from gradlab.theory.mean_field import correlations, nearest_critical, scale
 from gradlab.theory.norms import LEAST_BATCH
-from gradlab.theory.passage import PASSAGES, Passage
+from gradlab.theory.passage import PASSAGES, Passage, from_the_end
 from gradlab.theory.recurrent import largest_singular_value, steepest
 from gradlab.theory.setting import Setting, setting
 
@@ -179,8 +179,8 @@ def _profile(seen: Setting, passage: Passage) -> Profile | None:
     anchor = steps - passage.beyond
     if anchor < 1 or not np.all(np.isfinite(passage.log_chi)):
         return None
-    log = 0.5 * _from_the_end(passage.log_chi)
-    deviation = None if passage.spread is None else 0.5 * np.sqrt(_from_the_end(passage.spread))
+    log = 0.5 * from_the_end(passage.log_chi)
+    deviation = None if passage.spread is None else 0.5 * np.sqrt(passage.spread)
     place = tuple(range(passage.first, passage.first + steps + 1))
     return Profile("time" if seen.steps else "depth", place, anchor, log - log[anchor], deviation)
 
@@ -196,17 +196,12 @@ def _is_single(steady: Floats, steps: Floats, chi1: float) -> bool:
 
 def _slope(steps: Floats) -> float:
     """Least squares of ln ||delta|| on the layer, over the places that the ``steps`` (P,) lie between; P > 0."""
-    return -float(np.polyfit(np.arange(len(steps) + 1.0), 0.5 * _from_the_end(steps), 1)[0])
+    return -float(np.polyfit(np.arange(len(steps) + 1.0), 0.5 * from_the_end(steps), 1)[0])
 
 
 def _fitted(steps: Floats) -> float | None:
     """The rate of the foretold course, as that of a measured one; None where there is none to fit."""
     return math.exp(_slope(steps)) if len(steps) and np.all(np.isfinite(steps)) else None
-
-
-def _from_the_end(steps: Floats) -> Floats:
-    """(P + 1,): the sum of the steps from each place to the last."""
-    return np.append(np.cumsum(steps[::-1])[::-1], 0.0)
 
 
 def _inner(seen: Setting, steps: Floats) -> Floats:

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.nn.utils import parametrize
 
 from gradlab.watching import facts
@@ -27,7 +28,7 @@ from gradlab.watching.backward import Heard, hear
 from gradlab.watching.graph import graph
 from gradlab.watching.operators import AlreadyAsked, Operators
 from gradlab.watching.recurrence import time_rows
-from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, precision
+from gradlab.watching.rows import Layer, Row, depth_rows, frozen_as_drawn, input_row, narrow, owned, precision
 from gradlab.watching.tape import Tape, signal_of
 
 GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
@@ -57,7 +58,7 @@ def observe(module: nn.Module, inputs: Any, judge: Callable[[Any], Tensor]) -> O
     """
     parts, names = called_with(module, inputs)
     leaves = [_leaf(part) for part in parts]
-    inside = _inside_parametrizations(module)
+    inside = inside_parametrizations(module)
     tape = Tape({part: name for name, part in module.named_modules() if part not in inside}, _samples(parts))
     with torch.enable_grad(), _as_written():
         # A copy, so that a network may overwrite its input in place.
@@ -78,7 +79,8 @@ def observe(module: nn.Module, inputs: Any, judge: Callable[[Any], Tensor]) -> O
         layers = owned(module, tape)
         if not layers:
             raise ValueError("no module with a weight matrix was called; expected at least one")
-        heard = Heard(graph(loss.grad_fn), tape, [layer.calls for layer in layers])
+        fed = {get_gradient_edge(leaf).node for leaf, part in zip(leaves, parts, strict=True) if leaf is not part}
+        heard = Heard(graph(loss.grad_fn), tape, [layer.calls for layer in layers], fed)
         with hear(heard):
             found = torch.autograd.grad(loss, wanted, allow_unused=True)
     gradients: dict[nn.Parameter, Tensor | None] = dict(zip(parameters, found, strict=False))
@@ -101,6 +103,9 @@ def observe(module: nn.Module, inputs: Any, judge: Callable[[Any], Tensor]) -> O
             "branches": any(not stage.own for stage in heard.stages),
             "gated": any(isinstance(layer.module, GATED) for layer in layers),
             "unreached": [names_of[parameter] for parameter, gradient in gradients.items() if gradient is None],
+            "unbounded": sorted(set(tape.unbounded)),
+            "narrow": narrow(layers, heard, tape.samples),
+            "frozen_as_drawn": frozen_as_drawn(layers, heard),
             "frozen": [name for name, parameter in module.named_parameters() if not parameter.requires_grad],
         },
     }
@@ -133,7 +138,7 @@ def _as_written() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if compiles else nullcontext()
 
 
-def _inside_parametrizations(module: nn.Module) -> set[nn.Module]:
+def inside_parametrizations(module: nn.Module) -> set[nn.Module]:
     """Modules that make a weight out of its parameters; what they put out is no signal."""
     return {
         inner
@@ -167,3 +172,26 @@ def _scalar(loss: Any) -> Tensor:
         given = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
         raise ValueError(f"the loss is {given}; expected a scalar tensor, the mean over the batch")
     return loss.reshape(())
+
+
+@contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Buffers (running statistics) afterwards as they were before."""
+    buffers = {
+        part: {name: (buffer, buffer.detach().clone()) for name, buffer in part.named_buffers(recurse=False)}
+        for part in module.modules()
+    }
+    try:
+        yield
+    finally:
+        for part, before in buffers.items():
+            _give_back(part, before)
+
+
+def _give_back(part: nn.Module, before: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    """The buffers that ``part`` had, with their values; another tensor may have taken their place, or filled a None."""
+    for name, _ in list(part.named_buffers(recurse=False)):
+        setattr(part, name, before[name][0] if name in before else None)
+    with torch.no_grad():
+        for buffer, value in before.values():
+            buffer.copy_(value)

@@ -13,8 +13,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from gradlab.store.record import PROBE_COLUMNS, SEEN_COLUMNS
-from gradlab.watching.observed import observe
+from gradlab.store.record import MEASURED_COLUMNS, PROBE_COLUMNS
+from gradlab.watching.observed import buffers_kept, observe
 
 LossFunction = Callable[[Any, Any], Tensor]
 """From the module's output and the targets to a scalar."""
@@ -31,13 +31,13 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
             name, where the network computes its loss itself: the targets are then what is called "labels".
 
     Returns:
-        The columns of a result's `layers` table but for run_id, with ``step`` 0, and `SEEN_COLUMNS`, among them
+        The columns of a result's `layers` table but for run_id, with ``step`` 0, and `MEASURED_COLUMNS`, among them
         ``calls``, how often a layer was called: its `signal_grad_norm` is then over all calls. NaN where a column makes
         no sense: what an update gives, `saturated` and `dead` where no activation follows that can be either,
         `signal_grad_norm` where nothing before the layer learns. ``axis`` is "time" in further rows of a layer that is
         called again on what it made (a cell in a loop), and of a fused recurrent module, whose z is its output
-        sequence: there ||dloss/dx_t|| at its input. ``attrs`` has the "loss", the "precision" (the coarsest dtype of a
-        parameter or signal), the "activations" that were seen, and "facts" about the batch, the output and the loss.
+        sequence: there ||dloss/dh_t|| of its top layer. ``attrs`` has the "loss", the "precision" (the coarsest dtype
+        of a parameter or signal), the "activations" that were seen, and "facts" about batch, output and loss.
 
     Raises `ValueError` where the batch is no pair, the loss is no scalar with a gradient, a class is out of range, and
     where no layer was called. Gradients, buffers, training modes, hooks and random generators are left as they were,
@@ -46,7 +46,7 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
     inputs, targets = _pair(batch)
     with _left_alone(module):
         seen = observe(module, inputs, lambda output: loss_fn(output, targets))
-    frame = pd.DataFrame(seen.rows, columns=["step", "axis", "layer", "name", *PROBE_COLUMNS, *SEEN_COLUMNS])
+    frame = pd.DataFrame(seen.rows, columns=["step", "axis", "layer", "name", *PROBE_COLUMNS, *MEASURED_COLUMNS])
     frame.attrs |= seen.told
     return frame
 
@@ -69,12 +69,8 @@ def _left_alone(module: nn.Module) -> Iterator[None]:
     Where the network trains already, what stands otherwise in it was put so on purpose: a frozen batch norm.
     """
     modes = [(part, part.training) for part in module.modules()]
-    buffers = {
-        part: {name: (buffer, buffer.detach().clone()) for name, buffer in part.named_buffers(recurse=False)}
-        for part in module.modules()
-    }
     cuda = sorted({parameter.device.index for parameter in module.parameters() if parameter.is_cuda})
-    with torch.random.fork_rng(devices=cuda):
+    with torch.random.fork_rng(devices=cuda), buffers_kept(module):
         try:
             if not module.training:
                 module.train()
@@ -82,14 +78,3 @@ def _left_alone(module: nn.Module) -> Iterator[None]:
         finally:
             for part, training in modes:
                 part.training = training
-            for part, before in buffers.items():
-                _give_back(part, before)
-
-
-def _give_back(part: nn.Module, before: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-    """The buffers that ``part`` had, with their values; another tensor may have taken their place, or filled a None."""
-    for name, _ in list(part.named_buffers(recurse=False)):
-        setattr(part, name, before[name][0] if name in before else None)
-    with torch.no_grad():
-        for buffer, value in before.values():
-            buffer.copy_(value)

@@ -14,9 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gradlab.launch.manifest import time_here
 from gradlab.store import documents
-from gradlab.store.folder import Folder
+from gradlab.store.folder import Folder, time_here
 from tests.commands import TINY, Gradlab, assert_same_tables
 
 GRID = ("seed=range(4)", "model.activation=tanh,relu", "launch.memory=1")
