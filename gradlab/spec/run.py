@@ -382,7 +382,7 @@ def seeded(spec: RunSpec) -> Callable[[Value], RunSpec]:
 
     def of(given: Value) -> RunSpec:
         # An integer needs no more words.
-        seed = given if given.__class__ is int and 0 <= given < 2**63 else coerce("seed", given)  # type: ignore[operator]
+        seed = given if given.__class__ is int and 0 <= given < 2**63 else coerce("seed", given)
         digest = hashlib.sha256(f"gradlab {SCHEMA}\n{seed}\n{rest}".encode())
         return RunSpec(**(shared | {"seed": seed, "id": digest.hexdigest()[:16]}))
 
