@@ -160,9 +160,10 @@ def expand(request: Request, resolve: Resolve) -> Grid:
     first: dict[str, Value] | None = None
     # Runs that differ in their seed alone are validated once, unless an interpolation may look at it.
     place = next((place for place, axis in enumerate(axes) if axis.key == "seed" and not template), len(axes))
-    known: dict[tuple[Value, ...], Callable[[Value], RunSpec]] = {}
+    known: dict[tuple[int, ...], Callable[[Value], RunSpec]] = {}
     for point in itertools.product(*(axis.values for axis in axes)):
-        others = (*point[:place], *point[place + 1 :])
+        # By what they are and not by what they equal: true is not 1.
+        others = tuple(map(id, (*point[:place], *point[place + 1 :])))
         if (make := known.get(others)) is not None:
             spec = make(point[place])
             runs.setdefault(spec.id, spec)

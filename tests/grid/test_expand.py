@@ -36,6 +36,8 @@ def test_runs_that_differ_in_their_seed_alone_are_built_once(monkeypatch: pytest
         assert run == build({key: value for key, value in run.flat().items() if value is not None})
         assert run.id == build({key: value for key, value in run.flat().items() if value is not None}).id
     assert len({run.id for run in grid.runs}) == 2000
+    with pytest.raises(SpecError, match=r"data\.standardise=1: expected true or false"):
+        compose_grid(["data.standardise=true,1", "seed=0,1"])
     with pytest.raises(SpecError, match="seed=-1: expected an integer of at least 0"):
         compose_grid(["seed=0,1,-1"])
 
