@@ -300,28 +300,31 @@ def test_what_drives_a_recurrent_layer_has_its_biases(layers: int) -> None:
     assert predict(spec).q_star == pytest.approx(settled, rel=1e-4)
 
 
-@pytest.mark.parametrize(("beta", "depth", "width", "draws"), [(1.0, 6, 256, 600), (0.5, 24, 64, 300)])
-def test_the_band_of_residual_branches_is_that_of_simulated_draws(
-    beta: float, depth: int, width: int, draws: int
-) -> None:
-    """Of one sample, ln |delta_1| over the last; in many layers units that stay on count, 22 % of the second."""
-    rng = np.random.default_rng(11)
-    found = np.empty(draws)
-    for draw in range(draws):
-        z = rng.standard_normal(width) * math.sqrt(2)
-        weights, slopes = [], []
-        for _ in range(depth - 2):
-            slopes.append(z > 0)
-            weights.append(rng.standard_normal((width, width)) * math.sqrt(2 / width))
-            z = z + beta * weights[-1] @ np.maximum(z, 0)
-        delta = rng.standard_normal(width)
-        last = math.log(delta @ delta)
-        for matrix, slope in zip(reversed(weights), reversed(slopes), strict=True):
-            delta = delta + beta * slope * (matrix.T @ delta)
-        found[draw] = 0.5 * (math.log(delta @ delta) - last)
+@pytest.mark.parametrize(("beta", "depth"), [(1.0, 6), (0.5, 24)])
+def test_the_band_of_residual_branches_is_that_of_simulated_draws(beta: float, depth: int) -> None:
+    """Of one sample, ln |delta_1| over the last. Units that stay on count: each part of it 5 to 11 %.
+
+    Of a matrix W only Wh = g and W'delta are asked for. Given the first the second is fresh but for its part along h,
+    g.delta/|h|, so that no matrix is drawn, and 4,000 draws know a standard deviation to 1.1 %.
+    """
+    width, draws, rng = 256, 4000, np.random.default_rng(11)
+    z = rng.standard_normal((draws, width)) * math.sqrt(2)
+    passed = []
+    for _ in range(depth - 2):
+        h = np.maximum(z, 0)
+        size = np.linalg.norm(h, axis=1, keepdims=True)
+        g = rng.standard_normal((draws, width)) * size * math.sqrt(2 / width)
+        passed.append((h / size, g / size))
+        z = z + beta * g
+    delta = rng.standard_normal((draws, width))
+    last = np.linalg.norm(delta, axis=1)
+    for along, g in reversed(passed):
+        back = rng.standard_normal((draws, width)) * np.linalg.norm(delta, axis=1, keepdims=True) * math.sqrt(2 / width)
+        back += along * ((g * delta).sum(1, keepdims=True) - (along * back).sum(1, keepdims=True))
+        delta = delta + beta * (along > 0) * back
+    found = np.log(np.linalg.norm(delta, axis=1) / last).std()
     expected = said(name="residual_mlp", depth=depth, width=width, branch_scale=beta).band
-    # 300 draws know a standard deviation to 4 %; half of the variance would be 29 % less of it.
-    assert expected == pytest.approx(found.std(), rel=0.12)
+    assert expected == pytest.approx(found, rel=0.03)
 
 
 def test_a_recurrent_network_s_bound() -> None:
