@@ -49,10 +49,16 @@ class Fault:
     words: frozenset[str]
     causes: frozenset[str]
     steps: int = 0
+    blind: bool = False
 
     @property
     def half(self) -> str:
-        """The half its kind falls in: `tune`, by which thresholds may be chosen, or `held`."""
+        """The half its kind falls in: `tune`, by which thresholds may be chosen, or `held`.
+
+        `blind` are those that were written when the rules stood, and asked once.
+        """
+        if self.blind:
+            return "blind"
         return ("tune", "held")[hashlib.sha256(self.kind.encode()).digest()[0] % 2]
 
 

@@ -28,6 +28,9 @@ SMALLEST_NORM = math.sqrt(SMALLEST_NORMAL["float64"])
 HALVES = frozenset({"float16", "bfloat16"})
 """Precisions in which a gradient that is zero everywhere has been lost on the way."""
 
+LARGE = 200
+"""Units of a layer of which so many are not at rest by chance."""
+
 NEXT_LAYER = 1e6
 """How far above the smallest normal number the layer above an all-zero one may be: rates below 1e-6 are unheard of."""
 
@@ -72,8 +75,10 @@ def _resting(history: History, limits: Limits, name: str, noun: str, state: str)
         for row in history.sound(profile) if profile.axis == "depth" else ():
             share = profile.columns[name][row]
             above = share > limits[name]
+            if name == "dead":
+                above &= ~_chance(share, profile.column("units", row), limits)
             if above.any():
-                worst = int(np.nanargmax(share))
+                worst = int(np.where(above, share, -1.0).argmax())
                 step, layer = int(profile.step[row]), int(profile.layer[worst])
                 known = int(np.isfinite(share).sum())
                 evidence: Evidence = {
@@ -89,6 +94,21 @@ def _resting(history: History, limits: Limits, name: str, noun: str, state: str)
                 )
                 return crossing(name, (name,), limits, evidence, sentence)
     return None
+
+
+def _chance(share: Floats, units: Floats, limits: Limits) -> NDArray[np.bool_]:
+    """Which layers are so small that as many units may be at rest by chance.
+
+    A sample drawn at random wakes half of the units of a layer without biases, and samples that are alike wake the same
+    half. That one of all layers has so many at rest must be as improbable as what `errors` asks of a rate.
+    """
+    known = np.isfinite(share) & np.isfinite(units)
+    found = np.zeros(len(share), dtype=bool)
+    for place in np.flatnonzero(known & (share > limits["dead"]) & (units < LARGE)):
+        of, at_rest = int(units[place]), round(float(share[place] * units[place]))
+        tail = sum(math.comb(of, count) for count in range(at_rest, of + 1)) / 2**of
+        found[place] = known.sum() * tail > math.erfc(limits["errors"] / math.sqrt(2))
+    return found
 
 
 def exploding(history: History, limits: Limits) -> Verdict | None:
@@ -200,12 +220,14 @@ def changed_at(history: History, profile: Profile, name: str, limits: Limits, ro
     if not breaks and (not found.beyond(name, limit) or found.doubtful(name, limits)):
         return None
     fitted = found.fit
-    if name == "vanishing" and (profile.reads or heals(profile.trunk or profile, found, row)):
+    if name == "vanishing" and (profile.reads or heals(profile.trunk or profile, found, row) or found.grown >= limit):
         return None
     # A cell that forgets within some steps is what the usual initializations are.
     forgets = profile.axis == "time" and history.measured and name == "vanishing"
-    if forgets and fitted is not None and fitted.rate > limits["time_rate"]:
-        return None
+    if forgets and fitted is not None:
+        doubt = fitted.scatter if math.isfinite(fitted.scatter) else 0.0
+        if fitted.rate + limits["errors"] * doubt > limits["time_rate"]:
+            return None
     evidence: Evidence = {
         "axis": profile.axis,
         "step": int(profile.step[row]),

@@ -7,6 +7,7 @@ import statistics
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradlab.diagnose.history import Floats, History, Ints, Profile
 from gradlab.diagnose.numbers import figure
@@ -36,7 +37,8 @@ class Passage:
     rate (None where a δ is zero, or there are too few). ``zero_up_to``: the last of the layers at the input's end whose
     δ is exactly zero. ``plain_ratio`` is the ratio of Frobenius norms where ``ratio`` is one of root mean squares: over
     layers of different size neither is fair to both, and a verdict asks both. ``walk`` is the standard deviation of
-    ln(ratio) of a walk without drift whose increments scatter as these do, but for the break.
+    ln(ratio) of a walk without drift whose increments scatter as these do, but for the break. ``grown`` is the ratio
+    without what is lost where learned gains start small on purpose; nan where none does.
     """
 
     profile: Profile
@@ -48,6 +50,7 @@ class Passage:
     zero_up_to: int | None
     walk: float
     broken: Break | None
+    grown: float = math.nan
 
     def layer(self, place: int) -> int:
         """The layer at a place of the fit, which counts the layers on the way from 1."""
@@ -107,7 +110,8 @@ def passage(profile: Profile, limits: Limits | None = None, row: int = 0) -> Pas
     ratio, plain_ratio, far = ends
     zeros = int(np.argmax(deltas > 0)) if deltas[0] == 0 else 0
     fitted = fit(deltas, profile.axis)
-    walk, broken = _increments(layers, deltas, plain, limits)
+    small = np.isfinite(profile.column("gain", row)[np.isin(profile.layer, layers)][:-1])
+    walk, broken = _increments(layers, deltas, plain, limits, small)
     return Passage(
         profile=profile,
         layers=layers,
@@ -118,10 +122,21 @@ def passage(profile: Profile, limits: Limits | None = None, row: int = 0) -> Pas
         zero_up_to=int(layers[zeros - 1]) if zeros else None,
         walk=walk,
         broken=broken,
+        grown=_grown(deltas, ratio, small),
     )
 
 
-def _increments(layers: Ints, deltas: Floats, plain: Floats, limits: Limits | None) -> tuple[float, Break | None]:
+def _grown(deltas: Floats, ratio: float, small: NDArray[np.bool_]) -> float:
+    """The ratio as it is when the ``small`` steps (R - 1,) of δ lose nothing any more."""
+    if not small.any() or not np.all(np.isfinite(deltas) & (deltas > 0)):
+        return math.nan
+    lost = np.minimum(-np.diff(np.log(deltas)), 0.0)
+    return ratio * math.exp(-float(lost[:-1][small[:-1]].sum()))
+
+
+def _increments(
+    layers: Ints, deltas: Floats, plain: Floats, limits: Limits | None, small: NDArray[np.bool_]
+) -> tuple[float, Break | None]:
     """How far a walk of these increments of ln δ gets, and the largest of them where it is none of theirs.
 
     The spread of the others is estimated by medians, which one break does not move; and a factor that two branches may
@@ -133,7 +148,7 @@ def _increments(layers: Ints, deltas: Floats, plain: Floats, limits: Limits | No
     steps, others = -np.diff(np.log(deltas)), -np.diff(np.log(plain))
     away, elsewhere = np.abs(steps - _middle(steps)), np.abs(others - _middle(others))
     spread = MAD_TO_DEVIATION * _middle(away)
-    far = np.where(steps * others > 0, np.minimum(away, elsewhere), 0.0)
+    far = np.where((steps * others > 0) & ~(small & (steps < 0)), np.minimum(away, elsewhere), 0.0)
     worst = int(far.argmax())
     kept, found = steps, None
     if limits is not None and far[worst] > max(

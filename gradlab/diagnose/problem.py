@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.diagnose.history import History
+from gradlab.diagnose.history import Floats, History
 from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.thresholds import Limits
 from gradlab.diagnose.verdict import RISK, SICK, Evidence, Verdict, crossing
@@ -30,6 +30,11 @@ LEAST_LAYERS, MOST_OUTLIERS = 5, 2
 REACH = 2
 """Layers on either side with which one is compared."""
 
+SCALED_LABEL = 0.05
+"""Labels of 0 and 1 that were divided by the 255 of pixels, or by some such number, stay below it."""
+
+_LOGITS_OF = "_with_logits"
+
 LEAST_TARGETS = 16
 """In a batch of fewer all may be of one class by chance."""
 
@@ -39,7 +44,7 @@ Found = tuple[str, str, str]
 
 def misspecified(history: History, limits: Limits) -> Verdict | None:
     """Output, loss and targets contradict each other."""
-    asked = (_units, _logits, _labels, _layers, _norms)
+    asked = (_units, _logits, _labels, _layers, _norms, _frozen)
     for name, grade, words in (found for ask in asked for found in ask(history)):
         evidence: Evidence = {"cause": name}
         return crossing("misspecified", (), limits, evidence, f"misspecified: {words}", _LOGITS, grade)
@@ -74,9 +79,16 @@ def _labels(history: History) -> Iterator[Found]:
         if outside := _loss_of(history, name).get("outside", 0):
             yield "labels", SICK, f"{outside} targets of a binary cross-entropy lie outside of 0 to 1"
     squared = next((found for name in REGRESSION if (found := _loss_of(history, name))), {})
-    if squared and into[:1] in (["sigmoid"], ["softmax"], ["tanh"]) and squared["target_largest"] > BOUNDED:
+    bounded = into[:1] in (["sigmoid"], ["softmax"], ["tanh"])
+    if squared and bounded and squared["target_largest"] > BOUNDED:
         largest = figure(squared["target_largest"])
         yield "labels", SICK, f"the targets go up to {largest}, and the output, through {into[0]}, only to 1"
+    for given in (
+        squared if bounded else {},
+        *(_loss_of(history, f"binary_cross_entropy{end}") for end in ("", _LOGITS_OF)),
+    ):
+        if given and 0 < given["target_largest"] < SCALED_LABEL and given["entries"] >= LEAST_TARGETS:
+            yield "labels", RISK, f"the targets reach from 0 to {figure(given['target_largest'])}, and the output to 1"
     if entropy and entropy["entries"] >= LEAST_TARGETS and entropy["present"] == 1:
         yield "labels", RISK, f"all {entropy['entries']} targets of the batch are of one class"
 
@@ -93,6 +105,13 @@ def _norms(history: History) -> Iterator[Found]:
         yield "norm_of_one", SICK, "a norm is taken over a single number, which is its own mean: nothing is left of it"
     if least == 2:
         yield "norm_of_one", RISK, "a norm is taken over two numbers: it makes 1 and -1 of them, whatever they are"
+
+
+def _frozen(history: History) -> Iterator[Found]:
+    frozen = list(history.facts.get("frozen_as_drawn", ()))
+    if len(frozen) > 1:
+        words = f"the first {len(frozen)} layers are frozen as they were drawn, and never learned: {frozen[0]} to"
+        yield "frozen", RISK, f"{words} {frozen[-1]}"
 
 
 def _into(history: History) -> list[str]:
@@ -133,9 +152,9 @@ def _scales(history: History, limits: Limits) -> Iterator[tuple[str, float, str,
         words = f"the targets have a root mean square of {figure(size)}"
         yield "target_scale", size, "scale", f"{words}, and the loss at step 0 is {figure(_loss(history))}"
     entropy = facts.get("losses", {}).get("negative_log_likelihood")
-    if entropy and (loss := entropy.get("value", _loss(history))) > limits["first_loss"] * (
-        1 + math.log(max(2, entropy["classes"]))
-    ):
+    if entropy and (loss := entropy.get("value", _loss(history))) - limits["errors"] * entropy.get(
+        "error", 0.0
+    ) > limits["first_loss"] * (1 + math.log(max(2, entropy["classes"]))):
         guess = figure(math.log(entropy["classes"]))
         yield "first_loss", loss, "first_loss", f"the loss at step 0 is {figure(loss)}, and ln C of a guess is {guess}"
 
@@ -158,14 +177,27 @@ def _outlier(history: History, limits: Limits) -> tuple[int, float] | None:
     for kind in (known & on_trunk, known & ~on_trunk):
         places = np.flatnonzero(kind) if kind.sum() >= LEAST_LAYERS else np.empty(0, dtype=int)
         for at, place in enumerate(places):
-            # Beside its neighbours: from one end to the other the gradients may change by more.
-            near = [other for other in range(at - REACH, at + REACH + 1) if other != at and 0 <= other < len(places)]
-            off[place] = logs[place] - np.median(logs[places[near]])
+            off[place] = _apart(logs[places], at)
     beyond = np.abs(off) > math.log(max(1.0, limits["outlier"]))
     if not 1 <= beyond.sum() <= MOST_OUTLIERS:
         return None
     worst = int(np.abs(off).argmax())
     return int(depth.layer[worst]), math.exp(float(off[worst]))
+
+
+def _apart(logs: Floats, at: int) -> float:
+    """How far a layer is from its neighbours on both sides; 0 where it is so on one alone.
+
+    From one end to the other the gradients may change by more than any fault, and there are layers of two kinds
+    (embeddings, and then attention): none that is like its neighbours on one side is broken. One broken layer may take
+    the next one with it, so of a side the farthest counts.
+    """
+    sides = (logs[max(0, at - REACH) : at], logs[at + 1 : at + 1 + REACH])
+    farthest = [float(max(logs[at] - side, key=abs)) for side in sides if side.size]
+    alike = len(farthest) < len(sides) or farthest[0] * farthest[1] > 0
+    if len(farthest) < len(sides):
+        farthest = [float(min(logs[at] - side, key=abs)) for side in sides if side.size]
+    return min(farthest, key=abs) if alike else 0.0
 
 
 def _loss(history: History) -> float:
@@ -176,6 +208,9 @@ def collapsed(history: History, limits: Limits) -> Verdict | None:
     """Every sample, or every unit, is the same: the output does not depend on the input, or the units are copies."""
     depth, facts = history.depth, history.facts
     equal = depth.column("equal_weights", 0) if depth is not None else np.empty(0)
+    if depth is not None and np.nansum(depth.column("starts_at_zero", 0)) > 0:
+        # What is zero beside what starts at zero and moves is zero for one step.
+        equal = np.where(depth.column("weight_norm", 0) == 0, 0.0, equal)
     if depth is not None and np.nansum(equal[:-1]) > 0:
         place = int(np.flatnonzero(equal > 0)[0])
         sentence = f"collapsed: all weights of {depth.place(int(depth.layer[place]))} are equal: its units stay copies"
@@ -184,9 +219,16 @@ def collapsed(history: History, limits: Limits) -> Verdict | None:
             "Goodfellow, Bengio & Courville 2016, section 8.4: initial weights must break the symmetry of the units"
         )
         return crossing("collapsed", (), limits, copies, sentence, source)
+    narrow = facts.get("narrow")
+    if narrow is not None and _loss_of(history, "negative_log_likelihood").get("classes", 0) > 2:
+        classes = history.facts["losses"]["negative_log_likelihood"]["classes"]
+        words = f"collapsed: everything passes through {narrow}, one number a sample, and there are {classes} classes"
+        return crossing("collapsed", (), limits, {"cause": "rank", "numbers": 1}, words, "Dong et al. 2021", grade=RISK)
     size = math.hypot(facts.get("output_mean", math.nan), facts.get("output_std", math.nan))
     between = facts.get("output_between", math.nan)
-    starts = depth is not None and np.nansum(depth.column("starts_at_zero", 0)[-1:]) > 0
+    starts = depth is not None and (
+        np.nansum(depth.column("starts_at_zero", 0)[-1:]) > 0 or np.isfinite(depth.column("gain", 0)).any()
+    )
     if size > 0 and not starts and between < limits["collapsed"] * size:
         sentence = (
             f"collapsed: between the samples of the batch the output differs by {figure(between / size)} of its size "

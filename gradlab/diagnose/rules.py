@@ -159,7 +159,9 @@ def _doubt(history: History, profile: Profile, limits: Limits) -> list[str]:
         if not found.beyond(name, limit):
             continue
         words = f"{found.told}, beyond the threshold {figure(limit)} of {name}"
-        if found.fit is not None and found.doubtful(name, limits):
+        if name == "vanishing" and found.grown >= limit:
+            told.append(f"{words}, below branches whose learned gains start small on purpose, and grow")
+        elif found.fit is not None and found.doubtful(name, limits):
             told.append(
                 f"{words}, but the fitted rate, {rate_figure(found.fit)} a {found.profile.noun}, is not {side} 1 by "
                 f"{figure(limits['errors'])} of its errors"

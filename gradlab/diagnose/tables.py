@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -42,7 +44,8 @@ _SPEC = (
 
 MEASURED = (
     *("update_ratio", "signal_grad_rms", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised", "starts_at_zero"),
-    *("act_correlation", "equal_weights", "attention_entropy", "cut", "idle", "reads", "grad_norm", "grad_rms"),
+    *("equal_weights", "attention_entropy", "cut", "idle", "reads", "grad_norm", "grad_rms", "calls"),
+    *("units", "gain", "act_correlation"),
 )
 """Columns that are judged where they are there: of updates, and of what `gradlab.measure` sees beside the tables."""
 
@@ -51,35 +54,61 @@ _CURVES = ("loss", "grad_norm", "grad_norm_clipped", "clipped")
 
 def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History]:
     """The history of each row of ``runs``, in order, from the tables that the contract names."""
-    facts = runs.select([name for name in (*_FACTS, *_SPEC) if name in runs.column_names]).to_pylist()
+    facts = runs.select([name for name in (*_FACTS, *_SPEC, "seen") if name in runs.column_names]).to_pylist()
     curves, cuts = {name: _floats(steps[name]) for name in _CURVES}, _cuts(runs, steps)
     probes = (*JUDGED, *(name for name in MEASURED if name in layers.column_names))
     columns, places = {name: _floats(layers[name]) for name in probes}, _cuts(runs, layers)
     step, layer = layers["step"].to_numpy(), layers["layer"].to_numpy()
     along_time = pc.equal(layers["axis"], "time").to_numpy()
-    return [
-        History(
-            along=_profiles(
-                step[own],
-                layer[own],
-                along_time[own],
-                {name: column[own] for name, column in columns.items()},
-                independent=_independent(fact),
-            ),
-            state=fact["state"],
-            precision=fact["train.precision"],
-            clip_mode=fact["clip.mode"],
-            guess=_guess(fact),
-            spec={name: fact[name] for name in _SPEC if name in fact},
-            diverged_at=fact["diverged_at"],
-            diverged_layer=fact["diverged_layer"],
-            loss=curves["loss"][curved],
-            grad_norm=curves["grad_norm"][curved],
-            grad_norm_clipped=curves["grad_norm_clipped"][curved],
-            clipped=curves["clipped"][curved],
+    names, calls = layers["name"], columns.get("calls")
+    found = []
+    for fact, curved, own in zip(facts, cuts, places, strict=True):
+        # A network that is not gradlab's own: lent, or watched in a training of which no architecture is known.
+        watched = fact.get("model.name") is None
+        other = watched or bool(fact.get("seen"))
+        at: Ints = np.arange(len(step))[own]
+        if other and calls is not None:
+            # What only holds other layers has parameters, and no signal of its own.
+            at = own = at[calls[at] != 0]
+        along = _profiles(
+            step[own],
+            layer[own],
+            along_time[own],
+            {name: column[own] for name, column in columns.items()},
+            independent=_independent(fact),
         )
-        for fact, curved, own in zip(facts, cuts, places, strict=True)
-    ]
+        if other:
+            at = at[~along_time[at]]
+            modules = dict(zip(layer[at].tolist(), names.take(pa.array(at)).to_pylist(), strict=True))
+            along = tuple(_measured(replace(one, modules=modules if one.axis == "depth" else {})) for one in along)
+        found.append(
+            History(
+                along=along,
+                **_seen(fact, other=other),
+                state=fact["state"],
+                precision=fact["train.precision"],
+                clip_mode=fact["clip.mode"],
+                # What is not known of a training is not there; of a run null is a value.
+                spec={name: fact[name] for name in _SPEC if name in fact and not (watched and fact[name] is None)},
+                diverged_at=fact["diverged_at"],
+                diverged_layer=fact["diverged_layer"],
+                loss=curves["loss"][curved],
+                grad_norm=curves["grad_norm"][curved],
+                grad_norm_clipped=curves["grad_norm_clipped"][curved],
+                clipped=curves["clipped"][curved],
+            )
+        )
+    return found
+
+
+def _seen(fact: Mapping[str, Any], *, other: bool) -> dict[str, Any]:
+    """What was seen of a network that is not gradlab's own, at its first recorded step."""
+    if not fact.get("seen"):
+        return {"guess": _guess(fact), "measured": other}
+    told = json.loads(fact["seen"])
+    facts = told.get("facts", {})
+    activations = {name: tuple(counts) for name, counts in told.get("activations", {}).items()}
+    return {"guess": _guess_of(facts), "facts": facts, "activations": activations, "measured": True}
 
 
 def _guess(fact: Mapping[str, Any]) -> float | None:
@@ -94,8 +123,8 @@ def _guess(fact: Mapping[str, Any]) -> float | None:
 
 def _independent(fact: Mapping[str, object]) -> bool:
     """Whether a run's layers are independent draws: `Profile.independent`."""
-    orthogonal = fact.get("model.init") == "orthogonal" and fact.get("model.weight_var") is None
-    return fact.get("model.name") == "mlp" and fact.get("model.norm") == "none" and not orthogonal
+    other = fact.get("model.init") in ("orthogonal", "lsuv", "identity") and fact.get("model.weight_var") is None
+    return fact.get("model.name") == "mlp" and fact.get("model.norm") == "none" and not other
 
 
 def with_verdicts(runs: pa.Table, steps: pa.Table, layers: pa.Table, limits: Limits = DEFAULTS) -> pa.Table:
@@ -185,8 +214,19 @@ def _measured(profile: Profile) -> Profile:
     trunk = columns | {
         "signal_grad_norm": np.where(zero == 0, 0.0, columns["trunk_grad_rms"]),
         "frobenius": np.where(zero == 0, 0.0, columns["trunk_grad_norm"]),
+        "gain": _gains(profile, known),
     }
     return replace(profile, trunk=Profile("depth", profile.step, profile.layer[known], trunk, profile.modules))
+
+
+def _gains(profile: Profile, known: Sequence[int]) -> Floats:
+    """(K, R) The smallest gain in the branches between each layer of the trunk and the one that follows it."""
+    gains = profile.columns.get("gain", np.full((len(profile.step), len(profile.layer)), np.nan))
+    found = np.full((len(gains), len(known)), np.nan)
+    for place, (one, other) in enumerate(itertools.pairwise(known)):
+        between = np.where(np.isnan(gains), np.inf, gains)[:, min(one, other) : max(one, other) + 1]
+        found[:, place] = np.where(between.min(1) < np.inf, between.min(1), np.nan)
+    return found
 
 
 def _cuts(runs: pa.Table, table: pa.Table) -> Sequence[slice | Ints]:

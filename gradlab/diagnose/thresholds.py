@@ -80,7 +80,7 @@ THRESHOLDS: dict[str, Threshold] = {
         Threshold(
             "time_rate",
             0.5,
-            "vanishing: of a network that is not gradlab's, along time, the rate must be below it",
+            "vanishing: of a network that is not gradlab's, along time, the rate must be below it beyond its errors",
             "a cell that forgets half at each step: torch's LSTM keeps 0.63, its RNN 0.58 (uniform in ±1/√width)",
             1.0,
         ),

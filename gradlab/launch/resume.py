@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from gradlab.expect.form import parse
-from gradlab.launch import interrupts
+from gradlab.launch import interrupts, own
 from gradlab.launch.conduct import (
     Wishes,
     carry_out,
@@ -23,18 +23,21 @@ from gradlab.launch.conduct import (
 )
 from gradlab.launch.devices import choose, workers_on
 from gradlab.launch.local import crew_of
-from gradlab.launch.manifest import differing, planned, start_of, surroundings
+from gradlab.launch.manifest import differing, planned, start_of
 from gradlab.launch.rounds import kernels, note_kernels
 from gradlab.store import documents
 from gradlab.store.documents import Manifest
 from gradlab.store.folder import Folder, locked, open_result, sweep_up
 from gradlab.store.pieces import drop_pieces, saved_pieces
+from gradlab.store.surroundings import surroundings
 from gradlab.store.tables import finished_runs
 from gradlab.terminal.progress import Tally
 from gradlab.terminal.screen import point, show_files
 
 
-def resume(path: Path, asked: str, wishes: Wishes, command: Sequence[str], out: Console) -> int:
+def resume(
+    path: Path, asked: str, wishes: Wishes, command: Sequence[str], out: Console, *, allow_code: bool = False
+) -> int:
     """Finishes what is unfinished in the folder ``path``: runs that are missing, tables, the report; the exit status.
 
     Runs are trained in the pieces that were planned, on the device that is ``asked`` for; auto is the one that it began
@@ -51,6 +54,7 @@ def resume(path: Path, asked: str, wishes: Wishes, command: Sequence[str], out: 
         if ended and finished_runs(folder, documents.ids_of(folder)[: manifest["runs"]]):
             return _ended(folder, manifest, wishes, out)
         runs = documents.read_runs(folder)
+        own.check(runs, allowed=allow_code, what=str(path))
         pieces = planned(folder, manifest, runs)
         parse(manifest.get("expect", []), f"{folder.manifest}: expect")
         folder.pieces.mkdir(exist_ok=True)
@@ -66,7 +70,7 @@ def resume(path: Path, asked: str, wishes: Wishes, command: Sequence[str], out: 
         device = given or choose(manifest["device"]["name"])
         starts = manifest.get("starts") or [start_of(manifest)]
         now = dt.datetime.now().astimezone().isoformat(timespec="seconds")
-        fresh = start_of(surroundings(device) | {"started": now, "kernels": kernels(runs, device.name)})
+        fresh = start_of(surroundings(asdict(device)) | {"started": now, "kernels": kernels(runs, device.name)})
         manifest |= {
             "state": "running",
             "resumed": [*manifest.get("resumed", []), list(command)],

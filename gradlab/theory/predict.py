@@ -107,22 +107,22 @@ def predict_setting(seen: Setting) -> Prediction:
         with np.errstate(over="raise", invalid="raise"):
             return _predicted(seen)
     except BEYOND_FLOATS:
-        return _nothing(words.BEYOND_FLOATS)
+        return nothing(words.BEYOND_FLOATS)
 
 
 def _predicted(seen: Setting) -> Prediction:
     why = words.out_of_reach(seen, known=seen.architecture in PASSAGES, least_batch=LEAST_BATCH)
     if why is not None:
-        return _nothing(why)
+        return nothing(why)
     passage = _passage(seen)
     plain = seen.architecture == "mlp" and seen.norm == "none"
     critical = nearest_critical(seen.phi, seen.sw2, seen.sb2) if plain else None
     if passage.lost is not None:
-        return replace(_nothing(words.lost(seen, critical, passage.lost)), critical_weight_var=critical)
+        return replace(nothing(words.lost(seen, critical, passage.lost)), critical_weight_var=critical)
     inner = _inner(seen, passage.log_chi)
     chi1 = passage.chi if passage.chi is not None else _mean_factor(inner)
     if chi1 is None:
-        return _nothing(words.TOO_SHALLOW)
+        return nothing(words.TOO_SHALLOW)
     single = _is_single(inner[HEAD - 1 :] if seen.steps > HEAD + 2 else inner, inner, chi1)
     xi_c = None if passage.map is None else _depth_scale(seen.phi, passage, *passage.map)
     reached = _profile(seen, passage)
@@ -151,7 +151,8 @@ def _predicted(seen: Setting) -> Prediction:
     )
 
 
-def _nothing(why: str) -> Prediction:
+def nothing(why: str) -> Prediction:
+    """No prediction, and why there is none."""
     return Prediction(None, None, None, None, None, None, None, None, None, False, False, None, None, why, "")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from gradlab.spec.choices import MODELS
 from gradlab.theory.activations import ACTIVATIONS
 from gradlab.theory.norms import STEADY_BATCH
 from gradlab.theory.setting import Setting
@@ -36,10 +37,16 @@ class Findings:
 
 def out_of_reach(seen: Setting, *, known: bool, least_batch: int) -> str | None:
     """Why theory says nothing of this run, or None where it does."""
+    if MODELS[seen.architecture].free:
+        return "theory knows nothing of the inside of a network of your own: train it, and gradlab measures it"
     if not known:
         return f"no theory of {seen.architecture!r} is known here"
+    if seen.why_not is not None:
+        return seen.why_not
     if seen.phi.name not in ACTIVATIONS:
         return f"theory does not know {seen.phi.name!r}: it has no entry in gradlab/theory/activations.py"
+    if math.isnan(seen.sw2):
+        return "theory does not know this init: it has no entry in gradlab/theory/setting.py"
     if seen.batch is not None and seen.batch < least_batch:
         return (
             f"batch norm over {seen.batch} samples: gradients have no finite mean below batches of {least_batch}, so "

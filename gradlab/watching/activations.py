@@ -98,8 +98,11 @@ def look_at(name: str, z: Tensor, found: Flats, call: Call | None, seen: dict[st
         call.of += look.of
     if found.rest is not None and samples >= LEAST_BATCH_FOR_DEAD:
         unit = call.unit % entries.dim() if entries.dim() > 2 else entries.dim() - 1
-        look.resting = found.at_rest(entries, unit)
-        call.resting.append(look.resting)
+        resting = found.at_rest(entries, unit)
+        # Where nothing comes, behind a layer that starts at zero, nothing is at rest.
+        if not bool(resting.all()) or bool(entries.any()):
+            look.resting = resting
+            call.resting.append(look.resting)
     return look
 
 

@@ -40,6 +40,9 @@ SQUASHING = {
 }
 """What may stand at the end of a network, by the names of autograd's nodes."""
 
+LEAST_SIDE, POWERS, EDGE = 8, 30, 1.2
+"""Smaller matrices have no edge; so many powers find what lies beyond it by a fifth."""
+
 _PASSING = """
 View UnsafeView Squeeze Unsqueeze Reshape Transpose Permute Select Slice Expand Alias Clone T ToCopy ReshapeAlias
 """
@@ -71,6 +74,8 @@ class Losses:
                     f"out {classes} classes"
                 )
             # Log-probabilities add up to 1 when their logarithm is taken away.
+            of_each = -guess.gather(1, target.clamp(0, classes - 1).unsqueeze(1)) if guess.dim() > 1 else -guess[:1]
+            facts["error"] = float(of_each.double().std() / math.sqrt(of_each.numel())) if of_each.numel() > 1 else 0.0
             facts["normalised"] = bool((guess.double().logsumexp(1 if guess.dim() > 1 else 0).abs() < 1e-2).all())
         else:
             facts |= spread("target", target) | {"outside": int(((target < 0) | (target > 1)).sum())}
@@ -94,6 +99,21 @@ def spread(name: str, tensor: Tensor) -> Facts:
         f"{name}_largest": float(finite.abs().max()) if count else math.nan,
         f"{name}_not_finite": entries.numel() - count,
     }
+
+
+def as_drawn(weight: Tensor) -> bool:
+    """Whether a matrix looks like independent draws: its largest singular value is within the edge of a random one.
+
+    What has learned has some beyond it (Martin & Mahoney 2021, arXiv:1810.01075).
+    """
+    matrix = weight.detach().float().flatten(1)
+    if min(matrix.shape) < LEAST_SIDE:
+        return False
+    edge = float(matrix.std()) * sum(math.sqrt(side) for side in matrix.shape)
+    at = torch.ones(matrix.shape[1], device=matrix.device) + matrix[0] / edge
+    for _ in range(POWERS):
+        at = matrix.T @ (matrix @ (at / at.norm()))
+    return 0 < math.sqrt(float(at.norm())) < EDGE * edge
 
 
 def inputs(parts: Iterable[Any]) -> Facts:

@@ -8,7 +8,7 @@ is on the trunk where (paths from the loss to it) x (paths from it to the target
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from torch.autograd.graph import Node
@@ -75,32 +75,40 @@ def _next(node: Node) -> tuple[Node, ...]:
     return tuple(below for below, _ in node.next_functions if below is not None)
 
 
-def stages(graph: Graph, layers: Sequence[Node]) -> list[Stage]:
+def stages(graph: Graph, layers: Sequence[Node], inputs: Set[Node]) -> list[Stage]:
     """The trunk's stages from the first layer to the last; of several first layers those of the longest trunk.
 
     Args:
         graph: that of the loss.
         layers: the nodes of the layers' signals that lie in it, in the order of the calls.
+        inputs: the leaves that are the batch; a first layer that is fed by one comes before those that are fed by
+            constants (a table of positions), which may lie inside a branch.
     """
     known = set(layers)
-    above, below = _layers_above(graph, known), _layers_below(graph, known)
-    sources = sorted((node for node in layers if not below[node]), key=lambda node: -above[node])[:MOST_SOURCES]
+    above, below, fed = _layers_above(graph, known), _leads(graph, known), _leads(graph, inputs)
+    first = [node for node in layers if not below[node]]
+    sources = sorted([node for node in first if fed[node]] or first, key=lambda node: -above[node])[:MOST_SOURCES]
     found = [_stages_to(graph, known, target) for target in sources]
     return max(found, key=len, default=[])
 
 
-def reaches(graph: Graph, start: Node, end: Node) -> bool:
-    """Whether the gradient at ``start`` goes on to ``end``."""
+def between(graph: Graph, start: Node, end: Node) -> set[Node]:
+    """The nodes by which the gradient at ``start`` goes on to ``end``, both left out; ``end`` alone where at once.
+
+    Empty where it does not come there.
+    """
     seen, stack = {start}, [start]
     while stack:
         for below in _next(stack.pop()):
-            if below is end:
-                return True
             # What stands behind the end in the order leads to no place before it.
-            if below not in seen and graph.place[below] < graph.place[end]:
+            if below not in seen and graph.place[below] <= graph.place[end]:
                 seen.add(below)
                 stack.append(below)
-    return False
+    leads = {end} & seen
+    for node in sorted(seen - {start, end}, key=lambda node: -graph.place[node]):
+        if not leads.isdisjoint(_next(node)):
+            leads.add(node)
+    return leads - {end} or leads
 
 
 def behind(nodes: Iterable[Node]) -> set[Node]:
@@ -138,11 +146,11 @@ def _layers_above(graph: Graph, layers: set[Node]) -> dict[Node, int]:
     return most
 
 
-def _layers_below(graph: Graph, layers: set[Node]) -> dict[Node, bool]:
-    """Whether a layer's signal lies below each node, itself left out."""
+def _leads(graph: Graph, ends: Set[Node]) -> dict[Node, bool]:
+    """Whether one of ``ends`` lies below each node, itself left out."""
     found: dict[Node, bool] = {}
     for node in reversed(graph.order):
-        found[node] = any(below in layers or found[below] for below in _next(node))
+        found[node] = any(below in ends or found[below] for below in _next(node))
     return found
 
 

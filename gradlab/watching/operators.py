@@ -28,7 +28,10 @@ stack split add add_ sub mean sum avg_pool2d _adaptive_avg_pool2d embedding deta
 LINEAR = frozenset(_LINEAR.split())
 """Operators that leave a network linear in its input: one that has no others is a single layer."""
 
-SOFTMAX, FUSED_ATTENTION = "_softmax", "_scaled_dot_product"
+UNBOUNDED = frozenset({"exp", "exp_", "pow", "square", "sinh", "cosh"})
+"""Operators whose slope has no bound: as an activation they explode."""
+
+SOFTMAX, FUSED_ATTENTION = ("_softmax", "_safe_softmax"), "_scaled_dot_product"
 
 
 class Operators(TorchDispatchMode):
@@ -37,6 +40,11 @@ class Operators(TorchDispatchMode):
     def __init__(self, tape: Tape) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.tape = tape
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch would import its compiler, for seconds, to keep it away from this mode."""
+        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -61,8 +69,10 @@ def _dispatched(tape: Tape, func: Any, given: tuple[Any, ...], named: dict[str, 
         return _lost(tape, name, given, run)
     if name in ACTIVATIONS or (name in WAVES and z.requires_grad):
         return _activated(tape, name, func, given, named)
+    if name in UNBOUNDED and tape.taken(z) is not None:
+        tape.unbounded.append(name)
     output = _lost(tape, name, given, run)
-    if tape.last is not None and name == SOFTMAX and z.dim() >= 3:
+    if tape.last is not None and name in SOFTMAX and z.dim() >= 3:
         tape.last.attention.append(Spread(entropy(output, given[1]), largest(z)))
     elif tape.last is not None and name.startswith(FUSED_ATTENTION):
         causal, mask = any(one is True for one in given[3:]), named.get("attn_mask")

@@ -5,26 +5,22 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from torch import nn
-
 from gradlab.watching.backward import LEAST_CALLS, Heard
-from gradlab.watching.graph import narrows, reaches
+from gradlab.watching.graph import between, narrows
 from gradlab.watching.rows import Layer
+from gradlab.watching.unrolled import deltas
 
 
 def time_rows(layers: list[Layer], heard: Heard) -> list[dict[str, Any]]:
     """One row a time step of the recurrence that is deepest in the network; none where nothing recurs.
 
-    Of a cell in a loop delta is that of its calls; of a fused module that of its input, and none where both directions
-    of time are run through. ``reads`` says whether the loss reads every step or the last ones alone.
+    Of a cell in a loop delta is that of its calls; of a fused module that of the states h_t of its top layer, forward
+    in time. ``reads`` says whether the loss reads every step or the last ones alone.
     """
     for layer in reversed(layers):
-        fused = heard.tape.sequences.get(layer.module, [])
-        if len(fused) == 1 and isinstance(layer.module, nn.RNNBase) and not layer.module.bidirectional:
-            taken, given, _ = fused[0]
-            read = heard.of(given).along
-            steps = heard.of(taken).along
-            entries = taken.count // max(1, len(steps))
+        fused = [one for one in heard.tape.sequences.get(layer.module, []) if one.came]
+        if len(fused) == 1:
+            steps, read, entries = deltas(fused[0])
             every = sum(square > 0 for square in read) > len(read) / 2
         elif _recurs(layer, heard):
             felt = [heard.of(heard.signal(call)) for call in layer.calls]
@@ -50,7 +46,11 @@ def time_rows(layers: list[Layer], heard: Heard) -> list[dict[str, Any]]:
 
 
 def _recurs(layer: Layer, heard: Heard) -> bool:
-    """Whether each call of a layer leads back to the one before it."""
+    """Whether each call of a layer leads back to the one before it, and by nothing but what is called again, too.
+
+    A layer that is shared by the blocks of a deep network acts again and again, but between its calls stand layers of
+    the blocks' own: its calls are no time steps.
+    """
     nodes = [heard.signal(call).node for call in layer.calls]
     if len(nodes) < LEAST_CALLS or len(set(nodes)) < len(nodes):
         return False
@@ -59,7 +59,9 @@ def _recurs(layer: Layer, heard: Heard) -> bool:
         return False
     # The first two and the ends: what holds for them holds between.
     pairs = ((known[1], known[0]), (known[-1], known[-2]))
-    return all(reaches(heard.graph, later, earlier) for later, earlier in pairs)
+    ways = [between(heard.graph, later, earlier) for later, earlier in pairs]
+    own = {heard.signal(call).node for calls in heard.calls if len(calls) < len(layer.calls) / 2 for call in calls}
+    return all(way and own.isdisjoint(way) for way in ways)
 
 
 def _reads_every(layer: Layer, heard: Heard) -> bool:

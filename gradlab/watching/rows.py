@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,15 +14,16 @@ from torch import Tensor, nn
 from gradlab.watching.backward import Heard
 from gradlab.watching.calls import Call
 from gradlab.watching.entries import Moments, moments, real, square, together, zeros
+from gradlab.watching.facts import as_drawn
 from gradlab.watching.tape import Tape, weights
 
 Row = dict[str, Any]
 
-SEEN_COLUMNS = (
-    *("calls", "signal_grad_rms", "grad_rms", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised"),
-    *("starts_at_zero", "equal_weights", "cut", "idle", "attention_entropy", "attention_logit_max", "reads"),
-)
-"""What a measured module's frame holds beside the columns of the `layers` table."""
+MOST_LOOKED_AT = 4
+"""Frozen matrices by which it is judged whether they ever learned."""
+
+SMALL_GAIN = 0.1
+"""A learned gain that starts below it keeps a branch small on purpose (Touvron et al. 2021: 1e-6 to 0.1)."""
 
 PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """What may end a gradient, the coarsest first."""
@@ -133,14 +135,15 @@ def _row(number: int, layer: Layer, heard: Heard, gradients: Mapping[nn.Paramete
 
 
 def _of_parameters(layer: Layer, gradients: Mapping[nn.Parameter, Tensor | None]) -> Row:
-    row: Row = {
-        "weight_norm": math.sqrt(sum(square(weight) for weight in layer.parameters if weight.dim() > 1)),
-        "equal_weights": float(any(_equal(weight) for weight in layer.parameters if weight.dim() > 1)),
-    }
     known = [(parameter, gradients[parameter]) for parameter in layer.parameters if parameter in gradients]
+    sums = {parameter: 0.0 if grad is None else square(grad) for parameter, grad in known}
+    matrices = [weight for weight in layer.parameters if weight.dim() > 1]
+    row: Row = {
+        "weight_norm": math.sqrt(sum(square(weight) for weight in matrices)),
+        "equal_weights": float(any(_equal(weight, sums.get(weight)) for weight in matrices)),
+    }
     if not known:
         return row
-    sums = {parameter: 0.0 if grad is None else square(grad) for parameter, grad in known}
     size = sum(parameter.numel() for parameter, _ in known)
     zero = sum(parameter.numel() if grad is None else zeros(grad) for parameter, grad in known)
     return row | {
@@ -151,17 +154,34 @@ def _of_parameters(layer: Layer, gradients: Mapping[nn.Parameter, Tensor | None]
         "starts_at_zero": float(
             any(sums.get(gate, 0.0) > 0 and not bool(torch.count_nonzero(gate.detach())) for gate in layer.gates)
         ),
+        "gain": min(
+            (gain for gate in layer.gates if sums.get(gate, 0.0) > 0 and (gain := _gain(gate))), default=math.nan
+        ),
     }
 
 
-def _equal(weight: Tensor) -> bool:
-    """Whether all entries of a matrix are one number, not zero: units that start alike stay alike."""
+def _gain(gate: Tensor) -> float:
+    """The one small number that all entries of a scale per channel are, 0 where it is no such thing."""
+    if gate.numel() != max(gate.shape, default=1):
+        return 0.0  # a matrix
+    entries = gate.detach().reshape(-1)
+    first = abs(float(entries[0]))
+    return first if first < SMALL_GAIN and bool((entries == entries[0]).all()) else 0.0
+
+
+def _equal(weight: Tensor, squares: float | None) -> bool:
+    """Whether all entries of a matrix are one number: units that start alike stay alike.
+
+    ``squares`` are those of its gradient, None where it has none: what is zero and has a gradient starts there on
+    purpose.
+    """
     if sum(size > 1 for size in weight.shape) < 2:
         return False  # a scale for each channel, or one unit
     entries = weight.detach().reshape(-1)
     first = entries[:1]
     # Most weights show that they differ in their first few entries.
-    return bool(first != 0) and all(bool((part == first).all()) for part in (entries[:9], entries))
+    moves = bool(first != 0) or squares == 0
+    return moves and all(bool((part == first).all()) for part in (entries[:9], entries))
 
 
 def _of_activations(calls: Sequence[Call], heard: Heard) -> Row:
@@ -173,6 +193,7 @@ def _of_activations(calls: Sequence[Call], heard: Heard) -> Row:
     resting = [found for call in calls for found in call.resting]
     if resting and len({found.shape for found in resting}) == 1:
         row["dead"] = float(torch.stack(resting).all(0).double().mean())
+        row["units"] = float(len(resting[0]))
     attention = [one for call in calls for one in call.attention]
     if attention:
         entropies = [one.entropy for one in attention if not math.isnan(one.entropy)]
@@ -200,6 +221,28 @@ def input_row(inputs: Tensor, gradient: Tensor | None) -> Row:
         return row
     found = square(gradient)
     return row | {"signal_grad_norm": math.sqrt(found), "signal_grad_rms": math.sqrt(found / real(gradient).numel())}
+
+
+def narrow(layers: Sequence[Layer], heard: Heard, samples: int) -> str | None:
+    """The layer before the last by whose one number a sample everything passes, where there is one."""
+    names = {heard.signal(call).node: (layer.name, call) for layer in layers for call in layer.calls}
+    for stage in heard.stages[:-1]:
+        name, call = names[stage.layers[-1]]
+        if stage.own and samples > 1 and heard.signal(call).count == samples:
+            return name
+    return None
+
+
+def frozen_as_drawn(layers: Sequence[Layer], heard: Heard) -> list[str]:
+    """The names of the first layers that are frozen, where they are what they were drawn as and the loss rests on them.
+
+    What is frozen beside something that learns (adapters) is left out, and so is what has learned before.
+    """
+    first = list(itertools.takewhile(lambda layer: not any(one.requires_grad for one in layer.parameters), layers))
+    matrices = [one for layer in first for one in layer.parameters if one.dim() > 1]
+    felt = any(heard.of(heard.signal(call)).squares > 0 for layer in first for call in layer.calls)
+    drawn = felt and len(first) < len(layers) and any(map(as_drawn, matrices[-MOST_LOOKED_AT:]))
+    return [layer.name for layer in first] if drawn else []
 
 
 def precision(module: nn.Module, layers: Sequence[Layer]) -> str:

@@ -22,6 +22,7 @@ from gradlab.watching.calls import Call, Seen, Signal, noted
 from gradlab.watching.entries import moments
 from gradlab.watching.facts import Losses
 from gradlab.watching.slopes import Flats
+from gradlab.watching.unrolled import Sequence, draws, sequence
 
 NORMS = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
@@ -37,14 +38,16 @@ class Tape:
     ``order``: each called module's place, by its first call. ``open``: calls whose signal nothing has changed yet, by
     the identity of that tensor. ``judging``: the network has run, and its loss is being computed.
     ``detached`` are tensors that were taken off the way back, ``cuts`` the nodes below those that were used then.
-    ``least_normed``: the fewest numbers over which a norm took its statistics.
+    ``least_normed``: the fewest numbers over which a norm took its statistics. ``unbounded``: operators without a
+    largest slope that a layer's signal went into.
     """
 
     names: Mapping[nn.Module, str]
     samples: int
     order: dict[nn.Module, int] = field(default_factory=dict)
     calls: dict[nn.Module, list[Call]] = field(default_factory=dict)
-    sequences: dict[nn.Module, list[tuple[Signal, Signal, int]]] = field(default_factory=dict)
+    sequences: dict[nn.Module, list[Sequence]] = field(default_factory=dict)
+    random: dict[nn.Module, Tensor] = field(default_factory=dict)
     open: dict[int, tuple[weakref.ref[Tensor], Call]] = field(default_factory=dict)
     activations: dict[str, Seen] = field(default_factory=dict)
     last: Call | None = None
@@ -59,12 +62,15 @@ class Tape:
     pending: tuple[Call, Signal, Tensor] | None = None
     busy: bool = False
     linear: bool = True
+    unbounded: list[str] = field(default_factory=list)
 
     def before(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Notes the call; of a module that may be an activation of its own kind, what it does from here."""
         self.order.setdefault(module, len(self.order))
         self.entered[module] = self.opened
         first = _first(given, named)
+        if isinstance(module, nn.RNNBase) and draws(module):
+            self.random[module] = torch.get_rng_state()
         if isinstance(first, Tensor) and _bare(module):
             self.inside.append(Inside(module, first, self.taken(first)))
 
@@ -87,12 +93,14 @@ class Tape:
                     self.last, self.opened = opened, self.opened + 1
                     self.pending = opened, opened.raw, signal
                     self._open(signal, opened)
-                if isinstance(module, nn.RNNBase) and isinstance(first, Tensor) and first.dim() == 3:
-                    steps = 1 if module.batch_first else 0
-                    self.sequences.setdefault(module, []).append((noted(first), opened.raw, steps))
+                if (
+                    isinstance(module, nn.RNNBase)
+                    and (found := sequence(module, given, output, self.random.get(module))) is not None
+                ):
+                    self.sequences.setdefault(module, []).append(found)
             elif is_norm(module):
-                over = _normed_over(module, signal)
-                self.least_normed = over if self.least_normed is None else min(over, self.least_normed)
+                over = _normed_over(module, first, signal)
+                self.least_normed = min((one for one in (self.least_normed, over) if one is not None), default=None)
                 if call is not None:
                     self.settle()
                     call.normed = noted(signal)
@@ -158,8 +166,11 @@ def is_norm(module: nn.Module) -> bool:
     return isinstance(module, NORMS) or named
 
 
-def _normed_over(module: nn.Module, signal: Tensor) -> int:
-    """Over how many numbers a norm takes each of its means and variances."""
+def _normed_over(module: nn.Module, given: Any, signal: Tensor) -> int | None:
+    """Over how many numbers a norm takes each of its means and variances; None where that cannot be known.
+
+    Of a norm of somebody's own it is one where samples that differ come out alike.
+    """
     match module:
         case nn.LayerNorm() | nn.RMSNorm():
             return math.prod(module.normalized_shape)
@@ -170,7 +181,12 @@ def _normed_over(module: nn.Module, signal: Tensor) -> int:
         case nn.BatchNorm1d() | nn.BatchNorm2d() | nn.BatchNorm3d() | nn.SyncBatchNorm():
             return signal.numel() // signal.shape[1]
         case _:
-            return signal.shape[-1]
+            return 1 if _differ(given) and not _differ(signal) else None
+
+
+def _differ(signal: Any) -> bool:
+    """Whether any sample of a batch differs from the first."""
+    return isinstance(signal, Tensor) and bool((signal[1:] != signal[:1]).any())
 
 
 def signal_of(output: Any) -> Tensor | None:
