@@ -17,7 +17,7 @@ from gradlab.theory.activations import ACTIVATIONS as KNOWN
 from gradlab.theory.mean_field import critical
 from gradlab.theory.norms import batch_norm_chi
 from gradlab.theory.passage import PASSAGES
-from gradlab.theory.predict import Prediction, Profile, predict, predict_setting, profile
+from gradlab.theory.predict import Prediction, Profile, predict, predict_setting, profile, weight_gradients
 from gradlab.theory.setting import setting
 from tests.members import measured
 
@@ -325,6 +325,25 @@ def test_the_band_of_residual_branches_is_that_of_simulated_draws(beta: float, d
     found = np.log(np.linalg.norm(delta, axis=1) / last).std()
     expected = said(name="residual_mlp", depth=depth, width=width, branch_scale=beta).band
     assert expected == pytest.approx(found, rel=0.03)
+
+
+WEIGHTS: dict[str, Settings] = {
+    "signals that shrink": {"model.activation": "tanh", "model.weight_var": 0.7, "model.bias_var": 0.02},
+    "a small gain": {"model.gain": 0.8},
+    "chaos": {"model.activation": "tanh", "model.weight_var": 2.5, "model.bias_var": 0.05},
+}
+
+
+@pytest.mark.parametrize("case", WEIGHTS)
+def test_the_gradients_of_weights_are_what_is_told_of_one_sample(case: str) -> None:
+    """Means of 24 draws of 128 units, in logarithms; where signals shrink as gradients do, matrices hear alike."""
+    settings: Settings = {**WEIGHTS[case], "model.depth": 12, "model.width": 128, "data.batch_size": 1}
+    members = measured(*({**settings, "train.steps": 0, "seed": seed} for seed in range(24)))
+    found = np.mean([np.log(member.profile("weight_grad_norm")[:-1]) for member in members], axis=0)
+    told = weight_gradients(build(settings))
+    assert told is not None
+    assert found - found[-1] == pytest.approx(told, abs=0.1)
+    assert weight_gradients(build({**settings, "model.norm": "layer"})) is None
 
 
 def test_a_recurrent_network_s_bound() -> None:
