@@ -6,7 +6,7 @@ Nothing here trains or imports torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gradlab.data.facts import described
 from gradlab.spec.keys import allowed_keys
@@ -100,11 +100,12 @@ def _turn(remedy: Remedy) -> int:
 def changed(spec: RunSpec, change: Change) -> RunSpec | None:
     """``spec`` with other values; None where no network can have them (batch norm over a single sample)."""
     model = str(change.get("model.name", spec.model.name))
-    if not set(change) <= set(allowed_keys(model, spec.data.name)):
+    if not {key for key, value in change.items() if value is not None} <= set(allowed_keys(model, spec.data.name)):
         return None
     values = {key: value for key, value in {**spec.flat(), **change}.items() if value is not None}
     try:
-        return described(values)
+        # A network of one's own is as large as it was.
+        return replace(described(values), extent=spec.extent)
     except SpecError:
         return None
 

@@ -30,6 +30,7 @@ from gradlab.cure.changes import COSTS, Change, Norms, Remedy, Treated, cost, ov
 from gradlab.cure.command import command
 from gradlab.cure.ranking import ABLE, STATES, Guess, Outcome, is_healthy, outcomes
 from gradlab.cure.remedies import REMEDIES
+from gradlab.cure.script import lines
 from gradlab.cure.values import END_TO_END, variance_of_targets
 from gradlab.data.facts import described
 from gradlab.diagnose.rules import names
@@ -37,6 +38,7 @@ from gradlab.diagnose.thresholds import limits
 from gradlab.grid.cohorts import cost as work_of
 from gradlab.grid.expand import Grid, Launch, Round, spec_yaml
 from gradlab.grid.rerun import UNNAMED
+from gradlab.spec.choices import MODELS
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec
 from gradlab.store.documents import read_manifest, read_runs
@@ -214,7 +216,7 @@ def _unit(sick: RunSpec, after: RunSpec) -> float:
 
 def _over(spec: RunSpec, seeds: Sequence[int]) -> tuple[RunSpec, ...]:
     values = {key: value for key, value in spec.flat().items() if value is not None}
-    return tuple(described({**values, "seed": seed}) for seed in seeds)
+    return tuple(replace(described({**values, "seed": seed}), extent=spec.extent) for seed in seeds)
 
 
 def _written(remedies: Sequence[Remedy], change: Change, members: Sequence[RunSpec]) -> Facts:
@@ -227,6 +229,7 @@ def _written(remedies: Sequence[Remedy], change: Change, members: Sequence[RunSp
         "change": dict(change),
         "override": overrides(change),
         "command": command(members[0], change),
+        "script": lines(members[0], change) if MODELS[members[0].model.name].free else [],
         "summaries": [remedy.summary for remedy in remedies],
         "sources": [remedy.source for remedy in remedies],
         "members": [run.id for run in members],

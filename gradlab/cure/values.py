@@ -140,7 +140,8 @@ def critical(spec: RunSpec) -> Change | None:
 
 def _has_hidden(spec: RunSpec) -> bool:
     """Whether there is a layer before the output, and so one with an activation and a norm."""
-    return MODELS[spec.model.name].needs_time or spec.model.depth > 1
+    choice = MODELS[spec.model.name]
+    return choice.needs_time or choice.free or spec.model.depth > 1
 
 
 def activation(name: str) -> Callable[[RunSpec], Change | None]:
@@ -149,7 +150,9 @@ def activation(name: str) -> Callable[[RunSpec], Change | None]:
     def change(spec: RunSpec) -> Change | None:
         if spec.model.activation in (None, name) or not _has_hidden(spec):
             return None
-        return {"model.activation": name, "model.slope": ACTIVATIONS[name].slope}
+        # A network of one's own has activations with slopes of their own.
+        slope = {} if MODELS[spec.model.name].free else {"model.slope": ACTIVATIONS[name].slope}
+        return {"model.activation": name, **slope}
 
     return change
 
@@ -229,6 +232,8 @@ def branch_scale(spec: RunSpec) -> Change | None:
 
 def half_depth(spec: RunSpec) -> Change | None:
     """Where a network can have so few layers."""
+    if MODELS[spec.model.name].free:
+        return None
     half = spec.model.depth // 2
     return {"model.depth": half} if half >= MODELS[spec.model.name].least_depth else None
 
@@ -249,4 +254,6 @@ def reach(spec: RunSpec) -> Change | None:
 
 def twice_as_wide(spec: RunSpec) -> Change | None:
     """Every hidden layer."""
+    if MODELS[spec.model.name].free:
+        return None
     return {"model.width": 2 * spec.model.width}

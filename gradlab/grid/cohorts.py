@@ -30,6 +30,9 @@ WITHIN = frozenset(
 )
 """Keys in which the members of a cohort may differ: they change numbers, not shapes."""
 
+PARTS = 8
+"""Pieces at least of a cohort whose members are networks of the user's own: a constant, as company is everywhere."""
+
 HELDOUT_SAMPLES = 512
 """Held-out samples evaluated at a time: a constant, so that the figures do not depend on the machine."""
 
@@ -122,6 +125,9 @@ def _cut(members: Sequence[int], runs: Sequence[RunSpec], budget: int) -> list[S
     each = cost(runs[members[0]])
     most = max(1, (budget - each.shared) // each.memory)
     pieces = -(-len(members) // most)
+    if MODELS[runs[members[0]].model.name].free:
+        # They are trained one after the other, and gain nothing from company: more processes can share them.
+        pieces = max(pieces, min(len(members), PARTS))
     bounds = [len(members) * number // pieces for number in range(pieces + 1)]
     return [members[start:stop] for start, stop in pairwise(bounds)]
 

@@ -75,6 +75,8 @@ def made(model: ModelSpec, seed: int, dtype: torch.dtype) -> nn.Module:
         raise DataError(f"model.target={model.target}: returned a {type(module).__name__}; expected a torch.nn.Module")
     if model.activation not in (None, "own"):
         _replace_activations(module, model)
+    if model.norm not in (None, "none"):
+        _put_norms(module, model)
     return (module if is_lazy(module) else converted(module, dtype)).train()
 
 
@@ -121,6 +123,37 @@ def _replace_activations(module: nn.Module, model: ModelSpec) -> None:
         )
     for part, name in found:
         setattr(part, name, new())
+
+
+Weighted = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+
+def _put_norms(module: nn.Module, model: ModelSpec) -> None:
+    """A norm behind every linear layer and convolution but the last: a part of it, so that it keeps its name."""
+    found = [part for part in module.modules() if isinstance(part, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))][:-1]
+    if not found:
+        raise DataError(f"model.norm={model.norm}: {model.target} has no linear layer or convolution before its last")
+    for part in found:
+        part.add_module("norm", _norm_behind(part, model))
+        part.register_forward_hook(lambda part, _, output: part.norm(output))
+
+
+def _norm_behind(part: Weighted, model: ModelSpec) -> nn.Module:
+    """Torch's own: over the units of a linear layer; of a convolution over its channels, or all of a sample."""
+    if isinstance(part, nn.Linear):
+        units = part.out_features
+        kinds: dict[str, Callable[[int], nn.Module]] = {
+            "batch": nn.BatchNorm1d,
+            "layer": nn.LayerNorm,
+            "rms": nn.RMSNorm,
+        }
+        return kinds[str(model.norm)](units)
+    if model.norm == "rms":
+        raise DataError(f"model.norm=rms: is over the units of a linear layer; {model.target} has convolutions")
+    if model.norm == "layer":
+        return nn.GroupNorm(1, part.out_channels)
+    kind = {3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[part.weight.dim()]
+    return kind(part.out_channels)
 
 
 def is_lazy(module: nn.Module) -> bool:

@@ -55,6 +55,7 @@ class Best:
     theory: str
     source: str
     command: str
+    script: tuple[str, ...]
     run: str
 
 
@@ -71,6 +72,7 @@ def best(found: Cure | None) -> list[Best]:
             theory=theory(one, found.before),
             source="; ".join(one.change["sources"]),
             command=one.change["command"],
+            script=tuple(one.change.get("script", ())),
             run=one.run_id,
         )
         for one in found.best

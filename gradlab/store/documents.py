@@ -49,7 +49,8 @@ _CHANGE = Fields(
         "theory": Fields(
             {"rate": Maybe(NUMBER), "single_rate": TRUTH, "log10_ratio": Maybe(NUMBER), "note": TEXT, "source": TEXT}
         ),
-    }
+    },
+    {"script": Each(TEXT)},
 )
 _CURE = Fields(
     {"round": COUNT, "seeds": Each(COUNT, least=1), "changes": Each(_CHANGE, least=1)},

@@ -91,6 +91,10 @@ def _show_best(out: Console, place: int, one: Outcome, before: Outcome) -> None:
     # Line by line, as it is pasted: a blank behind a backslash would break it.
     for line in folded(one.change["command"], out.width - len(BEHIND)):
         out.print(f"{BEHIND}[bold]{escape(line)}[/bold]", soft_wrap=True)
+    if script := one.change.get("script"):
+        out.print(f"{BEHIND}in your script:")
+        for line in script:
+            out.print(f"{BEHIND}  [bold]{escape(line)}[/bold]", soft_wrap=True)
 
 
 def profiles(one: Outcome, before: Outcome) -> str:
