@@ -237,4 +237,26 @@ def collapsed(history: History, limits: Limits) -> Verdict | None:
         alike = facts["output_std"] < limits["collapsed"] * size
         same: Evidence = {"cause": "constant_output" if alike else "rank", "share": between / size}
         return crossing("collapsed", ("collapsed",), limits, same, sentence, grade=RISK)
-    return None
+    return _alike(history, limits)
+
+
+def _alike(history: History, limits: Limits) -> Verdict | None:
+    """The same by the table: the layers before the output have made one of samples that the first could tell apart.
+
+    Of samples of one size whose mean cosine is c, the standard deviation between them is sqrt(1 - c) of it. A single
+    unit has a cosine of 1 or -1, whatever the samples are.
+    """
+    depth = history.depth
+    if depth is None or len(depth.layer) < 3 or history.spec.get("model.width") == 1:
+        return None
+    apart = np.sqrt(np.maximum(0.0, 1 - depth.column("act_correlation", 0)))
+    if not apart[-2] < limits["collapsed"] <= apart[0]:
+        return None
+    layer = depth.place(int(depth.layer[-2]))
+    sentence = (
+        f"collapsed: between the samples of the batch {layer} differs by {figure(apart[-2])} of its size (threshold "
+        f"{figure(limits['collapsed'])}), {depth.place(int(depth.layer[0]))} by {figure(apart[0])}: the output does "
+        "not depend on the input"
+    )
+    found: Evidence = {"cause": "rank", "share": float(apart[-2]), "layer": int(depth.layer[-2])}
+    return crossing("collapsed", ("collapsed",), limits, found, sentence, grade=RISK)
