@@ -64,14 +64,15 @@ def tried(stock: Stock, seed: int, steps: int) -> Iterator[Result]:
     optimizer, losses = OPTIMIZERS[stock.optimizer](network.parameters()), []
     for _ in range(steps):
         optimizer.zero_grad()
-        loss = stock.loss(_called(network, batch[0]), batch[1])
+        loss = stock.loss(called(network, batch[0]), batch[1])
         torch.autograd.backward(loss)
         optimizer.step()
         losses.append(float(loss))
     yield _measured(stock, network, batch, seed, f"step {steps}", plain, losses)
 
 
-def _called(network: torch.nn.Module, inputs: object) -> object:
+def called(network: torch.nn.Module, inputs: object) -> object:
+    """What a network puts out, called as its inputs say."""
     if isinstance(inputs, tuple):
         return network(*inputs)
     return network(**inputs) if isinstance(inputs, dict) else network(inputs)
@@ -79,7 +80,7 @@ def _called(network: torch.nn.Module, inputs: object) -> object:
 
 def _plain(stock: Stock, network: torch.nn.Module, batch: tuple[object, object]) -> float:
     start = time.perf_counter()
-    loss = stock.loss(_called(network, batch[0]), batch[1])
+    loss = stock.loss(called(network, batch[0]), batch[1])
     torch.autograd.grad(loss, [one for one in network.parameters() if one.requires_grad], allow_unused=True)
     return time.perf_counter() - start
 
