@@ -3,7 +3,7 @@
 #   make run  ARGS="model.depth=50 model.activation=sigmoid model.init=xavier"
 #   make test ARGS="-k clip"      make lint      make types      make bench ARGS="--peers loop"      make clean
 #   make faults KILLS=100 LINES=10000  kills, fuzzed command lines and damaged folders: docs/reliability.md
-#   make reproduce                     every named experiment beside what its source says: docs/reproductions.md
+#   make reproduce SEEDS="1000 2000"   every named experiment beside what its source says, on other seeds too: docs/reproductions.md
 #
 # Another Python: make run PYTHON=python3.12
 

@@ -3,8 +3,8 @@
     python -m benchmarks.reproduce                       all of them, one after another, into docs/reproductions.md
     python -m benchmarks.reproduce he-vs-xavier ...      these alone, onto the screen
     python -m benchmarks.reproduce --data-root DIR       with IDX files at hand for experiments on downloaded images
-    python -m benchmarks.reproduce --seeds 1000 2000     as many seeds from 1000 on, and from 2000 on, onto the screen:
-                                                         draws that no expectation was written by
+    python -m benchmarks.reproduce --seeds 1000 2000     and on as many seeds from 1000 on, and from 2000 on, each in a
+                                                         column of its own: draws that no expectation was written by
 
 Each is `gradlab sweep -e NAME` in a process of its own, as a user would start it. Exit status 1 where an expectation
 failed or an experiment could not be run.
@@ -19,10 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks.timing import GRADLAB, ROOT
@@ -67,18 +68,14 @@ def chosen(names: Sequence[str]) -> list[Experiment]:
     return [able[name] for name in names or able]
 
 
-def reproduce(
-    experiment: Experiment, folder: Path, data_root: str | None, first: int | None = None
-) -> Reproduction | None:
-    """Runs one experiment in a new ``folder``; from ``first`` on as many seeds as it has, None where it sweeps none."""
+def reproduce(experiment: Experiment, folder: Path, data_root: str | None, first: int | None = None) -> Reproduction:
+    """Runs one experiment in a new ``folder``; with as many seeds as it has from ``first`` on, where that is given."""
     grid = compose_grid([], experiment=experiment.name)
     images = any(run.data.name in ("fashion_mnist", "mnist") for run in grid.runs)
     given = [f"data.root='{data_root}'"] if data_root and images else []
     if first is not None:
         seeds = len({run.seed for run in grid.runs})
-        if seeds < 2:
-            return None
-        given.append(f"seed=range({first},{first + seeds})")
+        given.append(f"seed=range({first},{first + seeds})" if seeds > 1 else f"seed={first}")
     command = [GRADLAB, "sweep", "-e", experiment.name, "-o", str(folder), "--no-report", "-q", *given]
     start = time.perf_counter()
     try:
@@ -94,7 +91,11 @@ def reproduce(
     return Reproduction(experiment, len(grid.runs), told["outcomes"], seconds)
 
 
-def page(found: Sequence[Reproduction]) -> str:
+Others = Mapping[int, Sequence[Reproduction]]
+"""By their first seed, the same experiments on other seeds."""
+
+
+def page(found: Sequence[Reproduction], others: Others = MappingProxyType({})) -> str:
     """The reproductions as a page of Markdown: how many came out, then every expectation of each experiment."""
     right, total = sum(one.reproduced for one in found), sum(one.seconds for one in found)
     met, outcomes = sum(one.met for one in found), sum(len(one.outcomes) for one in found)
@@ -108,26 +109,50 @@ def page(found: Sequence[Reproduction]) -> str:
         "",
         f"**{right} of {len(found)} experiments reproduced, {met} of {outcomes} expectations met**, in {spent}.",
         "",
-        "| experiment | runs | met | seconds | source |",
-        "| --- | ---: | ---: | ---: | --- |",
-        *(_row(one) for one in found),
+        *_words_on(others),
+        f"| experiment | runs | met |{''.join(f' from {first} |' for first in others)} seconds | source |",
+        f"| --- | ---: | ---: |{' ---: |' * len(others)} ---: | --- |",
+        *(_row(one, [some[place] for some in others.values()]) for place, one in enumerate(found)),
     ]
-    for one in found:
+    for place, one in enumerate(found):
         lines += ["", f"## {one.experiment.name}", "", one.experiment.question, "", f"Source: {one.experiment.source}."]
         if one.trouble:
             lines += ["", f"**Not run:** {_cell(one.trouble)}"]
             continue
-        lines += ["", "| expectation | expected | measured | result |", "| --- | --- | --- | --- |"]
-        for told in one.outcomes:
+        again = [some[place] for some in others.values()]
+        lines += ["", f"| expectation | expected | measured | result |{' on other seeds |' if again else ''}"]
+        lines += [f"| --- | --- | --- | --- |{' --- |' if again else ''}"]
+        for number, told in enumerate(one.outcomes):
             what = told["what"] + (f" ({told['source']})" if told["source"] else "")
             result = told["result"] if told["result"] == "pass" else f"**{told['result']}**"
-            lines.append(f"| {' | '.join(map(_cell, (what, told['expected'], told['measured'], result)))} |")
+            cells = [what, told["expected"], told["measured"], result]
+            if again:
+                cells.append("; ".join(_measured(other, number) for other in again))
+            lines.append(f"| {' | '.join(map(_cell, cells))} |")
     return "\n".join(lines) + "\n"
 
 
-def _row(one: Reproduction) -> str:
-    met = "not run" if one.trouble else f"{one.met} of {len(one.outcomes)}"
+def _words_on(others: Others) -> list[str]:
+    if not others:
+        return []
+    sets = [f"{sum(one.reproduced for one in some)} of {len(some)} from {first}" for first, some in others.items()]
+    return [f"On other seeds, as many from another first one on: {', '.join(sets)}.", ""]
+
+
+def _measured(one: Reproduction, number: int) -> str:
+    if one.trouble:
+        return "not run"
+    told = one.outcomes[number]
+    return str(told["measured"]) if told["result"] == "pass" else f"**{told['measured']}**"
+
+
+def _met(one: Reproduction) -> str:
+    return "not run" if one.trouble else f"{one.met} of {len(one.outcomes)}"
+
+
+def _row(one: Reproduction, again: Sequence[Reproduction]) -> str:
     name = f"[{one.experiment.name}](#{one.experiment.name})"
+    met = " | ".join(map(_met, (one, *again)))
     return f"| {name} | {one.runs} | {met} | {one.seconds:.1f} | {_cell(one.experiment.source)} |"
 
 
@@ -149,25 +174,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="experiments; by default all that expect something")
     parser.add_argument("--data-root", metavar="DIR", help="IDX files to read instead of a download")
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="FIRST", help="other seeds, from each of these on")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[], metavar="FIRST", help="other seeds too, from each of these on"
+    )
     asked = parser.parse_args()
     try:
         wanted = chosen(asked.names)
     except SpecError as error:
         parser.error(str(error))
-    found = []
+    found: dict[int | None, list[Reproduction]] = {}
     with tempfile.TemporaryDirectory() as place:
-        for first in asked.seeds or [None]:
+        for first in (None, *asked.seeds):
             for experiment in wanted:
-                folder = Path(place) / f"{experiment.name}-{first}"
-                one = reproduce(experiment, folder, asked.data_root, first)
-                if one is not None:
-                    found.append(one)
-                    tell(one, "" if first is None else f" from seed {first}")
-    if not asked.names and not asked.seeds:
-        PAGE.write_text(page(found), encoding="utf-8")
+                one = reproduce(experiment, Path(place) / f"{experiment.name}-{first}", asked.data_root, first)
+                found.setdefault(first, []).append(one)
+                tell(one, "" if first is None else f" from seed {first}")
+    if not asked.names:
+        PAGE.write_text(page(found[None], {first: found[first] for first in asked.seeds}), encoding="utf-8")
         print(PAGE.relative_to(ROOT))
-    sys.exit(0 if all(one.reproduced for one in found) else 1)
+    sys.exit(0 if all(one.reproduced for some in found.values() for one in some) else 1)
 
 
 if __name__ == "__main__":

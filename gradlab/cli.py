@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gradlab import __version__
-from gradlab.spec.named import SpecError, nearest
+from gradlab.spec.named import SpecError
 from gradlab.spec.secret import without_password
 
 app = typer.Typer(
@@ -30,6 +32,10 @@ ConfigDir = Annotated[Path | None, typer.Option("-cd", "--config-dir", help="A f
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="Exactly this folder.")]
 DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 NoReport = Annotated[bool, typer.Option("--no-report", metavar="", help="Leave plots and page for later.")]
+AllowCode = Annotated[
+    bool,
+    typer.Option("--allow-code", metavar="", help="Run the network and data of its own that a result names."),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", metavar="", help="Errors only.")]
 
 GRAMMAR = {"ignore_unknown_options": True}
@@ -42,6 +48,7 @@ def run(
     overrides: Overrides = None,
     experiment: Experiment = None,
     config_dir: ConfigDir = None,
+    allow_code: AllowCode = False,
     out: Out = None,
     device: DeviceName = "auto",
     no_report: NoReport = False,
@@ -69,12 +76,14 @@ def run(
     # The worker imports torch while the run is composed.
     with local.crew_of(0 if dry_run else 1, chosen) as crew:
         from gradlab.grid import compose, expand, rerun
+        from gradlab.launch import own
 
-        dirs = [config_dir] if config_dir else []
         if source is not None:
-            grid = rerun.again(*source, given)
+            _made_with(source[0], allow_code)
+            grid = own.named(rerun.again(*source, given), allowed=allow_code, what=str(source[0]))
         else:
-            grid = compose.compose_run(given, experiment=named, config_dirs=dirs)
+            with _plugins(config_dir, allow_code) as dirs:
+                grid = compose.compose_run(given, experiment=named, config_dirs=dirs)
         if dry_run:
             from gradlab.terminal import screen
 
@@ -94,6 +103,7 @@ def sweep(
     overrides: Overrides = None,
     experiment: Experiment = None,
     config_dir: ConfigDir = None,
+    allow_code: AllowCode = False,
     out: Out = None,
     device: DeviceName = "auto",
     no_report: NoReport = False,
@@ -122,32 +132,22 @@ def sweep(
         from gradlab.launch.resume import resume as go_on
         from gradlab.terminal import screen
 
+        _made_with(resume, allow_code)
         wishes = conduct.Wishes(report=not no_report, fail_fast=fail_fast)
-        raise typer.Exit(go_on(resume, device, wishes, sys.argv, screen.console(quiet=quiet)))
+        raise typer.Exit(go_on(resume, device, wishes, sys.argv, screen.console(quiet=quiet), allow_code=allow_code))
     # The workers import torch while the grid is composed.
     with local.crew_of(0 if plan else min(chosen.workers, local.EARLY), chosen) as crew:
-        from gradlab.grid import cohorts, compose
+        from gradlab.grid import compose
+        from gradlab.launch import own
 
-        grid = compose.compose_grid(given, experiment=named, config_dirs=[config_dir] if config_dir else [])
-        from gradlab.terminal import plan as plans
+        with _plugins(config_dir, allow_code) as dirs:
+            grid = compose.compose_grid(given, experiment=named, config_dirs=dirs)
         from gradlab.terminal import screen
 
         if plan:
             from gradlab.launch import speed
 
-            made, terminal = cohorts.plan_of(grid, chosen.memory, chosen.cores), screen.console(quiet=quiet)
-            largest = max(piece.memory for piece in made.pieces)
-            workers = min(devices.workers_on(chosen, grid.launch.workers, largest)[0], len(made.pieces))
-            known = speed.measured(chosen.name)
-            plans.show_plan(
-                terminal,
-                made,
-                grid,
-                chosen.label,
-                lambda pieces: speed.seconds(pieces, workers, known),
-                calibrated=known is not None,
-            )
-            screen.show_idle(terminal, grid)
+            speed.show_plan(own.known(grid), chosen, screen.console(quiet=quiet))
             return
         from gradlab.launch import conduct
 
@@ -168,6 +168,7 @@ def cure(
     ] = None,
     experiment: Experiment = None,
     config_dir: ConfigDir = None,
+    allow_code: AllowCode = False,
     out: Out = None,
     device: DeviceName = "auto",
     no_report: NoReport = False,
@@ -191,16 +192,20 @@ def cure(
     with local.crew_of(min(chosen.workers, local.EARLY), chosen) as crew:
         from gradlab.cure import trials
         from gradlab.grid import compose, rerun
+        from gradlab.launch import own
 
         if source is not None:
             _refuse(texts, what="--from", experiment=named, config_dir=config_dir)
-            grid = rerun.again(*source)
+            _made_with(source[0], allow_code)
+            grid = own.named(rerun.again(*source), allowed=allow_code, what=str(source[0]))
         elif folders:
             texts.remove(folders[0])
             _refuse(texts, what=folders[0], experiment=named, config_dir=config_dir)
-            grid = trials.of_result(Path(folders[0]))
+            _made_with(Path(folders[0]), allow_code)
+            grid = own.named(trials.of_result(Path(folders[0])), allowed=allow_code, what=folders[0])
         else:
-            grid = compose.compose_any(texts, experiment=named, config_dirs=[config_dir] if config_dir else [])
+            with _plugins(config_dir, allow_code) as dirs:
+                grid = compose.compose_any(texts, experiment=named, config_dirs=dirs)
         from gradlab.launch import conduct
         from gradlab.terminal import screen
 
@@ -243,6 +248,11 @@ def theory(
     overrides: Overrides = None,
     experiment: Experiment = None,
     config_dir: ConfigDir = None,
+    allow_code: AllowCode = False,
+    every: Annotated[bool, typer.Option("--all", metavar="", help="Every row of the table of a large grid.")] = False,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="A row for each run, into a file; - is the screen.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """What theory predicts of a run or a grid, without training.
@@ -250,14 +260,19 @@ def theory(
     Examples:
       gradlab theory model.depth=50 model.activation=tanh
       gradlab theory model.activation=tanh model.weight_var=1,1.5,2
+      gradlab theory -e phase-diagram --csv -
     """
     from gradlab.grid import compose
     from gradlab.terminal import screen
     from gradlab.terminal import theory as foretell
 
-    dirs = [config_dir] if config_dir else []
-    grid = compose.compose_any(_overrides(context, overrides), experiment=_once(experiment), config_dirs=dirs)
-    foretell.show(screen.console(quiet=quiet), grid.runs, grid.swept)
+    given, named = _overrides(context, overrides), _once(experiment)
+    with _plugins(config_dir, allow_code) as dirs:
+        grid = compose.compose_any(given, experiment=named, config_dirs=dirs)
+    if csv is not None:
+        foretell.write_csv(csv, grid.runs, grid.swept)
+    else:
+        foretell.show(screen.console(quiet=quiet), grid.runs, grid.swept, most=None if every else foretell.MOST_ROWS)
 
 
 @app.command("ls")
@@ -295,41 +310,51 @@ def list_choices(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="models, data, activations, inits, norms, clips, optimizers, probes, verdicts, causes, thresholds, "
-            "remedies or experiments.",
+            help="models, data, activations, inits, norms, clips, optimizers, schedules, probes, verdicts, causes, "
+            "thresholds, remedies or experiments.",
             show_default=False,
         ),
     ] = None,
     config_dir: ConfigDir = None,
+    allow_code: AllowCode = False,
     quiet: Quiet = False,
 ) -> None:
     """Every named choice, with one line and its source."""
     from gradlab.terminal import catalogue, screen
 
     terminal = screen.console(quiet=quiet)
-    dirs = [config_dir] if config_dir else []
-    for title, rows in catalogue.choices(kind, dirs, lambda error: screen.say_error(str(error))):
-        screen.show_choices(terminal, title, rows)
+    with _plugins(config_dir, allow_code) as dirs:
+        for title, rows in catalogue.choices(kind, dirs, lambda error: screen.say_error(str(error))):
+            screen.show_choices(terminal, title, rows)
+
+
+@contextmanager
+def _plugins(config_dir: Path | None, allow_code: bool) -> Iterator[list[Path]]:
+    """The folders of further configs, with the user's own choices there are: see `grid.plugins.present`."""
+    from gradlab.grid import plugins
+    from gradlab.launch import own
+
+    # What the command line names may run.
+    own.allow()
+    with plugins.present(config_dir, allowed=allow_code):
+        yield [config_dir] if config_dir else []
+
+
+def _made_with(result: Path, allow_code: bool) -> None:
+    """The user's own choices that the runs of ``result`` are made with are there, or `SpecError` says why not."""
+    from gradlab.grid import plugins
+    from gradlab.store.documents import plugins_of
+
+    plugins.of_result(result, plugins_of(result), allowed=allow_code)
 
 
 def _overrides(context: typer.Context, given: list[str] | None) -> list[str]:
     """The overrides as they were typed. Raises `SpecError` for an option that there is not, with what it may mean."""
-    from gradlab.spec.keys import KEYS
+    from gradlab.spec.keys import refuse_options
 
-    texts = given or []
-    for place, text in enumerate(texts):
-        if not text.startswith("-"):
-            continue
-        name, _, value = text.partition("=")
-        key = next((key for key in KEYS if key.rpartition(".")[2] == name.lstrip("-").replace("-", "_")), None)
-        if key is not None:
-            value = value or next((word for word in texts[place + 1 : place + 2] if "=" not in word), "VALUE")
-            raise SpecError(f"{name}: no such option; did you mean {key}={value}?")
-        options = [option for parameter in context.command.params for option in parameter.opts]
-        raise SpecError(
-            f"{name}: no such option{nearest(name, options) or f'; see gradlab {context.info_name} --help'}"
-        )
-    return texts
+    options = [option for parameter in context.command.params for option in parameter.opts]
+    refuse_options(given or [], options, f"gradlab {context.info_name} --help")
+    return given or []
 
 
 def _once(experiment: list[str] | None) -> str | None:
@@ -372,7 +397,8 @@ def main() -> None:
     endure()
     try:
         with interrupts.listening():
-            app()
+            # However it was started, its help is to be typed.
+            app(prog_name="gradlab")
     except SpecError as error:
         _say_error(str(error))
         sys.exit(2)

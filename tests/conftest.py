@@ -1,16 +1,49 @@
-"""Fixtures that the tests of several rooms share: where their data lie, both engines, and the command."""
+"""Fixtures that the tests of several rooms share: where their data lie, both engines, and the command.
+
+Each choice of gradlab's own config groups is composed once: Hydra takes 40 ms, and the tests ask thousands of times.
+"""
 
 from __future__ import annotations
 
+import base64
 import os
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import hydra
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 
 from gradlab.nn.kernels import program
+from gradlab.report.figures.style import Plot
 from tests.commands import Gradlab, call, inline, undrawn
 
+DOT = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> Any:
+    return hydra.compose("config", list(overrides))
+
+
+def _compose(name: str, overrides: list[str]) -> Any:
+    """`hydra.compose`, which is asked once for what the files of the repository alone decide."""
+    path = GlobalHydra.instance().config_loader().get_search_path().get_path()
+    own = {entry.path for entry in path if entry.provider == "main"} == {str(REPOSITORY / "configs")}
+    alone = own and overrides[0] == "hydra.searchpath=[]"
+    return _composed(tuple(overrides)) if alone else hydra.compose(name, overrides)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _compose_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("gradlab.grid.hydra.compose", _compose)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +67,19 @@ def either_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     """The test twice: with the compiled kernels, as on any machine with a compiler, and with torch alone."""
     if request.param == "torch":
         monkeypatch.setattr(program, "kernels", lambda _: None)
+
+
+@pytest.fixture
+def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports with all figures made and none painted, which is four fifths of their time: the files hold a dot."""
+
+    def save(plot: Plot, out: Path) -> tuple[Path, Path]:
+        png, svg = out / f"{plot.name}.png", out / f"{plot.name}.svg"
+        png.write_bytes(DOT)
+        svg.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>', encoding="utf-8")
+        return png, svg
+
+    monkeypatch.setattr("gradlab.report.figures.style.save", save)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from gradlab.nn.slots import Role
 from gradlab.spec.choices import ACTIVATIONS
 from gradlab.spec.run import RunSpec, build
 from tests.members import Member, Row, Settings, content
+from tests.schedulers import Paced
 
 # The network.
 
@@ -262,6 +263,7 @@ def expected(settings: Settings) -> Member:
     run = build(settings)
     network = Plain(run)
     mover = optimizer(run, network)
+    paced = Paced(mover, run)
     data = content(run.data)
     order = batches(run.data, len(data.train_inputs), run.train.steps + 1)
     inputs, targets = _parts(data.train_inputs, data.train_targets, run, network.dtype)
@@ -276,12 +278,13 @@ def expected(settings: Settings) -> Member:
         x = inputs[chosen].requires_grad_()
         seen, loss = _differentiate(run, network, x, targets[chosen])
         rows = _layer_rows(run, t, network, x, seen)
-        step: Row = {"step": t, "loss": loss.item(), "lr": run.optim.lr, "grad_norm": norm(_gradients(network))}
+        step: Row = {"step": t, "loss": loss.item(), "lr": paced.lr, "grad_norm": norm(_gradients(network))}
         step |= {"grad_norm_clipped": None, "clipped": None}
         if not _finite([loss, *network.parameters(), *_gradients(network)]):
             diverged = (t, _broken_layer(network, seen))
         if not last:
             step |= _update(run, network, mover, rows[1:])
+            paced.step(loss.item())
         steps.append(step)
         if t % run.probe.every == 0 or last or diverged is not None:
             layers += rows

@@ -46,7 +46,7 @@ ONLY = {
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "pooch": {"data", "nn.kernels", "launch.speed"},
-    "pyarrow": {"store", "terminal", "report", "expect", "diagnose", "cure"},
+    "pyarrow": {"data", "store", "terminal", "report", "expect", "diagnose", "cure"},
     "pandas": {"__init__", "store", "report", "diagnose", "watching"},
     "torch": {"__init__", "watching", "launch", "engine", "nn", "models"},
 }

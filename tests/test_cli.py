@@ -14,6 +14,7 @@ from rich.console import Console
 
 from gradlab import __version__
 from gradlab.grid.compose import experiments
+from gradlab.grid.experiment import THEMES, by_theme
 from gradlab.spec.choices import CLIPS, MODELS
 from gradlab.spec.run import SECTIONS, build
 from gradlab.store.pieces import read_table
@@ -79,6 +80,7 @@ BAD_OPTIONS = (
     (("run", "--devise", "cpu"), "did you mean '--device'?"),
     (("sweep", "--steps", "5", "seed=0,1"), "did you mean train.steps=5?"),
     (("theory", "--lr=0.1"), "did you mean optim.lr=0.1?"),
+    (("run", "--epochs", "3"), "did you mean train.steps=3?"),
     (("run", "--from", "nothing", "abc"), "nothing: no such folder"),
     (("run", "--from", "made", "abc"), "made"),
     (("run", "--from", "made", "abc", "-e", "butterfly"), "--experiment"),
@@ -179,7 +181,8 @@ def test_help_fits_80_columns(verb: str, tmp_path: Path, monkeypatch: pytest.Mon
 def test_list_names_every_choice(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     ended = call(["list", kind], monkeypatch, capsys, tmp_path)
     assert ended.status == 0
-    names = [found.name for found in experiments()] if kind == "experiments" else list(KINDS[kind])
+    found = by_theme(experiments()).values()
+    names = [one.name for some in found for one in some] if kind == "experiments" else list(KINDS[kind])
     first = [line.split()[0] for line in ended.out.splitlines() if line[:1].strip()]
     assert [name for name in first if name in names] == names
     assert max(map(len, ended.out.splitlines())) <= 80
@@ -189,7 +192,8 @@ def test_list_without_a_kind_prints_them_all(tmp_path: Path, monkeypatch: pytest
     ended = call(["list"], monkeypatch, capsys, tmp_path)
     assert ended.status == 0
     lines = [line.strip() for line in ended.out.splitlines()]
-    assert [line for line in lines if line in (*KINDS, "experiments")] == [*KINDS, "experiments"]
+    titles = [*KINDS, *(f"experiments, {theme}" for theme in THEMES)]
+    assert [line for line in lines if line in titles] == titles
     assert all(any(line.startswith(name) for line in lines) for name in (*MODELS, *CLIPS))
 
 
@@ -213,6 +217,8 @@ def test_an_experiment_that_cannot_be_read_hides_no_other(
     assert ended.status == 0
     first = [line.split()[0] for line in ended.out.splitlines() if line[:1].strip()]
     assert {"mine", *(found.name for found in experiments())} <= set(first)
+    titles = [line for line in ended.out.splitlines() if line.startswith("experiments, ")]
+    assert titles == [f"experiments, {theme}" for theme in (*THEMES, "others")]
     assert ended.err.count("\n") == 1
     assert "experiment 'broken' cannot be read" in ended.err
     ended = call(["sweep", "-cd", "cd", "-e", "broken"], monkeypatch, capsys, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -17,6 +18,8 @@ IDS = [str(path.relative_to(ROOT)) for path in FILES]
 
 FENCE = re.compile(r"^(?P<fence>```+|~~~+)[^\n]*\n(?P<body>.*?)^(?P=fence)\s*?$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)", re.DOTALL)
+CALLS = re.compile(r"^```python\n.*?^```", re.MULTILINE | re.DOTALL)
+"""Blocks of Python, whose keyword arguments are no words of a shell."""
 LINKS = (
     re.compile(r"\]\(\s*<?([^)\s>]+)>?(?:\s+[\"'][^)]*)?\s*\)"),  # [text](target), ![text](target "title")
     re.compile(r"^\s{0,3}\[[^\]]+\]:\s*<?([^\s>]+)", re.MULTILINE),  # [label]: target
@@ -78,6 +81,30 @@ def test_the_readme_names_only_targets_of_the_makefile() -> None:
     targets = set(re.findall(r"^\s*(?:\$ )?make ([a-z]+)", code, re.MULTILINE))
     assert {"run", "test"} <= targets
     assert targets <= set(re.findall(r"^([a-z]+):", rules, re.MULTILINE))
+
+
+def unquoted(text: str) -> list[str]:
+    """Sweeps such as ``seed=range(5)`` that a shell would take apart: what a reader copies must stand in quotes."""
+    return re.findall(r"(?<![\w.\"'])[~+]*[a-z_]+(?:\.[a-z_0-9]+)?=[a-z]+\([^\s\"'`]+", text)
+
+
+def test_no_example_of_a_shell_has_parentheses_without_quotes() -> None:
+    said = [
+        (path, node.value)
+        for folder in ("gradlab", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    pages = [(path, CALLS.sub("", path.read_text(encoding="utf-8"))) for path in FILES]
+    pages += [(path, path.read_text(encoding="utf-8")) for path in (*ROOT.glob("configs/**/*.yaml"), ROOT / "Makefile")]
+    wrong = [f"{path.relative_to(ROOT)}: {word}" for path, text in (*pages, *said) for word in unquoted(text)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_sweep_without_quotes_is_seen() -> None:
+    assert unquoted("gradlab sweep seed=range(5) 'seed=range(5)' \"optim.lr=choice(1,2)\"") == ["seed=range(5)"]
+    assert unquoted("`+model.depth=glob(*)` seed=0,1 f(x) a=b") == ["+model.depth=glob(*)"]
 
 
 def test_links_and_anchors_are_seen(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ KINDS = {
     "model.name": "models",
     "data.name": "data",
     "optim.name": "optimizers",
+    "optim.schedule": "schedules",
     "clip.mode": "clips",
     "model.activation": "activations",
     "model.init": "inits",

@@ -18,6 +18,7 @@ Change = Mapping[str, Value]
 
 COSTS: dict[str, int] = {
     "learning rate": 1,
+    "schedule": 1,
     "clipping": 1,
     "input": 1,
     "init": 2,
@@ -47,10 +48,25 @@ class Remedy(Choice):
     """One change of the spec that may cure a verdict.
 
     ``kind`` is one of `COSTS`; ``change`` gives the values to set, or None where the remedy does not apply to a run.
+    With a ``share`` it is a threshold of clipping instead: the norm that so many of the sick run's steps exceed.
     """
 
     kind: str = ""
     change: Callable[[RunSpec], Change | None] = field(default=_never)
+    share: float | None = None
+
+    def of(self, spec: RunSpec, norms: Norms) -> Change | None:
+        """The values to set in ``spec``, of a sick run of these norms; None where it does not apply."""
+        if self.share is None:
+            return self.change(spec)
+        threshold = norms.get(str(self.share))
+        return None if threshold is None else {"clip.mode": "norm", "clip.threshold": threshold}
+
+
+Norms = Mapping[str, float]
+"""Norms of the gradient before clipping, by the share of a sick run's steps that exceed each: `share` as text."""
+
+UNSEEN: Norms = {}
 
 
 @dataclass(frozen=True)
@@ -61,12 +77,12 @@ class Treated:
     change: Change
 
 
-def treated(spec: RunSpec, remedies: Sequence[Remedy]) -> Treated | None:
+def treated(spec: RunSpec, remedies: Sequence[Remedy], norms: Norms = UNSEEN) -> Treated | None:
     """``spec`` after ``remedies``, in the order of `APPLIED`; None where one does not apply or changes nothing."""
     now = spec
     touched: dict[str, None] = {}
     for remedy in sorted(remedies, key=_turn):
-        change = remedy.change(now)
+        change = remedy.of(now, norms)
         after = None if change is None else changed(now, change)
         if change is None or after is None or after.id == now.id:
             return None

@@ -11,10 +11,10 @@ from gradlab.data.facts import described
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import RunSpec
 
-PLACES_OF_DATA = ("data.root", "data.mirror")
+PLACES_OF_DATA = ("data.root", "data.mirror", "data.path")
 """Keys that are no part of a run's id, and yet what it needs."""
 
-PLAIN = re.compile(r"[\w./+-]+")
+PLAIN = re.compile(r"[\w./:+-]+")
 """What Hydra's grammar reads without quotes."""
 
 INDENT = "     "

@@ -130,6 +130,11 @@ class Outcome:
         return "+".join(self.change["remedies"]) or "as it was"
 
     @property
+    def run_id(self) -> str:
+        """The run at the first seed."""
+        return str(self.change["members"][0])
+
+    @property
     def seeds(self) -> int:
         """S."""
         return len(self.gains)
@@ -161,17 +166,20 @@ class Outcome:
             return float(np.exp(self.profile[0])) if len(self.profile) else math.nan
 
 
-def courses(tables: Mapping[str, pa.Table], guess: Guess = NO_GUESS) -> dict[str, Course]:
-    """The course of every run that did not crash, by its id."""
+def courses(
+    tables: Mapping[str, pa.Table], guess: Guess = NO_GUESS, units: Mapping[str, float] | None = None
+) -> dict[str, Course]:
+    """The course of every run that did not crash, by its id, losses over the run's unit, if it has one."""
     runs = tables["runs"]
     guessed = math.inf if guess["loss"] is None else guess["loss"]
     found = {}
     for row, history in zip(runs.to_pylist(), histories(runs, tables["steps"], tables["layers"]), strict=True):
         if row["state"] == "failed":
             continue
-        first, diverged = float(history.loss[0]), row["state"] == "diverged"
+        losses = history.loss / (units or {}).get(row["run_id"], 1.0)
+        first, diverged = float(losses[0]), row["state"] == "diverged"
         # In this order: a first loss that is no number is not below that of a guess either.
-        final = min(guessed, first) if diverged else final_loss(history.loss) if len(history.loss) > 1 else first
+        final = min(guessed, first) if diverged else final_loss(losses) if len(losses) > 1 else first
         along = history.along[-1]
         deltas = along.deltas if along.axis == "time" else along.deltas[:-1]
         found[row["run_id"]] = Course(
@@ -186,7 +194,8 @@ def outcomes(facts: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> list[O
     Of an interrupted cure those whose runs have all ended; none where the sick run itself has not.
     """
     guess: Guess = facts.get("guess", NO_GUESS)
-    known, ended = courses(tables, guess), set(tables["runs"]["run_id"].to_pylist())
+    units = {run_id: change.get("unit", 1.0) for change in facts["changes"] for run_id in change["members"]}
+    known, ended = courses(tables, guess, units), set(tables["runs"]["run_id"].to_pylist())
     before = facts["changes"][0]["members"]
     over = [change for change in facts["changes"] if ended.issuperset(change["members"])]
     return [_outcome(change, before, known, guess) for change in over] if ended.issuperset(before) else []

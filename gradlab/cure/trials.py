@@ -4,12 +4,13 @@ The facts of a cure are plain data, and stand in the manifest as ``cure``:
 
     round    how many rounds are planned so far: 0 the run as it was, 1 single changes, 2 pairs
     seeds    the seeds of every change
+    norms    of the run as it was, after its round: the norms of gradients that some shares of its steps exceed
     guess    what one answer to every input comes to: its `loss` and its `accuracy`, null where there is none
     changes  the run as it was, then every change in the order in which it was tried: `remedies` and `kinds` (empty of
              the first), `cost`, `change` (values by key), `override` (the same as it is typed), `command` (the whole
              run, at the first seed), `members` (run ids, in the order of the seeds), `summaries` and `sources` of the
              remedies, `theory` (rate, whether it is one rate, expected ratio of the ends as a decimal logarithm, note,
-             source)
+             source), `unit` (what its losses are divided by, to be in the units of the run as it was)
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from gradlab.cure.changes import COSTS, Change, Remedy, Treated, cost, overrides, treated
+from gradlab.cure.changes import COSTS, Change, Norms, Remedy, Treated, cost, overrides, treated
 from gradlab.cure.command import command
 from gradlab.cure.ranking import ABLE, STATES, Guess, Outcome, is_healthy, outcomes
-from gradlab.cure.remedies import END_TO_END, REMEDIES
+from gradlab.cure.remedies import REMEDIES
+from gradlab.cure.values import END_TO_END, variance_of_targets
 from gradlab.data.facts import described
-from gradlab.data.loaders import load
 from gradlab.diagnose.rules import names
 from gradlab.diagnose.thresholds import limits
 from gradlab.grid.cohorts import cost as work_of
@@ -112,7 +115,7 @@ def guess(spec: RunSpec) -> Guess:
         case "cross_entropy":
             return {"loss": math.log(spec.facts.outputs), "accuracy": 1 / spec.facts.outputs}
         case "mean_squared_error":
-            variance = float(load(spec.data).train_targets.var(axis=0).mean()) * spec.data.target_scale**2
+            variance = variance_of_targets(spec.data) * spec.data.target_scale**2
             return {"loss": variance or None, "accuracy": None}
         case _:
             return {"loss": None, "accuracy": None}
@@ -159,10 +162,11 @@ def next_round(facts: Facts, runs: Sequence[RunSpec], tables: Mapping[str, pa.Ta
         return None
     sick = runs[0]
     if facts["round"] == 0:
+        facts = {**facts, "norms": norms_seen(tables, facts["changes"][0]["members"])}
         chosen: list[tuple[Remedy, ...]] = [(remedy,) for remedy in REMEDIES.values()]
         what = "single change"
     elif facts["round"] == 1:
-        chosen, what = _pairs(sick, found), "pair"
+        chosen, what = _pairs(sick, found, facts.get("norms", {})), "pair"
     else:
         return None
     return _round(facts, runs, chosen, what)
@@ -173,7 +177,7 @@ def _round(facts: Facts, runs: Sequence[RunSpec], chosen: Sequence[tuple[Remedy,
     tried = {change["members"][0] for change in facts["changes"]}
     changes, added = [], 0
     for remedies in chosen:
-        after = treated(runs[0], remedies)
+        after = treated(runs[0], remedies, facts.get("norms", {}))
         if after is None:
             continue
         members = _over(after.spec, facts["seeds"])
@@ -181,7 +185,7 @@ def _round(facts: Facts, runs: Sequence[RunSpec], chosen: Sequence[tuple[Remedy,
             continue
         tried.add(members[0].id)
         known |= {run.id: run for run in members}
-        changes.append(_written(remedies, after.change, members))
+        changes.append({**_written(remedies, after.change, members), "unit": _unit(runs[0], after.spec)})
         added += len(members)
     seeds = len(facts["seeds"])
     number = facts["round"] + 1
@@ -189,6 +193,23 @@ def _round(facts: Facts, runs: Sequence[RunSpec], chosen: Sequence[tuple[Remedy,
     planned = {run.id for run in runs}
     further: Facts = {**facts, "round": number, "changes": [*facts["changes"], *changes]}
     return Round(tuple(run for place, run in known.items() if place not in planned), {"cure": further}, said)
+
+
+def norms_seen(tables: Mapping[str, pa.Table], members: Sequence[str]) -> Norms:
+    """The norms before clipping that the shares of the remedies exceed, over all updates of ``members``."""
+    steps = tables["steps"].select(["run_id", "grad_norm", "grad_norm_clipped"])
+    own = pc.and_(pc.is_in(steps["run_id"], value_set=pa.array(members)), pc.is_valid(steps["grad_norm_clipped"]))
+    norms = steps.filter(own)["grad_norm"].to_numpy()
+    norms = norms[np.isfinite(norms) & (norms > 0)]
+    shares = [remedy.share for remedy in REMEDIES.values() if remedy.share is not None]
+    return {str(share): float(f"{np.quantile(norms, 1 - share):.3g}") for share in shares} if norms.size else {}
+
+
+def _unit(sick: RunSpec, after: RunSpec) -> float:
+    """By how much squared errors are larger at the scale that ``after`` has its targets at."""
+    if sick.facts.loss != "mean_squared_error" or not sick.data.target_scale:
+        return 1.0
+    return (after.data.target_scale / sick.data.target_scale) ** 2
 
 
 def _over(spec: RunSpec, seeds: Sequence[int]) -> tuple[RunSpec, ...]:
@@ -219,7 +240,7 @@ def _written(remedies: Sequence[Remedy], change: Change, members: Sequence[RunSp
     }
 
 
-def _pairs(sick: RunSpec, found: Sequence[Outcome]) -> list[tuple[Remedy, ...]]:
+def _pairs(sick: RunSpec, found: Sequence[Outcome], norms: Norms) -> list[tuple[Remedy, ...]]:
     """Pairs of the best remedies of different kinds, of the best with the learning rate, and those that theory names.
 
     The best are those of `ABLE`, the cheapest kinds first: pairs of dear ones are no small changes. Where they are few,
@@ -238,7 +259,7 @@ def _pairs(sick: RunSpec, found: Sequence[Outcome]) -> list[tuple[Remedy, ...]]:
     loud = sorted((one for one in singles if one.state not in ABLE and _levels(one, found[0])), key=_cost)
     calmed = [(_remedy(one), REMEDIES[name]) for one in loud[:MOST_RECAST] for name in CALMED]
     different = [pair for pair in (*combinations(chosen, 2), *recast, *calmed) if pair[0].kind != pair[1].kind]
-    return [*different, *_expected(sick, singles)]
+    return [*different, *_expected(sick, singles, norms)]
 
 
 def _cost(one: Outcome) -> int:
@@ -255,14 +276,14 @@ def _remedy(single: Outcome) -> Remedy:
     return REMEDIES[single.change["remedies"][0]]
 
 
-def _expected(sick: RunSpec, singles: Sequence[Outcome]) -> list[tuple[Remedy, ...]]:
+def _expected(sick: RunSpec, singles: Sequence[Outcome], norms: Norms) -> list[tuple[Remedy, ...]]:
     """The cheapest pairs whose expected profile is level although that of neither remedy is."""
     tried = [_remedy(one) for one in singles if not _level(one.change["theory"]["log10_ratio"])]
     found: list[tuple[float, tuple[Remedy, ...]]] = []
     for pair in combinations(tried, 2):
         if pair[0].kind == pair[1].kind or max(COSTS[one.kind] for one in pair) > COSTS["norm"]:
             continue
-        after: Treated | None = treated(sick, pair)
+        after: Treated | None = treated(sick, pair, norms)
         course = None if after is None else profile(after.spec)
         if course is not None and _level(ratio := course.log10_ratio(1)):
             found.append((cost(pair) + abs(ratio), pair))

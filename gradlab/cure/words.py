@@ -10,7 +10,7 @@ from typing import Any
 from gradlab.cure.ranking import Outcome, is_healthy
 from gradlab.diagnose.numbers import number
 
-OF_THE_STEP = frozenset({"learning rate", "clipping", "optimizer"})
+OF_THE_STEP = frozenset({"learning rate", "schedule", "clipping", "optimizer"})
 """Kinds of change that leave the network at step 0, and so δ there, as it was."""
 
 
@@ -137,7 +137,7 @@ def nearest(tried: Sequence[Outcome]) -> list[str]:
     if not close:
         return ["Every change diverges or crashes. Next: a smaller learning rate yet, and fewer layers."]
     said = [
-        f"{one.change['override']}: loss {number(one.final)}"
+        f"{one.change['override']} (run {one.run_id}): loss {number(one.final)}"
         f"{'' if one.accuracy is None else f', accuracy {one.accuracy:.1%}'}, {one.verdict}"
         for one in close
     ]

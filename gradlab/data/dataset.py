@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradlab.spec.named import SpecError
 
-Inputs = NDArray[np.float64]
+Array = NDArray[Any]
+Inputs = Any
+"""One array; of a user's own data also several: a tuple of them, or a mapping by the names of the network's inputs."""
 Targets = NDArray[np.int64] | NDArray[np.float64]
 
 
@@ -21,8 +24,8 @@ class DataError(SpecError):
 class Dataset:
     """The two parts of one task.
 
-    Inputs are (N, features) or (N, time, features) float64. Targets are the classes, (N,) int64, or, where the loss is
-    the mean squared error, (N, outputs) float64.
+    Inputs are (N, features) or (N, time, features) float64; a user's own of any shape, whole numbers, or several.
+    Targets are the classes, (N,) int64, or, where the loss is the mean squared error, (N, outputs) float64.
     """
 
     train_inputs: Inputs
@@ -40,13 +43,15 @@ def standardised(data: Dataset) -> Dataset:
     """Inputs minus the training part's mean over its standard deviation: one scalar each, for both parts.
 
     The arrays of ``data`` are overwritten, since a full set of images is large. Raises `DataError` where every training
-    input is the same number.
+    input is the same number. Whole numbers (words), complex ones and several inputs are left as they are.
 
     >>> data = Dataset(np.array([[0.0], [4.0]]), np.array([0, 1]), np.array([[8.0]]), np.array([1]))
     >>> standardised(data).heldout_inputs.tolist()
     [[3.0]]
     """
     train, heldout = data.train_inputs, data.heldout_inputs
+    if not isinstance(train, np.ndarray) or train.dtype != np.float64:
+        return data
     mean = train.mean()
     train -= mean
     heldout -= mean

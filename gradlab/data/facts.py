@@ -1,24 +1,42 @@
-"""What can be known of data only by opening files; the room of specs opens none, and asks here."""
+"""What can be known of data, and of what is the user's own, only by opening files; the room of specs opens none."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gradlab.data import file, function
 from gradlab.data.idx import header_sizes
+from gradlab.data.targets import source_of
 from gradlab.spec.choices import DATA
 from gradlab.spec.named import Value
 from gradlab.spec.run import DataSpec, Facts, RunSpec, build
 
 
 def described(values: Mapping[str, Value]) -> RunSpec:
-    """The run that ``values`` describe, with the facts of files that its data lie in: see `spec.run.build`.
+    """The run that ``values`` describe, with the facts of what is the user's own: see `spec.run.build`.
 
-    Raises `SpecError` as that does, and `DataError` where a file is missing or broken.
+    Raises `SpecError` as that does, and `DataError` where a file is missing or broken. No code of the user's own runs
+    here but what has been allowed (`data.function.allow`).
     """
-    return build(values, facts_of)
+    return build(values, LOOK)
 
 
-def facts_of(data: DataSpec) -> Facts:
+class _Look:
+    """Opens what a run names."""
+
+    def data(self, data: DataSpec) -> Facts:
+        if DATA[data.name].free:
+            return function.facts(data)
+        return file.facts(data) if DATA[data.name].own else _of_images(data)
+
+    def source(self, target: str) -> str:
+        return source_of(target)
+
+
+LOOK = _Look()
+
+
+def _of_images(data: DataSpec) -> Facts:
     """Shape and sizes of the images in the folder `data.root`, from their headers alone."""
     assert data.root is not None, "data without files of the user's own have their facts in the named choices"
     train, heldout, rows, columns = header_sizes(data.root)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gradlab.data.adding import adding
-from gradlab.data.dataset import Dataset, standardised
+from gradlab.data.dataset import DataError, Dataset, standardised
 from gradlab.data.digits import digits
 from gradlab.data.download import Source, fetch
 from gradlab.data.fashion_mnist import SOURCE as FASHION_MNIST
 from gradlab.data.fashion_mnist import fashion_mnist
+from gradlab.data.file import digest, file
+from gradlab.data.function import function
 from gradlab.data.gaussian_mixture import gaussian_mixture
 from gradlab.data.interval import interval
 from gradlab.data.linear_teacher import linear_teacher
@@ -18,6 +20,7 @@ from gradlab.data.mnist import mnist
 from gradlab.data.point import point
 from gradlab.data.silence import silence
 from gradlab.data.spectral_teacher import spectral_teacher
+from gradlab.data.targets import source_of
 from gradlab.spec.run import DataSpec
 
 LOADERS: dict[str, Callable[[DataSpec], Dataset]] = {
@@ -31,6 +34,8 @@ LOADERS: dict[str, Callable[[DataSpec], Dataset]] = {
     "spectral_teacher": spectral_teacher,
     "silence": silence,
     "point": point,
+    "file": file,
+    "function": function,
 }
 """The function of every name of `choices.DATA`; each returns its inputs as they are stored or drawn."""
 
@@ -48,7 +53,13 @@ def load(spec: DataSpec) -> Dataset:
     """The data of ``spec``, standardised where it says so; `input_scale` and `target_scale` are left to the engine.
 
     Shapes are those of the run's `Facts`. The content depends on the name, the sizes and the files alone, never on
-    `data.seed`. Raises `DataError` where files cannot be downloaded or read.
+    `data.seed`. Raises `DataError` where files cannot be downloaded or read, and where what is the user's own has
+    changed since the run was made.
     """
+    if spec.source is not None:
+        place = str(spec.path or spec.target)
+        now = digest(place) if spec.path else source_of(place)
+        if now != spec.source:
+            raise DataError(f"{place}: has changed since this run was made")
     data = LOADERS[spec.name](spec)
     return standardised(data) if spec.standardise else data

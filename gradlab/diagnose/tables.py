@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -45,25 +46,40 @@ _CURVES = ("loss", "grad_norm", "grad_norm_clipped", "clipped")
 
 def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History]:
     """The history of each row of ``runs``, in order, from the tables that the contract names."""
-    facts = runs.select([name for name in (*_FACTS, *_SPEC) if name in runs.column_names]).to_pylist()
+    facts = runs.select([name for name in (*_FACTS, *_SPEC, "seen") if name in runs.column_names]).to_pylist()
     curves, cuts = {name: _floats(steps[name]) for name in _CURVES}, _cuts(runs, steps)
     probes = (*JUDGED, *(name for name in MEASURED if name in layers.column_names))
     columns, places = {name: _floats(layers[name]) for name in probes}, _cuts(runs, layers)
     step, layer = layers["step"].to_numpy(), layers["layer"].to_numpy()
     along_time = pc.equal(layers["axis"], "time").to_numpy()
+    names, whole = layers["name"], "calls" in layers.column_names
+    calls = _floats(layers["calls"]) if whole else np.empty(0)
+
+    def along(fact: Mapping[str, Any], own: slice | Ints) -> tuple[Profile, ...]:
+        at: Ints = np.arange(len(step))[own]
+        if whole and fact.get("seen"):
+            # What only holds other layers has parameters, and no signal of its own.
+            at = own = at[calls[at] != 0]
+        found = _profiles(
+            step[own],
+            layer[own],
+            along_time[own],
+            {name: column[own] for name, column in columns.items()},
+            independent=_independent(fact),
+        )
+        if not fact.get("seen"):
+            return found
+        at = at[~along_time[at]]
+        modules = dict(zip(layer[at].tolist(), names.take(pa.array(at)).to_pylist(), strict=True))
+        return tuple(_measured(replace(one, modules=modules if one.axis == "depth" else {})) for one in found)
+
     return [
         History(
-            along=_profiles(
-                step[own],
-                layer[own],
-                along_time[own],
-                {name: column[own] for name, column in columns.items()},
-                independent=_independent(fact),
-            ),
+            along=along(fact, own),
+            **_seen(fact),
             state=fact["state"],
             precision=fact["train.precision"],
             clip_mode=fact["clip.mode"],
-            guess=_guess(fact),
             spec={name: fact[name] for name in _SPEC if name in fact},
             diverged_at=fact["diverged_at"],
             diverged_layer=fact["diverged_layer"],
@@ -74,6 +90,16 @@ def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History
         )
         for fact, curved, own in zip(facts, cuts, places, strict=True)
     ]
+
+
+def _seen(fact: Mapping[str, Any]) -> dict[str, Any]:
+    """What was seen of a network that is not gradlab's own, at its first recorded step."""
+    if not fact.get("seen"):
+        return {"guess": _guess(fact)}
+    told = json.loads(fact["seen"])
+    facts = told.get("facts", {})
+    activations = {name: tuple(counts) for name, counts in told.get("activations", {}).items()}
+    return {"guess": _guess_of(facts), "facts": facts, "activations": activations, "measured": True}
 
 
 def _guess(fact: Mapping[str, Any]) -> float | None:
@@ -88,8 +114,8 @@ def _guess(fact: Mapping[str, Any]) -> float | None:
 
 def _independent(fact: Mapping[str, object]) -> bool:
     """Whether a run's layers are independent draws: `Profile.independent`."""
-    orthogonal = fact.get("model.init") == "orthogonal" and fact.get("model.weight_var") is None
-    return fact.get("model.name") == "mlp" and fact.get("model.norm") == "none" and not orthogonal
+    other = fact.get("model.init") in ("orthogonal", "lsuv", "identity") and fact.get("model.weight_var") is None
+    return fact.get("model.name") == "mlp" and fact.get("model.norm") == "none" and not other
 
 
 def with_verdicts(runs: pa.Table, steps: pa.Table, layers: pa.Table, limits: Limits = DEFAULTS) -> pa.Table:

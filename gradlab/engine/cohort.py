@@ -5,26 +5,33 @@ Shapes: M members, B batch, N samples, S steps, P parameters a member.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.data.batches import batches
 from gradlab.data.dataset import Dataset
+from gradlab.engine.lent import Lent, lend
 from gradlab.engine.optim.clippers import Clipping, clipping
 from gradlab.engine.optim.optimizers import OPTIMIZERS, Rates, State, Step, rates
+from gradlab.engine.optim.schedules import Pace, pace
 from gradlab.grid.cohorts import HELDOUT_SAMPLES
 from gradlab.models import MODELS, Architecture
-from gradlab.nn.initializers import initial_parameters
-from gradlab.nn.losses import LOSSES, Loss, Targets
+from gradlab.models.module import COMPLEX
+from gradlab.nn.initializers import initial_parameters, initialised
+from gradlab.nn.losses import Loss, Targets, stacked
+from gradlab.nn.lsuv import Scaling
 from gradlab.nn.network import Network, assemble
+from gradlab.nn.norms import Mode
 from gradlab.nn.products import take
 from gradlab.nn.slots import Layout
+from gradlab.spec.choices import MODELS as NAMED_MODELS
 from gradlab.spec.run import RunSpec
+from gradlab.store.record import PROBE_COLUMNS, SEEN_COLUMNS
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -33,13 +40,14 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 class Task:
     """Data on the device: inputs (N, *shape), targets (N,) classes or (N, K), and which samples each step takes (S, B).
 
+    Of a user's own data inputs may be several, a tuple of them or a mapping: `of_member` takes those.
     ``input_scale`` and ``target_scale`` are (M,); ``chosen`` (B,) are the samples of the step at hand,
     which comes after ``done`` (1,) others.
     """
 
-    inputs: Tensor
+    inputs: Any
     targets: Tensor
-    heldout_inputs: Tensor
+    heldout_inputs: Any
     heldout_targets: Tensor
     order: Tensor
     chosen: Tensor
@@ -57,9 +65,32 @@ class Task:
         targets = Targets(self.targets, self.chosen, self.target_scale)
         return take(self.inputs, self.chosen, self.input_scale), targets
 
+    def of_member(self, member: int, chosen: Tensor | None = None) -> tuple[Any, Tensor]:
+        """Inputs (B, *shape), or several of them, and targets of one member: of the step, or those held out."""
+        inputs, targets = (self.inputs, self.targets) if chosen is None else (self.heldout_inputs, self.heldout_targets)
+        taken = targets[self.chosen if chosen is None else chosen]
+        if taken.is_floating_point():
+            taken = taken * self.target_scale[member]
+        return self._taken(inputs, self.chosen if chosen is None else chosen, member), taken
+
+    def _taken(self, inputs: Any, chosen: Tensor, member: int) -> Any:
+        if isinstance(inputs, Mapping):
+            return {name: self._taken(part, chosen, member) for name, part in inputs.items()}
+        if isinstance(inputs, tuple):
+            return tuple(self._taken(part, chosen, member) for part in inputs)
+        taken = inputs[chosen]
+        whole = not (taken.is_floating_point() or taken.is_complex())
+        return taken if whole or self.input_scale[member] == 1 else taken * self.input_scale[member]
+
+    def heldout_parts(self) -> Sequence[Tensor]:
+        """The numbers of the held-out samples, in pieces."""
+        every = torch.arange(len(self.heldout_targets), device=self.chosen.device)
+        parts: Sequence[Tensor] = every.split(HELDOUT_SAMPLES)
+        return parts
+
     def heldout(self) -> Iterator[tuple[Tensor, Targets]]:
         """The held-out part in pieces, as `batch` gives them."""
-        for chosen in torch.arange(len(self.heldout_inputs), device=self.chosen.device).split(HELDOUT_SAMPLES):
+        for chosen in self.heldout_parts():
             targets = Targets(self.heldout_targets, chosen, self.target_scale)
             yield take(self.heldout_inputs, chosen, self.input_scale), targets
 
@@ -68,7 +99,8 @@ class Task:
 class Cohort:
     """M runs as one stacked network, and all that a step needs.
 
-    ``beside``: tensors (M, ...) that the runs' instrument changes from one reading to the next.
+    ``beside``: tensors (M, ...) that the runs' instrument changes from one reading to the next. ``lent``: the networks,
+    where they are the user's own; ``network`` then has no parts.
     """
 
     runs: tuple[RunSpec, ...]
@@ -81,20 +113,29 @@ class Cohort:
     clipping: Clipping
     optimize: Step
     rates: Rates
+    pace: Pace
     state: State
     beside: dict[str, Tensor] = field(default_factory=dict)
+    lent: Lent | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the per-layer table."""
+        return PROBE_COLUMNS if self.lent is None else (*PROBE_COLUMNS, *SEEN_COLUMNS)
 
     @property
     def _moving(self) -> dict[str, Tensor]:
         found = {"parameters": self.parameters}
-        found |= {f"optimizer.{name}": buffer for name, buffer in self.state.items()}
+        found |= {f"optimizer.{name}": buffer for name, buffer in self.state.items()} | self.pace.moving
         for layer, running in self.network.running.items():
             found |= {f"{layer}.running_mean": running.mean, f"{layer}.running_var": running.var}
+        if self.lent is not None:
+            found |= {f"buffer.{name}": buffer for name, buffer in self.lent.shelf.buffers.items()}
         return found
 
     @property
     def moving(self) -> tuple[Tensor, ...]:
-        """Everything that a step changes, in place: parameters (M, P), optimizer buffers, running statistics."""
+        """All that a step changes, in place: parameters (M, P), optimizer buffers, plateaus, running statistics."""
         return tuple(self._moving.values())
 
     @property
@@ -107,24 +148,46 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device) -> Coh
     """The cohort of ``runs``, which must share every key but those of `cohorts.WITHIN`, at its initial weights."""
     first = runs[0]
     dtype = DTYPES[first.train.precision]
-    architecture = MODELS[first.model.name]
-    layout = architecture.layout(first.model, first.facts)
-    parameters = initial_parameters(layout, runs, dtype).to(device)
+    architecture, task = MODELS[first.model.name], task_of(runs, data, dtype, device)
+    lent = lend(runs, task, dtype, device) if NAMED_MODELS[first.model.name].free else None
+    if lent is not None:
+        layout, parameters = lent.layout, lent.shelf.flat
+        network = Network(first.model, layout, {}, lent.shelf.gradient, {}, {})
+    else:
+        layout = architecture.layout(first.model, first.facts)
+        parameters = initial_parameters(layout, runs, dtype).to(device)
+        network = assemble(first.model, layout, parameters)
     columns = rates(runs, parameters)
     optimizer = OPTIMIZERS[first.optim.name]
+    if lent is None:
+        _scale_by_data(runs, architecture, network, task)
     return Cohort(
         runs=tuple(runs),
         architecture=architecture,
         layout=layout,
-        network=assemble(first.model, layout, parameters),
+        network=network,
         parameters=parameters,
-        task=_task(runs, data, dtype, device),
-        loss=LOSSES[first.facts.loss],
+        task=task,
+        loss=stacked(first.loss, first.model.output, first.facts.loss),
         clipping=clipping(runs, parameters),
         optimize=optimizer.update,
         rates=columns,
+        pace=pace(runs, columns.lr),
         state=optimizer.state(parameters, columns),
+        lent=lent,
     )
+
+
+@torch.no_grad()
+def _scale_by_data(runs: Sequence[RunSpec], architecture: Architecture, network: Network, task: Task) -> None:
+    """What `lsuv` does to the weights of those ``runs`` that begin so, on the first batch."""
+    gains = [abs(run.model.gain) if initialised(run.model) == "lsuv" else math.nan for run in runs]
+    if all(map(math.isnan, gains)):
+        return
+    task.turn_to(0)
+    wanted = torch.tensor(gains, dtype=torch.float64, device=task.chosen.device)
+    through = Scaling(network, Mode.MEASURE, wanted=wanted)
+    architecture.forward(through, through.input(task.batch()[0]))
 
 
 def twin(cohort: Cohort, parameters: Tensor) -> Cohort:
@@ -134,18 +197,26 @@ def twin(cohort: Cohort, parameters: Tensor) -> Cohort:
         cohort,
         network=assemble(first.model, cohort.layout, parameters),
         parameters=parameters,
+        pace=cohort.pace.afresh(),
         state=OPTIMIZERS[first.optim.name].state(parameters, cohort.rates),
         beside={},
     )
 
 
-def _task(runs: Sequence[RunSpec], data: Dataset, dtype: torch.dtype, device: torch.device) -> Task:
-    def to_device(array: NDArray[np.float64] | NDArray[np.int64]) -> Tensor:
-        tensor = torch.from_numpy(array).contiguous()
-        return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+def task_of(runs: Sequence[RunSpec], data: Dataset, dtype: torch.dtype, device: torch.device) -> Task:
+    """The data of ``runs`` on the device, and the batches that their steps take."""
+
+    def to_device(given: Any) -> Any:
+        if isinstance(given, Mapping):
+            return {name: to_device(part) for name, part in given.items()}
+        if isinstance(given, tuple):
+            return tuple(to_device(part) for part in given)
+        tensor = torch.from_numpy(given).contiguous()
+        kinds = {torch.float64: dtype, torch.complex128: COMPLEX[dtype]}
+        return tensor.to(device, kinds.get(tensor.dtype, tensor.dtype))
 
     first = runs[0]
-    order = to_device(batches(first.data, len(data.train_inputs), first.train.steps + 1))
+    order = to_device(batches(first.data, len(data.train_targets), first.train.steps + 1))
     return Task(
         inputs=to_device(data.train_inputs),
         targets=to_device(data.train_targets),

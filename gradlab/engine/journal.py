@@ -21,7 +21,7 @@ from gradlab.engine.optim.clippers import Clipped
 from gradlab.engine.probes import Measurement, stacked
 from gradlab.spec.run import RunSpec
 from gradlab.store.arrays import Array, Kept
-from gradlab.store.record import PROBE_COLUMNS, Bools, Floats, LayerTable, Reading, Record, Row
+from gradlab.store.record import KEPT_OF_STEPS, PROBE_COLUMNS, Bools, Floats, LayerTable, Reading, Record, Row
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,19 @@ class StepRow:
 
     t: int
     loss: Tensor
+    lr: Tensor
     grad_norm: Tensor
     clipped: Clipped | None
     broken: tuple[Tensor, Tensor]
     measurement: Measurement | None
 
-    def taken(self, t: int) -> StepRow:
-        """A copy, as step t: what was written down is played into the same tensors again."""
+    def taken(self, t: int, lr: Tensor) -> StepRow:
+        """A copy, as step t at the rates ``lr`` (M,): what was written down is played into the same tensors again."""
         clipped, table = self.clipped, self.measurement
         return StepRow(
             t,
             self.loss.clone(),
+            lr,
             self.grad_norm.clone(),
             None if clipped is None else Clipped(clipped.norm.clone(), clipped.changed.clone()),
             (self.broken[0].clone(), self.broken[1].clone()),
@@ -54,9 +56,10 @@ class StepRow:
 class Journal:
     """Collects the rows of M members; a member ends at its first row that is not healthy."""
 
-    def __init__(self, members: int) -> None:
+    def __init__(self, members: int, columns: tuple[str, ...] = PROBE_COLUMNS) -> None:
         self._members = members
-        self._steps: list[Floats] = []  # (5, steps, M) a window: loss, the two norms, changed, broken
+        self._columns = columns  # of the per-layer table
+        self._steps: list[Floats] = []  # (6, steps, M) a window: `KEPT_OF_STEPS`
         self._layers: list[LayerTable] = []
         self._finite: dict[int, Bools] = {}  # step -> (M, L), z_l is finite
         self._rows: tuple[Row, ...] = ()
@@ -86,6 +89,7 @@ class Journal:
             [blank if row.clipped is None else row.clipped.norm for row in rows],
             [blank if row.clipped is None else row.clipped.changed for row in rows],
             [row.broken[0] + row.broken[1] for row in rows],
+            [row.lr for row in rows],
         ]
         values = torch.stack([torch.stack(column).to(torch.float64) for column in columns]).cpu().numpy()
         self._steps.append(values)
@@ -137,7 +141,7 @@ class Journal:
                 "readings.index": np.concatenate(numbers).astype(np.int64),
             }
         facts = {
-            "columns": list(PROBE_COLUMNS),
+            "columns": [*KEPT_OF_STEPS, *self._columns],
             "rows": [[row.axis, row.layer, row.name] for row in self._rows],
             "readings": [
                 [one.step, one.quantity, one.values.shape[1], len(one.index or ()) if one.index is not None else None]
@@ -167,12 +171,21 @@ class Journal:
         t = int(self._ended[member])
         finite = self._finite[t][member]
         table = next(table for table in self._layers if table.step == t and table.present[member])
-        return layer_of(finite, table.values[PROBE_COLUMNS.index("grad_norm"), member, 1 : len(finite) + 1])
+        first = next(place for place, row in enumerate(self._rows) if row.layer > 0)
+        gradients = table.values[self._columns.index("grad_norm"), member, first : first + len(finite)]
+        return layer_of(finite, gradients)
 
     def close(
-        self, runs: tuple[RunSpec, ...], heldout: tuple[Floats, Floats | None] | None, duration_s: float
+        self,
+        runs: tuple[RunSpec, ...],
+        heldout: tuple[Floats, Floats | None] | None,
+        duration_s: float,
+        seen: tuple[str, ...] = (),
     ) -> Record:
-        """The record of a training that is over; ``heldout`` is the loss and accuracy (M,) where they were taken."""
+        """The record of a training that is over; ``heldout`` is the loss and accuracy (M,) where they were taken.
+
+        ``seen`` as in `Record`.
+        """
         steps = np.concatenate(self._steps, axis=1)
         loss, accuracy = heldout if heldout is not None else (None, None)
         layers = sorted(self._layers, key=lambda table: table.step)
@@ -180,6 +193,7 @@ class Journal:
             runs=runs,
             rows=self._rows,
             loss=steps[0],
+            lr=steps[5],
             grad_norm=steps[1],
             grad_norm_clipped=steps[2],
             clipped=(steps[3] != 0) & ~np.isnan(steps[3]),
@@ -193,4 +207,6 @@ class Journal:
             accuracy=accuracy,
             duration_s=duration_s,
             readings=tuple(self._readings),
+            columns=self._columns,
+            seen=seen,
         )

@@ -13,7 +13,7 @@ import torch
 from gradlab.engine.cohort import Cohort
 from gradlab.engine.journal import Journal
 from gradlab.store.arrays import STATE, Kept
-from gradlab.store.record import PROBE_COLUMNS
+from gradlab.store.record import KEPT_OF_STEPS
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ NOBODY = Keeper()
 def packed(cohort: Cohort, journal: Journal, step: int, seconds: float) -> Kept:
     """What there is before ``step``, ``seconds`` from the beginning; on a CPU the arrays are the tensors themselves."""
     facts, arrays = journal.packed()
-    slots = [[f"{slot.layer}.{slot.role.value}", list(slot.shape)] for slot in cohort.layout.slots]
+    slots = [[slot.label, list(slot.shape)] for slot in cohort.layout.slots]
     state = {f"{STATE}{name}": tensor.cpu().numpy() for name, tensor in cohort.remembered.items()}
     return Kept({**facts, "step": step, "seconds": seconds, "slots": slots}, {**state, **arrays})
 
@@ -52,7 +52,7 @@ def unpacked(kept: Kept | None, cohort: Cohort, journal: Journal) -> tuple[int, 
     state = {name.removeprefix(STATE): array for name, array in kept.arrays.items() if name.startswith(STATE)}
     found = {name: (array.shape, torch.from_numpy(array[:0].copy()).dtype) for name, array in state.items()}
     here = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in cohort.remembered.items()}
-    if found != here or kept.facts["columns"] != list(PROBE_COLUMNS):
+    if found != here or kept.facts["columns"] != [*KEPT_OF_STEPS, *cohort.columns]:
         return 0, 0.0
     for name, tensor in cohort.remembered.items():
         tensor.copy_(torch.from_numpy(state[name].copy()))

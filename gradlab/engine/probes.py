@@ -31,26 +31,30 @@ LEAST_BATCH_FOR_DEAD = 16
 class Measurement:
     """One record of the per-layer table.
 
-    ``rows`` names its rows; ``values`` (M, C, R) float64 are its columns, of which ``held`` (C, R) says where a row has
-    them; ``unsound`` (M, L) is zero where z_l is finite. Until it travels, `update_ratio` is the update's norm alone.
+    ``rows`` names its rows; ``values`` (M, C, R) float64 are its ``columns``, of which ``held`` (C, R) says where a row
+    has them; ``unsound`` (M, L) is zero where z_l is finite. Until it travels, `update_ratio` is the update's norm
+    alone. ``first`` is the row of layer 1; ``trained`` (L,) says which layers are, where not all are.
     """
 
     rows: tuple[Row, ...]
     values: Tensor
     held: Bools
     unsound: Tensor
+    columns: tuple[str, ...] = PROBE_COLUMNS
+    first: int = 1
+    trained: Bools | None = None
 
     def column(self, name: str, row: int) -> Tensor:
         """(M,): where a column of a row is written; it is held from now on."""
-        place = PROBE_COLUMNS.index(name)
+        place = self.columns.index(name)
         self.held[place, row] = True
         return self.values[:, place, row]
 
     def of_layers(self, name: str, layers: int) -> Tensor:
         """(M, L): as `column`, of the layers 1..L."""
-        place = PROBE_COLUMNS.index(name)
-        self.held[place, 1 : layers + 1] = True
-        return self.values[:, place, 1 : layers + 1]
+        place, rows = self.columns.index(name), slice(self.first, self.first + layers)
+        self.held[place, rows] = True if self.trained is None else self.trained
+        return self.values[:, place, rows]
 
 
 def _table_rows(layout: Layout, through: Pass) -> tuple[Row, ...]:
@@ -134,7 +138,8 @@ def _joined(steps: tuple[Node, ...]) -> Tensor:
 def stacked(measurements: list[Measurement]) -> Tensor:
     """K measurements -> (K, C, M, R) float64 on the device, with the update ratio a ratio; what is null is zero."""
     values = torch.stack([table.values for table in measurements])
-    update, weight = PROBE_COLUMNS.index("update_ratio"), PROBE_COLUMNS.index("weight_norm")
+    columns = measurements[0].columns
+    update, weight = columns.index("update_ratio"), columns.index("weight_norm")
     for number, table in enumerate(measurements):
         held = torch.from_numpy(table.held[update]).to(values.device)
         ratio = values[number, :, update] / values[number, :, weight]

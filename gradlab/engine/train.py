@@ -2,7 +2,8 @@
 
 In words. At step t the losses of all members are taken on batch t, and one way back through the stack gives every
 member its own gradient, for members share nothing. If the per-layer table is due, it is measured, and before it the
-runs' instrument is read. Gradients are clipped, each member by itself, and the optimizer moves the weights.
+runs' instrument is read. Gradients are clipped, each member by itself, and the optimizer moves the weights, at the
+learning rates that the schedules have for this step.
 Measurements stay on the device and travel to the host once a window. A member whose loss, gradient or weights are not
 finite at step t ends at t; where its per-layer table was not due at t, the window is played again to record it: the
 same weights meet the same batches, so the second playing gives the numbers of the first. Between two steps a training
@@ -29,13 +30,15 @@ from gradlab.engine.instruments import INSTRUMENTS
 from gradlab.engine.journal import Journal, StepRow
 from gradlab.engine.keeping import NOBODY, Keeper, packed, unpacked
 from gradlab.engine.optim.clippers import clip
-from gradlab.engine.probes import measure, measure_clipped, measure_update
+from gradlab.engine.probes import Measurement, measure, measure_clipped, measure_update
 from gradlab.nn.float64 import norm64, unsound
 from gradlab.nn.kernels.graphs import Graph, capture
 from gradlab.nn.kernels.program import Members, Program, write_down
+from gradlab.nn.losses import SQUASHES
 from gradlab.nn.network import Pass
 from gradlab.nn.norms import Mode
 from gradlab.nn.products import combine
+from gradlab.nn.tape import Node
 from gradlab.spec.run import RunSpec
 from gradlab.store.record import Floats, Record
 
@@ -60,7 +63,7 @@ def train(
     cohort = prepare(runs, data, device)
     steps, every = runs[0].train.steps, runs[0].probe.every
     due = {*range(0, steps, every), steps}
-    journal = Journal(len(runs))
+    journal = Journal(len(runs), cohort.columns)
     rehearsed = rehearse(cohort)
     read = INSTRUMENTS[runs[0].probe.instrument](cohort, _update)
     start, before_that = unpacked(keeper.load(), cohort, journal)
@@ -86,33 +89,34 @@ def train(
     if keeper.finish is not None:
         keeper.finish(packed(cohort, journal, start, time.perf_counter() - began))
     heldout = None if steps == 0 or journal.diverged == len(runs) else evaluate(cohort)
-    return journal.close(cohort.runs, heldout, time.perf_counter() - began)
+    seen = () if cohort.lent is None else cohort.lent.seen
+    return journal.close(cohort.runs, heldout, time.perf_counter() - began, seen)
 
 
 @torch.no_grad()
 def advance(cohort: Cohort, t: int, *, record: bool) -> StepRow:
     """Step t: measure at the weights after t updates, on batch t; then, but for the last row, update once."""
     cohort.task.turn_to(t)
-    return step(cohort, t, record=record)
+    lr = cohort.pace.turn_to(t)
+    row = step(cohort, t, lr, record=record)
+    cohort.pace.heed(t, row.loss, lr)
+    return row
 
 
 def _update(cohort: Cohort, t: int) -> None:
     advance(cohort, t, record=False)
 
 
-def step(cohort: Cohort, t: int, *, record: bool) -> StepRow:
-    """Step t on the batch at hand; see `advance`."""
+def step(cohort: Cohort, t: int, lr: Tensor, *, record: bool) -> StepRow:
+    """Step t on the batch and at the learning rates (M,) at hand; see `advance`."""
     last = t == cohort.runs[0].train.steps
-    inputs, targets = cohort.task.batch()
-    through = Pass(cohort.network, Mode.MEASURE if last else Mode.TRAIN, keep=record)
-    x = through.input(inputs)
-    output = cohort.architecture.forward(through, x)
-    losses, slope = cohort.loss.measure(output.value, targets)
-    parameters, gradient = cohort.parameters, through.backward(output, slope)
+    parameters, gradient = cohort.parameters, cohort.network.gradient
+    if cohort.lent is None:
+        losses, table = _there_and_back(cohort, Mode.MEASURE if last else Mode.TRAIN, record=record)
+    else:
+        losses, table = cohort.lent.there_and_back(cohort.task, t, record=record, last=last)
     norm = norm64(gradient)
     broken = (unsound(parameters), unsound(gradient))
-
-    table = measure(through, x, parameters) if record else None
     clipped = None
     if not last:
         clipped = clip(gradient, norm, cohort.clipping, cohort.layout)
@@ -123,7 +127,23 @@ def step(cohort: Cohort, t: int, *, record: bool) -> StepRow:
             before = combine(parameters, 1.0)
             cohort.optimize(parameters, gradient, cohort.state, cohort.rates, cohort.task.done)
             measure_update(table, cohort.layout, before, parameters)
-    return StepRow(t, losses, norm, clipped, broken, table)
+    return StepRow(t, losses, lr, norm, clipped, broken, table)
+
+
+def _there_and_back(cohort: Cohort, mode: Mode, *, record: bool) -> tuple[Tensor, Measurement | None]:
+    """The losses (M,) of the stacked network on the batch at hand; the gradient is written where it belongs."""
+    inputs, targets = cohort.task.batch()
+    through = Pass(cohort.network, mode, keep=record)
+    x = through.input(inputs)
+    output = _squashed(cohort, through, cohort.architecture.forward(through, x))
+    losses, slope = cohort.loss.measure(output.value, targets)
+    through.backward(output, slope)
+    return losses, measure(through, x, cohort.parameters) if record else None
+
+
+def _squashed(cohort: Cohort, through: Pass, output: Node) -> Node:
+    squash = SQUASHES.get(cohort.runs[0].model.output or "none")
+    return output if squash is None else through.apply(squash, output)
 
 
 Rehearsed = Mapping[bool, Program[StepRow] | Graph[StepRow] | None]
@@ -133,12 +153,13 @@ Rehearsed = Mapping[bool, Program[StepRow] | Graph[StepRow] | None]
 @torch.no_grad()
 def rehearse(cohort: Cohort) -> Rehearsed:
     """What every step but the last does, as kernel calls or as a CUDA graph, where that can be; nothing is done yet."""
-    if cohort.runs[0].train.steps < LEAST_STEPS:
+    if cohort.runs[0].train.steps < LEAST_STEPS or cohort.lent is not None:
         return {True: None, False: None}
+    first = partial(step, cohort, 0, cohort.pace.turn_to(0))
     if cohort.parameters.is_cuda:
-        return {record: capture(partial(step, cohort, 0, record=record), cohort.moving) for record in (True, False)}
+        return {record: capture(partial(first, record=record), cohort.moving) for record in (True, False)}
     threads = min(torch.get_num_threads(), len(cohort.runs))
-    return {record: write_down(partial(step, cohort, 0, record=record), threads) for record in (True, False)}
+    return {record: write_down(partial(first, record=record), threads) for record in (True, False)}
 
 
 @torch.no_grad()
@@ -148,7 +169,10 @@ def perform(cohort: Cohort, t: int, *, record: bool, rehearsed: Rehearsed, membe
     if program is None or t == cohort.runs[0].train.steps:
         return advance(cohort, t, record=record)
     cohort.task.turn_to(t)
-    return program.play(members).taken(t)
+    lr = cohort.pace.turn_to(t)
+    row = program.play(members).taken(t, lr)
+    cohort.pace.heed(t, row.loss, lr)
+    return row
 
 
 def replay(cohort: Cohort, journal: Journal, before: Sequence[Tensor], window: range, unseen: set[int]) -> None:
@@ -167,12 +191,14 @@ def _restore(cohort: Cohort, saved: Sequence[Tensor]) -> None:
 @torch.no_grad()
 def evaluate(cohort: Cohort) -> tuple[Floats, Floats | None]:
     """Loss and accuracy (M,) on the whole held-out part, with batch norm's running statistics."""
+    if cohort.lent is not None:
+        return cohort.lent.evaluate(cohort.task)
     loss = torch.zeros(len(cohort.runs), dtype=torch.float64, device=cohort.parameters.device)
     right = torch.zeros_like(loss)
     samples = 0
     for inputs, targets in cohort.task.heldout():
         through = Pass(cohort.network, Mode.EVALUATE)
-        output = cohort.architecture.forward(through, through.input(inputs)).value
+        output = _squashed(cohort, through, cohort.architecture.forward(through, through.input(inputs))).value
         loss += cohort.loss.measure(output, targets)[0] * inputs.shape[1]
         if cohort.loss.correct is not None:
             right += cohort.loss.correct(output, targets)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from gradlab.expect.bound import BOUND_KEYS, TOLERANCES, Bound, read_bound, refuse_tolerance
 from gradlab.expect.measure import Measure, read_measure
 from gradlab.expect.plain import read_mapping, shown
-from gradlab.spec.keys import KEYS
+from gradlab.spec.keys import is_key
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec
 
@@ -66,11 +66,11 @@ def check_rows(expectations: Sequence[Expectation], runs: Sequence[RunSpec], whe
     flats = [run.flat() for run in runs]
     for number, expectation in enumerate(expectations, start=1):
         for measure in measures(expectation):
-            wanted = [(key, values) for key, values in measure.where if key in KEYS]
-            if any(all(flat[key] in values for key, values in wanted) for flat in flats):
+            wanted = [(key, values) for key, values in measure.where if is_key(key)]
+            if any(all(flat.get(key) in values for key, values in wanted) for flat in flats):
                 continue
             lost = next(
-                (f"{key}={shown(values[0])}" for key, values in wanted if not any(f[key] in values for f in flats)),
+                (f"{key}={shown(values[0])}" for key, values in wanted if not any(f.get(key) in values for f in flats)),
                 " and ".join(f"{key}={shown(values[0])}" for key, values in wanted),
             )
             raise SpecError(f"{where} {number}: no run of this grid has {lost}")

@@ -13,8 +13,8 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from gradlab.spec.choices import MODELS
-from gradlab.spec.run import DataSpec, Facts, ModelSpec, RunSpec, TrainSpec
+from gradlab.spec.choices import MODELS, OPTIMIZERS
+from gradlab.spec.run import DataSpec, Extent, Facts, ModelSpec, OptimSpec, RunSpec, TrainSpec
 
 if TYPE_CHECKING:
     from gradlab.grid.expand import Grid
@@ -24,7 +24,7 @@ WITHIN = frozenset(
         "seed",
         *(f"model.{key}" for key in ("init", "gain", "weight_var", "bias_var")),
         *(f"data.{key}" for key in ("input_scale", "target_scale")),
-        *(f"optim.{key}" for key in ("lr", "momentum", "nesterov", "weight_decay", "l1", "beta1", "beta2", "eps")),
+        *(f"optim.{field.name}" for field in dataclasses.fields(OptimSpec) if field.name != "name"),
         *(f"clip.{key}" for key in ("mode", "threshold", "output_threshold")),
     }
 )
@@ -32,8 +32,6 @@ WITHIN = frozenset(
 
 HELDOUT_SAMPLES = 512
 """Held-out samples evaluated at a time: a constant, so that the figures do not depend on the machine."""
-
-OPTIMIZER_BUFFERS = {"sgd": 1, "adam": 2, "adamw": 2, "rmsprop": 2, "adagrad": 1}
 
 SIGNAL_COPIES = 6
 """Tensors of each layer's shape alive at the height of a step: signal, norm, activation, their derivatives, scratch."""
@@ -153,7 +151,22 @@ class Cost:
 
 def cost(run: RunSpec) -> Cost:
     """What a run takes."""
+    if MODELS[run.model.name].free:
+        return _of_module(run.extent or Extent(10**5, 10**4, 10, 1e8), run)
     return _cost(run.model, run.facts, run.data.batch_size, run.optim.name, run.train, run.probe.every)
+
+
+def _of_module(size: Extent, run: RunSpec) -> Cost:
+    """What a network of the user's own takes: members are trained one after the other, so signals are held once."""
+    steps, width = run.train.steps, 8 if run.train.precision == "float64" else 4
+    copies = PARAMETER_COPIES + 2 * OPTIMIZERS[run.optim.name].buffers if steps else MEASURED_PARAMETERS
+    rows = size.layers + 1
+    each = width * size.parameters * copies + STEP_ROW * (steps + 1) + LAYER_ROW * rows * (steps // run.probe.every + 2)
+    batch = run.data.batch_size
+    signals = max(batch, HELDOUT_SAMPLES) * (size.signals + run.facts.inputs)
+    beside = batch * size.signals * PER_SIGNAL + size.parameters * PER_PARAMETER + size.layers * PER_LAYER
+    shared = width * signals * SIGNAL_COPIES + 8 * batch * (steps + 1)
+    return Cost(size.work * (steps + 1), (size.work + beside) * (steps + 1), each, shared)
 
 
 @lru_cache(maxsize=65536)
@@ -164,7 +177,7 @@ def _cost(model: ModelSpec, facts: Facts, batch: int, optimizer: str, train: Tra
     parameters = sum((fan_in + 1) * fan_out for fan_in, fan_out, _ in matrices)
     signals = sum(fan_out * uses for _, fan_out, uses in matrices) + facts.inputs
     heldout = min(HELDOUT_SAMPLES, facts.heldout) * (facts.inputs + 4 * max(fan_out for _, fan_out, _ in matrices))
-    copies = PARAMETER_COPIES + 2 * OPTIMIZER_BUFFERS[optimizer] if steps else MEASURED_PARAMETERS
+    copies = PARAMETER_COPIES + 2 * OPTIMIZERS[optimizer].buffers if steps else MEASURED_PARAMETERS
     alive = SIGNAL_COPIES if steps else MEASURED_SIGNALS
     memory = width * (parameters * copies + batch * signals * alive + (heldout if steps else 0))
     rows = len(matrices) + 1 + (facts.shape[0] if MODELS[model.name].needs_time else 0)

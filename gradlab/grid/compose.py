@@ -18,7 +18,7 @@ from gradlab.grid.hydra import Composer, composing, flatten, read_file, resolve
 from gradlab.grid.overrides import read
 from gradlab.grid.search_path import option, options_of, search_path
 from gradlab.spec.choices import MODELS
-from gradlab.spec.keys import DEFAULTS, KEYS, check_key
+from gradlab.spec.keys import DEFAULTS, check_key, is_key
 from gradlab.spec.named import SpecError, Value, lookup
 from gradlab.spec.run import SECTIONS
 
@@ -217,7 +217,7 @@ def _load_experiment(name: str, dirs: Sequence[Path]) -> dict[str, Any]:
 
 def _given_by(raw: Mapping[str, Any]) -> set[str]:
     """The keys that an experiment's file names: its values, and the groups that its defaults override."""
-    keys = {key for key in flatten({k: v for k, v in raw.items() if k != "defaults"}) if key in (*KEYS, *OUTSIDE)}
+    keys = {key for key in flatten({k: v for k, v in raw.items() if k != "defaults"}) if key in OUTSIDE or is_key(key)}
     for entry in raw.get("defaults") or []:
         for text in entry if isinstance(entry, dict) else ():
             group = str(text).removeprefix("override").strip().removeprefix("/")

@@ -14,7 +14,7 @@ import yaml
 
 from gradlab.data.facts import described
 from gradlab.diagnose.thresholds import DEFAULTS, THRESHOLDS, Limits
-from gradlab.spec.keys import allowed_keys
+from gradlab.spec.keys import allowed_keys, is_free
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import SECTIONS, RunSpec
 
@@ -207,11 +207,11 @@ def sections(values: Mapping[str, Value]) -> dict[str, Any]:
     """Dotted values as nested ones: `{"model.depth": 10}` becomes `{"model": {"depth": 10}}`."""
     nested: dict[str, Any] = {}
     for key, value in values.items():
-        section, _, name = key.partition(".")
-        if name:
-            nested.setdefault(section, {})[name] = value
-        else:
-            nested[section] = value
+        *around, name = key.split(".", 2) if is_free(key) else key.split(".", 1)
+        inside = nested
+        for part in around:
+            inside = inside.setdefault(part, {})
+        inside[name] = value
     return nested
 
 
@@ -222,18 +222,21 @@ def _yaml(values: Mapping[str, Value]) -> str:
 def _present(spec: RunSpec) -> dict[str, Value]:
     """The keys that a spec's choices have, with its values."""
     allowed = allowed_keys(spec.model.name, spec.data.name)
-    return {key: value for key, value in spec.flat().items() if key in allowed}
+    return {key: value for key, value in spec.flat().items() if key in allowed or is_free(key)}
 
 
 def _shared(specs: Sequence[RunSpec]) -> dict[str, Value]:
     """The keys that all specs have, with the same value."""
     choices = {(spec.model.name, spec.data.name) for spec in specs}
     had = [allowed_keys(model, data) for model, data in choices]
-    shared = {key: value for key, value in specs[0].flat().items() if all(key in keys for keys in had)}
+    shared = {key: value for key, value in specs[0].flat().items() if is_free(key) or all(key in keys for keys in had)}
+    for key in [key for key in shared if is_free(key)]:
+        if any(spec.flat().get(key) != shared[key] for spec in specs):
+            del shared[key]
     for section in ("seed", *SECTIONS):
         # Specs share their sections, so each distinct one is compared once.
         others = {id(content): content for content in (getattr(spec, section) for spec in specs)}.values()
-        for key in [key for key in shared if key.partition(".")[0] == section]:
+        for key in [key for key in shared if key.partition(".")[0] == section and not is_free(key)]:
             name = key.partition(".")[2]
             if any((getattr(content, name) if name else content) != shared[key] for content in others):
                 del shared[key]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gradlab.grid.expand import GROUPS, OUTSIDE
-from gradlab.spec.keys import KEYS, unknown_key
+from gradlab.spec.keys import KEYS, is_key, unknown_key
 from gradlab.spec.named import SpecError, nearest
 
 BESIDE = ("axes", "experiment", "expect", "report")
@@ -17,11 +17,18 @@ KNOWN = tuple(dict.fromkeys(("defaults", *BESIDE, *(key.partition(".")[0] for ke
 """Every section that a file may have."""
 
 
+THEMES = (
+    *("chains of layers", "initial weights", "activations", "order and chaos", "norms and residual branches"),
+    *("recurrent networks", "clipping", "training"),
+)
+"""Of gradlab's own experiments, in the order of a list; others stand behind them."""
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A file of `configs/experiment/`: the question, where it comes from, and its axes in the sweep grammar.
 
-    ``expectations``: how many its file holds.
+    ``expectations``: how many its file holds; ``theme``: what a list puts it under, nothing where its file names none.
     """
 
     name: str
@@ -29,6 +36,7 @@ class Experiment:
     source: str
     axes: tuple[tuple[str, str], ...]
     expectations: int
+    theme: str = ""
 
 
 def checked(name: str, raw: object) -> dict[str, Any]:
@@ -54,13 +62,32 @@ def record(name: str, raw: Mapping[str, Any]) -> Experiment:
     told = about(raw)
     axes = tuple((str(key), grammar(values)) for key, values in (raw.get("axes") or {}).items())
     expectations = len(raw.get("expect") or [])
-    return Experiment(name, told.get("question", ""), told.get("source", ""), axes, expectations)
+    return Experiment(
+        name, told.get("question", ""), told.get("source", ""), axes, expectations, _said(raw, "theme").get("theme", "")
+    )
 
 
 def about(raw: Mapping[str, Any]) -> dict[str, str]:
     """The question and the source, as far as the file gives them, a line each."""
+    return _said(raw, "question", "source")
+
+
+def _said(raw: Mapping[str, Any], *names: str) -> dict[str, str]:
     given = raw.get("experiment") or {}
-    return {name: " ".join(str(given[name]).split()) for name in ("question", "source") if given.get(name)}
+    return {name: " ".join(str(given[name]).split()) for name in names if given.get(name)}
+
+
+def by_theme(found: Iterable[Experiment]) -> dict[str, list[Experiment]]:
+    """Experiments under their themes, in the order of `THEMES`, then of the alphabet; what has none is last."""
+    ordered = sorted(found, key=lambda one: (not one.theme, *_place(one.theme), one.name))
+    themes: dict[str, list[Experiment]] = {}
+    for one in ordered:
+        themes.setdefault(one.theme, []).append(one)
+    return themes
+
+
+def _place(theme: str) -> tuple[int, str]:
+    return (THEMES.index(theme), "") if theme in THEMES else (len(THEMES), theme)
 
 
 def grammar(values: object) -> str:
@@ -80,6 +107,6 @@ def maps(name: str | None, raw: Mapping[str, Any]) -> dict[str, str]:
     for side, key in given.items():
         if side not in ("x", "y"):
             raise SpecError(f"experiment {name!r}: report: unknown key {side!r}; expected x and y, keys of heat maps")
-        if not isinstance(key, str) or key not in KEYS:
+        if not isinstance(key, str) or not is_key(key):
             raise SpecError(f"experiment {name!r}: report: {side}: {unknown_key(str(key), KEYS)}")
     return {str(side): str(key) for side, key in given.items()}

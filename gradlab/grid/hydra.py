@@ -7,6 +7,7 @@ call). Whatever they raise leaves as one line in a `SpecError`.
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import (
     Glob,
@@ -32,10 +34,12 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gradlab.grid.expand import MOST_RUNS, sections
+from gradlab.grid.expand import GROUPS, MOST_RUNS, sections
 from gradlab.grid.experiment import BESIDE
 from gradlab.spec.choices import NAMED
+from gradlab.spec.keys import FREE, defaults_of, is_free
 from gradlab.spec.named import SpecError, Value
+from gradlab.spec.plugins import names_of
 
 _SIGNS = {OverrideType.CHANGE: "", OverrideType.ADD: "+", OverrideType.FORCE_ADD: "++", OverrideType.DEL: "~"}
 _COMPOSING = (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, RecursionError)
@@ -71,14 +75,14 @@ class Typed:
                 raise SpecError(f"{self.text}: matches nothing; available: {', '.join(names)}")
             return matching
         if not isinstance(given, Sweep):
-            return () if self.read.value_type is None else (scalar(given, self.text),)
+            return () if self.read.value_type is None else (value_of(self.sets, given, self.text),)
         try:
             values = list(itertools.islice(self.read.sweep_iterator(), MOST_RUNS + 1))
         except (HydraException, ValueError, ArithmeticError, TypeError) as error:
             raise SpecError(f"{self.text}: {_one_line(error)}; expected a,b or range(start,stop,step)") from error
         if not values:
             raise SpecError(f"{self.text}: an empty sweep; expected at least one value")
-        return tuple(scalar(value, self.text) for value in values)
+        return tuple(value_of(self.sets, value, self.text) for value in values)
 
 
 def parse(text: str) -> Typed:
@@ -89,7 +93,7 @@ def parse(text: str) -> Typed:
     except (HydraException, ValueError, RecursionError) as error:
         reason = _one_line(error)
         said = f"quote special characters{_in_quotes(text)}" if reason == text else reason
-        raise SpecError(f"cannot read {text!r}: {said}; expected key=value, key=a,b or key=range(1,5)") from error
+        raise SpecError(f"cannot read {text!r}: {said}; expected key=value, key=a,b or 'key=range(1,5)'") from error
     swept = read.value_type not in (None, ValueType.ELEMENT)
     return Typed(text, read.key_or_group, read.package, _SIGNS[read.type], swept, read)
 
@@ -128,6 +132,25 @@ def scalar(given: object, text: str) -> Value:
     raise SpecError(f"{text}: expected one value, or a sweep such as a,b; given {kind}")
 
 
+def value_of(key: str, given: object, text: str) -> Value:
+    """One value of ``key``; what a user's own code is called with may also be a list or a mapping, kept as JSON."""
+    if is_free(key) and isinstance(given, (list, dict)):
+        return json.dumps(_unquoted(given))
+    return scalar(given, text)
+
+
+def _unquoted(given: object) -> object:
+    match given:
+        case QuotedString():
+            return given.text
+        case list():
+            return [_unquoted(one) for one in given]
+        case dict():
+            return {str(_unquoted(name)): _unquoted(one) for name, one in given.items()}
+        case _:
+            return given
+
+
 Composer = Callable[[tuple[tuple[str, str], ...]], dict[str, Any]]
 """From further choices of groups to the composed config, unresolved."""
 
@@ -149,6 +172,10 @@ def composing(fixed: Mapping[str, str], dirs: Sequence[Path]) -> Iterator[Compos
         assert isinstance(plain, dict)
         return {str(key): value for key, value in plain.items()}
 
+    for group, key in GROUPS.items():
+        for name in names_of(key):
+            # A file of the same name in a folder of configs goes first.
+            ConfigStore.instance().store(name, defaults_of(key, name), group)
     with initialize_config_dir(str(dirs[0]), version_base="1.3"):
         yield composed
 
@@ -175,7 +202,11 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Value]:
             flat[section] = scalar(content, section)
             continue
         for key, value in content.items():
-            flat[f"{section}.{key}"] = scalar(value, f"{section}.{key}")
+            if f"{section}.{key}." in FREE.values() and (value is None or isinstance(value, dict)):
+                named = {f"{section}.{key}.{name}": one for name, one in (value or {}).items()}
+                flat |= {name: value_of(name, one, name) for name, one in named.items()}
+            else:
+                flat[f"{section}.{key}"] = scalar(value, f"{section}.{key}")
     return flat
 
 

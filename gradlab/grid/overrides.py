@@ -9,8 +9,8 @@ from pathlib import Path
 from gradlab.grid.expand import GROUPS, OUTSIDE, Setting
 from gradlab.grid.hydra import parse
 from gradlab.grid.search_path import option, options_of
-from gradlab.spec.choices import NAMED
-from gradlab.spec.keys import KEYS, unknown_key
+from gradlab.spec.choices import DATA, MODELS, NAMED
+from gradlab.spec.keys import KEYS, is_free, is_key, unknown_key
 from gradlab.spec.named import SpecError, nearest
 from gradlab.spec.run import SECTIONS
 
@@ -30,7 +30,7 @@ def read(text: str, dirs: Sequence[Path]) -> Setting:
     if key in SECTIONS or key in ("launch", "diagnose"):
         names = [name for name in (*KEYS, *OUTSIDE) if name.startswith(f"{key}.")]
         raise SpecError(f"{text}: {key!r} is a section; its keys: {', '.join(names)}")
-    if key not in KEYS and key not in OUTSIDE and key != "experiment":
+    if not is_key(key) and key not in OUTSIDE and key != "experiment":
         raise unknown_key(given, [*KEYS, *OUTSIDE, *GROUPS, "experiment"])
     if key in GROUPS.values() and (sign == "+" or (sign == "++" and given in GROUPS)):
         raise SpecError(f"{text}: {given} is there already; expected {text.lstrip('+')}")
@@ -42,7 +42,7 @@ def read(text: str, dirs: Sequence[Path]) -> Setting:
         sign == "~"
         and key != "experiment"
         and not key.startswith(("launch.", "diagnose."))
-        and not (key in KEYS and KEYS[key].nullable)
+        and not (is_free(key) or (key in KEYS and KEYS[key].nullable))
     ):
         raise SpecError(f"{text}: {key} is required; expected {key}=value, or nothing for its default")
     setting = Setting(key, sign, typed.values(_names(key, dirs)), typed.swept, text)
@@ -52,6 +52,14 @@ def read(text: str, dirs: Sequence[Path]) -> Setting:
 
 
 def _names(key: str, dirs: Sequence[Path]) -> list[str]:
-    """The names that a key may hold: of a group its files, of another key its words; none where any value will do."""
+    """The names that `glob()` finds for a key: of a group its files, of another key its words; none where any will do.
+
+    What is the user's own needs more than its name.
+    """
     group = next((group for group, named in GROUPS.items() if named == key), None)
-    return options_of(group, dirs) if group else sorted(NAMED.get(key, KEYS[key].words if key in KEYS else ()))
+    own = {name for name, model in MODELS.items() if model.free} | {name for name, data in DATA.items() if data.own}
+    return (
+        [name for name in options_of(group, dirs) if name not in own]
+        if group
+        else sorted(NAMED.get(key, KEYS[key].words if key in KEYS else ()))
+    )

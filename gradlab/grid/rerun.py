@@ -10,6 +10,7 @@ from gradlab.data.facts import described
 from gradlab.grid.expand import OUTSIDE, Grid, Launch, Setting, spec_yaml, stores_weights
 from gradlab.grid.overrides import read
 from gradlab.grid.search_path import search_path
+from gradlab.spec.choices import SCHEDULES
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import RunSpec
 from gradlab.store.documents import read_manifest, read_runs
@@ -23,8 +24,8 @@ def again(path: Path, run_id: str, changes: Sequence[str] = ()) -> Grid:
     """The grid of one run of the result at ``path``, by its id or an unmistakable beginning of it.
 
     ``changes`` are overrides of its keys, and `store.weights`. A run that only has more steps than it had goes on where
-    it ended, if its weights are there. Raises `SpecError` for an id of no run or of several, and for a change that
-    the run cannot have.
+    it ended, if its weights are there and its schedule does not depend on its steps. Raises `SpecError` for an id of no
+    run or of several, and for a change that the run cannot have.
     """
     found = [run for run in read_runs(open_result(path)) if run.id.startswith(run_id)]
     if len(found) != 1:
@@ -40,7 +41,9 @@ def again(path: Path, run_id: str, changes: Sequence[str] = ()) -> Grid:
     given = frozenset(change.key for change in settings)
     grid = Grid((spec,), 0, (), given, name, Launch(None, None), spec_yaml(spec), tuple(changes), None)
     weights = stores_weights({setting.key: (*setting.values, False)[0] for setting in storing})
-    longer = spec.train.steps > found[0].train.steps and replace(spec, train=found[0].train) == found[0]
+    # A schedule that ends with the training had other learning rates on its way to a later end.
+    longer = not SCHEDULES[spec.optim.schedule].to_the_end and spec.train.steps > found[0].train.steps
+    longer = longer and replace(spec, train=found[0].train) == found[0]
     return replace(grid, weights=weights, longer=(path, found[0].id) if longer else None)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from gradlab.grid.expand import GROUPS
 from gradlab.spec.choices import NOUNS
 from gradlab.spec.named import SpecError, Value, canonical, nearest
+from gradlab.spec.plugins import names_of
 
 
 def shipped(folder: str) -> Path:
@@ -27,8 +28,9 @@ def search_path(config_dirs: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def options_of(group: str, dirs: Sequence[Path]) -> list[str]:
-    """The names of a group's files, in all folders."""
-    return sorted({file.stem for folder in dirs for file in (folder / group).glob("*.yaml") if file.is_file()})
+    """The names of a group's files, in all folders, and those that plugins bring."""
+    files = {file.stem for folder in dirs for file in (folder / group).glob("*.yaml") if file.is_file()}
+    return sorted(files.union(names_of(GROUPS[group]) if group in GROUPS else ()))
 
 
 def option(group: str, given: Value, dirs: Sequence[Path]) -> str:

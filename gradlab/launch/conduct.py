@@ -18,7 +18,7 @@ from gradlab.diagnose.thresholds import limits
 from gradlab.expect.form import parse
 from gradlab.grid.cohorts import Piece, Plan, plan_of
 from gradlab.grid.expand import Grid
-from gradlab.launch import interrupts, rounds, speed
+from gradlab.launch import interrupts, own, rounds, speed
 from gradlab.launch.devices import Device, workers_on
 from gradlab.launch.local import Crew
 from gradlab.launch.manifest import drawn_up
@@ -54,6 +54,7 @@ class Wishes:
 
 def start(grid: Grid, wishes: Wishes, crew: Crew, command: Sequence[str], out: Console) -> int:
     """Runs a grid on ``crew`` in a new folder; the exit status. Raises `SpecError` before anything is written."""
+    grid = own.known(grid)
     plan = plan_of(grid, crew.device.memory, crew.device.cores)
     for data in {run.data for run in grid.runs}:
         prefetch(data)
@@ -320,5 +321,7 @@ def _announce(out: Console, grid: Grid, plan: Plan, device: Device, folder: Fold
         out.print(f"Run {grid.runs[0].id}{twice} on {device.label}")
     else:
         out.print(f"{count:,} runs{twice} in {screen.counted(plan.cohorts, 'cohort')} on {device.label}")
+    for line in own.understood(grid.runs):
+        out.print(escape(line), soft_wrap=True)
     out.print(f"Results in {escape(str(folder.root))}", soft_wrap=True)
     screen.show_idle(out, grid)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gradlab.diagnose.thresholds import Limits
     from gradlab.grid.cohorts import Piece
+    from gradlab.spec.plugins import Source
     from gradlab.spec.run import RunSpec
 
 
@@ -23,7 +24,8 @@ def _limits() -> Limits:
 class Job:
     """A piece, its runs, the folder that takes its tables, and the thresholds that its runs are judged by.
 
-    ``weights``: whether those that the runs end with are stored.
+    ``weights``: whether those that the runs end with are stored; ``plugins``: where choices of the user's own
+    come from.
     """
 
     piece: Piece
@@ -31,6 +33,7 @@ class Job:
     folder: Path
     limits: Limits = field(default_factory=_limits)
     weights: bool = False
+    plugins: tuple[Source, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import gradlab
 from gradlab.grid.cohorts import Piece
+from gradlab.grid.plugins import needed
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import SCHEMA, RunSpec
 from gradlab.store.documents import PIECE, RESUMABLE
@@ -56,6 +57,7 @@ def drawn_up(
         **surroundings(device),
         "starts": [],
         "weights": grid.weights,
+        "plugins": [asdict(source) for source in needed(grid.runs)],
         "workers": most,
         "cohorts": plan.cohorts,
         "memory": plan.budget,

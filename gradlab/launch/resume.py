@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from gradlab.expect.form import parse
-from gradlab.launch import interrupts
+from gradlab.launch import interrupts, own
 from gradlab.launch.conduct import (
     Wishes,
     carry_out,
@@ -34,7 +34,9 @@ from gradlab.terminal.progress import Tally
 from gradlab.terminal.screen import point, show_files
 
 
-def resume(path: Path, asked: str, wishes: Wishes, command: Sequence[str], out: Console) -> int:
+def resume(
+    path: Path, asked: str, wishes: Wishes, command: Sequence[str], out: Console, *, allow_code: bool = False
+) -> int:
     """Finishes what is unfinished in the folder ``path``: runs that are missing, tables, the report; the exit status.
 
     Runs are trained in the pieces that were planned, on the device that is ``asked`` for; auto is the one that it began
@@ -51,6 +53,7 @@ def resume(path: Path, asked: str, wishes: Wishes, command: Sequence[str], out: 
         if ended and finished_runs(folder, documents.ids_of(folder)[: manifest["runs"]]):
             return _ended(folder, manifest, wishes, out)
         runs = documents.read_runs(folder)
+        own.check(runs, allowed=allow_code, what=str(path))
         pieces = planned(folder, manifest, runs)
         parse(manifest.get("expect", []), f"{folder.manifest}: expect")
         folder.pieces.mkdir(exist_ok=True)

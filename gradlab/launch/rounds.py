@@ -16,6 +16,7 @@ from gradlab.launch.events import Event, Job
 from gradlab.launch.local import Crew, fit, run_jobs
 from gradlab.launch.manifest import written
 from gradlab.nn.kernels.compiler import library
+from gradlab.spec.plugins import Source
 from gradlab.spec.run import RunSpec
 from gradlab.store import documents
 from gradlab.store.tables import Merged, merged
@@ -77,8 +78,10 @@ def _round(site: Site, runs: Sequence[RunSpec], pieces: Sequence[Piece]) -> bool
     folder, manifest = site.folder, site.manifest
     judged_by = limits(manifest.get("diagnose"))
     weights = manifest.get("weights", False)
+    plugins = tuple(Source(**kept) for kept in manifest.get("plugins", []))
     jobs = [
-        Job(piece, tuple(runs[place] for place in piece.members), folder.root, judged_by, weights) for piece in pieces
+        Job(piece, tuple(runs[place] for place in piece.members), folder.root, judged_by, weights, plugins)
+        for piece in pieces
     ]
     crashed = False
     with progress.gauge(site.out, pieces, site.tally) as bars:

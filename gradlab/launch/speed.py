@@ -7,8 +7,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradlab.grid.cohorts import Piece
+from rich.console import Console
+
+from gradlab.grid.cohorts import Piece, plan_of
+from gradlab.grid.expand import Grid
+from gradlab.launch.devices import Device, workers_on
 from gradlab.store.atomic import replace
+from gradlab.terminal import plan, screen
 
 USUAL = 5.5e10
 """Operations of effort a second and worker where nothing was measured yet: the reference grid on two cores of 2024."""
@@ -66,3 +71,13 @@ def _file() -> Path:
     import pooch
 
     return Path(pooch.os_cache("gradlab")) / "speed.json"
+
+
+def show_plan(grid: Grid, device: Device, out: Console) -> None:
+    """What `gradlab sweep --plan` prints of a grid on ``device``."""
+    made, known = plan_of(grid, device.memory, device.cores), measured(device.name)
+    largest = max(piece.memory for piece in made.pieces)
+    workers = min(workers_on(device, grid.launch.workers, largest)[0], len(made.pieces))
+    calibrated = known is not None
+    plan.show_plan(out, made, grid, device.label, lambda some: seconds(some, workers, known), calibrated=calibrated)
+    screen.show_idle(out, grid)

@@ -22,6 +22,7 @@ import torch
 
 from gradlab.data.dataset import Dataset
 from gradlab.data.loaders import load
+from gradlab.engine.plugins import install
 from gradlab.engine.train import train
 from gradlab.launch.events import Event, Job
 from gradlab.launch.keeping import ToldToStop, UnwritableError, keeper_of, writing
@@ -67,10 +68,14 @@ class WithoutPandas(MetaPathFinder):
 def serve(connection: Connection, device: str) -> None:
     """Trains what arrives, until the other end is gone."""
     keep_memory()
-    sys.meta_path.insert(0, WithoutPandas())
+    without = WithoutPandas()
+    sys.meta_path.insert(0, without)
     try:
         while True:
             job: Job = connection.recv()
+            if without in sys.meta_path and any(map(_is_own, job.runs)):
+                # What is the user's own may import it.
+                sys.meta_path.remove(without)
             torch.set_num_threads(job.piece.threads)
             with _heeding() as told:
                 run_job(job, torch.device(device), connection.send, told)
@@ -78,6 +83,10 @@ def serve(connection: Connection, device: str) -> None:
                 give_memory_back()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
+
+
+def _is_own(run: RunSpec) -> bool:
+    return any((run.model.target, run.data.path, run.data.target))
 
 
 @contextmanager
@@ -177,6 +186,10 @@ def attempt(
 
     data = None
     try:
+        if job.plugins:
+            # What the user's own code imports is its own affair.
+            sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, WithoutPandas)]
+            install(job.plugins)
         data = _data(runs[0].data)
         keeper = keeper_of(job, before, runs, device, told)
         return tidy(train(runs, data, device, progress, keeper), job.limits)

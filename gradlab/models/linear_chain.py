@@ -12,7 +12,9 @@ def layout(model: ModelSpec, facts: Facts) -> Layout:
     """L matrices (width, width), no biases."""
     shape = (facts.outputs, facts.inputs)
     layers = range(1, model.depth + 1)
-    slots = tuple(Slot(layer, Role.WEIGHT, shape, Start.SCALED_IDENTITY, *reversed(shape)) for layer in layers)
+    slots = tuple(
+        Slot(layer, Role.WEIGHT, shape, Start.SCALED_IDENTITY, facts.inputs, facts.outputs) for layer in layers
+    )
     return Layout(slots, tuple(f"link_{layer}" for layer in layers))
 
 

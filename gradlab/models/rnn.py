@@ -6,6 +6,8 @@ layer, step by step, are the rows along time.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gradlab.nn.network import Pass
 from gradlab.nn.slots import Layout, Role, Slot, Start, linear_slots, norm_slots, slope_slots
 from gradlab.nn.tape import Node
@@ -21,11 +23,12 @@ def layout(model: ModelSpec, facts: Facts) -> Layout:
         drawn = (Start.DRAWN, fan_in, model.width, model.width)
         slots += [
             Slot(layer, Role.WEIGHT, (model.width, fan_in), *drawn),
-            Slot(layer, Role.RECURRENT, (model.width, model.width), Start.DRAWN, *[model.width] * 3),
+            Slot(layer, Role.RECURRENT, (model.width, model.width), Start.DRAWN, model.width, model.width, model.width),
             Slot(layer, Role.BIAS, (model.width,), *drawn),
         ]
         slots += norm_slots(layer, model.norm, model.width) + slope_slots(layer, model.activation)
     slots += linear_slots(model.depth + 1, model.width, facts.outputs)
+    slots = [replace(slot, in_time=True) for slot in slots]
     return Layout(tuple(slots), (*(f"recurrent_{layer}" for layer in range(1, model.depth + 1)), "read_out"))
 
 

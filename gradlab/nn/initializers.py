@@ -22,26 +22,43 @@ from gradlab.spec.run import ModelSpec, RunSpec
 class Init:
     """``shape`` turns standard normals (out, in) into unit-variance entries, ``std(slot)`` is what scales them."""
 
-    shape: Callable[[Tensor], Tensor]
+    shape: Callable[[Tensor, Slot], Tensor]
     std: Callable[[Slot], float]
 
 
-def _normal(draw: Tensor) -> Tensor:
+def _normal(draw: Tensor, _: Slot) -> Tensor:
     return draw
 
 
-def _uniform(draw: Tensor) -> Tensor:
+def _uniform(draw: Tensor, _: Slot) -> Tensor:
     # erf(z/sqrt 2) is uniform on (-1, 1) for a standard normal z, and has variance 1/3.
     return math.sqrt(3) * torch.erf(draw / math.sqrt(2))
 
 
-def _orthogonal(draw: Tensor) -> Tensor:
+def _orthogonal(draw: Tensor, _: Slot) -> Tensor:
     """Saxe et al. 2013: Q of the QR decomposition, signs fixed by R's diagonal so that Q is uniform (as torch's)."""
     tall = draw if draw.shape[0] >= draw.shape[1] else draw.T
     q: Tensor
     q, r = torch.linalg.qr(tall)
     q = q * torch.sign(torch.diagonal(r))
     return q if draw.shape[0] >= draw.shape[1] else q.T
+
+
+DRIVE = 1e-3
+"""Standard deviation of what reads into and out of identity recurrences (Le et al. 2015, section 4)."""
+
+
+def _keeps(slot: Slot) -> bool:
+    """Whether `identity` makes a matrix one: from time step to time step, or a square one of a network without time."""
+    return slot.role is Role.RECURRENT or (slot.fan_in == slot.fan_out and not slot.in_time)
+
+
+def _identity(draw: Tensor, slot: Slot) -> Tensor:
+    return torch.eye(*draw.shape, dtype=draw.dtype) if _keeps(slot) else draw
+
+
+def _identity_std(slot: Slot) -> float:
+    return 1.0 if _keeps(slot) else DRIVE if slot.in_time else math.sqrt(1 / slot.fan_in)
 
 
 INITS: dict[str, Init] = {
@@ -53,6 +70,10 @@ INITS: dict[str, Init] = {
     "lecun_uniform": Init(_uniform, lambda slot: math.sqrt(1 / slot.fan_in)),
     "orthogonal": Init(_orthogonal, lambda _: 1.0),
     "torch_default": Init(_uniform, lambda slot: math.sqrt(1 / (3 * slot.torch_fan))),
+    # What it begins with; `nn.lsuv` scales it.
+    "lsuv": Init(_orthogonal, lambda _: 1.0),
+    "identity": Init(_identity, _identity_std),
+    "fixup": Init(_normal, lambda slot: math.sqrt(2 / slot.fan_in) if slot.layer == 1 else 0.0),
     "zeros": Init(_normal, lambda _: 0.0),
 }
 
@@ -86,19 +107,19 @@ def _draws(layout: Layout, seed: int) -> tuple[Tensor | None, ...]:
 
 def _rule(slot: Slot, model: ModelSpec) -> str:
     """The init whose shape the slot takes. Biases are normal, but for torch_default's."""
-    if slot.role is Role.BIAS and _init(model) != "torch_default":
-        return "he_normal"
-    return _init(model)
+    init = initialised(model)
+    return "he_normal" if slot.role is Role.BIAS and init != "torch_default" else init
 
 
-def _init(model: ModelSpec) -> str:
+def initialised(model: ModelSpec) -> str:
+    """The init that acts: of a `model.weight_var` that of its normals."""
     return "he_normal" if model.weight_var is not None or model.init is None else model.init
 
 
 def _entries(slot: Slot, rule: str, draw: Tensor | None) -> Tensor:
     """Entries of the slot before they are scaled."""
     if draw is not None:
-        return INITS[rule].shape(draw)
+        return INITS[rule].shape(draw, slot)
     if slot.start is Start.SCALED_IDENTITY:
         return torch.eye(*slot.shape, dtype=torch.float64)
     return torch.ones(slot.shape, dtype=torch.float64)
@@ -115,8 +136,8 @@ def _scale(slot: Slot, model: ModelSpec) -> float:
         case Start.SCALED_IDENTITY:
             return model.gain
     if slot.role is Role.BIAS:
-        from_torch = _init(model) == "torch_default"
+        from_torch = initialised(model) == "torch_default"
         return INITS["torch_default"].std(slot) if from_torch else math.sqrt(model.bias_var or 0.0)
     if model.weight_var is not None:
         return model.gain * math.sqrt(model.weight_var / slot.fan_in)
-    return model.gain * INITS[_init(model)].std(slot)
+    return model.gain * INITS[initialised(model)].std(slot)

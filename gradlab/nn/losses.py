@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gradlab.nn.kernels import native
 
@@ -83,3 +85,99 @@ LOSSES: dict[str, Loss] = {
     "mean_squared_error": Loss(_mean_squared_error, None),
     "quartic": Loss(_quartic, None),
 }
+"""Those whose derivative is written down; of any other `stacked` has autograd find it."""
+
+
+def stacked(loss: str, output: str | None, data: str) -> Loss:
+    """The loss called ``loss`` of stacked outputs behind the activation ``output``, on data of the loss ``data``."""
+    classes = data == "cross_entropy"
+    if loss in LOSSES and not (classes and loss == "mean_squared_error"):
+        return Loss(LOSSES[loss].measure, _correct if classes else None)
+    judge = objective(loss, output)
+
+    def measure(outputs: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        wanted = [targets.classes] * len(outputs) if classes else list(targets.numbers)
+        with torch.enable_grad():
+            known = outputs.detach().requires_grad_()
+            losses = torch.stack([judge(one, target) for one, target in zip(known, wanted, strict=True)])
+            (slope,) = torch.autograd.grad(losses.sum(), known)
+        return losses.detach(), slope
+
+    return Loss(measure, _correct if classes else None)
+
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+"""(output of one network (B, ...), targets) -> the mean loss, a scalar with a gradient."""
+
+
+def objective(loss: str, output: str | None = None) -> Objective:
+    """The loss of one network's output, behind the activation ``output``, as torch.nn.functional has it.
+
+    Classes (B,) stand beside outputs (B, K); classes (B, T) beside (B, T, K) or, as torch's, (B, K, T). Where a loss
+    is of numbers, classes count as one-hot vectors.
+    """
+    if loss == "binary_cross_entropy":
+        probable = output in ("sigmoid", "softmax")
+        return partial(_binary, F.binary_cross_entropy if probable else F.binary_cross_entropy_with_logits)
+    return OBJECTIVES[loss]
+
+
+def _of_classes(judge: Objective, output: Tensor, target: Tensor) -> Tensor:
+    if target.is_floating_point():
+        return judge(output, target.view_as(output))  # probabilities of the classes
+    if output.dim() > 2 and output.shape[:-1] == target.shape:
+        output, target = output.flatten(0, -2), target.flatten()
+    return judge(output, target)
+
+
+def _of_numbers(judge: Objective, output: Tensor, target: Tensor) -> Tensor:
+    """Numbers of the output's shape; (B,) beside (B, 1) must not be spread to (B, B)."""
+    if not target.is_floating_point() and not target.is_complex():
+        target = F.one_hot(target, output.shape[-1]) if output.numel() != target.numel() else target
+        target = target.to(output.dtype)
+    if target.numel() != output.numel():
+        raise ValueError(
+            f"the output is {tuple(output.shape)} and the targets are {tuple(target.shape)}; expected alike"
+        )
+    if output.is_complex() or target.is_complex():
+        output, target = torch.view_as_real(output), torch.view_as_real(target.to(output.dtype))
+    return judge(output, target.view_as(output))
+
+
+def _binary(judge: Objective, output: Tensor, target: Tensor) -> Tensor:
+    return _of_numbers(judge, output, target)
+
+
+def _fourth_power(output: Tensor, target: Tensor) -> Tensor:
+    del target
+    return output.pow(4).mean()
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "cross_entropy": partial(_of_classes, F.cross_entropy),
+    "negative_log_likelihood": partial(_of_classes, F.nll_loss),
+    "hinge": partial(_of_classes, F.multi_margin_loss),
+    "mean_squared_error": partial(_of_numbers, F.mse_loss),
+    "mean_absolute_error": partial(_of_numbers, F.l1_loss),
+    "huber": partial(_of_numbers, F.huber_loss),
+    "quartic": _fourth_power,
+}
+
+SQUASHES: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "softmax": lambda output: torch.softmax(output, -1),
+    "log_softmax": lambda output: torch.log_softmax(output, -1),
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+}
+"""The activations of `model.output`, over the last axis where they are over one."""
+
+
+def right(output: Tensor, target: Tensor) -> Tensor:
+    """How many answers of one network (B, K) are right; of a single output, whether it is above the middle."""
+    if output.dim() > 1 and output.shape[-1] > 1:
+        classes_second = output.dim() > 2 and output.shape[:-1] != target.shape
+        found = output.argmax(1 if classes_second else -1)
+    else:
+        found = (output.reshape(target.shape) > 0).long()
+    return (found == target).double().mean() * len(target)

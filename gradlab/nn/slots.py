@@ -7,7 +7,7 @@ whatever the architecture. A slot names a piece of the P columns; a layer is a r
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from itertools import accumulate
@@ -38,7 +38,8 @@ class Start(Enum):
 class Slot:
     """One parameter of one layer (1..L): ``shape`` without the member axis; ``fan_in``, ``fan_out`` of its matrix.
 
-    ``torch_fan`` is the number whose inverse root bounds torch's default draw.
+    ``torch_fan`` is the number whose inverse root bounds torch's default draw; ``in_time``: of a network that is
+    unrolled in time; ``name`` is what the user's own network calls it.
     """
 
     layer: int
@@ -48,6 +49,13 @@ class Slot:
     fan_in: int = 0
     fan_out: int = 0
     torch_fan: int = 0
+    in_time: bool = field(default=False, kw_only=True)
+    name: str | None = field(default=None, kw_only=True)
+
+    @property
+    def label(self) -> str:
+        """What it is called where weights are stored."""
+        return self.name or f"{self.layer}.{self.role.value}"
 
     @property
     def size(self) -> int:
@@ -100,7 +108,8 @@ class Layout:
                 for slot, at in zip(self.slots, self.columns, strict=True)
                 if slot.layer == layer and slot.role in roles
             ]
-            spans.append(slice(own[0].start, own[-1].stop))
+            # A frozen layer of the user's own has nothing that is trained.
+            spans.append(slice(own[0].start, own[-1].stop) if own else slice(0, 0))
         return tuple(spans)
 
 

@@ -55,6 +55,7 @@ class Best:
     theory: str
     source: str
     command: str
+    run: str
 
 
 def best(found: Cure | None) -> list[Best]:
@@ -70,6 +71,7 @@ def best(found: Cure | None) -> list[Best]:
             theory=theory(one, found.before),
             source="; ".join(one.change["sources"]),
             command=one.change["command"],
+            run=one.run_id,
         )
         for one in found.best
     ]
@@ -97,6 +99,7 @@ def table(found: Cure | None) -> Table | None:
         "verdict",
         "δ₁/δ",
         "override",
+        "run",
     )
     rows = tuple(
         (
@@ -110,13 +113,14 @@ def table(found: Cure | None) -> Table | None:
             one.verdict,
             figure(one.ends),
             one.change["override"],
+            one.run_id,
         )
         for one in found.tried
     )
-    numeric = (False, False, True, False, True, True, False, False, True, False)
+    numeric = (False, False, True, False, True, True, False, False, True, False, False)
     note = (
         "Times lower: the final loss before over that after, seed by seed, with its 95 % interval. "
-        "δ₁/δ: of the first layer over the last hidden one (time step 1 over T), at step 0."
+        "δ₁/δ: of the first layer over the last hidden one (time step 1 over T), at step 0. Run: at the first seed."
     )
     return Table(head, numeric, rows, note)
 
@@ -135,6 +139,7 @@ def _columns(before: Outcome, tried: Sequence[Outcome], smallest: Sequence[Outco
         "change": [one.name for one in tried],
         "kinds": ["+".join(one.change["kinds"]) for one in tried],
         "override": [one.change["override"] for one in tried],
+        "run_id": [one.run_id for one in tried],
         "cost": [one.cost for one in tried],
         "state": [one.state for one in tried],
         "smallest": [one in smallest for one in tried],

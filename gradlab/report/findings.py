@@ -15,8 +15,7 @@ import pyarrow.compute as pc
 from gradlab.report.effects import MOST_EMPTY
 from gradlab.report.groups import LATER, describe, label, levels, swept, varying
 from gradlab.report.tables import Result
-from gradlab.spec.choices import MODELS
-from gradlab.spec.keys import KEYS
+from gradlab.spec.keys import is_key
 from gradlab.spec.named import Value
 from gradlab.store.documents import Manifest
 from gradlab.store.settings import REPLICATES, Setting, by_final_loss
@@ -81,7 +80,7 @@ def sentences(result: Result) -> list[str]:
 
 def _places(result: Result) -> tuple[str, str, str]:
     """What δ is followed along, and the two places that the vanishing ratio compares: time in recurrent networks."""
-    recurrent = {MODELS[str(name)].needs_time for name in result.columns["model.name"]}
+    recurrent = set(result.recurrent.tolist())
     if recurrent == {True}:
         return "time step", "first time step", "last one"
     if recurrent == {False}:
@@ -240,7 +239,7 @@ def runs_table(result: Result, every: Sequence[Setting] | None = None) -> Table:
 def _cell(one: Setting, name: str) -> Value:
     """A key's value, the verdict of most runs, or the mean of what was measured."""
     first: Value = one.rows[0][name]
-    if len(one.rows) == 1 or name in KEYS:
+    if len(one.rows) == 1 or is_key(name):
         return first
     if name == "verdict":
         return one.verdict

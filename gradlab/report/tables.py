@@ -20,7 +20,8 @@ import pyarrow.csv
 
 from gradlab.diagnose.tables import with_verdicts
 from gradlab.diagnose.thresholds import Limits, limits
-from gradlab.spec.keys import KEYS
+from gradlab.spec.choices import MODELS
+from gradlab.spec.keys import in_order
 from gradlab.spec.named import SpecError, Value
 from gradlab.store.documents import Manifest, read_manifest
 from gradlab.store.pieces import OPTIONAL, TABLES
@@ -153,7 +154,7 @@ class Result:
     @cached_property
     def keys(self) -> list[str]:
         """The keys that the runs have, in the order of `spec.KEYS`."""
-        return [key for key in KEYS if key in self.columns]
+        return in_order(self.columns)
 
     @cached_property
     def curves(self) -> Curves:
@@ -192,6 +193,14 @@ class Result:
     def time(self) -> Rows:
         """The layers table along time; empty without recurrent networks."""
         return self._layer_rows[1]
+
+    @cached_property
+    def recurrent(self) -> Bools:
+        """The runs (R,) whose δ is followed along time: by their architecture, of one that is not known by its rows."""
+        has_time = np.isin(np.arange(self.size), self.time.run)
+        known = [MODELS.get(str(name)) for name in self.columns["model.name"]]
+        pairs = zip(known, has_time, strict=True)
+        return np.array([rows if model is None else model.needs_time for model, rows in pairs])
 
     def _places(self, table: pa.Table) -> Ints:
         ids = self.runs["run_id"].combine_chunks()

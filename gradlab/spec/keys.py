@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
-from gradlab.spec.choices import ALIASES, DATA, MODELS, NAMED, NOUNS
+from gradlab.spec.choices import ALIASES, DATA, MODELS, NAMED, NOUNS, OPTIMIZERS
 from gradlab.spec.named import SpecError, Value, closest, lookup, nearest
 
 
@@ -52,14 +52,21 @@ KEYS: dict[str, Key] = {
         most=MOST_PLACES,
     ),
     "model.width": Key(int, "units in each hidden layer", low=1),
-    "model.activation": Key(str, "the nonlinearity of the hidden layers"),
+    "model.activation": Key(
+        str, "the nonlinearity of the hidden layers; own: those that your module has", words=("own",)
+    ),
     "model.slope": Key(float, "leaky_relu's slope below zero (0.01); PReLU's start (0.25)", nullable=True),
-    "model.init": Key(str, "how the initial weights are scaled"),
+    "model.init": Key(str, "how the initial weights are scaled; own: as your module draws them", words=("own",)),
     "model.gain": Key(float, "multiplies the initial weights"),
     "model.weight_var": Key(float, "sw2: overrides init with N(0, sw2/fan_in)", low=0, nullable=True),
     "model.bias_var": Key(float, "sb2: the variance of the initial biases", low=0),
     "model.norm": Key(str, "normalization before the activation"),
     "model.branch_scale": Key(float, "beta of a residual branch"),
+    "model.output": Key(
+        str, "activation of the output layer", words=("none", "sigmoid", "softmax", "log_softmax", "tanh", "relu")
+    ),
+    "model.target": Key(str, "a network of your own: path/to/file.py:Name or package.module.Name", nullable=True),
+    "model.source": Key(str, "the SHA-256 of the file that defines it; filled in", nullable=True),
     "data.name": Key(str, "the data set"),
     "data.root": Key(str, "a folder of IDX files to read instead of downloading", nullable=True),
     "data.mirror": Key(str, "another address to download from", nullable=True),
@@ -70,6 +77,14 @@ KEYS: dict[str, Key] = {
     "data.target_scale": Key(float, "multiplies regression targets"),
     "data.length": Key(int, "sequence length", low=2, most=MOST_PLACES),
     "data.features": Key(int, "input features of synthetic data", low=1, nullable=True),
+    "data.path": Key(str, "your data: a .csv, .parquet, .npz or .safetensors file, or a folder of images by class"),
+    "data.label": Key(str, "the column, or array, to be learned; by default the last, or y", nullable=True),
+    "data.heldout": Key(float, "the share of the samples that is held out", low=0, below=1),
+    "data.task": Key(
+        str, "classification or regression; auto: as the label looks", words=("auto", "classification", "regression")
+    ),
+    "data.target": Key(str, "a function that returns your data: path/to/file.py:name or package.module.name"),
+    "data.source": Key(str, "the SHA-256 of what the data come from; filled in", nullable=True),
     "optim.name": Key(str, "the optimizer"),
     "optim.lr": Key(float, "learning rate", low=0),
     "optim.momentum": Key(float, "momentum", low=0),
@@ -79,11 +94,21 @@ KEYS: dict[str, Key] = {
     "optim.beta1": Key(float, "decay of the running mean", low=0, below=1),
     "optim.beta2": Key(float, "decay of the running square (RMSprop's alpha)", low=0, below=1),
     "optim.eps": Key(float, "added to the denominator", low=0),
+    "optim.schedule": Key(str, "how the learning rate changes in the course of training"),
+    "optim.warmup": Key(int, "steps in which the learning rate rises to its value, before the schedule", low=0),
+    "optim.end_factor": Key(float, "what is left of the learning rate at the last step", low=0, most=1),
+    "optim.decay": Key(float, "what the learning rate is multiplied by", low=0, above=True, below=1),
+    "optim.decay_every": Key(int, "steps from one decay to the next; of a plateau, its patience", low=1),
     "clip.mode": Key(str, "how gradients are clipped"),
     "clip.threshold": Key(float, "c", low=0, above=True),
     "clip.output_threshold": Key(float, "layerwise: c of the output layer", low=0, above=True, nullable=True),
     "train.steps": Key(int, "updates; 0 measures the network at its initial weights alone", low=0),
     "train.precision": Key(str, "float32 or float64", words=("float32", "float64")),
+    "train.loss": Key(
+        str,
+        "the loss; auto: what the data ask for; or a function of your own, path/to/file.py:name or package.module.name",
+        words=("auto",),
+    ),
     "probe.every": Key(int, "steps between two records of the per-layer table", low=1),
     "probe.instrument": Key(str, "what else is measured at the recorded steps"),
 }
@@ -106,15 +131,56 @@ DEFAULTS: dict[str, Value] = {
     "optim.beta1": 0.9,
     "optim.beta2": 0.999,
     "optim.eps": 1e-8,
+    "optim.schedule": "constant",
+    "optim.warmup": 0,
+    "optim.end_factor": 0.0,
+    "optim.decay": 0.1,
+    "optim.decay_every": 100,
     "clip.mode": "none",
     "clip.threshold": 1.0,
     "clip.output_threshold": None,
     "train.steps": 200,
     "train.precision": "float32",
+    "train.loss": "auto",
     "probe.every": 10,
     "probe.instrument": "none",
 }
 """Defaults of the keys that every run has; those of a model, a data set or an optimizer stand in `choices`."""
+
+
+FREE = {"model": "model.args.", "data": "data.args."}
+"""What the keys begin with that a function of the user's own names: its arguments."""
+
+
+def is_free(key: str) -> bool:
+    """Whether a key is an argument of a network, or of data, of the user's own."""
+    return key.startswith(tuple(FREE.values())) and not key.endswith(".")
+
+
+def is_key(key: str) -> bool:
+    """Whether a run may have this key."""
+    return key in KEYS or is_free(key)
+
+
+def in_order(columns: Iterable[str]) -> list[str]:
+    """Those of ``columns`` that are keys, in the order of `KEYS`; arguments of the user's own follow."""
+    names = list(columns)
+    return [*(key for key in KEYS if key in names), *(name for name in names if is_free(name))]
+
+
+ELSEWHERE: dict[str, str] = {
+    **dict.fromkeys(("learning_rate", "eta"), "optim.lr"),
+    **dict.fromkeys(("epochs", "iterations", "max_steps", "num_steps"), "train.steps"),
+    **dict.fromkeys(("layers", "num_layers", "n_layers"), "model.depth"),
+    **dict.fromkeys(("hidden", "hidden_size", "hidden_dim", "units"), "model.width"),
+    **dict.fromkeys(("wd", "l2"), "optim.weight_decay"),
+    **dict.fromkeys(("bs", "batch"), "data.batch_size"),
+    **dict.fromkeys(("max_norm", "clip_norm", "clipnorm", "clipvalue"), "clip.threshold"),
+    "nonlinearity": "model.activation",
+    "optimizer": "optim.name",
+    "dataset": "data.name",
+}
+"""What keys are called in other libraries: no key here, and yet known by who types it."""
 
 
 @cache
@@ -129,12 +195,25 @@ def allowed_keys(model: str, data: str) -> Mapping[str, Value]:
     )
 
 
+def defaults_of(key: str, name: str) -> dict[str, Value]:
+    """What a file of the config group of ``key`` (`model.name`) holds for the choice ``name``: its keys, undotted."""
+    section = key.partition(".")[0]
+    model, data = (str(DEFAULTS[other]) if other != key else name for other in ("model.name", "data.name"))
+    keys = {**allowed_keys(model, data), **({} if section != "optim" else optimizer_defaults(name)), key: name}
+    return {dotted.partition(".")[2]: value for dotted, value in keys.items() if dotted.startswith(f"{section}.")}
+
+
+def optimizer_defaults(name: str) -> dict[str, Value]:
+    """The dotted keys of `optim` that an optimizer has its own values of."""
+    return {f"optim.{key}": value for key, value in OPTIMIZERS[name].defaults.items()}
+
+
 def coerce(key: str, given: Value) -> Value:
     """``given`` as the value of ``key``: aliases resolved, integers widened to floats; `SpecError` for a wrong one."""
+    if is_free(key):
+        return _argument(key, given)
     if key in NAMED:
-        if not isinstance(given, str):
-            given = "null" if given is None else str(given)
-        return lookup(NOUNS[key], NAMED[key], given, ALIASES.get(key)).name
+        return _named(key, "null" if given is None else str(given))
     rule = KEYS[key]
     if given is None and rule.nullable:
         return None
@@ -160,6 +239,33 @@ def coerce(key: str, given: Value) -> Value:
     return accepted
 
 
+def _named(key: str, given: str) -> str:
+    """The name of a choice; or one of the key's words, or of a loss a function of the user's own."""
+    if given in KEYS[key].words or (key == "train.loss" and is_target(given)):
+        return given
+    return lookup(NOUNS[key], NAMED[key], given, ALIASES.get(key)).name
+
+
+def is_target(text: str) -> bool:
+    """Whether a text names something of the user's own: ``path/to/file.py:Name`` or ``package.module.Name``.
+
+    >>> [is_target(text) for text in ("nets.py:Net", "torchvision.models.resnet18", "nets.py", "Net")]
+    [True, True, False, False]
+    """
+    place, _, name = text.rpartition(":") if ":" in text else text.rpartition(".")
+    dotted = all(part.isidentifier() for part in place.split(".")) if ":" not in text else place.endswith(".py")
+    return bool(place) and dotted and all(part.isidentifier() for part in name.split("."))
+
+
+def _argument(key: str, given: Value) -> Value:
+    """An argument of the user's own: a number, a truth, a text, or, as JSON, a list or a mapping of them."""
+    if isinstance(given, float) and not math.isfinite(given):
+        raise SpecError(f"{key}={given}: expected a finite number")
+    if isinstance(given, int) and not isinstance(given, bool) and abs(given) >= 2**63:
+        raise SpecError(f"{key}={_short(str(given))}: expected a number of at most 64 bits")
+    return given
+
+
 def _short(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
 
@@ -179,6 +285,11 @@ def check_key(key: str, model: str, data: str) -> None:
     if key in DEFAULTS or key in (allowed := allowed_keys(model, data)):
         return
     section = key.partition(".")[0]
+    if is_free(key):
+        if (section == "model" and MODELS[model].free) or (section == "data" and DATA[data].free):
+            return
+        owner, own = (model, "model=module") if section == "model" else (data, "data=function")
+        raise SpecError(f"{key}: {section} {owner!r} takes no arguments of its own names; those are for {own}")
     if key in KEYS:
         owner = f"model {model!r}" if section == "model" else f"data {data!r}"
         names = [name for name in allowed if name.startswith(f"{section}.")]
@@ -193,8 +304,25 @@ def unknown_key(given: str, keys: Iterable[str]) -> SpecError:
     inside = {name.rpartition(".")[2]: name for name in names if name.startswith(f"{section}.")}
     elsewhere = {name.rpartition(".")[2]: name for name in reversed(names)}
     # A section in common must not make two keys near: model.zzz is not model.norm.
-    near = inside.get(closest(last, inside) or "") or elsewhere.get(last) or (not inside and closest(given, names))
+    meant = ELSEWHERE.get(last.lower().replace("-", "_"), "")
+    near = meant if meant in names else inside.get(closest(last, inside) or "") or elsewhere.get(last)
+    if near is None and not inside:
+        near = closest(given, names)
     if near:
         return SpecError(f"unknown key {_short(given)!r}; did you mean {near!r}?")
     heads = dict.fromkeys(name if "." not in name else f"{name.partition('.')[0]}.*" for name in names)
     return SpecError(f"unknown key {_short(given)!r}; keys: {', '.join(inside.values() or heads)}")
+
+
+def refuse_options(texts: Sequence[str], options: Sequence[str], told_by: str) -> None:
+    """Raises `SpecError` for an override that looks like an option, with the key or the option that it may mean."""
+    for place, text in enumerate(texts):
+        if not text.startswith("-"):
+            continue
+        name, _, value = text.partition("=")
+        word = name.lstrip("-").replace("-", "_")
+        key = next((key for key in KEYS if key.rpartition(".")[2] == word), ELSEWHERE.get(word))
+        if key is not None:
+            value = value or next((word for word in texts[place + 1 : place + 2] if "=" not in word), "VALUE")
+            raise SpecError(f"{name}: no such option; did you mean {key}={value}?")
+        raise SpecError(f"{name}: no such option{nearest(name, options) or f'; see {told_by}'}")

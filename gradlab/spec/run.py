@@ -9,28 +9,54 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import cast
+from typing import Protocol, cast
 
-from gradlab.spec.choices import ACTIVATIONS, CLIPS, DATA, INSTRUMENTS, MODELS, NORMS, OPTIMIZERS
-from gradlab.spec.keys import DEFAULTS, allowed_keys, check_key, coerce
+from gradlab.spec.checks import check_fit, check_instrument, check_loss, check_together
+from gradlab.spec.choices import (
+    ACTIVATIONS,
+    CLIPS,
+    DATA,
+    MODELS,
+    OPTIMIZERS,
+    SCHEDULES,
+)
+from gradlab.spec.keys import DEFAULTS, FREE, allowed_keys, check_key, coerce, is_free, is_target, optimizer_defaults
 from gradlab.spec.named import SpecError, Value
+from gradlab.spec.plugins import PRESENT, used
 
 SCHEMA = 1
 """Version of the spec's schema and of the tables; part of every run's id."""
 
-OUTSIDE_DIGEST = ("data.root", "data.mirror")
+OUTSIDE_DIGEST = ("data.root", "data.mirror", "data.path")
 """Keys that say where the same data are found."""
 
-SILENT: dict[str, Value] = {"probe.instrument": "none"}
-"""Keys that came later, with the value at which a run is what it was before: it keeps its id."""
+SILENT: dict[str, tuple[object, ...]] = {
+    "probe.instrument": ("none",),
+    "train.loss": ("auto",),
+    "model.output": (None, "none"),
+    **dict.fromkeys(("model.target", "model.source"), (None,)),
+    **dict.fromkeys(("data.label", "data.heldout", "data.task", "data.target", "data.source"), (None,)),
+    **{key: (DEFAULTS[key],) for key in ("optim.schedule", "optim.warmup", "optim.end_factor")},
+    **{key: (DEFAULTS[key],) for key in ("optim.decay", "optim.decay_every")},
+}
+"""Keys that came later, with the values at which a run is what it was before: it keeps its id."""
+
+DRAWN_WITHIN = ("lsuv", "fixup", "identity")
+"""Inits that know the network that they are of."""
+
+Arguments = tuple[tuple[str, Value], ...]
+"""What a function of the user's own is called with, by name, in the order of the names."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The `model` section; a key that the architecture lacks is None."""
+    """The `model` section; a key that the architecture lacks is None: so are depth and width of a user's own network.
+
+    ``args`` are `model.args.NAME`, by name.
+    """
 
     name: str
     depth: int
@@ -43,6 +69,10 @@ class ModelSpec:
     bias_var: float | None
     norm: str | None
     branch_scale: float | None
+    output: str | None
+    target: str | None
+    source: str | None
+    args: Arguments = ()
 
 
 @dataclass(frozen=True)
@@ -59,11 +89,18 @@ class DataSpec:
     target_scale: float
     length: int | None
     features: int | None
+    path: str | None
+    label: str | None
+    heldout: float | None
+    task: str | None
+    target: str | None
+    source: str | None
+    args: Arguments = ()
 
 
 @dataclass(frozen=True)
 class OptimSpec:
-    """The `optim` section; which keys act is in `choices.OPTIMIZERS`."""
+    """The `optim` section; which keys act is in `choices.OPTIMIZERS` and `choices.SCHEDULES`."""
 
     name: str
     lr: float
@@ -74,6 +111,11 @@ class OptimSpec:
     beta1: float
     beta2: float
     eps: float
+    schedule: str
+    warmup: int
+    end_factor: float
+    decay: float
+    decay_every: int
 
 
 @dataclass(frozen=True)
@@ -91,6 +133,7 @@ class TrainSpec:
 
     steps: int
     precision: str
+    loss: str
 
 
 @dataclass(frozen=True)
@@ -105,7 +148,8 @@ class ProbeSpec:
 class Facts:
     """What a network must know of its data: shapes and sizes, no numbers.
 
-    ``shape`` is that of one input, (features,) or (time, features); ``loss`` as in `choices.Data`.
+    ``shape`` is that of one input, (features,) or (time, features); ``loss`` as in `choices.Data`. Of data of the
+    user's own, ``source`` is the SHA-256 of what they come from, and ``told`` how they were understood.
     """
 
     shape: tuple[int, ...]
@@ -113,6 +157,8 @@ class Facts:
     loss: str
     train: int
     heldout: int
+    source: str | None = None
+    told: str | None = None
 
     @property
     def inputs(self) -> int:
@@ -121,8 +167,25 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Extent:
+    """How large a network of the user's own is: what is planned by.
+
+    Trained ``parameters`` (real numbers), ``signals`` (numbers that its layers put out for one sample), ``layers``, and
+    the ``work`` of a step on one batch in operations.
+    """
+
+    parameters: int
+    signals: int
+    layers: int
+    work: float
+
+
+@dataclass(frozen=True)
 class RunSpec:
-    """One training run, fully described. Its ``id`` is a digest of every key but where it runs."""
+    """One training run, fully described. Its ``id`` is a digest of every key but where it runs.
+
+    ``extent`` is that of a network of the user's own, where somebody has looked.
+    """
 
     seed: int
     model: ModelSpec
@@ -133,12 +196,15 @@ class RunSpec:
     probe: ProbeSpec
     facts: Facts = dataclasses.field(compare=False)
     id: str = dataclasses.field(compare=False)
+    extent: Extent | None = dataclasses.field(default=None, compare=False)
 
     def flat(self) -> dict[str, Value]:
-        """Every key of `KEYS`, dotted, in order, with its resolved value."""
+        """Every key of `KEYS`, dotted, in order, with its resolved value; the arguments of the user's own follow."""
         values: dict[str, Value] = {"seed": self.seed}
         for section in SECTIONS:
             values.update(_items(getattr(self, section)))
+        for section, prefix in FREE.items():
+            values.update((f"{prefix}{name}", value) for name, value in getattr(self, section).args)
         return values
 
     @property
@@ -146,9 +212,11 @@ class RunSpec:
         """L: how many layers the `layers` table numbers (an RNN's read-out counts)."""
         return self.model.depth + (1 if MODELS[self.model.name].needs_time else 0)
 
+    @property
+    def loss(self) -> str:
+        """The loss that is trained: that of the data, unless `train.loss` names another."""
+        return self.facts.loss if self.train.loss == "auto" else self.train.loss
 
-MOST_BYTES = 2**42
-"""Of one run; a larger one is taken for a slip of the keyboard."""
 
 SECTIONS: dict[str, type] = {
     "model": ModelSpec,
@@ -161,24 +229,30 @@ SECTIONS: dict[str, type] = {
 
 
 PLACES = {
-    kind: tuple((f"{name}.{field.name}", field.name) for field in dataclasses.fields(kind))
+    kind: tuple((f"{name}.{field.name}", field.name) for field in dataclasses.fields(kind) if field.name != "args")
     for name, kind in SECTIONS.items()
 }
-"""The key of each field of a section."""
+"""The key of each field of a section but for the arguments of the user's own."""
 
 
 def _items(section: object) -> list[tuple[str, Value]]:
     return [(key, getattr(section, name)) for key, name in PLACES[type(section)]]
 
 
-Look = Callable[[DataSpec], Facts]
-"""Opens the files of the user's own that data lie in, and says what a network must know of them."""
+class Look(Protocol):
+    """Who opens what is the user's own; this room opens no file."""
+
+    def data(self, data: DataSpec) -> Facts:
+        """What a network must know of data in files, or from a function, of the user's own."""
+
+    def source(self, target: str) -> str:
+        """The SHA-256 of the file that defines ``target``, as `keys.is_target` has it."""
 
 
 def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
     """The run that ``values`` (dotted keys; what is not given takes its default) describe.
 
-    Data in files of the user's own (`data.root`) need ``look``, which `data.facts.described` brings.
+    Networks and data of the user's own need ``look``, which `data.facts.described` brings.
 
     Raises `SpecError` for an unknown key, a value that its key does not take, a key that the chosen model or data does
     not have, and combinations that no network can have (shapes, batch norm over one sample).
@@ -193,13 +267,15 @@ def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
             check_key(given[section][0][0], model, data)
     parts = {name: _section(name, tuple(given.get(name, ())), model, data) for name in SECTIONS}
     seed = coerce("seed", values.get("seed", DEFAULTS["seed"]))
-    network, task, facts = _fit(parts["model"], parts["data"], look)
-    _check_together(parts["optim"])
-    digest = hashlib.sha256(
-        "\n".join(
-            [f"gradlab {SCHEMA}", str(seed), *map(_canonical, (network, task, *list(parts.values())[2:]))]
-        ).encode()
-    )
+    network, task = parts["model"], parts["data"]
+    if MODELS[model].free:
+        network = _lent(network, look)
+    # What is the user's own may change while this process lives.
+    fit = _fit.__wrapped__ if DATA[data].own else _fit
+    network, task, facts = fit(network, task, look)  # type: ignore[arg-type]
+    check_together(parts["optim"])
+    check_loss(parts["train"], network, facts)
+    digest = [f"gradlab {SCHEMA}", str(seed), *map(_canonical, (network, task, *list(parts.values())[2:]))]
     spec = RunSpec(
         seed=seed,  # type: ignore[arg-type]
         model=network,
@@ -209,10 +285,14 @@ def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
         train=parts["train"],
         probe=parts["probe"],
         facts=facts,
-        id=digest.hexdigest()[:16],
+        id=_digested(digest),
     )
+    if by_plugins := used(spec.flat()) if PRESENT else {}:
+        # A name says nothing of somebody else's function: the file that defines it is part of what the run is.
+        lines = [*digest, *(f"{choice} {source.sha256}" for choice, source in by_plugins.items())]
+        spec = dataclasses.replace(spec, id=_digested(lines))
     if spec.probe.instrument != "none":
-        _check_instrument(spec)
+        check_instrument(spec)
     return spec
 
 
@@ -225,14 +305,18 @@ def _section(name: str, items: tuple[tuple[str, type, Value], ...], model: str, 
     values = {key: value for key, value in allowed_keys(model, data).items() if key.startswith(f"{name}.")}
     if name == "optim":
         chosen = str(coerce("optim.name", explicit.get("optim.name", DEFAULTS["optim.name"])))
-        values.update({f"optim.{key}": value for key, value in OPTIMIZERS[chosen].defaults.items()})
+        values.update(optimizer_defaults(chosen))
     if name == "model":
         values["model.name"] = model
     if name == "data":
         values["data.name"] = data
     values.update({key: coerce(key, value) for key, value in explicit.items()})
     kind = SECTIONS[name]
-    return kind(**{field: values.get(key) for key, field in PLACES[kind]})
+    fields = {field: values.get(key) for key, field in PLACES[kind]}
+    if name in FREE:
+        named = {key.removeprefix(FREE[name]): value for key, value in values.items() if is_free(key)}
+        return kind(**fields, args=tuple(sorted(named.items())))
+    return kind(**fields)
 
 
 @lru_cache(maxsize=65536)
@@ -241,9 +325,13 @@ def _fit(model: ModelSpec, data: DataSpec, look: Look | None) -> tuple[ModelSpec
     choice = MODELS[model.name]
     if "features" in DATA[data.name].keys and data.features is None:
         data = dataclasses.replace(data, features=model.width if model.name == "linear_chain" else 64)
-    if model.activation is not None and model.slope is None:
+    if model.activation is not None and model.slope is None and not choice.free:
         model = dataclasses.replace(model, slope=ACTIVATIONS[model.activation].slope)
-    facts = _facts(data, look)
+    facts = _own_facts(data, look) if DATA[data.name].own else _facts(data, look)  # type: ignore[arg-type]
+    if facts.source != data.source:
+        if data.source is not None:
+            raise SpecError(f"{data.path or data.target}: has changed: data.source={data.source[:12]}... is another")
+        data = dataclasses.replace(data, source=facts.source)
     if cast("int | str", data.batch_size) == "full":  # the word that `_section` leaves to be resolved here
         data = dataclasses.replace(data, batch_size=facts.train)
     if data.batch_size > facts.train:
@@ -251,71 +339,53 @@ def _fit(model: ModelSpec, data: DataSpec, look: Look | None) -> tuple[ModelSpec
             f"data.batch_size={data.batch_size}: the training part of {data.name!r} has {facts.train} samples; "
             "give at most that, or full"
         )
-    if model.depth < choice.least_depth:
-        raise SpecError(f"model.depth={model.depth}: {model.name!r} needs at least {choice.least_depth} layers")
-    if model.norm is not None and model.norm not in choice.norms:
-        raise SpecError(
-            f"model.norm={model.norm}: {model.name!r} shares its weights over time, so running statistics have no "
-            f"meaning; it takes: {', '.join(choice.norms)}"
-        )
-    if model.norm is not None and NORMS[model.norm].over_batch and data.batch_size == 1:
-        raise SpecError(f"model.norm={model.norm} with data.batch_size=1: a batch norm needs at least 2 samples")
-    if choice.needs_time and len(facts.shape) != 2:
-        raise SpecError(
-            f"data.name={data.name}: {model.name!r} needs data with a time axis: "
-            f"{', '.join(name for name, entry in DATA.items() if len(entry.shape) == 2)}"
-        )
-    if model.name == "linear_chain" and not model.width == facts.inputs == facts.outputs:
-        raise SpecError(
-            f"model.name=linear_chain: its matrices are square, so width = inputs = outputs; given model.width="
-            f"{model.width} on {data.name!r} with {facts.inputs} inputs and {facts.outputs} outputs (its data is "
-            "'linear_teacher')"
-        )
-    _check_size(model, data, facts)
-    if model.init == "torch_default" and model.weight_var is None and model.bias_var:
-        raise SpecError(f"model.bias_var={model.bias_var:g}: init 'torch_default' draws its own biases; leave it at 0")
+    if not choice.free:
+        check_fit(model, data, facts)
     return model, data, facts
 
 
-def _check_size(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
-    """Raises `SpecError` for a network that no machine holds: weights, gradients, and the signals of one batch."""
-    steps = facts.shape[0] if MODELS[model.name].needs_time else 1
-    weights = (model.depth * model.width + facts.inputs // steps + facts.outputs) * model.width
-    signals = data.batch_size * (model.depth * model.width * steps + facts.inputs + facts.outputs)
-    size = 4 * (2 * weights + signals)
-    if size > MOST_BYTES:
+def _lent(model: ModelSpec, look: Look | None) -> ModelSpec:
+    """A network of the user's own, with the digest of the file that defines it."""
+    if model.target is None:
+        raise SpecError("model=module: expected model.target=path/to/file.py:Name or model.target=package.module.Name")
+    if not is_target(model.target):
         raise SpecError(
-            f"model.depth={model.depth}, model.width={model.width}, data.batch_size={data.batch_size}: one run takes "
-            f"some {size / 1e12:,.1f} TB; no machine holds more than {MOST_BYTES / 1e12:.1f} TB"
+            f"model.target={model.target}: expected path/to/file.py:Name or package.module.Name, a class or function "
+            "that returns a torch.nn.Module"
         )
+    if model.init in DRAWN_WITHIN:
+        raise SpecError(f"model.init={model.init}: is for networks of gradlab's own; model=module takes another")
+    if model.source is not None:
+        return model
+    if look is None:
+        raise SpecError(f"model.target={model.target}: nobody looked at its file; see gradlab.data.facts.described")
+    return dataclasses.replace(model, source=look.source(model.target))
 
 
-@lru_cache(maxsize=1024)
-def _check_together(optim: OptimSpec) -> None:
-    if optim.name == "sgd" and optim.nesterov and optim.momentum == 0:
-        raise SpecError("optim.nesterov=true needs optim.momentum above 0 (as torch.optim.SGD does)")
+def _own_facts(data: DataSpec, look: Look | None) -> Facts:
+    """The facts of data of the user's own. Raises `SpecError` where it is not said where they are."""
+    if data.name == "file" and data.path is None:
+        raise SpecError("data=file: expected data.path=FILE (.csv, .parquet, .npz, .safetensors) or a folder of images")
+    if data.name == "function" and (data.target is None or not is_target(data.target)):
+        given = "data=function" if data.target is None else f"data.target={data.target}"
+        raise SpecError(f"{given}: expected data.target=path/to/file.py:name or data.target=package.module.name")
+    return _looked_at(data, look)
 
 
-def _check_instrument(spec: RunSpec) -> None:
-    """Raises `SpecError` where the run's instrument has nothing to measure in it."""
-    instrument, flat = INSTRUMENTS[spec.probe.instrument], spec.flat()
-    for key, values in instrument.needs.items():
-        if flat[key] not in values:
-            able = " or ".join(str(value) for value in values if value is not None)
-            raise SpecError(f"probe.instrument={instrument.name}: needs {key}={able}; given {flat[key]}")
-    if spec.facts.train < instrument.samples:
-        raise SpecError(
-            f"probe.instrument={instrument.name}: needs {instrument.samples} samples; the training part of "
-            f"{spec.data.name!r} has {spec.facts.train}"
-        )
+def _digested(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _looked_at(data: DataSpec, look: Look | None) -> Facts:
+    if look is None:
+        raise SpecError(f"data.name={data.name}: nobody looked at its files; see gradlab.data.facts.described")
+    return look.data(data)
 
 
 @lru_cache(maxsize=65536)
 def _facts(data: DataSpec, look: Look | None) -> Facts:
     if data.root is not None:
-        if look is None:
-            raise SpecError(f"data.root={data.root}: nobody looked at its files; see gradlab.data.facts.described")
-        return look(data)
+        return _looked_at(data, look)
     entry = DATA[data.name]
     by_key = (data.features if len(entry.shape) == 1 else data.length) or 0
     shape = tuple(by_key if size is None else size for size in entry.shape)
@@ -325,8 +395,14 @@ def _facts(data: DataSpec, look: Look | None) -> Facts:
 
 @lru_cache(maxsize=65536)
 def _canonical(section: object) -> str:
-    pairs = [(key, value) for key, value in _items(section) if key not in OUTSIDE_DIGEST]
-    return json.dumps([(key, value) for key, value in pairs if key not in SILENT or value != SILENT[key]])
+    pairs: list[tuple[str, object]] = [(key, value) for key, value in _items(section) if key not in OUTSIDE_DIGEST]
+    if arguments := getattr(section, "args", ()):
+        pairs.append(("args", arguments))
+    return json.dumps([(key, value) for key, value in pairs if value not in SILENT.get(key, ())])
+
+
+ALWAYS = ("name", "schedule", "warmup")
+"""Fields of the `optim` section that act in every run."""
 
 
 def unused(spec: RunSpec) -> frozenset[str]:
@@ -334,11 +410,11 @@ def unused(spec: RunSpec) -> frozenset[str]:
     idle = {
         f"optim.{f.name}"
         for f in dataclasses.fields(OptimSpec)
-        if f.name != "name" and f.name not in OPTIMIZERS[spec.optim.name].uses
+        if f.name not in {*ALWAYS, *OPTIMIZERS[spec.optim.name].uses, *SCHEDULES[spec.optim.schedule].uses}
     }
     idle |= {f"clip.{name}" for name in ("threshold", "output_threshold") if name not in CLIPS[spec.clip.mode].uses}
     if spec.model.activation not in ("leaky_relu", "prelu"):
         idle.add("model.slope")
-    if spec.facts.loss != "mean_squared_error":
+    if spec.facts.loss != "mean_squared_error" or spec.loss == "quartic":
         idle.add("data.target_scale")
     return frozenset(idle)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gradlab.data.facts import described
-from gradlab.spec.keys import KEYS
+from gradlab.spec.keys import KEYS, is_free
 from gradlab.spec.named import SpecError
+from gradlab.spec.plugins import Source
 from gradlab.spec.run import SCHEMA, RunSpec
 from gradlab.spec.secret import without_password
 from gradlab.store.atomic import replace
@@ -34,6 +35,8 @@ from gradlab.store.forms import (
 
 Manifest = dict[str, Any]
 
+
+_KEY = Words(tuple(KEYS), is_free)
 
 _DEVICE = Fields({"name": TEXT, "label": TEXT, "memory": COUNT, "cores": SOME})
 _CHANGE = Fields(
@@ -60,9 +63,9 @@ _MANIFEST = Fields(
         **{name: Each(TEXT) for name in ("command", "altered")},
         **dict.fromkeys(("duplicates", "cohorts"), COUNT),
         "expect": Each(Anything()),
-        "maps": Named(Words(tuple(KEYS))),
+        "maps": Named(_KEY),
         "about": Named(TEXT),
-        "swept": Each(Words(tuple(KEYS))),
+        "swept": Each(_KEY),
         "elapsed_s": FINITE,
         "versions": Named(Maybe(TEXT)),
         "host": Fields({}, {"name": TEXT, "system": TEXT, "cores": Maybe(COUNT)}),
@@ -86,6 +89,7 @@ _MANIFEST = Fields(
             )
         ),
         "weights": TRUTH,
+        "plugins": Each(Fields({"kind": Words(("package", "file")), "place": TEXT, "sha256": TEXT})),
         "cure": _CURE,
     },
 )
@@ -122,6 +126,11 @@ def read_manifest(path: Path) -> Manifest:
     if "cure" in manifest:
         _check_cure(manifest["cure"], f"{Folder(path).manifest}: cure")
     return manifest
+
+
+def plugins_of(path: Path) -> list[Source]:
+    """Where the choices of the user's own come from that the runs of the result at ``path`` are made with."""
+    return [Source(**kept) for kept in read_manifest(path).get("plugins", [])]
 
 
 def check_result(path: Path) -> None:
@@ -178,8 +187,9 @@ def write_inputs(folder: Folder, config: str, overrides: Sequence[str], runs: Se
 
 def write_runs(folder: Folder, runs: Sequence[RunSpec]) -> None:
     """Replaces the specs of the runs, in the order of the grid: what `read_runs` reads."""
-    keys = list(runs[0].flat())
-    rows = [list(run.flat().values()) for run in runs]
+    flats = [run.flat() for run in runs]
+    keys = list(dict.fromkeys(key for flat in flats for key in flat))
+    rows = [[flat.get(key) for key in keys] for flat in flats]
     ids = [run.id for run in runs]
     _write_text(folder.grid, json.dumps({"keys": keys, "runs": rows, "ids": ids}, separators=(",", ":")) + "\n")
 

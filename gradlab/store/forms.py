@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,13 +46,14 @@ class Plain:
 
 @dataclass(frozen=True)
 class Words:
-    """One of some texts."""
+    """One of some texts, or one that ``others`` takes."""
 
     words: Sequence[str]
+    others: Callable[[str], bool] = lambda _text: False
 
     def check(self, found: object, where: str) -> None:
         """The message names them where they are few."""
-        if not isinstance(found, str) or found not in self.words:
+        if not isinstance(found, str) or not (found in self.words or self.others(found)):
             raise wrong(where, f"one of {', '.join(self.words)}" if len(self.words) < 9 else "a known key", found)
 
 

@@ -78,8 +78,14 @@ def promoted(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """A table with the columns of ``schema``: one that it lacks is null, one that it has beyond them is left out."""
     if table.schema.equals(schema):
         return table
-    empty = pa.Table.from_batches([], schema)
-    return pa.concat_tables([empty, table], promote_options="default").select(schema.names)
+    columns = []
+    for field in schema:
+        if field.name not in table.column_names:
+            columns.append(pa.nulls(table.num_rows, field.type))
+            continue
+        column = table[field.name]
+        columns.append(column if column.type == field.type else column.cast(field.type))
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 class _Held:

@@ -71,6 +71,23 @@ def read_table(path: Path, name: str, columns: Sequence[str] | None = None) -> p
         raise SpecError(f"{path}: cannot be read as a table of {name}: {str(error).partition('. ')[0]}") from error
 
 
+def read_schema(path: Path, name: str) -> pa.Schema:
+    """The columns of the table in a Parquet file. Raises `SpecError` for a file that cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from gradlab.store.record import SCHEMAS
+
+    if name in OPTIONAL and not path.is_file():
+        return SCHEMAS[name]
+    try:
+        return pq.read_schema(path)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise SpecError(f"{path}: cannot be read as a table of {name}: {str(error).partition('. ')[0]}") from error
+
+
 def _check_columns(path: Path, name: str, found: pa.Schema) -> None:
     from gradlab.store.record import SCHEMAS
 

@@ -7,8 +7,9 @@ table, C of its columns.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +18,11 @@ from numpy.typing import NDArray
 
 from gradlab.diagnose import DEFAULTS, Limits, final_loss, rate, vanishing_ratio
 from gradlab.diagnose.tables import with_verdicts
-from gradlab.spec.keys import KEYS
+from gradlab.spec.keys import KEYS, is_free
+from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec
 from gradlab.spec.secret import without_password
+from gradlab.store.merging import promoted
 from gradlab.theory.predict import predict
 
 Floats = NDArray[np.float64]
@@ -40,6 +43,16 @@ PROBE_COLUMNS = (
     "grad_zero",
 )
 """Of the `layers` table, after run_id, step, axis, layer and name."""
+
+SEEN_COLUMNS = (
+    *("calls", "signal_grad_rms", "grad_rms", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised"),
+    *("starts_at_zero", "equal_weights", "cut", "idle", "attention_entropy", "attention_logit_max", "reads"),
+    *("units", "gain"),
+)
+"""What stands beside them of a network that is not gradlab's own."""
+
+KEPT_OF_STEPS = ("loss", "grad_norm", "grad_norm_clipped", "clipped", "broken", "lr")
+"""What is kept of each step of a training that goes on, in this order; ``broken`` is zero where all is finite."""
 
 _KINDS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
 
@@ -102,6 +115,31 @@ INSTRUMENTS = pa.schema(
 
 SCHEMAS = {"runs": RUNS, "steps": STEPS, "layers": LAYERS, "instruments": INSTRUMENTS}
 
+SEEN = "seen"
+"""A column of runs whose network is not gradlab's own: what was seen of its batch, output and activations, as JSON."""
+
+
+def is_further(name: str, column: str) -> bool:
+    """Whether a table may have a column beside those of its schema: of a network, or data, of the user's own."""
+    return column in SEEN_COLUMNS if name == "layers" else name == "runs" and (column == SEEN or is_free(column))
+
+
+def schema_of(name: str, found: Iterable[pa.Schema] = ()) -> pa.Schema:
+    """The schema of a table: its own columns, then the further ones that any of its parts has.
+
+    A column that is of whole numbers in one part and of fractions in another holds fractions; of other kinds, texts.
+    """
+    kinds: dict[str, pa.DataType] = {}
+    for schema in found:
+        for field in schema:
+            if not is_further(name, field.name) or pa.types.is_null(field.type):
+                continue
+            known = kinds.setdefault(field.name, field.type)
+            if known != field.type:
+                numbers = {known, field.type} == {pa.int64(), pa.float64()}
+                kinds[field.name] = pa.float64() if numbers else pa.string()
+    return pa.schema([*SCHEMAS[name], *(pa.field(column, kind) for column, kind in kinds.items())])
+
 
 @dataclass(frozen=True)
 class Row:
@@ -139,14 +177,16 @@ class Reading:
 class Record:
     """A finished cohort.
 
-    ``loss``, ``grad_norm``, ``grad_norm_clipped``, ``clipped`` are (S, M), row t measured at step t; where the last
-    row made no update, ``updates`` < S. ``diverged_at`` and ``diverged_layer`` (M,) are -1 where there is none.
-    ``heldout_loss`` and ``accuracy`` (M,) are None where the data or the run have none.
+    ``loss``, ``lr``, ``grad_norm``, ``grad_norm_clipped``, ``clipped`` are (S, M), row t measured at step t; where the
+    last row made no update, ``updates`` < S. ``diverged_at`` and ``diverged_layer`` (M,) are -1 where there is none.
+    ``heldout_loss`` and ``accuracy`` (M,) are None where the data or the run have none. ``columns`` are the C of the
+    per-layer table; ``seen`` (M) is what was seen of networks that are not gradlab's own: see `SEEN`.
     """
 
     runs: tuple[RunSpec, ...]
     rows: tuple[Row, ...]
     loss: Floats
+    lr: Floats
     grad_norm: Floats
     grad_norm_clipped: Floats
     clipped: Bools
@@ -158,6 +198,8 @@ class Record:
     accuracy: Floats | None
     duration_s: float
     readings: tuple[Reading, ...] = ()
+    columns: tuple[str, ...] = PROBE_COLUMNS
+    seen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,12 +214,13 @@ class Tables:
 
 def joined(parts: Sequence[Tables]) -> Tables:
     """The rows of all ``parts``, in order."""
-    return Tables(
-        pa.concat_tables([part.runs for part in parts]),
-        pa.concat_tables([part.steps for part in parts]),
-        pa.concat_tables([part.layers for part in parts]),
-        pa.concat_tables([part.instruments for part in parts]),
-    )
+
+    def all_of(name: str) -> pa.Table:
+        tables = [getattr(part, name) for part in parts]
+        schema = schema_of(name, [table.schema for table in tables])
+        return pa.concat_tables([promoted(table, schema) for table in tables])
+
+    return Tables(*(all_of(name) for name in SCHEMAS))
 
 
 def failed_tables(runs: Sequence[RunSpec], error: str) -> Tables:
@@ -185,7 +228,7 @@ def failed_tables(runs: Sequence[RunSpec], error: str) -> Tables:
     columns: dict[str, object] = _spec_columns(runs)
     columns["state"] = ["failed"] * len(runs)
     columns["error"] = [without_password(error)] * len(runs)
-    return Tables(_table(RUNS, columns, len(runs)), STEPS.empty_table(), LAYERS.empty_table())
+    return Tables(_table("runs", columns, len(runs)), STEPS.empty_table(), LAYERS.empty_table())
 
 
 def tidy(record: Record, limits: Limits = DEFAULTS) -> Tables:
@@ -198,11 +241,11 @@ def tidy(record: Record, limits: Limits = DEFAULTS) -> Tables:
 def _runs_table(record: Record, last: Ints) -> pa.Table:
     members = np.arange(len(record.runs))
     diverged = record.diverged_at >= 0
-    first = record.layers[0]
-    profile = first.values[PROBE_COLUMNS.index("signal_grad_norm")]
     along = "time" if any(row.axis == "time" for row in record.rows) else "depth"
-    chosen = [index for index, row in enumerate(record.rows) if row.axis == along and row.layer > 0]
+    profile = _profile(record, along)
     columns: dict[str, object] = _spec_columns(record.runs)
+    if record.seen:
+        columns[SEEN] = list(record.seen)
     columns |= {
         "state": np.where(diverged, "diverged", "finished"),
         "steps": np.where(diverged, record.diverged_at, record.runs[0].train.steps),
@@ -213,11 +256,27 @@ def _runs_table(record: Record, last: Ints) -> pa.Table:
         "accuracy": _where(~diverged, record.accuracy),
         "diverged_at": _where(diverged, record.diverged_at),
         "diverged_layer": _where(record.diverged_layer >= 0, record.diverged_layer),
-        "rate": [rate(deltas, along) for deltas in profile[:, chosen]],
-        "vanishing_ratio": [vanishing_ratio(deltas, along) for deltas in profile[:, chosen]],
+        "rate": [rate(deltas, along) for deltas in profile],
+        "vanishing_ratio": [vanishing_ratio(deltas, along) for deltas in profile],
         "duration_s": np.full(len(members), record.duration_s / len(members)),
     }
-    return _table(RUNS, columns, len(members))
+    return _table("runs", columns, len(members))
+
+
+def _profile(record: Record, along: str) -> Floats:
+    """The signals' gradient (M, R) at step 0 by which a run's rate is.
+
+    Of a network that is not gradlab's own it is per entry, and on its trunk, in the trunk's order.
+    """
+    first = record.layers[0]
+    rows = [index for index, row in enumerate(record.rows) if row.axis == along and row.layer > 0]
+    if "stage" not in record.columns:
+        return np.asarray(first.values[PROBE_COLUMNS.index("signal_grad_norm")][:, rows])
+    if along == "time":
+        return np.asarray(first.values[record.columns.index("signal_grad_rms")][:, rows])
+    stages = first.values[record.columns.index("stage")][0, rows]
+    trunk = [rows[place] for place in np.argsort(stages, kind="stable") if not np.isnan(stages[place])]
+    return np.asarray(first.values[record.columns.index("trunk_grad_rms")][:, trunk])
 
 
 def _final(record: Record, finished: Bools) -> pa.Array:
@@ -250,6 +309,7 @@ def _spec_columns(runs: Sequence[RunSpec]) -> dict[str, object]:
     return {
         "run_id": [run.id for run in runs],
         **{key: [values[key] for values in flat] for key in KEYS},
+        **{key: _alike([values.get(key) for values in flat]) for key in dict.fromkeys(chain(*flat)) if is_free(key)},
         "data.mirror": [run.data.mirror and without_password(run.data.mirror) for run in runs],
         # Of the foretold course, fitted over the layers that the measured rate is. Where these have no single rate,
         # one would be mistaken for theirs.
@@ -258,6 +318,14 @@ def _spec_columns(runs: Sequence[RunSpec]) -> dict[str, object]:
         "chi1": [one.chi1 for one in said],
         "depth_scale": [one.depth_scale for one in said],
     }
+
+
+def _alike(values: list[Value]) -> list[Value]:
+    """Arguments as one column holds them: all numbers, all truths, or all texts."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float}:
+        return [None if value is None else float(value) for value in values]
+    return values if len(kinds) == 1 else [None if value is None else str(value) for value in values]
 
 
 def _steps_table(record: Record, last: Ints) -> pa.Table:
@@ -270,12 +338,12 @@ def _steps_table(record: Record, last: Ints) -> pa.Table:
         "run_id": np.repeat(ids, kept.sum(1)),
         "step": at,
         "loss": record.loss.T[kept],
-        "lr": np.repeat([run.optim.lr for run in record.runs], kept.sum(1)),
+        "lr": record.lr.T[kept],
         "grad_norm": record.grad_norm.T[kept],
         "grad_norm_clipped": _where(updated, record.grad_norm_clipped.T[kept]),
         "clipped": _where(updated, record.clipped.T[kept]),
     }
-    return _table(STEPS, columns, len(at))
+    return _table("steps", columns, len(at))
 
 
 def _layers_table(record: Record, last: Ints) -> pa.Table:
@@ -294,9 +362,9 @@ def _layers_table(record: Record, last: Ints) -> pa.Table:
         "layer": np.tile([row.layer for row in record.rows], len(at)),
         "name": np.tile([row.name for row in record.rows], len(at)),
     }
-    for index, column in enumerate(PROBE_COLUMNS):
+    for index, column in enumerate(record.columns):
         columns[column] = _where(valid[index].ravel(), values[index].ravel())
-    return _table(LAYERS, columns, rows * len(at))
+    return _table("layers", columns, rows * len(at))
 
 
 def _instruments_table(record: Record, last: Ints) -> pa.Table:
@@ -317,7 +385,7 @@ def _instruments_table(record: Record, last: Ints) -> pa.Table:
         "index": _where(numbered[at], index[at]),
         "value": np.concatenate([reading.values for reading in readings], axis=1)[kept],
     }
-    return _table(INSTRUMENTS, columns, len(at))
+    return _table("instruments", columns, len(at))
 
 
 def _where(valid: Bools, values: Floats | Ints | Bools | None) -> pa.Array | None:
@@ -325,10 +393,17 @@ def _where(valid: Bools, values: Floats | Ints | Bools | None) -> pa.Array | Non
     return None if values is None else pa.array(values, mask=~valid, from_pandas=False)
 
 
-def _table(schema: pa.Schema, columns: dict[str, object], rows: int) -> pa.Table:
+def _table(name: str, columns: dict[str, object], rows: int) -> pa.Table:
+    """The table with the columns of its schema, and the further ones that are given."""
+    further = {
+        column: values if isinstance(values, pa.Array) else pa.array(values, from_pandas=False)
+        for column, values in columns.items()
+        if is_further(name, column)
+    }
+    schema = schema_of(name, [pa.schema([(column, values.type) for column, values in further.items()])])
     arrays = []
     for field in schema:
-        values = columns.get(field.name)
+        values = further.get(field.name, columns.get(field.name))
         if values is None:
             arrays.append(pa.nulls(rows, field.type))
         elif isinstance(values, pa.Array):

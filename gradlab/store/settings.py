@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gradlab.spec.keys import KEYS
+from gradlab.spec.keys import in_order
 
 REPLICATES = ("seed", "data.seed")
 """Keys whose values mean nothing by themselves: runs are pooled over them."""
@@ -74,7 +74,7 @@ def settings(rows: Sequence[Row]) -> list[Setting]:
     >>> [setting.places for setting in settings(some)]
     [(0, 1), (2, 3)]
     """
-    keys = [key for key in KEYS if rows and key in rows[0] and key not in REPLICATES]
+    keys = [key for key in in_order(rows[0] if rows else ()) if key not in REPLICATES]
     found: dict[tuple[Any, ...], list[int]] = {}
     for place, row in enumerate(rows):
         found.setdefault(tuple(row[key] for key in keys), []).append(place)

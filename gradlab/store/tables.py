@@ -14,7 +14,7 @@ from gradlab.store.atomic import replace
 from gradlab.store.documents import check_result, ids_of
 from gradlab.store.folder import Folder
 from gradlab.store.forms import check_ids
-from gradlab.store.pieces import OPTIONAL, TABLES, belonging, read_table
+from gradlab.store.pieces import OPTIONAL, TABLES, belonging, read_schema, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,15 +58,14 @@ def merge(folder: Folder, pieces: Sequence[int] | None = None) -> Merged:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from gradlab.store.record import SCHEMAS
-
     pa.set_memory_pool(pa.system_memory_pool())
     ids = ids_of(folder)
     chosen = belonging(folder, ids) if pieces is None else list(pieces)
 
     def write(name: str, path: Path) -> None:
-        with pq.ParquetWriter(path, SCHEMAS[name]) as writer:
-            for batch in _batches(folder, name, chosen, ids):
+        schema = _schema(folder, name, chosen)
+        with pq.ParquetWriter(path, schema) as writer:
+            for batch in _batches(folder, name, chosen, ids, schema):
                 writer.write_table(batch)
 
     try:
@@ -105,33 +104,41 @@ def merged(folder: Folder) -> Merged:
 def _of_pieces(folder: Folder) -> Merged:
     import pyarrow as pa
 
-    from gradlab.store.record import SCHEMAS
-
     ids = ids_of(folder)
     pieces = belonging(folder, ids)
+    schemas = {name: _schema(folder, name, pieces) for name in TABLES}
     return {
-        name: pa.concat_tables([pa.Table.from_batches([], SCHEMAS[name]), *_batches(folder, name, pieces, ids)])
-        for name in TABLES
+        name: pa.concat_tables([pa.Table.from_batches([], schema), *_batches(folder, name, pieces, ids, schema)])
+        for name, schema in schemas.items()
     }
+
+
+def _schema(folder: Folder, name: str, pieces: Sequence[int]) -> pa.Schema:
+    """The columns of a table that is made of these pieces: what one of them alone has, the others have as null."""
+    from gradlab.store.record import schema_of
+
+    return schema_of(name, [read_schema(folder.piece(piece, name), name) for piece in pieces])
 
 
 def _table(folder: Folder, name: str) -> pa.Table:
     """A table of a merged result; columns that were added since it was written are null."""
     from gradlab.store.merging import promoted
-    from gradlab.store.record import SCHEMAS
+    from gradlab.store.record import schema_of
 
     try:
-        return promoted(read_table(folder.table(name), name), SCHEMAS[name])
+        found = read_table(folder.table(name), name)
+        return promoted(found, schema_of(name, [found.schema]))
     except FileNotFoundError as error:
         raise SpecError(f"{folder.table(name)}: expected, and not there") from error
     except SpecError as error:
         raise SpecError(f"{folder.root}: its tables cannot be read: {error}") from error
 
 
-def _batches(folder: Folder, name: str, pieces: Sequence[int], ids: Sequence[str]) -> Iterator[pa.Table]:
+def _batches(
+    folder: Folder, name: str, pieces: Sequence[int], ids: Sequence[str], schema: pa.Schema
+) -> Iterator[pa.Table]:
     """A table of ``pieces``, in the order of the grid."""
     from gradlab.store.merging import in_order
-    from gradlab.store.record import SCHEMAS
 
     def read(piece: int, columns: Sequence[str] | None) -> pa.Table:
         path = folder.piece(piece, name)
@@ -139,7 +146,7 @@ def _batches(folder: Folder, name: str, pieces: Sequence[int], ids: Sequence[str
         check_ids(str(path), table["run_id"].unique().to_pylist(), ids)
         return table
 
-    return in_order(read, pieces, ids, SCHEMAS[name])
+    return in_order(read, pieces, ids, schema)
 
 
 def finished_runs(folder: Folder, ids: Sequence[str]) -> bool:

@@ -74,21 +74,22 @@ def _whole(parts: Sequence[Array]) -> Array:
 
 def _journal(tables: Merged, run_id: str, step: int) -> tuple[dict[str, Any], dict[str, Array]]:
     """What `engine.journal` packs, of one member, from the rows of its tables before ``step``."""
-    from gradlab.store.record import PROBE_COLUMNS
+    from gradlab.store.record import KEPT_OF_STEPS, PROBE_COLUMNS, SEEN_COLUMNS
 
+    columns_of = [*PROBE_COLUMNS, *(name for name in SEEN_COLUMNS if name in tables["layers"].column_names)]
     steps = _of_run(tables["steps"], run_id).slice(0, step)
-    columns = [_numbers(steps[name]) for name in ("loss", "grad_norm", "grad_norm_clipped", "clipped")]
+    columns = [np.zeros(step) if name == "broken" else _numbers(steps[name]) for name in KEPT_OF_STEPS]
     arrays: dict[str, Array] = {
         "ended": np.array([-1]),
-        "steps": np.stack([*columns, np.zeros(step)])[:, :, np.newaxis],
+        "steps": np.stack(columns)[:, :, np.newaxis],
     }
     layers = _before(_of_run(tables["layers"], run_id), step)
     at = np.unique(layers["step"].to_numpy())
     shape = (len(at), -1)
     rows = layers.slice(0, layers.num_rows // max(1, len(at))).select(["axis", "layer", "name"]).to_pylist()
     if len(at):
-        values = [_numbers(layers[name]).reshape(shape) for name in PROBE_COLUMNS]
-        valid = [layers[name].is_valid().to_numpy().reshape(shape) for name in PROBE_COLUMNS]
+        values = [_numbers(layers[name]).reshape(shape) for name in columns_of]
+        valid = [layers[name].is_valid().to_numpy().reshape(shape) for name in columns_of]
         depth = sum(row["axis"] == "depth" and row["layer"] > 0 for row in rows)
         arrays |= {
             "layers.step": at,
@@ -104,7 +105,7 @@ def _journal(tables: Merged, run_id: str, step: int) -> tuple[dict[str, Any], di
             "readings.index": seen["index"].drop_null().to_numpy(),
         }
     facts = {
-        "columns": list(PROBE_COLUMNS),
+        "columns": [*KEPT_OF_STEPS, *columns_of],
         "rows": [list(row.values()) for row in rows],
         "readings": _readings(seen),
     }

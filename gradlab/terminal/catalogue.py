@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from gradlab.cure.remedies import REMEDIES
 from gradlab.diagnose import meanings
-from gradlab.spec.choices import ACTIVATIONS, CLIPS, DATA, INITS, INSTRUMENTS, MODELS, NORMS, OPTIMIZERS, PROBES
+from gradlab.spec.choices import (
+    ACTIVATIONS,
+    CLIPS,
+    DATA,
+    INITS,
+    INSTRUMENTS,
+    MODELS,
+    NORMS,
+    OPTIMIZERS,
+    PROBES,
+    SCHEDULES,
+)
 from gradlab.spec.named import Choice, SpecError, nearest
 
 KINDS: dict[str, Mapping[str, Choice]] = {
@@ -18,6 +29,7 @@ KINDS: dict[str, Mapping[str, Choice]] = {
     "norms": NORMS,
     "clips": CLIPS,
     "optimizers": OPTIMIZERS,
+    "schedules": SCHEDULES,
     "probes": {**PROBES, **{name: choice for name, choice in INSTRUMENTS.items() if name != "none"}},
     "verdicts": meanings.VERDICTS,
     "causes": meanings.CAUSES,
@@ -39,13 +51,21 @@ def choices(
     names = [*KINDS, "experiments"]
     if kind is not None and kind not in names:
         raise SpecError(f"unknown kind {kind!r}{nearest(kind, names) or ';'} available: {', '.join(names)}")
-    return [(name, _rows(name, config_dirs, skipped)) for name in names if kind in (None, name)]
+    listed = [(name, _rows(KINDS[name].values())) for name in KINDS if kind in (None, name)]
+    return listed + (_experiments(config_dirs, skipped) if kind in (None, "experiments") else [])
 
 
-def _rows(kind: str, config_dirs: Sequence[Path], skipped: Callable[[SpecError], None]) -> Rows:
-    if kind != "experiments":
-        return [(choice.name, choice.summary, choice.source) for choice in KINDS[kind].values()]
+def _rows(found: Iterable[Choice]) -> Rows:
+    return [(choice.name, choice.summary, choice.source) for choice in found]
+
+
+def _experiments(config_dirs: Sequence[Path], skipped: Callable[[SpecError], None]) -> list[tuple[str, Rows]]:
+    """Those of a theme together."""
     # Hydra takes a tenth of a second to import, and only experiments are files of its.
     from gradlab.grid.compose import experiments
+    from gradlab.grid.experiment import by_theme
 
-    return [(found.name, found.question, found.source) for found in experiments(config_dirs, skipped)]
+    return [
+        (f"experiments, {theme or 'others'}", [(one.name, one.question, one.source) for one in some])
+        for theme, some in by_theme(experiments(config_dirs, skipped)).items()
+    ]

@@ -84,6 +84,7 @@ def _show_best(out: Console, place: int, one: Outcome, before: Outcome) -> None:
         ("   δ", profiles(one, before)),
         ("   theory", theory(one, before)),
         ("   source", "; ".join(one.change["sources"])),
+        ("   run", one.run_id),
     ):
         grid.add_row(what, escape(words))
     out.print(grid)
@@ -125,12 +126,12 @@ def _show_others(out: Console, others: Sequence[Outcome]) -> None:
         out.print()
         return
     out.print("\nAlso:")
-    heads = [Head(""), *(Head(name, number=True) for name in ("cost", "times lower", "accuracy"))]
+    heads = [Head(""), *(Head(name, number=True) for name in ("cost", "times lower", "accuracy")), Head("run")]
     shown, rows = _some(others), []
     for one in shown:
         right = "-" if one.accuracy is None else f"{one.accuracy:.1%}"
         stays = "" if one.state == "heals" else f" ({one.verdict})"
-        rows.append([one.state, str(one.cost), factor(one), right, f"{one.change['override']}{stays}"])
+        rows.append([one.state, str(one.cost), factor(one), right, one.run_id[:8], f"{one.change['override']}{stays}"])
     show_table(out, [*heads, Head("change", text=True)], rows)
     if len(others) > len(shown):
         out.print(f"... and {len(others) - len(shown)} more.")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,6 +17,7 @@ from gradlab.diagnose.numbers import number
 from gradlab.spec.choices import MODELS
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec
+from gradlab.store.atomic import replace
 from gradlab.terminal.grids import Head, show_table
 from gradlab.terminal.ranks import short
 from gradlab.theory.predict import Prediction, Profile, predict, profile
@@ -30,6 +35,12 @@ APART = 1.0
 FIGURES = ("rate", "χ₁", "ξc", "6ξc", "δ₁/δ", "σw²*")
 """The columns of the table of a grid, beside the swept keys."""
 
+COLUMNS = (
+    *("rate_theory", "rate_limit", "chi1", "q_star", "depth_scale", "gradient_scale", "trainable_depth"),
+    *("log10_vanishing_ratio", "band", "critical_weight_var", "note"),
+)
+"""Of the CSV, beside the swept keys; ``band``: the standard deviation of ln delta of layer 1 between draws."""
+
 LEGEND = (
     "rate: factor of δ = ‖∂loss/∂z‖ a layer toward the input, χ₁ its square; ~ where the layers of this run have no "
     "single rate: that of many layers then (of residual branches the mean). ξc: depth scale; 6ξc: trainable depth. "
@@ -37,15 +48,47 @@ LEGEND = (
 )
 
 
-def show(out: Console, runs: Sequence[RunSpec], swept: Sequence[str]) -> None:
-    """The predictions of ``runs``: a block of sentences where theory sees one setting, else a table."""
+def show(out: Console, runs: Sequence[RunSpec], swept: Sequence[str], *, most: int | None = MOST_ROWS) -> None:
+    """The predictions of ``runs``: a block of sentences where theory sees one setting, else a table.
+
+    Of its rows at most so many are printed.
+    """
     rows = distinct(runs, swept)
     if len(rows) == 1:
         if len(runs) > 1:
             out.print(f"{len(runs):,} runs that theory cannot tell apart:")
         _show_one(out, rows[0][1])
     else:
-        _show_table(out, rows, len(runs))
+        _show_table(out, rows, len(runs), most)
+
+
+def write_csv(to: Path, runs: Sequence[RunSpec], swept: Sequence[str]) -> None:
+    """A row for each of ``runs``: its id, the swept keys, and what theory says; ``-`` is the standard output.
+
+    Columns that the `runs` table has are called as there. What is null is empty, numbers are in full.
+    """
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    keys = list(dict.fromkeys(swept))
+    lines.writerow(["run_id", *keys, *COLUMNS])
+    for run in runs:
+        flat = run.flat()
+        lines.writerow([run.id, *(flat[key] for key in keys), *_columns(run)])
+    if str(to) == "-":
+        sys.stdout.write(text.getvalue())
+    else:
+        replace(to, lambda temporary: temporary.write_text(text.getvalue(), encoding="utf-8"))
+
+
+def _columns(run: RunSpec) -> list[float | str | None]:
+    said, course = predict(run), profile(run)
+    return [
+        said.fitted if said.single_rate else None,
+        said.rate if said.asymptotic else None,
+        *(said.chi1, said.q_star, said.depth_scale, said.gradient_scale, said.trainable_depth),
+        None if course is None else course.log10_ratio(1),
+        *(said.band, said.critical_weight_var, said.note),
+    ]
 
 
 def distinct(runs: Sequence[RunSpec], swept: Sequence[str]) -> list[tuple[dict[str, Value], RunSpec]]:
@@ -147,17 +190,17 @@ def power(log10: float) -> str:
     return number(10.0**log10) if abs(log10) < 300 else f"1e{log10:.0f}"
 
 
-def _show_table(out: Console, rows: Sequence[tuple[dict[str, Value], RunSpec]], runs: int) -> None:
+def _show_table(out: Console, rows: Sequence[tuple[dict[str, Value], RunSpec]], runs: int, most: int | None) -> None:
     told = f"{runs:,} runs, {len(rows):,} of which theory can tell apart:" if len(rows) < runs else f"{runs:,} runs:"
     out.print(told)
     keys = list(rows[0][0])
-    lines = [[*(_value(values[key]) for key in keys), *_figures(run)] for values, run in rows[:MOST_ROWS]]
+    lines = [[*(_value(values[key]) for key in keys), *_figures(run)] for values, run in rows[:most]]
     headings = [*map(short, keys), *FIGURES]
     used = [place for place in range(len(headings)) if place < len(keys) or any(line[place] != "-" for line in lines)]
     heads = [Head(headings[place], number=place >= len(keys)) for place in used]
     show_table(out, heads, [[line[place] for place in used] for line in lines])
-    if len(rows) > MOST_ROWS:
-        out.print(f"... and {len(rows) - MOST_ROWS:,} more.")
+    if most is not None and len(rows) > most:
+        out.print(f"... and {len(rows) - most:,} more: --all shows them, --csv FILE writes a row for each run.")
     out.print(f"[dim]{LEGEND}[/dim]")
 
 

@@ -10,8 +10,15 @@ import numpy as np
 
 from gradlab.theory.activations import Floats
 from gradlab.theory.mean_field import BEYOND, NEAR_ONE, chi, fixed_variance, repels_above, settled, variance_after
-from gradlab.theory.norms import batch_norm_chi, batch_step, layer_norm_chi
-from gradlab.theory.products import log_spread
+from gradlab.theory.norms import (
+    LINEAR,
+    STEADY_BATCH,
+    batch_norm_chi,
+    batch_step,
+    layer_norm_chi,
+    typical_batch_log,
+)
+from gradlab.theory.products import log_spread, log_variances
 from gradlab.theory.quadrature import moments
 from gradlab.theory.setting import Setting
 
@@ -40,11 +47,11 @@ class Passage:
 
     ``chi`` is the factor from one deep place to the one before it, None where only a finite depth has one; ``q`` the
     variance that z settles at, None where it is not one number. ``log_chi`` (P,): the logarithm of the factor from
-    place ``first`` + i + 1 to ``first`` + i. ``spread`` (P,): the variance that each of these steps adds to ln
-    |delta|^2 between draws of the weights at this width; None where it is not known. ``log_growth`` (P,): the same of
-    the forward variance, from place ``first`` + i to the next. ``beyond``: how many places lie behind the last hidden
-    one. ``lost``: why the mean field does not describe draws of this network, None where it does. ``map``: the sw2 and
-    sb2 for which `mean_field` has this chi, q and correlations; None where it has not.
+    place ``first`` + i + 1 to ``first`` + i. ``spread`` (P + 1,): the variance between draws of the weights at this
+    width of ln |delta|^2 at each place over the last; None where it is not known. ``log_growth`` (P,): as ``log_chi``
+    of the forward variance, from place ``first`` + i to the next. ``beyond``: how many places lie behind the last
+    hidden one. ``lost``: why the mean field does not describe draws of this network, None where it does. ``map``: the
+    sw2 and sb2 for which `mean_field` has this chi, q and correlations; None where it has not.
     """
 
     chi: float | None
@@ -68,16 +75,18 @@ def _plain(seen: Setting) -> Passage:
     qs = trajectory(lambda q: variance_after(seen.phi, q, seen.sw2, seen.sb2), start, seen.depth - 1)
     q = fixed_variance(seen.phi, seen.sw2, seen.sb2, start)
     steps = [chi(seen.phi, settled(at), seen.sw2) for at in qs[:-1]]
-    spread = [log_spread(seen.phi, settled(at), orthogonal=seen.orthogonal) / seen.width for at in qs[:-1]]
-    into_input = 0.0 if seen.orthogonal else 2 / seen.inputs
-    known = max(spread, default=0.0) <= NARROW
+    kappas = [log_spread(seen.phi, settled(at), orthogonal=seen.orthogonal) for at in qs[:-1]]
     hidden = seen.depth - 1
+    spread = None
+    if hidden and max(kappas, default=0.0) <= NARROW * seen.width:
+        within = log_variances(seen.phi, [settled(q) for q in qs], seen.sb2, orthogonal=seen.orthogonal) / seen.width
+        spread = np.append(within[0] + _into_input(seen), within)
     return Passage(
         chi(seen.phi, settled(q), seen.sw2),
         q,
         0,
         _logs([seen.sw2_first, *steps])[:hidden],
-        np.array([into_input, *spread])[:hidden] if known else None,
+        spread,
         _ratios([seen.q0, *qs])[:hidden],
         map=(seen.sw2, seen.sb2),
         lost=_lost(seen, start, q, steps),
@@ -123,6 +132,8 @@ def _amplification(seen: Setting, qs: list[float]) -> float:
 
 def _batch(seen: Setting) -> Passage:
     factor, q = batch_norm_chi(seen.phi, seen.sw2, seen.batch, seen.eps)
+    if seen.batch is not None and seen.batch < STEADY_BATCH:
+        factor *= math.exp(typical_batch_log(seen.phi, max(q, LINEAR), seen.batch, seen.width))
     return _normed(seen, factor, q, seen.sw2_first / (seen.sw2_first * seen.q0 + seen.eps), None)
 
 
@@ -172,7 +183,6 @@ def residual_mlp(seen: Setting) -> Passage:
     gains = [back(v) for v in stream[:-1]]
     kappas = [log_spread(seen.phi, settled(v), orthogonal=seen.orthogonal) for v in stream[:-1]]
     varying = _varying(seen, stream[:-1], gains, kappas)
-    into_input = 0.0 if seen.orthogonal else 2 / seen.inputs
     # Only without a norm, and with a phi that knows no scale, do all branches weigh the same.
     alike = seen.phi.homogeneous and not normed
     return Passage(
@@ -180,7 +190,7 @@ def residual_mlp(seen: Setting) -> Passage:
         None,
         0,
         _logs([seen.sw2_first, *(1 + gain for gain in gains)]),
-        None if normed or max(varying, default=0.0) > NARROW else np.array([into_input, *varying]),
+        None if normed or max(varying, default=0.0) > NARROW else from_the_end(np.array([_into_input(seen), *varying])),
         _ratios([seen.q0, *stream]),
     )
 
@@ -212,7 +222,7 @@ def _varying(seen: Setting, stream: list[float], gains: list[float], kappas: lis
 def linear_chain(seen: Setting) -> Passage:
     """L matrices a*I: a^2 a layer exactly, from layer L to the input."""
     logs = _logs([seen.sw2] * seen.depth)
-    return Passage(seen.sw2, None, 0, logs, np.zeros(seen.depth), logs, beyond=1)
+    return Passage(seen.sw2, None, 0, logs, np.zeros(seen.depth + 1), logs, beyond=1)
 
 
 def rnn(seen: Setting) -> Passage:
@@ -255,6 +265,16 @@ def trajectory(after: Callable[[float], float], start: float, places: int) -> li
             values += [last] * (places - len(values))
             break
     return values
+
+
+def from_the_end(steps: Floats) -> Floats:
+    """(P + 1,): the sum of the steps from each place to the last."""
+    return np.append(np.cumsum(steps[::-1])[::-1], 0.0)
+
+
+def _into_input(seen: Setting) -> float:
+    """The variance of ln |delta_0|^2 over |delta_1|^2."""
+    return 0.0 if seen.orthogonal else 2 / seen.inputs
 
 
 def _logs(factors: list[float]) -> Floats:

@@ -13,7 +13,7 @@ from gradlab.theory import words
 from gradlab.theory.activations import Floats, Phi
 from gradlab.theory.mean_field import correlations, nearest_critical, scale
 from gradlab.theory.norms import LEAST_BATCH
-from gradlab.theory.passage import PASSAGES, Passage
+from gradlab.theory.passage import PASSAGES, Passage, from_the_end
 from gradlab.theory.recurrent import largest_singular_value, steepest
 from gradlab.theory.setting import Setting, setting
 
@@ -107,22 +107,22 @@ def predict_setting(seen: Setting) -> Prediction:
         with np.errstate(over="raise", invalid="raise"):
             return _predicted(seen)
     except BEYOND_FLOATS:
-        return _nothing(words.BEYOND_FLOATS)
+        return nothing(words.BEYOND_FLOATS)
 
 
 def _predicted(seen: Setting) -> Prediction:
     why = words.out_of_reach(seen, known=seen.architecture in PASSAGES, least_batch=LEAST_BATCH)
     if why is not None:
-        return _nothing(why)
+        return nothing(why)
     passage = _passage(seen)
     plain = seen.architecture == "mlp" and seen.norm == "none"
     critical = nearest_critical(seen.phi, seen.sw2, seen.sb2) if plain else None
     if passage.lost is not None:
-        return replace(_nothing(words.lost(seen, critical, passage.lost)), critical_weight_var=critical)
+        return replace(nothing(words.lost(seen, critical, passage.lost)), critical_weight_var=critical)
     inner = _inner(seen, passage.log_chi)
     chi1 = passage.chi if passage.chi is not None else _mean_factor(inner)
     if chi1 is None:
-        return _nothing(words.TOO_SHALLOW)
+        return nothing(words.TOO_SHALLOW)
     single = _is_single(inner[HEAD - 1 :] if seen.steps > HEAD + 2 else inner, inner, chi1)
     xi_c = None if passage.map is None else _depth_scale(seen.phi, passage, *passage.map)
     reached = _profile(seen, passage)
@@ -151,7 +151,8 @@ def _predicted(seen: Setting) -> Prediction:
     )
 
 
-def _nothing(why: str) -> Prediction:
+def nothing(why: str) -> Prediction:
+    """No prediction, and why there is none."""
     return Prediction(None, None, None, None, None, None, None, None, None, False, False, None, None, why, "")
 
 
@@ -178,8 +179,8 @@ def _profile(seen: Setting, passage: Passage) -> Profile | None:
     anchor = steps - passage.beyond
     if anchor < 1 or not np.all(np.isfinite(passage.log_chi)):
         return None
-    log = 0.5 * _from_the_end(passage.log_chi)
-    deviation = None if passage.spread is None else 0.5 * np.sqrt(_from_the_end(passage.spread))
+    log = 0.5 * from_the_end(passage.log_chi)
+    deviation = None if passage.spread is None else 0.5 * np.sqrt(passage.spread)
     place = tuple(range(passage.first, passage.first + steps + 1))
     return Profile("time" if seen.steps else "depth", place, anchor, log - log[anchor], deviation)
 
@@ -195,17 +196,12 @@ def _is_single(steady: Floats, steps: Floats, chi1: float) -> bool:
 
 def _slope(steps: Floats) -> float:
     """Least squares of ln ||delta|| on the layer, over the places that the ``steps`` (P,) lie between; P > 0."""
-    return -float(np.polyfit(np.arange(len(steps) + 1.0), 0.5 * _from_the_end(steps), 1)[0])
+    return -float(np.polyfit(np.arange(len(steps) + 1.0), 0.5 * from_the_end(steps), 1)[0])
 
 
 def _fitted(steps: Floats) -> float | None:
     """The rate of the foretold course, as that of a measured one; None where there is none to fit."""
     return math.exp(_slope(steps)) if len(steps) and np.all(np.isfinite(steps)) else None
-
-
-def _from_the_end(steps: Floats) -> Floats:
-    """(P + 1,): the sum of the steps from each place to the last."""
-    return np.append(np.cumsum(steps[::-1])[::-1], 0.0)
 
 
 def _inner(seen: Setting, steps: Floats) -> Floats:

@@ -88,6 +88,39 @@ def moments(phi: Phi, q: float) -> Moments:
     )
 
 
+@dataclass(frozen=True)
+class Swings:
+    """How phi(u)^2 and phi'(u)^2 swing from unit to unit, u ~ N(0, q), each over its mean.
+
+    ``square`` and ``slope`` are their variances, ``together`` the covariance; ``square_growth`` and ``slope_growth``
+    how the means answer to the variance, d ln E/d ln q: d E f/d ln q = E (z^2 - 1) f/2, at kinks too.
+    """
+
+    square: float
+    slope: float
+    together: float
+    square_growth: float
+    slope_growth: float
+
+
+@lru_cache(maxsize=65536)
+def swings(phi: Phi, q: float) -> Swings:
+    """The swings of ``phi`` at the variance ``q`` >= 0."""
+    q = max(q, LEAST)
+    z, weight = normal_rule(_breaks(phi, q))
+    at, u = moments(phi, q), math.sqrt(q) * z
+    square = (phi.value(u) / math.sqrt(at.square)) ** 2 - 1
+    slope = (phi.derivative(u) / math.sqrt(at.slope_square)) ** 2 - 1
+    by_variance = 0.5 * weight * (z * z - 1)
+    return Swings(
+        square=float(weight @ square**2),
+        slope=float(weight @ slope**2),
+        together=float(weight @ (square * slope)),
+        square_growth=float(by_variance @ square),
+        slope_growth=float(by_variance @ slope),
+    )
+
+
 @lru_cache(maxsize=4096)
 def dual(phi: Phi, q: float) -> Floats:
     """Squares a_k^2 (TERMS,) of the Hermite coefficients of phi(sqrt(q) z).

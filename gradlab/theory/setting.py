@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from gradlab.spec.choices import MODELS
 from gradlab.spec.run import ModelSpec, RunSpec
 from gradlab.theory.activations import Phi
 from gradlab.theory.norms import EPS, RMS_EPS
+from gradlab.theory.quadrature import moments
 
 TANGIBLE = ("leaky_relu", "prelu")
 """Activations in which model.slope acts."""
@@ -22,6 +24,7 @@ class Setting:
     ``sw2_first`` that of the matrix that reads the ``inputs`` (of an RNN, the features of a step), whose mean square is
     ``q0``. ``depth`` is L, of an RNN K; ``steps`` T, 0 without time. ``batch``: samples that batch norm shares, None
     elsewhere. ``branch``: beta of a residual branch.
+    ``why_not``: why no theory holds for such weights, None where one does.
     """
 
     architecture: str
@@ -39,6 +42,7 @@ class Setting:
     eps: float
     branch: float
     orthogonal: bool
+    why_not: str | None = None
 
 
 WEIGHT_VARIANCES: dict[str, Callable[[int, int], float]] = {
@@ -51,9 +55,22 @@ WEIGHT_VARIANCES: dict[str, Callable[[int, int], float]] = {
     # The shorter side's vectors are orthonormal: entries have the variance 1/max(fan_in, fan_out).
     "orthogonal": lambda fan_in, fan_out: fan_in / max(fan_in, fan_out),
     "torch_default": lambda _, __: 1 / 3,
+    "identity": lambda _, __: 1.0,
+    # Of its branches; the read-in is he_normal's.
+    "fixup": lambda _, __: 0.0,
     "zeros": lambda _, __: 0.0,
 }
-"""sw2 = fan_in Var W of every init, by the fan-in and fan-out of a matrix."""
+"""sw2 = fan_in Var W of every init, by the fan-in and fan-out of a matrix; that of `lsuv` depends on the signals."""
+
+NO_THEORY: dict[tuple[str, str], str] = {
+    **{(name, "identity"): "the identity is no random matrix, of which theory speaks" for name in MODELS},
+    ("residual_mlp", "lsuv"): "lsuv scales each branch by the stream that it meets, which theory here does not follow",
+    (
+        "residual_mlp",
+        "fixup",
+    ): "fixup's read-out begins at 0, and until it moves no gradient comes to the branches",
+}
+"""Why theory says nothing of an architecture with an init."""
 
 
 def setting(spec: RunSpec) -> Setting:
@@ -63,27 +80,39 @@ def setting(spec: RunSpec) -> Setting:
     which matters in the first layers alone.
     """
     model, facts = spec.model, spec.facts
+    if MODELS[model.name].free:
+        # Nothing is known of the inside of a network of the user's own.
+        return Setting(model.name, Phi("linear", 0.0), "none", 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False)
     recurrent = MODELS[model.name].needs_time
     inputs = facts.shape[-1] if recurrent else facts.inputs
     # torch.nn.RNN bounds the default draw of every matrix by its hidden width.
     first_fan = model.width if recurrent and model.init == "torch_default" and model.weight_var is None else inputs
     norm = model.norm or "none"
+    phi = Phi(model.activation or "linear", (model.slope or 0.0) if model.activation in TANGIBLE else 0.0)
+    init = None if model.weight_var is not None else model.init
+    q0 = spec.data.input_scale * spec.data.input_scale
+    if init == "lsuv":
+        sw2, sw2_first = _unit_variance(model, phi, q0)
+    else:
+        sw2 = weight_variance(model, model.width, model.width)
+        sw2_first = weight_variance(model, inputs, model.width) * inputs / first_fan
     return Setting(
         architecture=model.name,
-        phi=Phi(model.activation or "linear", (model.slope or 0.0) if model.activation in TANGIBLE else 0.0),
+        phi=phi,
         norm=norm,
         depth=model.depth,
         steps=facts.shape[0] if recurrent else 0,
         width=model.width,
         inputs=inputs,
-        sw2=weight_variance(model, model.width, model.width),
+        sw2=sw2,
         sb2=_bias_variance(model),
-        sw2_first=weight_variance(model, inputs, model.width) * inputs / first_fan,
-        q0=spec.data.input_scale * spec.data.input_scale,
+        sw2_first=sw2_first,
+        q0=q0,
         batch=spec.data.batch_size if norm == "batch" else None,
         eps={"none": 0.0, "rms": RMS_EPS[spec.train.precision]}.get(norm, EPS),
         branch=model.branch_scale or 0.0,
-        orthogonal=model.init == "orthogonal" and model.weight_var is None,
+        orthogonal=init == "orthogonal",
+        why_not=NO_THEORY.get((model.name, init or "")),
     )
 
 
@@ -94,7 +123,20 @@ def weight_variance(model: ModelSpec, fan_in: int, fan_out: int) -> float:
     if model.weight_var is not None:
         return model.weight_var * gain
     # A linear chain has no init: gain * I, whose square maps a vector as variance gain^2 would.
-    return (1.0 if model.init is None else WEIGHT_VARIANCES[model.init](fan_in, fan_out)) * gain
+    if model.init is None:
+        return gain
+    return WEIGHT_VARIANCES[model.init](fan_in, fan_out) * gain if model.init in WEIGHT_VARIANCES else math.nan
+
+
+def _unit_variance(model: ModelSpec, phi: Phi, q0: float) -> tuple[float, float]:
+    """The sw2 of hidden matrices and of the first at which W h has the variance gain^2 (Mishkin & Matas 2015).
+
+    What enters phi then has it too, or that of a norm.
+    """
+    q = model.gain * model.gain
+    enters = 1.0 if model.norm not in (None, "none") else q + (model.bias_var or 0.0)
+    square = moments(phi, enters).square
+    return tuple(q / one if one > 0 else 0.0 for one in (square, q0))  # type: ignore[return-value]
 
 
 def _bias_variance(model: ModelSpec) -> float:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from gradlab.spec.choices import MODELS
 from gradlab.theory.activations import ACTIVATIONS
+from gradlab.theory.norms import STEADY_BATCH
 from gradlab.theory.setting import Setting
 
 TOO_SHALLOW = "too few layers for a rate: a gradient passes from one hidden layer to another in none of them"
@@ -14,9 +16,6 @@ LARGEST = 1e12
 """Beyond such weights, biases or inputs nothing is said: an activation of one variance is all that is left."""
 
 BEYOND_FLOATS = "theory ends here: a factor of this network is too large or too small for a number of 64 bits"
-
-LEAST_STEADY = 6
-"""Batch norm divides by a chi^2 of B - 1 degrees of freedom, whose inverse has a variance from 5 of them on."""
 
 EVEN = 5e-4
 """A rate this close to 1 is said to keep gradients as they are."""
@@ -38,10 +37,16 @@ class Findings:
 
 def out_of_reach(seen: Setting, *, known: bool, least_batch: int) -> str | None:
     """Why theory says nothing of this run, or None where it does."""
+    if MODELS[seen.architecture].free:
+        return "theory knows nothing of the inside of a network of your own: train it, and gradlab measures it"
     if not known:
         return f"no theory of {seen.architecture!r} is known here"
+    if seen.why_not is not None:
+        return seen.why_not
     if seen.phi.name not in ACTIVATIONS:
         return f"theory does not know {seen.phi.name!r}: it has no entry in gradlab/theory/activations.py"
+    if math.isnan(seen.sw2):
+        return "theory does not know this init: it has no entry in gradlab/theory/setting.py"
     if seen.batch is not None and seen.batch < least_batch:
         return (
             f"batch norm over {seen.batch} samples: gradients have no finite mean below batches of {least_batch}, so "
@@ -89,9 +94,10 @@ def _claim(seen: Setting, said: Findings) -> str:
         return f"{_critical(said)}; yours is {figure(seen.sw2)}, {_course(seen, said)}"
     course = _course(seen, said)
     if seen.norm == "batch" and seen.architecture == "mlp":
-        few = f", in the mean: over {seen.batch} samples it has no finite variance, and is typically less"
-        wild = few if seen.batch is not None and seen.batch < LEAST_STEADY else ""
-        return f"{course} at batches of {seen.batch}{wild}, whatever σw²: only depth, φ and the batch size matter"
+        what = "only depth, φ and the batch size matter"
+        if seen.batch is not None and seen.batch < STEADY_BATCH:
+            what = f"of a typical draw of width {seen.width}: over so few samples the mean has no finite variance"
+        return f"{course} at batches of {seen.batch}, whatever σw²: {what}"
     if seen.norm != "none" and seen.architecture == "mlp" and seen.sb2 == 0:
         return f"{course}, whatever σw²"
     return course

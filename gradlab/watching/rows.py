@@ -19,13 +19,6 @@ from gradlab.watching.tape import Tape, weights
 
 Row = dict[str, Any]
 
-SEEN_COLUMNS = (
-    *("calls", "signal_grad_rms", "grad_rms", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised"),
-    *("starts_at_zero", "equal_weights", "cut", "idle", "attention_entropy", "attention_logit_max", "reads"),
-    *("units", "gain"),
-)
-"""What a measured module's frame holds beside the columns of the `layers` table."""
-
 MOST_LOOKED_AT = 4
 """Frozen matrices by which it is judged whether they ever learned."""
 

@@ -45,13 +45,12 @@ def test_the_page_counts_what_came_out() -> None:
 
 def test_an_experiment_without_its_data_says_so(tmp_path: Path) -> None:
     found = reproduce(chosen(["clip-rescue"])[0], tmp_path / "out", str(tmp_path / "nowhere"))
-    assert found is not None
     assert not found.reproduced
     assert found.outcomes == ()
     assert found.trouble.endswith("nowhere: no such folder")
 
 
-def test_other_seeds_are_as_many_and_none_where_none_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_seeds_are_as_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
 
     def start(command: list[str], **_: object) -> object:
@@ -59,14 +58,27 @@ def test_other_seeds_are_as_many_and_none_where_none_are_swept(tmp_path: Path, m
         raise subprocess.TimeoutExpired(command, 1)
 
     monkeypatch.setattr(subprocess, "run", start)
-    assert reproduce(chosen(["weight-decay"])[0], tmp_path / "one", None, 1000) is not None
-    assert asked[0][-1] == "seed=range(1000,1003)"
-    assert reproduce(chosen(["clip-quartic"])[0], tmp_path / "two", None, 1000) is None
-    assert len(asked) == 1
+    reproduce(chosen(["weight-decay"])[0], tmp_path / "one", None, 1000)
+    reproduce(chosen(["clip-quartic"])[0], tmp_path / "two", None, 1000)
+    assert [words[-1] for words in asked] == ["seed=range(1000,1003)", "seed=1000"]
+
+
+def test_the_page_has_a_column_for_other_seeds() -> None:
+    own = [Reproduction(experiment("one"), 4, [OUTCOME, OUTCOME], 1.0)]
+    failed = {**OUTCOME, "measured": "1.2", "result": "fail"}
+    others = {
+        1000: [Reproduction(experiment("one"), 4, [OUTCOME, failed], 1.0)],
+        2000: [Reproduction(experiment("one"), 4, [], 1.0, "killed")],
+    }
+    text = page(own, others)
+    assert "On other seeds, as many from another first one on: 0 of 1 from 1000, 0 of 1 from 2000." in text
+    assert "| experiment | runs | met | from 1000 | from 2000 | seconds | source |" in text
+    assert "| [one](#one) | 4 | 2 of 2 | 1 of 2 | not run | 1.0 | a book |" in text
+    assert "| 1 ± 0.1 | 1.05 | pass | 1.05; not run |" in text
+    assert "| 1 ± 0.1 | 1.05 | pass | **1.2**; not run |" in text
 
 
 def test_one_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_SECONDS", 0.01)
     found = reproduce(chosen(["scalar-chain"])[0], tmp_path / "out", None)
-    assert found is not None
     assert found.trouble == "took more than 0.01 s"

@@ -66,7 +66,7 @@ def test_what_is_printed(cured: tuple[Path, Ended]) -> None:
     assert max(map(len, lines)) <= 80
     said = " ".join(ended.out.split())
     for words in (
-        "Round 1: 29 single changes over 3 seeds.",
+        "Round 1: 34 single changes over 3 seeds.",
         "As it was: vanishing, healthy in 0 of 3 seeds; loss",
         "The smallest changes that heal",
         "1. model.activation=tanh (cost 3)",
@@ -93,6 +93,22 @@ def test_the_commands_that_are_printed_are_the_runs_that_healed(cured: tuple[Pat
         verb, *given = as_the_shell_reads(text)
         assert verb == "run"
         assert compose_any(given).runs[0].id == one.change["members"][0]
+
+
+def test_every_change_that_is_named_has_the_id_of_a_run(cured: tuple[Path, Ended]) -> None:
+    folder, ended = cured
+    ids = set(load_tables(folder)["runs"]["run_id"].to_pylist())
+    best = front(outcomes(read_manifest(folder)["cure"], load_tables(folder)))
+    assert [line.split()[1] for line in ended.out.splitlines() if line.startswith("   run ")] == [
+        one.run_id for one in best
+    ]
+    _, _, also = ended.out.partition("Also:")
+    rows = [line for line in also.splitlines() if line.startswith("heals")]
+    assert rows
+    for line in rows:
+        assert any(word in {run_id[:8] for run_id in ids} for word in line.split())
+    table = (folder / "report" / "cure.csv").read_text(encoding="utf-8")
+    assert all(one.run_id in table for one in best)
 
 
 def test_it_is_an_ordinary_sweep_folder(cured: tuple[Path, Ended]) -> None:

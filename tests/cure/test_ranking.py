@@ -189,6 +189,15 @@ def test_losses_without_a_logarithm() -> None:
     assert made[1].state == "heals"
 
 
+def test_losses_of_targets_at_another_scale_are_told_at_the_old_one() -> None:
+    """Targets a hundred times smaller have squared errors 1e4 smaller: 1e-5 is what 0.1 was, and no gain of 1e5."""
+    facts, tables = cure(SICK, Made(("a",), 1, (1e-5, 1.2e-5, 1.1e-5), first=2e-4), Made(("b",), 1, (0.1, 0.12, 0.11)))
+    facts["changes"][1]["unit"] = 1e-4
+    _, scaled, plain = outcomes(facts, tables)
+    assert (scaled.first, scaled.final, scaled.gain) == pytest.approx((plain.first, plain.final, plain.gain))
+    assert scaled.state == plain.state == "heals"
+
+
 def test_the_final_loss_is_a_mean_over_the_last_tenth_and_five_steps() -> None:
     _, tables = cure(SICK)
     assert courses(tables)["0-0"].final == pytest.approx(2.0)

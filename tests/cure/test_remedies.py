@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from gradlab.cure.changes import APPLIED, COSTS, cost, overrides, treated
-from gradlab.cure.remedies import END_TO_END, REMEDIES
+from gradlab.cure.remedies import REMEDIES
+from gradlab.cure.trials import norms_seen
+from gradlab.cure.values import END_TO_END, variance_of_targets
 from gradlab.data.facts import described
 from gradlab.diagnose.thresholds import DEFAULTS
 from gradlab.grid.compose import compose_run
@@ -26,8 +29,14 @@ SICK: dict[str, dict[str, Value]] = {
     "one sample": {"data.batch_size": 1},
     "residual": {"model.name": "residual_mlp", "model.depth": 20},
     "rnn": {"model.name": "rnn", "model.activation": "tanh"},
+    "huge targets": {"data.name": "linear_teacher", "data.target_scale": 300.0},
+    "a cycle": {"optim.schedule": "one_cycle", "optim.lr": 3.0},
     "chain": {"model.name": "linear_chain", "model.gain": 0.5},
 }
+
+
+NORMS = {"0.1": 7.5, "0.5": 2.25, "0.9": 0.125}
+"""What a tenth, half and nine tenths of a sick run's steps exceed."""
 
 
 def typed(values: dict[str, Value]) -> list[str]:
@@ -62,7 +71,7 @@ def test_gradients_may_change_as_far_as_the_diagnosis_allows() -> None:
 def test_what_is_typed_again_is_the_same_run(sick: str) -> None:
     spec = build(SICK[sick])
     for remedy in REMEDIES.values():
-        after = treated(spec, [remedy])
+        after = treated(spec, [remedy], NORMS)
         if after is None:
             continue
         assert after.spec.id != spec.id, remedy.name
@@ -197,3 +206,62 @@ def test_momentum_and_decay_are_taken_back_where_they_act() -> None:
         after = treated(spec, [REMEDIES[name]])
         assert after is not None
         assert after.change == change
+
+
+def change_of(name: str, **values: Value) -> dict[str, Value] | None:
+    """What a remedy changes in a run with ``values``, a double underscore for each dot; None where it is not tried."""
+    spec = described({key.replace("__", "."): value for key, value in values.items()})
+    after = treated(spec, [REMEDIES[name]], NORMS)
+    return None if after is None else dict(after.change)
+
+
+def test_the_learning_rate_rises_over_a_tenth_of_the_steps_and_falls_on_a_cosine() -> None:
+    assert change_of("warmup", train__steps=200) == {"optim.warmup": 20}
+    assert change_of("warmup", train__steps=19) is None
+    assert change_of("warmup", optim__warmup=5) is None
+    assert change_of("warmup", optim__schedule="one_cycle") is None
+    assert change_of("cosine") == {"optim.schedule": "cosine"}
+    assert change_of("cosine", optim__schedule="cosine", optim__end_factor=0.5) == {"optim.end_factor": 0.0}
+    assert change_of("cosine", optim__schedule="cosine") is None
+
+
+def test_thresholds_are_norms_that_were_seen() -> None:
+    assert change_of("clip-tenth") == {"clip.mode": "norm", "clip.threshold": 7.5}
+    assert change_of("clip-most", clip__mode="norm") == {"clip.threshold": 0.125}
+    assert change_of("clip-half", clip__mode="norm", clip__threshold=2.25) is None
+    assert {"clip-tenth", "clip-half", "clip-most"}.isdisjoint(applying()), "of a run that nobody has seen"
+
+
+def test_the_norms_are_those_of_the_sick_run_s_updates() -> None:
+    """Those that are finite and not 0, over all its seeds; the last row makes no update."""
+    norm = [*range(1, 11), math.inf, 0.0, 1e9]
+    steps = pa.table(
+        {
+            "run_id": ["a"] * 6 + ["b"] * 7 + ["other"],
+            "grad_norm": [*map(float, norm), 1e6],
+            "grad_norm_clipped": [*map(float, norm[:-1]), None, 1.0],
+        }
+    )
+    found = norms_seen({"steps": steps}, ["a", "b"])
+    assert found == {"0.1": pytest.approx(9.1), "0.5": pytest.approx(5.5), "0.9": pytest.approx(1.9)}
+    assert norms_seen({"steps": steps}, ["nobody"]) == {}
+
+
+def test_inits_that_are_for_some_architectures_are_tried_in_these() -> None:
+    assert change_of("lsuv", model__bias_var=0.1) == {"model.init": "lsuv", "model.bias_var": 0.0}
+    assert change_of("lsuv", model__name="rnn") is None
+    assert change_of("fixup") is None
+    assert change_of("fixup", model__name="residual_mlp", model__gain=2.0) == {"model.init": "fixup", "model.gain": 1.0}
+    assert change_of("identity", model__name="rnn") == {"model.init": "identity"}
+    assert change_of("identity") is None
+
+
+def test_targets_get_unit_variance_where_they_are_real_and_vary() -> None:
+    spec = described({"data.name": "linear_teacher", "data.target_scale": 300.0})
+    after = treated(spec, [REMEDIES["unit-targets"]])
+    assert after is not None
+    assert math.sqrt(variance_of_targets(spec.data)) * after.spec.data.target_scale == pytest.approx(1, rel=1e-3)
+    assert treated(after.spec, [REMEDIES["unit-targets"]]) is None
+    assert change_of("unit-targets") is None, "classes have no scale"
+    assert change_of("unit-targets", data__name="silence", model__name="rnn", model__width=1) is None
+    assert change_of("unit-targets", data__name="linear_teacher", data__target_scale=0.0) is None

@@ -78,6 +78,7 @@ def test_without_instruments_there_is_no_file_and_an_empty_table(gradlab_: Gradl
     assert gradlab.load(tmp_path / "out").instruments.empty
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_the_report_has_its_rows_as_csv(gradlab_: Gradlab, tmp_path: Path) -> None:
     assert gradlab_(*SWEEP, "--no-report").status == 0
     write_report([tmp_path / "out"], tmp_path / "page")

@@ -15,7 +15,7 @@ import torch
 from gradlab.data.loaders import load
 from gradlab.engine.keeping import Keeper
 from gradlab.engine.train import train
-from gradlab.spec.choices import CLIPS, INSTRUMENTS, MODELS, OPTIMIZERS
+from gradlab.spec.choices import CLIPS, INSTRUMENTS, MODELS, OPTIMIZERS, SCHEDULES
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec, build
 from gradlab.store.arrays import Array, Kept, read_arrays, write_arrays
@@ -37,7 +37,7 @@ SETTINGS: dict[str, dict[str, Value]] = {
     **{
         f"model {name}": {"model.name": name, "model.depth": 4}
         for name in MODELS
-        if name not in ("rnn", "linear_chain")
+        if name not in ("rnn", "linear_chain", "module")
     },
     "model rnn": {
         "model.name": "rnn",
@@ -50,6 +50,10 @@ SETTINGS: dict[str, dict[str, Value]] = {
     **{f"norm {name}": {"model.norm": name} for name in ("batch", "layer", "rms")},
     **{f"optimizer {name}": {"optim.name": name, "optim.momentum": 0.9} for name in OPTIMIZERS},
     **{f"clip {name}": {"clip.mode": name, "clip.threshold": 0.5} for name in CLIPS},
+    **{
+        f"schedule {name}": {"optim.schedule": name, "optim.warmup": 9, "optim.decay": 0.8, "optim.decay_every": 3}
+        for name in SCHEDULES
+    },
     "float64 without kernels of its own": {"model.activation": "gelu", "train.precision": "float64"},
     "a member that diverges": DIVERGING,
     "steps that are not rehearsed": {"train.steps": 8, "probe.every": 3},

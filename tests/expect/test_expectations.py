@@ -168,6 +168,7 @@ def test_without_expectations_nothing_is_said(gradlab_: Gradlab, tmp_path: Path)
     assert not Folder(tmp_path / "out").expectations.exists()
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_the_page_shows_them(tmp_path: Path) -> None:
     folder = write_result(tmp_path / "result", [{"seed": seed} for seed in (0, 1)])
     outcome = {"expected": "1 ± 0.1", "computed": "median of rate", "value": 2.0, "source": "a <book>"}
@@ -198,6 +199,7 @@ def test_the_experiment_names_the_keys_of_its_maps(gradlab_: Gradlab, tmp_path: 
     assert manifest["maps"] == {"x": "optim.lr", "y": "model.depth"}
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_the_maps_take_the_keys_that_the_experiment_names_where_they_vary(tmp_path: Path) -> None:
     axes: dict[str, list[Value]] = {"model.depth": [5, 10], "model.width": [8, 16], "optim.lr": [0.01, 0.1]}
     folder = write_result(tmp_path / "result", grid(axes))

@@ -18,7 +18,11 @@ pytestmark = pytest.mark.skipif(library("float32") is None, reason="no C compile
 
 @pytest.fixture
 def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A library in a cache of its own, and nothing remembered in this process."""
+    """A library in a cache of its own, and nothing remembered in this process; of one function, which compiles fast."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "player.c").write_text("void play(void *a, long b, void *c, long d) {}", encoding="utf-8")
+    monkeypatch.setattr(compiler, "SOURCE", source)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     library.cache_clear()
     path = library("float32")

@@ -41,3 +41,14 @@ def test_one_thing_is_changed_and_the_rest_stays(swept: tuple[Path, str]) -> Non
 def test_a_change_that_the_run_cannot_have_is_refused(swept: tuple[Path, str], change: str, said: str) -> None:
     with pytest.raises(SpecError, match=said):
         again(*swept, [change])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "goes_on"), [("constant", True), ("step", True), ("plateau", True), ("cosine", False)]
+)
+def test_a_schedule_that_ends_with_the_training_begins_anew(
+    schedule: str, goes_on: bool, gradlab_: Gradlab, tmp_path: Path
+) -> None:
+    assert gradlab_("run", *TINY, f"optim.schedule={schedule}", "--no-report", "-q", "-o", "out").status == 0
+    run_id = str(gradlab.load(tmp_path / "out").runs.run_id[0])
+    assert (again(tmp_path / "out", run_id, ["train.steps=500"]).longer is not None) == goes_on

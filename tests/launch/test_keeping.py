@@ -200,6 +200,8 @@ LONGER = {
     "batch norm, adam": ("model.norm=batch", "optim=adam", "optim.lr=0.01"),
     "momentum, layerwise": ("optim.momentum=0.9", "clip=layerwise", "model.activation=prelu", "probe.every=7"),
     "rnn": ("model=rnn", "data=adding", "data.length=6", "optim=rmsprop"),
+    "a plateau": ("optim.schedule=plateau", "optim.decay_every=3", "optim.decay=0.8", "optim.warmup=5"),
+    "inverse_sqrt": ("optim.schedule=inverse_sqrt", "optim.warmup=20"),
     "a twin": ("probe.instrument=twin_distance", "train.precision=float64", "optim.momentum=0.5"),
     "spectra": ("probe.instrument=jacobian_spectrum", "train.precision=float64", "model.norm=rms"),
 }

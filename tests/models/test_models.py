@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from gradlab.models import MODELS
-from gradlab.nn.losses import LOSSES
+from gradlab.models import MODELS, module
+from gradlab.nn.losses import LOSSES, OBJECTIVES
 from gradlab.nn.slots import Layout, Role
 from gradlab.spec import choices
 from gradlab.spec.named import Value
@@ -26,8 +26,11 @@ SHAPES: tuple[dict[str, Value], ...] = (
 )
 
 
+STACKED = [name for name, entry in choices.MODELS.items() if not entry.free]
+
+
 def cases() -> list[RunSpec]:
-    runs = [build({"model.name": name, **shape}) for name in MODELS if name != "linear_chain" for shape in SHAPES]
+    runs = [build({"model.name": name, **shape}) for name in STACKED if name != "linear_chain" for shape in SHAPES]
     runs += [build({"model.name": "linear_chain", "model.depth": depth, "model.width": 5}) for depth in (1, 4)]
     runs += [build({"model.name": "rnn", "data.name": "adding", "data.length": 9})]
     return [*runs, build({"model.name": "mlp", "model.depth": 1}), build({"model.norm": "batch", "model.depth": 4})]
@@ -39,7 +42,9 @@ def layout_of(run: RunSpec) -> Layout:
 
 def test_the_names_are_the_named_choices() -> None:
     assert list(MODELS) == list(choices.MODELS)
-    assert set(LOSSES) == {entry.loss for entry in choices.DATA.values()}
+    assert {*LOSSES, *OBJECTIVES, "binary_cross_entropy"} == set(choices.LOSSES)
+    assert {entry.loss for entry in choices.DATA.values()} <= set(LOSSES)
+    assert set(module.ACTIVATIONS) == set(choices.ACTIVATIONS)
 
 
 @pytest.mark.parametrize("run", cases(), ids=lambda run: f"{run.model.name}-{run.model.depth}-{run.model.norm}")

@@ -35,6 +35,11 @@ VARIANCES: dict[str, Callable[[int, int], float]] = {
 }
 
 
+def inits_of(model: str) -> list[str]:
+    """The inits that an architecture may have."""
+    return [name for name, init in choices.INITS.items() if model in init.models or not init.models]
+
+
 def layout_of(run: RunSpec) -> Layout:
     return MODELS[run.model.name].layout(run.model, run.facts)
 
@@ -178,7 +183,7 @@ def test_company_changes_no_bit(name: str) -> None:
         "model.norm": "layer",
         "model.activation": "prelu",
     }
-    members = [common | {"seed": seed, "model.init": init} for seed in (0, 1) for init in INITS]
+    members = [common | {"seed": seed, "model.init": init} for seed in (0, 1) for init in inits_of(name)]
     for member, settings in zip(initial(*members), members, strict=True):
         (alone,) = initial(settings)
         assert all(torch.equal(value, alone[key]) for key, value in member.items())
@@ -202,3 +207,28 @@ def test_a_linear_chain_is_its_gain_times_the_identity() -> None:
     (found,) = initial({"model.name": "linear_chain", "model.depth": 3, "model.width": 5, "model.gain": 1.5})
     assert set(found) == {(layer, Role.WEIGHT) for layer in (1, 2, 3)}
     assert all(torch.equal(value, 1.5 * torch.eye(5).double()) for value in found.values())
+
+
+def test_identity_recurrences_and_what_reads_into_them() -> None:
+    """Le et al. 2015, section 4: the identity from step to step, all else normal with a deviation of 0.001."""
+    (found,) = initial({"model.name": "rnn", "model.depth": 2, "model.width": 80, "model.init": "identity"})
+    for layer in (1, 2):
+        assert torch.equal(found[layer, Role.RECURRENT], torch.eye(80).double())
+        assert float(found[layer, Role.WEIGHT].std()) == pytest.approx(1e-3, rel=0.1)
+        assert not found[layer, Role.BIAS].any()
+    assert float(found[3, Role.WEIGHT].std()) == pytest.approx(1e-3, rel=0.1)
+
+
+def test_identity_without_time_is_that_of_square_matrices() -> None:
+    (found,) = initial(WIDE | {"model.init": "identity", "model.gain": 0.5})
+    assert torch.equal(found[2, Role.WEIGHT], 0.5 * torch.eye(200).double())
+    assert float(found[1, Role.WEIGHT].std()) == pytest.approx(0.5 / 8, rel=0.02)
+    assert float(found[3, Role.WEIGHT].std()) == pytest.approx(0.5 / math.sqrt(200), rel=0.05)
+
+
+def test_fixup_begins_with_branches_and_a_read_out_of_zero() -> None:
+    """Zhang et al. 2019, section 4: a branch of one layer has its last layer at 0, as the read-out is."""
+    (he, fixup) = initial(*(WIDE | {"model.name": "residual_mlp", "model.init": init} for init in ("he", "fixup")))
+    assert torch.equal(fixup[1, Role.WEIGHT], he[1, Role.WEIGHT])
+    assert not fixup[2, Role.WEIGHT].any()
+    assert not fixup[3, Role.WEIGHT].any()

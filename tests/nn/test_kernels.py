@@ -93,6 +93,7 @@ SETTINGS: dict[str, dict[str, Value]] = {
     "batch, tanh, momentum": {"model.norm": "batch", "model.activation": "tanh", "optim.momentum": 0.9},
     "layer, prelu, adam": {"model.norm": "layer", "model.activation": "prelu", "optim.name": "adam", "optim.lr": 0.01},
     "rms, silu, adamw": {"model.norm": "rms", "model.activation": "silu", "optim.name": "adamw", "optim.lr": 0.01},
+    "a cosine behind a warmup": {"optim.schedule": "cosine", "optim.warmup": 3, "optim.lr": 0.3},
     "residual, selu": {"model.name": "residual_mlp", "model.activation": "selu", "model.branch_scale": 0.5},
     "chain": {"model.name": "linear_chain", "data.name": "linear_teacher", "model.width": 8, "model.gain": 0.9},
     "digits row by row": {"model.name": "rnn", "model.depth": 1, "model.activation": "tanh"},
@@ -132,7 +133,8 @@ def test_a_step_written_down_is_the_step_bit_for_bit(settings: dict[str, Value],
         assert isinstance(found, program.Program)
         assert len(found.parts) == threads
         played.task.turn_to(t)
-        row = found.play(np.arange(len(played.runs))).taken(t)
+        lr = played.pace.turn_to(t)
+        row = found.play(np.arange(len(played.runs))).taken(t, lr)
         assert torch.equal(row.loss, wanted.loss)
         assert torch.equal(row.grad_norm, wanted.grad_norm)
         assert row.clipped is not None

@@ -457,6 +457,7 @@ def test_the_figure_ranks_the_bars() -> None:
     assert effects_plot([]) is None
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_the_report_of_a_sweep_shows_them(tmp_path: Path) -> None:
     axes: dict[str, list[Value]] = {"model.depth": [5, 10], "optim.lr": [0.01, 0.1], "seed": [0, 1]}
     folder = write_result(tmp_path / "result", grid(axes))

@@ -88,6 +88,7 @@ def test_the_page_says_what_was_run(page: Path) -> None:
     assert "/opt/bin" not in text
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_single_run_shows_its_layers(tmp_path: Path) -> None:
     source = write_result(tmp_path / "result", [{"model.depth": 5}], diverge={0: 3})
     text = write_report([source], tmp_path / "report").page.read_text(encoding="utf-8")
@@ -97,6 +98,7 @@ def test_a_single_run_shows_its_layers(tmp_path: Path) -> None:
     assert ">inf<" in text
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_recurrent_run_shows_its_time_steps(tmp_path: Path) -> None:
     source = write_result(tmp_path / "result", [{"model.name": "rnn", "data.name": "digits"}])
     text = write_report([source], tmp_path / "report").page.read_text(encoding="utf-8")
@@ -107,6 +109,7 @@ def test_a_recurrent_run_shows_its_time_steps(tmp_path: Path) -> None:
     assert "<h2>Layers</h2>" in text
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_several_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
     sources = [write_result(tmp_path / name, [{"seed": seed}]) for seed, name in enumerate(("first", "second"))]
     text = write_report(sources, tmp_path / "report").page.read_text(encoding="utf-8")
@@ -182,6 +185,7 @@ def test_a_key_that_cannot_be_shown_is_refused_before_anything_is_written(
     assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_the_question_of_an_experiment_stands_at_the_top_and_the_words_at_the_foot(tmp_path: Path) -> None:
     source = write_result(tmp_path / "result", [{"seed": 0}])
     manifest = json.loads((source / "manifest.json").read_text(encoding="utf-8"))

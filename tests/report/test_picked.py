@@ -49,6 +49,7 @@ def test_an_unknown_id_gets_the_nearest_and_a_short_one_what_it_may_mean(source:
         picked.find([source], ids[:9])
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_the_page_of_several_runs_has_their_differences_and_the_commands_that_make_each(
     source: Path, ids: list[str], tmp_path: Path
 ) -> None:
@@ -83,6 +84,7 @@ def test_a_run_has_one_colour_in_all_figures(source: Path, ids: list[str]) -> No
     assert len(end - start) == 1
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_single_run_tells_how_it_is_run_again(source: Path, ids: list[str], tmp_path: Path) -> None:
     report = write_report([source], tmp_path / "out", runs=picked.find([source], [ids[4]]))
     text = unescape(report.page.read_text(encoding="utf-8"))
@@ -91,6 +93,7 @@ def test_a_single_run_tells_how_it_is_run_again(source: Path, ids: list[str], tm
     assert "<h2>Layers</h2>" in text
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_no_file_is_written_through_a_link(source: Path, ids: list[str], tmp_path: Path) -> None:
     out, precious = tmp_path / "out", tmp_path / "precious.csv"
     precious.write_text("mine", encoding="utf-8")

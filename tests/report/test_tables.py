@@ -52,6 +52,7 @@ def test_csv_has_literal_nan_and_inf(tmp_path: Path) -> None:
     assert last.split(",")[2:5] == ["inf", "0.1", "nan"]
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_several_folders_are_read_as_one(tmp_path: Path) -> None:
     first = write_result(tmp_path / "first", grid(LR), name="one")
     second = write_result(tmp_path / "second", grid({"optim.lr": [0.2, 0.4]}), name="other")
@@ -148,6 +149,7 @@ def test_a_text_that_would_be_a_formula_is_quoted_and_numbers_are_not(tmp_path: 
     assert set(_column(file, "number")) == {"-1.5"}
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_an_error_that_would_be_a_formula_is_quoted_in_runs_csv(tmp_path: Path) -> None:
     source = write_result(tmp_path / "result", grid(LR), fail={1: "=HYPERLINK(A1)"})
     write_report([source], tmp_path / "report")

@@ -78,6 +78,7 @@ def test_counts_over_each_swept_key(tmp_path: Path) -> None:
     assert shown.rows[0] == ("", "all", "8", "1", "1", "2", "1", "3")
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_the_counts_are_a_csv_file_and_a_section_of_the_page(tmp_path: Path) -> None:
     report = write_report([write_result(tmp_path / "out", grid(AXES), diverge={5: 3})], tmp_path / "report")
     with (tmp_path / "report" / "verdicts.csv").open(newline="", encoding="utf-8") as file:
@@ -93,6 +94,7 @@ def test_the_counts_are_a_csv_file_and_a_section_of_the_page(tmp_path: Path) -> 
     assert "Verdicts of 8 runs: 1 diverged" in page
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_single_run_tells_its_verdicts_among_the_findings(tmp_path: Path) -> None:
     source = write_result(tmp_path / "out", [{"model.activation": "sigmoid", "model.depth": 20}])
     page = write_report([source], tmp_path / "report").page.read_text(encoding="utf-8")

@@ -20,6 +20,7 @@ from gradlab.spec.choices import (
     NOUNS,
     OPTIMIZERS,
     PROBES,
+    SCHEDULES,
 )
 from gradlab.spec.keys import DEFAULTS, KEYS
 from gradlab.spec.named import SpecError, Value, lookup, nearest
@@ -73,10 +74,11 @@ def test_the_rest_of_the_config_is_the_defaults() -> None:
             INITS,
             " ".join(f"{name}_{law}" for name in ("xavier", "he", "lecun") for law in ("normal", "uniform")),
         ),
-        (INITS, "orthogonal torch_default zeros"),
+        (INITS, "orthogonal torch_default zeros lsuv identity fixup"),
         (NORMS, "none batch layer rms"),
         (CLIPS, "none norm value layerwise normalize"),
         (OPTIMIZERS, "sgd adam adamw rmsprop adagrad"),
+        (SCHEDULES, "constant linear cosine step exponential inverse_sqrt one_cycle plateau"),
         (MODELS, "mlp residual_mlp linear_chain rnn"),
         (DATA, "digits fashion_mnist mnist gaussian_mixture linear_teacher adding"),
         (INSTRUMENTS, "none jacobian_spectrum gradient_log input_autocorrelation recurrent_jacobian"),
@@ -88,7 +90,7 @@ def test_every_promised_name_is_there(table: dict[str, object], names: str) -> N
 
 @pytest.mark.parametrize(
     "table",
-    [ACTIVATIONS, INITS, NORMS, CLIPS, OPTIMIZERS, MODELS, DATA, PROBES, INSTRUMENTS],
+    [ACTIVATIONS, INITS, NORMS, CLIPS, OPTIMIZERS, SCHEDULES, MODELS, DATA, PROBES, INSTRUMENTS],
     ids=lambda table: next(iter(table)),
 )
 def test_entries_say_what_they_are_in_one_line(table: dict[str, object]) -> None:
@@ -110,6 +112,8 @@ def test_keys_and_defaults_of_choices_are_keys_of_a_run() -> None:
     for optimizer in OPTIMIZERS.values():
         assert {f"optim.{key}" for key in (*optimizer.uses, *optimizer.defaults)} <= set(KEYS)
         assert set(optimizer.defaults) <= set(optimizer.uses)
+    for schedule in SCHEDULES.values():
+        assert {f"optim.{key}" for key in schedule.uses} <= set(KEYS)
     for clip in CLIPS.values():
         assert {f"clip.{key}" for key in clip.uses} <= set(KEYS)
     given = [quantity for instrument in INSTRUMENTS.values() for quantity in instrument.gives]

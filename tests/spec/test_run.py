@@ -9,11 +9,25 @@ from pathlib import Path
 
 import pytest
 
+from gradlab.data import function
 from gradlab.data.facts import described
 from gradlab.spec.choices import ACTIVATIONS
 from gradlab.spec.keys import DEFAULTS, KEYS, allowed_keys, unknown_key
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import OUTSIDE_DIGEST, build, unused
+
+HERE = str(Path(__file__))
+OWN: dict[str, Value] = {"model.name": "module", "model.target": f"{HERE}:network", "model.source": "1" * 64}
+TABLE: dict[str, Value] = {"data.name": "file", "data.path": "gone.csv", "data.source": "1" * 64}
+MADE: dict[str, Value] = {"data.name": "function", "data.target": f"{HERE}:batches", "data.source": "1" * 64}
+"""What is the user's own, of runs made before: nobody opens it."""
+
+
+@pytest.fixture(autouse=True)
+def nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No code of the user's own may run, whatever other tests have allowed."""
+    monkeypatch.setattr(function, "_ALLOWED", [])
+
 
 OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "seed": ({}, 1),
@@ -28,6 +42,9 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "model.bias_var": ({}, 0.1),
     "model.norm": ({}, "rms"),
     "model.branch_scale": ({"model.name": "residual_mlp"}, 0.5),
+    "model.output": ({}, "softmax"),
+    "model.target": (OWN, f"{HERE}:another"),
+    "model.source": (OWN, "0" * 64),
     "data.name": ({}, "gaussian_mixture"),
     "data.batch_size": ({}, 65),
     "data.seed": ({}, 1),
@@ -36,6 +53,11 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "data.target_scale": ({}, 2.0),
     "data.length": ({"data.name": "adding"}, 51),
     "data.features": ({"data.name": "gaussian_mixture"}, 65),
+    "data.label": (TABLE, "a"),
+    "data.heldout": (TABLE, 0.5),
+    "data.task": (TABLE, "classification"),
+    "data.target": (MADE, f"{HERE}:another"),
+    "data.source": (MADE, "0" * 64),
     "optim.name": ({}, "adam"),
     "optim.lr": ({}, 0.11),
     "optim.momentum": ({}, 0.5),
@@ -45,11 +67,17 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "optim.beta1": ({}, 0.8),
     "optim.beta2": ({}, 0.8),
     "optim.eps": ({}, 1e-6),
+    "optim.schedule": ({}, "cosine"),
+    "optim.warmup": ({}, 10),
+    "optim.end_factor": ({}, 0.1),
+    "optim.decay": ({}, 0.5),
+    "optim.decay_every": ({}, 10),
     "clip.mode": ({}, "norm"),
     "clip.threshold": ({}, 2.0),
     "clip.output_threshold": ({}, 2.0),
     "train.steps": ({}, 201),
     "train.precision": ({}, "float64"),
+    "train.loss": ({}, "hinge"),
     "probe.every": ({}, 11),
     "probe.instrument": ({}, "gradient_log"),
 }
@@ -70,13 +98,13 @@ def test_every_key_is_tried() -> None:
 @pytest.mark.parametrize("key", sorted(OTHER))
 def test_the_id_changes_with_every_key(key: str) -> None:
     beside, value = OTHER[key]
-    spec = build({**beside, key: value})
-    assert spec.id != build(dict(beside)).id
+    spec = described({**beside, key: value})
+    assert spec.id != described(dict(beside)).id
     assert spec.flat()[key] == value
 
 
 def test_the_ids_of_all_these_are_different() -> None:
-    ids = {build({**beside, key: value}).id for key, (beside, value) in OTHER.items()}
+    ids = {described({**beside, key: value}).id for key, (beside, value) in OTHER.items()}
     assert len(ids) == len(OTHER)
 
 
@@ -210,7 +238,9 @@ def test_zero_is_a_value() -> None:
 
 def test_an_unknown_key_names_the_nearest_or_those_of_its_section() -> None:
     assert str(unknown_key("threshold", KEYS)) == "unknown key 'threshold'; did you mean 'clip.threshold'?"
-    assert str(unknown_key("train.zzz", KEYS)) == "unknown key 'train.zzz'; keys: train.steps, train.precision"
+    assert (
+        str(unknown_key("train.zzz", KEYS)) == "unknown key 'train.zzz'; keys: train.steps, train.precision, train.loss"
+    )
     assert str(unknown_key("zzz", KEYS)).endswith("keys: seed, model.*, data.*, optim.*, clip.*, train.*, probe.*")
 
 

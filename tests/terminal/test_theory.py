@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import shlex
 import subprocess
@@ -11,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from gradlab.grid.compose import compose_any
+from gradlab.store.record import RUNS
 from gradlab.terminal.theory import distinct
+from gradlab.theory.predict import predict
 from tests.cases import BAD_RUNS, BAD_SWEEPS
 from tests.commands import ENVIRONMENT, Ended, call
 
@@ -42,6 +46,34 @@ def run(theory: object, *arguments: str) -> Ended:
     ended = theory(*arguments)
     assert isinstance(ended, Ended)
     return ended
+
+
+def test_every_run_of_a_grid_has_its_row(theory: object) -> None:
+    grid = ("model.activation=tanh", "model.weight_var=range(1,3,0.02)", "seed=0,1", "model.depth=20")
+    some = run(theory, *grid)
+    assert "... and 40 more: --all shows them, --csv FILE writes a row for each run." in " ".join(some.out.split())
+    assert len(run(theory, *grid, "--all").out.splitlines()) == len(some.out.splitlines()) + 39
+    rows = list(csv.DictReader(io.StringIO(run(theory, *grid, "--csv", "-").out)))
+    assert len(rows) == 200
+    assert float(rows[100]["model.weight_var"]) == 2.0
+    runs = compose_any(grid).runs
+    assert [row["run_id"] for row in rows] == [one.id for one in runs]
+    assert float(rows[100]["chi1"]) == predict(runs[100]).chi1
+    assert rows[0]["note"] == predict(runs[0]).note
+
+
+def test_a_csv_is_written_whole_and_called_as_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    given = ["theory", "model.depth=5,10", "--csv", "theory.csv"]
+    ended = call(given, monkeypatch, capsys, tmp_path)
+    assert (ended.status, ended.out, ended.err) == (0, "", "")
+    header = (tmp_path / "theory.csv").read_text(encoding="utf-8").partition("\n")[0].split(",")
+    assert header[:2] == ["run_id", "model.depth"]
+    assert {"rate_theory", "rate_limit", "chi1", "depth_scale"} <= set(RUNS.names)
+    nowhere = call([*given[:-1], "nowhere/theory.csv"], monkeypatch, capsys, tmp_path)
+    assert nowhere.status == 1
+    assert "nowhere" in nowhere.err
 
 
 @pytest.mark.parametrize("overrides", BAD, ids=lambda value: str(value)[:60])

@@ -10,16 +10,31 @@ from gradlab.theory.activations import Floats, Phi
 
 
 def log_gradients(
-    phi: Phi, sw2: float, sb2: float, *, depth: int, width: int, draws: int, seed: int = 0, q0: float = 1.0
+    phi: Phi,
+    sw2: float,
+    sb2: float,
+    *,
+    depth: int,
+    width: int,
+    draws: int,
+    seed: int = 0,
+    q0: float = 1.0,
+    orthogonal: bool = False,
 ) -> Floats:
-    """One sample's ln ||delta_l||^2 (draws, depth) at layers 1..depth, relative to the last; square Gaussian layers."""
+    """One sample's ln ||delta_l||^2 (draws, depth) at layers 1..depth, relative to the last; square layers.
+
+    The sample's mean square is ``q0``; matrices are Gaussian, or orthogonal ones times sqrt(sw2).
+    """
     rng = np.random.default_rng(seed)
     out = np.empty((draws, depth))
     for draw in range(draws):
-        h = rng.standard_normal(width) * math.sqrt(q0)
+        h = rng.standard_normal(width)
+        h *= math.sqrt(q0 * width) / np.linalg.norm(h)
         weights, slopes = [], []
         for _ in range(depth):
-            weights.append(rng.standard_normal((width, width)) * math.sqrt(sw2 / width))
+            matrix = rng.standard_normal((width, width))
+            drawn = np.linalg.qr(matrix)[0] if orthogonal else matrix / math.sqrt(width)
+            weights.append(drawn * math.sqrt(sw2))
             z = weights[-1] @ h + math.sqrt(sb2) * rng.standard_normal(width)
             slopes.append(phi.derivative(z))
             h = phi.value(z)

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from gradlab.theory.activations import Phi
-from gradlab.theory.products import chain_growth, gradient_log_moments, jacobian_spread, log_spread, product_log_norm
+from gradlab.theory.mean_field import variance_after
+from gradlab.theory.passage import trajectory
+from gradlab.theory.products import (
+    chain_growth,
+    gradient_log_moments,
+    jacobian_spread,
+    log_spread,
+    log_variances,
+    product_log_norm,
+)
 from tests.theory.networks import log_gradients
 
 
@@ -48,6 +57,27 @@ def test_hanin_and_nica(name: str, sw2: float) -> None:
     mean, variance = gradient_log_moments((depth - 1) / width, log_spread(phi, 1.0))
     assert logs.mean() == pytest.approx(mean, abs=4 * math.sqrt(variance / draws) + 0.05)
     assert logs.var() == pytest.approx(variance, rel=4 * math.sqrt(2 / draws) + 0.05)
+
+
+BANDS = {
+    "selu, LeCun": ("selu", 1.0, 0.0, False),
+    "tanh, chaos": ("tanh", 2.5, 0.05, False),
+    "tanh, critical": ("tanh", 1.0, 0.0, False),
+    "tanh, orthogonal": ("tanh", 1.0, 0.0, True),
+    "tanh, orthogonal, biases": ("tanh", 2.0, 0.3, True),
+}
+
+
+@pytest.mark.parametrize("case", BANDS)
+def test_a_variance_that_draws_hand_on_is_part_of_the_spread(case: str) -> None:
+    """Without it these spread 1.15 times as far as is told (tanh: 0.86 where orthogonal), by layers 1 and 9 of 18."""
+    name, sw2, sb2, orthogonal = BANDS[case]
+    phi, depth, width, draws = Phi(name), 18, 64, 600
+    found = log_gradients(phi, sw2, sb2, depth=depth, width=width, draws=draws, seed=3, orthogonal=orthogonal)
+    qs = trajectory(lambda q: variance_after(phi, q, sw2, sb2), sw2 + sb2, depth)
+    told = np.sqrt(log_variances(phi, qs, sb2, orthogonal=orthogonal) / width)
+    # 600 draws know a standard deviation to 3 %; in chaos the second order of depth over width is 4 % more.
+    assert found.std(0)[[0, 8]] == pytest.approx(told[[0, 8]], rel=0.1)
 
 
 @pytest.mark.parametrize(("orthogonal", "expected"), [(False, 10.0), (True, 0.0)])

@@ -27,7 +27,6 @@ from gradlab.report.groups import LATER, calm_cap, in_words, log10, once, swept,
 from gradlab.report.layout import Facets, arrange
 from gradlab.report.tables import Floats, Ints, Result, Rows
 from gradlab.report.verdicts import given
-from gradlab.spec.choices import MODELS
 
 HEALTHY = (-3.0, "10⁻³: the usual healthy ratio")
 AXES = {"depth": ("layer (input → output)", "zₗ"), "time": ("time step (first → last)", "zₜ")}
@@ -48,7 +47,7 @@ def _along(result: Result, axis: str) -> tuple[Result, Rows, str]:
     """The runs that can have rows along ``axis``, those rows, and a sentence about the runs left out."""
     if axis == "depth":
         return result, result.depth, ""
-    timed = np.array([MODELS[str(name)].needs_time for name in result.columns["model.name"]])
+    timed = result.recurrent
     if timed.all() or not timed.any():
         return result, result.time, ""
     left_out = int((~timed).sum())

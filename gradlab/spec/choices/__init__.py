@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from gradlab.spec.choices.activations import ACTIVATIONS, Activation
 from gradlab.spec.choices.clips import CLIPS, Clip
 from gradlab.spec.choices.data import DATA, Data
-from gradlab.spec.choices.inits import INITS
+from gradlab.spec.choices.inits import INITS, Init
 from gradlab.spec.choices.instruments import INSTRUMENTS, Instrument
+from gradlab.spec.choices.losses import LOSSES, Loss
 from gradlab.spec.choices.models import MODELS, Model
 from gradlab.spec.choices.norms import NORMS, Norm
 from gradlab.spec.choices.optimizers import OPTIMIZERS, Optimizer
 from gradlab.spec.choices.probes import PROBES
+from gradlab.spec.choices.schedules import SCHEDULES, Schedule
 from gradlab.spec.named import Choice
 
 __all__ = [
@@ -25,19 +27,24 @@ __all__ = [
     "DATA",
     "INITS",
     "INSTRUMENTS",
+    "LOSSES",
     "MODELS",
     "NAMED",
     "NORMS",
     "NOUNS",
     "OPTIMIZERS",
     "PROBES",
+    "SCHEDULES",
     "Activation",
     "Clip",
     "Data",
+    "Init",
     "Instrument",
+    "Loss",
     "Model",
     "Norm",
     "Optimizer",
+    "Schedule",
 ]
 
 ALIASES: dict[str, dict[str, str]] = {
@@ -53,7 +60,15 @@ ALIASES: dict[str, dict[str, str]] = {
         "kaiming_uniform": "he_uniform",
         "lecun": "lecun_normal",
     },
-    "model.norm": {"batchnorm": "batch", "layernorm": "layer", "rmsnorm": "rms"},
+    "model.norm": {"batchnorm": "batch", "bn": "batch", "layernorm": "layer", "ln": "layer", "rmsnorm": "rms"},
+    "optim.schedule": {"none": "constant", "noam": "inverse_sqrt", "reduce_on_plateau": "plateau"},
+    "train.loss": {
+        "mse": "mean_squared_error",
+        "l1": "mean_absolute_error",
+        "mae": "mean_absolute_error",
+        "bce": "binary_cross_entropy",
+        "nll": "negative_log_likelihood",
+    },
 }
 """Other names of a choice, by key, in any case; resolved before anything is compared or digested."""
 
@@ -62,10 +77,12 @@ NAMED: dict[str, Mapping[str, Choice]] = {
     "model.name": MODELS,
     "data.name": DATA,
     "optim.name": OPTIMIZERS,
+    "optim.schedule": SCHEDULES,
     "clip.mode": CLIPS,
     "model.activation": ACTIVATIONS,
     "model.init": INITS,
     "model.norm": NORMS,
+    "train.loss": LOSSES,
     "probe.instrument": INSTRUMENTS,
 }
 """The keys whose values are names, with the table of each."""
@@ -75,9 +92,11 @@ NOUNS: dict[str, str] = {
     "model.name": "model",
     "data.name": "data",
     "optim.name": "optimizer",
+    "optim.schedule": "schedule",
     "clip.mode": "clip mode",
     "model.activation": "activation",
     "model.init": "init",
     "model.norm": "norm",
+    "train.loss": "loss",
     "probe.instrument": "instrument",
 }

@@ -15,6 +15,7 @@ class Data(Choice):
     ``loss`` is ``cross_entropy`` (nats), ``mean_squared_error`` or ``quartic``; ``shape`` is (features,) or (time,
     features), with None where a key (`data.features`, `data.length`) decides; ``outputs`` None means as many as there
     are inputs. ``variance`` is that of the targets, which one answer to every input costs; None where it is drawn.
+    ``own``: they are the user's, and must be looked at; ``free``: made by a function, with arguments of any names.
     """
 
     loss: str = "cross_entropy"
@@ -23,6 +24,8 @@ class Data(Choice):
     train: int = 0
     heldout: int = 0
     variance: float | None = None
+    own: bool = False
+    free: bool = False
     keys: Mapping[str, Value] = field(default_factory=dict)
 
 
@@ -134,5 +137,20 @@ DATA: dict[str, Data] = table(
         train=1,
         heldout=1,
         keys={"batch_size": 1, "standardise": False},
+    ),
+    Data(
+        "file",
+        "your own: a .csv, .parquet, .npz or .safetensors file, or a folder of images by class (data.path)",
+        "-",
+        keys={"path": None, "label": None, "heldout": 0.2, "task": "auto", "source": None},
+        own=True,
+    ),
+    Data(
+        "function",
+        "your own: what data.target=nets.py:batches returns, with arguments data.args.NAME",
+        "-",
+        keys={"target": None, "source": None},
+        own=True,
+        free=True,
     ),
 )

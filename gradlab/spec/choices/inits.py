@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from gradlab.spec.named import Choice, table
 
-INITS: dict[str, Choice] = table(
-    Choice("xavier_normal", "N(0, 2/(fan_in+fan_out)); alias xavier", "Glorot & Bengio 2010"),
-    Choice("xavier_uniform", "uniform of variance 2/(fan_in+fan_out)", "Glorot & Bengio 2010"),
-    Choice("he_normal", "N(0, 2/fan_in), whatever the slope; alias he", "He et al. 2015, arXiv:1502.01852"),
-    Choice("he_uniform", "uniform of variance 2/fan_in", "He et al. 2015, arXiv:1502.01852"),
-    Choice("lecun_normal", "N(0, 1/fan_in); alias lecun", "LeCun et al. 1998, Efficient BackProp"),
-    Choice("lecun_uniform", "uniform of variance 1/fan_in", "LeCun et al. 1998, Efficient BackProp"),
-    Choice(
+
+@dataclass(frozen=True)
+class Init(Choice):
+    """``models``: the architectures that it is for; every one that has `model.init` where there is none."""
+
+    models: tuple[str, ...] = ()
+
+
+INITS: dict[str, Init] = table(
+    Init("xavier_normal", "N(0, 2/(fan_in+fan_out)); alias xavier", "Glorot & Bengio 2010"),
+    Init("xavier_uniform", "uniform of variance 2/(fan_in+fan_out)", "Glorot & Bengio 2010"),
+    Init("he_normal", "N(0, 2/fan_in), whatever the slope; alias he", "He et al. 2015, arXiv:1502.01852"),
+    Init("he_uniform", "uniform of variance 2/fan_in", "He et al. 2015, arXiv:1502.01852"),
+    Init("lecun_normal", "N(0, 1/fan_in); alias lecun", "LeCun et al. 1998, Efficient BackProp"),
+    Init("lecun_uniform", "uniform of variance 1/fan_in", "LeCun et al. 1998, Efficient BackProp"),
+    Init(
         "orthogonal",
         "a random orthogonal matrix (semi-orthogonal where not square)",
         "Saxe et al. 2013, arXiv:1312.6120",
     ),
-    Choice(
+    Init(
         "torch_default",
         "uniform of variance 1/(3 fan_in), biases too, as torch.nn.Linear",
         "PyTorch documentation, torch.nn.Linear",
     ),
-    Choice("zeros", "every weight 0: no symmetry is broken", "Goodfellow et al. 2016, Deep Learning, section 8.4"),
+    Init(
+        "lsuv",
+        "orthogonal, then scaled layer by layer to signals W h of unit variance on the first batch",
+        "Mishkin & Matas 2015, arXiv:1511.06422",
+        ("mlp", "residual_mlp"),
+    ),
+    Init(
+        "identity",
+        "I from step to step, all else N(0, 0.001^2); without time I where square, else lecun_normal",
+        "Le, Jaitly & Hinton 2015, arXiv:1504.00941",
+    ),
+    Init(
+        "fixup",
+        "branches and the read-out begin at 0, the read-in as he_normal",
+        "Zhang et al. 2019, arXiv:1901.09321",
+        ("residual_mlp",),
+    ),
+    Init("zeros", "every weight 0: no symmetry is broken", "Goodfellow et al. 2016, Deep Learning, section 8.4"),
 )

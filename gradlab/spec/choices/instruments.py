@@ -87,6 +87,8 @@ INSTRUMENTS: dict[str, Instrument] = table(
             "data.batch_size": (256,),
             "data.input_scale": (1.0,),
             "optim.name": ("sgd",),
+            "optim.schedule": ("constant",),
+            "optim.warmup": (0,),
             **{f"optim.{key}": (0.0,) for key in ("momentum", "weight_decay", "l1")},
             "clip.mode": ("none",),
         },

@@ -23,13 +23,17 @@ def _recurrent(depth: int, width: int, shape: tuple[int, ...], outputs: int) -> 
 
 @dataclass(frozen=True)
 class Model(Choice):
-    """``keys``: the keys of `model` with their defaults; ``data``: the data it takes unless told otherwise."""
+    """``keys``: the keys of `model` with their defaults; ``data``: the data it takes unless told otherwise.
+
+    ``free``: it takes arguments of any names, for it is the user's own, and nothing is known of its inside.
+    """
 
     keys: Mapping[str, Value] = field(default_factory=dict)
     data: str = "digits"
     norms: tuple[str, ...] = ("none", "batch", "layer", "rms")
     least_depth: int = 1
     needs_time: bool = False
+    free: bool = False
     matrices: Callable[[int, int, tuple[int, ...], int], list[tuple[int, int, int]]] = _feed_forward
 
 
@@ -43,6 +47,7 @@ _NETWORK: dict[str, Value] = {
     "weight_var": None,
     "bias_var": 0.0,
     "norm": "none",
+    "output": "none",
 }
 
 
@@ -70,5 +75,13 @@ MODELS: dict[str, Model] = table(
         norms=("none", "layer", "rms"),
         needs_time=True,
         matrices=_recurrent,
+    ),
+    Model(
+        "module",
+        "a torch.nn.Module of your own, model.target=nets.py:Net, with arguments model.args.NAME",
+        "-",
+        {"target": None, "source": None, "init": "own", "gain": 1.0, "activation": "own", "output": "none"},
+        least_depth=0,
+        free=True,
     ),
 )

@@ -1,0 +1,252 @@
+"""What each remedy sets: functions of the spec, since the right value may depend on the rest of it.
+
+None where a remedy does not apply to a run. Nothing here trains or imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+
+from gradlab.cure.changes import Change, changed
+from gradlab.data.loaders import load
+from gradlab.spec.choices import ACTIVATIONS, INITS, MODELS, OPTIMIZERS
+from gradlab.spec.keys import DEFAULTS
+from gradlab.spec.named import Value
+from gradlab.spec.run import DataSpec, RunSpec, unused
+from gradlab.theory.predict import predict, profile
+
+LEARNING_RATE_OF_ADAM = 1e-3
+"""Kingma & Ba 2014, algorithm 1: the good default."""
+
+LEARNING_RATE_OF_SGD = 1e-2
+"""Bengio 2012, arXiv:1206.5533, section 3.1.1: what typically works for standard networks of several layers."""
+
+WARMUP_SHARE = 10
+"""One step in so many is warmup."""
+
+ONE_INPUT = "point"
+"""Data whose inputs are all equal: no statistic over samples can be divided by."""
+
+END_TO_END = 20.0
+"""How far gradients may change over all layers: `diagnose.vanishing_ratio` and `exploding_ratio` by default."""
+
+ALIKE = 0.02
+"""A variance this close to the critical one is critical."""
+
+
+BEYOND = 1.05
+"""Orthogonal matrices of deep tanh networks train with a gain a little above the critical 1 (Pennington et al. 2017,
+arXiv:1711.04735, figure 4: at gains of 1.05, and biases of next to nothing)."""
+
+
+def _rounded(value: float) -> float:
+    """Four digits: what is typed again must be the same run."""
+    return float(f"{value:.4g}")
+
+
+def always(change: Change) -> Callable[[RunSpec], Change | None]:
+    """The same values whatever the run."""
+    return lambda _: change
+
+
+def learning_rate(factor: float) -> Callable[[RunSpec], Change | None]:
+    """That of the run, times a factor."""
+    return lambda spec: {"optim.lr": _rounded(spec.optim.lr * factor)}
+
+
+def usual_learning_rate(spec: RunSpec) -> Change:
+    """That of the optimizer's kind, whatever the run has."""
+    adaptive = "beta2" in OPTIMIZERS[spec.optim.name].uses
+    return {"optim.lr": LEARNING_RATE_OF_ADAM if adaptive else LEARNING_RATE_OF_SGD}
+
+
+def warmup(spec: RunSpec) -> Change | None:
+    """A tenth of the steps; a cycle has a warmup of its own."""
+    steps = spec.train.steps // WARMUP_SHARE
+    return (
+        {"optim.warmup": steps} if steps > 1 and not spec.optim.warmup and spec.optim.schedule != "one_cycle" else None
+    )
+
+
+def clip(mode: str, threshold: float) -> Callable[[RunSpec], Change | None]:
+    """A mode with a threshold that the literature gives."""
+    return always({"clip.mode": mode, "clip.threshold": threshold})
+
+
+def clip_wider(spec: RunSpec) -> Change | None:
+    """Ten times the thresholds that there are."""
+    if spec.clip.mode == "none":
+        return None
+    output = spec.clip.output_threshold
+    wider: dict[str, Value] = {"clip.threshold": _rounded(spec.clip.threshold * 10)}
+    return wider if output is None else {**wider, "clip.output_threshold": _rounded(output * 10)}
+
+
+def init(name: str) -> Callable[[RunSpec], Change | None]:
+    """The weights of an init as it is published: no gain, no variance of their own."""
+    return always({"model.init": name, "model.gain": 1.0, "model.weight_var": None})
+
+
+def without_biases(name: str) -> Callable[[RunSpec], Change | None]:
+    """An init whose paper has no biases, for the architectures that it is for."""
+
+    def change(spec: RunSpec) -> Change | None:
+        if spec.model.name not in (INITS[name].models or MODELS):
+            return None
+        return {"model.init": name, "model.gain": 1.0, "model.weight_var": None, "model.bias_var": 0.0}
+
+    return change
+
+
+def identity(spec: RunSpec) -> Change | None:
+    """Of recurrent networks alone."""
+    return without_biases("identity")(spec) if MODELS[spec.model.name].needs_time else None
+
+
+def orthogonal(spec: RunSpec) -> Change:
+    """Orthogonal matrices with the activation's gain, and no biases: sqrt(2) of ReLU, 1.05 of tanh.
+
+    The gain is the root of the critical weight variance without biases, 1 where there is none (behind a norm, in
+    residual and recurrent networks). Where gradients decay algebraically there, as of tanh, it is `BEYOND`
+    times that.
+    """
+    plain: dict[str, Value] = {"model.init": "orthogonal", "model.gain": 1.0, "model.weight_var": None}
+    if spec.model.bias_var is not None:
+        plain["model.bias_var"] = 0.0
+    after = changed(spec, plain)
+    said = None if after is None else predict(after)
+    if said is None or said.critical_weight_var is None:
+        return plain
+    gain = math.sqrt(said.critical_weight_var)
+    there = changed(spec, {**plain, "model.gain": gain})
+    fades = there is not None and predict(there).q_star == 0
+    return {**plain, "model.gain": _rounded(gain * (BEYOND if fades else 1.0))}
+
+
+def no_biases(spec: RunSpec) -> Change | None:
+    """Where there are some."""
+    return {"model.bias_var": 0.0} if spec.model.bias_var else None
+
+
+def critical(spec: RunSpec) -> Change | None:
+    """The nearest weight variance at which theory has gradients keep their size beside the run's own biases."""
+    said = predict(spec)
+    if said.critical_weight_var is None or (said.chi1 is not None and abs(said.chi1 - 1) < ALIKE):
+        return None
+    return {"model.weight_var": _rounded(said.critical_weight_var), "model.gain": 1.0}
+
+
+def _has_hidden(spec: RunSpec) -> bool:
+    """Whether there is a layer before the output, and so one with an activation and a norm."""
+    return MODELS[spec.model.name].needs_time or spec.model.depth > 1
+
+
+def activation(name: str) -> Callable[[RunSpec], Change | None]:
+    """One with its own slope, where there is another."""
+
+    def change(spec: RunSpec) -> Change | None:
+        if spec.model.activation in (None, name) or not _has_hidden(spec):
+            return None
+        return {"model.activation": name, "model.slope": ACTIVATIONS[name].slope}
+
+    return change
+
+
+def norm(name: str) -> Callable[[RunSpec], Change | None]:
+    """One before every activation, where there is one."""
+    return lambda spec: {"model.norm": name} if _has_hidden(spec) else None
+
+
+def batch_norm(spec: RunSpec) -> Change | None:
+    """Where the samples differ."""
+    # Over equal inputs every unit's variance is zero.
+    return None if spec.data.name == ONE_INPUT else norm("batch")(spec)
+
+
+def standardise(spec: RunSpec) -> Change | None:
+    """Where the inputs differ."""
+    if spec.data.name == ONE_INPUT:
+        return None
+    return {"data.standardise": True, "data.input_scale": 1.0}
+
+
+@lru_cache(maxsize=16)
+def variance_of_targets(data: DataSpec) -> float:
+    """Of the training part before `data.target_scale`, the mean over the outputs."""
+    return float(load(data).train_targets.var(axis=0).mean())
+
+
+def unit_targets(spec: RunSpec) -> Change | None:
+    """Targets of unit variance, where there are real ones that vary."""
+    if spec.facts.loss != "mean_squared_error" or not spec.data.target_scale:
+        return None
+    deviation = math.sqrt(variance_of_targets(spec.data))
+    if deviation == 0 or abs(deviation * abs(spec.data.target_scale) - 1) < ALIKE:
+        return None
+    return {"data.target_scale": _rounded(1 / deviation)}
+
+
+def calmer_momentum(spec: RunSpec) -> Change | None:
+    """Momentum m makes steps 1/(1-m) times as long in the end: from above 0.9 to 0.9, from there to none."""
+    if "optim.momentum" in unused(spec) or spec.optim.momentum == 0:
+        return None
+    return {"optim.momentum": 0.9 if spec.optim.momentum > 0.9 else 0.0}
+
+
+def no_decay(spec: RunSpec) -> Change | None:
+    """Where there is some."""
+    return {"optim.weight_decay": 0.0} if spec.optim.weight_decay else None
+
+
+def momentum(spec: RunSpec) -> Change | None:
+    """Where plain gradient descent has none."""
+    return {"optim.momentum": 0.9} if spec.optim.name == "sgd" and spec.optim.momentum == 0 else None
+
+
+def adam(spec: RunSpec) -> Change | None:
+    """With its usual numbers, where the optimizer is of another kind."""
+    if "beta1" in OPTIMIZERS[spec.optim.name].uses:
+        return None
+    betas: dict[str, Value] = {f"optim.{key}": DEFAULTS[f"optim.{key}"] for key in ("beta1", "beta2", "eps")}
+    return {"optim.name": "adam", "optim.lr": LEARNING_RATE_OF_ADAM, **betas}
+
+
+def residual(spec: RunSpec) -> Change | None:
+    """Branches around the layers of a plain network, of which each adds 1/sqrt(L)."""
+    if spec.model.name != "mlp":
+        return None
+    return {"model.name": "residual_mlp", "model.branch_scale": _rounded(1 / math.sqrt(spec.model.depth))}
+
+
+def branch_scale(spec: RunSpec) -> Change | None:
+    """Of branches that there are."""
+    if spec.model.branch_scale is None:
+        return None
+    return {"model.branch_scale": _rounded(1 / math.sqrt(spec.model.depth))}
+
+
+def half_depth(spec: RunSpec) -> Change | None:
+    """Where a network can have so few layers."""
+    half = spec.model.depth // 2
+    return {"model.depth": half} if half >= MODELS[spec.model.name].least_depth else None
+
+
+def reach(spec: RunSpec) -> Change | None:
+    """The most layers, of less than half, over which expected gradients change no more than `END_TO_END`-fold."""
+    rate = predict(spec).rate
+    if MODELS[spec.model.name].needs_time or rate is None or rate <= 0 or abs(math.log(rate)) < 1e-3:
+        return None
+    about = 3 + math.ceil(math.log(END_TO_END) / abs(math.log(rate)))
+    for depth in range(min(about, (spec.model.depth - 1) // 2), 1, -1):
+        shallow = changed(spec, {"model.depth": depth})
+        course = None if shallow is None else profile(shallow)
+        if course is not None and abs(course.log10_ratio(1)) <= math.log10(END_TO_END):
+            return {"model.depth": depth}
+    return None
+
+
+def twice_as_wide(spec: RunSpec) -> Change | None:
+    """Every hidden layer."""
+    return {"model.width": 2 * spec.model.width}

@@ -1,0 +1,131 @@
+"""Code of the user's own, by the name that a key gives: where it is defined, and the thing itself."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gradlab.data.dataset import DataError
+from gradlab.spec.named import nearest
+
+
+def source_of(target: str) -> str:
+    """The SHA-256 of the file that defines ``target``. Nothing of it runs; of a package, the packages above it do.
+
+    Raises `DataError` where there is no such file.
+    """
+    file = _file_of(target)
+    return _digest(file, file.stat().st_mtime_ns, file.stat().st_size)
+
+
+@lru_cache(maxsize=64)
+def _digest(file: Path, _changed: int, _size: int) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def imported(target: str) -> Any:
+    """What ``target`` names: ``path/to/file.py:Name`` or ``package.module.Name``; its file runs, once.
+
+    The folder of the command is on the path, and so is that of the file. Raises `DataError` where there is no such file
+    or name, and where it cannot be imported.
+    """
+    module, name = _module(target), _name(target)
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            named = [one for one in vars(found) if not one.startswith("_")]
+            raise DataError(f"{target}: {module.__name__} has no {part!r}{nearest(part, named)}")
+        found = getattr(found, part)
+    return found
+
+
+def called(target: str, arguments: dict[str, Any]) -> Any:
+    """What ``target`` returns. Raises `DataError` where it is not callable, and where it raises itself."""
+    function = imported(target)
+    if not callable(function):
+        raise DataError(f"{target}: is a {type(function).__name__}; expected a class or a function")
+    try:
+        return function(**arguments)
+    except Exception as error:
+        # It is the user's: whatever it raises is told in a line, with the place that its author knows.
+        given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        raise DataError(f"{target}({given}): {told(error)}") from error
+
+
+def told(error: BaseException) -> str:
+    """An error of the user's code in one line: its kind, what it says, and the last line of theirs that it passed."""
+    said = " ".join(str(error).split())
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if "site-packages" not in file and f"{os.sep}gradlab{os.sep}" not in file and not file.startswith("<"):
+            place = f" ({Path(file).name}, line {trace.tb_lineno})"
+        trace = trace.tb_next
+    return f"{type(error).__name__}: {said[:300]}{place}"
+
+
+def _name(target: str) -> str:
+    return target.rpartition(":" if ":" in target else ".")[2]
+
+
+def _file_of(target: str) -> Path:
+    place = target.rpartition(":" if ":" in target else ".")[0]
+    if ":" in target:
+        file = Path(place).expanduser()
+        if not file.is_file():
+            raise DataError(f"{target}: no file {place} in {Path.cwd()}")
+        return file
+    _on_path(str(Path.cwd()))
+    try:
+        found = importlib.util.find_spec(place)
+    except (ImportError, ValueError) as error:
+        raise DataError(f"{target}: {told(error)}") from error
+    if found is None or found.origin is None or not Path(found.origin).is_file():
+        raise DataError(f"{target}: no module {place!r} here or among what is installed")
+    return Path(found.origin)
+
+
+def _module(target: str) -> ModuleType:
+    file = _file_of(target)
+    _on_path(str(Path.cwd()))
+    try:
+        if ":" not in target:
+            return importlib.import_module(target.rpartition(".")[0])
+        _on_path(str(file.resolve().parent))
+        # Under its own name, so that what it pickles and what imports it find it again.
+        name = file.stem
+        known = sys.modules.get(name)
+        if (
+            known is not None
+            and getattr(known, "__file__", None)
+            and Path(str(known.__file__)).resolve() == file.resolve()
+        ):
+            return known
+        if known is not None:
+            name = f"{name}_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}"
+        found = importlib.util.spec_from_file_location(name, file)
+        assert found is not None
+        assert found.loader is not None
+        module = importlib.util.module_from_spec(found)
+        sys.modules[name] = module
+        try:
+            found.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        return module
+    except Exception as error:
+        raise DataError(f"{target}: cannot be imported: {told(error)}") from error
+
+
+def _on_path(folder: str) -> None:
+    if folder not in sys.path:
+        sys.path.insert(0, folder)

@@ -1,0 +1,300 @@
+"""Networks of the user's own as the engine trains them: one member after the other, heard at recorded steps.
+
+What is heard is what `gradlab.measure` hears. Shapes: M members, B batch, P trained parameters a member, L layers,
+R rows and C columns of the per-layer table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradlab.data.dataset import DataError
+from gradlab.data.targets import imported, told
+from gradlab.engine.probes import Measurement
+from gradlab.models.module import Shelf, converted, drawn, entries, fans, is_lazy, made, shelved
+from gradlab.nn.losses import SQUASHES, Objective, objective, right
+from gradlab.nn.slots import Layout, Role, Slot, Start
+from gradlab.spec.choices import LOSSES
+from gradlab.spec.run import Extent, RunSpec
+from gradlab.store.record import PROBE_COLUMNS, SEEN_COLUMNS, Bools, Floats, Row
+from gradlab.watching.observed import Observed, called_with, observe
+from gradlab.watching.tape import signal_of
+
+if TYPE_CHECKING:
+    from gradlab.engine.cohort import Task
+
+COLUMNS = (*PROBE_COLUMNS, *SEEN_COLUMNS)
+
+Judge = Callable[[Any, Tensor], Tensor]
+"""From what a network puts out, and the targets, to the loss."""
+
+
+@dataclass
+class Lent:
+    """M networks, how their parameters lie, which rows the per-layer table has, and how an output is judged.
+
+    ``trained`` (L,): which layers have parameters that are. ``seen`` (M) is what was seen at the first recorded step;
+    ``ended`` (M,) the step from which on a member is not trained any more, since something was not finite at it.
+    """
+
+    shelf: Shelf
+    layout: Layout
+    rows: tuple[Row, ...]
+    trained: Bools
+    seeds: tuple[int, ...]
+    judge: Judge
+    classes: bool
+    seen: tuple[str, ...] = ()
+    ended: dict[int, int] = field(default_factory=dict)
+
+    def there_and_back(self, task: Task, t: int, *, record: bool, last: bool) -> tuple[Tensor, Measurement | None]:
+        """The losses (M,) at step t, and the per-layer table at a recorded one; the gradient is written in place.
+
+        The last row is measured without touching buffers (running statistics).
+        """
+        losses = torch.full((len(self.seeds),), math.nan, dtype=torch.float64, device=self.shelf.flat.device)
+        heard: list[Observed | None] = []
+        kept = {name: buffer.clone() for name, buffer in self.shelf.buffers.items()} if last else {}
+        for member, module in enumerate(self.shelf.modules):
+            if t > self.ended.get(member, t):
+                heard.append(None)
+                continue
+            inputs, targets = task.of_member(member)
+            sow(self.seeds[member], t)
+            if record:
+                seen = observe(module, inputs, partial(self._judged, targets))
+                heard.append(seen)
+                loss = seen.loss
+                found: Sequence[Tensor | None] = [seen.gradients[one] for one in self.shelf.parameters[member]]
+            else:
+                loss, found = self._quietly(member, inputs, targets)
+            self.shelf.put_back(member)
+            self._write(member, found)
+            losses[member] = loss
+            if not math.isfinite(float(loss)) or not bool(torch.isfinite(self.shelf.gradient[member]).all()):
+                self.ended[member] = t
+        for name, buffer in kept.items():
+            self.shelf.buffers[name].copy_(buffer)
+        if not record:
+            return losses, None
+        if not self.seen:
+            self.seen = tuple(_as_text(one) for one in heard)
+        return losses, self._table(heard)
+
+    def _judged(self, targets: Tensor, output: Any) -> Tensor:
+        return self.judge(output, targets)
+
+    def _quietly(self, member: int, inputs: Any, targets: Tensor) -> tuple[Tensor, Sequence[Tensor | None]]:
+        with torch.enable_grad():
+            loss = self.judge(answer(self.shelf.modules[member], inputs), targets)
+            found = torch.autograd.grad(loss, self.shelf.parameters[member], allow_unused=True)
+        return loss.detach(), found
+
+    def _write(self, member: int, found: Sequence[Tensor | None]) -> None:
+        for view, gradient in zip(self.shelf.gradients[member], found, strict=True):
+            if gradient is None:
+                view.zero_()
+            else:
+                view.copy_(gradient.to_dense() if gradient.is_sparse else gradient)
+
+    def _table(self, heard: Sequence[Observed | None]) -> Measurement:
+        """What was heard of every member as columns; NaN where one has nothing that another has."""
+        place = {(row.axis, row.layer if row.axis == "time" else row.name): at for at, row in enumerate(self.rows)}
+        first = next(at for at, row in enumerate(self.rows) if row.layer > 0)
+        members, layers = len(heard), len(self.layout.names)
+        values = np.full((members, len(COLUMNS), len(self.rows)), np.nan)
+        held = np.zeros(values.shape[1:], dtype=np.bool_)
+        sound = np.full((members, layers), np.nan)
+        for member, seen in enumerate(heard):
+            if seen is None:
+                continue
+            for row in seen.rows:
+                at = place.get((row["axis"], row["layer"] if row["axis"] == "time" else row["name"]))
+                if at is None:
+                    continue
+                for number, column in enumerate(COLUMNS):
+                    if row.get(column) is not None:
+                        values[member, number, at] = row[column]
+                        held[number, at] = True
+            for number, layer in enumerate(seen.layers):
+                means = [call.raw.moments for call in layer.calls if call.raw.moments is not None]
+                if number < layers and all(math.isfinite(squares) for _, _, squares in means):
+                    sound[member, number] = 0.0
+        device = self.shelf.flat.device
+        return Measurement(
+            self.rows,
+            torch.from_numpy(values).to(device),
+            held,
+            torch.from_numpy(sound).to(device),
+            COLUMNS,
+            first,
+            self.trained,
+        )
+
+    @torch.no_grad()
+    def evaluate(self, task: Task) -> tuple[Floats, Floats | None]:
+        """Loss and, of classes, accuracy (M,) on the whole held-out part, in evaluation mode."""
+        loss, correct = np.zeros(len(self.seeds)), np.zeros(len(self.seeds))
+        samples = len(task.heldout_targets)
+        for member, module in enumerate(self.shelf.modules):
+            module.eval()
+            for chosen in task.heldout_parts():
+                inputs, targets = task.of_member(member, chosen)
+                output = answer(module, inputs)
+                loss[member] += float(self.judge(output, targets)) * len(chosen)
+                correct[member] += float(right(tensor_of(output), targets)) if self.classes else 0.0
+            module.train()
+        return loss / samples, correct / samples if self.classes else None
+
+
+def lend(runs: Sequence[RunSpec], task: Task, dtype: torch.dtype, device: torch.device) -> Lent:
+    """The networks of ``runs`` at their beginning. What a layer is, one more of the first tells on the first batch.
+
+    Raises `DataError` where a network cannot be made, called on the data or differentiated.
+    """
+    first = runs[0]
+    task.turn_to(0)
+    inputs, targets = task.of_member(0)
+    judge = judging(first)
+    seen, names = looked_at(first, begun(first, inputs, dtype, device), inputs, targets, judge)
+    modules = [begun(run, inputs, dtype, device) for run in runs]
+    slots, trained = [], []
+    for number, layer in enumerate(seen.layers, start=1):
+        own = [one for one in layer.parameters if one.requires_grad]
+        own.sort(key=lambda one: one.dim() <= 1)
+        trained.append(bool(own))
+        for one in own:
+            role = Role.WEIGHT if one.dim() > 1 else Role.BIAS
+            shape = (*one.shape, 2) if one.is_complex() else tuple(one.shape)
+            slots.append(Slot(number, role, shape, Start.DRAWN, *fans(one), name=names[one]))
+    shelf = shelved(modules, [str(slot.name) for slot in slots], device)
+    return Lent(
+        shelf=shelf,
+        layout=Layout(tuple(slots), tuple(layer.name for layer in seen.layers)),
+        rows=tuple(Row(row["axis"], row["layer"], row["name"]) for row in seen.rows),
+        trained=np.array(trained),
+        seeds=tuple(run.seed for run in runs),
+        judge=judge,
+        classes=first.loss in LOSSES and LOSSES[first.loss].classes and not targets.is_floating_point(),
+    )
+
+
+def begun(run: RunSpec, inputs: Any, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """A run's network at its initial weights; parameters without a shape get one from the inputs."""
+    module = made(run.model, run.seed, dtype).to(device)
+    if is_lazy(module):
+        # Torch draws what has no shape yet in single precision, from inputs of it.
+        sow(run.seed, 0)
+        with torch.no_grad():
+            answer(module, _single(inputs))
+        module = converted(module, dtype)
+    drawn(module, run.model, run.seed)
+    return module
+
+
+def _single(inputs: Any) -> Any:
+    if isinstance(inputs, Mapping):
+        return {name: _single(part) for name, part in inputs.items()}
+    if isinstance(inputs, tuple):
+        return tuple(map(_single, inputs))
+    return inputs.float() if inputs.is_floating_point() else inputs
+
+
+def looked_at(
+    run: RunSpec, module: nn.Module, inputs: Any, targets: Tensor, judge: Judge
+) -> tuple[Observed, dict[nn.Parameter, str]]:
+    """What is seen of a network on one batch, and the names of its parameters. Raises `DataError` for what fails."""
+    sow(run.seed, 0)
+    try:
+        seen = observe(module, inputs, lambda output: judge(output, targets))
+    except Exception as error:
+        # It is the user's network: whatever it raises is told in a line.
+        given = f"inputs of {shapes(inputs)}, targets of {shapes(targets)}"
+        raise DataError(f"model.target={run.model.target}: fails on a batch with {given}: {told(error)}") from error
+    return seen, {parameter: name for name, parameter in module.named_parameters()}
+
+
+def shapes(given: Any) -> str:
+    """The shape of a tensor, or of several."""
+    if isinstance(given, Mapping):
+        return ", ".join(f"{name} {tuple(part.shape)}" for name, part in given.items())
+    parts = given if isinstance(given, tuple) else (given,)
+    return " and ".join(str(tuple(part.shape)) for part in parts)
+
+
+def judging(run: RunSpec) -> Judge:
+    """How the outputs of a run's network are judged: the activation of its output layer, then its loss."""
+    squash = SQUASHES.get(run.model.output or "none")
+    known = run.loss in LOSSES
+    loss: Objective = objective(run.loss, run.model.output) if known else imported(run.loss)
+
+    def judge(output: Any, targets: Tensor) -> Tensor:
+        found = tensor_of(output) if known or squash is not None else output
+        return loss(found if squash is None else squash(found), targets)
+
+    return judge
+
+
+def tensor_of(output: Any) -> Tensor:
+    """The tensor that an output is judged by: itself, what is called logits, or the first of floats."""
+    if isinstance(output, Tensor):
+        return output
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    found = logits if isinstance(logits, Tensor) else signal_of(output)
+    if found is None:
+        raise TypeError(
+            f"the network puts out a {type(output).__name__}; expected a tensor, or a tuple that begins with one"
+        )
+    return found
+
+
+def answer(module: nn.Module, inputs: Any) -> Any:
+    """What a module puts out, called as its inputs are given."""
+    parts, names = called_with(module, inputs)
+    positional, named = parts[: len(parts) - len(names)], parts[len(parts) - len(names) :]
+    return module(*positional, **dict(zip(names, named, strict=True)))
+
+
+def sow(seed: int, t: int) -> None:
+    """Random numbers that a network draws itself at step t (dropout) come from its seed and the step alone."""
+    number = int.from_bytes(hashlib.blake2b(f"{seed}:{t}".encode(), digest_size=7).digest(), "big")
+    torch.manual_seed(number)
+    random.seed(number)
+    np.random.seed(number % 2**32)  # noqa: NPY002 - it is the user's network that draws from it
+
+
+def _as_text(seen: Observed | None) -> str:
+    return json.dumps(
+        {} if seen is None else {name: seen.told[name] for name in ("facts", "activations")}, default=float
+    )
+
+
+def extent(run: RunSpec, task: Task, dtype: torch.dtype) -> Extent:
+    """How large a network is; nothing but it and one batch is made. Raises `DataError` as `lend` does."""
+    task.turn_to(0)
+    inputs, targets = task.of_member(0)
+    seen, names = looked_at(run, begun(run, inputs, dtype, torch.device("cpu")), inputs, targets, judging(run))
+    signals, work = 0, 0.0
+    for layer in seen.layers:
+        put_out = sum(call.raw.count for call in layer.calls)
+        weights = [one for one in layer.parameters if one.dim() > 1]
+        # Each number that a layer puts out is a product over one unit's weights: there, and back twice.
+        work += 6.0 * put_out * sum(one.numel() / one.shape[0] for one in weights)
+        signals += put_out
+    return Extent(
+        parameters=sum(entries(one) for one in names if one.requires_grad),
+        signals=signals // max(1, len(targets)),
+        layers=len(seen.layers),
+        work=work,
+    )

@@ -1,0 +1,77 @@
+"""What is the user's own, looked at before anything is written: the network is made and called once. Torch-free."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from gradlab.data.facts import LOOK
+from gradlab.grid.expand import Grid
+from gradlab.spec.choices import DATA, MODELS
+from gradlab.spec.named import SpecError
+from gradlab.spec.run import Extent, RunSpec
+
+
+def allow() -> None:
+    """Code of the user's own may run from here on: the command line names it."""
+    from gradlab.data import function
+
+    function.allow()
+
+
+def check(runs: Sequence[RunSpec], *, allowed: bool, what: str) -> None:
+    """Raises `SpecError` where ``runs`` of a result need code of the user's own that has changed or is not allowed."""
+    targets = {run.model.target: run.model.source for run in runs if run.model.target}
+    targets |= {run.data.target: run.data.source for run in runs if run.data.target}
+    if not targets:
+        return
+    if not allowed:
+        raise SpecError(
+            f"{what}: its runs are made by {', '.join(map(str, targets))}; to run that code add --allow-code"
+        )
+    allow()
+    for target, source in targets.items():
+        if LOOK.source(str(target)) != source:
+            raise SpecError(f"{target}: has changed since {what} was made; a run of it would be another run")
+
+
+def named(grid: Grid, *, allowed: bool, what: str) -> Grid:
+    """The grid of a result, `check`ed."""
+    check(grid.runs, allowed=allowed, what=what)
+    return grid
+
+
+def known(grid: Grid) -> Grid:
+    """The grid with the size of every network of the user's own, each called on one batch.
+
+    Raises `SpecError` where one cannot be made, called or differentiated.
+    """
+    if not any(MODELS[run.model.name].free for run in grid.runs):
+        return grid
+    found: dict[object, Extent] = {}
+    runs = []
+    for run in grid.runs:
+        if not MODELS[run.model.name].free:
+            runs.append(run)
+            continue
+        key = (run.model.target, run.model.args, run.model.activation, run.model.output, run.data, run.loss)
+        if key not in found:
+            found[key] = _extent(run)
+        runs.append(dataclasses.replace(run, extent=found[key]))
+    return dataclasses.replace(grid, runs=tuple(runs))
+
+
+def _extent(run: RunSpec) -> Extent:
+    import torch
+
+    from gradlab.data.loaders import load
+    from gradlab.engine.cohort import DTYPES, task_of
+    from gradlab.engine.lent import extent
+
+    dtype = DTYPES[run.train.precision]
+    return extent(run, task_of([run], load(run.data), dtype, torch.device("cpu")), dtype)
+
+
+def understood(runs: Sequence[RunSpec]) -> list[str]:
+    """How the data of the user's own were understood, a line each."""
+    return list(dict.fromkeys(run.facts.told for run in runs if DATA[run.data.name].own and run.facts.told))

@@ -1,0 +1,240 @@
+"""A `torch.nn.Module` of the user's own, lent to the engine: M of them, their parameters in one flat tensor.
+
+Each stays a module of its own, whose parameters and buffers are views: what the engine does to the flat tensors it does
+to all of them, and what a module does to its buffers is kept with the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from gradlab.data.dataset import DataError
+from gradlab.data.function import plain
+from gradlab.data.targets import called
+from gradlab.nn.initializers import INITS
+from gradlab.nn.network import Pass
+from gradlab.nn.slots import Layout, Role, Slot, Start
+from gradlab.nn.tape import Node
+from gradlab.spec.run import Facts, ModelSpec
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "prelu": nn.PReLU,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "hardtanh": nn.Hardtanh,
+    "linear": nn.Identity,
+}
+"""Torch's module of every activation of `choices.ACTIVATIONS`."""
+
+REPLACED = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish),
+    *(nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.LogSigmoid),
+    *(nn.Tanhshrink, nn.Softshrink, nn.Hardshrink, nn.Threshold),
+)
+"""Modules whose place `model.activation` takes."""
+
+COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+
+
+def layout(model: ModelSpec, facts: Facts) -> Layout:
+    """Not known before the module is called: `engine.lent` finds it. Raises `TypeError`."""
+    raise TypeError(f"{model.target}: a network of the user's own is lent, not laid out for {facts.inputs} inputs")
+
+
+def forward(through: Pass, x: Node) -> Node:
+    """Not an operation of the pass. Raises `TypeError`."""
+    raise TypeError(
+        f"{through.network.model.target}: a network of the user's own is lent; its input was {x.value.shape}"
+    )
+
+
+def made(model: ModelSpec, seed: int, dtype: torch.dtype) -> nn.Module:
+    """The network of ``model`` as it begins: drawn by itself after `torch.manual_seed`, or anew where it says so.
+
+    Global random numbers are left as they were. Raises `DataError` where the target returns no module, and where there
+    is nothing to replace or to draw anew.
+    """
+    assert model.target is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = called(model.target, plain(model.args))
+    if not isinstance(module, nn.Module):
+        raise DataError(f"model.target={model.target}: returned a {type(module).__name__}; expected a torch.nn.Module")
+    if model.activation not in (None, "own"):
+        _replace_activations(module, model)
+    return (module if is_lazy(module) else converted(module, dtype)).train()
+
+
+def drawn(module: nn.Module, model: ModelSpec, seed: int) -> None:
+    """Draws every weight matrix anew as `model.init` says, in the module's order, and applies `model.gain`."""
+    matrices = [(part, weight) for part in module.modules() for weight in _matrices(part)]
+    if model.init not in (None, "own"):
+        if not matrices:
+            raise DataError(f"model.init={model.init}: {model.target} has no weight matrix to draw anew")
+        generator, rule = torch.Generator().manual_seed(seed), INITS[str(model.init)]
+        for part, weight in matrices:
+            fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(weight)
+            slot = Slot(1, Role.WEIGHT, tuple(weight.shape), Start.DRAWN, fan_in, fan_out, fan_in)
+            draw = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+            entries = rule.shape(draw.flatten(1), slot).view(weight.shape)
+            with torch.no_grad():
+                weight.copy_(rule.std(slot) * entries)
+                for bias in (one for one in part.parameters(recurse=False) if one.dim() == 1):
+                    bias.zero_()
+    if model.gain != 1:
+        with torch.no_grad():
+            for _, weight in matrices:
+                weight.mul_(model.gain)
+
+
+def _matrices(part: nn.Module) -> list[nn.Parameter]:
+    """Real weights of a module itself that a signal is multiplied with: not a table of words, not a norm's."""
+    if isinstance(part, (nn.Embedding, nn.EmbeddingBag)):
+        return []
+    return [one for one in part.parameters(recurse=False) if one.dim() > 1 and one.is_floating_point()]
+
+
+def _replace_activations(module: nn.Module, model: ModelSpec) -> None:
+    new = ACTIVATIONS.get(str(model.activation))
+    if new is None:
+        raise DataError(f"model.activation={model.activation}: is no module of torch.nn, and can replace none")
+    found = [
+        (part, name) for part in module.modules() for name, one in part.named_children() if isinstance(one, REPLACED)
+    ]
+    if not found:
+        raise DataError(
+            f"model.activation={model.activation}: {model.target} has no activation that is a module of torch.nn; "
+            "functions such as F.relu cannot be replaced"
+        )
+    for part, name in found:
+        setattr(part, name, new())
+
+
+def is_lazy(module: nn.Module) -> bool:
+    """Whether some parameters have no shape before the first batch has passed."""
+    return any(isinstance(one, UninitializedParameter) for one in module.parameters())
+
+
+def converted(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The module with real numbers of ``dtype``, complex ones of the same precision; whole numbers stay."""
+
+    def convert(tensor: Tensor) -> Tensor:
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            return tensor
+        return tensor.to(COMPLEX[dtype] if tensor.is_complex() else dtype)
+
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.data = convert(parameter.data)
+        for part in module.modules():
+            for name, buffer in part.named_buffers(recurse=False):
+                part._buffers[name] = convert(buffer)
+    return module
+
+
+@dataclass(frozen=True)
+class Held:
+    """A buffer of one member, and the view (of a stacked tensor) that it must be after every step."""
+
+    part: nn.Module
+    name: str
+    view: Tensor
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """M modules of one kind on flat tensors.
+
+    ``flat`` (M, P) has what is trained, in the order of ``names``; ``gradient`` (M, P) is another. ``parameters[m]``
+    and ``gradients[m]`` are the same as the member's own tensors, views of them. ``buffers`` are (M, ...) by name.
+    """
+
+    modules: tuple[nn.Module, ...]
+    names: tuple[str, ...]
+    flat: Tensor
+    gradient: Tensor
+    parameters: tuple[tuple[nn.Parameter, ...], ...]
+    gradients: tuple[tuple[Tensor, ...], ...]
+    buffers: Mapping[str, Tensor]
+    held: tuple[tuple[Held, ...], ...]
+
+    def put_back(self, member: int) -> None:
+        """Takes over the buffers that a module has replaced instead of changing them in place."""
+        for one in self.held[member]:
+            now = one.part._buffers.get(one.name)
+            if now is not one.view and now is not None:
+                one.view.copy_(now)
+                one.part._buffers[one.name] = one.view
+
+
+def shelved(modules: Sequence[nn.Module], names: Sequence[str], device: torch.device) -> Shelf:
+    """Moves the parameters called ``names``, and all buffers, of ``modules`` into flat tensors on ``device``."""
+    first = dict(modules[0].named_parameters())
+    sizes = [entries(first[name]) for name in names]
+    real = (
+        torch.float64
+        if any(one.dtype in (torch.float64, torch.complex128) for one in first.values())
+        else torch.float32
+    )
+    flat = torch.empty(len(modules), sum(sizes), dtype=real, device=device)
+    gradient = torch.zeros_like(flat)
+    parameters: list[tuple[nn.Parameter, ...]] = []
+    gradients: list[tuple[Tensor, ...]] = []
+    for member, module in enumerate(modules):
+        module.to(device)
+        own = dict(module.named_parameters())
+        theirs = [own[name] for name in names]
+        for values, views in ((flat, None), (gradient, gradients)):
+            cut = [_view(part, like) for part, like in zip(values[member].split(sizes), theirs, strict=True)]
+            if views is not None:
+                views.append(tuple(cut))
+                continue
+            for parameter, view in zip(theirs, cut, strict=True):
+                view.copy_(parameter.data)
+                parameter.data = view
+        parameters.append(tuple(theirs))
+    buffers, held = _shelved_buffers(modules)
+    return Shelf(tuple(modules), tuple(names), flat, gradient, tuple(parameters), tuple(gradients), buffers, held)
+
+
+def entries(parameter: Tensor) -> int:
+    """Real numbers of a parameter."""
+    return parameter.numel() * (2 if parameter.is_complex() else 1)
+
+
+def _view(part: Tensor, like: Tensor) -> Tensor:
+    return torch.view_as_complex(part.view(*like.shape, 2)) if like.is_complex() else part.view(like.shape)
+
+
+def _shelved_buffers(modules: Sequence[nn.Module]) -> tuple[dict[str, Tensor], tuple[tuple[Held, ...], ...]]:
+    found: dict[str, Tensor] = {}
+    held: list[list[Held]] = [[] for _ in modules]
+    parts = [dict(module.named_modules()) for module in modules]
+    for path, first in parts[0].items():
+        for name, buffer in first.named_buffers(recurse=False):
+            label = f"{path}.{name}" if path else name
+            stacked = torch.stack([members[path]._buffers[name] for members in parts])
+            found[label] = stacked
+            for member, members in enumerate(parts):
+                members[path]._buffers[name] = stacked[member]
+                held[member].append(Held(members[path], name, stacked[member]))
+            del buffer
+    return found, tuple(tuple(one) for one in held)
+
+
+def fans(weight: Tensor) -> tuple[int, int]:
+    """Inputs and outputs of one unit of a weight."""
+    return nn.init._calculate_fan_in_and_fan_out(weight) if weight.dim() > 1 else (0, math.prod(weight.shape))

@@ -1,0 +1,96 @@
+"""What no run can have although each of its values is right: raised as `SpecError`, a line that says why."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from gradlab.spec.choices import DATA, INITS, INSTRUMENTS, LOSSES, MODELS, NORMS
+from gradlab.spec.named import SpecError
+
+if TYPE_CHECKING:
+    from gradlab.spec.run import DataSpec, Facts, ModelSpec, OptimSpec, RunSpec, TrainSpec
+
+MOST_BYTES = 2**42
+"""Of one run; a larger one is taken for a slip of the keyboard."""
+
+
+def check_fit(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
+    """Raises `SpecError` where a network of gradlab's own cannot have these values, or these data."""
+    choice = MODELS[model.name]
+    for key, value in (("model.activation", model.activation), ("model.init", model.init)):
+        if value == "own":
+            raise SpecError(f"{key}=own: only model=module has something of its own; {model.name!r} takes a name")
+    if model.depth < choice.least_depth:
+        raise SpecError(f"model.depth={model.depth}: {model.name!r} needs at least {choice.least_depth} layers")
+    if model.norm is not None and model.norm not in choice.norms:
+        raise SpecError(
+            f"model.norm={model.norm}: {model.name!r} shares its weights over time, so running statistics have no "
+            f"meaning; it takes: {', '.join(choice.norms)}"
+        )
+    if model.norm is not None and NORMS[model.norm].over_batch and data.batch_size == 1:
+        raise SpecError(f"model.norm={model.norm} with data.batch_size=1: a batch norm needs at least 2 samples")
+    if choice.needs_time and len(facts.shape) != 2:
+        raise SpecError(
+            f"data.name={data.name}: {model.name!r} needs data with a time axis: "
+            f"{', '.join(name for name, entry in DATA.items() if len(entry.shape) == 2)}"
+        )
+    if model.name == "linear_chain" and not model.width == facts.inputs == facts.outputs:
+        raise SpecError(
+            f"model.name=linear_chain: its matrices are square, so width = inputs = outputs; given model.width="
+            f"{model.width} on {data.name!r} with {facts.inputs} inputs and {facts.outputs} outputs (its data is "
+            "'linear_teacher')"
+        )
+    _check_size(model, data, facts)
+    able = INITS[model.init].models if model.init is not None else ()
+    if able and model.name not in able and model.weight_var is None:
+        raise SpecError(f"model.init={model.init}: is for {' and '.join(able)}; given model.name={model.name}")
+    if model.init == "torch_default" and model.weight_var is None and model.bias_var:
+        raise SpecError(f"model.bias_var={model.bias_var:g}: init 'torch_default' draws its own biases; leave it at 0")
+
+
+@lru_cache(maxsize=1024)
+def check_loss(train: TrainSpec, model: ModelSpec, facts: Facts) -> None:
+    """Raises `SpecError` for a loss of classes where the targets are numbers, and one of the user's own elsewhere."""
+    if train.loss == "auto":
+        return
+    if train.loss not in LOSSES:
+        if not MODELS[model.name].free:
+            raise SpecError(f"train.loss={train.loss}: a function of your own goes with model=module alone")
+        return
+    if LOSSES[train.loss].classes and facts.loss == "mean_squared_error":
+        raise SpecError(f"train.loss={train.loss}: is of classes, and the targets of these data are numbers")
+
+
+def _check_size(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
+    """Raises `SpecError` for a network that no machine holds: weights, gradients, and the signals of one batch."""
+    steps = facts.shape[0] if MODELS[model.name].needs_time else 1
+    weights = (model.depth * model.width + facts.inputs // steps + facts.outputs) * model.width
+    signals = data.batch_size * (model.depth * model.width * steps + facts.inputs + facts.outputs)
+    size = 4 * (2 * weights + signals)
+    if size > MOST_BYTES:
+        raise SpecError(
+            f"model.depth={model.depth}, model.width={model.width}, data.batch_size={data.batch_size}: one run takes "
+            f"some {size / 1e12:,.1f} TB; no machine holds more than {MOST_BYTES / 1e12:.1f} TB"
+        )
+
+
+@lru_cache(maxsize=1024)
+def check_together(optim: OptimSpec) -> None:
+    """Raises `SpecError` for values of the optimizer that contradict each other."""
+    if optim.name == "sgd" and optim.nesterov and optim.momentum == 0:
+        raise SpecError("optim.nesterov=true needs optim.momentum above 0 (as torch.optim.SGD does)")
+
+
+def check_instrument(spec: RunSpec) -> None:
+    """Raises `SpecError` where the run's instrument has nothing to measure in it."""
+    instrument, flat = INSTRUMENTS[spec.probe.instrument], spec.flat()
+    for key, values in instrument.needs.items():
+        if flat[key] not in values:
+            able = " or ".join(str(value) for value in values if value is not None)
+            raise SpecError(f"probe.instrument={instrument.name}: needs {key}={able}; given {flat[key]}")
+    if spec.facts.train < instrument.samples:
+        raise SpecError(
+            f"probe.instrument={instrument.name}: needs {instrument.samples} samples; the training part of "
+            f"{spec.data.name!r} has {spec.facts.train}"
+        )

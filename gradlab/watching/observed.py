@@ -1,0 +1,174 @@
+"""One way there and back through any `torch.nn.Module`, heard at every layer: what the tables have, and the gradients.
+
+A *layer* here is a module that holds a weight, a parameter of two or more dimensions, and was called; layers are
+numbered by their first call. Its signal z is what it puts out, or what a norm makes of it that takes just that as its
+input, as in the tables of a run, unless something else takes it too (a stem whose output enters residual branches);
+h is what an activation makes of z, else z itself. Every parameter counts once: that of a module without a weight (a
+norm, PReLU) with the layer called before it, that of a module which is never called itself (the projection inside
+`torch.nn.MultiheadAttention`) with the called module around it. What `torch.nn.utils.parametrize` makes a weight of
+(weight norm, spectral norm) counts as the weight.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+from torch.nn.utils import parametrize
+
+from gradlab.watching import facts
+from gradlab.watching.backward import Heard, hear
+from gradlab.watching.graph import graph
+from gradlab.watching.operators import AlreadyAsked, Operators
+from gradlab.watching.recurrence import time_rows
+from gradlab.watching.rows import Layer, Row, depth_rows, frozen_as_drawn, input_row, narrow, owned, precision
+from gradlab.watching.tape import Tape, signal_of
+
+GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
+"""Recurrent modules that have gates."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What was heard on one way there and back.
+
+    ``rows`` of the per-layer table, the input first, then the layers, then time steps; ``loss`` a scalar; ``gradients``
+    by parameter, None where nothing of the loss comes back; ``told`` is what `gradlab.measure` puts beside its frame.
+    """
+
+    rows: list[Row]
+    layers: list[Layer]
+    loss: Tensor
+    gradients: dict[nn.Parameter, Tensor | None]
+    told: dict[str, Any]
+
+
+def observe(module: nn.Module, inputs: Any, judge: Callable[[Any], Tensor]) -> Observed:
+    """Calls ``module`` on ``inputs`` as `called_with` says, and goes back from what ``judge`` makes of its output.
+
+    The network is left as a step of training leaves it: modes are untouched, buffers (running statistics) move on.
+    Raises `ValueError` where the loss is no scalar with a gradient, and where no layer was called.
+    """
+    parts, names = called_with(module, inputs)
+    leaves = [_leaf(part) for part in parts]
+    inside = _inside_parametrizations(module)
+    tape = Tape({part: name for name, part in module.named_modules() if part not in inside}, _samples(parts))
+    with torch.enable_grad(), _as_written():
+        # A copy, so that a network may overwrite its input in place.
+        given = [leaf.clone() if leaf is not part else part for leaf, part in zip(leaves, parts, strict=True)]
+        positional, named = given[: len(given) - len(names)], given[len(given) - len(names) :]
+        with Operators(tape):
+            with _listening(tape), AlreadyAsked():
+                output = module(*positional, **dict(zip(names, named, strict=True)))
+            with tape.quiet():
+                tape.settle()
+            tape.judging = True
+            loss = _scalar(judge(output))
+        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        wanted = [*parameters, *(leaf for leaf, part in zip(leaves, parts, strict=True) if leaf is not part)]
+        if not loss.requires_grad or not wanted:
+            raise ValueError("the loss depends on no parameter that requires a gradient; expected at least one")
+        assert loss.grad_fn is not None
+        layers = owned(module, tape)
+        if not layers:
+            raise ValueError("no module with a weight matrix was called; expected at least one")
+        fed = {get_gradient_edge(leaf).node for leaf, part in zip(leaves, parts, strict=True) if leaf is not part}
+        heard = Heard(graph(loss.grad_fn), tape, [layer.calls for layer in layers], fed)
+        with hear(heard):
+            found = torch.autograd.grad(loss, wanted, allow_unused=True)
+    gradients: dict[nn.Parameter, Tensor | None] = dict(zip(parameters, found, strict=False))
+    rows = depth_rows(layers, heard, gradients)
+    if len(parts) == 1 and leaves[0] is not parts[0]:
+        rows.insert(0, input_row(parts[0], found[-1]))
+    rows += time_rows(layers, heard)
+    first = output if isinstance(output, Tensor) else signal_of(output)
+    names_of = {parameter: name for name, parameter in module.named_parameters()}
+    told = {
+        "loss": float(loss.detach()),
+        "precision": precision(module, layers),
+        "activations": {name: (seen.positions, seen.judged) for name, seen in tape.activations.items()},
+        "facts": {
+            **facts.inputs(parts),
+            **facts.output(first, loss.grad_fn),
+            "losses": dict(tape.losses.seen),
+            "linear": tape.linear,
+            "least_normed": tape.least_normed,
+            "branches": any(not stage.own for stage in heard.stages),
+            "gated": any(isinstance(layer.module, GATED) for layer in layers),
+            "unreached": [names_of[parameter] for parameter, gradient in gradients.items() if gradient is None],
+            "unbounded": sorted(set(tape.unbounded)),
+            "narrow": narrow(layers, heard, tape.samples),
+            "frozen_as_drawn": frozen_as_drawn(layers, heard),
+            "frozen": [name for name, parameter in module.named_parameters() if not parameter.requires_grad],
+        },
+    }
+    return Observed(rows, layers, loss.detach(), gradients, told)
+
+
+def called_with(module: nn.Module, inputs: Any) -> tuple[list[Any], list[str]]:
+    """What the module is called with, and the names of the last of them; how, its forward's own parameters say."""
+    if isinstance(inputs, tuple):
+        return list(inputs), []
+    if not isinstance(inputs, Mapping | list):
+        return [inputs], []
+    parameters = inspect.signature(module.forward).parameters.values()
+    if isinstance(inputs, Mapping):
+        free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        named = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_POSITIONAL}
+        by_name = named.issuperset(inputs) or (free and named & set(inputs))
+        return (list(inputs.values()), list(inputs)) if by_name else ([inputs], [])
+    places = [parameter for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+    spread = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+    # One that says it takes a list (of pictures of different size) is given the list.
+    listed = bool(places) and "list" in str(places[0].annotation).lower()
+    several = spread or (1 < len(inputs) <= len(places) and not listed)
+    return (list(inputs), []) if several else ([inputs], [])
+
+
+def _as_written() -> AbstractContextManager[Any]:
+    """Inside, what `torch.compile` has made is run as it was written: compiled code calls no hooks."""
+    compiles = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if compiles else nullcontext()
+
+
+def _inside_parametrizations(module: nn.Module) -> set[nn.Module]:
+    """Modules that make a weight out of its parameters; what they put out is no signal."""
+    return {
+        inner
+        for part in module.modules()
+        if parametrize.is_parametrized(part)
+        for inner in part.get_submodule("parametrizations").modules()
+    }
+
+
+@contextmanager
+def _listening(tape: Tape) -> Iterator[None]:
+    with ExitStack() as hooks:
+        for part in tape.names:
+            hooks.callback(part.register_forward_pre_hook(tape.before, prepend=True, with_kwargs=True).remove)
+            hooks.callback(part.register_forward_hook(tape.after, with_kwargs=True).remove)
+        yield
+
+
+def _leaf(part: Any) -> Any:
+    """A tensor of floats as a leaf of its own, whose gradient can be asked for; anything else as it is."""
+    floating = isinstance(part, Tensor) and part.is_floating_point()
+    return part.detach().requires_grad_() if floating else part
+
+
+def _samples(parts: list[Any]) -> int:
+    return next((len(part) for part in parts if isinstance(part, Tensor) and part.dim()), 0)
+
+
+def _scalar(loss: Any) -> Tensor:
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        given = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+        raise ValueError(f"the loss is {given}; expected a scalar tensor, the mean over the batch")
+    return loss.reshape(())
