@@ -3,7 +3,8 @@
     python -m benchmarks.measure [--only NAME ...] [--repeats 5]
 
 Seconds are those of the process on one thread, so that other work on the machine counts for little; of several repeats
-the least. Memory is the peak above what the network and its batch take, each in a process of its own. Needs the extra `zoo`.
+the least. Memory is the peak above what the network and its batch take, each in a process of its own. Needs the extra
+`zoo`.
 """
 
 from __future__ import annotations

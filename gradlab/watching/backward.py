@@ -51,6 +51,7 @@ class Heard:
     felt: dict[tuple[Node, int], Felt] = field(default_factory=dict)
     stages: Sequence[Stage] = ()
     severed: Set[Node] = frozenset()
+    signals: dict[int, Signal] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Of what is called again and again the last call: the others are time steps.
@@ -62,6 +63,11 @@ class Heard:
 
     def signal(self, call: Call) -> Signal:
         """A call's z: what a norm made of it, unless something else takes up what the layer itself put out."""
+        if id(call) not in self.signals:
+            self.signals[id(call)] = self._signal(call)
+        return self.signals[id(call)]
+
+    def _signal(self, call: Call) -> Signal:
         if call.normed is None or call.raw.node is None or call.normed.node is None:
             return call.normed or call.raw
         return call.normed if alone(self.graph, call.normed.node, call.raw.node) else call.raw

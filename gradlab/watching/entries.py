@@ -1,7 +1,7 @@
 """Sums over the entries of large tensors, right to six digits and without a copy of the whole: a piece at a time.
 
-A piece of float32 is summed as it is, ten times faster than in float64, where its squares neither overflow nor come near
-the smallest numbers; else, and in any other precision, in float64.
+A piece of float32 is summed as it is, ten times faster than in float64, where its squares neither overflow nor come
+near the smallest numbers; else, and in any other precision, in float64.
 """
 
 from __future__ import annotations

@@ -103,6 +103,7 @@ def observe(module: nn.Module, inputs: Any, judge: Callable[[Any], Tensor]) -> O
             "branches": any(not stage.own for stage in heard.stages),
             "gated": any(isinstance(layer.module, GATED) for layer in layers),
             "unreached": [names_of[parameter] for parameter, gradient in gradients.items() if gradient is None],
+            "all_masked": tape.all_masked,
             "unbounded": sorted(set(tape.unbounded)),
             "narrow": narrow(layers, heard, tape.samples),
             "frozen_as_drawn": frozen_as_drawn(layers, heard),

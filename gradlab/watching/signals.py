@@ -5,16 +5,19 @@ What a layer is, and its signal, stands in `observed`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from gradlab.store.record import PROBE_COLUMNS, SEEN_COLUMNS
 from gradlab.watching.observed import observe
+from gradlab.watching.rows import Row
 
 LossFunction = Callable[[Any, Any], Tensor]
 """From the module's output and the targets to a scalar."""
@@ -46,8 +49,17 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
     inputs, targets = _pair(batch)
     with _left_alone(module):
         seen = observe(module, inputs, lambda output: loss_fn(output, targets))
-    frame = pd.DataFrame(seen.rows, columns=["step", "axis", "layer", "name", *PROBE_COLUMNS, *SEEN_COLUMNS])
+    frame = _framed(seen.rows)
     frame.attrs |= seen.told
+    return frame
+
+
+def _framed(rows: list[Row]) -> pd.DataFrame:
+    """The rows as a frame; the numbers as one matrix, for pandas would look at each column's type."""
+    columns = (*PROBE_COLUMNS, *SEEN_COLUMNS)
+    frame = pd.DataFrame(np.array([[row.get(name, math.nan) for name in columns] for row in rows]), columns=columns)
+    for place, name in enumerate(("step", "axis", "layer", "name")):
+        frame.insert(place, name, [row[name] for row in rows])
     return frame
 
 
@@ -70,8 +82,9 @@ def _left_alone(module: nn.Module) -> Iterator[None]:
     """
     modes = [(part, part.training) for part in module.modules()]
     buffers = {
-        part: {name: (buffer, buffer.detach().clone()) for name, buffer in part.named_buffers(recurse=False)}
-        for part in module.modules()
+        part: {name: (one, one.detach().clone()) for name, one in part._buffers.items() if one is not None}
+        for part, _ in modes
+        if part._buffers
     }
     cuda = sorted({parameter.device.index for parameter in module.parameters() if parameter.is_cuda})
     with torch.random.fork_rng(devices=cuda):
@@ -82,13 +95,14 @@ def _left_alone(module: nn.Module) -> Iterator[None]:
         finally:
             for part, training in modes:
                 part.training = training
-            for part, before in buffers.items():
-                _give_back(part, before)
+            for part, _ in modes:
+                if part._buffers:
+                    _give_back(part, buffers.get(part, {}))
 
 
 def _give_back(part: nn.Module, before: Mapping[str, tuple[Tensor, Tensor]]) -> None:
     """The buffers that ``part`` had, with their values; another tensor may have taken their place, or filled a None."""
-    for name, _ in list(part.named_buffers(recurse=False)):
+    for name in [name for name, one in part._buffers.items() if one is not None]:
         setattr(part, name, before[name][0] if name in before else None)
     with torch.no_grad():
         for buffer, value in before.values():
