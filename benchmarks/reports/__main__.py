@@ -9,6 +9,7 @@ scaled, a detach), and asked at its initialization or after 60 updates.
 from __future__ import annotations
 
 import argparse
+import warnings
 
 import torch
 
@@ -33,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args()
+    warnings.simplefilter("ignore")
     every, named, explained = 0, 0, 0
     for report in reports():
         for seed in given.seeds:

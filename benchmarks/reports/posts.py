@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ STEPS = 60
 
 @dataclass(frozen=True)
 class Report:
-    """One report: what was built, the verdicts and causes that count as right, and after how many updates it is asked."""
+    """One report: what was built, the verdicts and causes that count as right, and after how many updates."""
 
     title: str
     case: Callable[[], Case]
@@ -36,7 +37,7 @@ def plain(*parts: nn.Module) -> nn.Sequential:
 def dense(*sizes: int, act: Callable[[], nn.Module] = nn.ReLU, last: tuple[nn.Module, ...] = ()) -> nn.Sequential:
     """Linear layers with an activation between them."""
     parts: list[nn.Module] = []
-    for one, other in zip(sizes[:-1], sizes[1:], strict=True):
+    for one, other in itertools.pairwise(sizes):
         parts += [nn.Linear(one, other), act()]
     return plain(*parts[:-1], *last)
 

@@ -89,7 +89,7 @@ def explodes(case: Case) -> Shows:
 
 
 def rootless(case: Case) -> Shows:
-    """The loss and every signal are finite, and its gradient is no number: the slope of what it is made of has no end."""
+    """The loss and every signal are finite, and its gradient is no number: what it is made of has no slope there."""
     depth, loss = case.history.depth, case.history.loss
     if depth is None or not loss.size or not math.isfinite(float(loss[-1])):
         return None

@@ -114,6 +114,7 @@ def grown(case: Case) -> Shows:
 
 
 def followed(history: History) -> bool:
+    """Whether a norm follows more than half of the layers."""
     depth = history.depth
     return depth is not None and float(np.nanmean([0.0, *depth.column("normalised", 0)])) > 0.5
 

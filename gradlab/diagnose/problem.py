@@ -190,6 +190,9 @@ def _outlier(history: History, limits: Limits) -> tuple[int, float] | None:
         for at, place in enumerate(places):
             off[place] = _apart(logs[places], at)
     beyond = np.abs(off) > math.log(max(1.0, limits["outlier"]))
+    # Weights that are c times as large have a relative gradient c² times as small, beside the others; and heads are
+    # drawn small on purpose.
+    beyond[-1] &= not 0 < off[-1] < 2 * math.log(max(1.0, limits["break_factor"]))
     if not 1 <= beyond.sum() <= MOST_OUTLIERS:
         return None
     worst = int(np.abs(off).argmax())
