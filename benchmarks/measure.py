@@ -22,7 +22,7 @@ import torch
 
 import gradlab
 from benchmarks.zoo.__main__ import called, zoo
-from benchmarks.zoo.cases import Stock
+from benchmarks.zoo.cases import Batch, Stock
 
 SOME = """
 mlp.4.relu mlp.6.gelu mlp.batch lenet cnn.batch resnet.preact unet vae lstm gru.cells gpt encoder.post mixer
@@ -66,7 +66,7 @@ def cost(stock: Stock, repeats: int) -> Cost:
     return Cost(stock.name, plain_s, measure_s, plain_mb, measure_mb)
 
 
-def _alone(stock: Stock, way: Callable[[Stock, torch.nn.Module, object], None], repeats: int) -> tuple[float, float]:
+def _alone(stock: Stock, way: Callable[[Stock, torch.nn.Module, Batch], None], repeats: int) -> tuple[float, float]:
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_timed, args=(stock, way, repeats, theirs))
@@ -77,7 +77,7 @@ def _alone(stock: Stock, way: Callable[[Stock, torch.nn.Module, object], None], 
     return found
 
 
-def _timed(stock: Stock, way: Callable[[Stock, torch.nn.Module, object], None], repeats: int, answer: object) -> None:
+def _timed(stock: Stock, way: Callable[[Stock, torch.nn.Module, Batch], None], repeats: int, answer: object) -> None:
     torch.manual_seed(0)
     network, batch = stock.make(), stock.batch()
     network.train()
@@ -95,13 +95,13 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _plain(stock: Stock, network: torch.nn.Module, batch: object) -> None:
-    inputs, targets = batch  # type: ignore[misc]
+def _plain(stock: Stock, network: torch.nn.Module, batch: Batch) -> None:
+    inputs, targets = batch
     loss = stock.loss(called(network, inputs), targets)
     torch.autograd.grad(loss, [one for one in network.parameters() if one.requires_grad], allow_unused=True)
 
 
-def _measured(stock: Stock, network: torch.nn.Module, batch: object) -> None:
+def _measured(stock: Stock, network: torch.nn.Module, batch: Batch) -> None:
     gradlab.measure(network, stock.loss, batch)
 
 

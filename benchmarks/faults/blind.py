@@ -30,7 +30,8 @@ def tied(std: float) -> Callable[[], Case]:
 
     def way(parts: Any, ids: Tensor) -> Tensor:
         x = parts["norm"](parts["hidden"](parts["table"](ids)))
-        return (x @ parts["table"].weight.T).flatten(0, 1)
+        logits: Tensor = (x @ parts["table"].weight.T).flatten(0, 1)
+        return logits
 
     def case() -> Case:
         network = Composed(way, table=nn.Embedding(64, 256), hidden=mlp(2, ins=256, outs=256), norm=nn.LayerNorm(256))

@@ -178,12 +178,20 @@ def from_one() -> Case:
     return Case(dense(20, 64, 10), (x, y + 1))
 
 
+def sgd(lr: float, **rest: Any) -> Callable[..., SGD]:
+    """Plain descent."""
+    return partial(SGD, lr=lr, **rest)
+
+
+def lstm() -> nn.LSTM:
+    """As torch makes it."""
+    return nn.LSTM(8, 32, batch_first=True)
+
+
 def reports() -> Iterator[Report]:
     """Every report."""
     high, slow = "oscillating diverged dead exploding ill_scaled stalled", "stalled"
     mlp_of = partial(dense, 20, 64, 64, 10)
-    sgd = lambda lr, **rest: partial(SGD, lr=lr, **rest)  # noqa: E731
-    lstm = lambda: nn.LSTM(8, 32, batch_first=True)  # noqa: E731
     of_cases: tuple[tuple[str, Callable[[], Case], str, str, int], ...] = (
         ("LSTM with softmax before CrossEntropyLoss", sequences(lstm, 20, (nn.Softmax(-1),)), "misspecified",
          "softmax_twice", 0),

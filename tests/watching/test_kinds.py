@@ -40,7 +40,7 @@ def causes(network: nn.Module, loss: Callable[..., Tensor] = F.cross_entropy, gi
 
 @pytest.mark.parametrize(("learned", "healthy"), [(True, True), (False, False)])
 def test_what_is_lost_where_a_learned_gain_starts_small_is_no_fault(learned: bool, healthy: bool) -> None:
-    network = nn.Sequential(*chain(3)[:-1], Scale(1e-6, learned), *chain(3))
+    network = nn.Sequential(*list(chain(3))[:-1], Scale(1e-6, learned), *chain(3))
     frame = gradlab.measure(network, F.cross_entropy, batch())
     (first, *_) = gradlab.verdict(frame, optimizer="adam")
     assert (first.name == "healthy") == healthy
