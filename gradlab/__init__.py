@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from gradlab.diagnose import Verdict
+    from gradlab.store.folder import Folder
+    from gradlab.store.record import Tables
     from gradlab.store.tables import Frames
     from gradlab.watching.signals import LossFunction
+    from gradlab.watching.watch import Watch
 
 __version__ = "0.1.0"
 
@@ -64,6 +67,45 @@ def verdict(
         raise ValueError(f"unknown threshold {unknown[0]!r}; expected some of {', '.join(THRESHOLDS)}")
     plain = {"adaptive": 1.0, "normalised": 1.0} if {"vanishing_ratio", "exploding_ratio"} & set(given) else {}
     return judge(of_frame(frame, losses, _of_optimizer(optimizer)), limits(plain | given))
+
+
+def watch(
+    module: nn.Module,
+    optimizer: Optimizer,
+    every: int = 50,
+    out: str | Path | None = None,
+    name: str = "watch",
+    scaler: Any = None,
+    *,
+    quiet: bool = False,
+    report: bool = True,
+) -> Watch:
+    """A training in a loop of your own, watched into a folder like a run's: `watching.watch.Watch`.
+
+    >>> import tempfile, torch
+    >>> network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    >>> inputs, classes = torch.randn(16, 4), torch.randint(2, (16,))
+    >>> out = tempfile.mkdtemp()
+    >>> with watch(network, optimizer, every=2, out=out, quiet=True, report=False) as seen:
+    ...     for _ in range(4):
+    ...         optimizer.zero_grad()
+    ...         loss = torch.nn.functional.cross_entropy(network(inputs), classes)
+    ...         loss.backward()
+    ...         optimizer.step()
+    ...         seen.step(loss)
+    >>> sorted(set(load(out).layers["step"])), len(load(out).steps)
+    ([0, 2], 4)
+    """
+    from gradlab.launch import watched
+    from gradlab.terminal import screen
+    from gradlab.watching.watch import Watch
+
+    def ending(folder: Folder, tables: Tables, names: dict[str, str]) -> None:
+        watched.ended(screen.console(quiet=quiet), folder, tables, names, draw=report)
+
+    say = (lambda _: None) if quiet else screen.say
+    return Watch(module, optimizer, every, out, name, scaler, ending=ending, say=say)
 
 
 def _of_optimizer(optimizer: str | Optimizer | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The verbs: run, sweep, cure, report, theory, ls, docs, list."""
+"""The verbs: run, sweep, cure, watch, report, verdict, theory, ls, docs, list."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+FORBIDDEN = 3
+"""Exit status where a run has a verdict that ``--fail-on`` names."""
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Hydra overrides: model.depth=50 optim.lr=0.01", show_default=False)
@@ -240,6 +243,66 @@ def report(
 
     terminal = screen.console(quiet=quiet)
     conduct.report_again(paths, out, terminal, {"x": x, "y": y, "facet": facet, "color": color}, run or [])
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def watch(
+    context: typer.Context,
+    script: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SCRIPT.py [ARGS]...", help="A training script, and its own arguments.", show_default=False
+        ),
+    ] = None,
+    module: Annotated[bool, typer.Option("-m", metavar="", help="SCRIPT is a module's name, as of python -m.")] = False,
+    every: Annotated[int, typer.Option("--every", min=1, help="Steps between two records of the layers.")] = 50,
+    out: Out = None,
+    no_report: NoReport = False,
+    quiet: Quiet = False,
+) -> None:
+    """A training script as it is, under observation: every layer of what it trains, and what is wrong with it.
+
+    Examples:
+      gradlab watch train.py --epochs 3
+      gradlab watch --every 10 -m package.train --lr 0.1
+    """
+    words = script or []
+    if not words or words[0].startswith("-"):
+        _overrides(context, words)
+        raise SpecError("no script is given; expected gradlab watch [OPTIONS] SCRIPT.py [ARGS]..., or -m MODULE")
+    from gradlab.launch import watched
+    from gradlab.terminal import screen
+    from gradlab.watching.script import Script
+
+    what = Script(words[0], words[1:], module=module)
+    raise typer.Exit(watched.run_script(what, every, out, screen.console(quiet=quiet), draw=not no_report))
+
+
+@app.command()
+def verdict(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a result.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="For other programs, with a schema.")] = False,
+    fail_on: Annotated[
+        str | None,
+        typer.Option("--fail-on", metavar="NAMES", help="Exit status 3 where a run has one of these verdicts, or any."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """What is wrong with the runs of a folder, in sentences or as JSON.
+
+    Examples:
+      gradlab verdict outputs/latest
+      gradlab verdict outputs/latest --json --fail-on exploding,dead
+    """
+    from gradlab.terminal import screen, verdicts
+
+    fatal = verdicts.fatal(fail_on)
+    found = verdicts.judged(folder)
+    if as_json:
+        typer.echo(verdicts.as_json(folder, found))
+    else:
+        verdicts.show(screen.console(quiet=quiet), found)
+    raise typer.Exit(FORBIDDEN if verdicts.failing(found, fatal) else 0)
 
 
 @app.command(context_settings=GRAMMAR)

@@ -36,7 +36,7 @@ _SPEC = (
 
 MEASURED = (
     *("update_ratio", "signal_grad_rms", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised", "starts_at_zero"),
-    *("equal_weights", "attention_entropy", "cut", "idle", "reads", "grad_norm", "grad_rms"),
+    *("equal_weights", "attention_entropy", "cut", "idle", "reads", "grad_norm", "grad_rms", "calls"),
     *("units", "gain"),
 )
 """Columns that are judged where they are there: of updates, and of what `gradlab.measure` sees beside the tables."""
@@ -52,50 +52,51 @@ def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History
     columns, places = {name: _floats(layers[name]) for name in probes}, _cuts(runs, layers)
     step, layer = layers["step"].to_numpy(), layers["layer"].to_numpy()
     along_time = pc.equal(layers["axis"], "time").to_numpy()
-    names, whole = layers["name"], "calls" in layers.column_names
-    calls = _floats(layers["calls"]) if whole else np.empty(0)
-
-    def along(fact: Mapping[str, Any], own: slice | Ints) -> tuple[Profile, ...]:
+    names, calls = layers["name"], columns.get("calls")
+    found = []
+    for fact, curved, own in zip(facts, cuts, places, strict=True):
+        # A network that is not gradlab's own: lent, or watched in a training of which no architecture is known.
+        watched = fact.get("model.name") is None
+        other = watched or bool(fact.get("seen"))
         at: Ints = np.arange(len(step))[own]
-        if whole and fact.get("seen"):
+        if other and calls is not None:
             # What only holds other layers has parameters, and no signal of its own.
             at = own = at[calls[at] != 0]
-        found = _profiles(
+        along = _profiles(
             step[own],
             layer[own],
             along_time[own],
             {name: column[own] for name, column in columns.items()},
             independent=_independent(fact),
         )
-        if not fact.get("seen"):
-            return found
-        at = at[~along_time[at]]
-        modules = dict(zip(layer[at].tolist(), names.take(pa.array(at)).to_pylist(), strict=True))
-        return tuple(_measured(replace(one, modules=modules if one.axis == "depth" else {})) for one in found)
-
-    return [
-        History(
-            along=along(fact, own),
-            **_seen(fact),
-            state=fact["state"],
-            precision=fact["train.precision"],
-            clip_mode=fact["clip.mode"],
-            spec={name: fact[name] for name in _SPEC if name in fact},
-            diverged_at=fact["diverged_at"],
-            diverged_layer=fact["diverged_layer"],
-            loss=curves["loss"][curved],
-            grad_norm=curves["grad_norm"][curved],
-            grad_norm_clipped=curves["grad_norm_clipped"][curved],
-            clipped=curves["clipped"][curved],
+        if other:
+            at = at[~along_time[at]]
+            modules = dict(zip(layer[at].tolist(), names.take(pa.array(at)).to_pylist(), strict=True))
+            along = tuple(_measured(replace(one, modules=modules if one.axis == "depth" else {})) for one in along)
+        found.append(
+            History(
+                along=along,
+                **_seen(fact, other=other),
+                state=fact["state"],
+                precision=fact["train.precision"],
+                clip_mode=fact["clip.mode"],
+                # What is not known of a training is not there; of a run null is a value.
+                spec={name: fact[name] for name in _SPEC if name in fact and not (watched and fact[name] is None)},
+                diverged_at=fact["diverged_at"],
+                diverged_layer=fact["diverged_layer"],
+                loss=curves["loss"][curved],
+                grad_norm=curves["grad_norm"][curved],
+                grad_norm_clipped=curves["grad_norm_clipped"][curved],
+                clipped=curves["clipped"][curved],
+            )
         )
-        for fact, curved, own in zip(facts, cuts, places, strict=True)
-    ]
+    return found
 
 
-def _seen(fact: Mapping[str, Any]) -> dict[str, Any]:
+def _seen(fact: Mapping[str, Any], *, other: bool) -> dict[str, Any]:
     """What was seen of a network that is not gradlab's own, at its first recorded step."""
     if not fact.get("seen"):
-        return {"guess": _guess(fact)}
+        return {"guess": _guess(fact), "measured": other}
     told = json.loads(fact["seen"])
     facts = told.get("facts", {})
     activations = {name: tuple(counts) for name, counts in told.get("activations", {}).items()}

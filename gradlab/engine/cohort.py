@@ -31,7 +31,7 @@ from gradlab.nn.products import take
 from gradlab.nn.slots import Layout
 from gradlab.spec.choices import MODELS as NAMED_MODELS
 from gradlab.spec.run import RunSpec
-from gradlab.store.record import PROBE_COLUMNS, SEEN_COLUMNS
+from gradlab.store.record import MEASURED_COLUMNS, PROBE_COLUMNS
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -121,7 +121,7 @@ class Cohort:
     @property
     def columns(self) -> tuple[str, ...]:
         """Of the per-layer table."""
-        return PROBE_COLUMNS if self.lent is None else (*PROBE_COLUMNS, *SEEN_COLUMNS)
+        return PROBE_COLUMNS if self.lent is None else (*PROBE_COLUMNS, *MEASURED_COLUMNS)
 
     @property
     def _moving(self) -> dict[str, Tensor]:

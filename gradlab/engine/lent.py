@@ -27,14 +27,14 @@ from gradlab.nn.losses import SQUASHES, Objective, objective, right
 from gradlab.nn.slots import Layout, Role, Slot, Start
 from gradlab.spec.choices import LOSSES
 from gradlab.spec.run import Extent, RunSpec
-from gradlab.store.record import PROBE_COLUMNS, SEEN_COLUMNS, Bools, Floats, Row
+from gradlab.store.record import MEASURED_COLUMNS, PROBE_COLUMNS, Bools, Floats, Row
 from gradlab.watching.observed import Observed, called_with, observe
 from gradlab.watching.tape import signal_of
 
 if TYPE_CHECKING:
     from gradlab.engine.cohort import Task
 
-COLUMNS = (*PROBE_COLUMNS, *SEEN_COLUMNS)
+COLUMNS = (*PROBE_COLUMNS, *MEASURED_COLUMNS)
 
 Judge = Callable[[Any, Tensor], Tensor]
 """From what a network puts out, and the targets, to the loss."""

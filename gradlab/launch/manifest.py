@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.metadata
-import os
-import platform
-import socket
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import gradlab
 from gradlab.grid.cohorts import Piece
 from gradlab.grid.plugins import needed
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import SCHEMA, RunSpec
 from gradlab.store.documents import PIECE, RESUMABLE
 from gradlab.store.forms import Each
+from gradlab.store.surroundings import surroundings
 
 if TYPE_CHECKING:
     from gradlab.grid.cohorts import Plan
@@ -27,9 +21,6 @@ if TYPE_CHECKING:
     from gradlab.launch.devices import Device
     from gradlab.store.documents import Manifest
     from gradlab.store.folder import Folder
-
-PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "hydra-core")
-"""Whose versions it names."""
 
 
 def drawn_up(
@@ -54,7 +45,7 @@ def drawn_up(
         "started": now.isoformat(timespec="seconds"),
         "finished": None,
         "elapsed_s": 0.0,
-        **surroundings(device),
+        **surroundings(asdict(device)),
         "starts": [],
         "weights": grid.weights,
         "plugins": [asdict(source) for source in needed(grid.runs)],
@@ -88,37 +79,6 @@ def differing(then: Manifest, now: Manifest) -> tuple[str, str] | None:
     keys = [key for key in named[0] if key in named[1] and named[0][key] != named[1][key]]
     said = [", ".join(f"{key} {one[key]}" for key in keys) for one in named]
     return (said[0], said[1]) if keys else None
-
-
-def surroundings(device: Device) -> Manifest:
-    """Versions, commit, host and device, for the manifest."""
-    return {
-        "versions": {
-            "gradlab": gradlab.__version__,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
-        },
-        "git": _commit(),
-        "host": {"name": socket.gethostname(), "system": platform.platform(), "cores": os.cpu_count()},
-        "device": asdict(device),
-    }
-
-
-def _commit() -> str | None:
-    """The commit of gradlab's own sources, where they are a git checkout."""
-    sources = Path(__file__).resolve().parents[2]
-    if not (sources / ".git").exists():
-        return None
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(sources), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()
 
 
 def written(piece: Piece, runs: Sequence[RunSpec]) -> Manifest:

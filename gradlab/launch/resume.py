@@ -23,12 +23,13 @@ from gradlab.launch.conduct import (
 )
 from gradlab.launch.devices import choose, workers_on
 from gradlab.launch.local import crew_of
-from gradlab.launch.manifest import differing, planned, start_of, surroundings
+from gradlab.launch.manifest import differing, planned, start_of
 from gradlab.launch.rounds import kernels, note_kernels
 from gradlab.store import documents
 from gradlab.store.documents import Manifest
 from gradlab.store.folder import Folder, locked, open_result, sweep_up
 from gradlab.store.pieces import drop_pieces, saved_pieces
+from gradlab.store.surroundings import surroundings
 from gradlab.store.tables import finished_runs
 from gradlab.terminal.progress import Tally
 from gradlab.terminal.screen import point, show_files
@@ -69,7 +70,7 @@ def resume(
         device = given or choose(manifest["device"]["name"])
         starts = manifest.get("starts") or [start_of(manifest)]
         now = dt.datetime.now().astimezone().isoformat(timespec="seconds")
-        fresh = start_of(surroundings(device) | {"started": now, "kernels": kernels(runs, device.name)})
+        fresh = start_of(surroundings(asdict(device)) | {"started": now, "kernels": kernels(runs, device.name)})
         manifest |= {
             "state": "running",
             "resumed": [*manifest.get("resumed", []), list(command)],

@@ -33,7 +33,7 @@ def words(result: Result, axis: str) -> str:
 
 def sentences(result: Result) -> list[str]:
     """What theory says of a single run; of a sweep how far the measured rates are from its own."""
-    if result.size == 1:
+    if result.size == 1 and _spec(result, 0) is not None:
         return [f"Theory: {_predicted(result, 0).note}."]
     rate, told = result.number("rate"), result.theory("rate_theory")
     known = np.flatnonzero(np.isfinite(rate) & (told > 0))
@@ -47,7 +47,7 @@ def sentences(result: Result) -> list[str]:
             f"the farthest is {off.max():.1%} off ({describe(result, farthest, keys)}: {rate[farthest]:.3g} beside "
             f"{told[farthest]:.3g})."
         )
-    measured = np.flatnonzero(np.isfinite(rate) & np.isnan(result.theory("chi1")))
+    measured = np.flatnonzero(np.isfinite(rate) & np.isnan(result.theory("chi1")) & result.own)
     silent = [one.note for run in measured.tolist() if (one := _predicted(result, run)).rate is None]
     if silent:
         lines.append(f"Theory gives no rate of {len(silent)} of {result.size} runs; of the first: {silent[0]}.")
@@ -67,7 +67,7 @@ def _bent_words(result: Result) -> str:
 
 
 def expected(result: Result, run: int, axis: str) -> Profile | None:
-    """The profile of one run along ``axis``; None where theory has none."""
+    """The profile of one run along ``axis``; None where theory has none, or knows nothing of a watched network."""
     spec = _spec(result, run)
     found = None if spec is None else profile(spec)
     return found if found is not None and found.axis == axis else None
@@ -83,7 +83,7 @@ def _spec(result: Result, run: int) -> RunSpec | None:
 
     Of such a run the tables have what theory said when it ran.
     """
-    if not are_known({key: result.columns[key][run] for key in result.keys}):
+    if not result.own[run] or not are_known({key: result.columns[key][run] for key in result.keys}):
         return None
     own = DATA[str(result.columns["data.name"][run])].own
     left_out = () if own else OUTSIDE_DIGEST

@@ -30,14 +30,14 @@ NEAREST = 3
 class Picked:
     """A run: each verdict as its sentence and what it was judged by, and the commands that repeat and heal it.
 
-    ``again`` is None where the files that its data lay in are gone.
+    ``again`` is None where the files that its data lay in are gone, and both are of a training that was watched.
     """
 
     run_id: str
     state: str
     verdicts: tuple[tuple[str, str], ...]
     again: str | None
-    cure: str
+    cure: str | None
 
 
 def find(paths: Sequence[Path], wanted: Sequence[str]) -> dict[str, Path]:
@@ -110,13 +110,19 @@ def runs(result: Result, homes: Mapping[str, Path]) -> list[Picked]:
             state=row["state"],
             verdicts=tuple((one.told, thresholds(one)) for one in judge(history, result.limits)),
             again=_again(result, row),
-            cure=f"gradlab cure --from {shlex.quote(str(homes[row['run_id']]))} {row['run_id']}",
+            cure=None if row["model.name"] is None else _cure(homes[row["run_id"]], row["run_id"]),
         )
         for row, history in told
     ]
 
 
+def _cure(home: Path, run_id: str) -> str:
+    return f"gradlab cure --from {shlex.quote(str(home))} {run_id}"
+
+
 def _again(result: Result, row: Mapping[str, object]) -> str | None:
+    if row["model.name"] is None:
+        return None
     values = {key: row[key] for key in result.keys if row[key] is not None}
     try:
         return command(described(values))  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from gradlab.spec.keys import in_order
 from gradlab.spec.named import SpecError, Value
 from gradlab.store.documents import Manifest, read_manifest
 from gradlab.store.pieces import OPTIONAL, TABLES
-from gradlab.store.record import with_final_losses
+from gradlab.store.record import MEASURED_COLUMNS, with_final_losses
 from gradlab.store.settings import Setting, settings
 from gradlab.store.tables import load_tables
 
@@ -35,6 +35,9 @@ Bools = npt.NDArray[np.bool_]
 
 NUMBER = re.compile(r"[+-]?(\d[\d.]*(e[+-]?\d+)?|inf|∞)").fullmatch
 """Such as the value of a key may be."""
+
+SOMETIMES = (*MEASURED_COLUMNS, "loss_scale", "skipped")
+"""Columns that runs of gradlab's own do not fill."""
 
 DENSE_CELLS = 8_000_000
 """Most cells of an array (R, T); beyond it the steps are thinned."""
@@ -150,6 +153,17 @@ class Result:
         ids = self.runs["run_id"].filter(pa.array(kept)).combine_chunks()
         rows = {name: table.filter(pc.is_in(table["run_id"], value_set=ids)) for name, table in self.tables.items()}
         return Result(rows, self.manifests, self.notes, self.asked)
+
+    @cached_property
+    def own(self) -> Bools:
+        """(R,) Whether a run is of an architecture of gradlab's; a training that was watched is not."""
+        return np.array([name is not None for name in self.columns["model.name"]], dtype=bool)
+
+    @cached_property
+    def timed(self) -> Bools:
+        """(R,) Whether a run is of a recurrent architecture, whose rates are along time."""
+        names = self.columns["model.name"]
+        return np.array([name is not None and MODELS[str(name)].needs_time for name in names], dtype=bool)
 
     @cached_property
     def keys(self) -> list[str]:
@@ -275,14 +289,19 @@ def _repeated(repeated: int) -> tuple[str, ...]:
 def write_csv(result: Result, out: Path) -> tuple[Path, ...]:
     """Writes runs.csv, steps.csv, layers.csv and, where there are any, the instruments' rows into ``out``.
 
-    Literal ``nan`` and ``inf``, null empty.
+    Literal ``nan`` and ``inf``, null empty. Of the columns that only a watched training has none without a value.
     """
     files = []
     for name, table in result.tables.items():
         if name in OPTIONAL and not table.num_rows:
             continue
-        files.append(write_cells(table, out / f"{name}.csv"))
+        none = [column for column in SOMETIMES if column in table.column_names and not _known(table[column])]
+        files.append(write_cells(table.drop_columns(none), out / f"{name}.csv"))
     return tuple(files)
+
+
+def _known(column: pa.ChunkedArray) -> bool:
+    return bool(column.null_count < len(column))
 
 
 FORMULAS = tuple("=+-@\t\r")

@@ -7,7 +7,7 @@ table, C of its columns.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -44,7 +44,7 @@ PROBE_COLUMNS = (
 )
 """Of the `layers` table, after run_id, step, axis, layer and name."""
 
-SEEN_COLUMNS = (
+MEASURED_COLUMNS = (
     *("calls", "signal_grad_rms", "grad_rms", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised"),
     *("starts_at_zero", "equal_weights", "cut", "idle", "attention_entropy", "attention_logit_max", "reads"),
     *("units", "gain"),
@@ -89,6 +89,8 @@ STEPS = pa.schema(
         ("grad_norm", pa.float64()),
         ("grad_norm_clipped", pa.float64()),
         ("clipped", pa.bool_()),
+        ("loss_scale", pa.float64()),
+        ("skipped", pa.bool_()),
     ]
 )
 LAYERS = pa.schema(
@@ -121,7 +123,7 @@ SEEN = "seen"
 
 def is_further(name: str, column: str) -> bool:
     """Whether a table may have a column beside those of its schema: of a network, or data, of the user's own."""
-    return column in SEEN_COLUMNS if name == "layers" else name == "runs" and (column == SEEN or is_free(column))
+    return column in MEASURED_COLUMNS if name == "layers" else name == "runs" and (column == SEEN or is_free(column))
 
 
 def schema_of(name: str, found: Iterable[pa.Schema] = ()) -> pa.Schema:
@@ -228,7 +230,7 @@ def failed_tables(runs: Sequence[RunSpec], error: str) -> Tables:
     columns: dict[str, object] = _spec_columns(runs)
     columns["state"] = ["failed"] * len(runs)
     columns["error"] = [without_password(error)] * len(runs)
-    return Tables(_table("runs", columns, len(runs)), STEPS.empty_table(), LAYERS.empty_table())
+    return Tables(table_of("runs", columns, len(runs)), STEPS.empty_table(), LAYERS.empty_table())
 
 
 def tidy(record: Record, limits: Limits = DEFAULTS) -> Tables:
@@ -260,7 +262,7 @@ def _runs_table(record: Record, last: Ints) -> pa.Table:
         "vanishing_ratio": [vanishing_ratio(deltas, along) for deltas in profile],
         "duration_s": np.full(len(members), record.duration_s / len(members)),
     }
-    return _table("runs", columns, len(members))
+    return table_of("runs", columns, len(members))
 
 
 def _profile(record: Record, along: str) -> Floats:
@@ -343,7 +345,7 @@ def _steps_table(record: Record, last: Ints) -> pa.Table:
         "grad_norm_clipped": _where(updated, record.grad_norm_clipped.T[kept]),
         "clipped": _where(updated, record.clipped.T[kept]),
     }
-    return _table("steps", columns, len(at))
+    return table_of("steps", columns, len(at))
 
 
 def _layers_table(record: Record, last: Ints) -> pa.Table:
@@ -364,7 +366,7 @@ def _layers_table(record: Record, last: Ints) -> pa.Table:
     }
     for index, column in enumerate(record.columns):
         columns[column] = _where(valid[index].ravel(), values[index].ravel())
-    return _table("layers", columns, rows * len(at))
+    return table_of("layers", columns, rows * len(at))
 
 
 def _instruments_table(record: Record, last: Ints) -> pa.Table:
@@ -385,7 +387,7 @@ def _instruments_table(record: Record, last: Ints) -> pa.Table:
         "index": _where(numbered[at], index[at]),
         "value": np.concatenate([reading.values for reading in readings], axis=1)[kept],
     }
-    return _table("instruments", columns, len(at))
+    return table_of("instruments", columns, len(at))
 
 
 def _where(valid: Bools, values: Floats | Ints | Bools | None) -> pa.Array | None:
@@ -393,10 +395,13 @@ def _where(valid: Bools, values: Floats | Ints | Bools | None) -> pa.Array | Non
     return None if values is None else pa.array(values, mask=~valid, from_pandas=False)
 
 
-def _table(name: str, columns: dict[str, object], rows: int) -> pa.Table:
-    """The table with the columns of its schema, and the further ones that are given."""
+def table_of(name: str, columns: Mapping[str, object], rows: int) -> pa.Table:
+    """A table of `SCHEMAS` with so many rows: a column that is not given is null, a NaN is a value.
+
+    The further columns that are given stand behind its own.
+    """
     further = {
-        column: values if isinstance(values, pa.Array) else pa.array(values, from_pandas=False)
+        column: pa.array(values, pa.float64() if name == "layers" else None, from_pandas=False)
         for column, values in columns.items()
         if is_further(name, column)
     }

@@ -51,6 +51,11 @@ def say_error(message: str) -> None:
     _stderr(f"gradlab: error: {message}", soft_wrap=not sys.stderr.isatty())
 
 
+def say(message: str) -> None:
+    """One line on standard error, of something that is no error of gradlab's."""
+    _stderr(f"gradlab: {message}", soft_wrap=not sys.stderr.isatty())
+
+
 def point(what: str, verb: str, root: Path) -> None:
     """Says, on standard error, why a command ended early, and in a line to be copied how to go on."""
     _stderr(f"{what} Go on with", soft_wrap=not sys.stderr.isatty())

@@ -108,7 +108,7 @@ def sentence(run: Run) -> str:
         return f"Crashed: {run['error']}."
     said = f"{_outcome(run)}."
     if run["rate"] is not None:
-        recurrent = MODELS[run["model.name"]].needs_time
+        recurrent = run["model.name"] is not None and MODELS[run["model.name"]].needs_time
         along, ends = ("time step", "step 1 over T") if recurrent else ("layer", "layer 1 over L-1")
         said += (
             f" At step 0, δ is multiplied by {number(run['rate'])} per {along} on its way to the input "

@@ -6,7 +6,7 @@ differentiates itself (a gradient penalty, the residual of a differential equati
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +19,7 @@ from gradlab.watching.calls import Call, Signal
 from gradlab.watching.entries import real, square
 from gradlab.watching.graph import Graph, Stage, alone, behind, stages
 from gradlab.watching.tape import Tape
+from gradlab.watching.unrolled import Sequence
 
 LEAST_CALLS = 4
 """Calls of one layer that are time steps, each made on what the one before made; of fewer no rate can be told."""
@@ -30,28 +31,29 @@ JOINING = frozenset({"StackBackward0", "CatBackward0"})
 
 @dataclass
 class Felt:
-    """The gradient that came to a signal: the sum of its squares over so many entries, and by time step where asked."""
+    """The gradient that came to a signal: the sum of its squares over so many entries."""
 
     squares: float = 0.0
     entries: int = 0
-    along: list[float] = field(default_factory=list)
 
 
 @dataclass
 class Heard:
     """What came back to each layer's ``calls``, by node and output: `felt` is filled while `hear` lasts.
 
-    ``inputs`` are the leaves of the graph that are the batch.
+    ``inputs`` are the leaves of the graph that are the batch. ``kept``: where several losses come back to one graph,
+    the gradients that came before; they add up.
     """
 
     graph: Graph
     tape: Tape
-    calls: Sequence[Sequence[Call]]
+    calls: list[list[Call]]
     inputs: Set[Node] = frozenset()
     felt: dict[tuple[Node, int], Felt] = field(default_factory=dict)
-    stages: Sequence[Stage] = ()
+    stages: list[Stage] = field(default_factory=list)
     severed: Set[Node] = frozenset()
     signals: dict[int, Signal] = field(default_factory=dict)
+    kept: dict[tuple[Node, int], Tensor] | None = None
 
     def __post_init__(self) -> None:
         # Of what is called again and again the last call: the others are time steps.
@@ -72,7 +74,7 @@ class Heard:
             return call.normed or call.raw
         return call.normed if alone(self.graph, call.normed.node, call.raw.node) else call.raw
 
-    def cut_off(self, signal: Signal, parameters: Sequence[Parameter]) -> bool:
+    def cut_off(self, signal: Signal, parameters: list[Parameter]) -> bool:
         """Whether what a layer put out went on into the network, and nothing of the loss comes back to it.
 
         It was detached, or made where no gradient is kept although its parameters ask for one.
@@ -93,18 +95,19 @@ class Heard:
 
 @contextmanager
 def hear(heard: Heard) -> Iterator[None]:
-    """Listens at every signal, at the trunk's points, and at what fused recurrent modules take and give."""
-    steps: dict[Node, int] = {}
-    for sequences in heard.tape.sequences.values():
-        for taken, given, dim in sequences:
-            steps |= {signal.node: dim for signal in (taken, given) if signal.node is not None}
+    """Listens at every signal, at the trunk's points, and at what fused recurrent modules put out."""
+    sequences = [one for calls in heard.tape.sequences.values() for one in calls]
     signals = [heard.signal(call) for calls in heard.calls for call in calls]
     nodes = {signal.node for signal in signals if signal.node is not None}
-    nodes |= {stage.point for stage in heard.stages} | set(steps)
+    nodes |= {stage.point for stage in heard.stages}
     with ExitStack() as hooks:
         for node in nodes:
             if node in heard.graph.place:
-                hooks.callback(node.register_prehook(partial(_note, heard, node, steps.get(node))).remove)
+                hooks.callback(node.register_prehook(partial(_note, heard, node)).remove)
+        for one in sequences:
+            for node, slot in one.nodes:
+                if node in heard.graph.place:
+                    hooks.callback(node.register_prehook(partial(_keep, one, node, slot)).remove)
         for node in heard.graph.order:
             if node.name() in JOINING and len(node.next_functions) >= LEAST_CALLS:
                 hooks.callback(node.register_hook(partial(_note_silent, heard.graph, node)).remove)
@@ -115,11 +118,19 @@ def _note_silent(graph: Graph, node: Node, given: tuple[Tensor | None, ...], _: 
     graph.silent.update((node, place) for place, one in enumerate(given) if one is not None and not one.any())
 
 
-def _note(heard: Heard, node: Node, dim: int | None, gradients: tuple[Tensor | None, ...]) -> None:
+def _keep(call: Sequence, node: Node, slot: int, gradients: tuple[Tensor | None, ...]) -> None:
+    found = gradients[slot]
+    if found is not None:
+        call.came[node, slot] = found
+
+
+def _note(heard: Heard, node: Node, gradients: tuple[Tensor | None, ...]) -> None:
     for slot, gradient in enumerate(gradients):
         if gradient is not None:
+            if heard.kept is not None:
+                before = heard.kept.get((node, slot))
+                gradient = gradient.detach() if before is None else before + gradient.detach()
+                heard.kept[node, slot] = gradient
             felt = heard.felt.setdefault((node, slot), Felt())
             felt.squares += square(gradient)
             felt.entries += real(gradient).numel()
-            if dim is not None and gradient.dim() == 3:
-                felt.along = [square(one) for one in gradient.unbind(dim)]

@@ -58,7 +58,7 @@ def observe(module: nn.Module, inputs: Any, judge: Callable[[Any], Tensor]) -> O
     """
     parts, names = called_with(module, inputs)
     leaves = [_leaf(part) for part in parts]
-    inside = _inside_parametrizations(module)
+    inside = inside_parametrizations(module)
     tape = Tape({part: name for name, part in module.named_modules() if part not in inside}, _samples(parts))
     with torch.enable_grad(), _as_written():
         # A copy, so that a network may overwrite its input in place.
@@ -139,7 +139,7 @@ def _as_written() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if compiles else nullcontext()
 
 
-def _inside_parametrizations(module: nn.Module) -> set[nn.Module]:
+def inside_parametrizations(module: nn.Module) -> set[nn.Module]:
     """Modules that make a weight out of its parameters; what they put out is no signal."""
     return {
         inner
@@ -173,3 +173,26 @@ def _scalar(loss: Any) -> Tensor:
         given = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
         raise ValueError(f"the loss is {given}; expected a scalar tensor, the mean over the batch")
     return loss.reshape(())
+
+
+@contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Buffers (running statistics) afterwards as they were before."""
+    buffers = {
+        part: {name: (one, one.detach().clone()) for name, one in part._buffers.items() if one is not None}
+        for part in module.modules()
+    }
+    try:
+        yield
+    finally:
+        for part, before in buffers.items():
+            _give_back(part, before)
+
+
+def _give_back(part: nn.Module, before: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    """The buffers that ``part`` had, with their values; another tensor may have taken their place, or filled a None."""
+    for name in [name for name, one in part._buffers.items() if one is not None]:
+        setattr(part, name, before[name][0] if name in before else None)
+    with torch.no_grad():
+        for buffer, value in before.values():
+            buffer.copy_(value)

@@ -31,7 +31,7 @@ LINEAR = frozenset(_LINEAR.split())
 UNBOUNDED = frozenset({"exp", "exp_", "pow", "square", "sinh", "cosh"})
 """Operators whose slope has no bound: as an activation they explode."""
 
-SOFTMAX, FUSED_ATTENTION = "_softmax", "_scaled_dot_product"
+SOFTMAX, FUSED_ATTENTION = ("_softmax", "_safe_softmax"), "_scaled_dot_product"
 
 
 class Operators(TorchDispatchMode):
@@ -72,10 +72,10 @@ def _dispatched(tape: Tape, func: Any, given: tuple[Any, ...], named: dict[str, 
     if name in UNBOUNDED and tape.taken(z) is not None:
         tape.unbounded.append(name)
     output = _lost(tape, name, given, run)
-    if name == SOFTMAX and z.dim() >= 3:
+    if name in SOFTMAX and z.dim() >= 3:
         first, masked = output.detach().select(given[1], 0), z.detach().select(given[1], 0)
         tape.all_masked |= bool((torch.isnan(first) & ~torch.isnan(masked)).any())
-    if tape.last is not None and name == SOFTMAX and z.dim() >= 3:
+    if tape.last is not None and name in SOFTMAX and z.dim() >= 3:
         tape.last.attention.append(Spread(entropy(output, given[1]), largest(z)))
     elif tape.last is not None and name.startswith(FUSED_ATTENTION):
         causal, mask = any(one is True for one in given[3:]), named.get("attn_mask")

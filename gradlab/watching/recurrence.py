@@ -5,26 +5,22 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from torch import nn
-
 from gradlab.watching.backward import LEAST_CALLS, Heard
 from gradlab.watching.graph import between, narrows
 from gradlab.watching.rows import Layer
+from gradlab.watching.unrolled import deltas
 
 
 def time_rows(layers: list[Layer], heard: Heard) -> list[dict[str, Any]]:
     """One row a time step of the recurrence that is deepest in the network; none where nothing recurs.
 
-    Of a cell in a loop delta is that of its calls; of a fused module that of its input, and none where both directions
-    of time are run through. ``reads`` says whether the loss reads every step or the last ones alone.
+    Of a cell in a loop delta is that of its calls; of a fused module that of the states h_t of its top layer, forward
+    in time. ``reads`` says whether the loss reads every step or the last ones alone.
     """
     for layer in reversed(layers):
-        fused = heard.tape.sequences.get(layer.module, [])
-        if len(fused) == 1 and isinstance(layer.module, nn.RNNBase) and not layer.module.bidirectional:
-            taken, given, _ = fused[0]
-            read = heard.of(given).along
-            steps = heard.of(taken).along
-            entries = taken.count // max(1, len(steps))
+        fused = [one for one in heard.tape.sequences.get(layer.module, []) if one.came]
+        if len(fused) == 1:
+            steps, read, entries = deltas(fused[0])
             every = sum(square > 0 for square in read) > len(read) / 2
         elif _recurs(layer, heard):
             felt = [heard.of(heard.signal(call)) for call in layer.calls]

@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from gradlab.store.record import PROBE_COLUMNS, SEEN_COLUMNS
-from gradlab.watching.observed import observe
+from gradlab.store.record import MEASURED_COLUMNS, PROBE_COLUMNS
+from gradlab.watching.observed import buffers_kept, observe
 from gradlab.watching.rows import Row
 
 LossFunction = Callable[[Any, Any], Tensor]
@@ -34,13 +34,13 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
             name, where the network computes its loss itself: the targets are then what is called "labels".
 
     Returns:
-        The columns of a result's `layers` table but for run_id, with ``step`` 0, and `SEEN_COLUMNS`, among them
+        The columns of a result's `layers` table but for run_id, with ``step`` 0, and `MEASURED_COLUMNS`, among them
         ``calls``, how often a layer was called: its `signal_grad_norm` is then over all calls. NaN where a column makes
         no sense: what an update gives, `saturated` and `dead` where no activation follows that can be either,
         `signal_grad_norm` where nothing before the layer learns. ``axis`` is "time" in further rows of a layer that is
         called again on what it made (a cell in a loop), and of a fused recurrent module, whose z is its output
-        sequence: there ||dloss/dx_t|| at its input. ``attrs`` has the "loss", the "precision" (the coarsest dtype of a
-        parameter or signal), the "activations" that were seen, and "facts" about the batch, the output and the loss.
+        sequence: there ||dloss/dh_t|| of its top layer. ``attrs`` has the "loss", the "precision" (the coarsest dtype
+        of a parameter or signal), the "activations" that were seen, and "facts" about batch, output and loss.
 
     Raises `ValueError` where the batch is no pair, the loss is no scalar with a gradient, a class is out of range, and
     where no layer was called. Gradients, buffers, training modes, hooks and random generators are left as they were,
@@ -56,7 +56,7 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
 
 def _framed(rows: list[Row]) -> pd.DataFrame:
     """The rows as a frame; the numbers as one matrix, for pandas would look at each column's type."""
-    columns = (*PROBE_COLUMNS, *SEEN_COLUMNS)
+    columns = (*PROBE_COLUMNS, *MEASURED_COLUMNS)
     frame = pd.DataFrame(np.array([[row.get(name, math.nan) for name in columns] for row in rows]), columns=columns)
     for place, name in enumerate(("step", "axis", "layer", "name")):
         frame.insert(place, name, [row[name] for row in rows])
@@ -81,13 +81,8 @@ def _left_alone(module: nn.Module) -> Iterator[None]:
     Where the network trains already, what stands otherwise in it was put so on purpose: a frozen batch norm.
     """
     modes = [(part, part.training) for part in module.modules()]
-    buffers = {
-        part: {name: (one, one.detach().clone()) for name, one in part._buffers.items() if one is not None}
-        for part, _ in modes
-        if part._buffers
-    }
     cuda = sorted({parameter.device.index for parameter in module.parameters() if parameter.is_cuda})
-    with torch.random.fork_rng(devices=cuda):
+    with torch.random.fork_rng(devices=cuda), buffers_kept(module):
         try:
             if not module.training:
                 module.train()
@@ -95,15 +90,3 @@ def _left_alone(module: nn.Module) -> Iterator[None]:
         finally:
             for part, training in modes:
                 part.training = training
-            for part, _ in modes:
-                if part._buffers:
-                    _give_back(part, buffers.get(part, {}))
-
-
-def _give_back(part: nn.Module, before: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-    """The buffers that ``part`` had, with their values; another tensor may have taken their place, or filled a None."""
-    for name in [name for name, one in part._buffers.items() if one is not None]:
-        setattr(part, name, before[name][0] if name in before else None)
-    with torch.no_grad():
-        for buffer, value in before.values():
-            buffer.copy_(value)

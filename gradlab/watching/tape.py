@@ -22,6 +22,7 @@ from gradlab.watching.calls import Call, Seen, Signal, noted
 from gradlab.watching.entries import moments
 from gradlab.watching.facts import Losses
 from gradlab.watching.slopes import Flats
+from gradlab.watching.unrolled import Sequence, draws, sequence
 
 NORMS = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
@@ -45,7 +46,8 @@ class Tape:
     samples: int
     order: dict[nn.Module, int] = field(default_factory=dict)
     calls: dict[nn.Module, list[Call]] = field(default_factory=dict)
-    sequences: dict[nn.Module, list[tuple[Signal, Signal, int]]] = field(default_factory=dict)
+    sequences: dict[nn.Module, list[Sequence]] = field(default_factory=dict)
+    random: dict[nn.Module, Tensor] = field(default_factory=dict)
     open: dict[int, tuple[weakref.ref[Tensor], Call]] = field(default_factory=dict)
     activations: dict[str, Seen] = field(default_factory=dict)
     last: Call | None = None
@@ -68,6 +70,8 @@ class Tape:
         self.order.setdefault(module, len(self.order))
         self.entered[module] = self.opened
         first = _first(given, named)
+        if isinstance(module, nn.RNNBase) and draws(module):
+            self.random[module] = torch.get_rng_state()
         if isinstance(first, Tensor) and _bare(module):
             self.inside.append(Inside(module, first, self.taken(first)))
 
@@ -90,9 +94,11 @@ class Tape:
                     self.last, self.opened = opened, self.opened + 1
                     self.pending = opened, opened.raw, signal
                     self._open(signal, opened)
-                if isinstance(module, nn.RNNBase) and isinstance(first, Tensor) and first.dim() == 3:
-                    steps = 1 if module.batch_first else 0
-                    self.sequences.setdefault(module, []).append((noted(first), opened.raw, steps))
+                if (
+                    isinstance(module, nn.RNNBase)
+                    and (found := sequence(module, given, output, self.random.get(module))) is not None
+                ):
+                    self.sequences.setdefault(module, []).append(found)
             elif is_norm(module):
                 over = _normed_over(module, first, signal)
                 self.least_normed = min((one for one in (self.least_normed, over) if one is not None), default=None)

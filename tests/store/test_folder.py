@@ -35,7 +35,10 @@ CONTRACT = {
         *("diverged_at", "diverged_layer", "rate", "rate_theory", "rate_limit", "chi1", "depth_scale"),
         *("vanishing_ratio", "verdict", "duration_s", "error"),
     ],
-    "steps": ["run_id", "step", "loss", "lr", "grad_norm", "grad_norm_clipped", "clipped"],
+    "steps": [
+        *("run_id", "step", "loss", "lr", "grad_norm", "grad_norm_clipped", "clipped"),
+        *("loss_scale", "skipped"),
+    ],
     "layers": [
         *("run_id", "step", "axis", "layer", "name", "grad_norm", "grad_norm_clipped", "weight_grad_norm"),
         *("signal_grad_norm", "weight_norm", "update_ratio", "act_mean", "act_std", "saturated", "dead", "grad_zero"),
@@ -217,7 +220,7 @@ def test_csv_keeps_nan_and_inf_and_leaves_null_empty(tmp_path: Path) -> None:
     folder = write_result(tmp_path / "out", [{"seed": 0}, {"seed": 1}], diverge={1: 3})
     write_report([folder], tmp_path / "report")
     lines = (tmp_path / "report/steps.csv").read_text(encoding="utf-8").splitlines()
-    assert lines[0].replace('"', "") == ",".join(CONTRACT["steps"])
+    assert lines[0].replace('"', "") == ",".join(CONTRACT["steps"][:7])
     last_of = {line.split(",")[0].strip('"'): line.split(",") for line in lines[1:]}
     finished, diverged = last_of.values()
     assert finished[5:] == ["", ""], "the last row makes no update"

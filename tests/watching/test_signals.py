@@ -164,15 +164,12 @@ def test_an_lstm_is_one_layer_whose_signal_is_its_output() -> None:
     whole = gradlab.measure(network, F.cross_entropy, (x, y))
     frame = whole[whole["axis"] == "depth"].set_index("name")
     assert list(frame.index) == ["input", "lstm", "out"]
-    x.requires_grad_()
     output, _ = network.lstm(x)
     output.retain_grad()
     F.cross_entropy(network.out(output[:, -1]), y).backward()
     assert output.grad is not None
-    assert x.grad is not None
     along = whole[whole["axis"] == "time"]
     assert list(along["layer"]) == list(range(1, 8))
-    assert list(along["signal_grad_norm"]) == pytest.approx(x.grad.norm(dim=(0, 2)).tolist(), rel=1e-5)
     assert list(along["reads"]) == [0.0] * 7
     assert cell(frame, "lstm", "signal_grad_norm") == pytest.approx(float(output.grad.norm()), rel=1e-5)
     weights = [parameter.grad for parameter in network.lstm.parameters() if parameter.dim() > 1]

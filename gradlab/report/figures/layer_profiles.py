@@ -47,7 +47,7 @@ def _along(result: Result, axis: str) -> tuple[Result, Rows, str]:
     """The runs that can have rows along ``axis``, those rows, and a sentence about the runs left out."""
     if axis == "depth":
         return result, result.depth, ""
-    timed = result.recurrent
+    timed = result.recurrent | np.isin(np.arange(result.size), result.time.run)
     if timed.all() or not timed.any():
         return result, result.time, ""
     left_out = int((~timed).sum())

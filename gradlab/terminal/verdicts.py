@@ -1,0 +1,131 @@
+"""What `gradlab verdict` says: the verdicts of every run of a folder, as sentences or as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from gradlab.diagnose import ORDER, History, Verdict, judge
+from gradlab.diagnose.tables import histories
+from gradlab.diagnose.thresholds import limits
+from gradlab.spec.named import SpecError, nearest
+from gradlab.store.documents import read_manifest
+from gradlab.store.record import with_final_losses
+from gradlab.store.tables import load_tables
+from gradlab.terminal.ranks import Run
+
+SCHEMA = 1
+"""Of the JSON."""
+
+ANY = "any"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A run with its verdicts, and of a watched one where its first number that is not finite was made."""
+
+    row: Run
+    name: str | None
+    verdicts: tuple[Verdict, ...]
+    not_finite: Mapping[str, Any] | None = None
+
+
+def judged(path: Path) -> list[Judged]:
+    """The runs of the result at ``path``, judged by the thresholds of its manifest, one that crashed by what it left.
+
+    Raises `SpecError` for no result, and for one that has no run yet.
+    """
+    manifest = read_manifest(path)
+    tables = load_tables(path)
+    runs = with_final_losses(tables["runs"], tables["steps"])
+    if not runs.num_rows:
+        raise SpecError(f"{path}: holds no finished run yet")
+    names = manifest.get("watched", {})
+    bounds = limits(manifest.get("diagnose"))
+    found = zip(runs.to_pylist(), histories(runs, tables["steps"], tables["layers"]), strict=True)
+    broken = manifest.get("not_finite", {})
+    return [
+        Judged(row, names.get(row["run_id"]), judge(_so_far(history), bounds), broken.get(row["run_id"]))
+        for row, history in found
+    ]
+
+
+def _so_far(history: History) -> History:
+    """A run that crashed as far as it came; one that left nothing has nothing to be judged by."""
+    return replace(history, state="finished") if history.state == "failed" and history.loss.size else history
+
+
+def fatal(asked: str | None) -> frozenset[str]:
+    """The names of ``--fail-on``, separated by commas. Raises `SpecError` for one that is no verdict."""
+    names = [name.strip() for name in (asked or "").split(",") if name.strip()]
+    known = [*(name for name in ORDER if name != "healthy"), ANY]
+    for name in names:
+        if name not in known:
+            near = nearest(name, known) or f"; expected some of {', '.join(known)}"
+            raise SpecError(f"--fail-on {name}: no such verdict{near}")
+    return frozenset(names)
+
+
+def failing(found: Sequence[Judged], names: frozenset[str]) -> bool:
+    """Whether a run has one of the ``names``; `any` means whatever is not healthy."""
+    given = {verdict.name for one in found for verdict in one.verdicts} - {"healthy"}
+    return bool(given & names) or (ANY in names and bool(given))
+
+
+def show(out: Console, found: Sequence[Judged]) -> None:
+    """A sentence for each verdict, with its cause; of several runs behind the run that it is of."""
+    for one in found:
+        of = f"{one.name or one.row['run_id']}: " if len(found) > 1 else ""
+        if one.row["state"] == "failed":
+            out.print(escape(f"{of}crashed: {one.row['error']}"))
+        for verdict in one.verdicts:
+            out.print(f"{escape(of)}[bold]{verdict.name}[/bold]{escape(verdict.sentence.removeprefix(verdict.name))}.")
+            if verdict.name == "diverged" and one.not_finite is not None:
+                out.print(escape(f"  {one.not_finite['sentence']}"))
+            if verdict.cause is not None:
+                out.print(escape(f"  cause {verdict.cause.name}: {verdict.cause}"))
+
+
+def as_json(path: Path, found: Sequence[Judged]) -> str:
+    """The same for other programs; what is no finite number is a text, as in the CSV files."""
+    runs = [
+        {
+            "run_id": one.row["run_id"],
+            "name": one.name,
+            "state": one.row["state"],
+            "error": one.row["error"],
+            "loss_final": one.row["loss_final"],
+            "not_finite": None if one.not_finite is None else dict(one.not_finite),
+            "verdicts": [_told(verdict) for verdict in one.verdicts],
+        }
+        for one in found
+    ]
+    return json.dumps(_finite({"schema": SCHEMA, "folder": str(path), "runs": runs}), indent=1, ensure_ascii=False)
+
+
+def _told(verdict: Verdict) -> dict[str, Any]:
+    cause = verdict.cause
+    return {
+        "name": verdict.name,
+        "grade": verdict.grade,
+        "sentence": verdict.sentence,
+        "evidence": dict(verdict.evidence),
+        "thresholds": dict(verdict.threshold),
+        "source": verdict.source,
+        "cause": None if cause is None else {"name": cause.name, "sentence": cause.sentence, "change": cause.change},
+    }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list) else value

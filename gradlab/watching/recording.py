@@ -1,0 +1,234 @@
+"""The per-layer table of one step of a training: hooks on every part, from the step before until its update.
+
+The training itself is not touched: the same operators run on the same numbers, and hooks only look.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from gradlab.watching.backward import Heard, hear
+from gradlab.watching.calls import Call
+from gradlab.watching.course import local
+from gradlab.watching.ears import Scale, compiles
+from gradlab.watching.entries import square
+from gradlab.watching.graph import Graph, behind, graph
+from gradlab.watching.merging import added, unscaled
+from gradlab.watching.operators import Operators
+from gradlab.watching.recurrence import time_rows
+from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, precision
+from gradlab.watching.tape import Tape
+
+
+class Recording:
+    """What one step of a training leaves: its rows, once the update is made.
+
+    A step may have several ways back (micro-batches, losses): squares of what came back to a layer add up, and where
+    two losses come back to one call, so do the gradients themselves.
+    """
+
+    def __init__(self, root: nn.Module, names: Mapping[nn.Module, str]) -> None:
+        self.root = root
+        self.tape = Tape(names, 0)
+        self.input: Row | None = None
+        self.precision = "float32"
+        self.samples = 0
+        self._hooks, self._way = ExitStack(), ExitStack()
+        self._depth = 0
+        self._mode: Operators | None = None
+        self._stance: Any = None
+        self._heard: Heard | None = None
+        self._chosen: dict[nn.Module, list[Call]] = {}
+        self._scale: Scale = 1.0
+        self._again = False
+        self._before: dict[Tensor, Tensor] = {}
+        self._layers: list[Layer] = []
+        self.drop()
+
+    def drop(self) -> None:
+        """The gradients were set to zero: what was gathered of them counts no more."""
+        self._rows: dict[str, Row] = {}
+        self._times: list[Row] = []
+        self._passes: dict[str, int] = {}
+        self._met: set[int] = set()
+        self._kept: dict[tuple[Node, int], Tensor] = {}
+        self.samples = 0
+
+    def start(self) -> None:
+        """Hooks on every part; what is compiled runs as it was written meanwhile."""
+        for part in self.tape.names:
+            if not isinstance(part, torch.jit.ScriptModule):
+                hooks = (
+                    part.register_forward_pre_hook(self._enters, prepend=True, with_kwargs=True),
+                    part.register_forward_hook(self._leaves, with_kwargs=True, always_call=True),
+                )
+                for hook in hooks:
+                    self._hooks.callback(hook.remove)
+        self.as_written()
+
+    def as_written(self) -> None:
+        """Lets compiled code run as it was written: it calls no hooks."""
+        if compiles() and self._stance is None:
+            self._stance = torch.compiler.set_stance("force_eager")
+
+    def stop(self) -> None:
+        """No hook stays."""
+        self._way.close()
+        self._hooks.close()
+        self._close()
+        if self._stance is not None:
+            self._stance.__exit__(None, None, None)
+            self._stance = None
+
+    def _enters(self, part: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        # What runs during a way back is a checkpoint's second pass; without gradients nothing is trained.
+        if self._heard is not None or not torch.is_grad_enabled():
+            return
+        if self._depth == 0:
+            parts = [one for one in (*given, *named.values()) if isinstance(one, Tensor) and one.dim()]
+            self.tape.samples = len(parts[0]) if parts else 0
+            if self.input is None and parts and parts[0].is_floating_point() and parts[0].numel():
+                self.input = input_row(parts[0], None)
+            self._mode = Operators(self.tape)
+            self._mode.__enter__()  # type: ignore[no-untyped-call]
+        self._depth += 1
+        self.tape.before(part, given, named)
+
+    def _leaves(self, part: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        if self._depth == 0:
+            return
+        self.tape.after(part, given, named, output)
+        self._depth -= 1
+        if self._depth == 0:
+            with self.tape.quiet():
+                self.tape.settle()
+            self._close()
+
+    def _close(self) -> None:
+        self._depth = 0
+        if self._mode is not None:
+            self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            self._mode = None
+
+    def before_backward(self, loss: Tensor, scale: Scale, *, again: bool) -> None:
+        """Listens to the way back from ``loss``, where it leads to one of the layers."""
+        if loss.grad_fn is None or not self.tape.calls:
+            return
+        ways, severed = graph(loss.grad_fn), behind(self.tape.cuts)
+        chosen = {
+            part: [call for call in calls if _within(call, ways, severed)] for part, calls in self.tape.calls.items()
+        }
+        if not any(chosen.values()):
+            return
+        layers = owned(self.root, self.tape)
+        self._heard = Heard(ways, self.tape, [chosen.get(layer.module, []) if layer.calls else [] for layer in layers])
+        self._heard.kept = self._kept if again or self._kept else None
+        self._chosen, self._scale, self._again = chosen, scale, again
+        self._way.enter_context(hear(self._heard))
+
+    def after_backward(self) -> None:
+        """Makes rows of what was heard, and adds them to those of the ways back before."""
+        self._way.close()
+        heard, self._heard = self._heard, None
+        if heard is None:
+            return
+        # Parameters are looked for now: those that were gathered for the way (FSDP) have gone again.
+        layers = owned(self.root, self.tape)
+        self.precision = precision(self.root, layers)
+        gradients: dict[Any, Tensor | None] = {}
+        for layer in layers:
+            layer.calls = self._chosen.get(layer.module, []) if layer.calls else []
+            for parameter in layer.parameters:
+                if parameter.requires_grad:
+                    gradients[parameter] = None if parameter.grad is None else parameter.grad
+        self.samples += self.tape.samples
+        here = [_localised(layer, gradients) for layer in layers]
+        for layer, row in zip(layers, depth_rows(here, heard, gradients), strict=True):
+            again = any(id(call) in self._met for call in layer.calls)
+            self._take(unscaled(row, self._scale), again=again)
+        self._take_times([unscaled(row, self._scale) for row in time_rows(layers, heard)])
+        for calls in self.tape.sequences.values():
+            calls[:] = [one for one in calls if not one.came or self._again]
+        if self._again:
+            self._met.update(id(call) for calls in self._chosen.values() for call in calls)
+        else:
+            self._spend()
+        self._layers = layers
+
+    def _spend(self) -> None:
+        """What came back once comes back no more."""
+        for part, calls in self._chosen.items():
+            spent = set(map(id, calls))
+            self.tape.calls[part] = [call for call in self.tape.calls[part] if id(call) not in spent]
+
+    def _take_times(self, times: list[Row]) -> None:
+        if len(self._times) == len(times):
+            times = [added(old, new, 1) for old, new in zip(self._times, times, strict=True)]
+        self._times = times or self._times
+
+    def _take(self, row: Row, *, again: bool) -> None:
+        """A row of this way back; ``again``: what came back before has come back once more, added up already."""
+        name = row["name"]
+        old, passes = self._rows.get(name), self._passes.get(name, 0)
+        if old is None or old["calls"] == 0 or (again and row["calls"]):
+            self._rows[name] = row
+            self._passes[name] = 1
+        elif row["calls"] == 0:
+            self._rows[name] = old | row | {"calls": old["calls"]}
+        else:
+            self._rows[name] = added(old, row, passes)
+            self._passes[name] = passes + 1
+
+    def before_update(self) -> None:
+        """Keeps the weights, to see how far they go."""
+        weights = [one for layer in self._layers or owned(self.root, self.tape) for one in layer.parameters]
+        self._before = {one: local(one).detach().clone() for one in weights if one.dim() > 1}
+
+    def gradients_ready(self, scale: Scale) -> None:
+        """The norms of the gradients that the update takes."""
+        for layer in self._layers:
+            known = [local(one.grad) for one in layer.parameters if one.grad is not None]
+            if known:
+                found = math.sqrt(sum(map(square, known)))
+                self._rows[layer.name]["grad_norm_clipped"] = found / float(scale)
+
+    def after_update(self) -> None:
+        """How far the weights went, of their norm."""
+        for layer in self._layers:
+            weights = [one for one in layer.parameters if one in self._before]
+            norm = math.sqrt(sum(square(self._before[one]) for one in weights))
+            if norm > 0:
+                moved = sum(square(local(one).detach() - self._before[one]) for one in weights)
+                self._rows[layer.name]["update_ratio"] = math.sqrt(moved) / norm
+        self._before = {}
+
+    def rows(self) -> list[Row]:
+        """The rows of the step, layer by layer."""
+        depth = sorted(self._rows.values(), key=lambda row: row["layer"])
+        return [*([self.input] if self.input is not None and depth else []), *depth, *self._times]
+
+
+def _within(call: Call, ways: Graph, severed: set[Node]) -> bool:
+    """Whether a call lies on the ways back from a loss, or where none comes."""
+    signals = [signal for signal in (call.raw, call.normed) if signal is not None]
+    return any(one.node is None or one.node in ways.place or one.node in severed for one in signals)
+
+
+def _localised(layer: Layer, gradients: dict[Any, Tensor | None]) -> Layer:
+    """A layer with the parts that lie here in the place of parameters that lie on several processes."""
+    here: dict[Any, Any] = {one: local(one) for one in layer.parameters}
+    for parameter, part in here.items():
+        if part is not parameter and parameter in gradients:
+            grad = gradients.pop(parameter)
+            gradients[part] = None if grad is None else local(grad)
+    return replace(
+        layer, parameters=[here[one] for one in layer.parameters], gates=[here.get(one, one) for one in layer.gates]
+    )

@@ -1,0 +1,254 @@
+"""One run that is watched: a module, the optimizer that trains it, and what was seen of it so far."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gradlab.watching.course import Course, Figure, Norms, divided, local, norms
+from gradlab.watching.ears import Scale, bare, scale_of
+from gradlab.watching.lookout import Lookout, Say
+from gradlab.watching.observed import inside_parametrizations
+from gradlab.watching.peers import Part
+from gradlab.watching.recording import Recording
+from gradlab.watching.rows import Row
+
+Due = Callable[[], None]
+
+
+@dataclass
+class Watched:
+    """A run: told of every way back and every update of the process, it keeps what is its own.
+
+    ``due`` is called after a record: what is there may be written down. ``say`` is told where the first number that is
+    not finite was made. ``micro`` counts the ways back, from 0.
+    """
+
+    name: str
+    module: nn.Module
+    optimizer: Optimizer
+    every: int
+    due: Due
+    say: Say
+    course: Course = field(default_factory=Course)
+    layers: list[tuple[int, list[Row]]] = field(default_factory=list)
+    precision: str = "float32"
+    samples: int = 0
+    diverged: bool = False
+    began: float = field(default_factory=time.monotonic)
+    ended: float | None = None
+    told: int = 0
+    micro: int = -1
+    scaler: Any = None
+
+    def __post_init__(self) -> None:
+        inside = inside_parametrizations(self.module)
+        self._names = {part: name for name, part in self.module.named_modules() if part not in inside}
+        self._loss: Figure = 0.0
+        self._norms: Norms | None = None
+        self._clipped: Norms | None = None
+        self._back: Sequence[Tensor] = ()
+        self._scale: Scale = 1.0
+        self._scale_now: Scale = 1.0
+        self._skipped: bool | Tensor = False
+        self._ways = 0
+        self._marks: list[tuple[int, int]] = []
+        self._losses: list[Figure] = []
+        self._lr: Figure = math.nan
+        self._updates = 0
+        self._updates_seen = 0
+        self._recording: Recording | None = None
+        self.lookout = Lookout(self.module, self._names, self.say)
+        self._prepare()
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Those that the optimizer trains."""
+        return [one for group in self.optimizer.param_groups for one in group["params"]]
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of it has run."""
+        seen = self._recording is not None and bool(self._recording.tape.order)
+        return seen or self.micro >= 0
+
+    def _prepare(self) -> None:
+        """The next step is recorded where it is its turn."""
+        if len(self.course) % self.every == 0 and not self.diverged:
+            self._recording = Recording(self.module, self._names)
+            self._recording.start()
+
+    @property
+    def part(self) -> Part:
+        """What this process saw, for another."""
+        columns = self.course.columns()
+        sharded = any(local(one) is not one for one in self.parameters)
+        return Part(columns["loss"], columns["grad_norm"], columns["grad_norm_clipped"], self.layers, sharded)
+
+    def take(self, whole: Part) -> None:
+        """Puts what all processes saw in the place of what this one did."""
+        count = len(whole.loss)
+        self.course.loss[:count] = whole.loss
+        self.course.grad_norm[:count] = whole.grad_norm[:count]
+        self.course.grad_norm_clipped[:count] = whole.grad_norm_clipped[:count]
+        self.layers = [(step, list(rows)) for step, rows in whole.layers]
+
+    def stop(self) -> None:
+        """Nothing is heard any more."""
+        self.ended = self.ended or time.monotonic()
+        self.lookout.stop()
+        if self._recording is not None:
+            self._recording.stop()
+            self._recording = None
+
+    def before_backward(self, losses: Sequence[Tensor], scale: Scale, *, again: bool) -> None:
+        """Whether this way back is of this run shows when it is over: its gradients have changed then."""
+        if self.diverged:
+            return
+        if self.scaler is not None and isinstance(scale, float) and scale == 1.0:
+            # One of a kind that nobody has told of.
+            scale = scale_of(self.scaler)
+        self._back, self._scale_now = losses, scale
+        present = [one.grad for one in self.parameters if one.grad is not None]
+        self._marks = [(id(one), one._version) for one in present]
+        if not present:
+            self._forget()
+        self.lookout.before_backward(losses[0], len(self.course), self.micro + 1)
+        if self._recording is not None:
+            self._recording.before_backward(losses[0], scale, again=again)
+
+    def _forget(self) -> None:
+        """The gradients were set to zero: a step begins, whatever came before."""
+        self._loss, self._norms, self._ways = 0.0, None, 0
+        if self._recording is not None:
+            self._recording.drop()
+
+    def after_backward(self) -> None:
+        """Takes the norm of all gradients, before anything clips them."""
+        if self.diverged:
+            return
+        self.lookout.heard()
+        if self._recording is not None:
+            self._recording.after_backward()
+        having = [one for one in self.parameters if one.grad is not None]
+        gradients = [one.grad for one in having if one.grad is not None]
+        if not gradients or [(id(one), one._version) for one in gradients] == self._marks:
+            return
+        self._scale = self._scale_now
+        for loss in self._back:
+            value = loss.detach()
+            value = value if value.dim() == 0 else value.sum()
+            self._loss = self._loss + divided(float(value) if value.device.type == "cpu" else value, self._scale)
+        self._norms = norms([local(one) for one in gradients])
+        self._ways += 1
+        self.micro += 1
+        self.lookout.after_backward(self._back[0], self._norms, having, self._scale, len(self.course), self.micro)
+
+    def before_update(self, optimizer: Optimizer) -> None:
+        """The learning rate, and the weights where they are recorded."""
+        if optimizer is self.optimizer and not self.diverged:
+            lr = optimizer.param_groups[0].get("lr", math.nan)
+            self._lr = lr.detach().clone() if isinstance(lr, Tensor) else float(lr)
+            if self._recording is not None:
+                self._recording.before_update()
+
+    def gradients_ready(self, optimizer: Optimizer) -> None:
+        """The norm of what the update takes."""
+        if optimizer is not self.optimizer or self.diverged:
+            return
+        scale = getattr(optimizer, "grad_scale", None)
+        found = getattr(optimizer, "found_inf", None)
+        scale = 1.0 if scale is None else scale
+        self._skipped = found.clone() if isinstance(found, Tensor) else False
+        taken = norms([local(one.grad) for one in self.parameters if one.grad is not None])
+        self._clipped = Norms(taken.each, divided(taken.total, scale))
+        if self._recording is not None:
+            self._recording.gradients_ready(scale)
+
+    def after_update(self, optimizer: Optimizer) -> None:
+        """A row of `steps`, and where it is recorded the rows of `layers`."""
+        if optimizer is not self.optimizer or self.diverged or self._clipped is None:
+            return
+        self._updates += 1
+        before = self._norms if self._norms is not None else self._clipped
+        total = divided(before.total, self._scale) if self._norms is not None else before.total
+        self._row(total, self._clipped.total, self._skipped)
+        if self._recording is not None:
+            self._recording.after_update()
+        self._ended_step()
+
+    def after_scaler(self, optimizer: Optimizer, scale: Scale) -> None:
+        """A step that a loss scaler skipped is a row, too: its weights stay, and its gradient was not finite."""
+        if optimizer is not self.optimizer or self.diverged:
+            return
+        if self._updates == self._updates_seen and self._norms is not None:
+            self._row(divided(self._norms.total, self._scale), None, skipped=True)
+            self._ended_step()
+        self._updates_seen = self._updates
+        if self.course.loss_scale:
+            self.course.loss_scale[-1] = scale
+
+    def compiled(self) -> None:
+        """Something was compiled: while a step is recorded it runs as it was written, and between no hook is in it."""
+        self.lookout.stop()
+        if self._recording is not None:
+            self._recording.as_written()
+
+    def step(self, loss: Figure, **scalars: Figure) -> None:
+        """The script's own word on the step that was made last, or on a part of one to come (a micro-batch)."""
+        self._losses.append(loss.detach() if isinstance(loss, Tensor) else float(loss))
+        if len(self.course) == self.told:
+            return
+        at = len(self.course) - 1
+        self.told = len(self.course)
+        losses, self._losses = self._losses, []
+        mean = losses[0]
+        for one in losses[1:]:
+            mean = mean + one
+        self.course.loss[at] = mean / len(losses)
+        for name, value in scalars.items():
+            self.course.scalars.append((at, name, value.detach() if isinstance(value, Tensor) else float(value)))
+
+    def _row(self, before: Figure, after: Figure | None, skipped: bool | Tensor) -> None:
+        course = self.course
+        course.loss.append(self._loss if self._ways else math.nan)
+        course.lr.append(self._lr)
+        course.grad_norm.append(before)
+        course.grad_norm_clipped.append(after)
+        course.loss_scale.append(None)
+        course.skipped.append(skipped)
+        broke = isinstance(before, float) and not (math.isfinite(before) and math.isfinite(float(self._loss)))
+        self.diverged = broke and skipped is False
+
+    def _ended_step(self) -> None:
+        recording, self._recording = self._recording, None
+        self._clipped = None
+        self.lookout.next_step()
+        self._forget()
+        if recording is not None:
+            recording.stop()
+            self.layers.append((len(self.course) - 1, recording.rows()))
+            self.precision = recording.precision if recording.rows() else self.precision
+            self.samples = self.samples or recording.samples
+            self.due()
+        self._prepare()
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside what `torch.compile` puts around it."""
+    held = getattr(module, "_orig_mod", None)
+    return held if isinstance(held, nn.Module) else module
+
+
+def trained_by(optimizer: object) -> Optimizer:
+    """The optimizer of torch that is meant. Raises `TypeError` for what is none."""
+    found = bare(optimizer)
+    if not isinstance(found, Optimizer):
+        raise TypeError(f"the optimizer is a {type(optimizer).__name__}; expected a torch.optim.Optimizer")
+    return found
