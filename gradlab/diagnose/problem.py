@@ -33,9 +33,6 @@ REACH = 2
 MOST_BELOW = 0.1
 """A share of the targets out of an output's reach that is more than noise about its edge."""
 
-SCALED_LABEL = 0.05
-"""Labels of 0 and 1 that were divided by the 255 of pixels, or by some such number, stay below it."""
-
 _LOGITS_OF = "_with_logits"
 
 LEAST_TARGETS = 16
@@ -98,7 +95,8 @@ def _labels(history: History) -> Iterator[Found]:
         squared if bounded else {},
         *(_loss_of(history, f"binary_cross_entropy{end}") for end in ("", _LOGITS_OF)),
     ):
-        if given and 0 < given["target_largest"] < SCALED_LABEL and given["entries"] >= LEAST_TARGETS:
+        # A few small numbers, each many times: labels, and they were scaled.
+        if given and given["entries"] >= LEAST_TARGETS and 2 * (given.get("distinct") or math.inf) <= given["entries"]:
             yield "labels", RISK, f"the targets reach from 0 to {figure(given['target_largest'])}, and the output to 1"
     if entropy and entropy["entries"] >= LEAST_TARGETS and entropy["present"] == 1:
         yield "labels", RISK, f"all {entropy['entries']} targets of the batch are of one class"

@@ -43,6 +43,9 @@ SQUASHING = {
 LEAST_SIDE, POWERS, EDGE = 8, 30, 1.2
 """Smaller matrices have no edge; so many powers find what lies beyond it by a fifth."""
 
+SCALED_LABEL = 0.05
+"""Labels of 0 and 1 that were divided by the 255 of pixels, or by some such number, stay below it."""
+
 _PASSING = """
 View UnsafeView Squeeze Unsqueeze Reshape Transpose Permute Select Slice Expand Alias Clone T ToCopy ReshapeAlias
 """
@@ -80,6 +83,7 @@ class Losses:
             facts["normalised"] = not bool((torch.isfinite(apart) & (apart >= 1e-2)).any())
         else:
             facts |= spread("target", target) | {"outside": int(((target < 0) | (target > 1)).sum())}
+            facts["distinct"] = len(torch.unique(target)) if 0 < facts["target_largest"] < SCALED_LABEL else None
             facts["below"] = int((target < 0).sum()) / max(1, target.numel())
             facts["broadcast"] = bool(_repeated(guess) - _repeated(target) and _repeated(target) - _repeated(guess))
         self.seen[name] = facts
