@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -67,11 +67,13 @@ def run_script(script: Script, every: int, out: Path | None, console: Console, *
     script.check()
     name = script.target.rpartition(".")[2] if script.module else Path(script.target).stem
     watching: list[Everything] = []
+    home = Path.cwd()
 
     def listen() -> None:
         from gradlab.watching.everything import watched_into
 
-        watching.append(watched_into(name, out, every, screen.say))
+        with chdir(home):
+            watching.append(watched_into(name, out, every, screen.say))
         watching[0].start()
 
     if out is not None and out.is_dir() and any(out.iterdir()):
@@ -80,7 +82,9 @@ def run_script(script: Script, every: int, out: Path | None, console: Console, *
     with _its_own(), _Outcome() as outcome:
         script.run()
     if watching:
-        _close(watching[0], console, outcome.state, outcome.error, draw=draw)
+        # The script may have gone elsewhere; where its folder lies is told from where it was started.
+        with chdir(home):
+            _close(watching[0], console, outcome.state, outcome.error, draw=draw)
     else:
         screen.say_error(f"{script.target} never imported torch: nothing was watched")
     return outcome.status

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, chdir
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class Book:
         self._clock = time.monotonic()
         self._written, self._took = -math.inf, 0.0
         self.peers = Peers()
+        # A script may go elsewhere, and the folder's name is relative to where it began.
+        self._home = Path.cwd()
         self._folder = self._held.enter_context(new_result(out, name, self._began)) if self.peers.first else None
         self._manifest: dict[str, Any] = {}
 
@@ -73,6 +75,10 @@ class Book:
 
     def write(self, state: str, errors: Mapping[str, str]) -> Tables:
         """The tables and the manifest as they are now; ``errors``: of runs that crashed."""
+        with chdir(self._home):
+            return self._write(state, errors)
+
+    def _write(self, state: str, errors: Mapping[str, str]) -> Tables:
         trained = [run for run in self.runs if len(run.course)]
         if state == "done":
             self._gather(trained)
@@ -120,10 +126,12 @@ class Book:
 
     def close(self) -> None:
         """Lets go of the folder; one in which nothing was written is gone, unless it was there before."""
-        self._held.close()
-        if self._folder is None:
-            return
-        root = self._folder.root
+        with chdir(self._home):
+            self._held.close()
+            if self._folder is not None:
+                self._leave(self._folder.root)
+
+    def _leave(self, root: Path) -> None:
         if not self._there and root.is_dir() and not any(root.iterdir()):
             root.rmdir()
 
