@@ -209,6 +209,8 @@ def _hidden(call: Call, heard: Heard) -> Moments | None:
     """
     signal = heard.signal(call)
     taken = call.hidden is not None and (call.normed is None or signal is call.normed)
+    if not taken and signal.moments is None and signal.kept is not None:
+        signal.moments = moments(signal.kept)
     return call.hidden if taken else signal.moments
 
 

@@ -103,6 +103,8 @@ class Tape:
                 over = _normed_over(module, first, signal)
                 self.least_normed = min((one for one in (self.least_normed, over) if one is not None), default=None)
                 if call is not None:
+                    if self.pending is not None and self.pending[1] is call.raw:
+                        call.raw.kept, self.pending = self.pending[2].detach(), None
                     self.settle()
                     call.normed = noted(signal)
                     self.pending = call, call.normed, signal
