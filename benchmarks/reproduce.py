@@ -101,11 +101,13 @@ def page(found: Sequence[Reproduction], others: Others = MappingProxyType({})) -
     met, outcomes = sum(one.met for one in found), sum(len(one.outcomes) for one in found)
     versions = f"Python {platform.python_version()}, PyTorch {metadata.version('torch')}"
     spent = f"{total:.0f} s on {os.cpu_count()} cores ({versions})"
+    seeds = f' SEEDS="{" ".join(map(str, others))}"' if others else ""
     lines = [
         "# Reproductions",
         "",
-        "What named experiments must show by their sources, and what they show here. Made by `make reproduce`; each",
-        "is one `gradlab sweep -e NAME`, whose file in `configs/experiment/` holds the settings and the expectations.",
+        "What named experiments must show by their sources, and what they show here. Made by",
+        f"`make reproduce{seeds}`; each is one `gradlab sweep -e NAME`, whose",
+        "file in `configs/experiment/` holds the settings and the expectations.",
         "",
         f"**{right} of {len(found)} experiments reproduced, {met} of {outcomes} expectations met**, in {spent}.",
         "",

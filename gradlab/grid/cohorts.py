@@ -94,8 +94,13 @@ def plan_of(grid: Grid, memory: int, cores: int) -> Plan:
 def make_plan(runs: Sequence[RunSpec], budget: int, cores: int) -> Plan:
     """Cuts ``runs`` into pieces of at most ``budget`` bytes; a single piece takes all ``cores``, several one each."""
     cohorts: dict[object, list[int]] = {}
+    # Runs of one grid share their sections, and those of a million are told apart by where they lie.
+    alike: dict[tuple[object, ...], list[int]] = {}
     for position, run in enumerate(runs):
-        cohorts.setdefault(cohort_key(run), []).append(position)
+        place = (id(run.model), id(run.data), run.optim.name, id(run.train), id(run.probe))
+        if (members := alike.get(place)) is None:
+            members = alike[place] = cohorts.setdefault(cohort_key(run), [])
+        members.append(position)
     cuts: list[tuple[Cost, int, Sequence[int]]] = []
     for number, members in enumerate(cohorts.values()):
         # Members that clip alike stand together, so that each mode is one slice of the piece.

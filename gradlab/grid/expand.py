@@ -16,7 +16,7 @@ from gradlab.data.facts import described
 from gradlab.diagnose.thresholds import DEFAULTS, THRESHOLDS, Limits
 from gradlab.spec.keys import allowed_keys, is_free
 from gradlab.spec.named import SpecError, Value
-from gradlab.spec.run import SECTIONS, RunSpec
+from gradlab.spec.run import SECTIONS, RunSpec, but_for_seeds, seeded
 
 GROUPS = {"model": "model.name", "data": "data.name", "optim": "optim.name", "clip": "clip.mode"}
 """The config groups, each with the key that names its choice: `model=rnn` and `model.name=rnn` are the same."""
@@ -158,7 +158,16 @@ def expand(request: Request, resolve: Resolve) -> Grid:
     )
     runs: dict[str, RunSpec] = {}
     first: dict[str, Value] | None = None
+    # Runs that differ in their seed alone are validated once, unless an interpolation may look at it.
+    place = next((place for place, axis in enumerate(axes) if axis.key == "seed" and not template), len(axes))
+    known: dict[tuple[int, ...], Callable[[Value], RunSpec]] = {}
     for point in itertools.product(*(axis.values for axis in axes)):
+        # By what they are and not by what they equal: true is not 1.
+        others = tuple(map(id, (*point[:place], *point[place + 1 :])))
+        if (make := known.get(others)) is not None:
+            spec = make(point[place])
+            runs.setdefault(spec.id, spec)
+            continue
         flat = request.flats[tuple(itertools.compress(point, grouped))]
         values = {**flat, **dict(zip(keys, itertools.compress(point, valued), strict=True))}
         if template:
@@ -167,6 +176,8 @@ def expand(request: Request, resolve: Resolve) -> Grid:
             values = {key: value for key, value in resolved.items() if key not in OUTSIDE}
         spec = described(values)
         runs.setdefault(spec.id, spec)
+        if place < len(axes):
+            known[others] = seeded(spec)
     settled = first or outside
     name, launch, limits = _name(settled.get("name")), _launch(settled), _limits(settled)
     specs = tuple(runs.values())
@@ -227,18 +238,22 @@ def _present(spec: RunSpec) -> dict[str, Value]:
 
 def _shared(specs: Sequence[RunSpec]) -> dict[str, Value]:
     """The keys that all specs have, with the same value."""
+    seeds = {spec.seed for spec in specs}
+    specs = but_for_seeds(specs)
     choices = {(spec.model.name, spec.data.name) for spec in specs}
     had = [allowed_keys(model, data) for model, data in choices]
     shared = {key: value for key, value in specs[0].flat().items() if is_free(key) or all(key in keys for keys in had)}
     for key in [key for key in shared if is_free(key)]:
         if any(spec.flat().get(key) != shared[key] for spec in specs):
             del shared[key]
-    for section in ("seed", *SECTIONS):
+    if len(seeds) > 1:
+        del shared["seed"]
+    for section in SECTIONS:
         # Specs share their sections, so each distinct one is compared once.
         others = {id(content): content for content in (getattr(spec, section) for spec in specs)}.values()
         for key in [key for key in shared if key.partition(".")[0] == section and not is_free(key)]:
             name = key.partition(".")[2]
-            if any((getattr(content, name) if name else content) != shared[key] for content in others):
+            if any(getattr(content, name) != shared[key] for content in others):
                 del shared[key]
     return shared
 

@@ -107,6 +107,8 @@ def maps(name: str | None, raw: Mapping[str, Any]) -> dict[str, str]:
     for side, key in given.items():
         if side not in ("x", "y"):
             raise SpecError(f"experiment {name!r}: report: unknown key {side!r}; expected x and y, keys of heat maps")
-        if not isinstance(key, str) or not is_key(key):
-            raise SpecError(f"experiment {name!r}: report: {side}: {unknown_key(str(key), KEYS)}")
+        if not isinstance(key, str):
+            raise SpecError(f"experiment {name!r}: report: {side}: expected one key, such as model.depth")
+        if not is_key(key):
+            raise SpecError(f"experiment {name!r}: report: {side}: {unknown_key(key, KEYS)}")
     return {str(side): str(key) for side, key in given.items()}

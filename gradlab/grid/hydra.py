@@ -36,12 +36,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gradlab.grid.expand import GROUPS, MOST_RUNS, sections
 from gradlab.grid.experiment import BESIDE
+from gradlab.grid.files import check, refuse_calls
 from gradlab.spec.choices import NAMED
 from gradlab.spec.keys import FREE, defaults_of, is_free
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.plugins import names_of
 
 _SIGNS = {OverrideType.CHANGE: "", OverrideType.ADD: "+", OverrideType.FORCE_ADD: "++", OverrideType.DEL: "~"}
+MOST_SHOWN = 400
+"""Characters of what cannot be read, and of why."""
+
 _COMPOSING = (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, RecursionError)
 
 
@@ -93,7 +97,9 @@ def parse(text: str) -> Typed:
     except (HydraException, ValueError, RecursionError) as error:
         reason = _one_line(error)
         said = f"quote special characters{_in_quotes(text)}" if reason == text else reason
-        raise SpecError(f"cannot read {text!r}: {said}; expected key=value, key=a,b or 'key=range(1,5)'") from error
+        shown = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+        said = said if len(said) <= MOST_SHOWN else "too long, or nested too deep"
+        raise SpecError(f"cannot read {shown!r}: {said}; expected key=value, key=a,b or 'key=range(1,5)'") from error
     swept = read.value_type not in (None, ValueType.ELEMENT)
     return Typed(text, read.key_or_group, read.package, _SIGNS[read.type], swept, read)
 
@@ -164,9 +170,14 @@ def composing(fixed: Mapping[str, str], dirs: Sequence[Path]) -> Iterator[Compos
     def composed(further: tuple[tuple[str, str], ...]) -> dict[str, Any]:
         choices = {**fixed, **dict(further)}
         shown = " ".join(f"{group}={option}" for group, option in choices.items())
+        files = [folder / group / f"{option}.yaml" for group, option in choices.items() for folder in dirs[1:]]
         try:
+            for file in filter(Path.is_file, files):
+                check(file)
             config = compose("config", path + [f"{group}={_quoted(option)}" for group, option in choices.items()])
             plain = OmegaConf.to_container(config, resolve=False)
+            # Of files, too, that these name in their defaults.
+            refuse_calls(plain)
         except _COMPOSING as error:
             raise SpecError(f"cannot compose {shown or 'the configs'}: {_one_line(error)}") from error
         assert isinstance(plain, dict)
@@ -187,6 +198,7 @@ def _quoted(text: str) -> str:
 def read_file(file: Path) -> object:
     """The plain content of a config file as it stands. Raises `SpecError` where it cannot be read."""
     try:
+        check(file)
         return OmegaConf.to_container(OmegaConf.load(file), resolve=False)
     except _COMPOSING as error:
         raise SpecError(f"cannot be read: {_one_line(error)}") from error
@@ -225,6 +237,8 @@ def resolve(values: Mapping[str, Value]) -> dict[str, Value]:
 
 def _one_line(error: BaseException) -> str:
     """What an error of Hydra, its parser, OmegaConf or YAML says, without the lines for programmers."""
+    if isinstance(error, RecursionError):
+        return "defaults that lead back to their own file, or ${...} nested too deep"
     text = str(error) or str(error.__cause__ or type(error).__name__)
     noise = r"See https?://|full_key: |object_type=|\^|Error parsing override "
     about_files = r"\n\s*(?:Available options in|(?:Config s|S)earch path:)"

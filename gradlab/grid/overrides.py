@@ -12,7 +12,7 @@ from gradlab.grid.search_path import option, options_of
 from gradlab.spec.choices import DATA, MODELS, NAMED
 from gradlab.spec.keys import KEYS, is_free, is_key, unknown_key
 from gradlab.spec.named import SpecError, nearest
-from gradlab.spec.run import SECTIONS
+from gradlab.spec.run import OUTSIDE_DIGEST, SECTIONS
 
 
 def read(text: str, dirs: Sequence[Path]) -> Setting:
@@ -34,6 +34,11 @@ def read(text: str, dirs: Sequence[Path]) -> Setting:
         raise unknown_key(given, [*KEYS, *OUTSIDE, *GROUPS, "experiment"])
     if key in GROUPS.values() and (sign == "+" or (sign == "++" and given in GROUPS)):
         raise SpecError(f"{text}: {given} is there already; expected {text.lstrip('+')}")
+    if typed.swept and key in OUTSIDE_DIGEST:
+        raise SpecError(
+            f"{text}: cannot be swept: {key} says where data lie and is no part of a run's id, so that all but the "
+            "first would count as the same runs; give each a command of its own"
+        )
     if typed.swept and (key in OUTSIDE or key == "experiment" or sign == "~"):
         reason = {"experiment": "one experiment at a time", "~": "~ removes one key"}
         why = reason.get(sign) or reason.get(key) or f"{key} is no part of a run"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from gradlab.spec.run import RunSpec
 from gradlab.store import documents
 from gradlab.store.arrays import Kept, write_arrays
 from gradlab.store.documents import Manifest
-from gradlab.store.folder import Folder, has_begun, new_report, new_result
+from gradlab.store.folder import Folder, has_begun, locked, new_report, new_result, sweep_up, time_here
 from gradlab.store.pieces import TABLES, drop_pieces, lost
 from gradlab.store.tables import Merged, merge
 from gradlab.store.weights import going_on
@@ -58,7 +57,7 @@ def start(grid: Grid, wishes: Wishes, crew: Crew, command: Sequence[str], out: C
     plan = plan_of(grid, crew.device.memory, crew.device.cores)
     for data in {run.data for run in grid.runs}:
         prefetch(data)
-    now = dt.datetime.now().astimezone()
+    now = time_here()
     largest = max(piece.memory for piece in plan.pieces)
     workers, fewer = workers_on(crew.device, grid.launch.workers, largest)
     manifest = drawn_up(grid, plan, crew.device, command, now, workers)
@@ -225,7 +224,7 @@ def verdict_on_expectations(folder: Folder) -> int:
 
 def _close(folder: Folder, manifest: Manifest, state: str, began: float) -> None:
     manifest["state"] = state
-    manifest["finished"] = dt.datetime.now().astimezone().isoformat(timespec="seconds")
+    manifest["finished"] = time_here().isoformat(timespec="seconds")
     # Not by the wall clock, which may be set while runs are trained.
     manifest["elapsed_s"] = round(manifest.get("elapsed_s", 0.0) + (time.monotonic() - began), 3)
     documents.write_manifest(folder, manifest)
@@ -261,6 +260,9 @@ def report_again(
 
     for path in paths:
         documents.read_manifest(path)
+        # A folder that is at work, or cannot be written, keeps what killed processes left there.
+        with suppress(SpecError, OSError), locked(Folder(path)):
+            sweep_up(Folder(path))
     asked = next((name for name, key in keys.items() if key is not None), None)
     if runs and asked is not None:
         raise SpecError(f"--{asked}: of runs that --run chooses no map is drawn, and each has a colour of its own")
@@ -270,7 +272,7 @@ def report_again(
         to = to.with_name(picked.folder_name(chosen)) if chosen else to
         report(paths, to, out, keys, chosen)
     else:
-        with new_report(wanted, dt.datetime.now().astimezone()) as to:
+        with new_report(wanted, time_here()) as to:
             report(paths, to, out, keys, chosen)
     screen.show_files(out, [("report", str(to / "index.html"))])
 

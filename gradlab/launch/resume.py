@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +26,7 @@ from gradlab.launch.manifest import differing, planned, start_of
 from gradlab.launch.rounds import kernels, note_kernels
 from gradlab.store import documents
 from gradlab.store.documents import Manifest
-from gradlab.store.folder import Folder, locked, open_result, sweep_up
+from gradlab.store.folder import Folder, locked, open_result, sweep_up, time_here
 from gradlab.store.pieces import drop_pieces, saved_pieces
 from gradlab.store.surroundings import surroundings
 from gradlab.store.tables import finished_runs
@@ -69,7 +68,7 @@ def resume(
             tally.add(table["state"].to_pylist())
         device = given or choose(manifest["device"]["name"])
         starts = manifest.get("starts") or [start_of(manifest)]
-        now = dt.datetime.now().astimezone().isoformat(timespec="seconds")
+        now = time_here().isoformat(timespec="seconds")
         fresh = start_of(surroundings(asdict(device)) | {"started": now, "kernels": kernels(runs, device.name)})
         manifest |= {
             "state": "running",

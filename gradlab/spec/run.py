@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, cast
@@ -275,7 +275,6 @@ def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
     network, task, facts = fit(network, task, look)  # type: ignore[arg-type]
     check_together(parts["optim"])
     check_loss(parts["train"], network, facts)
-    digest = [f"gradlab {SCHEMA}", str(seed), *map(_canonical, (network, task, *list(parts.values())[2:]))]
     spec = RunSpec(
         seed=seed,  # type: ignore[arg-type]
         model=network,
@@ -285,12 +284,9 @@ def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
         train=parts["train"],
         probe=parts["probe"],
         facts=facts,
-        id=_digested(digest),
+        id="",
     )
-    if by_plugins := used(spec.flat()) if PRESENT else {}:
-        # A name says nothing of somebody else's function: the file that defines it is part of what the run is.
-        lines = [*digest, *(f"{choice} {source.sha256}" for choice, source in by_plugins.items())]
-        spec = dataclasses.replace(spec, id=_digested(lines))
+    spec = seeded(spec)(seed)
     if spec.probe.instrument != "none":
         check_instrument(spec)
     return spec
@@ -372,8 +368,34 @@ def _own_facts(data: DataSpec, look: Look | None) -> Facts:
     return _looked_at(data, look)
 
 
-def _digested(lines: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+def seeded(spec: RunSpec) -> Callable[[Value], RunSpec]:
+    """From a seed to the run that is ``spec`` from that one: a million of them are made without building each.
+
+    What it returns raises `SpecError` for what is no seed.
+    """
+    lines = [_canonical(getattr(spec, section)) for section in SECTIONS]
+    if PRESENT:
+        # A name says nothing of somebody else's function: the file that defines it is part of what the run is.
+        lines += [f"{choice} {source.sha256}" for choice, source in used(spec.flat()).items()]
+    rest = "\n".join(lines)
+    shared = {field.name: getattr(spec, field.name) for field in dataclasses.fields(RunSpec)}
+
+    def of(given: Value) -> RunSpec:
+        # An integer needs no more words.
+        seed = given if given.__class__ is int and 0 <= given < 2**63 else coerce("seed", given)
+        digest = hashlib.sha256(f"gradlab {SCHEMA}\n{seed}\n{rest}".encode())
+        return RunSpec(**(shared | {"seed": seed, "id": digest.hexdigest()[:16]}))
+
+    return of
+
+
+def but_for_seeds(specs: Iterable[RunSpec]) -> list[RunSpec]:
+    """The first of all runs that are the same but for their seeds, as far as they share their sections."""
+    found: dict[tuple[int, ...], RunSpec] = {}
+    for spec in specs:
+        place = (id(spec.model), id(spec.data), id(spec.optim), id(spec.clip), id(spec.train), id(spec.probe))
+        found.setdefault(place, spec)
+    return list(found.values())
 
 
 def _looked_at(data: DataSpec, look: Look | None) -> Facts:

@@ -165,9 +165,17 @@ def _foreign(folder: Folder) -> str | None:
     return None
 
 
+def time_here() -> dt.datetime:
+    """The time, in the zone of this machine; in UTC where that is one that no place on earth has (TZ=UTC+99)."""
+    try:
+        return dt.datetime.now().astimezone()
+    except ValueError:
+        return dt.datetime.now(dt.UTC)
+
+
 def sweep_up(folder: Folder) -> None:
     """Removes what processes that were killed left behind in a folder that this one holds."""
-    for place in (folder.root, folder.pieces):
+    for place in (folder.root, folder.pieces, folder.report):
         for path in place.iterdir() if place.is_dir() else ():
             if not is_left_over(path):
                 continue

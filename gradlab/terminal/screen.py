@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from gradlab.spec.run import unused
+from gradlab.spec.run import but_for_seeds, unused
 from gradlab.terminal.grids import Head, show_table
 from gradlab.terminal.streams import visible
 
@@ -96,7 +96,7 @@ def show_question(out: Console, name: str | None, about: Mapping[str, str]) -> N
 
 def show_idle(out: Console, grid: Grid) -> None:
     """A note for each key that was given and does nothing in any run."""
-    idle = frozenset.intersection(*(unused(run) for run in grid.runs)) & grid.given
+    idle = frozenset.intersection(*(unused(run) for run in but_for_seeds(grid.runs))) & grid.given
     for key in sorted(idle):
         out.print(f"Note: {key} has no effect here.")
 

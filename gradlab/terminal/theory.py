@@ -16,7 +16,7 @@ from rich.table import Table
 from gradlab.diagnose.numbers import number
 from gradlab.spec.choices import MODELS
 from gradlab.spec.named import Value
-from gradlab.spec.run import RunSpec
+from gradlab.spec.run import RunSpec, but_for_seeds
 from gradlab.store.atomic import replace
 from gradlab.terminal.grids import Head, show_table
 from gradlab.terminal.ranks import short
@@ -93,6 +93,8 @@ def _columns(run: RunSpec) -> list[float | str | None]:
 
 def distinct(runs: Sequence[RunSpec], swept: Sequence[str]) -> list[tuple[dict[str, Value], RunSpec]]:
     """The values of those swept keys that theory sees, each combination once, with the first run that has it."""
+    # No seed is seen by theory.
+    runs = but_for_seeds(runs)
     flats, settings = [run.flat() for run in runs], [setting(run) for run in runs]
     keys = [key for key in dict.fromkeys(swept) if _matters(settings, flats, key, swept)]
     rows: dict[tuple[Value, ...], tuple[dict[str, Value], RunSpec]] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import math
 import os
@@ -25,7 +24,7 @@ from gradlab.spec.choices import OPTIMIZERS
 from gradlab.spec.named import Value
 from gradlab.spec.run import SCHEMA
 from gradlab.store import documents
-from gradlab.store.folder import Folder, has_begun, new_result
+from gradlab.store.folder import Folder, has_begun, new_result, time_here
 from gradlab.store.pieces import TABLES, write_table
 from gradlab.store.record import LAYERS, MEASURED_COLUMNS, Tables, joined, table_of
 from gradlab.store.surroundings import surroundings
@@ -50,7 +49,7 @@ class Book:
         self.runs: list[Watched] = []
         self._there = out is not None and out.is_dir()
         self._held = ExitStack()
-        self._began = dt.datetime.now().astimezone()
+        self._began = time_here()
         self._clock = time.monotonic()
         self._written, self._took = -math.inf, 0.0
         self.peers = Peers()
@@ -80,7 +79,7 @@ class Book:
         tables = joined([tables_of(run, self.id_of(run), errors.get(run.name)) for run in trained])
         first = not self._manifest
         self._manifest = self._manifest or self._drawn_up()
-        ended = None if state == "running" else dt.datetime.now().astimezone().isoformat(timespec="seconds")
+        ended = None if state == "running" else time_here().isoformat(timespec="seconds")
         self._manifest |= {
             "runs": len(trained),
             "watched": self.names,

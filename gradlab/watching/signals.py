@@ -5,16 +5,19 @@ What a layer is, and its signal, stands in `observed`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from gradlab.store.record import MEASURED_COLUMNS, PROBE_COLUMNS
 from gradlab.watching.observed import buffers_kept, observe
+from gradlab.watching.rows import Row
 
 LossFunction = Callable[[Any, Any], Tensor]
 """From the module's output and the targets to a scalar."""
@@ -46,8 +49,17 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
     inputs, targets = _pair(batch)
     with _left_alone(module):
         seen = observe(module, inputs, lambda output: loss_fn(output, targets))
-    frame = pd.DataFrame(seen.rows, columns=["step", "axis", "layer", "name", *PROBE_COLUMNS, *MEASURED_COLUMNS])
+    frame = _framed(seen.rows)
     frame.attrs |= seen.told
+    return frame
+
+
+def _framed(rows: list[Row]) -> pd.DataFrame:
+    """The rows as a frame; the numbers as one matrix, for pandas would look at each column's type."""
+    columns = (*PROBE_COLUMNS, *MEASURED_COLUMNS)
+    frame = pd.DataFrame(np.array([[row.get(name, math.nan) for name in columns] for row in rows]), columns=columns)
+    for place, name in enumerate(("step", "axis", "layer", "name")):
+        frame.insert(place, name, [row[name] for row in rows])
     return frame
 
 

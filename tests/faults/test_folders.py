@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gradlab.store import documents
-from gradlab.store.folder import Folder
+from gradlab.store.folder import Folder, time_here
 from tests.commands import TINY, Gradlab, assert_same_tables
 
 GRID = ("seed=range(4)", "model.activation=tanh,relu", "launch.memory=1")
@@ -154,6 +156,25 @@ def test_a_resume_finishes_the_report_and_sweeps_up(made: Path, gradlab_: Gradla
     (made / ".report.drawing").touch()
     assert "report/index.html" in gradlab_("sweep", "--resume", "out").out
     assert not list(made.glob(".*"))
+
+
+def test_a_report_sweeps_up_what_killed_processes_left(made: Path, gradlab_: Gradlab) -> None:
+    for name in (".runs.parquet.99999", ".manifest.json.17", "report/.index.html.4"):
+        (made / name).write_bytes(b"torn")
+    (made / ".mine").write_text("not of gradlab", encoding="utf-8")
+    assert gradlab_("report", "out").status == 0
+    assert [path.name for path in made.rglob(".*")] == [".mine"]
+
+
+def test_a_zone_that_no_place_has_is_told_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC+99")
+    time.tzset()
+    try:
+        assert time_here().utcoffset() == dt.timedelta(0)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert time_here().utcoffset() is not None
 
 
 def test_a_kill_while_the_pieces_are_dropped(made: Path, gradlab_: Gradlab) -> None:

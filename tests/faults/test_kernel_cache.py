@@ -67,6 +67,17 @@ def test_a_damaged_library_is_compiled_again(case: str, cached: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another's file is only made by root")
+def test_scratch_of_killed_compilations_is_swept_up(cached: Path) -> None:
+    for name, age in (("tmpdead", 3600), ("tmpbusy", 0)):
+        scratch = cached.parent / name
+        scratch.mkdir()
+        (scratch / "half.so").write_bytes(b"")
+        os.utime(scratch, (time.time() - age,) * 2)
+    cached.unlink()
+    assert library("float32") == cached
+    assert [path.name for path in cached.parent.glob("tmp*")] == ["tmpbusy"]
+
+
 def test_a_library_of_another_user_is_not_loaded(cached: Path) -> None:
     os.chown(cached, 12345, 12345)
     assert library("float32") == cached

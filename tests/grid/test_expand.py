@@ -6,10 +6,11 @@ import pytest
 import yaml
 
 from gradlab.diagnose import DEFAULTS
+from gradlab.grid import expand
 from gradlab.grid.compose import compose_grid, compose_run
 from gradlab.grid.expand import Setting, sections, spec_yaml
-from gradlab.spec.named import SpecError
-from gradlab.spec.run import build
+from gradlab.spec.named import SpecError, Value
+from gradlab.spec.run import RunSpec, build
 
 
 def test_the_first_swept_key_is_slowest() -> None:
@@ -18,6 +19,27 @@ def test_the_first_swept_key_is_slowest() -> None:
     assert [(spec.optim.name, spec.seed, spec.clip.mode) for spec in grid.runs] == [
         (optimizer, seed, clip) for optimizer in ("sgd", "adam") for seed in (0, 1) for clip in ("none", "norm")
     ]
+
+
+def test_runs_that_differ_in_their_seed_alone_are_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[object] = []
+
+    def described(values: dict[str, Value]) -> RunSpec:
+        built.append(values)
+        return build(values)
+
+    monkeypatch.setattr(expand, "described", described)
+    grid = compose_grid(["optim.lr=0.1,0.2", "seed=range(0,500)", "clip=none,norm"])
+    assert len(built) == 4
+    assert len(grid.runs) == 2000
+    for run in (grid.runs[0], grid.runs[1], grid.runs[-1]):
+        assert run == build({key: value for key, value in run.flat().items() if value is not None})
+        assert run.id == build({key: value for key, value in run.flat().items() if value is not None}).id
+    assert len({run.id for run in grid.runs}) == 2000
+    with pytest.raises(SpecError, match=r"data\.standardise=1: expected true or false"):
+        compose_grid(["data.standardise=true,1", "seed=0,1"])
+    with pytest.raises(SpecError, match="seed=-1: expected an integer of at least 0"):
+        compose_grid(["seed=0,1,-1"])
 
 
 def test_duplicates_run_once_in_the_place_of_the_first() -> None:

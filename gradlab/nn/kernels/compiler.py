@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,6 +126,7 @@ def _target(folder: Path, command: Sequence[str]) -> str | None:
 
 def _compiled(command: Sequence[str], precision: str, path: Path) -> bool:
     """Whether the compiler makes a library that can be loaded; it is in its place then, and on the disk."""
+    _sweep_up(path.parent)
     bits = f"-DBITS={BITS[precision]}"
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         fresh = Path(scratch) / path.name
@@ -142,6 +143,14 @@ def _compiled(command: Sequence[str], precision: str, path: Path) -> bool:
             os.fsync(file.fileno())
         fresh.replace(path)
     return True
+
+
+def _sweep_up(folder: Path) -> None:
+    """Removes the scratch folders of compilations that were killed: older than one that is still at work can be."""
+    for scratch in folder.glob("tmp*"):
+        with suppress(OSError):
+            if scratch.is_dir() and time.time() - scratch.stat().st_mtime > COMPILE_SECONDS + TRY_SECONDS:
+                shutil.rmtree(scratch)
 
 
 def _checksum(path: Path) -> str | None:
