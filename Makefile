@@ -47,7 +47,7 @@ LINES ?= 10000
 SEED ?= 0
 
 faults: $(VENV)/test.stamp
-	OMP_NUM_THREADS=1 GRADLAB_FUZZED_LINES=$(LINES) $(BIN)/python -m pytest -n 1 tests/faults $(ARGS)
+	OMP_NUM_THREADS=1 GRADLAB_FUZZED_LINES=$(LINES) $(BIN)/python -m pytest -n 1 -o faulthandler_timeout=7200 tests/faults $(ARGS)
 	$(BIN)/python -m tests.faults.campaign $(KILLS) $(SEED)
 
 clean:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import EAGAIN
 from pathlib import Path
 from typing import Annotated
 
@@ -373,8 +374,8 @@ def list_choices(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="models, data, activations, inits, norms, clips, optimizers, schedules, probes, verdicts, causes, "
-            "thresholds, remedies or experiments.",
+            help="models, data, activations, inits, norms, clips, losses, optimizers, schedules, probes, verdicts, "
+            "causes, thresholds, remedies or experiments.",
             show_default=False,
         ),
     ] = None,
@@ -469,7 +470,8 @@ def main() -> None:
         sys.exit(interrupts.status(stopped))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _say_error(f"{where}{error.strerror or error}")
+        more = "; no further process or thread can be started: ulimit -u says how many" if error.errno == EAGAIN else ""
+        _say_error(f"{where}{error.strerror or error}{more}")
         sys.exit(1)
 
 

@@ -374,9 +374,16 @@ def _layer_rows(run: RunSpec, t: int, network: Plain, x: Tensor, seen: Sequence[
 
 
 def _moments(h: Sequence[Tensor]) -> Row:
-    """Mean and population standard deviation."""
+    """Mean, population standard deviation, and the mean cosine of two samples that are not all zero."""
     entries = torch.stack([piece.detach() for piece in h]).double()
-    return {"act_mean": float(entries.mean()), "act_std": float(entries.std(correction=0))}
+    row: Row = {"act_mean": float(entries.mean()), "act_std": float(entries.std(correction=0))}
+    cosines: list[float] = []
+    for step in entries.flatten(2):
+        rows = step[step.norm(dim=1) != 0]
+        unit = rows / rows.norm(dim=1, keepdim=True)
+        cosines += (unit @ unit.T)[torch.triu(torch.ones(len(rows), len(rows)), 1) > 0].tolist()
+    alike = {"act_correlation": sum(cosines) / len(cosines) if cosines else math.nan}
+    return row | (alike if entries.shape[1] > 1 else {})
 
 
 def _slopes(run: RunSpec, stage: Stage, pre: Sequence[Tensor] | None) -> Row:

@@ -57,6 +57,7 @@ _MEASURED = (
     "update_ratio",
     "act_mean",
     "act_std",
+    "act_correlation",
     "saturated",
     "dead",
     "grad_zero",
@@ -234,7 +235,12 @@ def _layers(spec: RunSpec, stop: int | None, profile: np.ndarray) -> pa.Table:
         broken = step == stop
         delta, update = np.where(broken, np.where(layer < 3, np.nan, np.inf), delta), np.where(broken, np.nan, update)
     given, entry = np.zeros(len(step), dtype=bool), layer == 0
-    masks = dict.fromkeys(_MEASURED, entry) | {"signal_grad_norm": given, "act_mean": given, "act_std": given}
+    masks = dict.fromkeys(_MEASURED, entry) | {
+        "signal_grad_norm": given,
+        "act_mean": given,
+        "act_std": given,
+        "act_correlation": given,
+    }
     masks |= {"update_ratio": entry | last, "grad_norm_clipped": entry | last}
     masks |= dict.fromkeys(("saturated", "dead"), entry | (layer == spec.layers))
     values = {name: np.clip(delta, 0, 1) for name in _MEASURED}

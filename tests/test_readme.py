@@ -43,6 +43,7 @@ KINDS = {
     "model.activation": "activations",
     "model.init": "inits",
     "model.norm": "norms",
+    "train.loss": "losses",
     "probe.instrument": "probes",
 }
 

@@ -1,4 +1,4 @@
-"""docs/tutorial.md: each command on it runs, in its order, and prints what the page shows, but for what is left out."""
+"""Pages of commands: each of them runs, in its order, and prints what the page shows, but for what is left out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ import pytest
 
 from tests.commands import run
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "tutorial.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+PAGES = {"tutorial": ["run", "theory", "sweep", "sweep", "cure"], "your-network": ["run", "sweep"]}
+"""The verbs on each page, in their order."""
+
+CODE = re.compile(r"^```python\n# (\S+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+"""A file that the page has the reader save."""
 
 BLOCK = re.compile(r"^```console\n\$ gradlab ([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -27,9 +33,9 @@ class Shown:
     pieces: list[list[str]]
 
 
-def shown() -> list[Shown]:
-    """The commands of the page, in order."""
-    found = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+def shown(page: str) -> list[Shown]:
+    """The commands of a page, in order."""
+    found = BLOCK.findall(page)
     return [
         Shown(shlex.split(line), [piece.splitlines() for piece in re.split(r"^\.\.\.\n", output, flags=re.MULTILINE)])
         for line, output in found
@@ -58,9 +64,13 @@ def place(piece: list[str], lines: list[str], start: int) -> int | None:
     return next((at for at in places if all(map(alike, piece, lines[at : at + len(piece)]))), None)
 
 
-def test_the_page_says_what_the_commands_print(tmp_path: Path) -> None:
-    told = shown()
-    assert [one.words[0] for one in told] == ["run", "theory", "sweep", "sweep", "cure"]
+@pytest.mark.parametrize("name", PAGES)
+def test_the_page_says_what_the_commands_print(name: str, tmp_path: Path) -> None:
+    page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    for file, code in CODE.findall(page):
+        (tmp_path / file).write_text(f"# {file}\n{code}", encoding="utf-8")
+    told = shown(page)
+    assert [one.words[0] for one in told] == PAGES[name]
     for one in told:
         quick = [] if one.words[0] == "theory" else ["--no-report"]
         ended = run([*one.words, *quick], tmp_path)

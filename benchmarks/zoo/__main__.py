@@ -1,4 +1,4 @@
-"""How often `gradlab.verdict` leaves networks alone that train, and what a measurement costs.
+"""How often `gradlab.verdict` leaves networks alone that train.
 
     python -m benchmarks.zoo [--half tune|held] [--seeds 0 1 2] [--steps 30] [--only NAME ...] [--csv FILE]
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import statistics
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -32,7 +31,7 @@ QUICK = 0.3
 
 @dataclass(frozen=True)
 class Result:
-    """One network at one moment: its verdicts, how many of its activations were judged, and what measuring it took."""
+    """One network at one moment: its verdicts, and how many of its activations were judged."""
 
     name: str
     half: str
@@ -42,8 +41,6 @@ class Result:
     cause: str
     positions: int
     judged: int
-    plain_s: float
-    measure_s: float
     sentence: str
 
     @property
@@ -58,20 +55,21 @@ def tried(stock: Stock, seed: int, steps: int) -> Iterator[Result]:
     network, batch = stock.make(), stock.batch()
     network.train()
     plain = min(_plain(stock, network, batch) for _ in range(2))
-    yield _measured(stock, network, batch, seed, "start", plain, [])
+    yield _measured(stock, network, batch, seed, "start", [])
     if plain > QUICK or not steps:
         return
     optimizer, losses = OPTIMIZERS[stock.optimizer](network.parameters()), []
     for _ in range(steps):
         optimizer.zero_grad()
-        loss = stock.loss(_called(network, batch[0]), batch[1])
+        loss = stock.loss(called(network, batch[0]), batch[1])
         torch.autograd.backward(loss)
         optimizer.step()
         losses.append(float(loss))
-    yield _measured(stock, network, batch, seed, f"step {steps}", plain, losses)
+    yield _measured(stock, network, batch, seed, f"step {steps}", losses)
 
 
-def _called(network: torch.nn.Module, inputs: object) -> object:
+def called(network: torch.nn.Module, inputs: object) -> object:
+    """What a network puts out, called as its inputs say."""
     if isinstance(inputs, tuple):
         return network(*inputs)
     return network(**inputs) if isinstance(inputs, dict) else network(inputs)
@@ -79,7 +77,7 @@ def _called(network: torch.nn.Module, inputs: object) -> object:
 
 def _plain(stock: Stock, network: torch.nn.Module, batch: tuple[object, object]) -> float:
     start = time.perf_counter()
-    loss = stock.loss(_called(network, batch[0]), batch[1])
+    loss = stock.loss(called(network, batch[0]), batch[1])
     torch.autograd.grad(loss, [one for one in network.parameters() if one.requires_grad], allow_unused=True)
     return time.perf_counter() - start
 
@@ -90,12 +88,9 @@ def _measured(
     batch: tuple[object, object],
     seed: int,
     when: str,
-    plain: float,
     losses: Sequence[float],
 ) -> Result:
-    start = time.perf_counter()
     frame = gradlab.measure(network, stock.loss, batch)
-    took = time.perf_counter() - start
     found = gradlab.verdict(frame, losses=[*losses, frame.attrs["loss"]] if losses else None)
     seen = frame.attrs["activations"].values()
     return Result(
@@ -107,8 +102,6 @@ def _measured(
         cause=found[0].cause.name if found[0].cause else "",
         positions=sum(positions for positions, _ in seen),
         judged=sum(judged for _, judged in seen),
-        plain_s=plain,
-        measure_s=took,
         sentence=found[0].sentence,
     )
 
@@ -132,8 +125,6 @@ def told(results: Sequence[Result]) -> Iterator[str]:
                 yield f"    {result.name} (seed {result.seed}): {result.sentence[:200]}"
     positions, judged = (sum(getattr(result, name) for result in results) for name in ("positions", "judged"))
     yield f"activations judged: {judged} of {positions} positions ({judged / max(1, positions):.1%})"
-    cost = [result.measure_s / result.plain_s for result in results if result.when == "start"]
-    yield f"time over a plain pass: median {statistics.median(cost):.2f}, worst {max(cost):.1f}"
 
 
 def main() -> None:

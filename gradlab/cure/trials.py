@@ -25,13 +25,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from gradlab.cure.changes import COSTS, Change, Norms, Remedy, Treated, cost, overrides, treated
 from gradlab.cure.command import command
 from gradlab.cure.ranking import ABLE, STATES, Guess, Outcome, is_healthy, outcomes
 from gradlab.cure.remedies import REMEDIES
 from gradlab.cure.script import lines
-from gradlab.cure.values import END_TO_END, variance_of_targets
+from gradlab.cure.values import END_TO_END, has_squared_errors, variance_of_targets
 from gradlab.data.facts import described
 from gradlab.diagnose.rules import names
 from gradlab.diagnose.thresholds import limits
@@ -111,12 +112,14 @@ def patient(grid: Grid) -> Grid:
 def guess(spec: RunSpec) -> Guess:
     """What one answer to every input comes to: ln K of K classes, each right as often; the variance of real targets.
 
-    Neither where the targets do not vary, or where the loss knows none.
+    Neither where the targets do not vary, or where the loss knows none; no loss where another is trained than the data
+    ask for.
     """
+    asked = spec.loss == spec.facts.loss
     match spec.facts.loss:
         case "cross_entropy":
-            return {"loss": math.log(spec.facts.outputs), "accuracy": 1 / spec.facts.outputs}
-        case "mean_squared_error":
+            return {"loss": math.log(spec.facts.outputs) if asked else None, "accuracy": 1 / spec.facts.outputs}
+        case "mean_squared_error" if asked:
             variance = variance_of_targets(spec.data) * spec.data.target_scale**2
             return {"loss": variance or None, "accuracy": None}
         case _:
@@ -198,10 +201,22 @@ def _round(facts: Facts, runs: Sequence[RunSpec], chosen: Sequence[tuple[Remedy,
 
 
 def norms_seen(tables: Mapping[str, pa.Table], members: Sequence[str]) -> Norms:
-    """The norms before clipping that the shares of the remedies exceed, over all updates of ``members``."""
-    steps = tables["steps"].select(["run_id", "grad_norm", "grad_norm_clipped"])
-    own = pc.and_(pc.is_in(steps["run_id"], value_set=pa.array(members)), pc.is_valid(steps["grad_norm_clipped"]))
-    norms = steps.filter(own)["grad_norm"].to_numpy()
+    """The norms before clipping that the shares of the remedies exceed, over the updates of all ``members``.
+
+    Of one that diverged those up to its lowest loss: what follows is what a threshold must not let pass.
+    """
+    runs = tables["runs"]
+    diverged = set(runs.filter(pc.equal(runs["state"], "diverged"))["run_id"].to_pylist())
+    steps = tables["steps"].select(["run_id", "loss", "grad_norm", "grad_norm_clipped"])
+    steps = steps.filter(pc.is_valid(steps["grad_norm_clipped"]))
+    seen: list[NDArray[np.float64]] = []
+    for member in members:
+        own = steps.filter(pc.equal(steps["run_id"], member))
+        norms, losses = own["grad_norm"].to_numpy(), own["loss"].to_numpy()
+        if member in diverged and len(losses):
+            norms = norms[: int(np.argmin(np.where(np.isfinite(losses), losses, np.inf))) + 1]
+        seen.append(norms)
+    norms = np.concatenate(seen)
     norms = norms[np.isfinite(norms) & (norms > 0)]
     shares = [remedy.share for remedy in REMEDIES.values() if remedy.share is not None]
     return {str(share): float(f"{np.quantile(norms, 1 - share):.3g}") for share in shares} if norms.size else {}
@@ -209,7 +224,7 @@ def norms_seen(tables: Mapping[str, pa.Table], members: Sequence[str]) -> Norms:
 
 def _unit(sick: RunSpec, after: RunSpec) -> float:
     """By how much squared errors are larger at the scale that ``after`` has its targets at."""
-    if sick.facts.loss != "mean_squared_error" or not sick.data.target_scale:
+    if not has_squared_errors(sick) or not sick.data.target_scale:
         return 1.0
     return (after.data.target_scale / sick.data.target_scale) ** 2
 

@@ -181,9 +181,14 @@ def variance_of_targets(data: DataSpec) -> float:
     return float(load(data).train_targets.var(axis=0).mean())
 
 
+def has_squared_errors(spec: RunSpec) -> bool:
+    """Whether real targets are learned by their squared errors: a scale of theirs is then one of the loss, squared."""
+    return spec.facts.loss == spec.loss == "mean_squared_error"
+
+
 def unit_targets(spec: RunSpec) -> Change | None:
     """Targets of unit variance, where there are real ones that vary."""
-    if spec.facts.loss != "mean_squared_error" or not spec.data.target_scale:
+    if not has_squared_errors(spec) or not spec.data.target_scale:
         return None
     deviation = math.sqrt(variance_of_targets(spec.data))
     if deviation == 0 or abs(deviation * abs(spec.data.target_scale) - 1) < ALIKE:

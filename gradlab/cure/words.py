@@ -9,6 +9,7 @@ from typing import Any
 
 from gradlab.cure.ranking import Outcome, is_healthy
 from gradlab.diagnose.numbers import number
+from gradlab.theory.words import OWN
 
 OF_THE_STEP = frozenset({"learning rate", "schedule", "clipping", "optimizer"})
 """Kinds of change that leave the network at step 0, and so δ there, as it was."""
@@ -118,6 +119,8 @@ def theory(one: Outcome, before: Outcome) -> str:
         rate = "" if now["rate"] is None else f"rate {_rate(now)} as before: "
         return f"{rate}the change is in the steps that are taken, not in how the initial weights pass gradients back"
     rates = "" if now["rate"] is None else f"rate {_rate(was)} -> {_rate(now)}: "
+    if now["note"] == OWN:
+        return ""
     source = f" ({now['source']})" if now["source"] else ""
     return f"{rates}{now['note']}{source}"
 

@@ -229,7 +229,9 @@ def _csv(path: Path, label: str | None) -> Read:
     import pyarrow.csv as pa_csv
 
     try:
-        table = pa_csv.read_csv(path, pa_csv.ReadOptions(use_threads=False))
+        # Only what is empty is nothing: a word such as n/a is told as it stands.
+        nothing = pa_csv.ConvertOptions(null_values=[""], strings_can_be_null=True)
+        table = pa_csv.read_csv(path, pa_csv.ReadOptions(use_threads=False), convert_options=nothing)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as a table: {str(error).partition(chr(10))[0]}") from error
     # The header is line 1.

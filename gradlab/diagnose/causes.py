@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gradlab.diagnose.asked import ASKED, Case
+from gradlab.diagnose.asked import ASKED
+from gradlab.diagnose.case import Case
 from gradlab.diagnose.history import History
 from gradlab.diagnose.thresholds import Limits
 from gradlab.diagnose.verdict import Cause, Verdict
@@ -16,6 +17,12 @@ from gradlab.spec.named import Choice, table
 
 CAUSES = table(
     Choice("input_not_finite", "mend the inputs: NaN or infinity goes through every layer", "IEEE 754-2019"),
+    Choice(
+        "all_masked", "let every row of attention see something, itself if nothing else", "Vaswani et al. 2017, 3.2.3"
+    ),
+    Choice(
+        "infinite_slope", "add a small number under the root, the norm or the logarithm", "torch.autograd: sqrt at 0"
+    ),
     Choice("input_scale", "standardise the inputs (data.standardise, data.input_scale)", "LeCun et al. 1998, 4.3"),
     Choice("input_offset", "subtract the mean of the inputs", "LeCun et al. 1998, 4.3"),
     Choice("target_scale", "standardise the targets (data.target_scale)", "LeCun et al. 1998, 4.3"),

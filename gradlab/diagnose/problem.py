@@ -30,8 +30,8 @@ LEAST_LAYERS, MOST_OUTLIERS = 5, 2
 REACH = 2
 """Layers on either side with which one is compared."""
 
-SCALED_LABEL = 0.05
-"""Labels of 0 and 1 that were divided by the 255 of pixels, or by some such number, stay below it."""
+MOST_BELOW = 0.1
+"""A share of the targets out of an output's reach that is more than noise about its edge."""
 
 _LOGITS_OF = "_with_logits"
 
@@ -67,8 +67,10 @@ def _logits(history: History) -> Iterator[Found]:
         yield "log_probabilities", RISK, "log_softmax is applied twice: cross-entropy takes logits and does it itself"
     if entropy and into[:1] == ["log_softmax"] and into[1:2] in (["sigmoid"], ["relu"], ["tanh"]):
         yield "activation_on_logits", SICK, f"cross-entropy is given logits that have gone through {into[1]}"
-    if entropy and into[:1] != ["log_softmax"] and not entropy["normalised"]:
-        yield "log_probabilities", SICK, "the negative log-likelihood is given numbers that are no log-probabilities"
+    if entropy and not entropy["normalised"]:
+        other = ": log_softmax was taken over another dimension than the classes" if into[:1] == ["log_softmax"] else ""
+        words = f"the negative log-likelihood is given numbers that are no log-probabilities{other}"
+        yield "log_probabilities", SICK, words
     if _loss_of(history, "binary_cross_entropy_with_logits") and into:
         yield "activation_on_logits", SICK, f"binary cross-entropy with logits is given what has gone through {into[0]}"
 
@@ -79,15 +81,22 @@ def _labels(history: History) -> Iterator[Found]:
         if outside := _loss_of(history, name).get("outside", 0):
             yield "labels", SICK, f"{outside} targets of a binary cross-entropy lie outside of 0 to 1"
     squared = next((found for name in REGRESSION if (found := _loss_of(history, name))), {})
+    for name in (*REGRESSION, "binary_cross_entropy", "binary_cross_entropy_with_logits"):
+        if _loss_of(history, name).get("broadcast"):
+            yield "labels", SICK, "output and targets differ in shape, and each output is compared with every target"
     bounded = into[:1] in (["sigmoid"], ["softmax"], ["tanh"])
     if squared and bounded and squared["target_largest"] > BOUNDED:
         largest = figure(squared["target_largest"])
         yield "labels", SICK, f"the targets go up to {largest}, and the output, through {into[0]}, only to 1"
+    if squared and into[:1] in (["relu"], ["sigmoid"], ["softmax"]) and squared.get("below", 0) > MOST_BELOW:
+        words = f"{squared['below']:.0%} of the targets are below zero, and the output, through {into[0]}, never"
+        yield "activation_on_logits", SICK, words
     for given in (
         squared if bounded else {},
         *(_loss_of(history, f"binary_cross_entropy{end}") for end in ("", _LOGITS_OF)),
     ):
-        if given and 0 < given["target_largest"] < SCALED_LABEL and given["entries"] >= LEAST_TARGETS:
+        # A few small numbers, each many times: labels, and they were scaled.
+        if given and given["entries"] >= LEAST_TARGETS and 2 * (given.get("distinct") or math.inf) <= given["entries"]:
             yield "labels", RISK, f"the targets reach from 0 to {figure(given['target_largest'])}, and the output to 1"
     if entropy and entropy["entries"] >= LEAST_TARGETS and entropy["present"] == 1:
         yield "labels", RISK, f"all {entropy['entries']} targets of the batch are of one class"
@@ -179,6 +188,9 @@ def _outlier(history: History, limits: Limits) -> tuple[int, float] | None:
         for at, place in enumerate(places):
             off[place] = _apart(logs[places], at)
     beyond = np.abs(off) > math.log(max(1.0, limits["outlier"]))
+    # Weights that are c times as large have a relative gradient c² times as small, beside the others; and heads are
+    # drawn small on purpose.
+    beyond[-1] &= not 0 < off[-1] < 2 * math.log(max(1.0, limits["break_factor"]))
     if not 1 <= beyond.sum() <= MOST_OUTLIERS:
         return None
     worst = int(np.abs(off).argmax())
@@ -237,4 +249,26 @@ def collapsed(history: History, limits: Limits) -> Verdict | None:
         alike = facts["output_std"] < limits["collapsed"] * size
         same: Evidence = {"cause": "constant_output" if alike else "rank", "share": between / size}
         return crossing("collapsed", ("collapsed",), limits, same, sentence, grade=RISK)
-    return None
+    return _alike(history, limits)
+
+
+def _alike(history: History, limits: Limits) -> Verdict | None:
+    """The same by the table: the layers before the output have made one of samples that the first could tell apart.
+
+    Of samples of one size whose mean cosine is c, the standard deviation between them is sqrt(1 - c) of it. A single
+    unit has a cosine of 1 or -1, whatever the samples are.
+    """
+    depth = history.depth
+    if depth is None or len(depth.layer) < 3 or history.spec.get("model.width") == 1:
+        return None
+    apart = np.sqrt(np.maximum(0.0, 1 - depth.column("act_correlation", 0)))
+    if not apart[-2] < limits["collapsed"] <= apart[0]:
+        return None
+    layer = depth.place(int(depth.layer[-2]))
+    sentence = (
+        f"collapsed: between the samples of the batch {layer} differs by {figure(apart[-2])} of its size (threshold "
+        f"{figure(limits['collapsed'])}), {depth.place(int(depth.layer[0]))} by {figure(apart[0])}: the output does "
+        "not depend on the input"
+    )
+    found: Evidence = {"cause": "rank", "share": float(apart[-2]), "layer": int(depth.layer[-2])}
+    return crossing("collapsed", ("collapsed",), limits, found, sentence, grade=RISK)

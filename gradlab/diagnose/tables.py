@@ -29,7 +29,15 @@ JUDGED = ("signal_grad_norm", "weight_grad_norm", "weight_norm", "act_std", "sat
 
 _FACTS = ("state", "train.precision", "clip.mode", "data.name", "diverged_at", "diverged_layer")
 _SPEC = (
-    *("model.name", "model.norm", "model.init", "model.weight_var", "model.activation", "data.input_scale"),
+    *(
+        "model.name",
+        "model.width",
+        "model.norm",
+        "model.init",
+        "model.weight_var",
+        "model.activation",
+        "data.input_scale",
+    ),
     *("data.target_scale", "optim.name", "optim.lr", "optim.momentum", "optim.weight_decay", "optim.eps"),
 )
 """What a run's verdicts and their causes ask of how it was made and trained."""
@@ -37,7 +45,7 @@ _SPEC = (
 MEASURED = (
     *("update_ratio", "signal_grad_rms", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised", "starts_at_zero"),
     *("equal_weights", "attention_entropy", "cut", "idle", "reads", "grad_norm", "grad_rms", "calls"),
-    *("units", "gain"),
+    *("units", "gain", "act_correlation"),
 )
 """Columns that are judged where they are there: of updates, and of what `gradlab.measure` sees beside the tables."""
 

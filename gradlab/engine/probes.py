@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradlab.nn.activations import ACTIVATIONS, dead_share, saturated_share
-from gradlab.nn.float64 import distances64, layer_gradients, moments, norm64, norms64, unsound
+from gradlab.nn.float64 import correlation, distances64, layer_gradients, moments, norm64, norms64, unsound
 from gradlab.nn.network import Network, Pass, Signal
 from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
@@ -78,7 +78,7 @@ def measure(through: Pass, x: Node, parameters: Tensor) -> Measurement:
     table = Measurement(rows, values, np.zeros((len(PROBE_COLUMNS), len(rows)), dtype=np.bool_), sound)
 
     norm64(_grad(x), table.column("signal_grad_norm", 0))
-    moments(x.value, table.column("act_mean", 0), table.column("act_std", 0))
+    _spread(table, 0, (x,))
     for layer, signal in enumerate(through.signals, start=1):
         _activity(table, layer, network, layer, signal)
         place = table.column("signal_grad_norm", layer)
@@ -115,9 +115,8 @@ def _grad(node: Node) -> Tensor:
 
 
 def _activity(table: Measurement, row: int, network: Network, layer: int, signal: Signal) -> None:
-    """Mean and spread of what a layer passes on; `saturated` where it can saturate; `dead` of the ReLU family."""
-    h = _joined(signal.h)
-    moments(h, table.column("act_mean", row), table.column("act_std", row))
+    """What a layer passes on; `saturated` where it can saturate; `dead` of the ReLU family."""
+    h = _spread(table, row, signal.h)
     name = network.model.activation
     if signal.pre is None or name is None:
         return
@@ -128,6 +127,15 @@ def _activity(table: Measurement, row: int, network: Network, layer: int, signal
         saturated_share(activation, pre, h, limit, table.column("saturated", row))
     if NAMED_ACTIVATIONS[name].relu_family and pre.shape[-2] >= LEAST_BATCH_FOR_DEAD:
         dead_share(pre, network.slope(layer), table.column("dead", row))
+
+
+def _spread(table: Measurement, row: int, steps: tuple[Node, ...]) -> Tensor:
+    """Mean and spread of what is passed on, and how alike it is for two samples; gives that, as `_joined` does."""
+    h = _joined(steps)
+    moments(h, table.column("act_mean", row), table.column("act_std", row))
+    if (batch := steps[0].value.shape[1]) > 1:
+        correlation(h.reshape(len(h), len(steps), batch, -1), table.column("act_correlation", row))
+    return h
 
 
 def _joined(steps: tuple[Node, ...]) -> Tensor:

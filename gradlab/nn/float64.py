@@ -90,6 +90,23 @@ def _count(ones: Tensor) -> Tensor:
     return ones.sum(1, dtype=torch.float64 if ones.shape[1] >= 2**24 else ones.dtype).to(torch.float64)
 
 
+def correlation(h: Tensor, out: Tensor) -> None:
+    """(M, T, B, D): the mean over T and pairs of samples of the cosine of their rows, into ``out`` (M,) float64.
+
+    The squared norm of a sum of n unit vectors is n and twice their cosines, so that no pair is looked at. A row of
+    zeros has no direction, and is left out; nan where fewer than two are left, and where an entry is not finite.
+    """
+    if native.serves(h):
+        native.correlation(h, out)
+        return
+    wide = h.to(torch.float64)
+    norms = torch.linalg.vector_norm(wide, dim=3, keepdim=True)
+    awake = (norms != 0).sum((2, 3)).to(torch.float64)
+    together = (wide / torch.where(norms == 0, 1.0, norms)).sum(2).square().sum(2) - awake
+    pairs = (awake * (awake - 1)).sum(1)
+    out.copy_(torch.where(pairs > 0, together.sum(1) / pairs, torch.nan))
+
+
 def moments(h: Tensor, mean: Tensor, deviation: Tensor) -> None:
     """(M, ...): mean and (population) standard deviation over all but the members, into (M,) float64 each."""
     if native.serves(h):

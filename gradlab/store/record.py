@@ -38,6 +38,7 @@ PROBE_COLUMNS = (
     "update_ratio",
     "act_mean",
     "act_std",
+    "act_correlation",
     "saturated",
     "dead",
     "grad_zero",

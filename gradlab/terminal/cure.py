@@ -86,7 +86,8 @@ def _show_best(out: Console, place: int, one: Outcome, before: Outcome) -> None:
         ("   source", "; ".join(one.change["sources"])),
         ("   run", one.run_id),
     ):
-        grid.add_row(what, escape(words))
+        if words:
+            grid.add_row(what, escape(words))
     out.print(grid)
     # Line by line, as it is pasted: a blank behind a backslash would break it.
     for line in folded(one.change["command"], out.width - len(BEHIND)):

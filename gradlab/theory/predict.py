@@ -174,6 +174,25 @@ def profile_of(seen: Setting) -> Profile | None:
         return None
 
 
+def weight_gradients(spec: RunSpec) -> Floats | None:
+    """Ln of the gradient's norm of each weight matrix, layers 1..L-1 (L-1,), over that of layer L-1, of one sample.
+
+    It is ||delta_l|| ||h_(l-1)||, and E ||h_(l-1)||^2 = n_(l-1) (q_l - sb2)/sw2: where signals shrink on their way to
+    the output, the matrices there hear less than their delta says (Glorot & Bengio 2010, section 4.2.1). None of any
+    but a plain `mlp` without a norm, and where `profile` has none.
+    """
+    seen, course = setting(spec), profile(spec)
+    if course is None or seen.architecture != "mlp" or seen.norm != "none":
+        return None
+    layers = np.arange(1, seen.depth)
+    q = seen.q0 * np.exp(np.cumsum(_passage(seen).log_growth))
+    squares = (q - seen.sb2) / np.where(layers == 1, seen.sw2_first, seen.sw2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = course.log[1:] + 0.5 * np.log(np.where(layers == 1, seen.inputs, seen.width) * squares)
+    found: Floats = logs - logs[-1]
+    return found if np.all(np.isfinite(found)) else None
+
+
 def _profile(seen: Setting, passage: Passage) -> Profile | None:
     steps = len(passage.log_chi)
     anchor = steps - passage.beyond

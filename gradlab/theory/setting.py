@@ -125,7 +125,11 @@ def weight_variance(model: ModelSpec, fan_in: int, fan_out: int) -> float:
     # A linear chain has no init: gain * I, whose square maps a vector as variance gain^2 would.
     if model.init is None:
         return gain
-    return WEIGHT_VARIANCES[model.init](fan_in, fan_out) * gain if model.init in WEIGHT_VARIANCES else math.nan
+    if model.init not in WEIGHT_VARIANCES:
+        return math.nan
+    variance = WEIGHT_VARIANCES[model.init](fan_in, fan_out) * gain
+    # Zeros times a gain beyond all numbers: theory ends there, too.
+    return math.inf if math.isnan(variance) else variance
 
 
 def _unit_variance(model: ModelSpec, phi: Phi, q0: float) -> tuple[float, float]:

@@ -12,6 +12,8 @@ from gradlab.theory.setting import Setting
 
 TOO_SHALLOW = "too few layers for a rate: a gradient passes from one hidden layer to another in none of them"
 
+OWN = "theory knows nothing of the inside of a network of your own: train it, and gradlab measures it"
+
 LARGEST = 1e12
 """Beyond such weights, biases or inputs nothing is said: an activation of one variance is all that is left."""
 
@@ -38,7 +40,7 @@ class Findings:
 def out_of_reach(seen: Setting, *, known: bool, least_batch: int) -> str | None:
     """Why theory says nothing of this run, or None where it does."""
     if MODELS[seen.architecture].free:
-        return "theory knows nothing of the inside of a network of your own: train it, and gradlab measures it"
+        return OWN
     if not known:
         return f"no theory of {seen.architecture!r} is known here"
     if seen.why_not is not None:

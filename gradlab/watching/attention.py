@@ -52,7 +52,9 @@ def entropy_of(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | N
     if causal:
         logits = logits.masked_fill(torch.arange(k.shape[1], device=q.device) > places[:, None], -math.inf)
     if mask is not None:
-        whole = mask.expand(*query.shape[:-1], key.shape[-2]).flatten(0, -3)[:MOST_HEADS, places]
+        # The heads that are looked at, without a copy of the mask for all.
+        heads = torch.unravel_index(torch.arange(len(q), device=mask.device), query.shape[:-2])
+        whole = mask.expand(*query.shape[:-1], key.shape[-2])[heads][:, places]
         logits = logits.masked_fill(~whole, -math.inf) if whole.dtype == torch.bool else logits + whole
     return Spread(entropy(logits.softmax(-1), -1), largest(logits))
 

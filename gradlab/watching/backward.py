@@ -52,6 +52,7 @@ class Heard:
     felt: dict[tuple[Node, int], Felt] = field(default_factory=dict)
     stages: list[Stage] = field(default_factory=list)
     severed: Set[Node] = frozenset()
+    signals: dict[int, Signal] = field(default_factory=dict)
     kept: dict[tuple[Node, int], Tensor] | None = None
 
     def __post_init__(self) -> None:
@@ -64,6 +65,11 @@ class Heard:
 
     def signal(self, call: Call) -> Signal:
         """A call's z: what a norm made of it, unless something else takes up what the layer itself put out."""
+        if id(call) not in self.signals:
+            self.signals[id(call)] = self._signal(call)
+        return self.signals[id(call)]
+
+    def _signal(self, call: Call) -> Signal:
         if call.normed is None or call.raw.node is None or call.normed.node is None:
             return call.normed or call.raw
         return call.normed if alone(self.graph, call.normed.node, call.raw.node) else call.raw

@@ -17,7 +17,7 @@ class Signal:
     """A tensor that passed: its place in autograd's graph (None where nothing before it learns), size and moments.
 
     ``moments`` are taken when the next layer has been called, and not where an activation has taken the signal: its
-    are wanted then.
+    are wanted then. Where a norm takes it, it is ``kept``, which the norm does anyhow, until they are asked for.
     """
 
     node: Node | None
@@ -25,6 +25,7 @@ class Signal:
     count: int
     dtype: torch.dtype
     moments: Moments | None = None
+    kept: Tensor | None = None
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import wraps
@@ -58,7 +58,7 @@ class Everything:
         module = together(found)
         inner = next(iter(found.values()))
         taken = [run.name for run in self.book.runs]
-        name = called(inner, vars(sys.modules["__main__"]), taken) if len(found) == 1 else called(module, {}, taken)
+        name = called(inner, _variables(), taken) if len(found) == 1 else called(module, {}, taken)
         run = Watched(name, module, optimizer, self.book.every, self.book.due, self.book.say)
         self.runs[id(optimizer)] = run
         self.book.runs.append(run)
@@ -95,3 +95,14 @@ class Everything:
 def watched_into(name: str, out: Path | None, every: int, say: Say) -> Everything:
     """A new folder, and everything that will be watched into it."""
     return Everything(Book(name, out, every, say))
+
+
+def _variables() -> dict[str, Any]:
+    """The variables of whoever makes an optimizer, the nearest first, but for those of torch and of gradlab."""
+    found: dict[str, Any] = {}
+    frame = inspect.currentframe()
+    while frame is not None:
+        if not str(frame.f_globals.get("__name__", "")).startswith(("torch", "gradlab")):
+            found = {**frame.f_locals, **found}
+        frame = frame.f_back
+    return found

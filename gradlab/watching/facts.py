@@ -43,6 +43,9 @@ SQUASHING = {
 LEAST_SIDE, POWERS, EDGE = 8, 30, 1.2
 """Smaller matrices have no edge; so many powers find what lies beyond it by a fifth."""
 
+SCALED_LABEL = 0.05
+"""Labels of 0 and 1 that were divided by the 255 of pixels, or by some such number, stay below it."""
+
 _PASSING = """
 View UnsafeView Squeeze Unsqueeze Reshape Transpose Permute Select Slice Expand Alias Clone T ToCopy ReshapeAlias
 """
@@ -76,9 +79,13 @@ class Losses:
             # Log-probabilities add up to 1 when their logarithm is taken away.
             of_each = -guess.gather(1, target.clamp(0, classes - 1).unsqueeze(1)) if guess.dim() > 1 else -guess[:1]
             facts["error"] = float(of_each.double().std() / math.sqrt(of_each.numel())) if of_each.numel() > 1 else 0.0
-            facts["normalised"] = bool((guess.double().logsumexp(1 if guess.dim() > 1 else 0).abs() < 1e-2).all())
+            apart = guess.double().logsumexp(1 if guess.dim() > 1 else 0).abs()
+            facts["normalised"] = not bool((torch.isfinite(apart) & (apart >= 1e-2)).any())
         else:
             facts |= spread("target", target) | {"outside": int(((target < 0) | (target > 1)).sum())}
+            facts["distinct"] = len(torch.unique(target)) if 0 < facts["target_largest"] < SCALED_LABEL else None
+            facts["below"] = int((target < 0).sum()) / max(1, target.numel())
+            facts["broadcast"] = bool(_repeated(guess) - _repeated(target) and _repeated(target) - _repeated(guess))
         self.seen[name] = facts
 
     def came_to(self, operator: str, output: Any) -> None:
@@ -86,6 +93,12 @@ class Losses:
         value = output[0] if isinstance(output, tuple) else output
         if operator in LOSSES and isinstance(value, Tensor) and value.numel() == 1:
             self.seen[LOSSES[operator]]["value"] = float(value)
+
+
+def _repeated(tensor: Tensor) -> set[int]:
+    """The dimensions along which a tensor was made larger by repeating itself."""
+    sizes = enumerate(zip(tensor.stride(), tensor.shape, strict=True))
+    return {dim for dim, (step, size) in sizes if step == 0 and size > 1}
 
 
 def spread(name: str, tensor: Tensor) -> Facts:

@@ -8,7 +8,7 @@ is on the trunk where (paths from the loss to it) x (paths from it to the target
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from torch.autograd.graph import Node
@@ -26,15 +26,19 @@ class Graph:
 
     ``uses`` counts the edges by which a node's outputs are taken up again. ``silent`` are edges, by a node and the
     place of its input, along which nothing but zeros came back: of states that are stacked, and of which one is read.
+    ``parts`` is what each node is made of; autograd wraps its nodes anew whenever it is asked.
     """
 
     order: Sequence[Node]
     place: Mapping[Node, int]
     uses: Mapping[Node, int]
+    parts: Mapping[Node, tuple[Node, ...]]
     silent: set[tuple[Node, int]] = field(default_factory=set)
 
     def below(self, node: Node) -> tuple[Node, ...]:
         """What a node is made of, but for what is `silent`."""
+        if not self.silent:
+            return self.parts[node]
         edges = enumerate(node.next_functions)
         return tuple(one for place, (one, _) in edges if one is not None and (node, place) not in self.silent)
 
@@ -56,19 +60,21 @@ def graph(loss: Node) -> Graph:
     """The graph of ``loss``, sorted without recursion: it is as deep as the network is."""
     finished: list[Node] = []
     uses: dict[Node, int] = {loss: 0}
-    stack: list[tuple[Node, Iterable[Node]]] = [(loss, iter(_next(loss)))]
+    parts = {loss: _next(loss)}
+    stack: list[tuple[Node, Iterator[Node]]] = [(loss, iter(parts[loss]))]
     while stack:
         node, rest = stack[-1]
         for below in rest:
             uses[below] = uses.get(below, 0) + 1
             if uses[below] == 1 and below is not loss:
-                stack.append((below, iter(_next(below))))
+                parts[below] = _next(below)
+                stack.append((below, iter(parts[below])))
                 break
         else:
             finished.append(node)
             stack.pop()
     order = finished[::-1]
-    return Graph(order, {node: place for place, node in enumerate(order)}, uses)
+    return Graph(order, {node: place for place, node in enumerate(order)}, uses, parts)
 
 
 def _next(node: Node) -> tuple[Node, ...]:
@@ -99,14 +105,14 @@ def between(graph: Graph, start: Node, end: Node) -> set[Node]:
     """
     seen, stack = {start}, [start]
     while stack:
-        for below in _next(stack.pop()):
+        for below in graph.parts[stack.pop()]:
             # What stands behind the end in the order leads to no place before it.
             if below not in seen and graph.place[below] <= graph.place[end]:
                 seen.add(below)
                 stack.append(below)
     leads = {end} & seen
     for node in sorted(seen - {start, end}, key=lambda node: -graph.place[node]):
-        if not leads.isdisjoint(_next(node)):
+        if not leads.isdisjoint(graph.parts[node]):
             leads.add(node)
     return leads - {end} or leads
 
@@ -141,7 +147,7 @@ def _layers_above(graph: Graph, layers: set[Node]) -> dict[Node, int]:
     most = dict.fromkeys(graph.order, 0)
     for node in graph.order:
         most[node] += node in layers
-        for below in _next(node):
+        for below in graph.parts[node]:
             most[below] = max(most[below], most[node])
     return most
 
@@ -150,7 +156,7 @@ def _leads(graph: Graph, ends: Set[Node]) -> dict[Node, bool]:
     """Whether one of ``ends`` lies below each node, itself left out."""
     found: dict[Node, bool] = {}
     for node in reversed(graph.order):
-        found[node] = any(below in ends or found[below] for below in _next(node))
+        found[node] = any(below in ends or found[below] for below in graph.parts[node])
     return found
 
 

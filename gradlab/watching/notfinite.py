@@ -22,7 +22,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gradlab.watching.graph import graph
-from gradlab.watching.observed import buffers_kept
 
 MOST_CALLS = 16
 """Calls of a step whose inputs are kept: micro-batches, the halves of a GAN."""
@@ -229,13 +228,19 @@ def _again(made: Made, module: nn.Module) -> Iterator[list[nn.Module]]:
     """Inside, a second pass is as the first was, and leaves no trace; gives the stack of modules that are running."""
     inside: list[nn.Module] = []
     autocast = nullcontext() if made.autocast is None else torch.autocast("cpu", dtype=made.autocast)
-    with ExitStack() as hooks, torch.random.fork_rng(devices=[]), torch.enable_grad(), autocast, buffers_kept(module):
+    with ExitStack() as hooks, torch.random.fork_rng(devices=[]), torch.enable_grad(), autocast:
         torch.set_rng_state(made.random)
         for part in module.modules():
             if not isinstance(part, torch.jit.ScriptModule):
                 hooks.callback(part.register_forward_pre_hook(lambda one, _: inside.append(one), prepend=True).remove)
                 hooks.callback(part.register_forward_hook(lambda *_: _popped(inside), always_call=True).remove)
         yield inside
+
+
+def _call(made: Made) -> Any:
+    """The call once more, on copies of its buffers: those of the first pass may be wanted on its way back."""
+    buffers = {name: buffer.detach().clone() for name, buffer in made.part.named_buffers()}
+    return torch.func.functional_call(made.part, buffers, made.given, dict(made.named))
 
 
 def _popped(inside: list[nn.Module]) -> None:
@@ -249,7 +254,7 @@ def _named(part: nn.Module | None, names: Mapping[nn.Module, str]) -> str | None
 def _forward(made: Made, module: nn.Module, names: Mapping[nn.Module, str]) -> Sighting | None:
     """The operator of the way there that makes it."""
     with _again(made, module) as inside, _Operators(inside) as seen:
-        made.part(*made.given, **made.named)
+        _call(made)
     first = seen.found or seen.nan
     if first is None:
         return None
@@ -269,7 +274,7 @@ def _backward(made: Made, module: nn.Module, names: Mapping[nn.Module, str]) -> 
                 hooks.callback(
                     part.register_forward_hook(lambda one, *_: spans.append((starts.pop(), _now(), one))).remove
                 )
-        output = made.part(*made.given, **made.named)
+        output = _call(made)
     outputs = [one for one in tree_leaves(output) if isinstance(one, Tensor) and one.grad_fn is not None]
     pairs = [(outputs[place], came) for place, came in made.came.items() if place < len(outputs)]
     wanted = [one for one in module.parameters() if one.requires_grad]

@@ -103,6 +103,7 @@ def observe(module: nn.Module, inputs: Any, judge: Callable[[Any], Tensor]) -> O
             "branches": any(not stage.own for stage in heard.stages),
             "gated": any(isinstance(layer.module, GATED) for layer in layers),
             "unreached": [names_of[parameter] for parameter, gradient in gradients.items() if gradient is None],
+            "all_masked": tape.all_masked,
             "unbounded": sorted(set(tape.unbounded)),
             "narrow": narrow(layers, heard, tape.samples),
             "frozen_as_drawn": frozen_as_drawn(layers, heard),
@@ -178,7 +179,7 @@ def _scalar(loss: Any) -> Tensor:
 def buffers_kept(module: nn.Module) -> Iterator[None]:
     """Buffers (running statistics) afterwards as they were before."""
     buffers = {
-        part: {name: (buffer, buffer.detach().clone()) for name, buffer in part.named_buffers(recurse=False)}
+        part: {name: (one, one.detach().clone()) for name, one in part._buffers.items() if one is not None}
         for part in module.modules()
     }
     try:
@@ -190,7 +191,7 @@ def buffers_kept(module: nn.Module) -> Iterator[None]:
 
 def _give_back(part: nn.Module, before: Mapping[str, tuple[Tensor, Tensor]]) -> None:
     """The buffers that ``part`` had, with their values; another tensor may have taken their place, or filled a None."""
-    for name, _ in list(part.named_buffers(recurse=False)):
+    for name in [name for name, one in part._buffers.items() if one is not None]:
         setattr(part, name, before[name][0] if name in before else None)
     with torch.no_grad():
         for buffer, value in before.values():

@@ -72,6 +72,9 @@ def _dispatched(tape: Tape, func: Any, given: tuple[Any, ...], named: dict[str, 
     if name in UNBOUNDED and tape.taken(z) is not None:
         tape.unbounded.append(name)
     output = _lost(tape, name, given, run)
+    if name in SOFTMAX and z.dim() >= 3:
+        first, masked = output.detach().select(given[1], 0), z.detach().select(given[1], 0)
+        tape.all_masked |= bool((torch.isnan(first) & ~torch.isnan(masked)).any())
     if tape.last is not None and name in SOFTMAX and z.dim() >= 3:
         tape.last.attention.append(Spread(entropy(output, given[1]), largest(z)))
     elif tape.last is not None and name.startswith(FUSED_ATTENTION):

@@ -128,7 +128,7 @@ class Recording:
         }
         if not any(chosen.values()):
             return
-        layers = owned(self.root, self.tape)
+        layers = self._layers = owned(self.root, self.tape)
         self._heard = Heard(ways, self.tape, [chosen.get(layer.module, []) if layer.calls else [] for layer in layers])
         self._heard.kept = self._kept if again or self._kept else None
         self._chosen, self._scale, self._again = chosen, scale, again
@@ -140,8 +140,9 @@ class Recording:
         heard, self._heard = self._heard, None
         if heard is None:
             return
-        # Parameters are looked for now: those that were gathered for the way (FSDP) have gone again.
-        layers = owned(self.root, self.tape)
+        # Parameters that were gathered for the way (FSDP) have gone again.
+        sharded = any(local(one) is not one for one in self.root.parameters())
+        layers = owned(self.root, self.tape) if sharded else self._layers
         self.precision = precision(self.root, layers)
         gradients: dict[Any, Tensor | None] = {}
         for layer in layers:
@@ -192,20 +193,24 @@ class Recording:
         weights = [one for layer in self._layers or owned(self.root, self.tape) for one in layer.parameters]
         self._before = {one: local(one).detach().clone() for one in weights if one.dim() > 1}
 
-    def gradients_ready(self, scale: Scale) -> None:
-        """The norms of the gradients that the update takes."""
+    def gradients_ready(self, scale: Scale, *, untouched: bool) -> None:
+        """The norms of the gradients that the update takes; ``untouched``: they are those that came back."""
         for layer in self._layers:
+            row = self._rows[layer.name]
+            if untouched:
+                row |= {"grad_norm_clipped": row["grad_norm"]} if "grad_norm" in row else {}
+                continue
             known = [local(one.grad) for one in layer.parameters if one.grad is not None]
             if known:
                 found = math.sqrt(sum(map(square, known)))
-                self._rows[layer.name]["grad_norm_clipped"] = found / float(scale)
+                row["grad_norm_clipped"] = found / float(scale)
 
     def after_update(self) -> None:
         """How far the weights went, of their norm."""
         for layer in self._layers:
             weights = [one for one in layer.parameters if one in self._before]
-            norm = math.sqrt(sum(square(self._before[one]) for one in weights))
-            if norm > 0:
+            norm = self._rows[layer.name].get("weight_norm", 0.0)
+            if norm > 0 and weights:
                 moved = sum(square(local(one).detach() - self._before[one]) for one in weights)
                 self._rows[layer.name]["update_ratio"] = math.sqrt(moved) / norm
         self._before = {}

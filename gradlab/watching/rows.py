@@ -56,7 +56,7 @@ def owned(module: nn.Module, tape: Tape) -> list[Layer]:
     before = _before(called, layers)
     seen: set[nn.Parameter] = set()
     for part in (*called, *(part for part in module.modules() if part not in tape.order)):
-        mine = {name: one for name, one in part.named_parameters(recurse=False) if one not in seen}
+        mine = {name: one for name, one in part._parameters.items() if one is not None and one not in seen}
         seen.update(mine.values())
         place = part if part in tape.order else _called(part, module, named, tape)
         owner = layers.get(place) or before.get(place)
@@ -209,6 +209,8 @@ def _hidden(call: Call, heard: Heard) -> Moments | None:
     """
     signal = heard.signal(call)
     taken = call.hidden is not None and (call.normed is None or signal is call.normed)
+    if not taken and signal.moments is None and signal.kept is not None:
+        signal.moments = moments(signal.kept)
     return call.hidden if taken else signal.moments
 
 

@@ -5,16 +5,19 @@ What a layer is, and its signal, stands in `observed`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from gradlab.store.record import MEASURED_COLUMNS, PROBE_COLUMNS
 from gradlab.watching.observed import buffers_kept, observe
+from gradlab.watching.rows import Row
 
 LossFunction = Callable[[Any, Any], Tensor]
 """From the module's output and the targets to a scalar."""
@@ -33,11 +36,12 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
     Returns:
         The columns of a result's `layers` table but for run_id, with ``step`` 0, and `MEASURED_COLUMNS`, among them
         ``calls``, how often a layer was called: its `signal_grad_norm` is then over all calls. NaN where a column makes
-        no sense: what an update gives, `saturated` and `dead` where no activation follows that can be either,
-        `signal_grad_norm` where nothing before the layer learns. ``axis`` is "time" in further rows of a layer that is
-        called again on what it made (a cell in a loop), and of a fused recurrent module, whose z is its output
-        sequence: there ||dloss/dh_t|| of its top layer. ``attrs`` has the "loss", the "precision" (the coarsest dtype
-        of a parameter or signal), the "activations" that were seen, and "facts" about batch, output and loss.
+        no sense: what an update gives, `act_correlation` (of gradlab's own networks alone), `saturated` and `dead`
+        where no activation follows that can be either, `signal_grad_norm` where nothing before the layer learns.
+        ``axis`` is "time" in further rows of a layer that is called again on what it made (a cell in a loop), and of a
+        fused recurrent module, whose z is its output sequence: there ||dloss/dh_t|| of its top layer. ``attrs`` has the
+        "loss", the "precision" (the coarsest dtype of a parameter or signal), the "activations" that were seen, and
+        "facts" about batch, output and loss.
 
     Raises `ValueError` where the batch is no pair, the loss is no scalar with a gradient, a class is out of range, and
     where no layer was called. Gradients, buffers, training modes, hooks and random generators are left as they were,
@@ -46,8 +50,17 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
     inputs, targets = _pair(batch)
     with _left_alone(module):
         seen = observe(module, inputs, lambda output: loss_fn(output, targets))
-    frame = pd.DataFrame(seen.rows, columns=["step", "axis", "layer", "name", *PROBE_COLUMNS, *MEASURED_COLUMNS])
+    frame = _framed(seen.rows)
     frame.attrs |= seen.told
+    return frame
+
+
+def _framed(rows: list[Row]) -> pd.DataFrame:
+    """The rows as a frame; the numbers as one matrix, for pandas would look at each column's type."""
+    columns = (*PROBE_COLUMNS, *MEASURED_COLUMNS)
+    frame = pd.DataFrame(np.array([[row.get(name, math.nan) for name in columns] for row in rows]), columns=columns)
+    for place, name in enumerate(("step", "axis", "layer", "name")):
+        frame.insert(place, name, [row[name] for row in rows])
     return frame
 
 

@@ -39,7 +39,7 @@ class Tape:
     the identity of that tensor. ``judging``: the network has run, and its loss is being computed.
     ``detached`` are tensors that were taken off the way back, ``cuts`` the nodes below those that were used then.
     ``least_normed``: the fewest numbers over which a norm took its statistics. ``unbounded``: operators without a
-    largest slope that a layer's signal went into.
+    largest slope that a layer's signal went into. ``all_masked``: a row of attention had nothing to look at.
     """
 
     names: Mapping[nn.Module, str]
@@ -63,6 +63,7 @@ class Tape:
     busy: bool = False
     linear: bool = True
     unbounded: list[str] = field(default_factory=list)
+    all_masked: bool = False
 
     def before(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Notes the call; of a module that may be an activation of its own kind, what it does from here."""
@@ -82,9 +83,9 @@ class Tape:
             return
         with self.quiet():
             call = self.taken(first)
-            if weights(module):
+            if held := weights(module):
                 # Channels stand behind the samples, the units of a linear layer last.
-                unit = 1 if max(weight.dim() for weight in weights(module)) > 2 else -1
+                unit = 1 if max(weight.dim() for weight in held) > 2 else -1
                 opened = Call(noted(signal), unit)
                 self.calls.setdefault(module, []).append(opened)
                 if self.opened == self.entered.get(module):
@@ -102,6 +103,8 @@ class Tape:
                 over = _normed_over(module, first, signal)
                 self.least_normed = min((one for one in (self.least_normed, over) if one is not None), default=None)
                 if call is not None:
+                    if self.pending is not None and self.pending[1] is call.raw:
+                        call.raw.kept, self.pending = self.pending[2].detach(), None
                     self.settle()
                     call.normed = noted(signal)
                     self.pending = call, call.normed, signal
@@ -197,7 +200,9 @@ def signal_of(output: Any) -> Tensor | None:
 
 def weights(module: nn.Module) -> list[nn.Parameter]:
     """The weights that a module holds itself, or that its own weights are made of."""
-    held = list(module.parameters(recurse=False))
+    if not module._parameters and not module._modules:
+        return []
+    held = [one for one in module._parameters.values() if one is not None]
     if parametrize.is_parametrized(module):
         held += module.get_submodule("parametrizations").parameters()
     return [parameter for parameter in held if parameter.dim() > 1 and not is_norm(module)]

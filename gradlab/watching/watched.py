@@ -22,6 +22,10 @@ from gradlab.watching.rows import Row
 Due = Callable[[], None]
 
 
+TRUSTED = 20
+"""Steps (and all recorded ones) at which the norm of what an update takes is computed though nothing marks a change."""
+
+
 @dataclass
 class Watched:
     """A run: told of every way back and every update of the process, it keeps what is its own.
@@ -59,6 +63,8 @@ class Watched:
         self._skipped: bool | Tensor = False
         self._ways = 0
         self._marks: list[tuple[int, int]] = []
+        self._left: list[tuple[int, int]] = []
+        self._hidden = False
         self._losses: list[Figure] = []
         self._lr: Figure = math.nan
         self._updates = 0
@@ -138,8 +144,10 @@ class Watched:
             self._recording.after_backward()
         having = [one for one in self.parameters if one.grad is not None]
         gradients = [one.grad for one in having if one.grad is not None]
-        if not gradients or [(id(one), one._version) for one in gradients] == self._marks:
+        left = [(id(one), one._version) for one in gradients]
+        if not gradients or left == self._marks:
             return
+        self._left = left
         self._scale = self._scale_now
         for loss in self._back:
             value = loss.detach()
@@ -166,10 +174,21 @@ class Watched:
         found = getattr(optimizer, "found_inf", None)
         scale = 1.0 if scale is None else scale
         self._skipped = found.clone() if isinstance(found, Tensor) else False
-        taken = norms([local(one.grad) for one in self.parameters if one.grad is not None])
+        given = [one.grad for one in self.parameters if one.grad is not None]
+        marks = [(id(one), one._version) for one in given]
+        trusted = self._norms is not None and marks == self._left and not self._hidden
+        if trusted and self._recording is None and len(self.course) >= TRUSTED:
+            taken = self._norms or Norms((), 0.0)
+        else:
+            taken = norms([local(one) for one in given])
+            if trusted and self._norms is not None and isinstance(taken.total, float):
+                # What is changed behind autograd's back (`.grad.data`) leaves no mark.
+                self._hidden = taken.total != self._norms.total
         self._clipped = Norms(taken.each, divided(taken.total, scale))
         if self._recording is not None:
-            self._recording.gradients_ready(scale)
+            before = self._norms.total if self._norms is not None else math.nan
+            same = isinstance(before, float) and bool(before == taken.total and self._scale == 1.0 and scale == 1.0)
+            self._recording.gradients_ready(scale, untouched=same)
 
     def after_update(self, optimizer: Optimizer) -> None:
         """A row of `steps`, and where it is recorded the rows of `layers`."""

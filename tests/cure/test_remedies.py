@@ -233,18 +233,18 @@ def test_thresholds_are_norms_that_were_seen() -> None:
 
 
 def test_the_norms_are_those_of_the_sick_run_s_updates() -> None:
-    """Those that are finite and not 0, over all its seeds; the last row makes no update."""
-    norm = [*range(1, 11), math.inf, 0.0, 1e9]
-    steps = pa.table(
-        {
-            "run_id": ["a"] * 6 + ["b"] * 7 + ["other"],
-            "grad_norm": [*map(float, norm), 1e6],
-            "grad_norm_clipped": [*map(float, norm[:-1]), None, 1.0],
-        }
-    )
-    found = norms_seen({"steps": steps}, ["a", "b"])
-    assert found == {"0.1": pytest.approx(9.1), "0.5": pytest.approx(5.5), "0.9": pytest.approx(1.9)}
-    assert norms_seen({"steps": steps}, ["nobody"]) == {}
+    """Those that are finite and not 0, over all its seeds; the last row makes no update; before a divergence begins."""
+    norms = [*map(float, range(1, 11)), math.inf, 0.0, 1e9, 1e6, 5.5, 1e20, 1e30]
+    ids = ["a"] * 6 + ["b"] * 7 + ["other"] + ["lost"] * 3
+    after = [*norms[:12], None, *norms[13:]]
+    losses = [*[1.0] * 14, 2.0, 3.0, math.nan]
+    steps = pa.table({"run_id": ids, "loss": losses, "grad_norm": norms, "grad_norm_clipped": after})
+    runs = pa.table({"run_id": ["a", "b", "other", "lost"], "state": ["finished"] * 3 + ["diverged"]})
+    tables = {"runs": runs, "steps": steps}
+    wanted = {"0.1": pytest.approx(9.1), "0.5": pytest.approx(5.5), "0.9": pytest.approx(1.9)}
+    assert norms_seen(tables, ["a", "b"]) == wanted
+    assert norms_seen(tables, ["lost"]) == dict.fromkeys(wanted, 5.5)
+    assert norms_seen(tables, ["nobody"]) == {}
 
 
 def test_inits_that_are_for_some_architectures_are_tried_in_these() -> None:
@@ -265,3 +265,4 @@ def test_targets_get_unit_variance_where_they_are_real_and_vary() -> None:
     assert change_of("unit-targets") is None, "classes have no scale"
     assert change_of("unit-targets", data__name="silence", model__name="rnn", model__width=1) is None
     assert change_of("unit-targets", data__name="linear_teacher", data__target_scale=0.0) is None
+    assert change_of("unit-targets", data__name="linear_teacher", data__target_scale=9.0, train__loss="huber") is None

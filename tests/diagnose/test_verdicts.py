@@ -19,7 +19,20 @@ from gradlab.grid.compose import compose_run
 from gradlab.spec.named import SpecError
 from gradlab.store.tables import load_tables
 from tests.commands import call, inline, undrawn
-from tests.diagnose.cases import BROKEN, CASES, LAYERS, STEPS, falling, losing, passed, profile, rate_of, seen
+from tests.diagnose.cases import (
+    BROKEN,
+    CASES,
+    FLAT,
+    LAYERS,
+    STEPS,
+    clipping,
+    falling,
+    losing,
+    passed,
+    profile,
+    rate_of,
+    seen,
+)
 from tests.synthetic import grid, write_result
 
 
@@ -302,3 +315,50 @@ def test_what_was_not_judged_is_told() -> None:
     (verdict,) = judge(history)
     assert "not judged for dead and saturated units: 2 of 2 sin" in verdict.sentence
     assert "no gradient reaches pooler.weight" in verdict.sentence
+
+
+def test_a_bad_beginning_is_nothing_learned() -> None:
+    """From a loss of 20 to 2.2: far below where it began, and what one answer to every input has."""
+    history = replace(seen(profile(rate_of(0.5))), loss=falling(2.2) + 18 * 0.5 ** np.arange(STEPS + 1))
+    assert judge(history)[0].name == "healthy"
+    assert judge(replace(history, guess=math.log(10)))[0].name == "vanishing"
+
+
+def test_what_most_updates_lose_is_judged_and_not_the_worst_of_them() -> None:
+    """Nine in ten updates lose a tenth of their norm, and one loses all but a hundredth."""
+    history = clipping(1.0, 0.9)
+    after = np.where(np.arange(STEPS + 1) % 10 == 0, 0.01, history.grad_norm_clipped)
+    assert [verdict.name for verdict in judge(replace(history, grad_norm_clipped=after))] == ["healthy"]
+
+
+def test_units_that_come_to_rest_during_the_training_are_dead() -> None:
+    one = profile()
+    late = np.stack([np.full(LAYERS, 0.3), np.where(np.arange(LAYERS) == 4, 0.95, 0.3)])
+    (verdict,) = judge(seen(replace(one, columns={**one.columns, "dead": late})))
+    assert (verdict.name, verdict.evidence["layer"], verdict.evidence["step"]) == ("dead", 5, STEPS)
+
+
+def test_a_dip_near_the_end_is_nothing_learned_and_lost() -> None:
+    """A loss that has come down by the middle of a run and is lost again oscillates; of a late dip nothing is known."""
+    place = np.arange(STEPS + 1)
+    for start, name in ((60, "oscillating"), (170, "healthy")):
+        dip = np.where((place >= start) & (place < start + 10), 0.02, 1.0)
+        assert judge(losing(FLAT * dip))[0].name == name
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "width", "name"),
+    [
+        (0.3, 1 - 1e-9, 64, "collapsed"),
+        (0.3, 1 - 1e-7, 64, "healthy"),
+        (1.0, 1.0, 64, "healthy"),
+        (0.3, 1.0, 1, "healthy"),
+    ],
+)
+def test_samples_that_the_layers_make_one_are_collapsed(first: float, last: float, width: int, name: str) -> None:
+    """By the mean cosine of two samples; not where they were one already, nor of a single unit."""
+    alike = np.linspace(first, last, LAYERS - 1)
+    history = seen(profile(act_correlation=np.append(alike, 0.5)))
+    (verdict,) = judge(replace(history, spec={"model.width": width}))
+    assert verdict.name == name
+    assert ("layer 19 differs by" in verdict.sentence) == (name == "collapsed")

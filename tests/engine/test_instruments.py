@@ -42,6 +42,7 @@ FITTING: dict[str, dict[str, Value]] = {
     "input_autocorrelation": {**BASE, "data.name": "interval", "model.depth": 3},
     "recurrent_jacobian": {**RNN, "data.name": "adding"},
     "input_correlation": {**BASE, "model.depth": 3},
+    "tangent_kernel": {**BASE, "model.depth": 3},
     "twin_distance": {**BASE, "model.depth": 3},
     "loss_plane": {**RNN, "model.width": 1, "data.name": "silence"},
     "mode_strength": CHAIN,
@@ -206,6 +207,43 @@ def test_the_correlation_is_the_cosine_of_pairs(model: str) -> None:
         wanted.append(np.mean([a @ b / np.sqrt(a @ a * (b @ b)) for a, b in zip(rows[::2], rows[1::2], strict=True)]))
     (found,) = read(values)
     np.testing.assert_allclose(found[0, "correlation"], wanted, rtol=1e-9)
+
+
+def test_the_tangent_kernel_is_that_of_autograds_derivatives_by_all_parameters() -> None:
+    run = build(with_instrument("tangent_kernel", model__activation="tanh", data__batch_size=8))
+    found = read(with_instrument("tangent_kernel", model__activation="tanh", data__batch_size=8))[0]
+    network = Plain(run)
+    rows = []
+    for sample in torch.from_numpy(content(run.data).train_inputs[:32]):
+        output = network(sample[None])[-1].z[-1][0, 0]
+        layers = [[*stage.parameters()] for stage in network.layers]
+        rows.append(
+            [torch.cat([g.flatten() for g in torch.autograd.grad(output, own, retain_graph=True)]) for own in layers]
+        )
+    kernels = [torch.stack([row[layer] for row in rows]) for layer in range(3)]
+    kernels = [rows @ rows.T for rows in kernels]
+    own = np.array([float(one.diagonal().mean()) for one in kernels])
+    both = np.array([float(one.sum() - one.diagonal().sum()) / (32 * 31) for one in kernels])
+    assert found[0, "layer_ratio"] == pytest.approx(both / own, rel=1e-10)
+    assert found[0, "kernel_ratio"] == pytest.approx(both.sum() / own.sum(), rel=1e-10)
+
+
+WIDE: dict[str, dict[str, Value]] = {
+    "ReLU": {},
+    "tanh, critical": {"model.activation": "tanh", "model.weight_var": 1.761, "model.bias_var": 0.05},
+    "GELU": {"model.activation": "gelu", "model.init": "xavier"},
+}
+
+
+@pytest.mark.parametrize("settings", WIDE.values(), ids=WIDE)
+def test_the_tangent_kernel_of_wide_layers_is_what_theory_says(settings: dict[str, Value]) -> None:
+    """Of pairs of digits as they are, whose lengths differ; means over eight seeds."""
+    wide = {"model.width": 256, "model.depth": 12, "train.steps": 0, "probe.instrument": "tangent_kernel", **settings}
+    curves = read(*({**wide, "seed": seed} for seed in range(8)))
+    measured_ratio = np.mean([one[0, "kernel_ratio"] for one in curves])
+    assert measured_ratio == pytest.approx(float(curves[0][0, "kernel_predicted"][0]), rel=0.05)
+    by_layer = np.mean([one[0, "layer_ratio"] for one in curves], axis=0)
+    assert by_layer == pytest.approx(curves[0][0, "layer_predicted"], abs=0.03)
 
 
 def test_twins_of_a_quadratic_part_at_the_rate_of_its_curvature() -> None:

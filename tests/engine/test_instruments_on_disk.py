@@ -98,6 +98,7 @@ CASES: dict[str, tuple[tuple[str, ...], set[str]]] = {
         {"jacobian_norm"},
     ),
     "correlation": (("seed=0,1", "probe.instrument=input_correlation"), {"correlation"}),
+    "tangent": (("seed=0,1", "probe.instrument=tangent_kernel"), {"layer_ratio"}),
     "twins": (
         ("seed=0,1", "train.steps=20", "train.precision=float64", "probe.instrument=twin_distance"),
         {"log_distance"},

@@ -152,13 +152,13 @@ def test_the_input_has_its_moments_and_its_gradient_alone() -> None:
     (found,) = measured(SMALL)
     for step in (0, 1, 2):
         row = found.at(step, 0)
-        assert columns_of(row) == {"signal_grad_norm", "act_mean", "act_std"}
+        assert columns_of(row) == {"signal_grad_norm", "act_mean", "act_std", "act_correlation"}
         assert row["name"] == "input"
 
 
 def test_the_output_layer_neither_saturates_nor_dies() -> None:
     (relu,), (tanh,) = measured(SMALL), measured(SMALL | {"model.activation": "tanh"})
-    everything = PARAMETERS | {"signal_grad_norm", "act_mean", "act_std"}
+    everything = PARAMETERS | {"signal_grad_norm", "act_mean", "act_std", "act_correlation"}
     assert columns_of(relu.at(0, 4)) == columns_of(tanh.at(0, 4)) == everything
     assert columns_of(relu.at(0, 1)) == everything | {"dead"}
     assert columns_of(tanh.at(0, 1)) == everything | {"saturated"}

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from gradlab.nn.float64 import norm64, norms64, unsound
+from gradlab.nn.float64 import correlation, norm64, norms64, unsound
 
 pytestmark = pytest.mark.usefixtures("either_engine")
 
@@ -48,3 +48,22 @@ def test_finite_is_true_of_the_largest_and_the_smallest_numbers() -> None:
         limits = torch.finfo(dtype)
         rows = torch.tensor([[limits.max, limits.min, limits.tiny, 0.0, -0.0], [limits.max] * 5], dtype=dtype)
         assert (unsound(rows) == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_correlation_of_samples_is_the_mean_cosine_of_pairs_that_have_one(dtype: torch.dtype) -> None:
+    h = torch.randn(4, 3, 5, 7, dtype=dtype, generator=torch.Generator().manual_seed(0)) + 0.5
+    h[0, 1, 2] = 0.0
+    h[1, 0, 0, 0] = math.inf
+    h[2] = 0.0
+    h[2, 1, 3] = 1.0
+    h[3] = 1e-30 * torch.tensor([1.0, -1.0, 2.0, -0.5, 3.0], dtype=dtype).view(5, 1)
+    found = torch.empty(4, dtype=torch.float64)
+    correlation(h, found)
+    awake = [[row for row in step if row.any()] for step in h[0].double()]
+    pairs = [(a, b) for step in awake for place, a in enumerate(step) for b in step[:place]]
+    assert len(pairs) == 10 + 6 + 10
+    assert found[0] == pytest.approx(sum(float(a @ b / a.norm() / b.norm()) for a, b in pairs) / 26, rel=1e-12)
+    assert math.isnan(found[1]), "an entry is not finite"
+    assert math.isnan(found[2]), "one sample alone has no other to be alike to"
+    assert found[3] == pytest.approx((3 + 1 - 3 * 2) / 10), "three of one sign, two of the other, however small"

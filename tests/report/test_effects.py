@@ -230,6 +230,15 @@ def test_what_is_common_to_a_seed_hides_no_effect_and_makes_none() -> None:
     assert nested[("a",)].share == 0.0
 
 
+@pytest.mark.parametrize("seeds", [2, 5])
+def test_chance_is_what_noise_alone_gives(seeds: int) -> None:
+    rng = np.random.default_rng(6)
+    parts = [crossed.decompose(rng.standard_normal((seeds, 3, 4))).parts for _ in range(400)]
+    for place in range(3):
+        square, chance = (float(np.mean([getattr(one[place], what) for one in parts])) for what in ("square", "chance"))
+        assert chance == pytest.approx(square, rel=0.12)
+
+
 def test_variances_between_and_within_seeds_are_told_apart() -> None:
     found = [crossed.decompose(blocks(10, 2, 3, common=2.0, apart=0.5, draw=draw)) for draw in range(40)]
     assert np.mean([one.between for one in found]) == pytest.approx(4.0, rel=0.15)

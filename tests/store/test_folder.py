@@ -41,7 +41,8 @@ CONTRACT = {
     ],
     "layers": [
         *("run_id", "step", "axis", "layer", "name", "grad_norm", "grad_norm_clipped", "weight_grad_norm"),
-        *("signal_grad_norm", "weight_norm", "update_ratio", "act_mean", "act_std", "saturated", "dead", "grad_zero"),
+        *("signal_grad_norm", "weight_norm", "update_ratio", "act_mean", "act_std"),
+        *("act_correlation", "saturated", "dead", "grad_zero"),
     ],
     "instruments": ["run_id", "step", "instrument", "quantity", "index", "value"],
 }

@@ -44,3 +44,32 @@ def log_gradients(
             delta = (weights[layer + 1].T @ delta) * slopes[layer]
             out[draw, layer] = math.log(delta @ delta)
     return out - out[:, -1:]
+
+
+def wide_log_gradients(phi: Phi, sw2: float, sb2: float, *, depth: int, width: int, draws: int, seed: int) -> Floats:
+    """As `log_gradients`, without a matrix: of W only Wh = g and W'delta are asked for.
+
+    Given the first the second is fresh but for its part along h, which is g.delta/|h|.
+    """
+    rng = np.random.default_rng(seed)
+
+    def normal(variance: float | Floats) -> Floats:
+        return rng.standard_normal((draws, width)) * np.sqrt(variance)
+
+    z = normal(sw2) + normal(sb2)
+    slopes, passed = [phi.derivative(z)], []
+    for _ in range(depth - 1):
+        h = phi.value(z)
+        square = (h * h).sum(1, keepdims=True)
+        passed.append((h, g := normal(sw2 / width * square), square))
+        z = g + normal(sb2)
+        slopes.append(phi.derivative(z))
+    delta = normal(1.0) * slopes[-1]
+    out = [np.log((delta * delta).sum(1))]
+    for (h, g, square), slope in zip(reversed(passed), reversed(slopes[:-1]), strict=True):
+        back = normal(sw2 / width * (delta * delta).sum(1, keepdims=True))
+        back += h * ((g * delta).sum(1, keepdims=True) - (h * back).sum(1, keepdims=True)) / square
+        delta = slope * back
+        out.append(np.log((delta * delta).sum(1)))
+    found: Floats = np.stack(out[::-1], axis=1)
+    return found - found[:, -1:]

@@ -18,7 +18,7 @@ from gradlab.theory.products import (
     log_variances,
     product_log_norm,
 )
-from tests.theory.networks import log_gradients
+from tests.theory.networks import log_gradients, wide_log_gradients
 
 
 def test_chains() -> None:
@@ -63,6 +63,7 @@ BANDS = {
     "selu, LeCun": ("selu", 1.0, 0.0, False),
     "tanh, chaos": ("tanh", 2.5, 0.05, False),
     "tanh, critical": ("tanh", 1.0, 0.0, False),
+    "hardtanh, biases": ("hardtanh", 2.0, 0.3, False),
     "tanh, orthogonal": ("tanh", 1.0, 0.0, True),
     "tanh, orthogonal, biases": ("tanh", 2.0, 0.3, True),
 }
@@ -70,14 +71,19 @@ BANDS = {
 
 @pytest.mark.parametrize("case", BANDS)
 def test_a_variance_that_draws_hand_on_is_part_of_the_spread(case: str) -> None:
-    """Without it these spread 1.15 times as far as is told (tanh: 0.86 where orthogonal), by layers 1 and 9 of 18."""
+    """Without it these spread 1.15 times as far as is told; at layers 1, 9 and 15 of 18.
+
+    4,000 draws know a standard deviation to 1.1 %, 600 to 3 %.
+    """
     name, sw2, sb2, orthogonal = BANDS[case]
-    phi, depth, width, draws = Phi(name), 18, 64, 600
-    found = log_gradients(phi, sw2, sb2, depth=depth, width=width, draws=draws, seed=3, orthogonal=orthogonal)
+    phi, depth, width = Phi(name), 18, 48 if orthogonal else 256
+    if orthogonal:
+        found = log_gradients(phi, sw2, sb2, depth=depth, width=width, draws=600, seed=3, orthogonal=True)
+    else:
+        found = wide_log_gradients(phi, sw2, sb2, depth=depth, width=width, draws=4000, seed=3)
     qs = trajectory(lambda q: variance_after(phi, q, sw2, sb2), sw2 + sb2, depth)
     told = np.sqrt(log_variances(phi, qs, sb2, orthogonal=orthogonal) / width)
-    # 600 draws know a standard deviation to 3 %; in chaos the second order of depth over width is 4 % more.
-    assert found.std(0)[[0, 8]] == pytest.approx(told[[0, 8]], rel=0.1)
+    assert found.std(0)[[0, 8, 14]] == pytest.approx(told[[0, 8, 14]], rel=0.08 if orthogonal else 0.025)
 
 
 @pytest.mark.parametrize(("orthogonal", "expected"), [(False, 10.0), (True, 0.0)])

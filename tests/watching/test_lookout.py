@@ -118,3 +118,20 @@ def test_inputs_say_which_sample(tmp_path: Path) -> None:
 
 def test_infinities_of_a_mask_are_no_find(tmp_path: Path) -> None:
     assert trained("nothing", tmp_path / "out") is None
+
+
+def test_a_second_pass_leaves_the_first_one_s_way_back_alone(tmp_path: Path) -> None:
+    """Running statistics are wanted on the way back: who looks for a NaN before it must not touch them."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with gradlab.watch(net, optimizer, out=tmp_path / "out", quiet=True, report=False) as seen:
+        loss = net(torch.randn(16, 6)).sum() * math.inf
+        statistics = net[1].get_buffer("running_mean").clone()
+        loss.backward()
+        optimizer.step()
+        seen.step(loss)
+    assert torch.equal(net[1].get_buffer("running_mean"), statistics)
+    found = seen._runs[0].lookout.found
+    assert found is not None
+    assert found.place == "loss"

@@ -196,6 +196,14 @@ def moments(x: Tensor, mean: Tensor, deviation: Tensor) -> None:
     call("moments", x, len(x), (x[0].numel(),), (x, mean, deviation))
 
 
+def correlation(h: Tensor, out: Tensor) -> None:
+    """(M, T, B, D): the mean cosine of two samples' rows, over all T, into ``out`` (M,) float64."""
+    _, *sizes = h.shape
+    # The sum of unit vectors, in double precision.
+    room = scratch(h, sizes[-1] * 8 // h.element_size())
+    call("correlation", h, len(h), tuple(sizes), (whole(h), room, out))
+
+
 def saturated(name: str, known: Tensor, limit: float, out: Tensor) -> None:
     """(M, ...), as `activate_back` takes it: the share of entries of slope below ``limit`` into ``out`` (M,)."""
     known = whole(known)

@@ -28,7 +28,8 @@ from gradlab.nn.kernels.compiler import library
 
 KERNELS = (
     *("product", "activate", "activate_back", "batch_norm", "batch_norm_back", "layer_norm", "layer_norm_back"),
-    *("batch_sum", "add", "norms", "unsound", "moments", "distances", "gradients", "saturated", "dead", "gather"),
+    *("batch_sum", "add", "norms", "unsound", "moments", "correlation", "distances", "gradients"),
+    *("saturated", "dead", "gather"),
     *("cross_entropy", "squared_error", "clip", "sgd", "adam", "rmsprop", "adagrad"),
 )
 """As source/player.c numbers them."""

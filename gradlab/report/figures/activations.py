@@ -28,6 +28,7 @@ class Quantity:
 
 ACTIVATIONS = (
     Quantity("act_std", "standard deviation of h", False, "viridis"),
+    Quantity("act_correlation", "mean cosine of two samples", True, "magma_r"),
     Quantity("saturated", "share of saturated entries", True, "magma_r"),
     Quantity("dead", "share of dead units", True, "magma_r"),
 )
@@ -57,8 +58,8 @@ def activations_plot(result: Result, ids: Sequence[str] | None = None) -> Plot |
     """
     caption = (
         "h is what a layer passes on. Where its spread changes from layer to layer the signal grows or fades on its "
-        "way to the output; a saturated entry has a slope below 5 % of the largest, a dead unit none on the whole "
-        "batch. Grey: not measured, or no number."
+        "way to the output; where the cosine nears 1 the layers above cannot tell samples apart; a saturated entry has "
+        "a slope below 5 % of the largest, a dead unit none on the whole batch. Grey: not measured, or no number."
     )
     words = ("activations_by_layer_and_step", "Activations by layer and step", caption)
     return _plot(result, ids, ACTIVATIONS, words)

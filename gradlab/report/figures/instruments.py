@@ -96,6 +96,15 @@ OVER_INDEX: dict[str, Drawing] = {
         shown=_as_it_is,
         fitted=fit_plain,
     ),
+    "layer_ratio": Drawing(
+        "Tangent kernel of two samples by layer",
+        ("layer (input → output)", "that of one sample's own"),
+        "What a step on one sample does to another, over what it does to itself, through each layer's parameters. Near "
+        "1 they cannot be told apart, near 0 nothing is carried over; thin lines are those of wide layers. ",
+        shown=_as_it_is,
+        fitted=fit_plain,
+        beside="layer_predicted",
+    ),
 }
 """The quantities that are drawn over their index, at the last recorded step."""
 

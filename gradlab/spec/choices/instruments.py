@@ -62,6 +62,14 @@ INSTRUMENTS: dict[str, Instrument] = table(
         samples=2,
     ),
     Instrument(
+        "tangent_kernel",
+        "tangent kernel of one output: of two samples over one with itself, by layer and in all",
+        "Jacot et al. 2018, arXiv:1806.07572; Hayou et al. 2019, arXiv:1905.13654",
+        ("layer_ratio", "layer_predicted", "kernel_ratio", "kernel_predicted"),
+        {"model.name": ("mlp",), "model.norm": ("none",)},
+        samples=2,
+    ),
+    Instrument(
         "twin_distance",
         "distance to a training from nearly equal weights, and its Lyapunov exponent a step",
         "Herrmann et al. 2022, Chaotic dynamics are intrinsic to neural network training with SGD",

@@ -26,6 +26,11 @@ PROBES: dict[str, Choice] = table(
     Choice("act_mean", "mean of the activation over batch and units", "Glorot & Bengio 2010"),
     Choice("act_std", "standard deviation of the activation over batch and units", "Glorot & Bengio 2010"),
     Choice(
+        "act_correlation",
+        "mean cosine of the activations of two samples of the batch",
+        "Poole et al. 2016, arXiv:1606.05340",
+    ),
+    Choice(
         "saturated",
         "share of entries where |phi'(z)| is below 5 % of its maximum",
         "Glorot & Bengio 2010; the threshold is ours",

@@ -20,10 +20,14 @@ def test_each_panel_holds_the_column_of_the_layers_table(tmp_path: Path) -> None
     with styled():
         plot = activations_plot(result)
     assert plot is not None
-    spread, saturated, _dead = plot.figure.axes[:3]
+    spread, alike, saturated = plot.figure.axes[:3]
     layers = result.tables["layers"].filter(pc.greater(result.tables["layers"]["layer"], 0))
     steps = np.unique(layers["step"].to_numpy())
-    for axes, column, log in ((spread, "act_std", True), (saturated, "saturated", False)):
+    for axes, column, log in (
+        (spread, "act_std", True),
+        (alike, "act_correlation", False),
+        (saturated, "saturated", False),
+    ):
         drawn: np.ndarray = np.ma.asarray(axes.collections[0].get_array())
         assert drawn.shape == (4, len(steps))
         value = layers.filter(pc.and_(pc.equal(layers["layer"], 2), pc.equal(layers["step"], steps[-1])))[column][
@@ -47,7 +51,7 @@ def test_what_was_not_measured_has_no_row(tmp_path: Path) -> None:
         plot = activations_plot(without(result, "saturated"))
         assert plot is not None
         labels = [axes.get_ylabel() for axes in plot.figure.axes]
-        assert activations_plot(without(result, "saturated", "dead", "act_std")) is None
+        assert activations_plot(without(result, "saturated", "dead", "act_std", "act_correlation")) is None
     assert "share of dead units" in labels
     assert "share of saturated entries" not in labels
 

@@ -30,7 +30,7 @@ struct call {
 
 enum {
     PRODUCT, ACTIVATE, ACTIVATE_BACK, BATCH_NORM, BATCH_NORM_BACK, LAYER_NORM, LAYER_NORM_BACK, BATCH_SUM, ADD, NORMS,
-    UNSOUND, MOMENTS, DISTANCES, GRADIENTS, SATURATED, DEAD, GATHER, CROSS_ENTROPY, SQUARED_ERROR, CLIP, SGD, ADAM,
+    UNSOUND, MOMENTS, CORRELATION, DISTANCES, GRADIENTS, SATURATED, DEAD, GATHER, CROSS_ENTROPY, SQUARED_ERROR, CLIP, SGD, ADAM,
     RMSPROP, ADAGRAD,
 };
 
@@ -53,6 +53,7 @@ static void play_one(const struct call *call, void **p)
     case NORMS: norms(n[0], p[0], p[1], p[2], p[3]); break;
     case UNSOUND: unsound(n[0], p[0], p[1]); break;
     case MOMENTS: moments(n[0], p[0], p[1], p[2]); break;
+    case CORRELATION: correlation(n[0], n[1], n[2], p[0], p[1], p[2]); break;
     case DISTANCES: distances(n[0], p[0], p[1], p[2], p[3], p[4]); break;
     case GRADIENTS: gradients(n[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
     case SATURATED: saturated(n[0], n[1], x[0], p[0], p[1], p[2]); break;

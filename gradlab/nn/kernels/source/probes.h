@@ -41,6 +41,36 @@ static void moments(long count, const REAL *restrict x, double *mean, double *de
     *deviation = sqrt(square / (double)count);
 }
 
+/* The mean cosine of two of a batch's rows, over all groups of rows: |sum of u|^2 is n and twice the cosines of the unit
+   vectors u of n rows. A row of zeros has no direction, and is left out; no number where fewer than two are left.   */
+static void correlation(long groups, long batch, long width, const REAL *restrict h, double *restrict sum, double *found)
+{
+    double cosines = 0, pairs = 0;
+    for (long g = 0; g < groups; g++) {
+        long awake = 0;
+        for (long d = 0; d < width; d++)
+            sum[d] = 0;
+        for (long i = 0; i < batch; i++) {
+            const REAL *row = h + (g * batch + i) * width;
+            const double norm = norm_of(width, row);
+            if (norm == 0)
+                continue;
+            awake++;
+            const double scale = 1 / norm;
+#pragma omp simd
+            for (long d = 0; d < width; d++)
+                sum[d] += scale * (double)row[d];
+        }
+        double square = 0;
+#pragma omp simd reduction(+ : square)
+        for (long d = 0; d < width; d++)
+            square += sum[d] * sum[d];
+        cosines += square - (double)awake;
+        pairs += (double)awake * (double)(awake - 1);
+    }
+    *found = pairs > 0 ? cosines / pairs : NAN;
+}
+
 /* The norm of the difference of two vectors in each span. */
 static void distances(long spans, const long *from, const long *to, const REAL *x, const REAL *y, double *norm)
 {

@@ -1,0 +1,140 @@
+"""What `gradlab.measure` costs beside a plain way there and back: time and memory, on some networks of the zoo.
+
+    python -m benchmarks.measure [--only NAME ...] [--repeats 5]
+
+Seconds are those of the process on one thread, so that other work on the machine counts for little; of several repeats
+the least. Memory is the peak above what the network and its batch take, each in a process of its own. Needs the extra
+`zoo`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+import gradlab
+from benchmarks.zoo.__main__ import called, zoo
+from benchmarks.zoo.cases import Batch, Stock
+
+SOME = """
+mlp.4.relu mlp.6.gelu mlp.batch lenet cnn.batch resnet.preact unet vae lstm gru.cells gpt encoder.post mixer
+torchvision.resnet18 torchvision.vgg11 torchvision.mobilenet_v3_small torchvision.densenet121 torchvision.convnext_tiny
+timm.resnet26d timm.regnety_002 timm.vit_tiny_patch16_224 timm.swin_tiny_patch4_window7_224
+transformers.GPT2 transformers.Bert transformers.Llama
+"""
+
+LEAST_MEMORY = 20.0
+"""Megabytes of a plain pass below which the peak of a process says nothing."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds and peak megabytes of a plain pass and of a measurement."""
+
+    name: str
+    plain_s: float
+    measure_s: float
+    plain_mb: float
+    measure_mb: float
+
+    @property
+    def time(self) -> float:
+        """How many times as long."""
+        return self.measure_s / self.plain_s
+
+    @property
+    def memory(self) -> float | None:
+        """How many times as much, where that can be known."""
+        return self.measure_mb / self.plain_mb if self.plain_mb > LEAST_MEMORY else None
+
+    def __str__(self) -> str:
+        memory = "-" if self.memory is None else f"{self.memory:.2f}"
+        return f"{self.name:38} {self.plain_s * 1e3:9.2f} {self.measure_s * 1e3:9.2f} {self.time:7.2f} {memory:>7}"
+
+
+def cost(stock: Stock, repeats: int) -> Cost:
+    """Both passes, each in a process of its own that has not grown yet."""
+    (plain_s, plain_mb), (measure_s, measure_mb) = (_alone(stock, way, repeats) for way in (_plain, _measured))
+    return Cost(stock.name, plain_s, measure_s, plain_mb, measure_mb)
+
+
+def _alone(stock: Stock, way: Callable[[Stock, torch.nn.Module, Batch], None], repeats: int) -> tuple[float, float]:
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_timed, args=(stock, way, repeats, theirs))
+    process.start()
+    theirs.close()
+    found: tuple[float, float] = ours.recv()
+    process.join()
+    return found
+
+
+def _timed(stock: Stock, way: Callable[[Stock, torch.nn.Module, Batch], None], repeats: int, answer: object) -> None:
+    torch.manual_seed(0)
+    network, batch = stock.make(), stock.batch()
+    network.train()
+    before, seconds = _peak(), []
+    way(stock, network, batch)
+    peak = _peak() - before
+    for _ in range(repeats):
+        start = time.process_time()
+        way(stock, network, batch)
+        seconds.append(time.process_time() - start)
+    answer.send((min(seconds), peak))  # type: ignore[attr-defined]
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _plain(stock: Stock, network: torch.nn.Module, batch: Batch) -> None:
+    inputs, targets = batch
+    loss = stock.loss(called(network, inputs), targets)
+    torch.autograd.grad(loss, [one for one in network.parameters() if one.requires_grad], allow_unused=True)
+
+
+def _measured(stock: Stock, network: torch.nn.Module, batch: Batch) -> None:
+    gradlab.measure(network, stock.loss, batch)
+
+
+def told(costs: list[Cost]) -> Iterator[str]:
+    """What they come to."""
+    for least in (0.0, 0.02):
+        some = [one.time for one in costs if one.plain_s >= least]
+        if some:
+            spread = f"median {statistics.median(some):.2f}, worst {max(some):.2f}"
+            yield f"time, plain passes of {least * 1e3:g} ms and more ({len(some)}): {spread}"
+    memories = [one.memory for one in costs if one.memory is not None]
+    if memories:
+        yield f"memory ({len(memories)}): median {statistics.median(memories):.2f}, worst {max(memories):.2f}"
+
+
+def main() -> None:
+    """Measures the measuring."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", default=SOME.split())
+    parser.add_argument("--repeats", type=int, default=5)
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    stocks = [stock for stock in zoo(None, given.only) if stock.name in given.only]
+    print(f"{'network':38} {'plain ms':>9} {'measure':>9} {'time':>7} {'memory':>7}")
+    # What is imported at the first call is no cost of a network.
+    gradlab.measure(torch.nn.Linear(4, 2), torch.nn.functional.cross_entropy, (torch.randn(4, 4), torch.arange(4) % 2))
+    costs: list[Cost] = []
+    for stock in stocks:
+        costs.append(cost(stock, given.repeats))
+        print(costs[-1], flush=True)
+    print(*told(costs), sep="\n")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

@@ -1,0 +1,206 @@
+"""How causes show in the course of a training, its optimizer and its precision."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gradlab.diagnose.case import Case, Shows
+from gradlab.diagnose.final import final_loss
+from gradlab.diagnose.history import History
+from gradlab.diagnose.numbers import figure
+from gradlab.diagnose.passage import passage_of
+
+DECAYED = 0.3
+"""A share of its first norm below which a layer's weights have been taken away rather than trained."""
+
+SLOW, FAST = 1e-4, 0.1
+"""Updates over weights, ||dW||/||W||: healthy ones are about a thousandth (Karpathy 2019)."""
+
+HEAVY_MOMENTUM = 0.95
+"""Beyond it a step is more than twenty gradients."""
+
+SHORT = 0.01
+"""A share of what a step should change beyond which no curvature explains that it does not."""
+
+FAR_LOSS = 1e3
+"""A first loss beyond which the scale of targets or weights, and no learning rate, is what is wrong."""
+
+
+def decay(case: Case) -> Shows:
+    """Weight decay has taken the weights away."""
+    depth = case.history.depth
+    decay = float(case.history.spec.get("optim.weight_decay") or 0.0)
+    if depth is None or decay == 0:
+        return None
+    if len(depth.step) > 1:
+        norms = depth.columns["weight_norm"]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = norms[-1] / norms[0]
+        left = float(ratios[np.isfinite(ratios)].min(initial=1.0))
+    else:
+        # Where no earlier step was recorded, what is left of weights that nothing else moves.
+        left = math.exp(-decay * float(case.history.spec.get("optim.lr") or 0.0) * (len(case.history.loss) - 1))
+    return (
+        f"weight decay {figure(decay)} has brought weights down to {left:.0%} of their norm" if left < DECAYED else None
+    )
+
+
+def half(case: Case) -> Shows:
+    """The precision ends before the gradient does."""
+    half = case.history.precision in ("float16", "bfloat16")
+    return (
+        f"{case.history.precision} ends at {figure(float(case.verdict.evidence.get('smallest_normal') or 0))}"
+        if half
+        else None
+    )
+
+
+def overflow(case: Case) -> Shows:
+    """The scaled gradient leaves float16."""
+    sound = case.history.loss.size and math.isfinite(float(case.history.loss[0]))
+    return (
+        "the loss is finite in float16, and its gradient is not"
+        if case.history.precision == "float16" and sound
+        else None
+    )
+
+
+def heavy(case: Case) -> Shows:
+    """One step adds up many gradients."""
+    momentum = float(case.history.spec.get("optim.momentum") or 0.0)
+    return (
+        f"momentum {figure(momentum)} adds up {1 / (1 - momentum):.0f} gradients"
+        if HEAVY_MOMENTUM <= momentum < 1
+        else None
+    )
+
+
+def explodes(case: Case) -> Shows:
+    """The gradient, or the loss, was out of scale before the first step."""
+    depth = case.history.depth
+    found = passage_of(case.history, depth, case.limits) if depth is not None else None
+    over = found is not None and found.beyond("exploding", case.limits["exploding_ratio"])
+    far = case.history.loss.size > 0 and float(case.history.loss[0]) > FAR_LOSS
+    if found is not None and over:
+        return f"{found.told} before the first step"
+    return f"the loss is {figure(float(case.history.loss[0]))} before the first step" if far else None
+
+
+def rootless(case: Case) -> Shows:
+    """The loss and every signal are finite, and its gradient is no number: what it is made of has no slope there."""
+    depth, loss = case.history.depth, case.history.loss
+    if depth is None or not loss.size or not math.isfinite(float(loss[-1])):
+        return None
+    signals, gradients = depth.column("act_std", -1), depth.column("signal_grad_norm", -1)
+    nan = np.isfinite(signals).all() and np.isnan(gradients).any() and not np.isinf(gradients).any()
+    return "the loss is a number, and its gradient is none" if nan else None
+
+
+def overflows(case: Case) -> Shows:
+    """Numbers that are not finite at the weights as they were drawn."""
+    loss = case.history.loss
+    began = loss.size > 0 and not math.isfinite(float(loss[0]))
+    return "the signal or its gradient overflows before the first step" if began or not case.history.trained else None
+
+
+def too_high(case: Case) -> Shows:
+    """What was level at the start is lost."""
+    return "the profile at the start is level, and the steps are too long" if case.history.trained else None
+
+
+def updates(history: History) -> float:
+    """The median over layers of the last updates over weights: recorded, or by the optimizer and its learning rate."""
+    depth = history.depth
+    if depth is None:
+        return math.nan
+    ratios = depth.columns.get("update_ratio", np.empty(0)).ravel()
+    if not np.isfinite(ratios).any() and "optim.lr" in history.spec:
+        weights, gradients = depth.column("weight_norm", -1), depth.column("weight_grad_norm", -1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # An adaptive optimizer moves every entry by its learning rate.
+            entries = (depth.column("grad_norm", -1) / depth.column("grad_rms", -1)) ** 2
+            moved = np.sqrt(entries) if history.adaptive else gradients
+            ratios = float(history.spec["optim.lr"]) * moved / weights
+    known = ratios[np.isfinite(ratios)]
+    return float(np.median(known)) if known.size else math.nan
+
+
+def slow(case: Case) -> Shows:
+    """Updates too small to move the weights."""
+    moved = updates(case.history)
+    return f"an update changes the weights by {figure(moved)} of their norm" if moved < SLOW else None
+
+
+def fast(case: Case) -> Shows:
+    """Updates as large as the weights themselves."""
+    moved = updates(case.history)
+    return f"an update changes the weights by {figure(moved)} of their norm" if moved > FAST else None
+
+
+def shortened(case: Case) -> Shows:
+    """A step of plain descent lowers the loss by the learning rate times the gradient squared: it does not."""
+    depth, loss = case.history.depth, case.history.loss
+    if depth is None or case.history.adaptive or "optim.lr" not in case.history.spec:
+        return None
+    squares = float(np.nansum(depth.column("grad_norm", -1) ** 2))
+    reach = 1 - float(case.history.spec.get("optim.momentum") or 0.0)
+    expected = float(case.history.spec["optim.lr"]) * squares / max(reach, 1 - HEAVY_MOMENTUM)
+    changed = float(np.median(np.abs(np.diff(loss))))
+    if not changed < SHORT * expected:
+        return None
+    return (
+        f"at this learning rate and gradient a step lowers the loss by {figure(expected)}, and it changes by "
+        f"{figure(changed)}: something shortens the gradient before the step"
+    )
+
+
+def unmoved(case: Case) -> Shows:
+    """Not even rounding changes the loss."""
+    return "the loss is the same to the last digit at every step" if np.ptp(case.history.loss) == 0 else None
+
+
+def guessing(case: Case) -> Shows:
+    """The loss of one answer to every input, in spite of steps that are long enough."""
+    guess, final = case.history.guess, final_loss(case.history.loss)
+    if guess is None or not abs(final / guess - 1) < 2 * case.limits["stalled"]:
+        return None
+    return "the steps are long enough, and the loss stays at that of one answer to every input: none tells its target"
+
+
+def swallowed(case: Case) -> Shows:
+    """The optimizer's eps is larger than the gradient."""
+    eps, norms, depth = float(case.history.spec.get("optim.eps") or 0.0), case.history.grad_norm, case.history.depth
+    if not norms.size and depth is not None:
+        norms = depth.column("grad_norm", -1)
+    norms = norms[np.isfinite(norms)]
+    if not case.history.adaptive or not norms.size or not np.median(norms) < eps:
+        return None
+    return f"the whole gradient, {figure(float(np.median(norms)))}, is smaller than eps, {figure(eps)}"
+
+
+def still(case: Case) -> Shows:
+    """Parameters that take no gradient."""
+    frozen = case.history.facts.get("frozen", ())
+    return f"{len(frozen)} parameters are frozen, {frozen[0]} the first of them" if frozen else None
+
+
+def clipped(_: Case) -> Shows:
+    """Said of overclipped itself."""
+    return "the threshold, and not the gradient, decides how far a step goes"
+
+
+def later(case: Case) -> Shows:
+    """Not so at the start, as far as that is known."""
+    late = case.history.trained and int(case.verdict.evidence.get("step") or 0) > 0
+    if case.history.measured:
+        # The start was not measured: that the steps are too long must show in themselves.
+        late = case.history.trained and updates(case.history) > FAST
+        return "the steps are too long, and may have brought it about" if late else None
+    return "it was not so at the start: long steps have brought it about" if late else None
+
+
+def always(case: Case) -> Shows:
+    """What is left where nothing later brought it about."""
+    return "it was so before any training" if not (case.history.measured and case.history.trained) else "it is so now"

@@ -1,0 +1,196 @@
+"""How causes show in the layers, and in what was seen of a batch, an output and a loss."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gradlab.diagnose.case import Case, Shows
+from gradlab.diagnose.history import History
+from gradlab.diagnose.layers import NEXT_LAYER, SMALLEST_NORMAL
+from gradlab.diagnose.numbers import figure
+
+ODD = 1e3
+"""A norm of weights over the median of all layers' that no difference of size explains."""
+
+NEAR_ONE = 0.9
+"""A rate this near to 1 is what an init is right for: depth alone makes something of it."""
+
+ROUNDING = 1e-6
+"""A difference that float32 may make of equal numbers, as a share of their size."""
+
+
+def not_finite(case: Case) -> Shows:
+    """NaN or infinity in the batch."""
+    count = case.history.facts.get("input_not_finite", 0)
+    return f"{count} of the inputs' numbers are not finite" if count else None
+
+
+def broken(case: Case) -> Shows:
+    """δ changes at one layer alone."""
+    place, depth = case.verdict.evidence.get("break"), case.history.depth
+    return None if place is None or depth is None else f"δ breaks at {depth.place(int(place))} alone"
+
+
+def odd(case: Case) -> Shows:
+    """One layer of weights out of scale."""
+    depth = case.history.depth
+    if depth is None or not case.history.measured:
+        return None
+    norms = depth.column("weight_norm", 0)
+    usual = float(np.nanmedian(norms)) if np.isfinite(norms).any() else math.nan
+    worst = int(np.nanargmax(norms)) if usual > 0 else 0
+    if not (usual > 0 and norms[worst] > ODD * usual):
+        return None
+    return f"the weights of {depth.place(int(depth.layer[worst]))} are {figure(norms[worst] / usual)} times the others'"
+
+
+def cut(case: Case) -> Shows:
+    """An exact zero below something that has a gradient."""
+    if case.verdict.evidence.get("silent") == "cut":
+        return f"{case.verdict.evidence['layers']} layers are cut off from the loss"
+    last, depth = case.verdict.evidence.get("zero_up_to"), case.history.depth
+    if last is None or depth is None:
+        return None
+    if case.verdict.evidence.get("axis") == "time":
+        return severed(case, int(last))
+    above = np.flatnonzero(depth.layer > int(last))[:1]
+    asleep = depth.column("dead", 0)[above] > case.limits["dead"] if above.size else np.zeros(1, dtype=bool)
+    started = np.nansum(depth.column("signal_grad_norm", 0)[above]) > 0
+    return f"nothing comes back through {depth.place(int(last))}" if started and not asleep.any() else None
+
+
+def severed(case: Case, last: int) -> Shows:
+    """Along time: at once, and not where a gradient has come down to the smallest numbers there are."""
+    along = next(one for one in case.history.along if one.axis == "time")
+    first = along.deltas[along.layer > last][:1]
+    sudden = first.size and first[0] > NEXT_LAYER * SMALLEST_NORMAL[case.history.precision]
+    return f"nothing comes back through {along.place(last)}" if sudden else None
+
+
+def idle(case: Case) -> Shows:
+    """A part that zero is multiplied with."""
+    if case.verdict.evidence.get("silent") != "idle":
+        return None
+    return f"what {case.verdict.evidence['layers']} layers put out is multiplied by zero"
+
+
+def dead(case: Case) -> Shows:
+    """Units at rest."""
+    depth = case.history.depth
+    share = np.nan if depth is None else np.nanmax([0.0, *depth.column("dead", 0)])
+    return f"up to {share:.0%} of a layer's units are at rest" if share > case.limits["dead"] else None
+
+
+def recurrent(case: Case) -> Shows:
+    """Along time, without gates."""
+    along = case.verdict.evidence.get("axis") == "time"
+    return "one matrix acts at every time step" if along and not case.history.facts.get("gated") else None
+
+
+def gates(case: Case) -> Shows:
+    """Along time, with gates."""
+    return (
+        "the gates are shut"
+        if case.verdict.evidence.get("axis") == "time" and case.history.facts.get("gated")
+        else None
+    )
+
+
+def activation(case: Case) -> Shows:
+    """An activation whose slope is small everywhere."""
+    name = case.history.spec.get("model.activation")
+    if name is None:
+        seen = {kind: positions for kind, (positions, _) in case.history.activations.items()}
+        name = max(seen, key=lambda kind: seen[kind], default=None)
+    return f"the slope of {name} is at most a quarter" if name == "sigmoid" else None
+
+
+def grown(case: Case) -> Shows:
+    """A norm behind the layers, which lets δ grow."""
+    from_norm = case.history.spec.get("model.norm", "none") != "none" or followed(case.history)
+    return "a norm follows the layers, and each passes more back than it got" if from_norm else None
+
+
+def followed(history: History) -> bool:
+    """Whether a norm follows more than half of the layers."""
+    depth = history.depth
+    return depth is not None and float(np.nanmean([0.0, *depth.column("normalised", 0)])) > 0.5
+
+
+def deep(case: Case) -> Shows:
+    """A rate near 1, and many layers."""
+    rate = case.verdict.evidence.get("rate")
+    if rate is None or not NEAR_ONE < float(rate) < 1 / NEAR_ONE:
+        return None
+    return f"at {figure(float(rate))} a layer it is the number of layers that does it"
+
+
+def residual(case: Case) -> Shows:
+    """Branches that add up."""
+    streams = case.history.spec.get("model.name") == "residual_mlp" or bool(case.history.facts.get("branches"))
+    return "every residual branch adds to the stream" if streams else None
+
+
+def drawn(case: Case) -> Shows:
+    """Weights of the wrong scale."""
+    rate = case.verdict.evidence.get("rate")
+    if rate is None:
+        return "the weights, as they were drawn, are of the wrong scale"
+    side = "small" if float(rate) < 1 else "large"
+    return f"the weights are too {side}: each layer passes {figure(float(rate))} of what it gets"
+
+
+def relu_output(case: Case) -> Shows:
+    """An output below zero that goes through a ReLU."""
+    into = list(case.history.facts.get("into_loss", ()))
+    return "the output goes through relu, and is below zero on every sample" if "relu" in into[:2] else None
+
+
+def one_unit(case: Case) -> Shows:
+    """A softmax over one number."""
+    one = case.history.facts.get("units") == 1 and "softmax" in case.history.facts.get("into_loss", ())
+    return "softmax over one unit is 1" if one else None
+
+
+def input_far(case: Case) -> Shows:
+    """Inputs out of scale."""
+    scale = case.history.spec.get("data.input_scale", case.history.facts.get("input_std", 1.0))
+    far = not (float(scale) * case.limits["scale"] > 1 and float(scale) < case.limits["scale"])
+    return f"the inputs have a scale of {figure(float(scale))}" if far else None
+
+
+def target_far(case: Case) -> Shows:
+    """Targets out of scale."""
+    squared = case.history.facts.get("losses", {}).get("mean_squared_error", {})
+    scale = case.history.spec.get(
+        "data.target_scale", math.hypot(squared.get("target_mean", 0), squared.get("target_std", 1))
+    )
+    return f"the targets have a scale of {figure(float(scale))}" if float(scale) > case.limits["scale"] else None
+
+
+def endless(case: Case) -> Shows:
+    """An activation whose slope has no bound."""
+    kinds = list(case.history.facts.get("unbounded", ()))
+    return f"the slope of {kinds[0]} has no bound" if kinds else None
+
+
+def unmasked(case: Case) -> Shows:
+    """Attention that may look at nothing."""
+    return "a row of attention is masked everywhere" if case.history.facts.get("all_masked") else None
+
+
+def same_output(case: Case) -> Shows:
+    """Of a part that is silent: nothing of the input reaches the output."""
+    facts = case.history.facts
+    if case.verdict.evidence.get("silent") != "idle":
+        return None
+    size = math.hypot(facts.get("output_mean", math.nan), facts.get("output_std", math.nan))
+    same = facts.get("output_between", math.nan) <= ROUNDING * size
+    return "the output is the same for every sample" if same else None
+
+
+def crowded(case: Case) -> Shows:
+    """Attention that looks at one place."""
+    return "attention looks at one place" if "entropy" in case.verdict.evidence else None

@@ -1,0 +1,104 @@
+"""Networks and data of the user's own from the command line: sweeps, tables, and code that runs where it is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gradlab.store.tables import load
+from tests.commands import Gradlab
+
+NETS = """
+import numpy as np
+from torch import nn
+
+
+def net(depth=2, sizes=(4,)):
+    layers, inside = [], 3
+    for width in [*sizes, *[4] * (depth - 2)]:
+        layers += [nn.Linear(inside, width), nn.ReLU()]
+        inside = width
+    return nn.Sequential(*layers, nn.Linear(inside, 2))
+
+
+def clouds(apart=1.0):
+    rng = np.random.default_rng(0)
+    kind = np.arange(60) % 2
+    points = rng.normal(size=(60, 3)) + apart * kind[:, None]
+    return (points[20:], kind[20:]), (points[:20], kind[:20])
+"""
+
+OWN = ("model=module", "model.target=nets.py:net", "data=function", "data.target=nets.py:clouds", "data.batch_size=8")
+QUICK = ("train.steps=4", "probe.every=2", "--no-report")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with code of somebody's own."""
+    (tmp_path / "nets.py").write_text(NETS, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_arguments_are_swept_and_are_columns(gradlab_: Gradlab, folder: Path) -> None:
+    swept = ("model.args.depth=2,4", "data.args.apart=0.5,3", "optim.lr=0.1")
+    ended = gradlab_("sweep", *OWN, *swept, *QUICK, "-o", "grid")
+    assert (ended.status, ended.err) == (0, "")
+    assert "nets.py:clouds: 40 samples to train on, 20 held out; inputs of 3; targets are classes" in ended.out
+    found = load(folder / "grid")
+    assert found.runs["model.args.depth"].tolist() == [2, 2, 4, 4]
+    assert found.runs["data.args.apart"].tolist() == [0.5, 3.0, 0.5, 3.0]
+    assert found.runs["model.source"].nunique() == 1
+    assert found.runs["seen"].notna().all()
+    assert found.layers.groupby("run_id")["layer"].max().loc[found.runs["run_id"]].tolist() == [2, 2, 4, 4]
+    assert np.isfinite(found.runs["vanishing_ratio"]).sum() >= 2
+
+
+def test_lists_are_arguments_too(gradlab_: Gradlab, folder: Path) -> None:
+    ended = gradlab_("run", *OWN, "model.args.sizes=[5,6]", *QUICK, "-o", "one")
+    assert (ended.status, ended.err) == (0, "")
+    assert load(folder / "one").layers["name"].drop_duplicates().tolist() == ["input", "0", "2", "4"]
+
+
+def test_a_result_runs_its_code_only_where_that_is_allowed(gradlab_: Gradlab, folder: Path) -> None:
+    assert gradlab_("run", *OWN, *QUICK, "-o", "one").status == 0
+    run_id = load(folder / "one").runs["run_id"][0]
+    again = ("run", "--from", "one", run_id, "optim.lr=0.2", "--no-report")
+    refused = gradlab_(*again, "-o", "two")
+    assert refused.status == 2
+    assert "nets.py:net, nets.py:clouds; to run that code add --allow-code" in " ".join(refused.err.split())
+    assert not (folder / "two").exists()
+    assert gradlab_(*again, "--allow-code", "-o", "two").status == 0
+    (folder / "nets.py").write_text(f"{NETS}\n# another\n", encoding="utf-8")
+    refused = gradlab_(*again, "--allow-code", "-o", "three")
+    assert refused.status == 2
+    assert "has changed" in refused.err
+
+
+def test_a_report_runs_none_of_it(gradlab_: Gradlab, folder: Path) -> None:
+    assert gradlab_("run", *OWN, *QUICK, "-o", "one").status == 0
+    (folder / "nets.py").write_text("raise RuntimeError('nobody asked')\n", encoding="utf-8")
+    ended = gradlab_("report", "one")
+    assert (ended.status, ended.err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("further", "message"),
+    [
+        (("model.args.dpth=3",), "unexpected keyword argument 'dpth'"),
+        (("data.args.apart=far",), "nets.py:clouds(apart='far'): "),
+        (("model.target=nets.py:nte",), "did you mean 'net'?"),
+        (("model.args.sizes=[7]", "model.output=softmax", "train.loss=hige"), "did you mean 'hinge'?"),
+        (("model.depth=3",), "has no key 'model.depth'"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_written(
+    further: tuple[str, ...], message: str, gradlab_: Gradlab, folder: Path
+) -> None:
+    given = [word for word in OWN if word.partition("=")[0] not in {one.partition("=")[0] for one in further}]
+    ended = gradlab_("run", *given, *further, *QUICK, "-o", "one")
+    assert ended.status == 2
+    assert message in " ".join(ended.err.split())
+    assert not (folder / "one").exists()

@@ -1,0 +1,41 @@
+"""`docs/watching.md`: its loop prints what it says, and the scripts in `examples/` run under `gradlab watch`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import gradlab
+from tests.commands import run
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "watching.md").read_text(encoding="utf-8")
+
+
+def test_the_loop_prints_what_it_says(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    said = re.findall(r"print\(.*\)  # (.+)$", code, re.MULTILINE)
+    before = torch.get_rng_state()
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(compile(code, "docs/watching.md", "exec"), {"OUT": tmp_path / "out"})
+    torch.set_rng_state(before)
+    assert len(said) == 3
+    assert out.getvalue().splitlines()[-3:] == said
+
+
+@pytest.mark.parametrize(("name", "runs"), [("transformer", ["model"]), ("dcgan", ["net_g", "net_d"])])
+def test_the_examples_run(name: str, runs: list[str], tmp_path: Path) -> None:
+    ended = run(
+        ("watch", "--every", "4", "-o", "out", "--no-report", str(ROOT / "examples" / f"{name}.py"), "--steps", "6"),
+        tmp_path,
+    )
+    assert ended.status == 0, ended.err
+    frames = gradlab.load(tmp_path / "out")
+    assert frames.runs["steps"].tolist() == [6] * len(runs)
+    told = run(("verdict", "out", "--json"), tmp_path).out
+    assert re.findall(r'^   "name": "(\w+)"', told, re.MULTILINE) == runs

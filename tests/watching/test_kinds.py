@@ -1,0 +1,187 @@
+"""Kinds of networks that are as they are on purpose, beside the faults that they look like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import gradlab
+from gradlab.watching.facts import as_drawn
+from tests.watching.test_networks import CLASSES, WIDTH, Net, batch, chain, names, row
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    torch.manual_seed(0)
+
+
+class Scale(nn.Module):
+    """A gain for every channel; it learns or does not."""
+
+    def __init__(self, value: float, learned: bool) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.full((WIDTH,), value), requires_grad=learned)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gain
+
+
+def causes(network: nn.Module, loss: Callable[..., Tensor] = F.cross_entropy, given: Any = None) -> list[str]:
+    frame = gradlab.measure(network, loss, given or batch())
+    return [verdict.cause.name for verdict in gradlab.verdict(frame) if verdict.cause is not None]
+
+
+@pytest.mark.parametrize(("learned", "healthy"), [(True, True), (False, False)])
+def test_what_is_lost_where_a_learned_gain_starts_small_is_no_fault(learned: bool, healthy: bool) -> None:
+    network = nn.Sequential(*list(chain(3))[:-1], Scale(1e-6, learned), *chain(3))
+    frame = gradlab.measure(network, F.cross_entropy, batch())
+    (first, *_) = gradlab.verdict(frame, optimizer="adam")
+    assert (first.name == "healthy") == healthy
+    assert not healthy or "start small on purpose" in first.sentence
+
+
+@pytest.mark.parametrize(("own", "along"), [(False, True), (True, False)])
+def test_a_layer_shared_by_blocks_with_layers_of_their_own_is_no_recurrence(own: bool, along: bool) -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        for place in range(5):
+            x = torch.tanh(net["shared"](x))
+            x = torch.tanh(net[f"own{place}"](x)) if own else x
+        out: Tensor = net["head"](x)
+        return out
+
+    parts = {f"own{place}": nn.Linear(WIDTH, WIDTH) for place in range(5)} if own else {}
+    network = Net(forward, shared=nn.Linear(WIDTH, WIDTH), head=nn.Linear(WIDTH, CLASSES), **parts)
+    frame = gradlab.measure(network, F.cross_entropy, batch())
+    assert ("time" in set(frame["axis"])) == along
+
+
+def test_behind_a_layer_that_starts_at_zero_no_unit_is_dead() -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        branch = net["second"](F.relu(net["first"](net["zero"](x))))
+        out: Tensor = net["head"](x + branch)
+        return out
+
+    kinds = ("zero", "first", "second", "head")
+    network = Net(forward, **{name: nn.Linear(WIDTH, CLASSES if name == "head" else WIDTH) for name in kinds})
+    for part in (network["zero"], network["first"]):
+        nn.init.zeros_(part.get_parameter("bias"))
+    nn.init.zeros_(network["zero"].get_parameter("weight"))
+    frame = gradlab.measure(network, F.cross_entropy, batch())
+    assert "dead" not in names(frame)
+
+
+@pytest.mark.parametrize(("units", "verdict"), [(6, False), (64, True)])
+def test_a_few_units_may_be_at_rest_by_chance(units: int, verdict: bool) -> None:
+    x, y = batch()
+    network = nn.Sequential(nn.Linear(x.shape[1], units), nn.ReLU(), nn.Linear(units, CLASSES))
+    with torch.no_grad():
+        network[0].get_parameter("bias")[: round(0.85 * units)] = -100.0
+    frame = gradlab.measure(network, F.cross_entropy, (x, y))
+    assert row(frame, "0")["units"] == units
+    assert row(frame, "0")["dead"] > 0.75
+    assert ("dead" in names(frame)) == verdict
+
+
+def test_a_trunk_leads_to_the_layer_that_the_input_feeds() -> None:
+    table = torch.randn(WIDTH, WIDTH)
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        bias = 1e-6 * net["c"](F.gelu(net["b"](F.gelu(net["a"](table)))))
+        out: Tensor = net["head"](net["stem"](x) @ (torch.eye(WIDTH) + bias))
+        return out
+
+    parts = {name: nn.Linear(WIDTH, WIDTH) for name in ("a", "b", "c", "stem")}
+    frame = gradlab.measure(Net(forward, **parts, head=nn.Linear(WIDTH, CLASSES)), F.cross_entropy, batch())
+    on = frame.loc[frame["stage"] == 1, "name"].tolist()
+    assert on[0].endswith("stem")
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_what_has_learned_does_not_look_drawn(learned: bool) -> None:
+    weight = torch.randn(64, 48) / 48**0.5
+    direction = torch.randn(64, 1) @ torch.randn(1, 48) / 48
+    assert as_drawn(weight + (5 * direction if learned else 0.0)) == (not learned)
+    network = chain(4)
+    for part in list(network)[:4]:
+        part.requires_grad_(False)
+        if learned and isinstance(part, nn.Linear):
+            with torch.no_grad():
+                part.weight += 3 * torch.outer(torch.ones(len(part.weight)), torch.ones(part.weight.shape[1])) / WIDTH
+    assert ("frozen" in causes(network)) == (not learned)
+
+
+class Norm(nn.Module):
+    """A norm of somebody's own, over the maps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - x.mean((2, 3), keepdim=True)) / (x.var((2, 3), correction=0, keepdim=True) + 1e-5).sqrt()
+
+
+def posed() -> Iterator[tuple[nn.Module, Callable[..., Tensor], Any, str]]:
+    """Networks with a wrong problem, what each is given, and the cause."""
+    x, y = batch()
+    yield nn.Sequential(*chain(2), nn.LogSoftmax(0)), F.nll_loss, None, "log_probabilities"
+    one = nn.Sequential(*list(chain(2))[:-1], nn.Linear(WIDTH, 1))
+    yield one, lambda out, _: F.mse_loss(out, torch.zeros(len(x))), None, "labels"
+    yield (
+        nn.Sequential(*one, nn.ReLU()),
+        lambda out, _: F.mse_loss(out, -1 - torch.rand_like(out)),
+        None,
+        ("activation_on_logits"),
+    )
+    scaled = (torch.arange(len(x)) % 2)[:, None] / 255.0
+    yield one, lambda out, _: F.binary_cross_entropy_with_logits(out, scaled), None, "labels"
+    yield (
+        nn.Sequential(*list(chain(1))[:-1], nn.Linear(WIDTH, 1), nn.Tanh(), nn.Linear(1, CLASSES)),
+        (F.cross_entropy),
+        None,
+        "rank",
+    )
+    maps = (torch.randn(len(x), 3, 1, 1), y)
+    norm = nn.Sequential(nn.Conv2d(3, 8, 1), Norm(), nn.ReLU(), nn.Flatten(), nn.Linear(8, CLASSES))
+    yield norm, F.cross_entropy, maps, "norm_of_one"
+    yield chain(2), lambda out, _: (out - out.detach()).square().sum(1).sqrt().mean(), None, "infinite_slope"
+
+    def masked(net: Net, x: Tensor) -> Tensor:
+        scores = (x @ x.T)[None].masked_fill(torch.ones(len(x), len(x), dtype=torch.bool).tril(), -torch.inf)
+        out: Tensor = net["head"]((scores.softmax(-1) @ net["stem"](x))[0])
+        return out
+
+    yield (
+        Net(masked, stem=nn.Linear(x.shape[1], WIDTH), head=nn.Linear(WIDTH, CLASSES)),
+        F.cross_entropy,
+        None,
+        ("all_masked"),
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+@pytest.mark.parametrize("place", range(8))
+def test_the_cause_is_told(place: int) -> None:
+    network, loss, given, cause = list(posed())[place]
+    assert cause in causes(network, loss, given)
+
+
+@pytest.mark.parametrize(("fall", "cause"), [(0.0, "no_update"), (1e-7, "clip")])
+def test_a_gradient_that_moves_nothing(fall: float, cause: str) -> None:
+    frame = gradlab.measure(chain(3), F.cross_entropy, batch())
+    losses = [frame.attrs["loss"] * (1 - fall * step) for step in range(60)]
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+    (verdict,) = gradlab.verdict(frame, losses=losses, optimizer=optimizer)
+    assert verdict.name == "stalled"
+    assert verdict.cause is not None
+    assert verdict.cause.name == cause
+
+
+def test_a_head_that_is_drawn_small_is_no_outlier() -> None:
+    network = chain(8)
+    with torch.no_grad():
+        network[-1].get_parameter("weight").mul_(1e-3)
+    assert "ill_scaled" not in names(gradlab.measure(network, F.cross_entropy, batch()))
