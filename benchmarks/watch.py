@@ -86,8 +86,8 @@ class Task:
 
 
 TASKS = {
-    "cnn": Task(Cnn, lambda: (torch.randn(16, 3, 32, 32), torch.randint(0, 10, (16,)))),
-    "transformer": Task(Transformer, lambda: (torch.randint(0, 256, (4, 128)), torch.randint(0, 256, (512,)))),
+    "cnn": Task(Cnn, lambda: (torch.randn(32, 3, 32, 32), torch.randint(0, 10, (32,)))),
+    "transformer": Task(Transformer, lambda: (torch.randint(0, 256, (16, 128)), torch.randint(0, 256, (2048,)))),
 }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PIECE = 1 << 15
+PIECE = 1 << 16
 """Entries that are looked at together: in float64 they fit a core's cache, which is ten times faster than a copy."""
 
 PLAIN = frozenset({torch.float32, torch.float64})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,8 @@ class Lookout:
         if bool(torch.isfinite(loss.detach()).all()):
             self._hearing.enter_context(self._calls.hearing())
         else:
-            self._find(of_loss(loss, self._module, self._names, list(self._calls.made)), step, batch)
+            calls = list(self._calls.made)
+            self._look(partial(of_loss, loss, self._module, self._names, calls), "the loss", step, batch)
 
     def heard(self) -> None:
         """The way back is over."""
@@ -56,7 +58,9 @@ class Lookout:
             for one, norm in zip(having, norms.each, strict=True)
             if not math.isfinite(float(norm))
         ]
-        self._find(of_gradients(loss, self._module, self._names, list(self._calls.made), broken), step, batch)
+        calls = list(self._calls.made)
+        look = partial(of_gradients, loss, self._module, self._names, calls, broken)
+        self._look(look, f"the gradient of {broken[-1]}", step, batch)
 
     def next_step(self) -> None:
         """What was called before belongs to a step that is over."""
@@ -69,6 +73,14 @@ class Lookout:
         if self._calls is not None:
             self._calls.stop()
             self._calls = None
+
+    def _look(self, look: Callable[[], Sighting], what: str, step: int, batch: int) -> None:
+        """Finds where it was made; a network that bears no second pass must not break the training for it."""
+        try:
+            found = look()
+        except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+            found = Sighting("gradient", None, None, f"{what}; a second pass to find where it was made broke: {error}")
+        self._find(found, step, batch)
 
     def _find(self, sighting: Sighting, step: int, batch: int) -> None:
         """The first is told at once; what follows from it is not looked for."""

@@ -35,7 +35,7 @@ MOST_NAMED = 8
 class Found:
     """Where the first number that is not finite came about.
 
-    ``place`` is "inputs", "weights", "forward", "loss", "backward" or "gradient" (of which no more is known).
+    ``place`` is "inputs", "weights", "forward", "loss", "backward" or "gradient" (no more is known than what broke).
     """
 
     step: int

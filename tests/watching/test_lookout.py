@@ -135,3 +135,28 @@ def test_a_second_pass_leaves_the_first_one_s_way_back_alone(tmp_path: Path) -> 
     found = seen._runs[0].lookout.found
     assert found is not None
     assert found.place == "loss"
+
+
+def test_a_network_that_bears_no_second_pass_trains_on(tmp_path: Path) -> None:
+    class Once(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.left = nn.Linear(6, 3), 1
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not self.left:
+                raise RuntimeError("only once")
+            self.left -= 1
+            out: Tensor = self.inner(x) * math.inf
+            return out
+
+    net = Once()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with gradlab.watch(net, optimizer, out=tmp_path / "out", quiet=True, report=False) as seen:
+        loss = net(torch.randn(16, 6)).sum()
+        loss.backward()
+        optimizer.step()
+        seen.step(loss)
+    found = seen._runs[0].lookout.found
+    assert found is not None
+    assert "the loss; a second pass to find where it was made broke: only once" in found.sentence
