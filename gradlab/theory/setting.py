@@ -62,6 +62,9 @@ WEIGHT_VARIANCES: dict[str, Callable[[int, int], float]] = {
 }
 """sw2 = fan_in Var W of every init, by the fan-in and fan-out of a matrix; that of `lsuv` depends on the signals."""
 
+BEYOND = 1e12
+"""Signals of such a variance are refused: an activation has nothing left of its course there."""
+
 NO_THEORY: dict[tuple[str, str], str] = {
     **{(name, "identity"): "the identity is no random matrix, of which theory speaks" for name in MODELS},
     ("residual_mlp", "lsuv"): "lsuv scales each branch by the stream that it meets, which theory here does not follow",
@@ -112,8 +115,14 @@ def setting(spec: RunSpec) -> Setting:
         eps={"none": 0.0, "rms": RMS_EPS[spec.train.precision]}.get(norm, EPS),
         branch=model.branch_scale or 0.0,
         orthogonal=init == "orthogonal",
-        why_not=NO_THEORY.get((model.name, init or "")),
+        why_not=_why_not(model.name, init),
     )
+
+
+def _why_not(model: str, init: str | None) -> str | None:
+    if init in (None, "lsuv") or init in WEIGHT_VARIANCES:
+        return NO_THEORY.get((model, init or ""))
+    return "theory does not know this init: it has no entry in gradlab/theory/setting.py"
 
 
 def weight_variance(model: ModelSpec, fan_in: int, fan_out: int) -> float:
@@ -139,6 +148,8 @@ def _unit_variance(model: ModelSpec, phi: Phi, q0: float) -> tuple[float, float]
     """
     q = model.gain * model.gain
     enters = 1.0 if model.norm not in (None, "none") else q + (model.bias_var or 0.0)
+    if enters > BEYOND:
+        return math.inf, math.inf
     square = moments(phi, enters).square
     return tuple(q / one if one > 0 else 0.0 for one in (square, q0))  # type: ignore[return-value]
 

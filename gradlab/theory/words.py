@@ -47,8 +47,6 @@ def out_of_reach(seen: Setting, *, known: bool, least_batch: int) -> str | None:
         return seen.why_not
     if seen.phi.name not in ACTIVATIONS:
         return f"theory does not know {seen.phi.name!r}: it has no entry in gradlab/theory/activations.py"
-    if math.isnan(seen.sw2):
-        return "theory does not know this init: it has no entry in gradlab/theory/setting.py"
     if seen.batch is not None and seen.batch < least_batch:
         return (
             f"batch norm over {seen.batch} samples: gradients have no finite mean below batches of {least_batch}, so "

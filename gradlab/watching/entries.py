@@ -1,7 +1,7 @@
-"""Sums over the entries of large tensors, right to six digits and without a copy of the whole: a piece at a time.
+"""Sums over the entries of large tensors without a copy of the whole: a piece at a time.
 
-A piece of float32 is summed as it is, ten times faster than in float64, where its squares neither overflow nor come
-near the smallest numbers; else, and in any other precision, in float64.
+Norms are summed in float64, whatever they are of. Moments of float32 are right to six digits: a piece is summed as it
+is, ten times faster, where its squares neither overflow nor come near the smallest numbers.
 """
 
 from __future__ import annotations
@@ -39,16 +39,11 @@ def real(tensor: Tensor) -> Tensor:
 
 
 def square(tensor: Tensor) -> float:
-    """The sum of the squares of a tensor's entries, right for every float32."""
-    return sum(_square(piece) for piece in _pieces(tensor))
+    """The sum of the squares of a tensor's entries, in float64: right for every float32."""
+    return sum(_square(piece.double()) for piece in _pieces(tensor))
 
 
 def _square(piece: Tensor) -> float:
-    if piece.dtype == torch.float32:
-        found = float(piece @ piece)
-        if LEAST_SQUARE < found < math.inf:
-            return found
-    piece = piece.double()
     return float(piece @ piece)
 
 

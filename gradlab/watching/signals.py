@@ -36,11 +36,12 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
     Returns:
         The columns of a result's `layers` table but for run_id, with ``step`` 0, and `MEASURED_COLUMNS`, among them
         ``calls``, how often a layer was called: its `signal_grad_norm` is then over all calls. NaN where a column makes
-        no sense: what an update gives, `saturated` and `dead` where no activation follows that can be either,
-        `signal_grad_norm` where nothing before the layer learns. ``axis`` is "time" in further rows of a layer that is
-        called again on what it made (a cell in a loop), and of a fused recurrent module, whose z is its output
-        sequence: there ||dloss/dh_t|| of its top layer. ``attrs`` has the "loss", the "precision" (the coarsest dtype
-        of a parameter or signal), the "activations" that were seen, and "facts" about batch, output and loss.
+        no sense: what an update gives, `act_correlation` (of gradlab's own networks alone), `saturated` and `dead`
+        where no activation follows that can be either, `signal_grad_norm` where nothing before the layer learns.
+        ``axis`` is "time" in further rows of a layer that is called again on what it made (a cell in a loop), and of a
+        fused recurrent module, whose z is its output sequence: there ||dloss/dh_t|| of its top layer. ``attrs`` has the
+        "loss", the "precision" (the coarsest dtype of a parameter or signal), the "activations" that were seen, and
+        "facts" about batch, output and loss.
 
     Raises `ValueError` where the batch is no pair, the loss is no scalar with a gradient, a class is out of range, and
     where no layer was called. Gradients, buffers, training modes, hooks and random generators are left as they were,

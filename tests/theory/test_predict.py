@@ -428,6 +428,8 @@ NOTHING: dict[str, tuple[Settings, str]] = {
     "gain 0": ({"model.gain": 0.0}, "every weight is 0"),
     "batches of 2": ({"model.norm": "batch", "data.batch_size": 2}, "no finite mean below batches of 4"),
     "huge": ({"model.gain": 1e200}, "theory ends at variances of 1e+12"),
+    "unit variance times a huge gain": ({"model.init": "lsuv", "model.gain": 1e200}, "theory ends"),
+    "an identity": ({"model.init": "identity"}, "no random matrix"),
     "zeros behind a huge gain": ({"model.init": "zeros", "model.gain": 1e200}, "theory ends"),
     "two residual layers": (
         {"model.name": "residual_mlp", "model.depth": 2, "model.norm": "layer"},

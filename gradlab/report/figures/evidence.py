@@ -66,8 +66,11 @@ def _profile(axes: Axes, history: History, verdict: Verdict, limits: Limits) -> 
     axis, step = verdict.evidence.get("axis", "depth"), verdict.evidence.get("step", 0)
     profile = next((one for one in history.along if one.axis == axis), history.along[0])
     row = int(np.flatnonzero(profile.step == step)[0]) if step in profile.step else 0
+    # What is judged in a network that is not gradlab's own: δ per entry, where all paths pass.
+    what = "‖δ‖" if profile.trunk is None else "rms of δ"
+    profile = profile.trunk or profile
     deltas = profile.column("signal_grad_norm", row)
-    lines: list[Drawn] = [(f"‖δ‖, step {profile.step[row]}", log10(deltas), MEASURED, "o")]
+    lines: list[Drawn] = [(f"{what}, step {profile.step[row]}", log10(deltas), MEASURED, "o")]
     found = passage(profile, row=row)
     if found is not None and found.fit is not None:
         fitted, line = found.fit, np.full(len(profile.layer), np.nan)
