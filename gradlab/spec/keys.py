@@ -253,8 +253,10 @@ def is_target(text: str) -> bool:
     [True, True, False, False]
     """
     place, _, name = text.rpartition(":") if ":" in text else text.rpartition(".")
-    dotted = all(part.isidentifier() for part in place.split(".")) if ":" not in text else place.endswith(".py")
-    return bool(place) and dotted and all(part.isidentifier() for part in name.split("."))
+    named = all(part.isidentifier() for part in name.split("."))
+    if ":" in text:
+        return place.endswith(".py") and named
+    return named and name != "py" and all(part.isidentifier() for part in place.split("."))
 
 
 def _argument(key: str, given: Value) -> Value:
