@@ -407,8 +407,11 @@ def _plugins(config_dir: Path | None, allow_code: bool) -> Iterator[list[Path]]:
 def _made_with(result: Path, allow_code: bool) -> None:
     """The user's own choices that the runs of ``result`` are made with are there, or `SpecError` says why not."""
     from gradlab.grid import plugins
+    from gradlab.launch import own
     from gradlab.store.documents import plugins_of
 
+    if allow_code:
+        own.allow()
     plugins.of_result(result, plugins_of(result), allowed=allow_code)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 from gradlab.data.facts import LOOK
 from gradlab.grid.expand import Grid
@@ -21,6 +22,9 @@ def allow() -> None:
 
 def check(runs: Sequence[RunSpec], *, allowed: bool, what: str) -> None:
     """Raises `SpecError` where ``runs`` of a result need code of the user's own that has changed or is not allowed."""
+    for path in dict.fromkeys(run.data.path for run in runs if run.data.path):
+        if not Path(str(path)).expanduser().exists():
+            raise SpecError(f"{what}: its runs learn from {path}, which is not there any more")
     targets = {run.model.target: run.model.source for run in runs if run.model.target}
     targets |= {run.data.target: run.data.source for run in runs if run.data.target}
     if not targets:

@@ -85,6 +85,10 @@ def check_together(optim: OptimSpec) -> None:
 def check_instrument(spec: RunSpec) -> None:
     """Raises `SpecError` where the run's instrument has nothing to measure in it."""
     instrument, flat = INSTRUMENTS[spec.probe.instrument], spec.flat()
+    if MODELS[spec.model.name].free:
+        raise SpecError(
+            f"probe.instrument={instrument.name}: looks inside a network of gradlab's own; {spec.model.name!r} is yours"
+        )
     for key, values in instrument.needs.items():
         if flat[key] not in values:
             able = " or ".join(str(value) for value in values if value is not None)

@@ -57,8 +57,8 @@ def described(runs: Sequence[RunSpec], firsts: Sequence[int]) -> list[str]:
     """What tells cohorts apart, given the place of a run of each: ``depth 20, relu, batch``; of one alone nothing."""
     flats = [runs[place].flat() for place in firsts]
     keys = [key for key in flats[0] if key not in WITHIN and not key.startswith("clip.")]
-    telling = [key for key in keys if len({flat[key] for flat in flats}) > 1]
-    return [", ".join(_told(key, flat[key]) for key in telling if flat[key] is not None) for flat in flats]
+    telling = [key for key in keys if len({flat.get(key) for flat in flats}) > 1]
+    return [", ".join(_told(key, flat[key]) for key in telling if flat.get(key) is not None) for flat in flats]
 
 
 def _told(key: str, value: object) -> str:
