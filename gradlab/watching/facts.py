@@ -95,6 +95,39 @@ class Losses:
             self.seen[LOSSES[operator]]["value"] = float(value)
 
 
+KEPT_BY = {
+    "NllLossBackward0": "nll_loss_forward",
+    "NllLoss2DBackward0": "nll_loss2d_forward",
+    "BinaryCrossEntropyBackward0": "binary_cross_entropy",
+    "BinaryCrossEntropyWithLogitsBackward0": "binary_cross_entropy_with_logits",
+    "MseLossBackward0": "mse_loss",
+    "L1LossBackward0": "l1_loss",
+    "HuberLossBackward0": "huber_loss",
+    "SmoothL1LossBackward0": "smooth_l1_loss",
+}
+"""The operators of losses by the nodes that keep what they were given for the way back."""
+
+NEAR = 24
+"""Nodes behind a loss among which the losses that it is made of are looked for."""
+
+
+def losses_behind(loss: Node, value: float) -> Losses:
+    """The losses that a scalar of ``value`` is made of, from what autograd keeps of them."""
+    found, waiting, met = Losses(), [loss], set[Node]()
+    while waiting and len(met) < NEAR:
+        node = waiting.pop(0)
+        met.add(node)
+        operator = KEPT_BY.get(node.name())
+        if operator is None:
+            waiting += [below for below, _ in node.next_functions if below is not None and below not in met]
+            continue
+        kept: Any = node
+        found.see(operator, (kept._saved_self, kept._saved_target))
+        if node is loss:
+            found.seen[LOSSES[operator]]["value"] = value
+    return found
+
+
 def _repeated(tensor: Tensor) -> set[int]:
     """The dimensions along which a tensor was made larger by repeating itself."""
     sizes = enumerate(zip(tensor.stride(), tensor.shape, strict=True))

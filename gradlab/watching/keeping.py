@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import sys
@@ -26,7 +27,7 @@ from gradlab.spec.run import SCHEMA
 from gradlab.store import documents
 from gradlab.store.folder import Folder, has_begun, new_result, time_here
 from gradlab.store.pieces import TABLES, write_table
-from gradlab.store.record import LAYERS, MEASURED_COLUMNS, Tables, joined, table_of
+from gradlab.store.record import LAYERS, MEASURED_COLUMNS, SEEN, Tables, joined, table_of
 from gradlab.store.surroundings import surroundings
 from gradlab.watching.course import Course, plain
 from gradlab.watching.lookout import Say
@@ -228,6 +229,7 @@ def _run(
         "rate": rate(deltas, "depth"),
         "vanishing_ratio": vanishing_ratio(deltas, "depth"),
         "duration_s": (run.ended or time.monotonic()) - run.began,
+        SEEN: json.dumps(run.seen, default=float) if run.seen else None,
     }
     return {name: [value] for name, value in values.items()}
 

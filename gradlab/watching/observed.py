@@ -23,16 +23,13 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.nn.utils import parametrize
 
-from gradlab.watching import facts
 from gradlab.watching.backward import Heard, hear
 from gradlab.watching.graph import graph
 from gradlab.watching.operators import AlreadyAsked, Operators
 from gradlab.watching.recurrence import time_rows
-from gradlab.watching.rows import Layer, Row, depth_rows, frozen_as_drawn, input_row, narrow, owned, precision
-from gradlab.watching.tape import Tape, signal_of
-
-GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
-"""Recurrent modules that have gates."""
+from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, precision
+from gradlab.watching.tape import Tape
+from gradlab.watching.told import of_batch, told
 
 
 @dataclass(frozen=True)
@@ -88,29 +85,10 @@ def observe(module: nn.Module, inputs: Any, judge: Callable[[Any], Tensor]) -> O
     if len(parts) == 1 and leaves[0] is not parts[0]:
         rows.insert(0, input_row(parts[0], found[-1]))
     rows += time_rows(layers, heard)
-    first = output if isinstance(output, Tensor) else signal_of(output)
-    names_of = {parameter: name for name, parameter in module.named_parameters()}
-    told = {
-        "loss": float(loss.detach()),
-        "precision": precision(module, layers),
-        "activations": {name: (seen.positions, seen.judged) for name, seen in tape.activations.items()},
-        "facts": {
-            **facts.inputs(parts),
-            **facts.output(first, loss.grad_fn),
-            "losses": dict(tape.losses.seen),
-            "linear": tape.linear,
-            "least_normed": tape.least_normed,
-            "branches": any(not stage.own for stage in heard.stages),
-            "gated": any(isinstance(layer.module, GATED) for layer in layers),
-            "unreached": [names_of[parameter] for parameter, gradient in gradients.items() if gradient is None],
-            "all_masked": tape.all_masked,
-            "unbounded": sorted(set(tape.unbounded)),
-            "narrow": narrow(layers, heard, tape.samples),
-            "frozen_as_drawn": frozen_as_drawn(layers, heard),
-            "frozen": [name for name, parameter in module.named_parameters() if not parameter.requires_grad],
-        },
-    }
-    return Observed(rows, layers, loss.detach(), gradients, told)
+    seen = told(module, layers, heard, gradients, tape.losses)
+    seen["facts"] |= of_batch(parts, output, loss.grad_fn)
+    seen |= {"loss": float(loss.detach()), "precision": precision(module, layers)}
+    return Observed(rows, layers, loss.detach(), gradients, seen)
 
 
 def called_with(module: nn.Module, inputs: Any) -> tuple[list[Any], list[str]]:

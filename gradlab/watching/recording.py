@@ -20,12 +20,14 @@ from gradlab.watching.calls import Call
 from gradlab.watching.course import local
 from gradlab.watching.ears import Scale, compiles
 from gradlab.watching.entries import square
+from gradlab.watching.facts import Losses, losses_behind
 from gradlab.watching.graph import Graph, behind, graph
 from gradlab.watching.merging import added, unscaled
 from gradlab.watching.operators import Operators
 from gradlab.watching.recurrence import time_rows
 from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, precision
 from gradlab.watching.tape import Tape
+from gradlab.watching.told import of_batch, told
 
 
 class Recording:
@@ -39,6 +41,7 @@ class Recording:
         self.root = root
         self.tape = Tape(names, 0)
         self.input: Row | None = None
+        self.told: dict[str, Any] = {}
         self.precision = "float32"
         self.samples = 0
         self._hooks, self._way = ExitStack(), ExitStack()
@@ -51,6 +54,9 @@ class Recording:
         self._again = False
         self._before: dict[Tensor, Tensor] = {}
         self._layers: list[Layer] = []
+        self._parts: list[Any] = []
+        self._output: Any = None
+        self._losses = Losses()
         self.drop()
 
     def drop(self) -> None:
@@ -95,6 +101,7 @@ class Recording:
         if self._depth == 0:
             parts = [one for one in (*given, *named.values()) if isinstance(one, Tensor) and one.dim()]
             self.tape.samples = len(parts[0]) if parts else 0
+            self._parts = self._parts or [part.detach() for part in parts]
             if self.input is None and parts and parts[0].is_floating_point() and parts[0].numel():
                 self.input = input_row(parts[0], None)
             self._mode = Operators(self.tape)
@@ -111,6 +118,7 @@ class Recording:
             with self.tape.quiet():
                 self.tape.settle()
             self._close()
+            self._output = output
 
     def _close(self) -> None:
         self._depth = 0
@@ -131,6 +139,10 @@ class Recording:
         layers = self._layers = owned(self.root, self.tape)
         self._heard = Heard(ways, self.tape, [chosen.get(layer.module, []) if layer.calls else [] for layer in layers])
         self._heard.kept = self._kept if again or self._kept else None
+        if not self.told:
+            self._losses = losses_behind(loss.grad_fn, float(loss.detach().sum()) / float(scale))
+            self.told = {"batch": of_batch(self._parts, self._output, loss.grad_fn)}
+            self._output = None
         self._chosen, self._scale, self._again = chosen, scale, again
         self._way.enter_context(hear(self._heard))
 
@@ -150,6 +162,10 @@ class Recording:
             for parameter in layer.parameters:
                 if parameter.requires_grad:
                     gradients[parameter] = None if parameter.grad is None else parameter.grad
+        if "batch" in self.told:
+            batch = self.told["batch"]
+            self.told = told(self.root, layers, heard, gradients, self._losses)
+            self.told["facts"] |= batch
         self.samples += self.tape.samples
         here = [_localised(layer, gradients) for layer in layers]
         for layer, row in zip(layers, depth_rows(here, heard, gradients), strict=True):

@@ -44,6 +44,7 @@ class Watched:
     layers: list[tuple[int, list[Row]]] = field(default_factory=list)
     precision: str = "float32"
     samples: int = 0
+    seen: dict[str, Any] = field(default_factory=dict)
     diverged: bool = False
     began: float = field(default_factory=time.monotonic)
     ended: float | None = None
@@ -253,6 +254,7 @@ class Watched:
         if recording is not None:
             recording.stop()
             self.layers.append((len(self.course) - 1, recording.rows()))
+            self.seen = self.seen or recording.told
             self.precision = recording.precision if recording.rows() else self.precision
             self.samples = self.samples or recording.samples
             self.due()

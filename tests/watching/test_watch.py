@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gradlab
+from gradlab.diagnose.rules import judge
+from gradlab.diagnose.tables import histories
 from gradlab.spec.named import SpecError
+from gradlab.store.tables import load_tables
 from gradlab.watching.ears import EARS
 from gradlab.watching.watch import Watch
 
@@ -360,3 +364,51 @@ def test_nothing_trained_leaves_nothing(tmp_path: Path) -> None:
     with watched(net, torch.optim.SGD(net.parameters(), lr=0.1), tmp_path / "out"):
         net(batch()[0])
     assert not (tmp_path / "out").exists()
+
+
+CAUSES: dict[str, tuple[nn.Module, Callable[[Tensor, Tensor], Tensor], str, str]] = {
+    "softmax twice": (
+        nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3), nn.Softmax(1)),
+        F.cross_entropy,
+        "misspecified",
+        "softmax is applied twice",
+    ),
+    "log-probabilities that are none": (
+        nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)),
+        F.nll_loss,
+        "misspecified",
+        "log",
+    ),
+    "targets of a large scale": (
+        nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 1)),
+        lambda output, classes: F.mse_loss(output[:, 0], 1e5 * classes.float()),
+        "ill_scaled",
+        "scale",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_what_is_wrong_with_output_loss_and_targets_is_named(name: str, tmp_path: Path) -> None:
+    net, loss_of_batch, verdict, word = CAUSES[name]
+    inputs, classes = batch()
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
+    with watched(net, optimizer, tmp_path / "out", every=10) as seen:
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = loss_of_batch(net(inputs), classes)
+            loss.backward()
+            optimizer.step()
+            seen.step(loss)
+    (row,) = gradlab.load(tmp_path / "out").runs.to_dict("records")
+    assert verdict in row["verdict"].split("+")
+    facts = json.loads(row["seen"])["facts"]
+    assert len(facts["losses"]) == 1
+    assert word in sentences(tmp_path / "out")
+
+
+def sentences(folder: Path) -> str:
+    """What the verdicts of a folder say."""
+    tables = load_tables(folder)
+    (history,) = histories(tables["runs"], tables["steps"], tables["layers"])
+    return " ".join(one.told for one in judge(history))

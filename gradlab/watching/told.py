@@ -1,0 +1,51 @@
+"""What was seen of a network beside its layers, in plain numbers and words: what names a cause."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from gradlab.watching import facts
+from gradlab.watching.backward import Heard
+from gradlab.watching.rows import Layer, frozen_as_drawn, narrow
+from gradlab.watching.tape import signal_of
+
+GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
+"""Recurrent modules that have gates."""
+
+
+def told(
+    module: nn.Module,
+    layers: Sequence[Layer],
+    heard: Heard,
+    gradients: Mapping[nn.Parameter, Tensor | None],
+    losses: facts.Losses,
+) -> dict[str, Any]:
+    """Of one way there and back: the activations that were met, and facts about network, loss and parameters."""
+    tape = heard.tape
+    names_of = {parameter: name for name, parameter in module.named_parameters()}
+    return {
+        "activations": {name: (seen.positions, seen.judged) for name, seen in tape.activations.items()},
+        "facts": {
+            "losses": dict(losses.seen),
+            "linear": tape.linear,
+            "least_normed": tape.least_normed,
+            "branches": any(not stage.own for stage in heard.stages),
+            "gated": any(isinstance(layer.module, GATED) for layer in layers),
+            "unreached": [names_of[one] for one, gradient in gradients.items() if gradient is None and one in names_of],
+            "all_masked": tape.all_masked,
+            "unbounded": sorted(set(tape.unbounded)),
+            "narrow": narrow(layers, heard, tape.samples),
+            "frozen_as_drawn": frozen_as_drawn(layers, heard),
+            "frozen": [name for name, parameter in module.named_parameters() if not parameter.requires_grad],
+        },
+    }
+
+
+def of_batch(parts: Sequence[Any], output: Any, loss: Node) -> facts.Facts:
+    """What the batch and the network's output look like."""
+    first = output if isinstance(output, Tensor) else signal_of(output)
+    return {**facts.inputs(parts), **facts.output(first, loss)}
