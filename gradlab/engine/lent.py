@@ -128,8 +128,8 @@ class Lent:
                         values[member, number, at] = row[column]
                         held[number, at] = True
             for number, layer in enumerate(seen.layers):
-                means = [call.raw.moments for call in layer.calls if call.raw.moments is not None]
-                if number < layers and all(math.isfinite(squares) for _, _, squares in means):
+                known = [one for call in layer.calls for one in (call.raw.moments, call.hidden) if one is not None]
+                if number < layers and all(math.isfinite(squares) for _, _, squares in known):
                     sound[member, number] = 0.0
         device = self.shelf.flat.device
         return Measurement(

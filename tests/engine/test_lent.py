@@ -278,3 +278,9 @@ def test_data_of_a_stored_run_are_not_made_where_that_is_not_allowed(monkeypatch
 def test_several_inputs_are_one_data_set() -> None:
     found: Dataset = load(spec(CASES["TwoInputs"]).data)
     assert set(found.train_inputs) == {"words", "numbers"}
+
+
+def test_the_layer_that_breaks_first_is_named() -> None:
+    record = trained(spec({**CASES["Repeated"], "optim.lr": 1e200}))
+    assert record.diverged_at[0] > 0
+    assert record.diverged_layer[0] == 1
