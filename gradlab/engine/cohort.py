@@ -168,7 +168,8 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device) -> Coh
         network=network,
         parameters=parameters,
         task=task,
-        loss=stacked(first.loss, first.model.output, first.facts.loss),
+        # A network of the user's own is judged by itself (`lent`), perhaps by a loss of the user's own.
+        loss=stacked(first.facts.loss if lent else first.loss, first.model.output, first.facts.loss),
         clipping=clipping(runs, parameters),
         optimize=optimizer.update,
         rates=columns,

@@ -77,13 +77,19 @@ KEYS: dict[str, Key] = {
     "data.target_scale": Key(float, "multiplies regression targets"),
     "data.length": Key(int, "sequence length", low=2, most=MOST_PLACES),
     "data.features": Key(int, "input features of synthetic data", low=1, nullable=True),
-    "data.path": Key(str, "your data: a .csv, .parquet, .npz or .safetensors file, or a folder of images by class"),
+    "data.path": Key(
+        str,
+        "your data: a .csv, .parquet, .npz or .safetensors file, or a folder of images by class",
+        nullable=True,
+    ),
     "data.label": Key(str, "the column, or array, to be learned; by default the last, or y", nullable=True),
     "data.heldout": Key(float, "the share of the samples that is held out", low=0, below=1),
     "data.task": Key(
         str, "classification or regression; auto: as the label looks", words=("auto", "classification", "regression")
     ),
-    "data.target": Key(str, "a function that returns your data: path/to/file.py:name or package.module.name"),
+    "data.target": Key(
+        str, "a function that returns your data: path/to/file.py:name or package.module.name", nullable=True
+    ),
     "data.source": Key(str, "the SHA-256 of what the data come from; filled in", nullable=True),
     "optim.name": Key(str, "the optimizer"),
     "optim.lr": Key(float, "learning rate", low=0),

@@ -193,6 +193,7 @@ def test_faults_of_images_are_named(tmp_path: Path) -> None:
         ({"data.path": "mine.csv", "data.heldout": 0.99}, r"data\.heldout=0\.99: of 40 samples"),
         ({"data.path": "mine.csv", "data.batch_size": 33}, r"the training part of 'file' has 32 samples"),
         ({}, r"data=file: expected data\.path=FILE"),
+        ({"data.path": None}, r"data=file: expected data\.path=FILE"),
     ],
 )
 def test_keys_are_checked(

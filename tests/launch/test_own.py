@@ -23,6 +23,11 @@ def net(depth=2, sizes=(4,)):
     return nn.Sequential(*layers, nn.Linear(inside, 2))
 
 
+def focal(output, target):
+    logs = output.log_softmax(1).gather(1, target[:, None])
+    return -((1 - logs.exp()) ** 2 * logs).mean()
+
+
 def clouds(apart=1.0):
     rng = np.random.default_rng(0)
     kind = np.arange(60) % 2
@@ -62,6 +67,15 @@ def test_lists_are_arguments_too(gradlab_: Gradlab, folder: Path) -> None:
     assert load(folder / "one").layers["name"].drop_duplicates().tolist() == ["input", "0", "2", "4"]
 
 
+def test_a_loss_may_be_one_s_own(gradlab_: Gradlab, folder: Path) -> None:
+    ended = gradlab_("run", *OWN, "train.loss=nets.py:focal", *QUICK, "-o", "one")
+    assert (ended.status, ended.err) == (0, "")
+    assert gradlab_("run", *OWN, *QUICK, "-o", "two").status == 0
+    own, usual = (load(folder / name).runs for name in ("one", "two"))
+    assert 0 < own["loss_first"][0] < usual["loss_first"][0]
+    assert own["accuracy"].isna().all()
+
+
 def test_a_result_runs_its_code_only_where_that_is_allowed(gradlab_: Gradlab, folder: Path) -> None:
     assert gradlab_("run", *OWN, *QUICK, "-o", "one").status == 0
     run_id = load(folder / "one").runs["run_id"][0]
@@ -92,6 +106,8 @@ def test_a_report_runs_none_of_it(gradlab_: Gradlab, folder: Path) -> None:
         (("model.target=nets.py:nte",), "did you mean 'net'?"),
         (("model.args.sizes=[7]", "model.output=softmax", "train.loss=hige"), "did you mean 'hinge'?"),
         (("model.depth=3",), "has no key 'model.depth'"),
+        (("train.loss=nets.py:fokal",), "did you mean 'focal'?"),
+        (("data.target=null",), "data=function: expected data.target="),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_written(
