@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradlab.data.facts import LOOK
+from gradlab.grid.cohorts import cohort_key
 from gradlab.grid.expand import Grid
 from gradlab.spec.choices import DATA, MODELS
 from gradlab.spec.named import SpecError
@@ -58,7 +59,8 @@ def known(grid: Grid) -> Grid:
         if not MODELS[run.model.name].free:
             runs.append(run)
             continue
-        key = (run.model.target, run.model.args, run.model.activation, run.model.output, run.data, run.loss)
+        # All of a cohort are as large; what one key alone cannot have (a norm, an activation) shows here, too.
+        key = cohort_key(run), run.model.init
         if key not in found:
             found[key] = _extent(run)
         runs.append(dataclasses.replace(run, extent=found[key]))

@@ -118,3 +118,13 @@ def test_what_is_wrong_is_said_before_anything_is_written(
     assert ended.status == 2
     assert message in " ".join(ended.err.split())
     assert not (folder / "one").exists()
+
+
+def test_what_one_value_of_a_sweep_cannot_have_is_said_before_anything_is_written(
+    gradlab_: Gradlab, folder: Path
+) -> None:
+    (folder / "nets.py").write_text(NETS.replace("nn.ReLU()", "nn.Identity()"), encoding="utf-8")
+    ended = gradlab_("sweep", *OWN, "model.activation=own,tanh", *QUICK, "-o", "grid")
+    assert ended.status == 2
+    assert "has no activation that is a module of torch.nn" in " ".join(ended.err.split())
+    assert not (folder / "grid").exists()
