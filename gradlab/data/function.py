@@ -28,7 +28,7 @@ def facts(data: DataSpec) -> Facts:
     assert data.target is not None
     if not _ALLOWED and data.source is not None:
         return unknown(data)
-    found = _dataset(data.target, data.args)
+    found = _dataset(data.target, data.args, source_of(data.target))
     kind = "classes" if found.train_targets.dtype.kind == "i" else "numbers"
     told = (
         f"{data.target}: {len(found.train_targets):,} samples to train on, {len(found.heldout_targets):,} held out; "
@@ -40,7 +40,7 @@ def facts(data: DataSpec) -> Facts:
 def function(data: DataSpec) -> Dataset:
     """What the function `data.target` returns, as arrays. Raises `DataError` where that is not data."""
     assert data.target is not None
-    found = _dataset(data.target, data.args)
+    found = _dataset(data.target, data.args, source_of(data.target))
     return Dataset(
         _copied(found.train_inputs), found.train_targets, _copied(found.heldout_inputs), found.heldout_targets
     )
@@ -65,7 +65,7 @@ def _plain(value: Value) -> Any:
 
 
 @lru_cache(maxsize=2)
-def _dataset(target: str, arguments: Arguments) -> Dataset:
+def _dataset(target: str, arguments: Arguments, _source: str) -> Dataset:
     returned = called(target, plain(arguments))
     if not isinstance(returned, tuple | list) or len(returned) != 2:
         raise DataError(f"data.target={target}: returned {_kind(returned)}; expected (train, heldout)")

@@ -30,12 +30,11 @@ def _digest(file: Path, _changed: int, _size: int) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-@lru_cache(maxsize=64)
 def imported(target: str) -> Any:
-    """What ``target`` names: ``path/to/file.py:Name`` or ``package.module.Name``; its file runs, once.
+    """What ``target`` names: ``path/to/file.py:Name`` or ``package.module.Name``.
 
-    The folder of the command is on the path, and so is that of the file. Raises `DataError` where there is no such file
-    or name, and where it cannot be imported.
+    Its file runs once, and again where it has changed. The folder of the command is on the path, and so is that of the
+    file. Raises `DataError` where there is no such file or name, and where it cannot be imported.
     """
     module, name = _module(target), _name(target)
     found: Any = module
@@ -100,30 +99,26 @@ def _module(target: str) -> ModuleType:
         if ":" not in target:
             return importlib.import_module(target.rpartition(".")[0])
         _on_path(str(file.resolve().parent))
-        # Under its own name, so that what it pickles and what imports it find it again.
-        name = file.stem
-        known = sys.modules.get(name)
-        if (
-            known is not None
-            and getattr(known, "__file__", None)
-            and Path(str(known.__file__)).resolve() == file.resolve()
-        ):
-            return known
-        if known is not None:
-            name = f"{name}_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}"
-        found = importlib.util.spec_from_file_location(name, file)
-        assert found is not None
-        assert found.loader is not None
-        module = importlib.util.module_from_spec(found)
-        sys.modules[name] = module
-        try:
-            found.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-        return module
+        return _from_file(file.resolve(), source_of(target))
     except Exception as error:
         raise DataError(f"{target}: cannot be imported: {told(error)}") from error
+
+
+@lru_cache(maxsize=64)
+def _from_file(file: Path, digest: str) -> ModuleType:
+    """A file of this content as a module: under its own name, so that what it pickles and what imports it find it."""
+    name = file.stem if file.stem not in sys.modules else f"{file.stem}_{digest[:8]}"
+    found = importlib.util.spec_from_file_location(name, file)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    try:
+        found.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 def _on_path(folder: str) -> None:

@@ -257,14 +257,13 @@ def _shelved_buffers(modules: Sequence[nn.Module]) -> tuple[dict[str, Tensor], t
     held: list[list[Held]] = [[] for _ in modules]
     parts = [dict(module.named_modules()) for module in modules]
     for path, first in parts[0].items():
-        for name, buffer in first.named_buffers(recurse=False):
+        for name, _ in first.named_buffers(recurse=False):
             label = f"{path}.{name}" if path else name
             stacked = torch.stack([members[path]._buffers[name] for members in parts])
             found[label] = stacked
             for member, members in enumerate(parts):
                 members[path]._buffers[name] = stacked[member]
                 held[member].append(Held(members[path], name, stacked[member]))
-            del buffer
     return found, tuple(tuple(one) for one in held)
 
 

@@ -261,12 +261,6 @@ class Watched:
         self._prepare()
 
 
-def unwrapped(module: nn.Module) -> nn.Module:
-    """The module inside what `torch.compile` puts around it."""
-    held = getattr(module, "_orig_mod", None)
-    return held if isinstance(held, nn.Module) else module
-
-
 def trained_by(optimizer: object) -> Optimizer:
     """The optimizer of torch that is meant. Raises `TypeError` for what is none."""
     found = bare(optimizer)
