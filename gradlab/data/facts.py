@@ -42,4 +42,4 @@ def _of_images(data: DataSpec) -> Facts:
     train, heldout, rows, columns = header_sizes(data.root)
     entry = DATA[data.name]
     outputs = rows * columns if entry.outputs is None else entry.outputs
-    return Facts((rows, columns), outputs, entry.loss, train, heldout)
+    return Facts((rows, columns), outputs, entry.loss, train, heldout, image=True)

@@ -121,7 +121,7 @@ class Cohort:
     @property
     def columns(self) -> tuple[str, ...]:
         """Of the per-layer table."""
-        return PROBE_COLUMNS if self.lent is None else (*PROBE_COLUMNS, *MEASURED_COLUMNS)
+        return (*PROBE_COLUMNS, *(self.architecture.columns if self.lent is None else MEASURED_COLUMNS))
 
     @property
     def _moving(self) -> dict[str, Tensor]:
@@ -152,11 +152,11 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device) -> Coh
     lent = lend(runs, task, dtype, device) if NAMED_MODELS[first.model.name].free else None
     if lent is not None:
         layout, parameters = lent.layout, lent.shelf.flat
-        network = Network(first.model, layout, {}, lent.shelf.gradient, {}, {})
+        network = Network(first.model, first.facts, layout, {}, lent.shelf.gradient, {}, {})
     else:
         layout = architecture.layout(first.model, first.facts)
         parameters = initial_parameters(layout, runs, dtype).to(device)
-        network = assemble(first.model, layout, parameters)
+        network = assemble(first, layout, parameters)
     columns = rates(runs, parameters)
     optimizer = OPTIMIZERS[first.optim.name]
     if lent is None:
@@ -196,7 +196,7 @@ def twin(cohort: Cohort, parameters: Tensor) -> Cohort:
     first = cohort.runs[0]
     return replace(
         cohort,
-        network=assemble(first.model, cohort.layout, parameters),
+        network=assemble(first, cohort.layout, parameters),
         parameters=parameters,
         pace=cohort.pace.afresh(),
         state=OPTIMIZERS[first.optim.name].state(parameters, cohort.rates),

@@ -138,7 +138,7 @@ def _there_and_back(cohort: Cohort, mode: Mode, *, record: bool) -> tuple[Tensor
     output = _squashed(cohort, through, cohort.architecture.forward(through, x))
     losses, slope = cohort.loss.measure(output.value, targets)
     through.backward(output, slope)
-    return losses, measure(through, x, cohort.parameters) if record else None
+    return losses, measure(through, x, cohort.parameters, cohort.columns) if record else None
 
 
 def _squashed(cohort: Cohort, through: Pass, output: Node) -> Node:

@@ -183,7 +183,7 @@ def _of_module(size: Extent, run: RunSpec) -> Cost:
 @lru_cache(maxsize=65536)
 def _cost(model: ModelSpec, facts: Facts, batch: int, optimizer: str, train: TrainSpec, every: int) -> Cost:
     steps, width = train.steps, 8 if train.precision == "float64" else 4
-    matrices = MODELS[model.name].matrices(model.depth, model.width, facts.shape, facts.outputs)
+    matrices = MODELS[model.name].matrices(model, facts)
     products = sum(fan_in * fan_out * uses for fan_in, fan_out, uses in matrices)
     parameters = sum((fan_in + 1) * fan_out for fan_in, fan_out, _ in matrices)
     signals = sum(fan_out * uses for _, fan_out, uses in matrices) + facts.inputs
@@ -191,7 +191,7 @@ def _cost(model: ModelSpec, facts: Facts, batch: int, optimizer: str, train: Tra
     copies = PARAMETER_COPIES + 2 * OPTIMIZERS[optimizer].buffers if steps else MEASURED_PARAMETERS
     alive = SIGNAL_COPIES if steps else MEASURED_SIGNALS
     memory = width * (parameters * copies + batch * signals * alive + (heldout if steps else 0))
-    rows = len(matrices) + 1 + (facts.shape[0] if MODELS[model.name].needs_time else 0)
+    rows = len(matrices) + 1 + (facts.steps if MODELS[model.name].needs_time else 0)
     memory += STEP_ROW * (steps + 1) + LAYER_ROW * rows * (steps // every + 2)
     # The samples of every step, by their numbers.
     shared = 8 * batch * (steps + 1)

@@ -17,10 +17,19 @@ from gradlab.spec.run import Facts, ModelSpec
 
 @dataclass(frozen=True)
 class Architecture:
-    """``layout`` places the parameters; ``forward`` maps inputs (M, B, *shape) to outputs and tells what to see."""
+    """``layout`` places the parameters; ``forward`` maps inputs (M, B, *shape) to outputs and tells what to see.
+
+    ``columns`` of the per-layer table stand beside those that every network has; where layers differ in size, they are
+    those of `UNEQUAL`.
+    """
 
     layout: Callable[[ModelSpec, Facts], Layout]
     forward: Callable[[Pass, Node], Node]
+    columns: tuple[str, ...] = ()
+
+
+UNEQUAL = ("signal_grad_rms", "grad_rms")
+"""What compares layers of different sizes: root mean squares of the entries."""
 
 
 MODELS: dict[str, Architecture] = {

@@ -161,8 +161,8 @@ def dead_share(z: Tensor, slope: Slope, out: Tensor) -> None:
 
     That is never above zero, and zero is the slope there.
     """
-    if z.dim() == 3 and native.serves(z):
-        native.dead(z, _place(slope, z), out)
+    if native.serves(z):
+        native.dead(z.flatten(1, -2), _place(slope, z), out)
         return
     flat = (z.new_full((1, 1), slope) if isinstance(slope, float) else slope.reshape(-1, 1)) == 0
     out.copy_(((z.flatten(1, -2).amax(1) <= 0) & flat).to(torch.float64).mean(1))

@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from gradlab.nn.slots import Layout, Role, Slot, Start
+from gradlab.nn.slots import BIASES, Layout, Role, Slot, Start
 from gradlab.spec.run import ModelSpec, RunSpec
 
 
@@ -108,7 +108,7 @@ def _draws(layout: Layout, seed: int) -> tuple[Tensor | None, ...]:
 def _rule(slot: Slot, model: ModelSpec) -> str:
     """The init whose shape the slot takes. Biases are normal, but for torch_default's."""
     init = initialised(model)
-    return "he_normal" if slot.role is Role.BIAS and init != "torch_default" else init
+    return "he_normal" if slot.role in BIASES and init != "torch_default" else init
 
 
 def initialised(model: ModelSpec) -> str:
@@ -119,7 +119,7 @@ def initialised(model: ModelSpec) -> str:
 def _entries(slot: Slot, rule: str, draw: Tensor | None) -> Tensor:
     """Entries of the slot before they are scaled."""
     if draw is not None:
-        return INITS[rule].shape(draw, slot)
+        return torch.cat([INITS[rule].shape(block, slot) for block in draw.chunk(slot.blocks)])
     if slot.start is Start.SCALED_IDENTITY:
         return torch.eye(*slot.shape, dtype=torch.float64)
     return torch.ones(slot.shape, dtype=torch.float64)
@@ -135,7 +135,7 @@ def _scale(slot: Slot, model: ModelSpec) -> float:
             return model.slope or 0.0
         case Start.SCALED_IDENTITY:
             return model.gain
-    if slot.role is Role.BIAS:
+    if slot.role in BIASES:
         from_torch = initialised(model) == "torch_default"
         return INITS["torch_default"].std(slot) if from_torch else math.sqrt(model.bias_var or 0.0)
     if model.weight_var is not None:

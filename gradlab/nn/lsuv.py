@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gradlab.nn.network import Pass
+from gradlab.nn.network import Pass, rows
 from gradlab.nn.products import product
 from gradlab.nn.slots import Role
 from gradlab.nn.tape import Node
@@ -28,10 +28,10 @@ class Scaling(Pass):
 
     wanted: Tensor = field(kw_only=True)
 
-    def linear(self, layer: int, h: Node) -> Node:
-        """(M, B, in) -> (M, B, out), after the matrix has been scaled in place."""
-        weight = self.network.parameters[layer, Role.WEIGHT]
-        signal = product(h.value, weight.transpose(1, 2)).to(torch.float64)
+    def linear(self, layer: int, h: Node, weight: Role = Role.WEIGHT, bias: Role = Role.BIAS) -> Node:
+        """(M, ..., in) -> (M, ..., out), after the matrix has been scaled in place."""
+        matrix = self.network.parameters[layer, weight]
+        signal = product(rows(h.value), matrix.transpose(1, 2)).to(torch.float64)
         factor = self.wanted / signal.var((1, 2), correction=0).sqrt()
-        weight.mul_(torch.where(factor.isfinite(), factor, 1.0).view(-1, 1, 1))
-        return super().linear(layer, h)
+        matrix.mul_(torch.where(factor.isfinite(), factor, 1.0).view(-1, 1, 1))
+        return super().linear(layer, h, weight, bias)

@@ -14,14 +14,27 @@ from itertools import accumulate
 
 
 class Role(Enum):
-    """What a parameter is to its layer; ``WEIGHT`` and ``RECURRENT`` are its weight matrix."""
+    """What a parameter is to its layer; those of `MATRICES` are its weight matrix.
+
+    ``SECOND`` is what a layer of two matrices in a row (attention, a feed-forward pair) has behind the first.
+    """
 
     WEIGHT = "weight"
     RECURRENT = "recurrent"
+    SECOND = "second"
     BIAS = "bias"
+    RECURRENT_BIAS = "recurrent_bias"
+    SECOND_BIAS = "second_bias"
     GAIN = "gain"
     SHIFT = "shift"
     SLOPE = "slope"
+
+
+MATRICES = frozenset((Role.WEIGHT, Role.RECURRENT, Role.SECOND))
+"""What a layer's weight matrix is made of: neighbours, before all other parameters of the layer."""
+
+
+BIASES = frozenset((Role.BIAS, Role.RECURRENT_BIAS, Role.SECOND_BIAS))
 
 
 class Start(Enum):
@@ -39,7 +52,8 @@ class Slot:
     """One parameter of one layer (1..L): ``shape`` without the member axis; ``fan_in``, ``fan_out`` of its matrix.
 
     ``torch_fan`` is the number whose inverse root bounds torch's default draw; ``in_time``: of a network that is
-    unrolled in time; ``name`` is what the user's own network calls it.
+    unrolled in time; ``blocks``: so many matrices lie one upon the other in it (gates; queries, keys and values), whose
+    fans are each's own; ``name`` is what the user's own network calls it.
     """
 
     layer: int
@@ -50,6 +64,7 @@ class Slot:
     fan_out: int = 0
     torch_fan: int = 0
     in_time: bool = field(default=False, kw_only=True)
+    blocks: int = field(default=1, kw_only=True)
     name: str | None = field(default=None, kw_only=True)
 
     @property
@@ -92,8 +107,8 @@ class Layout:
 
     @cached_property
     def matrices(self) -> tuple[slice, ...]:
-        """The columns of each layer's weight matrix (of a recurrent layer: both)."""
-        return self._spans(frozenset((Role.WEIGHT, Role.RECURRENT)))
+        """The columns of each layer's weight matrix (where it has several: all of them)."""
+        return self._spans(MATRICES)
 
     @cached_property
     def rests(self) -> tuple[slice, ...]:

@@ -30,11 +30,10 @@ def check_fit(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
         )
     if model.norm is not None and NORMS[model.norm].over_batch and data.batch_size == 1:
         raise SpecError(f"model.norm={model.norm} with data.batch_size=1: a batch norm needs at least 2 samples")
-    if choice.needs_time and len(facts.shape) != 2:
-        raise SpecError(
-            f"data.name={data.name}: {model.name!r} needs data with a time axis: "
-            f"{', '.join(name for name, entry in DATA.items() if len(entry.shape) == 2)}"
-        )
+    if not set(choice.takes) & set(facts.forms):
+        raise SpecError(f"data.name={data.name}: is {FORMS[facts.forms[0]]}; {_wanted(model.name)}")
+    if facts.positions and not choice.by_position:
+        raise SpecError(f"data.name={data.name}: asks for {facts.positions} answers a sample; {_wanted(model.name)}")
     if model.name == "linear_chain" and not model.width == facts.inputs == facts.outputs:
         raise SpecError(
             f"model.name=linear_chain: its matrices are square, so width = inputs = outputs; given model.width="
@@ -62,11 +61,26 @@ def check_loss(train: TrainSpec, model: ModelSpec, facts: Facts) -> None:
         raise SpecError(f"train.loss={train.loss}: is of classes, and the targets of these data are numbers")
 
 
+FORMS = {"vector": "a vector", "sequence": "a sequence", "image": "an image", "tokens": "a sequence of tokens"}
+
+
+def _wanted(model: str) -> str:
+    """What an architecture takes, and which data are that."""
+    choice = MODELS[model]
+    able = [
+        name
+        for name, entry in DATA.items()
+        if set(choice.takes) & set(entry.forms) and (choice.by_position or entry.positions == 0)
+    ]
+    forms = " or ".join(FORMS[form] for form in choice.takes)
+    return f"{model!r} takes {forms}{'' if choice.by_position else ', and gives one answer'}: {', '.join(able)}"
+
+
 def _check_size(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     """Raises `SpecError` for a network that no machine holds: weights, gradients, and the signals of one batch."""
-    steps = facts.shape[0] if MODELS[model.name].needs_time else 1
-    weights = (model.depth * model.width + facts.inputs // steps + facts.outputs) * model.width
-    signals = data.batch_size * (model.depth * model.width * steps + facts.inputs + facts.outputs)
+    matrices = MODELS[model.name].matrices(model, facts)
+    weights = sum(fan_in * fan_out for fan_in, fan_out, _ in matrices)
+    signals = data.batch_size * (facts.inputs + sum(fan_out * uses for _, fan_out, uses in matrices))
     size = 4 * (2 * weights + signals)
     if size > MOST_BYTES:
         raise SpecError(

@@ -23,6 +23,7 @@ from gradlab.spec.choices import (
     OPTIMIZERS,
     SCHEDULES,
 )
+from gradlab.spec.choices.data import forms_of
 from gradlab.spec.keys import DEFAULTS, FREE, allowed_keys, check_key, coerce, is_free, is_target, optimizer_defaults
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.plugins import PRESENT, used
@@ -148,8 +149,9 @@ class ProbeSpec:
 class Facts:
     """What a network must know of its data: shapes and sizes, no numbers.
 
-    ``shape`` is that of one input, (features,) or (time, features); ``loss`` as in `choices.Data`. Of data of the
-    user's own, ``source`` is the SHA-256 of what they come from, and ``told`` how they were understood.
+    ``shape`` is that of one input, ``outputs`` how many numbers or classes one answer has; ``loss``, ``image`` and
+    ``vocabulary`` as in `choices.Data`; ``positions`` counts the answers of a sample, 0 where there is but one. Of data
+    of the user's own, ``source`` is the SHA-256 of what they come from, and ``told`` how they were understood.
     """
 
     shape: tuple[int, ...]
@@ -159,11 +161,29 @@ class Facts:
     heldout: int
     source: str | None = None
     told: str | None = None
+    image: bool = False
+    vocabulary: int = 0
+    positions: int = 0
 
     @property
     def inputs(self) -> int:
         """Entries of one input."""
         return math.prod(self.shape)
+
+    @property
+    def steps(self) -> int:
+        """Time steps of one input: of an image, its rows."""
+        return self.shape[0]
+
+    @property
+    def features(self) -> int:
+        """Entries of one time step: of a token, one for each that there is."""
+        return self.vocabulary or math.prod(self.shape[1:])
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """How an input can be taken; see `choices.data.forms_of`."""
+        return forms_of(len(self.shape), image=self.image, vocabulary=self.vocabulary)
 
 
 @dataclass(frozen=True)
@@ -210,7 +230,7 @@ class RunSpec:
     @property
     def layers(self) -> int:
         """L: how many layers the `layers` table numbers (an RNN's read-out counts)."""
-        return self.model.depth + (1 if MODELS[self.model.name].needs_time else 0)
+        return MODELS[self.model.name].layers(self.model.depth)
 
     @property
     def loss(self) -> str:
@@ -409,10 +429,19 @@ def _facts(data: DataSpec, look: Look | None) -> Facts:
     if data.root is not None:
         return _looked_at(data, look)
     entry = DATA[data.name]
-    by_key = (data.features if len(entry.shape) == 1 else data.length) or 0
+    by_key = (data.length if "length" in entry.keys else data.features) or 0
     shape = tuple(by_key if size is None else size for size in entry.shape)
     outputs = math.prod(shape) if entry.outputs is None else entry.outputs
-    return Facts(shape, outputs, entry.loss, entry.train, entry.heldout)
+    return Facts(
+        shape,
+        outputs,
+        entry.loss,
+        entry.train,
+        entry.heldout,
+        image=entry.image,
+        vocabulary=entry.vocabulary,
+        positions=shape[0] if entry.positions is None else entry.positions,
+    )
 
 
 @lru_cache(maxsize=65536)

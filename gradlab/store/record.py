@@ -267,15 +267,15 @@ def _runs_table(record: Record, last: Ints) -> pa.Table:
 
 
 def _profile(record: Record, along: str) -> Floats:
-    """The signals' gradient (M, R) at step 0 by which a run's rate is.
+    """The signals' gradient (M, R) at step 0 by which a run's rate is; per entry, where layers differ in size.
 
-    Of a network that is not gradlab's own it is per entry, and on its trunk, in the trunk's order.
+    Of a network that is not gradlab's own it is on its trunk, in the trunk's order.
     """
     first = record.layers[0]
     rows = [index for index, row in enumerate(record.rows) if row.axis == along and row.layer > 0]
-    if "stage" not in record.columns:
+    if "signal_grad_rms" not in record.columns:
         return np.asarray(first.values[PROBE_COLUMNS.index("signal_grad_norm")][:, rows])
-    if along == "time":
+    if along == "time" or "stage" not in record.columns:
         return np.asarray(first.values[record.columns.index("signal_grad_rms")][:, rows])
     stages = first.values[record.columns.index("stage")][0, rows]
     trunk = [rows[place] for place in np.argsort(stages, kind="stable") if not np.isnan(stages[place])]

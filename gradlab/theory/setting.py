@@ -87,7 +87,7 @@ def setting(spec: RunSpec) -> Setting:
         # Nothing is known of the inside of a network of the user's own.
         return Setting(model.name, Phi("linear", 0.0), "none", 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False)
     recurrent = MODELS[model.name].needs_time
-    inputs = facts.shape[-1] if recurrent else facts.inputs
+    inputs = facts.features if recurrent else facts.inputs
     # torch.nn.RNN bounds the default draw of every matrix by its hidden width.
     first_fan = model.width if recurrent and model.init == "torch_default" and model.weight_var is None else inputs
     norm = model.norm or "none"
@@ -104,7 +104,7 @@ def setting(spec: RunSpec) -> Setting:
         phi=phi,
         norm=norm,
         depth=model.depth,
-        steps=facts.shape[0] if recurrent else 0,
+        steps=facts.steps if recurrent else 0,
         width=model.width,
         inputs=inputs,
         sw2=sw2,

@@ -50,9 +50,7 @@ def test_the_names_are_the_named_choices() -> None:
 @pytest.mark.parametrize("run", cases(), ids=lambda run: f"{run.model.name}-{run.model.depth}-{run.model.norm}")
 def test_the_plan_s_matrices_are_the_layout_s(run: RunSpec) -> None:
     layout = layout_of(run)
-    matrices = choices.MODELS[run.model.name].matrices(
-        run.model.depth, run.model.width, run.facts.shape, run.facts.outputs
-    )
+    matrices = choices.MODELS[run.model.name].matrices(run.model, run.facts)
     assert len(matrices) == len(layout.names) == run.layers
     for layer, (fan_in, fan_out, uses) in enumerate(matrices, start=1):
         own = [slot for slot in layout.slots if slot.layer == layer and slot.role in (Role.WEIGHT, Role.RECURRENT)]

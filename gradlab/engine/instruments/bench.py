@@ -71,7 +71,7 @@ class Part:
 def parts(cohort: Cohort, batch: int) -> Iterator[Part]:
     """All members, as many at a time as a pass of ``batch`` samples has room for."""
     run = cohort.runs[0]
-    matrices = MODELS[run.model.name].matrices(run.model.depth, run.model.width, run.facts.shape, run.facts.outputs)
+    matrices = MODELS[run.model.name].matrices(run.model, run.facts)
     signals = run.facts.inputs + sum(fan_out * uses for _, fan_out, uses in matrices)
     entries = PARAMETER_COPIES * cohort.layout.size + SIGNAL_COPIES * batch * signals
     together = max(1, BYTES_AT_A_TIME // (8 * entries))
@@ -79,7 +79,7 @@ def parts(cohort: Cohort, batch: int) -> Iterator[Part]:
         which = slice(start, start + together)
         flat = cohort.parameters[which].to(torch.float64, copy=True)
         scales = (cohort.task.input_scale[which], cohort.task.target_scale[which])
-        yield Part(which, assemble(run.model, cohort.layout, flat), *(scale.to(torch.float64) for scale in scales))
+        yield Part(which, assemble(run, cohort.layout, flat), *(scale.to(torch.float64) for scale in scales))
 
 
 def asked(x: Tensor) -> Node:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gradlab.nn.kernels.program import Place, Shared, call, new, scratch, serves
 
-__all__ = ["serves"]
+__all__ = ["new", "serves"]
 
 LARGEST = 2**25
 """Multiplications of one member's product up to which ours is at least as fast as torch's; see docs/performance.md."""
@@ -226,12 +226,42 @@ def gather(samples: Tensor, chosen: Tensor, scale: Tensor) -> Tensor:
     return out
 
 
+def gather_tokens(samples: Tensor, chosen: Tensor, scale: Tensor) -> Tensor:
+    """Samples (N, *shape) of whole numbers, those chosen (B,) -> (M, B, *shape), M as many as ``scale`` (M,) has."""
+    out = new(samples, len(scale), len(chosen), *samples.shape[1:])
+    call("gather_tokens", scale, len(scale), (len(chosen), samples[0].numel()), (Shared(chosen), Shared(samples), out))
+    return out
+
+
+def copied(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """(M, n, D), whose rows lie at any distance, into ``out``, whose rows do too, or a new one."""
+    members, count, width = x.shape
+    out = new(x, members, count, width) if out is None else out
+    call("copy", x, members, (count, width, x.stride(1), out.stride(1)), (x, out))
+    return out
+
+
+def look_up(table: Tensor, tokens: Tensor, bias: Tensor | None) -> Tensor:
+    """The rows of ``table`` (M, V, D), any strides, by tokens (M, ...), plus ``bias`` (M, D) -> (M, ..., D)."""
+    out = new(table, *tokens.shape, table.shape[2])
+    sizes = (tokens[0].numel(), table.shape[2], table.stride(1), table.stride(2))
+    call("look_up", table, len(table), sizes, (tokens, table, bias, out))
+    return out
+
+
+def look_up_back(out: Tensor, tokens: Tensor, grad: Tensor, *, more: bool) -> None:
+    """Rows of ``grad`` (M, ..., D) added up by tokens (M, ...) into ``out`` (M, V, D), any strides."""
+    grad = whole(grad)
+    sizes = (tokens[0].numel(), out.shape[2], out.stride(1), out.stride(2), out.shape[1], more)
+    call("look_up_back", grad, len(grad), sizes, (tokens, grad, out))
+
+
 def cross_entropy(output: Tensor, classes: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """(M, B, K), classes (N,), those chosen (B,) -> loss (M,) and its derivative (M, B, K)."""
-    members, batch, outputs = output.shape
+    """(M, B, ..., K), classes (N, ...), those chosen (B,) -> loss (M,) and its derivative (M, B, ..., K)."""
+    members, outputs, places = len(output), output.shape[-1], classes[0].numel()
     loss, slope = output.new_empty(members), new(output, *output.shape)
-    places = (whole(output), Shared(chosen), Shared(classes), loss, slope)
-    call("cross_entropy", output, members, (batch, outputs), places)
+    at = (whole(output), Shared(chosen), Shared(classes), loss, slope)
+    call("cross_entropy", output, members, (len(chosen) * places, outputs, places), at)
     return loss, slope
 
 

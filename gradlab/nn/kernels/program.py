@@ -29,7 +29,7 @@ from gradlab.nn.kernels.compiler import library
 KERNELS = (
     *("product", "activate", "activate_back", "batch_norm", "batch_norm_back", "layer_norm", "layer_norm_back"),
     *("batch_sum", "add", "norms", "unsound", "moments", "correlation", "distances", "gradients"),
-    *("saturated", "dead", "gather"),
+    *("saturated", "dead", "gather", "gather_tokens", "copy", "look_up", "look_up_back"),
     *("cross_entropy", "squared_error", "clip", "sgd", "adam", "rmsprop", "adagrad"),
 )
 """As source/player.c numbers them."""

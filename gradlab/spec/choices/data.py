@@ -13,8 +13,11 @@ class Data(Choice):
     """One data set: its extra keys with their defaults, and the shapes that do not depend on them.
 
     ``loss`` is ``cross_entropy`` (nats), ``mean_squared_error`` or ``quartic``; ``shape`` is (features,) or (time,
-    features), with None where a key (`data.features`, `data.length`) decides; ``outputs`` None means as many as there
-    are inputs. ``variance`` is that of the targets, which one answer to every input costs; None where it is drawn.
+    features), (height, width, channels) or, of tokens, (time,), with None where a key (`data.features`, `data.length`)
+    decides; ``outputs`` None means as many as there are inputs. ``image``: the shape is one of pixels. ``vocabulary``:
+    so many tokens there are, where inputs are tokens. ``positions``: so many answers a sample, each of one class; 0
+    where it is one, None where every place of the sequence has its own. ``variance`` is that of the targets, which one
+    answer to every input costs; None where it is drawn.
     ``own``: they are the user's, and must be looked at; ``free``: made by a function, with arguments of any names.
     """
 
@@ -24,9 +27,26 @@ class Data(Choice):
     train: int = 0
     heldout: int = 0
     variance: float | None = None
+    image: bool = False
+    vocabulary: int = 0
+    positions: int | None = 0
     own: bool = False
     free: bool = False
     keys: Mapping[str, Value] = field(default_factory=dict)
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """See `forms_of`."""
+        return forms_of(len(self.shape), image=self.image, vocabulary=self.vocabulary)
+
+
+def forms_of(axes: int, *, image: bool, vocabulary: int) -> tuple[str, ...]:
+    """How an input of so many axes is taken: as tokens, a vector, a sequence, or an image, whose rows are one."""
+    if vocabulary:
+        return ("tokens",)
+    if image:
+        return ("image", "sequence")
+    return ("sequence",) if axes == 2 else ("vector",)
 
 
 _IDX: dict[str, Value] = {"root": None, "mirror": None}
@@ -38,6 +58,7 @@ DATA: dict[str, Data] = table(
         "1,797 hand-written digits of 8x8 grey pixels, embedded; rows are time steps",
         "UCI optical recognition of handwritten digits, Alpaydin & Kaynak 1998",
         shape=(8, 8),
+        image=True,
         outputs=10,
         train=1437,
         heldout=360,
@@ -47,6 +68,7 @@ DATA: dict[str, Data] = table(
         "70,000 pieces of clothing of 28x28 grey pixels; rows are time steps",
         "Xiao et al. 2017, arXiv:1708.07747",
         shape=(28, 28),
+        image=True,
         outputs=10,
         train=60_000,
         heldout=10_000,
@@ -57,6 +79,7 @@ DATA: dict[str, Data] = table(
         "70,000 hand-written digits of 28x28 grey pixels; rows are time steps",
         "LeCun et al. 1998",
         shape=(28, 28),
+        image=True,
         outputs=10,
         train=60_000,
         heldout=10_000,

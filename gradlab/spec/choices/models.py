@@ -2,39 +2,58 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from gradlab.spec.named import Choice, Value, table
 
+if TYPE_CHECKING:
+    from gradlab.spec.run import Facts, ModelSpec
 
-def _feed_forward(depth: int, width: int, shape: tuple[int, ...], outputs: int) -> list[tuple[int, int, int]]:
-    widths = [math.prod(shape), *[width] * (depth - 1), outputs]
+Matrices = list[tuple[int, int, int]]
+"""Of each layer: fan-in and fan-out of its matrices as one, and how often a pass goes through it for one sample."""
+
+
+def _feed_forward(model: ModelSpec, facts: Facts) -> Matrices:
+    widths = [facts.inputs, *[model.width] * (model.depth - 1), facts.outputs]
     return [(fan_in, fan_out, 1) for fan_in, fan_out in pairwise(widths)]
 
 
-def _recurrent(depth: int, width: int, shape: tuple[int, ...], outputs: int) -> list[tuple[int, int, int]]:
-    steps, features = shape
-    inputs = [features, *[width] * (depth - 1)]
-    return [*((fan_in + width, width, steps) for fan_in in inputs), (width, outputs, 1)]
+def _recurrent(model: ModelSpec, facts: Facts) -> Matrices:
+    inputs = [facts.features, *[model.width] * (model.depth - 1)]
+    read_out = (model.width, facts.outputs, max(1, facts.positions))
+    return [*((fan_in + model.width, model.width, facts.steps) for fan_in in inputs), read_out]
+
+
+def _as_deep(depth: int) -> int:
+    return depth
+
+
+def _and_a_read_out(depth: int) -> int:
+    return depth + 1
 
 
 @dataclass(frozen=True)
 class Model(Choice):
     """``keys``: the keys of `model` with their defaults; ``data``: the data it takes unless told otherwise.
 
-    ``free``: it takes arguments of any names, for it is the user's own, and nothing is known of its inside.
+    ``takes``: the forms of inputs that it can have, as `Facts.forms` has them; ``by_position``: it can answer at each
+    place of a sequence; ``layers`` tells from `model.depth` how many layers the tables number. ``free``: it takes
+    arguments of any names, for it is the user's own, and nothing is known of its inside.
     """
 
     keys: Mapping[str, Value] = field(default_factory=dict)
     data: str = "digits"
     norms: tuple[str, ...] = ("none", "batch", "layer", "rms")
     least_depth: int = 1
+    takes: tuple[str, ...] = ("vector", "sequence", "image")
+    by_position: bool = False
     needs_time: bool = False
     free: bool = False
-    matrices: Callable[[int, int, tuple[int, ...], int], list[tuple[int, int, int]]] = _feed_forward
+    layers: Callable[[int], int] = _as_deep
+    matrices: Callable[[ModelSpec, Facts], Matrices] = _feed_forward
 
 
 _NETWORK: dict[str, Value] = {
@@ -73,7 +92,10 @@ MODELS: dict[str, Model] = table(
         "Elman 1990; Pascanu et al. 2013, arXiv:1211.5063",
         {**_NETWORK, "depth": 1},
         norms=("none", "layer", "rms"),
+        takes=("sequence", "tokens"),
+        by_position=True,
         needs_time=True,
+        layers=_and_a_read_out,
         matrices=_recurrent,
     ),
     Model(

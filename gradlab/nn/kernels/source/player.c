@@ -30,7 +30,8 @@ struct call {
 
 enum {
     PRODUCT, ACTIVATE, ACTIVATE_BACK, BATCH_NORM, BATCH_NORM_BACK, LAYER_NORM, LAYER_NORM_BACK, BATCH_SUM, ADD, NORMS,
-    UNSOUND, MOMENTS, CORRELATION, DISTANCES, GRADIENTS, SATURATED, DEAD, GATHER, CROSS_ENTROPY, SQUARED_ERROR, CLIP, SGD, ADAM,
+    UNSOUND, MOMENTS, CORRELATION, DISTANCES, GRADIENTS, SATURATED, DEAD,
+    GATHER, GATHER_TOKENS, COPY, LOOK_UP, LOOK_UP_BACK, CROSS_ENTROPY, SQUARED_ERROR, CLIP, SGD, ADAM,
     RMSPROP, ADAGRAD,
 };
 
@@ -59,7 +60,11 @@ static void play_one(const struct call *call, void **p)
     case SATURATED: saturated(n[0], n[1], x[0], p[0], p[1], p[2]); break;
     case DEAD: dead(n[0], n[1], p[0], p[1], p[2], p[3]); break;
     case GATHER: gather(n[0], n[1], p[0], p[1], p[2], p[3]); break;
-    case CROSS_ENTROPY: cross_entropy(n[0], n[1], p[0], p[1], p[2], p[3], p[4]); break;
+    case GATHER_TOKENS: gather_tokens(n[0], n[1], p[0], p[1], p[2]); break;
+    case COPY: copy(n[0], n[1], n[2], n[3], p[0], p[1]); break;
+    case LOOK_UP: look_up(n[0], n[1], n[2], n[3], p[0], p[1], p[2], p[3]); break;
+    case LOOK_UP_BACK: look_up_back(n[0], n[1], n[2], n[3], n[4], n[5], p[0], p[1], p[2]); break;
+    case CROSS_ENTROPY: cross_entropy(n[0], n[1], n[2], p[0], p[1], p[2], p[3], p[4]); break;
     case SQUARED_ERROR: squared_error(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5]); break;
     case CLIP: clip(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]); break;
     case ADAM:
