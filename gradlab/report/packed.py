@@ -68,7 +68,8 @@ def evenly(values: Ints, most: int | None) -> Ints:
     """At most ``most`` (2 at least) of ascending ``values``, evenly spread, the first and the last among them."""
     if most is None or len(values) <= most:
         return values
-    return values[np.unique(np.linspace(0, len(values) - 1, most).round().astype(int))]
+    chosen: Ints = values[np.unique(np.linspace(0, len(values) - 1, most).round().astype(int))]
+    return chosen
 
 
 def packed(values: Floats, known: npt.NDArray[np.bool_], found: Shapes) -> tuple[bytes, Scales]:
@@ -94,7 +95,10 @@ def packed(values: Floats, known: npt.NDArray[np.bool_], found: Shapes) -> tuple
     scales = np.column_stack([np.where(empty, 0.0, low), np.where(empty, 0.0, high)]).astype(np.float32)
     scales[~having] = np.nan
     codes = _codes(cells, logs, here, scales.astype(np.float64)[owner])
-    whole = [codes[found.start[r] : found.start[r + 1]].reshape(-1, _width(found, r)) for r in np.flatnonzero(having)]
+    whole = [
+        codes[found.start[r] : found.start[r + 1]].reshape(-1, _width(found, r))
+        for r in np.flatnonzero(having).tolist()
+    ]
     return _squeezed(whole), scales
 
 

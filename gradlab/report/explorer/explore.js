@@ -183,12 +183,11 @@ class Explorer {
     /** @param {Figure} one @param {(run: number, faint: boolean) => Line} of @param {string} across @param {string} up */
     const lines = (one, of, across, up) => {
       const front = drawn.map((run) => of(run, false)).filter((each) => each.y.length), back = behind.map((run) => of(run, true)).filter((each) => each.y.length);
-      const all = function* () { for (const each of front) yield* each.y; for (const each of back) yield* each.y; };
-      const steps = function* () { for (const each of front) { yield each.x[0] ?? null; yield each.x[each.x.length - 1] ?? null; } };
+      const all = [...front, ...back].flatMap((each) => each.y), steps = front.flatMap((each) => [each.x[0] ?? null, each.x[each.x.length - 1] ?? null]);
       const ended = front.filter((each) => state && data.label(state, /** @type {number} */ (each.run)) === "finished");
       const calm = finite([...front.map((each) => each.y[0] ?? null), ...ended.flatMap((each) => each.y)], Math.max);
-      const y = axisOf(up, all(), !one.switched("y"));
-      one.draw({ x: axisOf(across, steps(), false, true), y: front.length > 1 && ended.length ? capped(y, calm) : y, lines: front, behind: back, legend, told: `${told}.` });
+      const y = axisOf(up, all, !one.switched("y"));
+      one.draw({ x: axisOf(across, steps, false, true), y: front.length > 1 && ended.length ? capped(y, calm) : y, lines: front, behind: back, legend, told: `${told}.` });
     };
     lines(this.profile, profile, axis === "time" ? "time step" : "layer", "‖δ‖");
     this.profile.heading.textContent = `δ by ${axis === "time" ? "time step" : "layer"}, ${view.when === "end" ? "at the end" : "at step 0"}`;

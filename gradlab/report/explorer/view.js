@@ -101,7 +101,7 @@ function button(host, text, press, attributes = {}) {
 
 /** A list to choose from, with its name before it. @param {Element} host @param {string} name @param {[string, string][]} options value and text @param {string} chosen @param {(value: string) => void} choose */
 function choice(host, name, options, chosen, choose) {
-  const label = make("label", { class: "choice" }, host, `${name} `), list = make("select", {}, label);
+  const label = make("label", { class: "choice" }, host, `${name} `), list = make("select", { "aria-label": name }, label);
   for (const [value, text] of options) make("option", { value }, list, text);
   list.value = chosen;
   list.addEventListener("change", () => choose(list.value));
