@@ -42,8 +42,8 @@ OUTCOMES = (
     *("loss_first", "loss_last", "steps"),
 )
 
-MOST_CELLS = 14_000_000
-"""Numbers inside a page: some 20 MB of it."""
+MOST_CELLS = 10_000_000
+"""Numbers inside a page: some 19 MB of it."""
 
 COARSER = ((None, None), (101, 21), (51, 11), (26, 6), (11, 2))
 """Most recorded steps of a run's curves and of its layers, tried in this order until `MOST_CELLS` holds them."""

@@ -13,21 +13,56 @@
  * @property {boolean} [beyond] whether finite values above the axis are shown with them
  */
 
-/** The axis that holds values. @param {string} label @param {Iterable<Value>} values @param {boolean} log @param {boolean} [whole] @returns {Axis} */
-function axisOf(label, values, log, whole = false) {
-  let low = Infinity, high = -Infinity, zero = false, broken = false;
+/** @typedef {{low: number, high: number, positive: number, below: boolean, broken: boolean}} Extent */
+/** @type {WeakMap<readonly Value[], Extent>} */
+const extents = new WeakMap();
+
+/** The ends of values, remembered: `positive` is the least above zero, `below` whether any is not. @param {readonly Value[]} values @returns {Extent} */
+function extentOf(values) {
+  let found = extents.get(values);
+  if (found) return found;
+  found = { low: Infinity, high: -Infinity, positive: Infinity, below: false, broken: false };
   for (const value of values) {
     if (value === null) continue;
-    if (!Number.isFinite(value)) { broken = true; continue; }
-    if (log && value <= 0) { zero = true; continue; }
-    if (value < low) low = value;
-    if (value > high) high = value;
+    if (!Number.isFinite(value)) { found.broken = true; continue; }
+    if (value < found.low) found.low = value;
+    if (value > found.high) found.high = value;
+    if (value <= 0) found.below = true;
+    else if (value < found.positive) found.positive = value;
+  }
+  extents.set(values, found);
+  return found;
+}
+
+/** The axis that holds all of several rows of values. @param {string} label @param {readonly (readonly Value[])[]} rows @param {boolean} log @param {boolean} [whole] @returns {Axis} */
+function axisOf(label, rows, log, whole = false) {
+  let low = Infinity, high = -Infinity, zero = false, broken = false;
+  for (const row of rows) {
+    const one = extentOf(row);
+    low = Math.min(low, log ? one.positive : one.low);
+    if (!log || one.high > 0) high = Math.max(high, one.high);
+    zero ||= log && one.below;
+    broken ||= one.broken;
   }
   if (low > high) [low, high] = log ? [0.1, 1] : [0, 1];
   if (log) [low, high] = [Math.log10(low), Math.log10(high)];
   const least = log ? 0.1 : Math.abs(high) * 1e-6 || 0.5;
   if (high - low < least) [low, high] = [low - least / 2, high + least / 2];
   return { label, log, whole, low, high, zero, broken };
+}
+
+/** @type {WeakMap<readonly Value[], Float64Array>[]} */
+const along = [new WeakMap(), new WeakMap()];
+
+/** Values before strips and ends are seen to, remembered: their logarithms or themselves; NaN where null, Infinity where not finite. @param {readonly Value[]} values @param {boolean} log */
+function plainly(values, log) {
+  const known = along[Number(log)];
+  let found = known.get(values);
+  if (!found) {
+    found = Float64Array.from(values, (value) => (value === null ? NaN : !Number.isFinite(value) ? Infinity : log ? Math.log10(Math.max(value, 0)) : value));
+    known.set(values, found);
+  }
+  return found;
 }
 
 /** The axis ends at `cap` where values lie higher: an explosion would flatten all else. @param {Axis} axis @param {Value} cap @returns {Axis} */
@@ -124,9 +159,21 @@ const NAMED = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b07d00", "#56b4e9",
 const NAMED_DARK = ["#4aa8e0", "#f08a3c", "#2cc79a", "#e09fc6", "#f0c04a", "#9ad4f5", "#ecece6", "#c8a868"];
 
 let printing = false;
+/** @type {Map<string, string>} */
+const theme = new Map();
+
+/** The page has become dark or light, or is printed. */
+function repainted() { theme.clear(); }
+
+/** @param {string} name @param {() => string} look */
+function remembered(name, look) {
+  let found = theme.get(name);
+  if (found === undefined) theme.set(name, (found = look()));
+  return found;
+}
 
 /** Whether figures are drawn for a dark page; paper is light. */
-function isDark() { return !printing && matchMedia("(prefers-color-scheme: dark)").matches; }
+function isDark() { return remembered("dark", () => (!printing && matchMedia("(prefers-color-scheme: dark)").matches ? "yes" : "")) !== ""; }
 
 /** @param {number} place */
 function named(place) { const found = isDark() ? NAMED_DARK : NAMED; return found[place % found.length]; }
@@ -140,5 +187,5 @@ function ordered(place, many) {
 /** A colour of the page. @param {"ink" | "soft" | "line" | "card" | "bad" | "link" | "faint"} name */
 function paint(name) {
   if (printing) return { ink: "#000", soft: "#444", line: "#ddd", card: "#fff", bad: "#b2182b", link: "#005a94", faint: "#bbb" }[name];
-  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  return remembered(name, () => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
 }

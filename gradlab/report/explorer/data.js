@@ -130,6 +130,8 @@ class Data {
     this.head = head;
     this.size = head.ids.length;
     this.bytes = bytes;
+    /** @type {Map<string, Value[]>} */
+    this.profiles = new Map();
     for (const field of head.fields) field.numbers = field.numbers?.map((value) => (value === null ? null : Number(value)));
     this.fields = new Map(head.fields.map((field) => [field.name, field]));
     /** @type {Record<string, Block>} */
@@ -156,6 +158,13 @@ class Data {
   }
   /** The axis along which a run's layers are looked at first. @param {number} run */
   axis(run) { return this.blocks.time?.has(run) ? "time" : "depth"; }
+  /** A quantity by place at one recorded step, remembered. @param {number} run @param {string} axis @param {string} quantity @param {number} column @returns {Value[]} */
+  profile(run, axis, quantity, column) {
+    const block = this.blocks[axis], key = `${axis} ${quantity} ${run} ${column}`;
+    let found = this.profiles.get(key);
+    if (!found) this.profiles.set(key, (found = block?.values(run, quantity)?.map((row) => row[column] ?? null) ?? []));
+    return found;
+  }
   /** What theory expects of δ at step 0, by place. @param {number} run @param {string} axis @returns {Value[] | null} */
   theory(run, axis) {
     const found = this.head.theory[axis];

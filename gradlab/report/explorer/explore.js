@@ -136,7 +136,7 @@ class Explorer {
   /** @param {string} name @param {"x" | "y"} side */
   scatterAxis(name, side) {
     const values = this.numbers(name), log = LOGS.has(name) !== this.scatter.switched(side);
-    return axisOf(name, values, log);
+    return axisOf(name, [values], log);
   }
   /** The runs of the group: those in the box, and those that were picked. @param {Axis} x @param {Axis} y */
   inGroup(x, y) {
@@ -173,8 +173,8 @@ class Explorer {
     const axis = looked.some((run) => data.blocks.time?.has(run)) ? "time" : "depth";
     /** @param {number} run @param {boolean} faint */
     const profile = (run, faint) => {
-      const block = data.blocks[axis], rows = block?.values(run, "signal_grad_norm"), last = view.when === "end" ? block?.steps(run).length - 1 : 0;
-      return line(run, faint, block?.places(run) ?? [], rows?.map((row) => row[last] ?? null));
+      const block = data.blocks[axis], last = view.when === "end" ? (block?.steps(run).length ?? 1) - 1 : 0;
+      return line(run, faint, block?.places(run) ?? [], data.profile(run, axis, "signal_grad_norm", last));
     };
     /** @param {string} name @returns {(run: number, faint: boolean) => Line} */
     const curve = (name) => (run, faint) => line(run, faint, data.blocks.steps.steps(run), data.blocks.steps.values(run, name)?.[0]);
@@ -183,11 +183,10 @@ class Explorer {
     /** @param {Figure} one @param {(run: number, faint: boolean) => Line} of @param {string} across @param {string} up */
     const lines = (one, of, across, up) => {
       const front = drawn.map((run) => of(run, false)).filter((each) => each.y.length), back = behind.map((run) => of(run, true)).filter((each) => each.y.length);
-      const all = [...front, ...back].flatMap((each) => each.y), steps = front.flatMap((each) => [each.x[0] ?? null, each.x[each.x.length - 1] ?? null]);
       const ended = front.filter((each) => state && data.label(state, /** @type {number} */ (each.run)) === "finished");
-      const calm = finite([...front.map((each) => each.y[0] ?? null), ...ended.flatMap((each) => each.y)], Math.max);
-      const y = axisOf(up, all, !one.switched("y"));
-      one.draw({ x: axisOf(across, steps, false, true), y: front.length > 1 && ended.length ? capped(y, calm) : y, lines: front, behind: back, legend, told: `${told}.` });
+      const calm = Math.max(...front.map((each) => (Number.isFinite(each.y[0]) ? Number(each.y[0]) : 0)), ...ended.map((each) => extentOf(each.y).high));
+      const x = axisOf(across, front.map((each) => each.x), false, true), y = axisOf(up, [...front, ...back].map((each) => each.y), !one.switched("y"));
+      one.draw({ x, y: front.length > 1 && ended.length ? capped(y, calm) : y, lines: front, behind: back, legend, told: `${told}.` });
     };
     lines(this.profile, profile, axis === "time" ? "time step" : "layer", "‖δ‖");
     this.profile.heading.textContent = `δ by ${axis === "time" ? "time step" : "layer"}, ${view.when === "end" ? "at the end" : "at step 0"}`;

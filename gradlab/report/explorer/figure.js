@@ -95,8 +95,8 @@ class Figure {
   switched(side) { return view.logs.has(`${this.id}.${side}`); }
   /** @param {Picture} picture */
   draw(picture) {
-    const fresh = !this.plot || !this.picture || String(ends(this.picture.x)) !== String(ends(picture.x)) || String(ends(this.picture.y)) !== String(ends(picture.y))
-      || this.picture.x.log !== picture.x.log || this.picture.y.log !== picture.y.log || this.picture.x.label !== picture.x.label || this.picture.y.label !== picture.y.label;
+    const before = this.picture, labels = before?.x.label !== picture.x.label || before.y.label !== picture.y.label;
+    const moved = !before || String([ends(before.x), ends(before.y)]) !== String([ends(picture.x), ends(picture.y)]) || before.x.log !== picture.x.log || before.y.log !== picture.y.log;
     this.picture = picture;
     this.area.setAttribute("aria-label", `${this.title}. ${picture.told}`);
     for (const side of /** @type {("x" | "y")[]} */ (["x", "y"])) {
@@ -106,8 +106,9 @@ class Figure {
     this.tip.hidden = true;
     this.at = -1;
     this.showLegend();
-    if (fresh) this.frame();
-    else this.plot?.redraw(false);
+    if (!this.plot || labels) this.frame();
+    else if (moved) this.plot.setData([ends(picture.x), ends(picture.y)]);
+    else this.plot.redraw(false);
     this.tabulate();
   }
   showLegend() {
@@ -129,25 +130,27 @@ class Figure {
     const width = this.size().width;
     if (this.plot && width !== this.plot.width) this.plot.setSize(this.size());
   }
-  /** uPlot's frame anew: where its axes have changed. */
+  /** @param {"x" | "y"} which */
+  axis(which) { return /** @type {Picture} */ (this.picture)[which]; }
+  /** uPlot's frame anew: where its axes have other names. */
   frame() {
     const picture = this.picture;
     if (!picture) return;
     this.plot?.destroy();
     if (this.mode) this.mode.textContent = this.brushing ? "Drag: brush" : "Drag: zoom";
     const [x, y] = [ends(picture.x), ends(picture.y)];
-    /** @param {Axis} axis @param {number} size @param {number} space @returns {uPlot.Axis} */
-    const side = (axis, size, space) => ({
-      label: axis.label, labelSize: 20, size, labelFont: "12px system-ui", font: "12px system-ui", gap: 3, labelGap: 0,
+    /** @param {"x" | "y"} which @param {number} size @param {number} space @returns {uPlot.Axis} */
+    const side = (which, size, space) => ({
+      label: picture[which].label, labelSize: 20, size, labelFont: "12px system-ui", font: "12px system-ui", gap: 3, labelGap: 0,
       stroke: () => paint("ink"), grid: { stroke: () => paint("line"), width: 1 }, ticks: { stroke: () => paint("line"), width: 1, size: 4 },
-      splits: (plot, _, low, high) => ticks(axis, low, high, Math.max(2, (size > 40 ? plot.bbox.height : plot.bbox.width) / devicePixelRatio / space)),
-      values: (_, places) => places.map((at) => tickLabel(axis, at)),
+      splits: (plot, _, low, high) => ticks(this.axis(which), low, high, Math.max(2, (size > 40 ? plot.bbox.height : plot.bbox.width) / devicePixelRatio / space)),
+      values: (_, places) => places.map((at) => tickLabel(this.axis(which), at)),
     });
     /** @type {uPlot.Options} */
     const options = {
       ...this.size(),
       scales: { x: { time: false, range: (_, low, high) => [low, high] }, y: { range: (_, low, high) => [low, high] } },
-      axes: [side(picture.x, 30, 70), side(picture.y, 58, 34)],
+      axes: [side("x", 30, 70), side("y", 58, 34)],
       series: [{}, { paths: () => null, points: { show: false } }],
       legend: { show: false },
       cursor: { drag: { x: true, y: true, uni: 20, setScale: !this.brushing }, points: { show: false } },

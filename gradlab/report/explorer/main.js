@@ -57,7 +57,7 @@ async function begin() {
   const show = () => { explorer?.show(); opened.show(); };
   show();
   addEventListener("popstate", () => { if (location.hash.includes("=")) { arrive(data, location.hash.slice(1)); show(); } });
-  const repaint = () => { explorer?.draw(); opened.show(); for (const one of figures) one.plot?.redraw(false); };
+  const repaint = () => { repainted(); explorer?.draw(); opened.show(); for (const one of figures) one.plot?.redraw(false); };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
   addEventListener("beforeprint", () => { printing = true; repaint(); });
   addEventListener("afterprint", () => { printing = false; repaint(); });

@@ -15,25 +15,28 @@ function pixels(plot, side, device) {
 /** @param {uPlot} plot @param {Picture} picture @param {Line} line */
 function paintLine(plot, picture, line) {
   const { ctx } = plot, x = pixels(plot, "x", true), y = pixels(plot, "y", true), span = picture.y.high - picture.y.low;
-  const dot = (line.x.length < 40 ? 2.2 : 0) * devicePixelRatio, strips = [picture.y.low - 0.05 * span, picture.y.high + 0.05 * span];
+  const across = plainly(line.x, picture.x.log), up = plainly(line.y, picture.y.log);
+  const under = picture.y.low - 0.05 * span, over = picture.y.high + 0.05 * span, marked = line.x.length < 40 && !line.dash;
   ctx.strokeStyle = ctx.fillStyle = line.colour;
   ctx.lineWidth = (line.width ?? 1.5) * devicePixelRatio;
   ctx.setLineDash((line.dash ?? []).map((part) => part * devicePixelRatio));
   ctx.beginPath();
   let pen = false;
-  /** @type {[number, number][]} */
+  /** @type {number[]} */
   const marks = [];
-  for (let at = 0; at < line.x.length; at += 1) {
-    const column = placed(picture.x, line.x[at]), row = placed(picture.y, line.y[at]);
-    if (column === null || row === null) { pen = false; continue; }
-    const left = x.from + column * x.factor, top = y.from + row * y.factor;
+  for (let at = 0; at < across.length; at += 1) {
+    let row = up[at];
+    if (Number.isNaN(row) || Number.isNaN(across[at])) { pen = false; continue; }
+    const strip = row === -Infinity || row === Infinity || (picture.y.beyond && row > over);
+    if (strip) row = row === -Infinity ? picture.y.low - 0.1 * span : picture.y.high + 0.1 * span;
+    const left = x.from + across[at] * x.factor, top = y.from + row * y.factor;
     if (pen) ctx.lineTo(left, top); else ctx.moveTo(left, top);
     pen = true;
-    if ((dot && !line.dash) || row < strips[0] || row > strips[1]) marks.push([left, top]);
+    if (marked || row > over || (picture.y.zero && row < under)) marks.push(left, top);
   }
   ctx.stroke();
-  const radius = dot || 2.2 * devicePixelRatio;
-  for (const [left, top] of marks) ctx.fillRect(left - radius, top - radius, 2 * radius, 2 * radius);
+  const radius = 2.2 * devicePixelRatio;
+  for (let at = 0; at < marks.length; at += 2) ctx.fillRect(marks[at] - radius, marks[at + 1] - radius, 2 * radius, 2 * radius);
 }
 
 /** @param {uPlot} plot @param {Picture} picture @param {Dot[]} dots */

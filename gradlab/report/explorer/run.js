@@ -130,7 +130,7 @@ class Opened {
     this.at.textContent = steps.length ? `${step} of ${steps[steps.length - 1]}` : "nothing was recorded";
     const axis = view.axis === "time" ? "time" : "depth", noun = AXES[axis], runs = this.runs();
     const all = runs.flatMap((run) => block?.values(run, quantity)?.flat() ?? []);
-    const scale = kind.share ? { ...axisOf(kind.label, [0, 1, ...all], false) } : axisOf(kind.label, all, true);
+    const scale = axisOf(kind.label, kind.share ? [[0, 1], all] : [all], !kind.share);
     this.heats.forEach((heat, place) => {
       const run = runs[place], rows = run === undefined ? null : block?.values(run, quantity);
       heat.root.hidden = !rows;
@@ -139,7 +139,7 @@ class Opened {
       heat.heading.textContent = `${kind.label} by ${noun} and step${runs.length > 1 ? `: ${data.head.ids[run].slice(0, 8)}` : ""}`;
       const edges = [borders(own), borders(places)].map((found) => [found[0], found[found.length - 1]]);
       heat.draw({
-        x: { ...axisOf("step", edges[0], false, true) }, y: { ...axisOf(noun, edges[1], false, true) }, mark: step,
+        x: axisOf("step", [edges[0]], false, true), y: axisOf(noun, [edges[1]], false, true), mark: step,
         cells: { steps: own, places, names: block.names(run), values: rows, ramp: kind.share ? "magma" : "viridis", scale },
         told: `${places.length} ${noun}s by ${own.length} recorded steps, from ${figure(finite(rows.flat(), Math.min))} to ${figure(finite(rows.flat(), Math.max))}. A click or the slider chooses a step.`,
       });
@@ -150,15 +150,15 @@ class Opened {
     runs.forEach((run, place) => {
       const rows = block?.values(run, quantity), own = block?.steps(run) ?? [], column = Math.max(0, own.findLastIndex((each) => each <= step));
       const name = runs.length > 1 ? data.head.ids[run].slice(0, 8) : "measured", colour = named(place);
-      if (rows) lines.push({ name, group: name, colour, x: block.places(run), y: rows.map((row) => row[column] ?? null), width: 2 });
+      if (rows) lines.push({ name, group: name, colour, x: block.places(run), y: data.profile(run, axis, quantity, column), width: 2 });
       const theory = quantity === "signal_grad_norm" ? data.theory(run, axis) : null;
       const told = runs.length > 1 ? `theory of ${name}, step 0` : "theory, step 0";
       if (theory) lines.push({ name: told, group: told, colour: runs.length > 1 ? colour : paint("ink"), dash: [5, 4], x: block.places(run), y: theory });
     });
     this.profile.heading.textContent = `${kind.label} by ${noun}, step ${step}`;
-    const values = [...all, ...lines.filter((line) => line.dash).flatMap((line) => line.y)], log = !kind.share !== this.profile.switched("y");
+    const values = [all, ...lines.filter((line) => line.dash).map((line) => line.y)], log = !kind.share !== this.profile.switched("y");
     const text = lines.filter((line) => !line.dash).map((line) => `${line.name}: ${figure(line.y[0] ?? null)} at ${noun} ${line.x[0]}, ${figure(line.y[line.y.length - 1] ?? null)} at ${line.x[line.x.length - 1]}`).join("; ");
-    this.profile.draw({ x: axisOf(noun, lines.flatMap((line) => line.x), false, true), y: axisOf(kind.label, values, log), lines, legend: entries(lines), told: `Step ${step}. ${text}.` });
+    this.profile.draw({ x: axisOf(noun, lines.map((line) => line.x), false, true), y: axisOf(kind.label, values, log), lines, legend: entries(lines), told: `Step ${step}. ${text}.` });
     this.curves(this.loss, [["loss", ""]], "loss", step);
     this.curves(this.norm, [["grad_norm", "before clipping"], ["grad_norm_clipped", "after"]], "‖∂loss/∂θ‖", step);
   }
@@ -171,7 +171,7 @@ class Opened {
     })).filter((line) => line.y.length);
     const last = lines[0]?.y.filter((value) => value !== null).pop() ?? null;
     one.draw({
-      x: axisOf("step", lines.flatMap((line) => [line.x[0], line.x[line.x.length - 1]]), false, true), y: axisOf(label, lines.flatMap((line) => line.y), !one.switched("y")),
+      x: axisOf("step", lines.map((line) => line.x), false, true), y: axisOf(label, lines.map((line) => line.y), !one.switched("y")),
       lines, legend: entries(lines), mark, told: `From ${figure(lines[0]?.y[0] ?? null)} to ${figure(last)}; step ${mark} is marked.`,
     });
   }
