@@ -183,6 +183,7 @@ class Explorer {
     /** @param {Figure} one @param {(run: number, faint: boolean) => Line} of @param {string} across @param {string} up */
     const lines = (one, of, across, up) => {
       const front = drawn.map((run) => of(run, false)).filter((each) => each.y.length), back = behind.map((run) => of(run, true)).filter((each) => each.y.length);
+      one.root.hidden = !front.some((each) => each.x.length > 1);
       const ended = front.filter((each) => state && data.label(state, /** @type {number} */ (each.run)) === "finished");
       const calm = Math.max(...front.map((each) => (Number.isFinite(each.y[0]) ? Number(each.y[0]) : 0)), ...ended.map((each) => extentOf(each.y).high));
       const x = axisOf(across, front.map((each) => each.x), false, true), y = axisOf(up, [...front, ...back].map((each) => each.y), !one.switched("y"));

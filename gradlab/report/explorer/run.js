@@ -169,6 +169,7 @@ class Opened {
       const name = [runs.length > 1 ? this.data.head.ids[run].slice(0, 8) : "", words].filter(Boolean).join(", ") || label;
       return { name, group: name, colour: named(place), dash: at ? [4, 3] : undefined, x: steps.steps(run), y: steps.values(run, column)?.[0] ?? [] };
     })).filter((line) => line.y.length);
+    one.root.hidden = !lines.some((line) => line.x.length > 1);
     const last = lines[0]?.y.filter((value) => value !== null).pop() ?? null;
     one.draw({
       x: axisOf("step", lines.map((line) => line.x), false, true), y: axisOf(label, lines.map((line) => line.y), !one.switched("y")),
