@@ -39,9 +39,11 @@ class Texts(HTMLParser):
 def run_cell(code: str, names: dict[str, Any]) -> Any:
     """Runs a cell; the value of its last line where that is one, as a notebook shows it."""
     tree = ast.parse(code)
-    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, "cell", "exec"), names)
-    return None if last is None else eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+    last = tree.body[-1]
+    if not isinstance(last, ast.Expr):
+        return exec(compile(tree, "cell", "exec"), names)
+    exec(compile(ast.Module(tree.body[:-1], []), "cell", "exec"), names)
+    return eval(compile(ast.Expression(last.value), "cell", "eval"), names)
 
 
 def test_the_cells_of_the_page_run_in_order(gradlab_: Gradlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
