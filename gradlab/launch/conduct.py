@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -292,8 +291,11 @@ def serve(paths: Sequence[Path], port: int, out: Console, keys: Mapping[str, str
         raise SpecError(f"--serve is given {len(paths)} folders; expected one")
     documents.read_manifest(paths[0])
     with TemporaryDirectory(prefix="gradlab-") as name:
-        draw = partial(write_report, **keys)
-        follower = Follower(paths[0], Path(name) / "report", lambda folder, to: draw([folder], to))
+
+        def draw(folder: Path, to: Path) -> None:
+            write_report([folder], to, x=keys["x"], y=keys["y"], facet=keys["facet"], color=keys["color"])
+
+        follower = Follower(paths[0], Path(name) / "report", draw)
         with serving(follower, port) as address, suppress(KeyboardInterrupt):
             screen.show_files(out, [("serving", f"{address} (Ctrl-C ends it)")])
             Event().wait()
