@@ -9,8 +9,15 @@ from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec
 
 OPTIMIZERS = {
-    **{"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "adagrad": "Adagrad"},
-    **{"nadam": "NAdam", "radam": "RAdam", "adamax": "Adamax", "adadelta": "Adadelta"},
+    "sgd": "SGD",
+    "adam": "Adam",
+    "adamw": "AdamW",
+    "rmsprop": "RMSprop",
+    "adagrad": "Adagrad",
+    "nadam": "NAdam",
+    "radam": "RAdam",
+    "adamax": "Adamax",
+    "adadelta": "Adadelta",
 }
 
 ARGUMENTS: dict[str, tuple[str, ...]] = {
