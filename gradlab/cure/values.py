@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from gradlab.cure.changes import Change, changed
 from gradlab.data.loaders import load
-from gradlab.spec.choices import ACTIVATIONS, INITS, MODELS, OPTIMIZERS
+from gradlab.spec.choices import ACTIVATIONS, CLIPS, INITS, MODELS, OPTIMIZERS
 from gradlab.spec.keys import DEFAULTS
 from gradlab.spec.named import Value
 from gradlab.spec.run import DataSpec, RunSpec, unused
@@ -77,7 +77,7 @@ def clip(mode: str, threshold: float) -> Callable[[RunSpec], Change | None]:
 
 def clip_wider(spec: RunSpec) -> Change | None:
     """Ten times the thresholds that there are."""
-    if spec.clip.mode == "none":
+    if not CLIPS[spec.clip.mode].uses or spec.clip.mode in ("autoclip", "zclip"):
         return None
     output = spec.clip.output_threshold
     wider: dict[str, Value] = {"clip.threshold": _rounded(spec.clip.threshold * 10)}

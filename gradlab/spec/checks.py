@@ -9,7 +9,7 @@ from gradlab.spec.choices import DATA, INITS, INSTRUMENTS, LOSSES, MODELS, NORMS
 from gradlab.spec.named import SpecError
 
 if TYPE_CHECKING:
-    from gradlab.spec.run import DataSpec, Facts, ModelSpec, OptimSpec, RunSpec, TrainSpec
+    from gradlab.spec.run import ClipSpec, DataSpec, Facts, ModelSpec, OptimSpec, RunSpec, TrainSpec
 
 MOST_BYTES = 2**42
 """Of one run; a larger one is taken for a slip of the keyboard."""
@@ -90,8 +90,10 @@ def _check_size(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
 
 
 @lru_cache(maxsize=1024)
-def check_together(optim: OptimSpec) -> None:
-    """Raises `SpecError` for values of the optimizer that contradict each other."""
+def check_together(optim: OptimSpec, clip: ClipSpec) -> None:
+    """Raises `SpecError` for values of the optimizer, or of clipping, that contradict each other."""
+    if clip.mode == "autoclip" and clip.threshold > 100:
+        raise SpecError(f"clip.threshold={clip.threshold:g}: of clip.mode=autoclip it is a percentile, at most 100")
     if optim.name == "sgd" and optim.nesterov and optim.momentum == 0:
         raise SpecError("optim.nesterov=true needs optim.momentum above 0 (as torch.optim.SGD does)")
     if optim.name == "sgd" and optim.nesterov and optim.dampening:

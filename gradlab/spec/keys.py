@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
-from gradlab.spec.choices import ALIASES, DATA, MODELS, NAMED, NOUNS, OPTIMIZERS
+from gradlab.spec.choices import ALIASES, CLIPS, DATA, MODELS, NAMED, NOUNS, OPTIMIZERS, Clip, Optimizer
 from gradlab.spec.named import SpecError, Value, closest, lookup, nearest
 
 
@@ -211,13 +211,18 @@ def defaults_of(key: str, name: str) -> dict[str, Value]:
     """What a file of the config group of ``key`` (`model.name`) holds for the choice ``name``: its keys, undotted."""
     section = key.partition(".")[0]
     model, data = (str(DEFAULTS[other]) if other != key else name for other in ("model.name", "data.name"))
-    keys = {**allowed_keys(model, data), **({} if section != "optim" else optimizer_defaults(name)), key: name}
+    keys = {**allowed_keys(model, data), **own_defaults(key, name), key: name}
     return {dotted.partition(".")[2]: value for dotted, value in keys.items() if dotted.startswith(f"{section}.")}
 
 
-def optimizer_defaults(name: str) -> dict[str, Value]:
-    """The dotted keys of `optim` that an optimizer has its own values of."""
-    return {f"optim.{key}": value for key, value in OPTIMIZERS[name].defaults.items()}
+HAVE_DEFAULTS: dict[str, Mapping[str, Optimizer | Clip]] = {"optim.name": OPTIMIZERS, "clip.mode": CLIPS}
+"""Keys whose choices have values of their own of other keys of the section."""
+
+
+def own_defaults(key: str, name: str) -> dict[str, Value]:
+    """The dotted keys of its section that the choice ``name`` of ``key`` has its own values of."""
+    section, entries = key.partition(".")[0], HAVE_DEFAULTS.get(key)
+    return {} if entries is None else {f"{section}.{own}": value for own, value in entries[name].defaults.items()}
 
 
 def coerce(key: str, given: Value) -> Value:

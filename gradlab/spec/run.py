@@ -24,7 +24,17 @@ from gradlab.spec.choices import (
     SCHEDULES,
 )
 from gradlab.spec.choices.data import forms_of
-from gradlab.spec.keys import DEFAULTS, FREE, allowed_keys, check_key, coerce, is_free, is_target, optimizer_defaults
+from gradlab.spec.keys import (
+    DEFAULTS,
+    FREE,
+    HAVE_DEFAULTS,
+    allowed_keys,
+    check_key,
+    coerce,
+    is_free,
+    is_target,
+    own_defaults,
+)
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.plugins import PRESENT, used
 
@@ -297,7 +307,7 @@ def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
     # What is the user's own may change while this process lives.
     fit = _fit.__wrapped__ if DATA[data].own else _fit
     network, task, facts = fit(network, task, look)  # type: ignore[arg-type]
-    check_together(parts["optim"])
+    check_together(parts["optim"], parts["clip"])
     check_loss(parts["train"], network, facts)
     spec = RunSpec(
         seed=seed,  # type: ignore[arg-type]
@@ -323,9 +333,9 @@ def _section(name: str, items: tuple[tuple[str, type, Value], ...], model: str, 
     for key in explicit:
         check_key(key, model, data)
     values = {key: value for key, value in allowed_keys(model, data).items() if key.startswith(f"{name}.")}
-    if name == "optim":
-        chosen = str(coerce("optim.name", explicit.get("optim.name", DEFAULTS["optim.name"])))
-        values.update(optimizer_defaults(chosen))
+    for key in HAVE_DEFAULTS:
+        if key.startswith(f"{name}."):
+            values.update(own_defaults(key, str(coerce(key, explicit.get(key, DEFAULTS[key])))))
     if name == "model":
         values["model.name"] = model
     if name == "data":
