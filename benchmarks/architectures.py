@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain, pairwise
 
 import numpy as np
 import torch
@@ -60,8 +61,57 @@ class Recurrent(nn.Module):
         return output
 
 
+class Convolutions(nn.Module):
+    """torch.nn.Conv2d and torch.nn.ReLU one after the other, and a read-out of the mean over all pixels."""
+
+    def __init__(self, run: RunSpec) -> None:
+        super().__init__()
+        width = run.model.width
+        channels = [run.facts.channels, *[width] * run.model.depth]
+        layers = [(nn.Conv2d(a, b, 3, padding=1), nn.ReLU()) for a, b in pairwise(channels)]
+        self.convolutions = nn.Sequential(*chain(*layers))
+        self.read_out = nn.Linear(width, run.facts.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W) -> (B, K)."""
+        output: Tensor = self.read_out(self.convolutions(x.unsqueeze(1)).mean((2, 3)))
+        return output
+
+
+class Block(nn.Module):
+    """Two pre-activated convolutions beside the stream."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        one, two = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        self.branch = nn.Sequential(nn.ReLU(), one, nn.ReLU(), two)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same."""
+        return x + self.branch(x)  # type: ignore[no-any-return]
+
+
+class Residual(nn.Module):
+    """A read-in, blocks, and a read-out of the mean over all pixels."""
+
+    def __init__(self, run: RunSpec) -> None:
+        super().__init__()
+        width, blocks = run.model.width, (run.model.depth - 2) // 2
+        read_in = nn.Conv2d(run.facts.channels, width, 3, padding=1)
+        self.stream = nn.Sequential(read_in, *(Block(width) for _ in range(blocks)), nn.ReLU())
+        self.read_out = nn.Linear(width, run.facts.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W) -> (B, K)."""
+        output: Tensor = self.read_out(self.stream(x.unsqueeze(1)).mean((2, 3)))
+        return output
+
+
 COHORTS: dict[str, Row] = {
     "rnn": Row({"model.name": "rnn", "model.width": 32, "model.activation": "tanh"}, Recurrent, 2.0),
+    "cnn6": Row({"model.name": "cnn", "model.depth": 6}, Convolutions, 3.0),
+    "cnn20": Row({"model.name": "cnn", "model.depth": 20}, Convolutions, 3.0),
+    "resnet20": Row({"model.name": "resnet", "model.depth": 20, "model.branch_scale": 0.3}, Residual, 3.0),
 }
 """By the name that ``--cohorts`` takes."""
 
