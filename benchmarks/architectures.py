@@ -32,8 +32,8 @@ MEMBERS = 24
 STEPS = 20
 """Of gradlab's cohort in a round, recorded or not."""
 
-LOOP_STEPS = 3
-"""Of each of the loop's networks in a round."""
+LOOP_NETWORKS, LOOP_STEPS = 6, 3
+"""Networks that the loop trains in a round, whose time is scaled to all members, and steps of each."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def step_of_gradlab(found: Cohort, rehearsed: Rehearsed, every: int) -> float:
 
 
 def step_of_loop(found: Cohort, networks: list[nn.Module], threads: int) -> float:
-    """Milliseconds of a step of all networks, one after the other, each trained by itself."""
+    """Milliseconds of a step of as many networks as there are members, one after the other, each by itself."""
     torch.set_num_threads(threads)
     task, classes = found.task, found.runs[0].facts.loss == "cross_entropy"
     spent = 0.0
@@ -148,7 +148,7 @@ def step_of_loop(found: Cohort, networks: list[nn.Module], threads: int) -> floa
             torch.autograd.backward(loss)
             optimizer.step()
         spent += time.perf_counter() - began
-    return 1e3 * spent / LOOP_STEPS
+    return 1e3 * spent / LOOP_STEPS * MEMBERS / len(networks)
 
 
 def measure(name: str, row: Row, threads: int, rounds: int) -> str:
@@ -156,7 +156,7 @@ def measure(name: str, row: Row, threads: int, rounds: int) -> str:
     torch.set_num_threads(threads)
     found = cohort(row)
     rehearsed = rehearse(found)
-    networks = [row.network(found.runs[0]) for _ in range(MEMBERS)]
+    networks = [row.network(found.runs[0]) for _ in range(LOOP_NETWORKS)]
     cells: dict[str, list[float]] = {}
     for turn in range(rounds + 1):
         torch.set_num_threads(threads)
