@@ -72,7 +72,9 @@ KEYS: dict[str, Key] = {
     "model.target": Key(str, "a network of your own: path/to/file.py:Name or package.module.Name", nullable=True),
     "model.source": Key(str, "the SHA-256 of the file that defines it; filled in", nullable=True),
     "data.name": Key(str, "the data set"),
-    "data.root": Key(str, "a folder of IDX files to read instead of downloading", nullable=True),
+    "data.root": Key(
+        str, "a folder of the data's files (IDX; of cifar10 .bin) to read instead of downloading", nullable=True
+    ),
     "data.mirror": Key(str, "another address to download from", nullable=True),
     "data.batch_size": Key(int, "samples a step; full is batch gradient descent, 1 stochastic", low=1, words=("full",)),
     "data.seed": Key(int, "the order of the batches", low=0),
