@@ -25,6 +25,7 @@ from gradlab.nn.initializers import initial_parameters
 from gradlab.nn.slots import Role
 from gradlab.spec.choices import ACTIVATIONS
 from gradlab.spec.run import RunSpec, build
+from tests.descents import optimizer
 from tests.members import Member, Row, Settings, content
 from tests.schedulers import Paced
 
@@ -195,27 +196,6 @@ class Plain(nn.Module):
 
 
 # The training.
-
-
-def optimizer(run: RunSpec, network: nn.Module) -> torch.optim.Optimizer:
-    """The torch.optim object of a run."""
-    given = run.optim
-    common: dict[str, Any] = {"lr": given.lr, "weight_decay": given.weight_decay}
-    betas = (given.beta1, given.beta2)
-    match given.name:
-        case "sgd":
-            return torch.optim.SGD(network.parameters(), momentum=given.momentum, nesterov=given.nesterov, **common)
-        case "adam":
-            return torch.optim.Adam(network.parameters(), betas=betas, eps=given.eps, **common)
-        case "adamw":
-            return torch.optim.AdamW(network.parameters(), betas=betas, eps=given.eps, **common)
-        case "rmsprop":
-            return torch.optim.RMSprop(
-                network.parameters(), alpha=given.beta2, eps=given.eps, momentum=given.momentum, **common
-            )
-        case "adagrad":
-            return torch.optim.Adagrad(network.parameters(), eps=given.eps, **common)
-    raise AssertionError(given.name)
 
 
 def clip(run: RunSpec, network: Plain) -> None:

@@ -157,7 +157,7 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device) -> Coh
         layout = architecture.layout(first.model, first.facts)
         parameters = initial_parameters(layout, runs, dtype).to(device)
         network = assemble(first, layout, parameters)
-    columns = rates(runs, parameters)
+    columns = rates(runs, parameters, layout)
     optimizer = OPTIMIZERS[first.optim.name]
     if lent is None:
         _scale_by_data(runs, architecture, network, task)

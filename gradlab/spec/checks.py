@@ -114,6 +114,8 @@ def check_together(optim: OptimSpec) -> None:
     """Raises `SpecError` for values of the optimizer that contradict each other."""
     if optim.name == "sgd" and optim.nesterov and optim.momentum == 0:
         raise SpecError("optim.nesterov=true needs optim.momentum above 0 (as torch.optim.SGD does)")
+    if optim.name == "sgd" and optim.nesterov and optim.dampening:
+        raise SpecError("optim.nesterov=true needs optim.dampening=0 (as torch.optim.SGD does)")
 
 
 def check_instrument(spec: RunSpec) -> None:

@@ -40,6 +40,7 @@ SILENT: dict[str, tuple[object, ...]] = {
     "model.output": (None, "none"),
     **dict.fromkeys(("model.target", "model.source", "model.pool", "model.block"), (None,)),
     **dict.fromkeys(("data.label", "data.heldout", "data.task", "data.target", "data.source"), (None,)),
+    **{key: (DEFAULTS[key],) for key in ("optim.dampening", "optim.amsgrad", "optim.maximize")},
     **{key: (DEFAULTS[key],) for key in ("optim.schedule", "optim.warmup", "optim.end_factor")},
     **{key: (DEFAULTS[key],) for key in ("optim.decay", "optim.decay_every")},
 }
@@ -114,6 +115,9 @@ class OptimSpec:
     beta1: float
     beta2: float
     eps: float
+    dampening: float
+    amsgrad: bool
+    maximize: bool
     schedule: str
     warmup: int
     end_factor: float
