@@ -274,7 +274,7 @@ def test_every_named_choice_trains_two_steps(key: str, name: str, precision: str
     if name == "cifar10":
         settings["data.root"] = str(cifar_images(tmp_path))
     if key == "model.init" and INITS[name].models:
-        settings["model.name"] = INITS[name].models[-1]
+        settings |= {"model.name": INITS[name].models[-1], "model.depth": 4}
     (found,) = measured(settings | {key: name})
     assert (found.run["state"], found.run["steps"]) == ("finished", 2)
     assert [row["step"] for row in found.steps] == [0, 1, 2]
