@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -225,6 +225,12 @@ def norm(tensors: Sequence[Tensor]) -> float:
     return math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors))
 
 
+def rms(tensors: Iterable[Tensor | None]) -> float:
+    """The root mean square of all entries, in float64."""
+    entries = torch.cat([tensor.flatten() for tensor in tensors if tensor is not None])
+    return norm([entries]) / math.sqrt(len(entries))
+
+
 def _gradients(module: nn.Module) -> list[Tensor]:
     return [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
 
@@ -238,10 +244,10 @@ def loss_of(run: RunSpec, output: Tensor, targets: Tensor) -> Tensor:
     return F.mse_loss(output, targets * run.data.target_scale)
 
 
-def expected(settings: Settings) -> Member:
-    """What a plain training of ``settings`` gives."""
+def expected(settings: Settings, kind: type[Plain] = Plain) -> Member:
+    """What a plain training of ``settings`` gives, of a network of ``kind``."""
     run = build(settings)
-    network = Plain(run)
+    network = kind(run)
     mover = optimizer(run, network)
     paced = Paced(mover, run)
     data = content(run.data)
@@ -332,7 +338,7 @@ def _layer_rows(run: RunSpec, t: int, network: Plain, x: Tensor, seen: Sequence[
         ("grad_norm", "grad_norm_clipped", "weight_grad_norm", "weight_norm", "update_ratio", "saturated", "dead")
     )
     blank |= {"grad_zero": None}
-    delta = norm([x.grad]) if x.grad is not None else None
+    delta, unequal = norm([x.grad]) if x.grad is not None else None, "grad_rms" in MODELS[run.model.name].columns
     rows = [{**blank, "step": t, "axis": "depth", "layer": 0, "signal_grad_norm": delta, **_moments([x])}]
     for number, (stage, layer) in enumerate(zip(network.layers, seen, strict=True), start=1):
         entries = torch.cat([gradient.flatten() for gradient in _gradients(stage)])
@@ -344,6 +350,8 @@ def _layer_rows(run: RunSpec, t: int, network: Plain, x: Tensor, seen: Sequence[
             "weight_norm": norm(stage.matrices),
             "grad_zero": float((entries == 0).double().mean()),
         }
+        if unequal:
+            row |= {"signal_grad_rms": rms(z.grad for z in layer.z), "grad_rms": rms(_gradients(stage))}
         rows.append(row | _moments(layer.h) | _slopes(run, stage, layer.pre))
     if run.model.name == "rnn":
         stage, top = network.layers[-2], seen[-2]
@@ -377,7 +385,7 @@ def _slopes(run: RunSpec, stage: Stage, pre: Sequence[Tensor] | None) -> Row:
     if not ACTIVATIONS[name].never_saturates:
         found["saturated"] = float((slope.abs() < 0.05 * steepest(name)).double().mean())
     if ACTIVATIONS[name].relu_family and z.shape[1] >= 16:
-        found["dead"] = float((slope == 0).flatten(0, 1).all(0).double().mean())
+        found["dead"] = float((slope == 0).flatten(0, -2).all(0).double().mean())
     return found
 
 
@@ -419,7 +427,8 @@ def _outcome(
         "diverged_layer": None if diverged is None else diverged[1],
     }
     along = "time" if run.model.name == "rnn" else "depth"
-    deltas = [r["signal_grad_norm"] for r in layers if (r["step"], r["axis"]) == (0, along) and r["layer"] > 0]
+    of = "signal_grad_rms" if "signal_grad_rms" in MODELS[run.model.name].columns else "signal_grad_norm"
+    deltas = [r[of] for r in layers if (r["step"], r["axis"]) == (0, along) and r["layer"] > 0]
     row |= {"rate": fitted_rate(deltas, along), "vanishing_ratio": ratio(deltas, along)}
     if diverged is None and run.train.steps > 0:
         network.eval()

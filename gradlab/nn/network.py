@@ -186,6 +186,7 @@ class Pass:
     def linear(self, layer: int, h: Node, weight: Role = Role.WEIGHT, bias: Role = Role.BIAS) -> Node:
         """(M, ..., in) -> (M, ..., out): h W' + b."""
         matrix, shift = self.network.parameters[layer, weight], self.network.parameters[layer, bias]
+        matrix = self.ready((layer, weight), lambda: product(rows(h.value), matrix.transpose(1, 2)))
 
         def back(dz: Tensor) -> None:
             self.deposit((layer, bias), batch_sum(rows(dz)))
@@ -193,6 +194,11 @@ class Pass:
 
         z = product(rows(h.value), matrix.transpose(1, 2), shift.unsqueeze(1))
         return self.remember(Node(z.view(*h.value.shape[:-1], matrix.shape[1])), back)
+
+    def ready(self, name: Name, output: Callable[[], Tensor]) -> Tensor:
+        """The matrix ``name`` as it is used; ``output`` (M, ...) is what it would put out without its bias."""
+        del output
+        return self.network.parameters[name]
 
     def multiply(self, layer: int, h: Node) -> Node:
         """(M, B, in) -> (M, B, out): h W'."""

@@ -16,7 +16,8 @@ from itertools import accumulate
 class Role(Enum):
     """What a parameter is to its layer; those of `MATRICES` are its weight matrix.
 
-    ``SECOND`` is what a layer of two matrices in a row (attention, a feed-forward pair) has behind the first.
+    ``SECOND`` is what a layer of two matrices in a row (attention, a feed-forward pair) has behind the first;
+    ``BEFORE`` one number added to what enters the matrix, ``MULTIPLIER`` one by which what leaves it is multiplied.
     """
 
     WEIGHT = "weight"
@@ -28,6 +29,8 @@ class Role(Enum):
     GAIN = "gain"
     SHIFT = "shift"
     SLOPE = "slope"
+    BEFORE = "before"
+    MULTIPLIER = "multiplier"
 
 
 MATRICES = frozenset((Role.WEIGHT, Role.RECURRENT, Role.SECOND))
@@ -53,7 +56,8 @@ class Slot:
 
     ``torch_fan`` is the number whose inverse root bounds torch's default draw; ``in_time``: of a network that is
     unrolled in time; ``blocks``: so many matrices lie one upon the other in it (gates; queries, keys and values), whose
-    fans are each's own; ``name`` is what the user's own network calls it.
+    fans are each's own; ``taps``: of a convolution's filters, so many that the columns are (taps, channels); ``fixup``:
+    what `fixup` multiplies he_normal's numbers by; ``name`` is what the user's own network calls it.
     """
 
     layer: int
@@ -65,6 +69,8 @@ class Slot:
     torch_fan: int = 0
     in_time: bool = field(default=False, kw_only=True)
     blocks: int = field(default=1, kw_only=True)
+    taps: int = field(default=1, kw_only=True)
+    fixup: float = field(default=0.0, kw_only=True)
     name: str | None = field(default=None, kw_only=True)
 
     @property

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from gradlab.spec.choices import DATA, INITS, INSTRUMENTS, LOSSES, MODELS, NORMS
+from gradlab.spec.choices.models import halved_before
 from gradlab.spec.named import SpecError
 
 if TYPE_CHECKING:
@@ -40,12 +41,31 @@ def check_fit(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
             f"{model.width} on {data.name!r} with {facts.inputs} inputs and {facts.outputs} outputs (its data is "
             "'linear_teacher')"
         )
+    if "image" in choice.takes and len(choice.takes) == 1:
+        _check_image(model, data, facts)
     _check_size(model, data, facts)
     able = INITS[model.init].models if model.init is not None else ()
     if able and model.name not in able and model.weight_var is None:
         raise SpecError(f"model.init={model.init}: is for {' and '.join(able)}; given model.name={model.name}")
     if model.init == "torch_default" and model.weight_var is None and model.bias_var:
         raise SpecError(f"model.bias_var={model.bias_var:g}: init 'torch_default' draws its own biases; leave it at 0")
+
+
+def _check_image(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
+    """Raises `SpecError` for what no network of images can have."""
+    if model.block is not None and model.depth % 2:
+        shape = "a read-in, blocks of two layers and a read-out"
+        raise SpecError(f"model.depth={model.depth}: {model.name!r} has {shape}; expected an even number")
+    if model.block == "fixup" and model.norm != "none":
+        raise SpecError(f"model.norm={model.norm}: model.block=fixup does without; expected none, or another block")
+    halved = sorted(halved_before(model.pool))
+    if halved and halved[-1] > model.depth:
+        raise SpecError(f"model.pool={model.pool}: {model.name!r} has convolutions 1 to {model.depth}")
+    if min(facts.pixels) >> len(halved) == 0:
+        raise SpecError(
+            f"model.pool={model.pool}: images of {facts.pixels[0]}x{facts.pixels[1]} on {data.name!r} can be halved "
+            f"{min(facts.pixels).bit_length() - 1} times"
+        )
 
 
 @lru_cache(maxsize=1024)

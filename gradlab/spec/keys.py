@@ -61,6 +61,10 @@ KEYS: dict[str, Key] = {
     "model.weight_var": Key(float, "sw2: overrides init with N(0, sw2/fan_in)", low=0, nullable=True),
     "model.bias_var": Key(float, "sb2: the variance of the initial biases", low=0),
     "model.norm": Key(str, "normalization before the activation"),
+    "model.pool": Key(str, "the layers before which an image is halved, as in 3+5; or none", nullable=True),
+    "model.block": Key(
+        str, "how a residual block is built", words=("preact", "postact", "rezero", "fixup"), nullable=True
+    ),
     "model.branch_scale": Key(float, "beta of a residual branch"),
     "model.output": Key(
         str, "activation of the output layer", words=("none", "sigmoid", "softmax", "log_softmax", "tanh", "relu")
@@ -68,7 +72,9 @@ KEYS: dict[str, Key] = {
     "model.target": Key(str, "a network of your own: path/to/file.py:Name or package.module.Name", nullable=True),
     "model.source": Key(str, "the SHA-256 of the file that defines it; filled in", nullable=True),
     "data.name": Key(str, "the data set"),
-    "data.root": Key(str, "a folder of IDX files to read instead of downloading", nullable=True),
+    "data.root": Key(
+        str, "a folder of the data's files (IDX; of cifar10 .bin) to read instead of downloading", nullable=True
+    ),
     "data.mirror": Key(str, "another address to download from", nullable=True),
     "data.batch_size": Key(int, "samples a step; full is batch gradient descent, 1 stochastic", low=1, words=("full",)),
     "data.seed": Key(int, "the order of the batches", low=0),
@@ -234,6 +240,10 @@ def coerce(key: str, given: Value) -> Value:
     rule = KEYS[key]
     if given is None and rule.nullable:
         return None
+    return _layers(key, given) if key == "model.pool" else _checked(key, rule, given)
+
+
+def _checked(key: str, rule: Key, given: Value) -> Value:
     if isinstance(given, str) and given in rule.words:
         return given
     accepted: Value = None
@@ -261,6 +271,20 @@ def _named(key: str, given: str) -> str:
     if given in KEYS[key].words or (key == "train.loss" and is_target(given)):
         return given
     return lookup(NOUNS[key], NAMED[key], given, ALIASES.get(key)).name
+
+
+def _layers(key: str, given: Value) -> str:
+    """Numbers of layers in order, as ``3+5``; or none.
+
+    >>> _layers("model.pool", "5+3"), _layers("model.pool", 3)
+    ('3+5', '3')
+    """
+    parts = str(given).split("+")
+    if given == "none":
+        return "none"
+    if isinstance(given, bool) or not all(part.isdecimal() and int(part) > 1 for part in parts):
+        raise SpecError(f"{key}={_short(str(given))}: expected layers from 2 on, as in 3+5, or 'none'")
+    return "+".join(map(str, sorted(set(map(int, parts)))))
 
 
 def is_target(text: str) -> bool:

@@ -48,7 +48,7 @@ SILENT: dict[str, tuple[object, ...]] = {
     "probe.instrument": ("none",),
     "train.loss": ("auto",),
     "model.output": (None, "none"),
-    **dict.fromkeys(("model.target", "model.source"), (None,)),
+    **dict.fromkeys(("model.target", "model.source", "model.pool", "model.block"), (None,)),
     **dict.fromkeys(("data.label", "data.heldout", "data.task", "data.target", "data.source"), (None,)),
     **{key: (DEFAULTS[key],) for key in ("optim.dampening", "optim.amsgrad", "optim.maximize")},
     **{key: (DEFAULTS[key],) for key in ("optim.schedule", "optim.warmup", "optim.end_factor")},
@@ -80,6 +80,8 @@ class ModelSpec:
     weight_var: float | None
     bias_var: float | None
     norm: str | None
+    pool: str | None
+    block: str | None
     branch_scale: float | None
     output: str | None
     target: str | None
@@ -193,6 +195,16 @@ class Facts:
     def features(self) -> int:
         """Entries of one time step: of a token, one for each that there is."""
         return self.vocabulary or math.prod(self.shape[1:])
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """Height and width of an image."""
+        return self.shape[0], self.shape[1]
+
+    @property
+    def channels(self) -> int:
+        """Numbers of a pixel."""
+        return self.shape[2] if len(self.shape) > 2 else 1
 
     @property
     def forms(self) -> tuple[str, ...]:

@@ -81,6 +81,8 @@ def nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 ELSEWHERE: dict[str, tuple[dict[str, Value], Value]] = {
+    "model.pool": ({"model.name": "cnn", "model.depth": 4}, "2"),
+    "model.block": ({"model.name": "resnet", "model.depth": 4}, "rezero"),
     "model.branch_scale": ({"model.name": "residual_mlp"}, 0.5),
     "data.length": ({"model.name": "rnn", "model.depth": 1, "data.name": "adding"}, 7),
     "data.root": ({"data.name": "mnist"}, "tests/fixtures/idx200"),

@@ -26,7 +26,7 @@ ACTIVATIONS = ("relu", "leaky", "tanh", "sigmoid", "silu", "elu", "selu", "hardt
 CLIPS = ("none", "norm", "value", "layerwise", "normalize")
 """As source/optimizers.h numbers them."""
 
-_LANES = 64
+LANES_BYTES = 64
 """Bytes of the widest vector, to which rows are padded."""
 
 
@@ -44,7 +44,7 @@ def product(a: Tensor, b: Tensor, start: Tensor | None = None, out: Tensor | Non
     columns = b.shape[2]
     out = new(a, members, rows, columns) if out is None else out
     start_row = start.stride(1) if start is not None and start.shape[1] > 1 else 0
-    lanes = _LANES // a.element_size()
+    lanes = LANES_BYTES // a.element_size()
     room = scratch(a, inner * (columns + lanes) + rows * lanes)
     sizes = (rows, columns, inner, *a.stride()[1:], *b.stride()[1:], start_row, out.stride(1))
     call("product", a, members, sizes, (a, b, start, out, room))

@@ -86,6 +86,17 @@ DATA: dict[str, Data] = table(
         keys=_IDX,
     ),
     Data(
+        "cifar10",
+        "60,000 photographs of ten kinds of things, 32x32 coloured pixels; rows are time steps",
+        "Krizhevsky 2009, Learning multiple layers of features from tiny images",
+        shape=(32, 32, 3),
+        image=True,
+        outputs=10,
+        train=50_000,
+        heldout=10_000,
+        keys=_IDX,
+    ),
+    Data(
         "gaussian_mixture",
         "10 normal clouds with normal centres, one a class",
         "Schoenholz et al. 2016, arXiv:1611.01232, as a stand-in for images",

@@ -27,6 +27,25 @@ def _recurrent(model: ModelSpec, facts: Facts) -> Matrices:
     return [*((fan_in + model.width, model.width, facts.steps) for fan_in in inputs), read_out]
 
 
+def halved_before(pool: str | None) -> frozenset[int]:
+    """The layers of `model.pool`.
+
+    >>> sorted(halved_before("3+5")), sorted(halved_before("none"))
+    ([3, 5], [])
+    """
+    return frozenset() if pool in (None, "none") else frozenset(map(int, str(pool).split("+")))
+
+
+def _convolutions(model: ModelSpec, facts: Facts) -> Matrices:
+    (height, width), halved = facts.pixels, halved_before(model.pool)
+    layers = []
+    for layer in range(1, MODELS[model.name].layers(model.depth)):
+        if layer in halved:
+            height, width = height // 2, width // 2
+        layers.append((9 * (facts.channels if layer == 1 else model.width), model.width, height * width))
+    return [*layers, (model.width, facts.outputs, 1)]
+
+
 def _as_deep(depth: int) -> int:
     return depth
 
@@ -97,6 +116,24 @@ MODELS: dict[str, Model] = table(
         needs_time=True,
         layers=_and_a_read_out,
         matrices=_recurrent,
+    ),
+    Model(
+        "cnn",
+        "convolutions 3x3, norm, activation; the mean over all pixels, and a read-out",
+        "LeCun et al. 1998; Xiao et al. 2018, arXiv:1806.05393",
+        {**_NETWORK, "depth": 6, "width": 16, "pool": "none"},
+        takes=("image",),
+        layers=_and_a_read_out,
+        matrices=_convolutions,
+    ),
+    Model(
+        "resnet",
+        "residual blocks of two convolutions 3x3 between a read-in and a read-out",
+        "He et al. 2015, arXiv:1512.03385; 2016, arXiv:1603.05027",
+        {**_NETWORK, "depth": 20, "width": 16, "block": "preact", "branch_scale": 1.0},
+        least_depth=2,
+        takes=("image",),
+        matrices=_convolutions,
     ),
     Model(
         "module",

@@ -11,6 +11,7 @@
 #include "activations.h"
 #include "sums.h"
 #include "norms.h"
+#include "convolutions.h"
 #include "probes.h"
 #include "losses.h"
 #include "optimizers.h"
@@ -33,6 +34,7 @@ enum {
     UNSOUND, MOMENTS, CORRELATION, DISTANCES, GRADIENTS, SATURATED, DEAD,
     GATHER, GATHER_TOKENS, COPY, LOOK_UP, LOOK_UP_BACK, CROSS_ENTROPY, SQUARED_ERROR, CLIP, SGD, ADAM,
     RMSPROP, ADAGRAD,
+    CONVOLVE, CONVOLVE_FILTERS, BLOCK_MEAN, BLOCK_MEAN_BACK, AFFINE, AFFINE_BACK,
 };
 
 static void play_one(const struct call *call, void **p)
@@ -72,6 +74,12 @@ static void play_one(const struct call *call, void **p)
         break;
     case RMSPROP: rmsprop(n[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9]); break;
     case ADAGRAD: adagrad(n[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
+    case CONVOLVE: convolve(n[0], n[1], n[2], n[3], n[4], n[5], p[0], p[1], p[2], p[3], p[4]); break;
+    case CONVOLVE_FILTERS: convolve_filters(n[0], n[1], n[2], n[3], n[4], n[5], p[0], p[1], p[2], p[3]); break;
+    case BLOCK_MEAN: block_mean(n[0], n[1], n[2], n[3], n[4], n[5], p[0], p[1]); break;
+    case BLOCK_MEAN_BACK: block_mean_back(n[0], n[1], n[2], n[3], n[4], n[5], p[0], p[1]); break;
+    case AFFINE: affine(n[0], p[0], p[1], p[2], p[3]); break;
+    case AFFINE_BACK: affine_back(n[0], p[0], p[1], p[2], p[3], p[4], p[5]); break;
     case SGD: sgd(n[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]); break;
     }
 }
