@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WITHIN = frozenset(
     {
         "seed",
-        *(f"model.{key}" for key in ("init", "gain", "weight_var", "bias_var")),
+        *(f"model.{key}" for key in ("init", "gain", "weight_var", "bias_var", "forget_bias", "chrono")),
         *(f"data.{key}" for key in ("input_scale", "target_scale")),
         *(f"optim.{field.name}" for field in dataclasses.fields(OptimSpec) if field.name != "name"),
         *(f"clip.{key}" for key in ("mode", "threshold", "output_threshold")),

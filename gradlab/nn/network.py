@@ -33,19 +33,23 @@ from gradlab.spec.run import Facts, ModelSpec, RunSpec
 Name = tuple[int, Role]
 """A parameter: its layer and its role there."""
 
+Further = Mapping[str, Callable[[Tensor], None]]
+
 
 @dataclass(frozen=True)
 class Signal:
     """What can be measured at one layer; each a tuple of nodes (M, B, ..., D), one a time step (one without time).
 
     ``z`` is where the signal gradient is taken, ``pre`` what enters the activation (None where there is none), ``h``
-    what the layer passes on. ``further``: columns that other layers lack, by name, each written into an (M,) float64.
+    what the layer passes on. ``further``: columns that other layers lack, by name, each written into an (M,) float64;
+    ``further_at``: the same of each time step, where they are rows along time.
     """
 
     z: tuple[Node, ...]
     pre: tuple[Node, ...] | None
     h: tuple[Node, ...]
-    further: Mapping[str, Callable[[Tensor], None]] = field(default_factory=dict)
+    further: Further = field(default_factory=dict)
+    further_at: Sequence[Further] = ()
 
 
 @dataclass(frozen=True)
@@ -122,11 +126,13 @@ class Pass:
         h: Sequence[Node],
         *,
         along_time: bool = False,
-        further: Mapping[str, Callable[[Tensor], None]] | None = None,
+        further: Further | None = None,
+        further_at: Sequence[Further] = (),
     ) -> None:
         """Says what can be measured at the next layer, in the words of `Signal`."""
         if self.keep:
-            self.signals.append(Signal(tuple(z), None if pre is None else tuple(pre), tuple(h), further or {}))
+            entered = None if pre is None else tuple(pre)
+            self.signals.append(Signal(tuple(z), entered, tuple(h), further or {}, further_at))
             if along_time:
                 self.time.add(len(self.signals))
 

@@ -53,7 +53,8 @@ class Slot:
 
     ``torch_fan`` is the number whose inverse root bounds torch's default draw; ``in_time``: of a network that is
     unrolled in time; ``blocks``: so many matrices lie one upon the other in it (gates; queries, keys and values), whose
-    fans are each's own; ``name`` is what the user's own network calls it.
+    fans are each's own; ``keeps`` and ``admits``: which of a bias's blocks are of the gate that keeps the state, and of
+    the one that lets news in, where there is such a pair; ``name`` is what the user's own network calls it.
     """
 
     layer: int
@@ -65,6 +66,8 @@ class Slot:
     torch_fan: int = 0
     in_time: bool = field(default=False, kw_only=True)
     blocks: int = field(default=1, kw_only=True)
+    keeps: int | None = field(default=None, kw_only=True)
+    admits: int | None = field(default=None, kw_only=True)
     name: str | None = field(default=None, kw_only=True)
 
     @property

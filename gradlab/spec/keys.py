@@ -62,6 +62,10 @@ KEYS: dict[str, Key] = {
     "model.bias_var": Key(float, "sb2: the variance of the initial biases", low=0),
     "model.norm": Key(str, "normalization before the activation"),
     "model.branch_scale": Key(float, "beta of a residual branch"),
+    "model.forget_bias": Key(
+        float, "added to the initial bias of an LSTM's forget gate; null under model.chrono", nullable=True
+    ),
+    "model.chrono": Key(bool, "the gates' initial biases by the length T: ln U(1, T-1) to keep, its negative to admit"),
     "model.output": Key(
         str, "activation of the output layer", words=("none", "sigmoid", "softmax", "log_softmax", "tanh", "relu")
     ),

@@ -38,7 +38,7 @@ SILENT: dict[str, tuple[object, ...]] = {
     "probe.instrument": ("none",),
     "train.loss": ("auto",),
     "model.output": (None, "none"),
-    **dict.fromkeys(("model.target", "model.source"), (None,)),
+    **dict.fromkeys(("model.target", "model.source", "model.forget_bias", "model.chrono"), (None,)),
     **dict.fromkeys(("data.label", "data.heldout", "data.task", "data.target", "data.source"), (None,)),
     **{key: (DEFAULTS[key],) for key in ("optim.schedule", "optim.warmup", "optim.end_factor")},
     **{key: (DEFAULTS[key],) for key in ("optim.decay", "optim.decay_every")},
@@ -70,6 +70,8 @@ class ModelSpec:
     bias_var: float | None
     norm: str | None
     branch_scale: float | None
+    forget_bias: float | None
+    chrono: bool | None
     output: str | None
     target: str | None
     source: str | None
@@ -343,6 +345,11 @@ def _fit(model: ModelSpec, data: DataSpec, look: Look | None) -> tuple[ModelSpec
         data = dataclasses.replace(data, features=model.width if model.name == "linear_chain" else 64)
     if model.activation is not None and model.slope is None and not choice.free:
         model = dataclasses.replace(model, slope=ACTIVATIONS[model.activation].slope)
+    if model.chrono:
+        # It draws what forget_bias would be added to.
+        model = dataclasses.replace(model, forget_bias=None)
+    elif model.forget_bias is None and "forget_bias" in choice.keys:
+        raise SpecError("model.forget_bias=null: expected a finite number, unless model.chrono=true")
     facts = _own_facts(data, look) if DATA[data.name].own else _facts(data, look)  # type: ignore[arg-type]
     if facts.source != data.source:
         if data.source is not None:

@@ -26,7 +26,7 @@ ACTIVATIONS = ("relu", "leaky", "tanh", "sigmoid", "silu", "elu", "selu", "hardt
 CLIPS = ("none", "norm", "value", "layerwise", "normalize")
 """As source/optimizers.h numbers them."""
 
-_LANES = 64
+VECTOR_BYTES = 64
 """Bytes of the widest vector, to which rows are padded."""
 
 
@@ -44,7 +44,7 @@ def product(a: Tensor, b: Tensor, start: Tensor | None = None, out: Tensor | Non
     columns = b.shape[2]
     out = new(a, members, rows, columns) if out is None else out
     start_row = start.stride(1) if start is not None and start.shape[1] > 1 else 0
-    lanes = _LANES // a.element_size()
+    lanes = VECTOR_BYTES // a.element_size()
     room = scratch(a, inner * (columns + lanes) + rows * lanes)
     sizes = (rows, columns, inner, *a.stride()[1:], *b.stride()[1:], start_row, out.stride(1))
     call("product", a, members, sizes, (a, b, start, out, room))
@@ -134,11 +134,11 @@ def layer_norm_back(
 
 
 def batch_sum(x: Tensor) -> Tensor:
-    """(M, B, D) -> (M, D)."""
+    """(M, B, D), whose rows may lie at any distance -> (M, D)."""
     members, batch, width = x.shape
-    x = whole(x)
+    x = x if x.stride(2) == 1 else whole(x)
     total = new(x, members, width)
-    call("batch_sum", x, members, (batch, width, width), (x, total))
+    call("batch_sum", x, members, (batch, width, x.stride(1)), (x, total))
     return total
 
 

@@ -31,6 +31,7 @@ KERNELS = (
     *("batch_sum", "add", "norms", "unsound", "moments", "correlation", "distances", "gradients"),
     *("saturated", "dead", "gather", "gather_tokens", "copy", "look_up", "look_up_back"),
     *("cross_entropy", "squared_error", "clip", "sgd", "adam", "rmsprop", "adagrad"),
+    *("lstm", "lstm_back", "gru", "gru_back", "shut"),
 )
 """As source/player.c numbers them."""
 

@@ -27,6 +27,14 @@ def _recurrent(model: ModelSpec, facts: Facts) -> Matrices:
     return [*((fan_in + model.width, model.width, facts.steps) for fan_in in inputs), read_out]
 
 
+def _gated(blocks: int) -> Callable[[ModelSpec, Facts], Matrices]:
+    def matrices(model: ModelSpec, facts: Facts) -> Matrices:
+        *layers, read_out = _recurrent(model, facts)
+        return [*((fan_in, blocks * fan_out, uses) for fan_in, fan_out, uses in layers), read_out]
+
+    return matrices
+
+
 def _as_deep(depth: int) -> int:
     return depth
 
@@ -69,6 +77,17 @@ _NETWORK: dict[str, Value] = {
     "output": "none",
 }
 
+_GATED: dict[str, Value] = {
+    "depth": 1,
+    "width": 64,
+    "init": "torch_default",
+    "gain": 1.0,
+    "weight_var": None,
+    "bias_var": 0.0,
+    "chrono": False,
+    "output": "none",
+}
+
 
 MODELS: dict[str, Model] = table(
     Model("mlp", "L fully connected layers, each linear, norm, activation", "Rumelhart et al. 1986", _NETWORK),
@@ -97,6 +116,28 @@ MODELS: dict[str, Model] = table(
         needs_time=True,
         layers=_and_a_read_out,
         matrices=_recurrent,
+    ),
+    Model(
+        "lstm",
+        "K stacked layers of long short-term memory, as torch.nn.LSTM, and a read-out of the last step",
+        "Hochreiter & Schmidhuber 1997; Gers et al. 2000",
+        {**_GATED, "forget_bias": 0.0},
+        takes=("sequence", "tokens"),
+        by_position=True,
+        needs_time=True,
+        layers=_and_a_read_out,
+        matrices=_gated(4),
+    ),
+    Model(
+        "gru",
+        "K stacked layers of gated recurrent units, as torch.nn.GRU, and a read-out of the last step",
+        "Cho et al. 2014, arXiv:1406.1078",
+        _GATED,
+        takes=("sequence", "tokens"),
+        by_position=True,
+        needs_time=True,
+        layers=_and_a_read_out,
+        matrices=_gated(3),
     ),
     Model(
         "module",

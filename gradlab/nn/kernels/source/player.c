@@ -9,6 +9,7 @@
 #include "numbers.h"
 #include "products.h"
 #include "activations.h"
+#include "gates.h"
 #include "sums.h"
 #include "norms.h"
 #include "probes.h"
@@ -33,6 +34,7 @@ enum {
     UNSOUND, MOMENTS, CORRELATION, DISTANCES, GRADIENTS, SATURATED, DEAD,
     GATHER, GATHER_TOKENS, COPY, LOOK_UP, LOOK_UP_BACK, CROSS_ENTROPY, SQUARED_ERROR, CLIP, SGD, ADAM,
     RMSPROP, ADAGRAD,
+    LSTM, LSTM_BACK, GRU, GRU_BACK, SHUT,
 };
 
 static void play_one(const struct call *call, void **p)
@@ -73,6 +75,15 @@ static void play_one(const struct call *call, void **p)
     case RMSPROP: rmsprop(n[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9]); break;
     case ADAGRAD: adagrad(n[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
     case SGD: sgd(n[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]); break;
+    case LSTM: lstm(n[0], n[1], n[2], p[0], p[1], p[2], p[3], p[4], p[5]); break;
+    case LSTM_BACK:
+        lstm_back(n[0], n[1], n[2], n[3], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]);
+        break;
+    case GRU: gru(n[0], n[1], n[2], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
+    case GRU_BACK:
+        gru_back(n[0], n[1], n[2], n[3], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10]);
+        break;
+    case SHUT: shut(n[0], n[1], n[2], n[3], x[0], p[0], p[1]); break;
     }
 }
 
