@@ -29,5 +29,5 @@ def layout(model: ModelSpec, facts: Facts) -> Layout:
 
 
 def forward(through: Pass, x: Node) -> Node:
-    """``x`` (M, B, T, *F), or tokens (M, B, T) -> output (M, B, K); (M, B, P, K) where the last P steps have answers."""
+    """``x`` (M, B, T, *F), or tokens (M, B, T) -> output (M, B, K); (M, B, P, K) where P places have answers."""
     return unrolled.forward(through, x, gates.gru)

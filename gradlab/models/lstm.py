@@ -19,11 +19,14 @@ BLOCKS, KEEPS, ADMITS = 4, 1, 0
 
 def layout(model: ModelSpec, facts: Facts) -> Layout:
     """K layers of two matrices (4D, in) and (4D, D) and one bias, then the read-out."""
-    return unrolled.layout(model, facts, "lstm", lambda layer, inputs: unrolled.gate_slots(
-        layer, inputs, model.width, BLOCKS, KEEPS, ADMITS
-    ))
+    return unrolled.layout(
+        model,
+        facts,
+        "lstm",
+        lambda layer, inputs: unrolled.gate_slots(layer, inputs, model.width, BLOCKS, KEEPS, ADMITS),
+    )
 
 
 def forward(through: Pass, x: Node) -> Node:
-    """``x`` (M, B, T, *F), or tokens (M, B, T) -> output (M, B, K); (M, B, P, K) where the last P steps have answers."""
+    """``x`` (M, B, T, *F), or tokens (M, B, T) -> output (M, B, K); (M, B, P, K) where P places have answers."""
     return unrolled.forward(through, x, gates.lstm)

@@ -24,9 +24,7 @@ def gate_slots(
     return (slot(Role.WEIGHT, (inputs,), inputs), slot(Role.RECURRENT, (width,), width), bias)
 
 
-def layout(
-    model: ModelSpec, facts: Facts, name: str, slots: Callable[[int, int], Sequence[Slot]]
-) -> Layout:
+def layout(model: ModelSpec, facts: Facts, name: str, slots: Callable[[int, int], Sequence[Slot]]) -> Layout:
     """K layers of ``slots(layer, inputs)``, called after ``name``, then the read-out."""
     found: list[Slot] = []
     for layer in range(1, model.depth + 1):

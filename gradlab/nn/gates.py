@@ -170,9 +170,7 @@ def _lstm(driven: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor, Tenso
     return torch.stack(gates, 1), torch.stack(cs, 1), torch.stack(squashed, 1), torch.stack(hs, 1)
 
 
-def _lstm_back(
-    above: Tensor, matrix: Tensor, gates: Tensor, c: Tensor, squashed: Tensor
-) -> tuple[Tensor, Tensor]:
+def _lstm_back(above: Tensor, matrix: Tensor, gates: Tensor, c: Tensor, squashed: Tensor) -> tuple[Tensor, Tensor]:
     time, seen = c.shape[1], above.shape[1]
     dz, dh = torch.empty_like(gates), torch.empty_like(c)
     dc = torch.zeros_like(c[:, 0])
@@ -190,9 +188,7 @@ def _lstm_back(
     return dz, dh
 
 
-def _gru(
-    driven: Tensor, matrix: Tensor, bias: Tensor, first: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def _gru(driven: Tensor, matrix: Tensor, bias: Tensor, first: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     gates, fresh, hs = [], [], []
     width = matrix.shape[2]
     h = driven.new_zeros(*driven.shape[:1], driven.shape[2], width) if first is None else first

@@ -81,6 +81,8 @@ KEYS: dict[str, Key] = {
     "data.target_scale": Key(float, "multiplies regression targets"),
     "data.length": Key(int, "sequence length", low=2, most=MOST_PLACES),
     "data.features": Key(int, "input features of synthetic data", low=1, nullable=True),
+    "data.ask": Key(str, "of the films: which way the digit moves, or which digit it is", words=("way", "digit")),
+    "data.permuted": Key(bool, "the pixels in one random order instead of row after row"),
     "data.path": Key(
         str,
         "your data: a .csv, .parquet, .npz or .safetensors file, or a folder of images by class",

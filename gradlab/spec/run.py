@@ -39,6 +39,7 @@ SILENT: dict[str, tuple[object, ...]] = {
     "train.loss": ("auto",),
     "model.output": (None, "none"),
     **dict.fromkeys(("model.target", "model.source", "model.forget_bias", "model.chrono"), (None,)),
+    **dict.fromkeys(("data.ask", "data.permuted"), (None,)),
     **dict.fromkeys(("data.label", "data.heldout", "data.task", "data.target", "data.source"), (None,)),
     **{key: (DEFAULTS[key],) for key in ("optim.schedule", "optim.warmup", "optim.end_factor")},
     **{key: (DEFAULTS[key],) for key in ("optim.decay", "optim.decay_every")},
@@ -92,6 +93,8 @@ class DataSpec:
     target_scale: float
     length: int | None
     features: int | None
+    ask: str | None
+    permuted: bool | None
     path: str | None
     label: str | None
     heldout: float | None
@@ -166,6 +169,7 @@ class Facts:
     image: bool = False
     vocabulary: int = 0
     positions: int = 0
+    dictated: bool = False
 
     @property
     def inputs(self) -> int:
@@ -436,6 +440,8 @@ def _facts(data: DataSpec, look: Look | None) -> Facts:
     if data.root is not None:
         return _looked_at(data, look)
     entry = DATA[data.name]
+    if data.length is not None and data.length < entry.least_length:
+        raise SpecError(f"data.length={data.length}: {data.name!r} needs at least {entry.least_length} time steps")
     by_key = (data.length if "length" in entry.keys else data.features) or 0
     shape = tuple(by_key if size is None else size for size in entry.shape)
     outputs = math.prod(shape) if entry.outputs is None else entry.outputs
@@ -448,6 +454,7 @@ def _facts(data: DataSpec, look: Look | None) -> Facts:
         image=entry.image,
         vocabulary=entry.vocabulary,
         positions=shape[0] if entry.positions is None else entry.positions,
+        dictated=entry.dictated,
     )
 
 

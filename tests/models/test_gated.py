@@ -61,7 +61,7 @@ def test_alone_a_member_is_what_it_is_in_company(name: str) -> None:
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 @pytest.mark.parametrize("depth", [1, 2])
 def test_the_plain_network_is_torch_s_own(name: str, depth: int) -> None:
-    """nn.LSTM and nn.GRU, trained by torch.optim for 20 steps: their second bias stays at zero where it is redundant."""
+    """nn.LSTM and nn.GRU, trained by torch.optim: their second bias stays at zero where it is redundant."""
     run = build(BASE | ADDING | {"model.name": name, "model.depth": depth, "model.width": 6})
     plain = Gated(run)
     kind = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[name]
@@ -109,7 +109,7 @@ def biases(settings: dict[str, Value]) -> dict[str, np.ndarray[Any, Any]]:
 
 def test_the_forget_bias_is_added_to_the_forget_gate_alone() -> None:
     assert {gate: set(values) for gate, values in biases({"model.forget_bias": 1.5}).items()} == {
-        **dict.fromkeys("igo", {0.0}),
+        **{key: {0.0} for key in "igo"},
         "f": {1.5},
     }
     drawn, moved = (biases({"model.init": "torch_default", "model.forget_bias": bias}) for bias in (0.0, 2.0))

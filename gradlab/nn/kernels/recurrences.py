@@ -12,7 +12,7 @@ from gradlab.nn.kernels.program import Shared, call, new, scratch
 
 
 def lstm(driven: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The inputs' part (M, T, B, 4D), which becomes the gates, and the matrix (M, 4D, D) -> c, tanh c, h (M, T, B, D)."""
+    """``driven`` (M, T, B, 4D), which becomes the gates, ``matrix`` (M, 4D, D) -> c, tanh c, h (M, T, B, D)."""
     members, time, batch, gates = driven.shape
     width = gates // 4
     c, squashed, h = (new(driven, members, time, batch, width) for _ in range(3))
@@ -21,9 +21,7 @@ def lstm(driven: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return c, squashed, h
 
 
-def lstm_back(
-    above: Tensor, matrix: Tensor, gates: Tensor, c: Tensor, squashed: Tensor
-) -> tuple[Tensor, Tensor]:
+def lstm_back(above: Tensor, matrix: Tensor, gates: Tensor, c: Tensor, squashed: Tensor) -> tuple[Tensor, Tensor]:
     """From the derivative by the last P steps' h (M, P, B, D): by z (M, T, B, 4D) and by every h (M, T, B, D)."""
     members, time, batch, width = c.shape
     dz, dh = new(gates, *gates.shape), new(c, *c.shape)
@@ -34,8 +32,10 @@ def lstm_back(
 
 
 def gru(driven: Tensor, matrix: Tensor, bias: Tensor, first: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The inputs' part (M, T, B, 3D), which becomes the gates, the matrix (M, 3D, D), the reset's bias (M, D), and the
-    state before (M, B, D), None for zeros -> what the reset multiplies, and h, (M, T, B, D) each."""
+    """``driven`` (M, T, B, 3D), which becomes the gates -> what the reset multiplies, and h, (M, T, B, D) each.
+
+    ``matrix`` (M, 3D, D); ``bias`` (M, D) is inside the reset; ``first`` (M, B, D) the state before, None for zeros.
+    """
     members, time, batch, gates = driven.shape
     width = gates // 3
     fresh, h = (new(driven, members, time, batch, width) for _ in range(2))
@@ -48,8 +48,10 @@ def gru(driven: Tensor, matrix: Tensor, bias: Tensor, first: Tensor | None) -> t
 def gru_back(
     above: Tensor, matrix: Tensor, first: Tensor | None, gates: Tensor, fresh: Tensor, h: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """From the derivative by the last P steps' h (M, P, B, D): by the inputs' part and by the recurrent one
-    (M, T, B, 3D), by every h (M, T, B, D), and by the state before, if there is one."""
+    """From the derivative by the last P steps' h (M, P, B, D): those by all that comes before.
+
+    By the inputs' part and by the recurrent one (M, T, B, 3D), by every h (M, T, B, D), and by the state before.
+    """
     members, time, batch, width = h.shape
     driven, again, dh = new(gates, *gates.shape), new(gates, *gates.shape), new(h, *h.shape)
     dfirst = None if first is None else new(h, members, batch, width)
