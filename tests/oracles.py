@@ -99,6 +99,9 @@ class Seen:
 class Plain(nn.Module):
     """One network with gradlab's initial matrices and biases, and torch's own norms and slopes."""
 
+    along = -2
+    """The place of the layer whose steps are rows along time, if it has any."""
+
     def __init__(self, run: RunSpec) -> None:
         super().__init__()
         model, facts = run.model, run.facts
@@ -372,7 +375,7 @@ def _layer_rows(run: RunSpec, t: int, network: Plain, x: Tensor, seen: Sequence[
         }
         rows.append(row | _moments(layer.h) | _slopes(run, stage, layer.pre) | _shut(layer.gates))
     if NAMED_MODELS[run.model.name].needs_time:
-        stage, top = network.layers[-2], seen[-2]
+        stage, top = network.layers[network.along], seen[network.along]
         for step, (z, h) in enumerate(zip(top.z, top.h, strict=True), start=1):
             row = {**blank, "step": t, "axis": "time", "layer": step, **_moments([h])}
             row |= _slopes(run, stage, top.pre and [z]) | _shut(top.gates and top.gates[step - 1 : step])

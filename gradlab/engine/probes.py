@@ -16,8 +16,8 @@ from torch import Tensor
 
 from gradlab.nn.activations import ACTIVATIONS, dead_share, saturated_share
 from gradlab.nn.float64 import correlation, distances64, layer_gradients, moments, norm64, norms64, unsound
-from gradlab.nn.kernels import native
 from gradlab.nn.network import Network, Pass, Signal
+from gradlab.nn.products import stacked as in_one
 from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
 from gradlab.spec.choices import ACTIVATIONS as NAMED_ACTIVATIONS
@@ -94,8 +94,8 @@ def measure(through: Pass, x: Node, parameters: Tensor, columns: tuple[str, ...]
         _activity(table, row, network, layer, signal)
         for name, write in signal.further.items():
             write(table.column(name, row))
-        norm64(_joined([_grad(z) for z in signal.z]), table.column("signal_grad_norm", row))
-        unsound(_joined([z.value for z in signal.z]), sound[:, layer - 1])
+        norm64(in_one([_grad(z) for z in signal.z]), table.column("signal_grad_norm", row))
+        unsound(in_one([z.value for z in signal.z]), sound[:, layer - 1])
         if layer in through.time:
             for t, (z, h) in enumerate(zip(signal.z, signal.h, strict=True)):
                 place = first + layers + t
@@ -148,7 +148,7 @@ def _activity(table: Measurement, row: int, network: Network, layer: int, signal
     name = network.model.activation
     if signal.pre is None or name is None:
         return
-    pre = _joined([node.value for node in signal.pre])
+    pre = in_one([node.value for node in signal.pre])
     activation, samples = ACTIVATIONS[name], signal.pre[0].value.shape[1]
     if activation.derivative is not None:
         limit = SATURATED_BELOW * activation.steepest
@@ -158,24 +158,12 @@ def _activity(table: Measurement, row: int, network: Network, layer: int, signal
 
 
 def _spread(table: Measurement, row: int, steps: tuple[Node, ...]) -> Tensor:
-    """Mean and spread of what is passed on, and how alike it is for two samples; gives that, as `_joined` does."""
-    h = _joined([step.value for step in steps])
+    """Mean and spread of what is passed on, and how alike it is for two samples; gives that, as `in_one` does."""
+    h = in_one([step.value for step in steps])
     moments(h, table.column("act_mean", row), table.column("act_std", row))
     if (batch := steps[0].value.shape[1]) > 1:
         correlation(h.reshape(len(h), len(steps), batch, -1), table.column("act_correlation", row))
     return h
-
-
-def _joined(steps: Sequence[Tensor]) -> Tensor:
-    """One of (M, B, ..., D) as it is, T of them as (M, T, B, ..., D)."""
-    if len(steps) == 1:
-        return steps[0]
-    if not native.serves(steps[0]):
-        return torch.stack(list(steps), dim=1)
-    whole = native.new(steps[0], len(steps[0]), len(steps), *steps[0].shape[1:])
-    for part, step in zip(whole.unbind(1), steps, strict=True):
-        native.add(step, None, out=part)
-    return whole
 
 
 def stacked(measurements: list[Measurement]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from gradlab.nn.gates import Unrolled, by_sample, in_time
+from gradlab.nn.gates import Unrolled, by_sample, in_time, observe
 from gradlab.nn.network import Pass
 from gradlab.nn.slots import Layout, Role, Slot, Start, linear_slots
 from gradlab.nn.tape import Node
@@ -40,11 +40,11 @@ def forward(through: Pass, x: Node, recurrence: Callable[[Pass, int, Node, int],
     if x.value.is_floating_point():
         driven = through.linear(1, in_time(through, x))
     else:
-        driven = in_time(through, through.look_up(1, x))
+        driven = through.look_up(1, Node(x.value.transpose(1, 2), None))
     for layer in range(1, depth + 1):
         top = layer == depth
         found = recurrence(through, layer, driven, (facts.positions or 1) if top else facts.steps)
-        observe(through, found, along_time=top)
+        observe(through, [found], along_time=top)
         if not top:
             driven = through.linear(layer + 1, found.seen)
     output = through.linear(depth + 1, found.seen)
@@ -52,10 +52,3 @@ def forward(through: Pass, x: Node, recurrence: Callable[[Pass, int, Node, int],
     output = by_sample(through, output) if facts.positions else through.view(output, members, batch, outputs)
     through.observe([output], None, [output])
     return output
-
-
-def observe(through: Pass, found: Unrolled, *, along_time: bool) -> None:
-    """The steps' h, where delta is taken, and how much of the gates is saturated."""
-    at = [{"saturated": write} for write in found.shut_at] if along_time else []
-    further = {"saturated": found.shut}
-    through.observe(found.steps, None, found.steps, along_time=along_time, further=further, further_at=at)

@@ -15,7 +15,7 @@ from torch import Tensor
 from gradlab.nn.float64 import share
 from gradlab.nn.kernels import native, recurrences
 from gradlab.nn.network import Pass, give, rows
-from gradlab.nn.products import batch_sum, join, product, product_into
+from gradlab.nn.products import batch_sum, clear, deposit, join, product, product_into, stacked
 from gradlab.nn.slots import Role
 from gradlab.nn.tape import Cell, Node
 
@@ -27,13 +27,14 @@ SHUT_BELOW = 0.05 * 0.25
 class Unrolled:
     """``seen`` (M, P, B, D): the last steps' h, for what comes above; ``steps``: all of them, to be observed.
 
-    ``shut(out)`` writes the share of saturated gates (M,), ``shut_at[t](out)`` those of one step.
+    ``gates`` (M, T, B, kinds D) lie one beside the other, ``sigmoids`` among the ``kinds`` of them.
     """
 
     seen: Node
     steps: tuple[Node, ...]
-    shut: Callable[[Tensor], None]
-    shut_at: Sequence[Callable[[Tensor], None]]
+    gates: Tensor
+    kinds: int
+    sigmoids: tuple[int, ...]
 
 
 def in_time(through: Pass, x: Node) -> Node:
@@ -50,6 +51,43 @@ def by_sample(through: Pass, x: Node) -> Node:
     """(M, T, B, D) -> (M, B, T, D)."""
     cell = x.cell
     return through.remember(Node(turned(x.value)), lambda grad: give(cell, turned(grad)))
+
+
+def parts(through: Pass, x: Node) -> tuple[Node, ...]:
+    """(M, T, B, D) -> T of (M, B, D), which are parts of it."""
+    cell, shape = x.cell, x.value.shape
+
+    def back(*grads: Tensor | None) -> None:
+        known = [grad for grad in grads if grad is not None]
+        assert len(known) == len(grads), "every step is on the way to the loss"
+        give(cell, stacked(known).view(shape))
+
+    return through.remember_all(tuple(Node(part) for part in x.value.unbind(1)), back)
+
+
+def together(through: Pass, steps: Sequence[Node]) -> Node:
+    """T of (M, B, D) -> (M, T, B, D)."""
+    cells = [step.cell for step in steps]
+
+    def back(grad: Tensor) -> None:
+        for cell, part in zip(cells, grad.unbind(1), strict=True):
+            give(cell, part)
+
+    whole = stacked([step.value for step in steps])
+    return through.remember(Node(whole.view(len(whole), len(steps), *steps[0].value.shape[1:])), back)
+
+
+def last(through: Pass, x: Node) -> Node:
+    """(M, T, B, D) -> (M, B, D): its last step."""
+    cell, shape = x.cell, x.value.shape
+
+    def back(grad: Tensor) -> None:
+        whole = native.new(grad, *shape) if native.serves(grad) else grad.new_empty(shape)
+        clear(whole)
+        deposit(whole[:, -1], grad, more=False)
+        give(cell, whole)
+
+    return through.remember(Node(x.value[:, -1]), back)
 
 
 def turned(x: Tensor) -> Tensor:
@@ -79,7 +117,7 @@ def lstm(through: Pass, layer: int, driven: Node, seen: int) -> Unrolled:
         give(cell, dz)
 
     through.remember(node, back)
-    return Unrolled(node, steps, *_shut(gates, 4, (0, 1, 3)))
+    return Unrolled(node, steps, gates, 4, (0, 1, 3))
 
 
 def gru(through: Pass, layer: int, driven: Node, seen: int, first: Node | None = None) -> Unrolled:
@@ -112,7 +150,7 @@ def gru(through: Pass, layer: int, driven: Node, seen: int, first: Node | None =
         give(cell, dz)
 
     through.remember(node, back)
-    return Unrolled(node, steps, *_shut(gates, 3, (0, 1)))
+    return Unrolled(node, steps, gates, 3, (0, 1))
 
 
 def _observed(through: Pass, h: Tensor, seen: int) -> tuple[Node, tuple[Node, ...]]:
@@ -138,22 +176,28 @@ def _add_product(through: Pass, layer: int, dz: Tensor, h: Tensor) -> None:
     through.written.add(name)
 
 
-def _shut(
-    gates: Tensor, kinds: int, chosen: tuple[int, ...]
-) -> tuple[Callable[[Tensor], None], list[Callable[[Tensor], None]]]:
-    """How much of the sigmoid gates, those ``chosen`` of so many, is saturated: at all steps, and at each."""
+def observe(through: Pass, parts: Sequence[Unrolled], *, along_time: bool = False) -> None:
+    """Says what can be measured of a layer, in ``parts`` one after the other: h at each step, and saturated gates."""
+    if not through.keep:
+        return
+    steps = [step for part in parts for step in part.steps]
+    gates = stacked([gate for part in parts for gate in part.gates.unbind(1)]) if len(parts) > 1 else parts[0].gates
+    at = [{"saturated": _shut(gate, parts[0])} for gate in gates.unbind(1)] if along_time else []
+    further = {"saturated": _shut(gates, parts[0])}
+    through.observe(steps, None, steps, along_time=along_time, further=further, further_at=at)
 
-    def of(part: Tensor) -> Callable[[Tensor], None]:
-        def write(out: Tensor) -> None:
-            if native.serves(part):
-                recurrences.shut(part, kinds, chosen, SHUT_BELOW, out)
-            else:
-                sigmoids = part.unflatten(-1, (kinds, -1))[..., list(chosen), :]
-                out.copy_(share(SHUT_BELOW - sigmoids * (1 - sigmoids)))
 
-        return write
+def _shut(gates: Tensor, of: Unrolled) -> Callable[[Tensor], None]:
+    """What writes the share of sigmoids that are saturated."""
 
-    return of(gates), [of(step) for step in gates.unbind(1)]
+    def write(out: Tensor) -> None:
+        if native.serves(gates):
+            recurrences.shut(gates, of.kinds, of.sigmoids, SHUT_BELOW, out)
+        else:
+            sigmoids = gates.unflatten(-1, (of.kinds, -1))[..., list(of.sigmoids), :]
+            out.copy_(share(SHUT_BELOW - sigmoids * (1 - sigmoids)))
+
+    return write
 
 
 def _lstm(driven: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

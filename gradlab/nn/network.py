@@ -200,20 +200,21 @@ class Pass:
         z = product(rows(h.value), matrix.transpose(1, 2), shift.unsqueeze(1))
         return self.remember(Node(z.view(*h.value.shape[:-1], matrix.shape[1])), back)
 
-    def multiply(self, layer: int, h: Node) -> Node:
+    def multiply(self, layer: int, h: Node, weight: Role = Role.WEIGHT) -> Node:
         """(M, B, in) -> (M, B, out): h W'."""
-        z = Node(product(h.value, self.network.parameters[layer, Role.WEIGHT].transpose(1, 2)))
-        return self.remember(z, lambda dz: self._multiplied((layer, Role.WEIGHT), h, dz))
+        z = Node(product(h.value, self.network.parameters[layer, weight].transpose(1, 2)))
+        return self.remember(z, lambda dz: self._multiplied((layer, weight), h, dz))
 
-    def recur(self, layer: int, driven: Node, h: Node) -> Node:
-        """(M, B, D), (M, B, D) -> (M, B, D): the driven signal plus h U', U the recurrent matrix."""
-        matrix, cell = self.network.parameters[layer, Role.RECURRENT], driven.cell
+    def recur(self, layer: int, driven: Node, h: Node, weight: Role = Role.RECURRENT) -> Node:
+        """(M, ..., out), (M, ..., in) -> (M, ..., out): the driven signal plus h U', U the matrix ``weight``."""
+        matrix, cell = self.network.parameters[layer, weight], driven.cell
 
         def back(dz: Tensor) -> None:
             give(cell, dz)
-            self._multiplied((layer, Role.RECURRENT), h, dz)
+            self._multiplied((layer, weight), h, dz)
 
-        return self.remember(Node(product(h.value, matrix.transpose(1, 2), driven.value)), back)
+        z = product(rows(h.value), matrix.transpose(1, 2), rows(driven.value))
+        return self.remember(Node(z.view(driven.value.shape)), back)
 
     def norm(self, layer: int, z: Node) -> Node:
         """(M, B, ..., D) -> the same, normalised by the model's norm with the layer's gain and shift.
@@ -238,9 +239,10 @@ class Pass:
 
         return self.remember(Node(value.view(shape)), back)
 
-    def activate(self, layer: int, z: Node) -> Node:
-        """(M, B, ..., D) -> the same: phi(z)."""
-        activation, slope = ACTIVATIONS[self.network.model.activation or "linear"], self.network.slope(layer)
+    def activate(self, layer: int, z: Node, name: str | None = None) -> Node:
+        """(M, B, ..., D) -> the same: phi(z), of the model's activation or of the one called ``name``."""
+        activation = ACTIVATIONS[name or self.network.model.activation or "linear"]
+        slope = self.network.slope(layer)
         h, cell, shape = Node(phi(activation, rows(z.value), slope).view(z.value.shape)), z.cell, z.value.shape
         learned = (layer, Role.SLOPE) in self.network.parameters
         known = h.value if activation.by_value else z.value

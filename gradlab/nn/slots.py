@@ -16,12 +16,14 @@ from itertools import accumulate
 class Role(Enum):
     """What a parameter is to its layer; those of `MATRICES` are its weight matrix.
 
-    ``SECOND`` is what a layer of two matrices in a row (attention, a feed-forward pair) has behind the first.
+    ``SECOND`` is what a layer of two matrices in a row (attention, a feed-forward pair) has behind the first, or of two
+    side by side, each with a signal of its own; ``SCORE`` is what attention's scores are read by.
     """
 
     WEIGHT = "weight"
     RECURRENT = "recurrent"
     SECOND = "second"
+    SCORE = "score"
     BIAS = "bias"
     RECURRENT_BIAS = "recurrent_bias"
     SECOND_BIAS = "second_bias"
@@ -30,7 +32,7 @@ class Role(Enum):
     SLOPE = "slope"
 
 
-MATRICES = frozenset((Role.WEIGHT, Role.RECURRENT, Role.SECOND))
+MATRICES = frozenset((Role.WEIGHT, Role.RECURRENT, Role.SECOND, Role.SCORE))
 """What a layer's weight matrix is made of: neighbours, before all other parameters of the layer."""
 
 

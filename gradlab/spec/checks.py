@@ -34,6 +34,12 @@ def check_fit(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
         raise SpecError(f"data.name={data.name}: is {FORMS[facts.forms[0]]}; {_wanted(model.name)}")
     if facts.positions and not choice.by_position:
         raise SpecError(f"data.name={data.name}: asks for {facts.positions} answers a sample; {_wanted(model.name)}")
+    if model.attention is not None and not 0 < facts.positions < facts.steps:
+        able = [name for name, entry in DATA.items() if entry.positions and entry.vocabulary]
+        raise SpecError(
+            f"data.name={data.name}: {model.name!r} reads a source and writes an answer, which the last places of a "
+            f"sequence are for: {', '.join(able)}"
+        )
     if model.name == "linear_chain" and not model.width == facts.inputs == facts.outputs:
         raise SpecError(
             f"model.name=linear_chain: its matrices are square, so width = inputs = outputs; given model.width="

@@ -66,6 +66,7 @@ KEYS: dict[str, Key] = {
         float, "added to the initial bias of an LSTM's forget gate; null under model.chrono", nullable=True
     ),
     "model.chrono": Key(bool, "the gates' initial biases by the length T: ln U(1, T-1) to keep, its negative to admit"),
+    "model.attention": Key(str, "what a decoder reads from its encoder's states", words=("none", "additive", "dot")),
     "model.output": Key(
         str, "activation of the output layer", words=("none", "sigmoid", "softmax", "log_softmax", "tanh", "relu")
     ),

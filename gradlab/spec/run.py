@@ -38,7 +38,8 @@ SILENT: dict[str, tuple[object, ...]] = {
     "probe.instrument": ("none",),
     "train.loss": ("auto",),
     "model.output": (None, "none"),
-    **dict.fromkeys(("model.target", "model.source", "model.forget_bias", "model.chrono"), (None,)),
+    **dict.fromkeys(("model.target", "model.source", "model.forget_bias"), (None,)),
+    **dict.fromkeys(("model.chrono", "model.attention"), (None,)),
     **dict.fromkeys(("data.ask", "data.permuted"), (None,)),
     **dict.fromkeys(("data.label", "data.heldout", "data.task", "data.target", "data.source"), (None,)),
     **{key: (DEFAULTS[key],) for key in ("optim.schedule", "optim.warmup", "optim.end_factor")},
@@ -73,6 +74,7 @@ class ModelSpec:
     branch_scale: float | None
     forget_bias: float | None
     chrono: bool | None
+    attention: str | None
     output: str | None
     target: str | None
     source: str | None
@@ -235,8 +237,8 @@ class RunSpec:
 
     @property
     def layers(self) -> int:
-        """L: how many layers the `layers` table numbers (an RNN's read-out counts)."""
-        return MODELS[self.model.name].layers(self.model.depth)
+        """L: how many layers the `layers` table numbers (an RNN's read-out counts, and attention)."""
+        return MODELS[self.model.name].layers(self.model.depth) + (self.model.attention not in (None, "none"))
 
     @property
     def loss(self) -> str:

@@ -64,6 +64,8 @@ STEPS: dict[str, Callable[[Layer, Tensor, tuple[Tensor, Tensor]], tuple[tuple[Te
 class Gated(nn.Module):
     """An LSTM or a GRU with a read-out of the last steps."""
 
+    along = -2
+
     def __init__(self, run: RunSpec) -> None:
         super().__init__()
         self.run = run

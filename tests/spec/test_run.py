@@ -44,6 +44,7 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "model.branch_scale": ({"model.name": "residual_mlp"}, 0.5),
     "model.forget_bias": ({"model.name": "lstm"}, 1.0),
     "model.chrono": ({"model.name": "lstm"}, True),
+    "model.attention": ({"model.name": "seq2seq"}, "dot"),
     "model.output": ({}, "softmax"),
     "model.target": (OWN, f"{HERE}:another"),
     "model.source": (OWN, "0" * 64),

@@ -242,18 +242,18 @@ def copied(x: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 def look_up(table: Tensor, tokens: Tensor, bias: Tensor | None) -> Tensor:
-    """The rows of ``table`` (M, V, D), any strides, by tokens (M, ...), plus ``bias`` (M, D) -> (M, ..., D)."""
+    """The rows of ``table`` (M, V, D) by tokens (M, B, T), any strides, plus ``bias`` (M, D) -> (M, B, T, D)."""
     out = new(table, *tokens.shape, table.shape[2])
-    sizes = (tokens[0].numel(), table.shape[2], table.stride(1), table.stride(2))
+    sizes = (tokens[0].numel(), table.shape[2], *table.stride()[1:], tokens.shape[2], *tokens.stride()[1:])
     call("look_up", table, len(table), sizes, (tokens, table, bias, out))
     return out
 
 
 def look_up_back(out: Tensor, tokens: Tensor, grad: Tensor, *, more: bool) -> None:
-    """Rows of ``grad`` (M, ..., D) added up by tokens (M, ...) into ``out`` (M, V, D), any strides."""
+    """Rows of ``grad`` (M, B, T, D) added up by tokens (M, B, T) into ``out`` (M, V, D), any strides."""
     grad = whole(grad)
-    sizes = (tokens[0].numel(), out.shape[2], out.stride(1), out.stride(2), out.shape[1], more)
-    call("look_up_back", grad, len(grad), sizes, (tokens, grad, out))
+    sizes = (tokens[0].numel(), out.shape[2], *out.stride()[1:], tokens.shape[2], *tokens.stride()[1:])
+    call("look_up_back", grad, len(grad), (*sizes, out.shape[1], more), (tokens, grad, out))
 
 
 def cross_entropy(output: Tensor, classes: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:

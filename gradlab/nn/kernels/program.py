@@ -32,6 +32,7 @@ KERNELS = (
     *("saturated", "dead", "gather", "gather_tokens", "copy", "look_up", "look_up_back"),
     *("cross_entropy", "squared_error", "clip", "sgd", "adam", "rmsprop", "adagrad"),
     *("lstm", "lstm_back", "gru", "gru_back", "shut"),
+    *("align_dot", "align_dot_back", "align_additive", "align_additive_back", "entropy"),
 )
 """As source/player.c numbers them."""
 

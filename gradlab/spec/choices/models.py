@@ -35,6 +35,20 @@ def _gated(blocks: int) -> Callable[[ModelSpec, Facts], Matrices]:
     return matrices
 
 
+def _translating(model: ModelSpec, facts: Facts) -> Matrices:
+    width, read, written = model.width, facts.steps - facts.positions, facts.positions
+    encoder, decoder = ([(2 * width, 3 * width, places)] * model.depth for places in (read, written))
+    if model.attention == "additive":
+        decoder = [(3 * width, 3 * width, written), *decoder[1:]]
+    embedding = (facts.vocabulary, width)
+    found = [(*embedding, read), *encoder, (*embedding, written)]
+    if model.attention == "additive":
+        found += [(2 * width + 1, width, read), *decoder]
+    else:
+        found += [*decoder, *([(2 * width, width, written)] if model.attention == "dot" else [])]
+    return [*found, (width, facts.outputs, written)]
+
+
 def _as_deep(depth: int) -> int:
     return depth
 
@@ -138,6 +152,18 @@ MODELS: dict[str, Model] = table(
         needs_time=True,
         layers=_and_a_read_out,
         matrices=_gated(3),
+    ),
+    Model(
+        "seq2seq",
+        "a GRU that reads a source and one that writes an answer, with or without attention between them",
+        "Cho et al. 2014, arXiv:1406.1078; Bahdanau et al. 2014, arXiv:1409.0473; Luong et al. 2015",
+        {**_GATED, "attention": "additive"},
+        data="dates",
+        takes=("tokens",),
+        by_position=True,
+        needs_time=True,
+        layers=lambda depth: 2 * depth + 3,
+        matrices=_translating,
     ),
     Model(
         "module",
