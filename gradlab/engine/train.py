@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from gradlab.data.dataset import Dataset
+from gradlab.engine.answers import dictated, wholly_right
 from gradlab.engine.cohort import Cohort, prepare
 from gradlab.engine.instruments import INSTRUMENTS
 from gradlab.engine.journal import Journal, StepRow
@@ -205,7 +206,10 @@ def _restore(cohort: Cohort, saved: Sequence[Tensor]) -> None:
 
 @torch.no_grad()
 def evaluate(cohort: Cohort) -> tuple[Floats, Floats | None]:
-    """Loss and accuracy (M,) on the whole held-out part, with batch norm's running statistics."""
+    """Loss and accuracy (M,) on the whole held-out part, with batch norm's running statistics.
+
+    Where answers are dictated, accuracy is of samples that are wholly right by greedy decoding.
+    """
     if cohort.lent is not None:
         return cohort.lent.evaluate(cohort.task)
     loss = torch.zeros(len(cohort.runs), dtype=torch.float64, device=cohort.parameters.device)
@@ -215,7 +219,9 @@ def evaluate(cohort: Cohort) -> tuple[Floats, Floats | None]:
         through = Pass(cohort.network, Mode.EVALUATE)
         output = _squashed(cohort, through, cohort.architecture.forward(through, through.input(inputs))).value
         loss += cohort.loss.measure(output, targets)[0] * inputs.shape[1]
-        if cohort.loss.correct is not None:
+        if cohort.network.facts.dictated:
+            right += wholly_right(dictated(cohort, inputs), targets.classes)
+        elif cohort.loss.correct is not None:
             right += cohort.loss.correct(output, targets)
         samples += inputs.shape[1]
     accuracy = None if cohort.loss.correct is None else (right / samples).cpu().numpy()

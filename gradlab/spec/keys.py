@@ -66,6 +66,11 @@ KEYS: dict[str, Key] = {
         str, "how a residual block is built", words=("preact", "postact", "rezero", "fixup"), nullable=True
     ),
     "model.branch_scale": Key(float, "beta of a residual branch"),
+    "model.forget_bias": Key(
+        float, "added to the initial bias of an LSTM's forget gate; null under model.chrono", nullable=True
+    ),
+    "model.chrono": Key(bool, "the gates' initial biases by the length T: ln U(1, T-1) to keep, its negative to admit"),
+    "model.attention": Key(str, "what a decoder reads from its encoder's states", words=("none", "additive", "dot")),
     "model.output": Key(
         str, "activation of the output layer", words=("none", "sigmoid", "softmax", "log_softmax", "tanh", "relu")
     ),
@@ -83,6 +88,8 @@ KEYS: dict[str, Key] = {
     "data.target_scale": Key(float, "multiplies regression targets"),
     "data.length": Key(int, "sequence length", low=2, most=MOST_PLACES),
     "data.features": Key(int, "input features of synthetic data", low=1, nullable=True),
+    "data.ask": Key(str, "of the films: which way the digit moves, or which digit it is", words=("way", "digit")),
+    "data.permuted": Key(bool, "the pixels in one random order instead of row after row"),
     "data.path": Key(
         str,
         "your data: a .csv, .parquet, .npz or .safetensors file, or a folder of images by class",
