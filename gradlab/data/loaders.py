@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gradlab.data.adding import adding
+from gradlab.data.characters import characters
 from gradlab.data.dataset import DataError, Dataset, standardised
 from gradlab.data.digits import digits
 from gradlab.data.download import Source, fetch
@@ -34,6 +35,7 @@ LOADERS: dict[str, Callable[[DataSpec], Dataset]] = {
     "spectral_teacher": spectral_teacher,
     "silence": silence,
     "point": point,
+    "characters": characters,
     "file": file,
     "function": function,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gradlab.models import linear_chain, mlp, module, residual_mlp, rnn
+from gradlab.models import linear_chain, mlp, module, residual_mlp, rnn, transformer
 from gradlab.nn.network import Pass
 from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
@@ -37,5 +37,8 @@ MODELS: dict[str, Architecture] = {
     "residual_mlp": Architecture(residual_mlp.layout, residual_mlp.forward),
     "linear_chain": Architecture(linear_chain.layout, linear_chain.forward),
     "rnn": Architecture(rnn.layout, rnn.forward),
+    "transformer": Architecture(
+        transformer.layout, transformer.forward, (*UNEQUAL, "attention_entropy", "attention_logit_max")
+    ),
     "module": Architecture(module.layout, module.forward),
 }

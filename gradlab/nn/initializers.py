@@ -74,6 +74,9 @@ INITS: dict[str, Init] = {
     "lsuv": Init(_orthogonal, lambda _: 1.0),
     "identity": Init(_identity, _identity_std),
     "fixup": Init(_normal, lambda slot: math.sqrt(2 / slot.fan_in) if slot.layer == 1 else 0.0),
+    "zero_branches": Init(
+        _normal, lambda slot: 0.0 if slot.role is Role.SECOND else math.sqrt(2 / (slot.fan_in + slot.fan_out))
+    ),
     "zeros": Init(_normal, lambda _: 0.0),
 }
 
@@ -119,7 +122,9 @@ def initialised(model: ModelSpec) -> str:
 def _entries(slot: Slot, rule: str, draw: Tensor | None) -> Tensor:
     """Entries of the slot before they are scaled."""
     if draw is not None:
-        return torch.cat([INITS[rule].shape(block, slot) for block in draw.chunk(slot.blocks)])
+        scales = slot.scales * (slot.blocks // len(slot.scales))
+        blocks = zip(draw.chunk(slot.blocks), scales, strict=True)
+        return torch.cat([scale * INITS[rule].shape(block, slot) for block, scale in blocks])
     if slot.start is Start.SCALED_IDENTITY:
         return torch.eye(*slot.shape, dtype=torch.float64)
     return torch.ones(slot.shape, dtype=torch.float64)

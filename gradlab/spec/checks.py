@@ -30,22 +30,44 @@ def check_fit(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
         )
     if model.norm is not None and NORMS[model.norm].over_batch and data.batch_size == 1:
         raise SpecError(f"model.norm={model.norm} with data.batch_size=1: a batch norm needs at least 2 samples")
-    if not set(choice.takes) & set(facts.forms):
-        raise SpecError(f"data.name={data.name}: is {FORMS[facts.forms[0]]}; {_wanted(model.name)}")
-    if facts.positions and not choice.by_position:
-        raise SpecError(f"data.name={data.name}: asks for {facts.positions} answers a sample; {_wanted(model.name)}")
+    _check_data(model, data, facts)
     if model.name == "linear_chain" and not model.width == facts.inputs == facts.outputs:
         raise SpecError(
             f"model.name=linear_chain: its matrices are square, so width = inputs = outputs; given model.width="
             f"{model.width} on {data.name!r} with {facts.inputs} inputs and {facts.outputs} outputs (its data is "
             "'linear_teacher')"
         )
+    if model.heads is not None:
+        _check_attention(model, facts)
     _check_size(model, data, facts)
     able = INITS[model.init].models if model.init is not None else ()
     if able and model.name not in able and model.weight_var is None:
         raise SpecError(f"model.init={model.init}: is for {' and '.join(able)}; given model.name={model.name}")
     if model.init == "torch_default" and model.weight_var is None and model.bias_var:
         raise SpecError(f"model.bias_var={model.bias_var:g}: init 'torch_default' draws its own biases; leave it at 0")
+
+
+def _check_attention(model: ModelSpec, facts: Facts) -> None:
+    """Raises `SpecError` for what no transformer can have."""
+    if model.heads is not None and model.width % model.heads:
+        raise SpecError(
+            f"model.heads={model.heads}: heads share the width evenly, and {model.heads} does not divide "
+            f"model.width={model.width}"
+        )
+    if model.norm == "none" and model.norm_place != "none":
+        raise SpecError(
+            f"model.norm=none with model.norm_place={model.norm_place}: a transformer without norms is "
+            "model.norm_place=none"
+        )
+    if not model.skip and model.norm_place == "deepnorm":
+        raise SpecError("model.skip=false with model.norm_place=deepnorm: it weighs the skips, and there are none")
+    if not model.skip and model.branch_scale != 1:
+        raise SpecError(
+            f"model.branch_scale={model.branch_scale:g} with model.skip=false: it scales what is added to a skip, and "
+            "there is none"
+        )
+    if facts.positions and not model.causal:
+        raise SpecError("model.causal=false: each place has its own answer here, and would see those behind it")
 
 
 @lru_cache(maxsize=1024)
@@ -59,6 +81,17 @@ def check_loss(train: TrainSpec, model: ModelSpec, facts: Facts) -> None:
         return
     if LOSSES[train.loss].classes and facts.loss == "mean_squared_error":
         raise SpecError(f"train.loss={train.loss}: is of classes, and the targets of these data are numbers")
+
+
+def _check_data(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
+    """Raises `SpecError` for data of a form, or with answers, that the architecture has nothing for."""
+    choice, longest = MODELS[model.name], DATA[data.name].longest
+    if longest is not None and data.length is not None and data.length > longest:
+        raise SpecError(f"data.length={data.length}: what {data.name!r} is cut from gives {longest:,} at most")
+    if not set(choice.takes) & set(facts.forms):
+        raise SpecError(f"data.name={data.name}: is {FORMS[facts.forms[0]]}; {_wanted(model.name)}")
+    if facts.positions and not choice.by_position:
+        raise SpecError(f"data.name={data.name}: asks for {facts.positions} answers a sample; {_wanted(model.name)}")
 
 
 FORMS = {"vector": "a vector", "sequence": "a sequence", "image": "an image", "tokens": "a sequence of tokens"}
@@ -80,7 +113,8 @@ def _check_size(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     """Raises `SpecError` for a network that no machine holds: weights, gradients, and the signals of one batch."""
     matrices = MODELS[model.name].matrices(model, facts)
     weights = sum(fan_in * fan_out for fan_in, fan_out, _ in matrices)
-    signals = data.batch_size * (facts.inputs + sum(fan_out * uses for _, fan_out, uses in matrices))
+    signals = facts.inputs + sum(fan_out * uses for _, fan_out, uses in matrices)
+    signals = data.batch_size * (signals + MODELS[model.name].beside(model, facts))
     size = 4 * (2 * weights + signals)
     if size > MOST_BYTES:
         raise SpecError(

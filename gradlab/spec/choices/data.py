@@ -16,8 +16,9 @@ class Data(Choice):
     features), (height, width, channels) or, of tokens, (time,), with None where a key (`data.features`, `data.length`)
     decides; ``outputs`` None means as many as there are inputs. ``image``: the shape is one of pixels. ``vocabulary``:
     so many tokens there are, where inputs are tokens. ``positions``: so many answers a sample, each of one class; 0
-    where it is one, None where every place of the sequence has its own. ``variance`` is that of the targets, which one
-    answer to every input costs; None where it is drawn.
+    where it is one, None where every place of the sequence has its own. ``longest``: the most that `data.length` can
+    be, where there is such. ``variance`` is that of the targets, which one answer to every input costs; None where it
+    is drawn.
     ``own``: they are the user's, and must be looked at; ``free``: made by a function, with arguments of any names.
     """
 
@@ -30,6 +31,7 @@ class Data(Choice):
     image: bool = False
     vocabulary: int = 0
     positions: int | None = 0
+    longest: int | None = None
     own: bool = False
     free: bool = False
     keys: Mapping[str, Value] = field(default_factory=dict)
@@ -160,6 +162,19 @@ DATA: dict[str, Data] = table(
         train=1,
         heldout=1,
         keys={"batch_size": 1, "standardise": False},
+    ),
+    Data(
+        "characters",
+        "the next character of a novel, at every place; guessing evenly among 74 costs ln 74 = 4.30",
+        "Jane Austen 1813, Pride and Prejudice, volume one, public domain",
+        shape=(None,),
+        outputs=74,
+        train=4_000,
+        heldout=500,
+        vocabulary=74,
+        positions=None,
+        longest=20_000,
+        keys={"length": 64},
     ),
     Data(
         "file",

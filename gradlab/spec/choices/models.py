@@ -27,6 +27,21 @@ def _recurrent(model: ModelSpec, facts: Facts) -> Matrices:
     return [*((fan_in + model.width, model.width, facts.steps) for fan_in in inputs), read_out]
 
 
+def _transformer(model: ModelSpec, facts: Facts) -> Matrices:
+    width, hidden, places = model.width, (model.feed_forward or 0) * model.width, facts.steps
+    block = [(width, 4 * width, places), *([(width, 2 * hidden, places)] if hidden else [])]
+    read_in = (facts.features + places, width, places)
+    return [read_in, *block * model.depth, (width, facts.outputs, max(1, facts.positions))]
+
+
+def _attention_weights(model: ModelSpec, facts: Facts) -> int:
+    return model.depth * (model.heads or 0) * facts.steps * facts.steps
+
+
+def _nothing(_: ModelSpec, __: Facts) -> int:
+    return 0
+
+
 def _as_deep(depth: int) -> int:
     return depth
 
@@ -40,8 +55,9 @@ class Model(Choice):
     """``keys``: the keys of `model` with their defaults; ``data``: the data it takes unless told otherwise.
 
     ``takes``: the forms of inputs that it can have, as `Facts.forms` has them; ``by_position``: it can answer at each
-    place of a sequence; ``layers`` tells from `model.depth` how many layers the tables number. ``free``: it takes
-    arguments of any names, for it is the user's own, and nothing is known of its inside.
+    place of a sequence; ``layers`` tells from `model.depth` how many layers the tables number; ``beside``: numbers of a
+    sample that a pass holds beside what the ``matrices`` put out. ``free``: it takes arguments of any names, for it is
+    the user's own, and nothing is known of its inside.
     """
 
     keys: Mapping[str, Value] = field(default_factory=dict)
@@ -54,6 +70,7 @@ class Model(Choice):
     free: bool = False
     layers: Callable[[int], int] = _as_deep
     matrices: Callable[[ModelSpec, Facts], Matrices] = _feed_forward
+    beside: Callable[[ModelSpec, Facts], int] = _nothing
 
 
 _NETWORK: dict[str, Value] = {
@@ -97,6 +114,32 @@ MODELS: dict[str, Model] = table(
         needs_time=True,
         layers=_and_a_read_out,
         matrices=_recurrent,
+    ),
+    Model(
+        "transformer",
+        "blocks of attention and feed-forward between an embedding and a read-out",
+        "Vaswani et al. 2017, arXiv:1706.03762; Xiong et al. 2020, arXiv:2002.04745",
+        {
+            **_NETWORK,
+            "depth": 4,
+            "activation": "gelu",
+            "init": "xavier_normal",
+            "norm": "layer",
+            "branch_scale": 1.0,
+            "heads": 4,
+            "norm_place": "pre",
+            "skip": True,
+            "feed_forward": 4,
+            "causal": None,
+            "qk_norm": False,
+            "attention_scale": None,
+        },
+        data="characters",
+        norms=("none", "layer", "rms"),
+        takes=("sequence", "tokens"),
+        by_position=True,
+        matrices=_transformer,
+        beside=_attention_weights,
     ),
     Model(
         "module",
