@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gradlab.nn.kernels import attention as kernels
 from gradlab.nn.kernels import native
 from gradlab.nn.network import Name, Pass, give, rows
 from gradlab.nn.norms import Affine, Mode, rms_norm
-from gradlab.nn.products import copied
+from gradlab.nn.products import batch_sum, copied
 from gradlab.nn.slots import Role
 from gradlab.nn.tape import Node
 
@@ -62,32 +63,36 @@ def attend(through: Pass, layer: int, qkv: Node, heads: Heads) -> Attended:
                 copied(pull(part), rows(slot))
         give(cell, dqkv)
 
-    seen = {
-        "attention_entropy": lambda out: out.copy_(entropy(_weights(q, k, heads), causal=heads.causal)),
-        "attention_logit_max": lambda out: out.copy_(_largest(q, k, heads)),
+    further = {
+        "attention_entropy": lambda out: _entropy(q, k, heads, out),
+        "attention_logit_max": lambda out: _largest(q, k, heads, out),
     }
-    return Attended(through.remember(Node(mixed), back), seen)
+    return Attended(through.remember(Node(mixed), back), further)
 
 
 def add_places(through: Pass, layer: int, z: Node) -> Node:
     """(M, B, T, D) plus the layer's learned vectors of the places, (T, D)."""
-    name, cell = (layer, Role.PLACES), z.cell
+    name, cell, row = (layer, Role.PLACES), z.cell, through.network.parameters[layer, Role.PLACES]
 
     def back(grad: Tensor) -> None:
         give(cell, grad)
-        through.deposit(name, grad.sum(1))
+        through.deposit(name, batch_sum(grad.flatten(2)).view(row.shape))
 
-    return through.remember(Node(z.value + through.network.parameters[name].unsqueeze(1)), back)
+    value = kernels.add_to_each(z.value, row) if native.serves(z.value) else z.value + row.unsqueeze(1)
+    return through.remember(Node(value), back)
 
 
 def mean_of_places(through: Pass, z: Node) -> Node:
     """(M, B, T, D) -> (M, B, D)."""
-    cell, shape = z.cell, z.value.shape
+    cell, shape, ours = z.cell, z.value.shape, native.serves(z.value)
 
     def back(grad: Tensor) -> None:
-        give(cell, (grad / shape[2]).unsqueeze(2).expand(shape).contiguous())
+        if ours:
+            give(cell, kernels.mean_of_places_back(grad, shape[2]))
+        else:
+            give(cell, (grad / shape[2]).unsqueeze(2).expand(shape).contiguous())
 
-    return through.remember(Node(z.value.mean(2)), back)
+    return through.remember(Node(kernels.mean_of_places(z.value) if ours else z.value.mean(2)), back)
 
 
 def _thirds(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,7 +121,9 @@ Three = tuple[Tensor, Tensor, Tensor]
 
 def _mix(q: Tensor, k: Tensor, v: Tensor, heads: Heads, *, keep: bool) -> tuple[Tensor, Tensor | None]:
     """What each place gathers (M, B, T, D), and the weights (M, B, H, T, T) where they are kept."""
-    weights = _weights(q, k, heads)
+    if native.serves(q):
+        return kernels.attend((q, k, v), heads.count, heads.scale, causal=heads.causal, keep=keep)
+    weights = _logits(q, k, heads).softmax(-1)
     return _together(weights @ _apart(v, heads)), weights if keep else None
 
 
@@ -127,6 +134,9 @@ def _mix_back(grad: Tensor, seen: Three, weights: Tensor | None, heads: Heads, i
     dS = P (dP - sum(P dP)) by rows, dQ = scale dS K and dK = scale dS' Q.
     """
     assert weights is not None, "a pass that is gone back through has kept its weights"
+    if native.serves(grad):
+        kernels.attend_back(grad, seen, weights, heads.count, heads.scale, into)
+        return
     q, k, v = (_apart(one, heads) for one in seen)
     dmixed = _apart(grad, heads)
     dweights = dmixed @ v.transpose(-1, -2)
@@ -155,23 +165,26 @@ def _logits(q: Tensor, k: Tensor, heads: Heads) -> Tensor:
     return logits
 
 
-def _weights(q: Tensor, k: Tensor, heads: Heads) -> Tensor:
-    return _logits(q, k, heads).softmax(-1)
+def _entropy(q: Tensor, k: Tensor, heads: Heads, out: Tensor) -> None:
+    """The mean entropy of a place's weights, 0 of a choice and 1 of none, into ``out`` (M,) float64.
 
-
-def entropy(weights: Tensor, *, causal: bool) -> Tensor:
-    """(M,) float64: the mean over places of the entropy of their weights (M, ..., T, T), 0 of a choice, 1 of none.
-
-    Each is over the logarithm of how many places could be looked at; one that sees itself alone does not count.
+    Each is over the logarithm of how many places are seen; one that sees itself alone does not count.
     """
+    if native.serves(q):
+        kernels.entropy(q, k, heads.count, heads.scale, out, causal=heads.causal)
+        return
+    weights = _logits(q, k, heads).softmax(-1).to(torch.float64)
     places = weights.shape[-1]
-    seen = torch.arange(1, places + 1, device=weights.device) if causal else torch.full((places,), places)
+    seen = torch.arange(1, places + 1) if heads.causal else torch.full((places,), places)
     most = seen.to(weights.device, torch.float64).log()
-    told = torch.special.entr(weights.to(torch.float64)).sum(-1)[..., most > 0] / most[most > 0]
-    return told.flatten(1).mean(1)
+    told = torch.special.entr(weights).sum(-1)[..., most > 0] / most[most > 0]
+    out.copy_(told.flatten(1).mean(1))
 
 
-def _largest(q: Tensor, k: Tensor, heads: Heads) -> Tensor:
-    """(M,): the largest size of a logit that is not masked."""
-    logits = _logits(q, k, heads).abs()
-    return torch.where(logits == math.inf, 0.0, logits).flatten(1).amax(1)
+def _largest(q: Tensor, k: Tensor, heads: Heads, out: Tensor) -> None:
+    """The largest size of a logit that a place sees, into ``out`` (M,) float64."""
+    if native.serves(q):
+        kernels.largest(q, k, heads.count, heads.scale, out, causal=heads.causal)
+        return
+    logits = _logits(q, k, heads)
+    out.copy_(torch.where(logits == -math.inf, 0.0, logits.abs()).flatten(1).amax(1))
