@@ -186,9 +186,10 @@ def _cost(model: ModelSpec, facts: Facts, batch: int, optimizer: str, train: Tra
     matrices = MODELS[model.name].matrices(model, facts)
     products = sum(fan_in * fan_out * uses for fan_in, fan_out, uses in matrices)
     parameters = sum((fan_in + 1) * fan_out for fan_in, fan_out, _ in matrices)
-    signals = sum(fan_out * uses for _, fan_out, uses in matrices) + facts.inputs
+    beside = MODELS[model.name].beside(model, facts)
+    signals = sum(fan_out * uses for _, fan_out, uses in matrices) + facts.inputs + beside
     largest = max(fan_out * max(4, 2 * uses) for _, fan_out, uses in matrices)
-    heldout = min(HELDOUT_SAMPLES, facts.heldout) * (facts.inputs + largest)
+    heldout = min(HELDOUT_SAMPLES, facts.heldout) * (facts.inputs + largest + beside // len(matrices))
     copies = PARAMETER_COPIES + 2 * OPTIMIZERS[optimizer].buffers if steps else MEASURED_PARAMETERS
     alive = SIGNAL_COPIES if steps else MEASURED_SIGNALS
     memory = width * (parameters * copies + batch * signals * alive + (heldout if steps else 0))
@@ -197,5 +198,5 @@ def _cost(model: ModelSpec, facts: Facts, batch: int, optimizer: str, train: Tra
     # The samples of every step, by their numbers.
     shared = 8 * batch * (steps + 1)
     work = 6.0 * batch * products
-    beside = batch * signals * PER_SIGNAL + parameters * PER_PARAMETER + len(matrices) * PER_LAYER
-    return Cost(work * (steps + 1), (work + beside) * (steps + 1), memory, shared)
+    else_ = batch * signals * PER_SIGNAL + parameters * PER_PARAMETER + len(matrices) * PER_LAYER
+    return Cost(work * (steps + 1), (work + else_) * (steps + 1), memory, shared)

@@ -37,6 +37,8 @@ def check_fit(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
         )
     if "image" in choice.takes and len(choice.takes) == 1:
         _check_image(model, data, facts)
+    if model.heads is not None:
+        _check_attention(model, facts)
     _check_size(model, data, facts)
     _check_init(model)
 
@@ -55,7 +57,9 @@ def _check_init(model: ModelSpec) -> None:
 
 def _check_forms(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     """Raises `SpecError` for inputs that the network does not take, or answers that it does not give."""
-    choice = MODELS[model.name]
+    choice, longest = MODELS[model.name], DATA[data.name].longest
+    if longest is not None and data.length is not None and data.length > longest:
+        raise SpecError(f"data.length={data.length}: what {data.name!r} is cut from gives {longest:,} at most")
     if not set(choice.takes) & set(facts.forms):
         raise SpecError(f"data.name={data.name}: is {FORMS[facts.forms[0]]}; {_wanted(model.name)}")
     if facts.positions and not choice.by_position:
@@ -83,6 +87,29 @@ def _check_image(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
             f"model.pool={model.pool}: images of {facts.pixels[0]}x{facts.pixels[1]} on {data.name!r} can be halved "
             f"{min(facts.pixels).bit_length() - 1} times"
         )
+
+
+def _check_attention(model: ModelSpec, facts: Facts) -> None:
+    """Raises `SpecError` for what no transformer can have."""
+    if model.heads is not None and model.width % model.heads:
+        raise SpecError(
+            f"model.heads={model.heads}: heads share the width evenly, and {model.heads} does not divide "
+            f"model.width={model.width}"
+        )
+    if model.norm == "none" and model.norm_place != "none":
+        raise SpecError(
+            f"model.norm=none with model.norm_place={model.norm_place}: a transformer without norms is "
+            "model.norm_place=none"
+        )
+    if not model.skip and model.norm_place == "deepnorm":
+        raise SpecError("model.skip=false with model.norm_place=deepnorm: it weighs the skips, and there are none")
+    if not model.skip and model.branch_scale != 1:
+        raise SpecError(
+            f"model.branch_scale={model.branch_scale:g} with model.skip=false: it scales what is added to a skip, and "
+            "there is none"
+        )
+    if facts.positions and not model.causal:
+        raise SpecError("model.causal=false: each place has its own answer here, and would see those behind it")
 
 
 @lru_cache(maxsize=1024)
@@ -117,7 +144,8 @@ def _check_size(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     """Raises `SpecError` for a network that no machine holds: weights, gradients, and the signals of one batch."""
     matrices = MODELS[model.name].matrices(model, facts)
     weights = sum(fan_in * fan_out for fan_in, fan_out, _ in matrices)
-    signals = data.batch_size * (facts.inputs + sum(fan_out * uses for _, fan_out, uses in matrices))
+    signals = facts.inputs + sum(fan_out * uses for _, fan_out, uses in matrices)
+    signals = data.batch_size * (signals + MODELS[model.name].beside(model, facts))
     size = 4 * (2 * weights + signals)
     if size > MOST_BYTES:
         raise SpecError(

@@ -47,7 +47,7 @@ KEYS: dict[str, Key] = {
     "model.name": Key(str, "the architecture"),
     "model.depth": Key(
         int,
-        "L, the number of weight layers from input to output; of an RNN, its recurrent layers",
+        "L, weight layers from input to output; of an RNN its recurrent layers, of a transformer its blocks",
         low=1,
         most=MOST_PLACES,
     ),
@@ -71,6 +71,25 @@ KEYS: dict[str, Key] = {
     ),
     "model.chrono": Key(bool, "the gates' initial biases by the length T: ln U(1, T-1) to keep, its negative to admit"),
     "model.attention": Key(str, "what a decoder reads from its encoder's states", words=("none", "additive", "dot")),
+    "model.heads": Key(int, "heads of an attention, each of width/heads units", low=1),
+    "model.norm_place": Key(
+        str,
+        "where a transformer has its norms: before each branch, behind each sum, both around the branch, behind sums "
+        "of weighted skips, nowhere",
+        words=("pre", "post", "sandwich", "deepnorm", "none"),
+    ),
+    "model.skip": Key(bool, "residual connections around attention and feed-forward"),
+    "model.feed_forward": Key(int, "hidden units of a feed-forward sub-layer over the width; 0: there is none", low=0),
+    "model.causal": Key(
+        bool, "each place attends to none behind it; null: where each place has its own answer", nullable=True
+    ),
+    "model.qk_norm": Key(bool, "rms norm of each head's queries and keys, with a learned gain"),
+    "model.attention_scale": Key(
+        float,
+        "multiplies q.k; null: one over the root of a head's units, 1/d: one over them",
+        nullable=True,
+        words=("1/d",),
+    ),
     "model.output": Key(
         str, "activation of the output layer", words=("none", "sigmoid", "softmax", "log_softmax", "tanh", "relu")
     ),

@@ -50,6 +50,8 @@ SILENT: dict[str, tuple[object, ...]] = {
     "model.output": (None, "none"),
     **dict.fromkeys(("model.target", "model.source", "model.pool", "model.block"), (None,)),
     **dict.fromkeys(("model.forget_bias", "model.chrono", "model.attention"), (None,)),
+    **dict.fromkeys(("model.heads", "model.norm_place", "model.skip", "model.feed_forward"), (None,)),
+    **dict.fromkeys(("model.causal", "model.qk_norm", "model.attention_scale"), (None,)),
     **dict.fromkeys(("data.ask", "data.permuted"), (None,)),
     **dict.fromkeys(("data.label", "data.heldout", "data.task", "data.target", "data.source"), (None,)),
     **{key: (DEFAULTS[key],) for key in ("optim.dampening", "optim.amsgrad", "optim.maximize")},
@@ -88,6 +90,13 @@ class ModelSpec:
     forget_bias: float | None
     chrono: bool | None
     attention: str | None
+    heads: int | None
+    norm_place: str | None
+    skip: bool | None
+    feed_forward: int | None
+    causal: bool | None
+    qk_norm: bool | None
+    attention_scale: float | None
     output: str | None
     target: str | None
     source: str | None
@@ -263,8 +272,9 @@ class RunSpec:
 
     @property
     def layers(self) -> int:
-        """L: how many layers the `layers` table numbers (an RNN's read-out counts, and attention)."""
-        return MODELS[self.model.name].layers(self.model.depth) + (self.model.attention not in (None, "none"))
+        """L: how many layers the `layers` table numbers (an RNN's read-out counts)."""
+        choice = MODELS[self.model.name]
+        return self.model.depth if choice.free else len(choice.matrices(self.model, self.facts))
 
     @property
     def loss(self) -> str:
@@ -395,8 +405,22 @@ def _fit(model: ModelSpec, data: DataSpec, look: Look | None) -> tuple[ModelSpec
             "give at most that, or full"
         )
     if not choice.free:
+        model = _resolved(model, facts)
         check_fit(model, data, facts)
     return model, data, facts
+
+
+def _resolved(model: ModelSpec, facts: Facts) -> ModelSpec:
+    """What an attention takes from its width and its data."""
+    if model.heads is None:
+        return model
+    given = cast("float | str | None", model.attention_scale)
+    return dataclasses.replace(
+        model,
+        norm="none" if model.norm_place == "none" else model.norm,
+        causal=facts.positions > 0 if model.causal is None else model.causal,
+        attention_scale=model.heads / model.width if given == "1/d" else given,
+    )
 
 
 def _lent(model: ModelSpec, look: Look | None) -> ModelSpec:

@@ -80,10 +80,19 @@ def nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(function, "_ALLOWED", [])
 
 
+ATTENTION: dict[str, Value] = {"model.name": "transformer", "data.name": "digits"}
+
 ELSEWHERE: dict[str, tuple[dict[str, Value], Value]] = {
     "model.pool": ({"model.name": "cnn", "model.depth": 4}, "2"),
     "model.block": ({"model.name": "resnet", "model.depth": 4}, "rezero"),
     "model.branch_scale": ({"model.name": "residual_mlp"}, 0.5),
+    "model.heads": (ATTENTION, 2),
+    "model.norm_place": (ATTENTION, "post"),
+    "model.skip": (ATTENTION, False),
+    "model.feed_forward": (ATTENTION, 2),
+    "model.causal": (ATTENTION, True),
+    "model.qk_norm": (ATTENTION, True),
+    "model.attention_scale": (ATTENTION, 1.0),
     "data.length": ({"model.name": "rnn", "model.depth": 1, "data.name": "adding"}, 7),
     "data.root": ({"data.name": "mnist"}, "tests/fixtures/idx200"),
     "data.mirror": ({"data.name": "mnist"}, "https://example.org/"),

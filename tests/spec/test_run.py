@@ -29,6 +29,8 @@ def nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(function, "_ALLOWED", [])
 
 
+ATTENTION: dict[str, Value] = {"model.name": "transformer", "data.name": "digits"}
+
 OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "seed": ({}, 1),
     "model.name": ({}, "residual_mlp"),
@@ -47,6 +49,13 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "model.forget_bias": ({"model.name": "lstm"}, 1.0),
     "model.chrono": ({"model.name": "lstm"}, True),
     "model.attention": ({"model.name": "seq2seq"}, "dot"),
+    "model.heads": (ATTENTION, 2),
+    "model.norm_place": (ATTENTION, "post"),
+    "model.skip": (ATTENTION, False),
+    "model.feed_forward": (ATTENTION, 2),
+    "model.causal": (ATTENTION, True),
+    "model.qk_norm": (ATTENTION, True),
+    "model.attention_scale": (ATTENTION, 1.0),
     "model.output": ({}, "softmax"),
     "model.target": (OWN, f"{HERE}:another"),
     "model.source": (OWN, "0" * 64),

@@ -73,6 +73,7 @@ def parts(cohort: Cohort, batch: int) -> Iterator[Part]:
     run = cohort.runs[0]
     matrices = MODELS[run.model.name].matrices(run.model, run.facts)
     signals = run.facts.inputs + sum(fan_out * uses for _, fan_out, uses in matrices)
+    signals += MODELS[run.model.name].beside(run.model, run.facts)
     entries = PARAMETER_COPIES * cohort.layout.size + SIGNAL_COPIES * batch * signals
     together = max(1, BYTES_AT_A_TIME // (8 * entries))
     for start in range(0, len(cohort.runs), together):

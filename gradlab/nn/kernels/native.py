@@ -20,7 +20,7 @@ __all__ = ["new", "serves"]
 LARGEST = 2**25
 """Multiplications of one member's product up to which ours is at least as fast as torch's; see docs/performance.md."""
 
-ACTIVATIONS = ("relu", "leaky", "tanh", "sigmoid", "silu", "elu", "selu", "hardtanh")
+ACTIVATIONS = ("relu", "leaky", "tanh", "sigmoid", "silu", "elu", "selu", "hardtanh", "gelu", "softplus")
 """As source/activations.h numbers them."""
 
 CLIPS = ("none", "norm", "value", "layerwise", "normalize")
