@@ -334,4 +334,5 @@ def extent(run: RunSpec, task: Task, dtype: torch.dtype) -> Extent:
         signals=signals // max(1, len(targets)),
         layers=len(seen.layers),
         work=work,
+        calls=sum(len(layer.calls) for layer in seen.layers),
     )

@@ -170,14 +170,18 @@ class Facts:
 class Extent:
     """How large a network of the user's own is: what is planned by.
 
-    Trained ``parameters`` (real numbers), ``signals`` (numbers that its layers put out for one sample), ``layers``, and
-    the ``work`` of a step on one batch in operations.
+    Trained ``parameters`` (real numbers), ``signals`` (numbers that its layers put out for one sample), ``layers``,
+    their ``calls``, and the ``work`` of a step on one batch in operations. ``stacks``: several have been tried as one,
+    and ``obstacle`` is empty; otherwise it may say why they cannot be trained so.
     """
 
     parameters: int
     signals: int
     layers: int
     work: float
+    calls: int = 1
+    stacks: bool = False
+    obstacle: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ from tests.engine.test_lent import CASES, HERE, TRAININGS, allowed, spec, traine
 
 __all__ = ["allowed"]
 
-MORE = {name: {"model.target": f"{HERE}:{name}"} for name in ("Odd", "Loop", "Counting", "Hidden", "Choosing")}
+MORE: dict[str, dict[str, Value]] = {
+    name: {"model.target": f"{HERE}:{name}"} for name in ("Odd", "Loop", "Counting", "Hidden", "Choosing")
+}
 MORE |= {"Tossing": {"model.target": f"{HERE}:Tossing"}, "Sparse": {**CASES["Words"], "model.args.sparse": True}}
 REFUSED = {
     "Lstm": "torch.func has no rule for lstm",
