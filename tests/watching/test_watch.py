@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from gradlab.diagnose.rules import judge
 from gradlab.diagnose.tables import histories
 from gradlab.spec.named import SpecError
 from gradlab.store.tables import load_tables
+from gradlab.watching import keeping
 from gradlab.watching.ears import EARS
 from gradlab.watching.watch import Watch
 
@@ -412,3 +415,64 @@ def sentences(folder: Path) -> str:
     tables = load_tables(folder)
     (history,) = histories(tables["runs"], tables["steps"], tables["layers"])
     return " ".join(one.told for one in judge(history))
+
+
+def trained(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    data = batch()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss_of(net, data).backward()
+        optimizer.step()
+
+
+def test_tables_are_written_while_it_trains_by_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "SECONDS", 0.0)
+    monkeypatch.setattr(keeping, "SHARE", 0)
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with watched(net, optimizer, tmp_path / "out", every=4) as seen:
+        trained(net, optimizer, 5)
+        writer = seen._open()._writer
+        assert writer is not None
+        assert writer.wait(60) == 0
+        frames = gradlab.load(tmp_path / "out")
+        assert frames.steps["step"].tolist() == [0]  # what there was at the first record
+        assert json.loads((tmp_path / "out" / "manifest.json").read_text())["state"] == "running"
+        trained(net, optimizer, 5)
+    assert len(gradlab.load(tmp_path / "out").steps) == 10
+    assert not (tmp_path / "out" / ".watched").exists()
+
+
+def test_what_cannot_be_written_elsewhere_is_written_here_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "SECONDS", 0.0)
+    monkeypatch.setattr(keeping, "SHARE", 0)
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with watched(net, optimizer, tmp_path / "out", every=1) as seen:
+        monkeypatch.setattr(sys, "executable", "/bin/false")
+        trained(net, optimizer, 1)
+        writer = seen._open()._writer
+        assert writer is not None
+        writer.wait(60)
+        assert not (tmp_path / "out" / "runs.parquet").exists()
+        trained(net, optimizer, 1)
+        assert (tmp_path / "out" / "runs.parquet").exists()
+
+
+def test_nothing_that_writes_tables_is_in_memory_while_it_trains(tmp_path: Path) -> None:
+    code = f"""
+import sys, torch, gradlab
+net = torch.nn.Linear(3, 2)
+optimizer = torch.optim.SGD(net.parameters(), 0.1)
+with gradlab.watch(net, optimizer, every=1, out={str(tmp_path / "out")!r}, quiet=True, report=False):
+    for _ in range(2):
+        torch.nn.functional.cross_entropy(net(torch.randn(4, 3)), torch.tensor([0, 1, 0, 1])).backward()
+        optimizer.step()
+    print(sorted({{"pyarrow", "pandas", "scipy", "matplotlib"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
