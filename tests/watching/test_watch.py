@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 import gradlab
 from gradlab.diagnose.rules import judge
@@ -476,3 +477,38 @@ with gradlab.watch(net, optimizer, every=1, out={str(tmp_path / "out")!r}, quiet
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+class Checkpointed(nn.Module):
+    """Two layers inside a checkpoint, which runs them without gradients first."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.enter, self.out, self.how = nn.Linear(6, 16), nn.Linear(16, 3), how
+        self.inner = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.enter(x))
+        x = self.inner(x) if self.how == "none" else checkpoint(self.inner, x, use_reentrant=self.how == "reentrant")
+        out: Tensor = self.out(x)
+        return out
+
+
+@pytest.mark.parametrize("how", ["reentrant", "other"])
+def test_layers_under_a_checkpoint_have_their_own_gradients(how: str, tmp_path: Path) -> None:
+    found = {}
+    for kind in ("none", how):
+        torch.manual_seed(0)
+        net = Checkpointed(kind)
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        with watched(net, optimizer, tmp_path / kind, every=1):
+            trained(net, optimizer, 2)
+        found[kind] = gradlab.load(tmp_path / kind).layers
+    one, other = found.values()
+    assert one["name"].tolist() == other["name"].tolist()
+    signals = [] if how == "reentrant" else ["signal_grad_norm", "act_std"]
+    for column in ("grad_norm", "weight_grad_norm", "weight_norm", "update_ratio", *signals):
+        assert other[column].tolist() == pytest.approx(one[column].tolist(), nan_ok=True), column
+    outside = one["name"].isin(["enter", "out"])
+    for column in ("signal_grad_norm", "act_mean"):
+        assert other[column][outside].tolist() == pytest.approx(one[column][outside].tolist()), column
