@@ -29,6 +29,7 @@ def check(runs: Sequence[RunSpec], *, allowed: bool, what: str) -> None:
             raise SpecError(f"{what}: its runs learn from {path}, which is not there any more")
     targets = {run.model.target: run.model.source for run in runs if run.model.target}
     targets |= {run.data.target: run.data.source for run in runs if run.data.target}
+    targets |= {run.train.loss: run.train.source for run in runs if run.train.source}
     if not targets:
         return
     if not allowed:

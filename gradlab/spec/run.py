@@ -19,6 +19,7 @@ from gradlab.spec.choices import (
     ACTIVATIONS,
     CLIPS,
     DATA,
+    LOSSES,
     MODELS,
     OPTIMIZERS,
     SCHEDULES,
@@ -37,7 +38,7 @@ SILENT: dict[str, tuple[object, ...]] = {
     "probe.instrument": ("none",),
     "train.loss": ("auto",),
     "model.output": (None, "none"),
-    **dict.fromkeys(("model.target", "model.source"), (None,)),
+    **dict.fromkeys(("model.target", "model.source", "train.source"), (None,)),
     **dict.fromkeys(("data.label", "data.heldout", "data.task", "data.target", "data.source"), (None,)),
     **{key: (DEFAULTS[key],) for key in ("optim.schedule", "optim.warmup", "optim.end_factor")},
     **{key: (DEFAULTS[key],) for key in ("optim.decay", "optim.decay_every")},
@@ -134,6 +135,7 @@ class TrainSpec:
     steps: int
     precision: str
     loss: str
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -274,6 +276,7 @@ def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
     network, task = parts["model"], parts["data"]
     if MODELS[model].free:
         network = _lent(network, look)
+        parts["train"] = _judged(parts["train"], look)
     # What is the user's own may change while this process lives.
     fit = _fit.__wrapped__ if DATA[data].own else _fit
     network, task, facts = fit(network, task, look)  # type: ignore[arg-type]
@@ -360,6 +363,14 @@ def _lent(model: ModelSpec, look: Look | None) -> ModelSpec:
     if look is None:
         raise SpecError(f"model.target={model.target}: nobody looked at its file; see gradlab.data.facts.described")
     return dataclasses.replace(model, source=look.source(model.target))
+
+
+def _judged(train: TrainSpec, look: Look | None) -> TrainSpec:
+    """The training with the digest of the file that defines its loss, where that is the user's own."""
+    own = train.loss not in LOSSES and train.loss != "auto"
+    if own and train.source is None and look is not None:
+        return dataclasses.replace(train, source=look.source(train.loss))
+    return train if own or train.source is None else dataclasses.replace(train, source=None)
 
 
 def _own_facts(data: DataSpec, look: Look | None) -> Facts:

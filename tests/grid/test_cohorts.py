@@ -85,6 +85,7 @@ ELSEWHERE: dict[str, tuple[dict[str, Value], Value]] = {
     "data.mirror": ({"data.name": "mnist"}, "https://example.org/"),
     "model.target": (OWN, "another.py:Net"),
     "model.source": (OWN, "0" * 64),
+    "train.source": ({**OWN, "train.loss": "gone.py:loss", "train.source": SOURCE}, "0" * 64),
     "data.path": (TABLE, "another.csv"),
     "data.label": (TABLE, "kind"),
     "data.heldout": (TABLE, 0.5),

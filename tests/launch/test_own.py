@@ -152,3 +152,18 @@ def test_why_networks_are_not_trained_as_one_is_said(gradlab_: Gradlab, folder: 
     ended = gradlab_("sweep", *data, *QUICK, *noisy, "-o", "one")
     assert (ended.status, ended.err) == (0, "")
     assert "nets.py:noisy: trained one after the other: it draws random numbers" in ended.out
+
+
+def test_a_loss_is_part_of_what_a_run_is(gradlab_: Gradlab, folder: Path) -> None:
+    (folder / "losses.py").write_text(NETS, encoding="utf-8")
+    run = ("run", *OWN, "train.loss=losses.py:focal", *QUICK)
+    for name in ("one", "again"):
+        assert gradlab_(*run, "-o", name).status == 0
+    (folder / "losses.py").write_text(NETS.replace("** 2", "** 3"), encoding="utf-8")
+    assert gradlab_(*run, "-o", "two").status == 0
+    one, again, two = (load(folder / name).runs for name in ("one", "again", "two"))
+    assert one["run_id"][0] == again["run_id"][0] != two["run_id"][0]
+    assert one["train.source"][0] != two["train.source"][0]
+    ended = gradlab_("run", "--from", "one", one["run_id"][0], "--allow-code", "-o", "three")
+    assert ended.status == 2
+    assert "losses.py:focal: has changed since one was made" in " ".join(ended.err.split())
