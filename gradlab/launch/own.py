@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gradlab.data.facts import LOOK
 from gradlab.grid.cohorts import Plan, cohort_key, gains
@@ -13,6 +14,9 @@ from gradlab.grid.expand import Grid
 from gradlab.spec.choices import DATA, MODELS
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import Extent, RunSpec
+
+if TYPE_CHECKING:
+    from gradlab.engine.drawn import Drawn
 
 
 def allow() -> None:
@@ -88,6 +92,16 @@ def _extent(run: RunSpec, members: int, wish: str) -> Extent:
         return size
     obstacle = obstacle_of(pair, task, dtype)
     return dataclasses.replace(size, stacks=not obstacle, obstacle=obstacle)
+
+
+def drawn(runs: Sequence[RunSpec]) -> list[tuple[RunSpec, Drawn]]:
+    """What can be known of each network of the user's own without a batch, those of equal arguments once."""
+    if not any(MODELS[run.model.name].free for run in runs):
+        return []
+    from gradlab.engine.drawn import drawn_of
+
+    firsts = {run.model: run for run in reversed(runs) if MODELS[run.model.name].free}
+    return [(run, drawn_of(run)) for run in reversed(firsts.values())]
 
 
 def trained_as(grid: Grid, plan: Plan) -> list[str]:

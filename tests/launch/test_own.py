@@ -167,3 +167,18 @@ def test_a_loss_is_part_of_what_a_run_is(gradlab_: Gradlab, folder: Path) -> Non
     ended = gradlab_("run", "--from", "one", one["run_id"][0], "--allow-code", "-o", "three")
     assert ended.status == 2
     assert "losses.py:focal: has changed since one was made" in " ".join(ended.err.split())
+
+
+def test_theory_says_what_can_be_known_of_a_network(gradlab_: Gradlab, folder: Path) -> None:
+    ended = gradlab_("theory", *OWN, "model.args.depth=2,5")
+    assert (ended.status, ended.err) == (0, "")
+    said = " ".join(ended.out.split())
+    assert "nets.py:net depth=2" in said
+    assert "weight fan-in σw² σb² 0 3 " in said
+    assert "relu, σb²=" in said
+    with (folder / "nets.py").open("a") as file:
+        file.write("\n\nclass Mine(nn.Module):\n    def __init__(self):\n        super().__init__()\n")
+        file.write("        self.a = nn.Linear(3, 2)\n    def forward(self, x):\n        return self.a(x)\n")
+    ended = gradlab_("theory", "model=module", "model.target=nets.py:Mine", *OWN[2:])
+    assert (ended.status, ended.err) == (0, "")
+    assert "No rate: what its forward does is not known: a rate is said of an nn.Sequential." in ended.out
