@@ -54,14 +54,21 @@ Progress = Callable[[int, int], None]
 
 
 def train(
-    runs: Sequence[RunSpec], data: Dataset, device: torch.device, progress: Progress, keeper: Keeper = NOBODY
+    runs: Sequence[RunSpec],
+    data: Dataset,
+    device: torch.device,
+    progress: Progress,
+    keeper: Keeper = NOBODY,
+    *,
+    stacked: bool = False,
 ) -> Record:
     """Trains ``runs``, which share every tensor shape, as one stacked network, and returns what was measured.
 
     Goes on from what the ``keeper`` has kept, if anything; numbers do not depend on where a training was broken off.
+    Networks of the user's own are trained as one between records where that is said (``stacked``), else one by one.
     """
     began = time.perf_counter()
-    cohort = prepare(runs, data, device)
+    cohort = prepare(runs, data, device, stacked=stacked)
     steps, every = runs[0].train.steps, runs[0].probe.every
     due = {*range(0, steps, every), steps}
     journal = Journal(len(runs), cohort.columns)

@@ -150,6 +150,7 @@ KEYS: dict[str, Key] = {
         "the loss; auto: what the data ask for; or a function of your own, path/to/file.py:name or package.module.name",
         words=("auto",),
     ),
+    "train.source": Key(str, "the SHA-256 of the file that defines a loss of your own; filled in", nullable=True),
     "probe.every": Key(int, "steps between two records of the per-layer table", low=1),
     "probe.instrument": Key(str, "what else is measured at the recorded steps"),
 }
@@ -235,6 +236,8 @@ def allowed_keys(model: str, data: str) -> Mapping[str, Value]:
             **DEFAULTS,
             **{f"model.{key}": value for key, value in MODELS[model].keys.items()},
             **{f"data.{key}": value for key, value in DATA[data].keys.items()},
+            # A loss of the user's own goes with a network of the user's own alone.
+            **({"train.source": None} if MODELS[model].free else {}),
         }
     )
 

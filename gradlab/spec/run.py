@@ -19,6 +19,7 @@ from gradlab.spec.choices import (
     ACTIVATIONS,
     CLIPS,
     DATA,
+    LOSSES,
     MODELS,
     OPTIMIZERS,
     SCHEDULES,
@@ -52,7 +53,7 @@ SILENT: dict[str, tuple[object, ...]] = {
     **dict.fromkeys(("model.forget_bias", "model.chrono", "model.attention"), (None,)),
     **dict.fromkeys(("model.heads", "model.norm_place", "model.skip", "model.feed_forward"), (None,)),
     **dict.fromkeys(("model.causal", "model.qk_norm", "model.attention_scale"), (None,)),
-    **dict.fromkeys(("data.ask", "data.permuted"), (None,)),
+    **dict.fromkeys(("data.ask", "data.permuted", "train.source"), (None,)),
     **dict.fromkeys(("data.label", "data.heldout", "data.task", "data.target", "data.source"), (None,)),
     **{key: (DEFAULTS[key],) for key in ("optim.dampening", "optim.amsgrad", "optim.maximize")},
     **{key: (DEFAULTS[key],) for key in ("optim.schedule", "optim.warmup", "optim.end_factor")},
@@ -167,6 +168,7 @@ class TrainSpec:
     steps: int
     precision: str
     loss: str
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -233,14 +235,18 @@ class Facts:
 class Extent:
     """How large a network of the user's own is: what is planned by.
 
-    Trained ``parameters`` (real numbers), ``signals`` (numbers that its layers put out for one sample), ``layers``, and
-    the ``work`` of a step on one batch in operations.
+    Trained ``parameters`` (real numbers), ``signals`` (numbers that its layers put out for one sample), ``layers``,
+    their ``calls``, and the ``work`` of a step on one batch in operations. ``stacks``: several have been tried as one,
+    and ``obstacle`` is empty; otherwise it may say why they cannot be trained so.
     """
 
     parameters: int
     signals: int
     layers: int
     work: float
+    calls: int = 1
+    stacks: bool = False
+    obstacle: str = ""
 
 
 @dataclass(frozen=True)
@@ -334,6 +340,7 @@ def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
     network, task = parts["model"], parts["data"]
     if MODELS[model].free:
         network = _lent(network, look)
+        parts["train"] = _judged(parts["train"], look)
     # What is the user's own may change while this process lives.
     fit = _fit.__wrapped__ if DATA[data].own else _fit
     network, task, facts = fit(network, task, look)  # type: ignore[arg-type]
@@ -439,6 +446,14 @@ def _lent(model: ModelSpec, look: Look | None) -> ModelSpec:
     if look is None:
         raise SpecError(f"model.target={model.target}: nobody looked at its file; see gradlab.data.facts.described")
     return dataclasses.replace(model, source=look.source(model.target))
+
+
+def _judged(train: TrainSpec, look: Look | None) -> TrainSpec:
+    """The training with the digest of the file that defines its loss, where that is the user's own."""
+    own = train.loss not in LOSSES and train.loss != "auto"
+    if own and train.source is None and look is not None:
+        return dataclasses.replace(train, source=look.source(train.loss))
+    return train if own or train.source is None else dataclasses.replace(train, source=None)
 
 
 def _own_facts(data: DataSpec, look: Look | None) -> Facts:

@@ -97,6 +97,7 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "train.steps": ({}, 201),
     "train.precision": ({}, "float64"),
     "train.loss": ({}, "hinge"),
+    "train.source": (OWN | {"train.loss": f"{HERE}:loss", "train.source": "1" * 64}, "0" * 64),
     "probe.every": ({}, 11),
     "probe.instrument": ({}, "gradient_log"),
 }
@@ -257,9 +258,8 @@ def test_zero_is_a_value() -> None:
 
 def test_an_unknown_key_names_the_nearest_or_those_of_its_section() -> None:
     assert str(unknown_key("threshold", KEYS)) == "unknown key 'threshold'; did you mean 'clip.threshold'?"
-    assert (
-        str(unknown_key("train.zzz", KEYS)) == "unknown key 'train.zzz'; keys: train.steps, train.precision, train.loss"
-    )
+    keys = ", ".join(f"train.{name}" for name in ("steps", "precision", "loss", "source"))
+    assert str(unknown_key("train.zzz", KEYS)) == f"unknown key 'train.zzz'; keys: {keys}"
     assert str(unknown_key("zzz", KEYS)).endswith("keys: seed, model.*, data.*, optim.*, clip.*, train.*, probe.*")
 
 
