@@ -133,7 +133,8 @@ def _lines(run: RunSpec, said: Prediction, course: Profile | None) -> list[tuple
     """What the prediction holds, a line each."""
     if said.rate is None or said.chi1 is None:
         return []
-    place = "time step" if MODELS[run.model.name].needs_time else "layer"
+    in_time, blocks = MODELS[run.model.name].needs_time, MODELS[run.model.name].trunk is not None
+    place = "time step" if in_time else "block" if blocks else "layer"
     limit = f", in the limit of many {place}s" if said.asymptotic else f", the mean over these {place}s"
     lines = [("rate", f"{said.rate:.4g} a {place}, χ₁ = {said.chi1:.4g}{'' if said.single_rate else limit}")]
     if said.single_rate and said.fitted is not None and abs(said.fitted / said.rate - 1) >= EVEN:
@@ -152,7 +153,7 @@ def _lines(run: RunSpec, said: Prediction, course: Profile | None) -> list[tuple
     if said.q_star is not None:
         lines.append(("variance", f"q* = {_number(said.q_star)} of z in deep {place}s"))
     if course is not None:
-        lines.append((f"this {'sequence' if run.layers != run.model.depth else 'depth'}", _ends(run, course)))
+        lines.append((f"this {'sequence' if in_time else 'depth'}", _ends(run, course)))
     return lines
 
 

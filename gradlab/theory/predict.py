@@ -201,6 +201,8 @@ def _profile(seen: Setting, passage: Passage) -> Profile | None:
     log = 0.5 * from_the_end(passage.log_chi)
     deviation = None if passage.spread is None else 0.5 * np.sqrt(passage.spread)
     place = tuple(range(passage.first, passage.first + steps + 1))
+    if passage.stride > 1:
+        place = (0, *range(1, passage.stride * steps, passage.stride))
     return Profile("time" if seen.steps else "depth", place, anchor, log - log[anchor], deviation)
 
 

@@ -46,6 +46,10 @@ def _convolutions(model: ModelSpec, facts: Facts) -> Matrices:
     return [*layers, (model.width, facts.outputs, 1)]
 
 
+def _stream(depth: int) -> list[int]:
+    return [1, *range(3, depth, 2), depth]
+
+
 def _as_deep(depth: int) -> int:
     return depth
 
@@ -60,7 +64,8 @@ class Model(Choice):
 
     ``takes``: the forms of inputs that it can have, as `Facts.forms` has them; ``by_position``: it can answer at each
     place of a sequence; ``layers`` tells from `model.depth` how many layers the tables number. ``free``: it takes
-    arguments of any names, for it is the user's own, and nothing is known of its inside.
+    arguments of any names, for it is the user's own, and nothing is known of its inside. ``trunk`` tells the layers
+    that every path to the input passes, where others do not: rates are along them.
     """
 
     keys: Mapping[str, Value] = field(default_factory=dict)
@@ -72,6 +77,7 @@ class Model(Choice):
     needs_time: bool = False
     free: bool = False
     layers: Callable[[int], int] = _as_deep
+    trunk: Callable[[int], list[int]] | None = None
     matrices: Callable[[ModelSpec, Facts], Matrices] = _feed_forward
 
 
@@ -133,6 +139,7 @@ MODELS: dict[str, Model] = table(
         {**_NETWORK, "depth": 20, "width": 16, "block": "preact", "branch_scale": 1.0},
         least_depth=2,
         takes=("image",),
+        trunk=_stream,
         matrices=_convolutions,
     ),
     Model(
