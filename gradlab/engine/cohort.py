@@ -129,6 +129,7 @@ class Cohort:
         found |= {f"optimizer.{name}": buffer for name, buffer in self.state.items()} | self.pace.moving
         for layer, running in self.network.running.items():
             found |= {f"{layer}.running_mean": running.mean, f"{layer}.running_var": running.var}
+        found |= {f"clipping.{name}": tensor for name, tensor in self.clipping.moving.items()}
         if self.lent is not None:
             found |= {f"buffer.{name}": buffer for name, buffer in self.lent.shelf.buffers.items()}
         return found
@@ -170,7 +171,7 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device) -> Coh
         task=task,
         # A network of the user's own is judged by itself (`lent`), perhaps by a loss of the user's own.
         loss=stacked(first.facts.loss if lent else first.loss, first.model.output, first.facts.loss),
-        clipping=clipping(runs, parameters),
+        clipping=clipping(runs, parameters, task.done),
         optimize=optimizer.update,
         rates=columns,
         pace=pace(runs, columns.lr),
@@ -199,6 +200,7 @@ def twin(cohort: Cohort, parameters: Tensor) -> Cohort:
         network=assemble(first, cohort.layout, parameters),
         parameters=parameters,
         pace=cohort.pace.afresh(),
+        clipping=clipping(cohort.runs, parameters, cohort.task.done),
         state=OPTIMIZERS[first.optim.name].state(parameters, cohort.rates),
         beside={},
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WITHIN = frozenset(
     {
         "seed",
-        *(f"model.{key}" for key in ("init", "gain", "weight_var", "bias_var")),
+        *(f"model.{key}" for key in ("init", "gain", "weight_var", "bias_var", "forget_bias", "chrono")),
         *(f"data.{key}" for key in ("input_scale", "target_scale")),
         *(f"optim.{field.name}" for field in dataclasses.fields(OptimSpec) if field.name != "name"),
         *(f"clip.{key}" for key in ("mode", "threshold", "output_threshold")),
@@ -187,8 +187,8 @@ def _cost(model: ModelSpec, facts: Facts, batch: int, optimizer: str, train: Tra
     products = sum(fan_in * fan_out * uses for fan_in, fan_out, uses in matrices)
     parameters = sum((fan_in + 1) * fan_out for fan_in, fan_out, _ in matrices)
     signals = sum(fan_out * uses for _, fan_out, uses in matrices) + facts.inputs
-    widest = max(fan_out * uses for _, fan_out, uses in matrices)
-    heldout = min(HELDOUT_SAMPLES, facts.heldout) * (facts.inputs + 4 * widest)
+    largest = max(fan_out * max(4, 2 * uses) for _, fan_out, uses in matrices)
+    heldout = min(HELDOUT_SAMPLES, facts.heldout) * (facts.inputs + largest)
     copies = PARAMETER_COPIES + 2 * OPTIMIZERS[optimizer].buffers if steps else MEASURED_PARAMETERS
     alive = SIGNAL_COPIES if steps else MEASURED_SIGNALS
     memory = width * (parameters * copies + batch * signals * alive + (heldout if steps else 0))

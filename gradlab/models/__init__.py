@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gradlab.models import cnn, linear_chain, mlp, module, residual_mlp, resnet, rnn
+from gradlab.models import cnn, gru, linear_chain, lstm, mlp, module, residual_mlp, resnet, rnn, seq2seq
 from gradlab.nn.network import Pass
 from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
@@ -39,5 +39,8 @@ MODELS: dict[str, Architecture] = {
     "rnn": Architecture(rnn.layout, rnn.forward),
     "cnn": Architecture(cnn.layout, cnn.forward, UNEQUAL),
     "resnet": Architecture(resnet.layout, resnet.forward, UNEQUAL),
+    "lstm": Architecture(lstm.layout, lstm.forward),
+    "gru": Architecture(gru.layout, gru.forward),
+    "seq2seq": Architecture(seq2seq.layout, seq2seq.forward, (*UNEQUAL, "attention_entropy")),
     "module": Architecture(module.layout, module.forward),
 }

@@ -111,7 +111,28 @@ def initial_parameters(layout: Layout, runs: Sequence[RunSpec], dtype: torch.dty
                 entries = _entries(slot, rule, draw).flatten()
                 scale = torch.tensor([_scale(slot, runs[member].model) for member in group], dtype=torch.float64)
                 flat[group, columns] = (scale.unsqueeze(1) * entries).to(dtype)
+            if slot.keeps is not None and draw is not None:
+                for member in members:
+                    _open(flat[member, columns].chunk(slot.blocks), slot, runs[member], draw.chunk(slot.blocks))
     return flat
+
+
+def _open(biases: Sequence[Tensor], slot: Slot, run: RunSpec, draws: Sequence[Tensor]) -> None:
+    """Changes the biases of gates in place, as `model.forget_bias` or `model.chrono` says.
+
+    Chrono (Tallec & Ollivier 2018, arXiv:1804.11188, section 3): ln U(1, T-1) of the gate that keeps, for lags of up to
+    T steps, and its negative of the one that admits; the uniform number is that of the bias's normal draw.
+    """
+    if slot.keeps is None or not (run.model.chrono or run.model.forget_bias):
+        return
+    if not run.model.chrono:
+        biases[slot.keeps].add_(run.model.forget_bias or 0.0)
+        return
+    uniform = 0.5 * torch.erfc(-draws[slot.keeps] / math.sqrt(2))
+    lags = torch.log1p((run.facts.steps - 2) * uniform).to(biases[slot.keeps].dtype)
+    biases[slot.keeps].copy_(lags)
+    if slot.admits is not None:
+        biases[slot.admits].copy_(-lags)
 
 
 @lru_cache(maxsize=2)

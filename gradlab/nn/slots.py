@@ -16,13 +16,15 @@ from itertools import accumulate
 class Role(Enum):
     """What a parameter is to its layer; those of `MATRICES` are its weight matrix.
 
-    ``SECOND`` is what a layer of two matrices in a row (attention, a feed-forward pair) has behind the first;
-    ``BEFORE`` one number added to what enters the matrix, ``MULTIPLIER`` one by which what leaves it is multiplied.
+    ``SECOND`` is what a layer of two matrices in a row (attention, a feed-forward pair) has behind the first, or of two
+    side by side, each with a signal of its own; ``SCORE`` is what attention's scores are read by; ``BEFORE`` one number
+    added to what enters the matrix, ``MULTIPLIER`` one by which what leaves it is multiplied.
     """
 
     WEIGHT = "weight"
     RECURRENT = "recurrent"
     SECOND = "second"
+    SCORE = "score"
     BIAS = "bias"
     RECURRENT_BIAS = "recurrent_bias"
     SECOND_BIAS = "second_bias"
@@ -33,7 +35,7 @@ class Role(Enum):
     MULTIPLIER = "multiplier"
 
 
-MATRICES = frozenset((Role.WEIGHT, Role.RECURRENT, Role.SECOND))
+MATRICES = frozenset((Role.WEIGHT, Role.RECURRENT, Role.SECOND, Role.SCORE))
 """What a layer's weight matrix is made of: neighbours, before all other parameters of the layer."""
 
 
@@ -56,8 +58,10 @@ class Slot:
 
     ``torch_fan`` is the number whose inverse root bounds torch's default draw; ``in_time``: of a network that is
     unrolled in time; ``blocks``: so many matrices lie one upon the other in it (gates; queries, keys and values), whose
-    fans are each's own; ``taps``: of a convolution's filters, so many that the columns are (taps, channels); ``fixup``:
-    what `fixup` multiplies he_normal's numbers by; ``name`` is what the user's own network calls it.
+    fans are each's own; ``keeps`` and ``admits``: which of a bias's blocks are of the gate that keeps the state, and of
+    the one that lets news in, where there is such a pair; ``taps``: of a convolution's filters, so many that their
+    columns are (taps, channels); ``fixup``: what `fixup` multiplies he_normal's numbers by; ``name`` is what the user's
+    own network calls it.
     """
 
     layer: int
@@ -71,6 +75,8 @@ class Slot:
     blocks: int = field(default=1, kw_only=True)
     taps: int = field(default=1, kw_only=True)
     fixup: float = field(default=0.0, kw_only=True)
+    keeps: int | None = field(default=None, kw_only=True)
+    admits: int | None = field(default=None, kw_only=True)
     name: str | None = field(default=None, kw_only=True)
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
-from gradlab.spec.choices import ALIASES, DATA, MODELS, NAMED, NOUNS, OPTIMIZERS
+from gradlab.spec.choices import ALIASES, CLIPS, DATA, MODELS, NAMED, NOUNS, OPTIMIZERS, Clip, Optimizer
 from gradlab.spec.named import SpecError, Value, closest, lookup, nearest
 
 
@@ -66,6 +66,11 @@ KEYS: dict[str, Key] = {
         str, "how a residual block is built", words=("preact", "postact", "rezero", "fixup"), nullable=True
     ),
     "model.branch_scale": Key(float, "beta of a residual branch"),
+    "model.forget_bias": Key(
+        float, "added to the initial bias of an LSTM's forget gate; null under model.chrono", nullable=True
+    ),
+    "model.chrono": Key(bool, "the gates' initial biases by the length T: ln U(1, T-1) to keep, its negative to admit"),
+    "model.attention": Key(str, "what a decoder reads from its encoder's states", words=("none", "additive", "dot")),
     "model.output": Key(
         str, "activation of the output layer", words=("none", "sigmoid", "softmax", "log_softmax", "tanh", "relu")
     ),
@@ -83,6 +88,8 @@ KEYS: dict[str, Key] = {
     "data.target_scale": Key(float, "multiplies regression targets"),
     "data.length": Key(int, "sequence length", low=2, most=MOST_PLACES),
     "data.features": Key(int, "input features of synthetic data", low=1, nullable=True),
+    "data.ask": Key(str, "of the films: which way the digit moves, or which digit it is", words=("way", "digit")),
+    "data.permuted": Key(bool, "the pixels in one random order instead of row after row"),
     "data.path": Key(
         str,
         "your data: a .csv, .parquet, .npz or .safetensors file, or a folder of images by class",
@@ -217,13 +224,18 @@ def defaults_of(key: str, name: str) -> dict[str, Value]:
     """What a file of the config group of ``key`` (`model.name`) holds for the choice ``name``: its keys, undotted."""
     section = key.partition(".")[0]
     model, data = (str(DEFAULTS[other]) if other != key else name for other in ("model.name", "data.name"))
-    keys = {**allowed_keys(model, data), **({} if section != "optim" else optimizer_defaults(name)), key: name}
+    keys = {**allowed_keys(model, data), **own_defaults(key, name), key: name}
     return {dotted.partition(".")[2]: value for dotted, value in keys.items() if dotted.startswith(f"{section}.")}
 
 
-def optimizer_defaults(name: str) -> dict[str, Value]:
-    """The dotted keys of `optim` that an optimizer has its own values of."""
-    return {f"optim.{key}": value for key, value in OPTIMIZERS[name].defaults.items()}
+HAVE_DEFAULTS: dict[str, Mapping[str, Optimizer | Clip]] = {"optim.name": OPTIMIZERS, "clip.mode": CLIPS}
+"""Keys whose choices have values of their own of other keys of the section."""
+
+
+def own_defaults(key: str, name: str) -> dict[str, Value]:
+    """The dotted keys of its section that the choice ``name`` of ``key`` has its own values of."""
+    section, entries = key.partition(".")[0], HAVE_DEFAULTS.get(key)
+    return {} if entries is None else {f"{section}.{own}": value for own, value in entries[name].defaults.items()}
 
 
 def coerce(key: str, given: Value) -> Value:

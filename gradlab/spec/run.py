@@ -24,7 +24,17 @@ from gradlab.spec.choices import (
     SCHEDULES,
 )
 from gradlab.spec.choices.data import forms_of
-from gradlab.spec.keys import DEFAULTS, FREE, allowed_keys, check_key, coerce, is_free, is_target, optimizer_defaults
+from gradlab.spec.keys import (
+    DEFAULTS,
+    FREE,
+    HAVE_DEFAULTS,
+    allowed_keys,
+    check_key,
+    coerce,
+    is_free,
+    is_target,
+    own_defaults,
+)
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.plugins import PRESENT, used
 
@@ -39,6 +49,8 @@ SILENT: dict[str, tuple[object, ...]] = {
     "train.loss": ("auto",),
     "model.output": (None, "none"),
     **dict.fromkeys(("model.target", "model.source", "model.pool", "model.block"), (None,)),
+    **dict.fromkeys(("model.forget_bias", "model.chrono", "model.attention"), (None,)),
+    **dict.fromkeys(("data.ask", "data.permuted"), (None,)),
     **dict.fromkeys(("data.label", "data.heldout", "data.task", "data.target", "data.source"), (None,)),
     **{key: (DEFAULTS[key],) for key in ("optim.dampening", "optim.amsgrad", "optim.maximize")},
     **{key: (DEFAULTS[key],) for key in ("optim.schedule", "optim.warmup", "optim.end_factor")},
@@ -73,6 +85,9 @@ class ModelSpec:
     pool: str | None
     block: str | None
     branch_scale: float | None
+    forget_bias: float | None
+    chrono: bool | None
+    attention: str | None
     output: str | None
     target: str | None
     source: str | None
@@ -93,6 +108,8 @@ class DataSpec:
     target_scale: float
     length: int | None
     features: int | None
+    ask: str | None
+    permuted: bool | None
     path: str | None
     label: str | None
     heldout: float | None
@@ -170,6 +187,7 @@ class Facts:
     image: bool = False
     vocabulary: int = 0
     positions: int = 0
+    dictated: bool = False
 
     @property
     def inputs(self) -> int:
@@ -245,8 +263,8 @@ class RunSpec:
 
     @property
     def layers(self) -> int:
-        """L: how many layers the `layers` table numbers (an RNN's read-out counts)."""
-        return MODELS[self.model.name].layers(self.model.depth)
+        """L: how many layers the `layers` table numbers (an RNN's read-out counts, and attention)."""
+        return MODELS[self.model.name].layers(self.model.depth) + (self.model.attention not in (None, "none"))
 
     @property
     def loss(self) -> str:
@@ -309,7 +327,7 @@ def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
     # What is the user's own may change while this process lives.
     fit = _fit.__wrapped__ if DATA[data].own else _fit
     network, task, facts = fit(network, task, look)  # type: ignore[arg-type]
-    check_together(parts["optim"])
+    check_together(parts["optim"], parts["clip"])
     check_loss(parts["train"], network, facts)
     spec = RunSpec(
         seed=seed,  # type: ignore[arg-type]
@@ -335,9 +353,9 @@ def _section(name: str, items: tuple[tuple[str, type, Value], ...], model: str, 
     for key in explicit:
         check_key(key, model, data)
     values = {key: value for key, value in allowed_keys(model, data).items() if key.startswith(f"{name}.")}
-    if name == "optim":
-        chosen = str(coerce("optim.name", explicit.get("optim.name", DEFAULTS["optim.name"])))
-        values.update(optimizer_defaults(chosen))
+    for key in HAVE_DEFAULTS:
+        if key.startswith(f"{name}."):
+            values.update(own_defaults(key, str(coerce(key, explicit.get(key, DEFAULTS[key])))))
     if name == "model":
         values["model.name"] = model
     if name == "data":
@@ -359,6 +377,11 @@ def _fit(model: ModelSpec, data: DataSpec, look: Look | None) -> tuple[ModelSpec
         data = dataclasses.replace(data, features=model.width if model.name == "linear_chain" else 64)
     if model.activation is not None and model.slope is None and not choice.free:
         model = dataclasses.replace(model, slope=ACTIVATIONS[model.activation].slope)
+    if model.chrono:
+        # It draws what forget_bias would be added to.
+        model = dataclasses.replace(model, forget_bias=None)
+    elif model.forget_bias is None and "forget_bias" in choice.keys:
+        raise SpecError("model.forget_bias=null: expected a finite number, unless model.chrono=true")
     facts = _own_facts(data, look) if DATA[data.name].own else _facts(data, look)  # type: ignore[arg-type]
     if facts.source != data.source:
         if data.source is not None:
@@ -445,6 +468,8 @@ def _facts(data: DataSpec, look: Look | None) -> Facts:
     if data.root is not None:
         return _looked_at(data, look)
     entry = DATA[data.name]
+    if data.length is not None and data.length < entry.least_length:
+        raise SpecError(f"data.length={data.length}: {data.name!r} needs at least {entry.least_length} time steps")
     by_key = (data.length if "length" in entry.keys else data.features) or 0
     shape = tuple(by_key if size is None else size for size in entry.shape)
     outputs = math.prod(shape) if entry.outputs is None else entry.outputs
@@ -457,6 +482,7 @@ def _facts(data: DataSpec, look: Look | None) -> Facts:
         image=entry.image,
         vocabulary=entry.vocabulary,
         positions=shape[0] if entry.positions is None else entry.positions,
+        dictated=entry.dictated,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gradlab.nn.kernels.native import LANES_BYTES, whole
+from gradlab.nn.kernels.native import VECTOR_BYTES, whole
 from gradlab.nn.kernels.program import call, new, scratch
 
 
@@ -18,7 +18,7 @@ def convolve(x: Tensor, filters: Tensor, bias: Tensor | None, *, turned: bool = 
     """
     members, batch, height, width, channels = x.shape
     to = filters.shape[2] // 9 if turned else filters.shape[1]
-    y, lanes = new(x, members, batch, height, width, to), LANES_BYTES // x.element_size()
+    y, lanes = new(x, members, batch, height, width, to), VECTOR_BYTES // x.element_size()
     room = (9 * channels + 1) * (to + lanes) + (height + 2) * (width + 2) * channels + height * width * lanes
     places = (whole(x), filters, bias, y, scratch(x, room))
     call("convolve", x, members, (batch, height, width, channels, to, turned), places)
@@ -28,7 +28,7 @@ def convolve(x: Tensor, filters: Tensor, bias: Tensor | None, *, turned: bool = 
 def convolve_filters(out: Tensor, dz: Tensor, x: Tensor, *, more: bool) -> None:
     """From dz (M, B, H, W, to) and x: the gradient (M, to, 9 C) into ``out``, added to what is there if ``more``."""
     members, batch, height, width, channels = x.shape
-    to, lanes = dz.shape[-1], LANES_BYTES // x.element_size()
+    to, lanes = dz.shape[-1], VECTOR_BYTES // x.element_size()
     room = 3 * to * (3 * channels + lanes) + (height + 2) * (width + 2) * channels + 4 * lanes
     places = (whole(dz), whole(x), out, scratch(x, room))
     call("convolve_filters", x, members, (batch, height, width, channels, to, more), places)

@@ -32,6 +32,8 @@ KERNELS = (
     *("saturated", "dead", "gather", "gather_tokens", "copy", "look_up", "look_up_back"),
     *("cross_entropy", "squared_error", "clip", "sgd", "adam", "rmsprop", "adagrad"),
     *("convolve", "convolve_filters", "block_mean", "block_mean_back", "affine", "affine_back"),
+    *("lstm", "lstm_back", "gru", "gru_back", "shut"),
+    *("align_dot", "align_dot_back", "align_additive", "align_additive_back", "entropy"),
 )
 """As source/player.c numbers them."""
 

@@ -50,6 +50,28 @@ def _stream(depth: int) -> list[int]:
     return [1, *range(3, depth, 2), depth]
 
 
+def _gated(blocks: int) -> Callable[[ModelSpec, Facts], Matrices]:
+    def matrices(model: ModelSpec, facts: Facts) -> Matrices:
+        *layers, read_out = _recurrent(model, facts)
+        return [*((fan_in, blocks * fan_out, uses) for fan_in, fan_out, uses in layers), read_out]
+
+    return matrices
+
+
+def _translating(model: ModelSpec, facts: Facts) -> Matrices:
+    width, read, written = model.width, facts.steps - facts.positions, facts.positions
+    encoder, decoder = ([(2 * width, 3 * width, places)] * model.depth for places in (read, written))
+    if model.attention == "additive":
+        decoder = [(3 * width, 3 * width, written), *decoder[1:]]
+    embedding = (facts.vocabulary, width)
+    found = [(*embedding, read), *encoder, (*embedding, written)]
+    if model.attention == "additive":
+        found += [(2 * width + 1, width, read), *decoder]
+    else:
+        found += [*decoder, *([(2 * width, width, written)] if model.attention == "dot" else [])]
+    return [*found, (width, facts.outputs, written)]
+
+
 def _as_deep(depth: int) -> int:
     return depth
 
@@ -91,6 +113,17 @@ _NETWORK: dict[str, Value] = {
     "weight_var": None,
     "bias_var": 0.0,
     "norm": "none",
+    "output": "none",
+}
+
+_GATED: dict[str, Value] = {
+    "depth": 1,
+    "width": 64,
+    "init": "torch_default",
+    "gain": 1.0,
+    "weight_var": None,
+    "bias_var": 0.0,
+    "chrono": False,
     "output": "none",
 }
 
@@ -141,6 +174,40 @@ MODELS: dict[str, Model] = table(
         takes=("image",),
         trunk=_stream,
         matrices=_convolutions,
+    ),
+    Model(
+        "lstm",
+        "K stacked layers of long short-term memory, as torch.nn.LSTM, and a read-out of the last step",
+        "Hochreiter & Schmidhuber 1997; Gers et al. 2000",
+        {**_GATED, "forget_bias": 0.0},
+        takes=("sequence", "tokens"),
+        by_position=True,
+        needs_time=True,
+        layers=_and_a_read_out,
+        matrices=_gated(4),
+    ),
+    Model(
+        "gru",
+        "K stacked layers of gated recurrent units, as torch.nn.GRU, and a read-out of the last step",
+        "Cho et al. 2014, arXiv:1406.1078",
+        _GATED,
+        takes=("sequence", "tokens"),
+        by_position=True,
+        needs_time=True,
+        layers=_and_a_read_out,
+        matrices=_gated(3),
+    ),
+    Model(
+        "seq2seq",
+        "a GRU that reads a source and one that writes an answer, with or without attention between them",
+        "Cho et al. 2014, arXiv:1406.1078; Bahdanau et al. 2014, arXiv:1409.0473; Luong et al. 2015",
+        {**_GATED, "attention": "additive"},
+        data="dates",
+        takes=("tokens",),
+        by_position=True,
+        needs_time=True,
+        layers=lambda depth: 2 * depth + 3,
+        matrices=_translating,
     ),
     Model(
         "module",
