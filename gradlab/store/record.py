@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gradlab.diagnose import DEFAULTS, Limits, final_loss, rate, vanishing_ratio
 from gradlab.diagnose.tables import with_verdicts
+from gradlab.spec.choices import MODELS
 from gradlab.spec.keys import KEYS, is_free
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec
@@ -271,10 +272,13 @@ def _runs_table(record: Record, last: Ints) -> pa.Table:
 def _profile(record: Record, along: str) -> Floats:
     """The signals' gradient (M, R) at step 0 by which a run's rate is; per entry, where layers differ in size.
 
-    Of a network that is not gradlab's own it is on its trunk, in the trunk's order.
+    Where it has a trunk it is along that; in a network that is not gradlab's own, in the trunk's order.
     """
-    first = record.layers[0]
+    first, model = record.layers[0], record.runs[0].model
     rows = [index for index, row in enumerate(record.rows) if row.axis == along and row.layer > 0]
+    if along == "depth" and (layers := MODELS[model.name].trunk) is not None:
+        known = layers(model.depth)
+        rows = [index for index in rows if record.rows[index].layer in known]
     if "signal_grad_rms" not in record.columns:
         return np.asarray(first.values[PROBE_COLUMNS.index("signal_grad_norm")][:, rows])
     if along == "time" or "stage" not in record.columns:

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gradlab.diagnose.numbers import number
+from gradlab.spec.choices import MODELS
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec, but_for_seeds
 from gradlab.store.atomic import replace
@@ -160,7 +161,8 @@ def _lines(seen: Setting, said: Prediction, course: Profile | None) -> list[tupl
     """What the prediction holds, a line each."""
     if said.rate is None or said.chi1 is None:
         return []
-    place = "time step" if seen.steps else "layer"
+    blocks = seen.architecture in MODELS and MODELS[seen.architecture].trunk is not None
+    place = "time step" if seen.steps else "block" if blocks else "layer"
     limit = f", in the limit of many {place}s" if said.asymptotic else f", the mean over these {place}s"
     lines = [("rate", f"{said.rate:.4g} a {place}, χ₁ = {said.chi1:.4g}{'' if said.single_rate else limit}")]
     if said.single_rate and said.fitted is not None and abs(said.fitted / said.rate - 1) >= EVEN:

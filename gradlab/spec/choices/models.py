@@ -46,6 +46,10 @@ def _convolutions(model: ModelSpec, facts: Facts) -> Matrices:
     return [*layers, (model.width, facts.outputs, 1)]
 
 
+def _stream(depth: int) -> list[int]:
+    return [1, *range(3, depth, 2), depth]
+
+
 def _gated(blocks: int) -> Callable[[ModelSpec, Facts], Matrices]:
     def matrices(model: ModelSpec, facts: Facts) -> Matrices:
         *layers, read_out = _recurrent(model, facts)
@@ -90,7 +94,8 @@ class Model(Choice):
     ``takes``: the forms of inputs that it can have, as `Facts.forms` has them; ``by_position``: it can answer at each
     place of a sequence; ``matrices`` are those of each layer that the tables number; ``beside``: numbers of a sample
     that a pass holds beside what these put out. ``free``: it takes arguments of any names, for it is the user's own,
-    and nothing is known of its inside.
+    and nothing is known of its inside. ``trunk`` tells the layers that every path to the input passes, where others do
+    not: rates are along them.
     """
 
     keys: Mapping[str, Value] = field(default_factory=dict)
@@ -101,6 +106,7 @@ class Model(Choice):
     by_position: bool = False
     needs_time: bool = False
     free: bool = False
+    trunk: Callable[[int], list[int]] | None = None
     matrices: Callable[[ModelSpec, Facts], Matrices] = _feed_forward
     beside: Callable[[ModelSpec, Facts], int] = _nothing
 
@@ -172,6 +178,7 @@ MODELS: dict[str, Model] = table(
         {**_NETWORK, "depth": 20, "width": 16, "block": "preact", "branch_scale": 1.0},
         least_depth=2,
         takes=("image",),
+        trunk=_stream,
         matrices=_convolutions,
     ),
     Model(
