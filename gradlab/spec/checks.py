@@ -65,10 +65,10 @@ def _check_forms(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     if facts.positions and not choice.by_position:
         raise SpecError(f"data.name={data.name}: asks for {facts.positions} answers a sample; {_wanted(model.name)}")
     if model.attention is not None and not 0 < facts.positions < facts.steps:
-        able = [name for name, entry in DATA.items() if entry.positions and entry.vocabulary]
+        written = [name for name, entry in DATA.items() if entry.positions and entry.vocabulary]
         raise SpecError(
             f"data.name={data.name}: {model.name!r} reads a source and writes an answer, which the last places of a "
-            f"sequence are for: {', '.join(able)}"
+            f"sequence are for: {', '.join(written)}"
         )
 
 

@@ -44,13 +44,10 @@ class Translator(nn.Module):
     def __init__(self, run: RunSpec) -> None:
         super().__init__()
         self.run, self.along = run, run.model.depth
-        self.stages = nn.ModuleList(Layer(run, layer) for layer in range(1, run.layers + 1))
-        self.called = dict(zip(seq2seq.names(run.model), self.stages, strict=True))
+        self.layers = [Layer(run, layer) for layer in range(1, run.layers + 1)]
+        self.stages = nn.ModuleList(self.layers)
+        self.called = dict(zip(seq2seq.names(run.model), self.layers, strict=True))
         self.entropies: list[Tensor] = []
-
-    @property
-    def layers(self) -> list[Layer]:
-        return [stage for stage in self.stages if isinstance(stage, Layer)]
 
     @property
     def dtype(self) -> torch.dtype:
