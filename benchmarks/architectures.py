@@ -107,11 +107,36 @@ class Residual(nn.Module):
         return output
 
 
+class Transformer(nn.Module):
+    """torch.nn.TransformerEncoder, norms first and attention fused, between an embedding and a read-out."""
+
+    def __init__(self, run: RunSpec) -> None:
+        super().__init__()
+        model, facts, width = run.model, run.facts, run.model.width
+        assert model.heads is not None
+        assert model.activation is not None
+        self.embedding = nn.Embedding(facts.vocabulary, width)
+        self.places = nn.Parameter(torch.randn(facts.steps, width))
+        block = nn.TransformerEncoderLayer(
+            width, model.heads, 4 * width, 0.0, model.activation, batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(block, model.depth, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.read_out = nn.Linear(width, facts.outputs)
+        self.mask = nn.Transformer.generate_square_subsequent_mask(facts.steps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T) -> (B, T, K)."""
+        stream = self.blocks(self.embedding(x) + self.places, mask=self.mask, is_causal=True)
+        output: Tensor = self.read_out(stream)
+        return output
+
+
 COHORTS: dict[str, Row] = {
     "rnn": Row({"model.name": "rnn", "model.width": 32, "model.activation": "tanh"}, Recurrent, 2.0),
     "cnn6": Row({"model.name": "cnn", "model.depth": 6}, Convolutions, 3.0),
     "cnn20": Row({"model.name": "cnn", "model.depth": 20}, Convolutions, 3.0),
     "resnet20": Row({"model.name": "resnet", "model.depth": 20, "model.branch_scale": 0.3}, Residual, 3.0),
+    "transformer": Row({"model.name": "transformer", "model.width": 32, "data.length": 16}, Transformer, 5.0),
 }
 """By the name that ``--cohorts`` takes."""
 

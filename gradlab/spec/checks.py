@@ -176,6 +176,11 @@ def check_instrument(spec: RunSpec) -> None:
         if flat[key] not in values:
             able = " or ".join(str(value) for value in values if value is not None)
             raise SpecError(f"probe.instrument={instrument.name}: needs {key}={able}; given {flat[key]}")
+    if instrument.by_input and spec.facts.vocabulary:
+        raise SpecError(
+            f"probe.instrument={instrument.name}: takes derivatives by the input, and {spec.data.name!r} has tokens, of "
+            "which there are none"
+        )
     if spec.facts.train < instrument.samples:
         raise SpecError(
             f"probe.instrument={instrument.name}: needs {instrument.samples} samples; the training part of "

@@ -64,7 +64,9 @@ class Part:
         return len(self.input_scale)
 
     def scaled(self, samples: Tensor) -> Tensor:
-        """Samples (B, *shape) as each member is given them: (m, B, *shape)."""
+        """Samples (B, *shape) as each member is given them: (m, B, *shape); tokens as they are."""
+        if not samples.is_floating_point():
+            return samples.expand(self.size, *samples.shape).contiguous()
         return samples.to(torch.float64) * self.input_scale.view(-1, *[1] * samples.dim())
 
 

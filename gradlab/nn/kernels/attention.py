@@ -56,9 +56,10 @@ def _spread(
 
 
 def _room(q: Tensor, heads: int) -> Shared:
-    """For the weights of one head, and what products take beside: see source/products.h."""
+    """For what is looked at of one head, and what products take beside: see source/attention.h and products.h."""
     places, size, lanes = q.shape[2], q.shape[3] // heads, _LANES // q.element_size()
-    return scratch(q, places * places + max(places, size) * (max(places, size) + 2 * lanes))
+    longer = max(places, size)
+    return scratch(q, places * (places + 3) + longer * (2 * longer + 2 * lanes))
 
 
 def add_to_each(x: Tensor, row: Tensor) -> Tensor:

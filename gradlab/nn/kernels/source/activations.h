@@ -1,7 +1,16 @@
 /* Activations, there and back. */
 
-/* e^x with x = n ln 2 + r, |r| <= ln(2)/2, in two parts: 2^n, and e^r - 1 by its series. */
-static inline REAL exp_parts(REAL x, REAL *power)
+/* a + b c, in one instruction where the processor has it. */
+#if (defined(__FMA__) || defined(__aarch64__)) && BITS == 32
+#define PLUS_TIMES(a, b, c) __builtin_fmaf(b, c, a)
+#elif defined(__FMA__) || defined(__aarch64__)
+#define PLUS_TIMES(a, b, c) __builtin_fma(b, c, a)
+#else
+#define PLUS_TIMES(a, b, c) ((a) + (b) * (c))
+#endif
+
+/* e^x with x = n ln 2 + r, |r| <= ln(2)/2, in two parts: 2^n, and e^r - 1 by its series, `fused` or rounded twice. */
+static inline REAL exp_parts(const int fused, REAL x, REAL *power)
 {
     const int single = sizeof(REAL) == 4;
     const REAL most = single ? 127 : 1023, ends = single ? 100 : 800;
@@ -18,8 +27,9 @@ static inline REAL exp_parts(REAL x, REAL *power)
         1 / 39916800.L, 1 / 479001600.L, 1 / 6227020800.L, 1 / 87178291200.L,
     };
     REAL series = 0;
+#pragma GCC unroll 16
     for (int k = single ? 7 : 14; k > 0; k--)
-        series = inverse_factorials[k - 1] + r * series;
+        series = fused ? PLUS_TIMES(inverse_factorials[k - 1], r, series) : inverse_factorials[k - 1] + r * series;
     if (single) {
         const uint32_t bits = (uint32_t)((int32_t)n + 127) << 23;
         float value;
@@ -38,7 +48,7 @@ static inline REAL exp_parts(REAL x, REAL *power)
 static inline REAL exp_less_1(REAL x)
 {
     REAL power;
-    const REAL series = exp_parts(x, &power);
+    const REAL series = exp_parts(0, x, &power);
     return power * series + (power - 1);
 }
 
@@ -46,7 +56,7 @@ static inline REAL exp_less_1(REAL x)
 static inline REAL exponential(REAL x)
 {
     REAL power;
-    const REAL series = exp_parts(x, &power), found = power * series + power;
+    const REAL series = exp_parts(1, x, &power), found = power * series + power;
     return x < (sizeof(REAL) == 4 ? -87 : -708) ? 0 : found;
 }
 
@@ -69,16 +79,19 @@ static inline REAL normal_share(REAL z, REAL *bell)
         -1.01770211175603901e-7, -2.67553795182620863e-10, 1.0425002487453678e-8,
     };
     const REAL size = z < 0 ? -z : z, x = (size > 60 ? 60 : size) * (REAL)0.707106781186547524L;
-    const REAL t = (x - (REAL)2.5) / (x + (REAL)2.5);
+    const REAL above = x + (REAL)2.5, wide = 1 + 2 * x, over = 1 / (above * wide);
+    const REAL t = (x - (REAL)2.5) * wide * over;
     REAL series = 0;
     if (sizeof(REAL) == 4)
+#pragma GCC unroll 32
         for (int k = 9; k >= 0; k--)
-            series = single[k] + t * series;
+            series = PLUS_TIMES(single[k], t, series);
     else
+#pragma GCC unroll 32
         for (int k = 22; k >= 0; k--)
-            series = twice[k] + t * series;
+            series = PLUS_TIMES(twice[k], t, series);
     *bell = exponential((REAL)-0.5 * z * z);
-    const REAL tail = (REAL)0.5 * *bell * series / (1 + 2 * x);
+    const REAL tail = (REAL)0.5 * *bell * series * above * over;
     return z < 0 ? tail : 1 - tail;
 }
 
@@ -87,6 +100,7 @@ static inline REAL log_1_more(REAL u)
 {
     const REAL s = u / (2 + u), square = s * s;
     REAL series = 0;
+#pragma GCC unroll 32
     for (int k = sizeof(REAL) == 4 ? 8 : 17; k >= 0; k--)
         series = (REAL)(1.L / (2 * k + 1)) + square * series;
     return 2 * s * series;

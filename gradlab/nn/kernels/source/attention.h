@@ -1,56 +1,87 @@
 /* Attention over the places of a sequence, there and back, and sums over places. Queries, keys and values are rows of
-   heads * d numbers; those of queries and keys lie one row length apart, those of values another.                   */
+   heads * d numbers; those of queries and keys lie one distance apart, those of values another. The weights of a head
+   are held by keys: a row holds one key and all queries, so that what is summed for a query is summed over rows.    */
 
-/* The logits scale q k' of one head of one sample: (places, places). */
+/* (places, d) = A' B or A B of a head's weights and rows of d numbers, the weights read at these strides. Where d fills
+   no vector it is its transpose that is computed, for queries and keys fill more. scratch holds what a product takes,
+   and d * places numbers.                                                                                           */
+static void gathered(
+    long places, long d, const REAL *w, long w_row, long w_column, const REAL *rows, long row, REAL *restrict out,
+    long out_row, REAL *scratch)
+{
+    if (d >= LANES) {
+        product(places, d, places, w, w_row, w_column, rows, row, 1, 0, 0, out, out_row, scratch);
+        return;
+    }
+    REAL *const restrict turned = scratch;
+    product(d, places, places, rows, 1, row, w, w_column, w_row, 0, 0, turned, places, scratch + d * places);
+    for (long i = 0; i < places; i++)
+        for (long u = 0; u < d; u++)
+            out[i * out_row + u] = turned[u * places + i];
+}
+
+/* scale q k' of one head of one sample, by keys. */
 static void logits(
     long places, long d, double scale, const REAL *q, const REAL *k, long row, REAL *restrict w, REAL *scratch)
 {
     const REAL by = (REAL)scale;
-    product(places, places, d, q, row, 1, k, 1, row, 0, 0, w, places, scratch);
+    product(places, places, d, k, row, 1, q, 1, row, 0, 0, w, places, scratch);
     for (long j = 0; j < places * places; j++)
         w[j] *= by;
 }
 
-static inline REAL most_of(long count, const REAL *row)
+/* The logits become their exponentials, less the largest of each query, which are left in `most`, and the sums of the
+   exponentials in `whole`. What a query does not see, if it is `causal`, is 0.                                       */
+static void exponentials(long places, long causal, REAL *restrict w, REAL *restrict most, REAL *restrict whole)
 {
-    REAL most = row[0];
-    for (long j = 1; j < count; j++)
-        most = row[j] > most ? row[j] : most;
-    return most;
+    if (causal)
+        for (long key = 1; key < places; key++)
+            for (long i = 0; i < key; i++)
+                w[key * places + i] = -INFINITY;
+    for (long i = 0; i < places; i++) {
+        most[i] = w[i];
+        whole[i] = 0;
+    }
+    for (long key = 1; key < places; key++)
+        for (long i = 0; i < places; i++)
+            most[i] = w[key * places + i] > most[i] ? w[key * places + i] : most[i];
+    for (long key = 0; key < places; key++)
+        for (long i = 0; i < places; i++)
+            w[key * places + i] -= most[i];
+    for (long j = 0; j < places * places; j++)
+        w[j] = exponential(w[j]);
+    for (long key = 0; key < places; key++)
+        for (long i = 0; i < places; i++)
+            whole[i] += w[key * places + i];
 }
 
 /* What each place gathers, softmax(scale q k') v by heads, into rows of heads * d numbers. The weights (samples, heads,
    places, places) are kept where there is room for them; a place that is `causal` sees none behind itself. scratch holds
-   places^2 numbers and what products take.                                                                          */
+   places * (places + 3) numbers and what `gathered` takes.                                                          */
 static void attend(
     long samples, long places, long heads, long d, long causal, long row, long v_row, double scale, const REAL *q,
     const REAL *k, const REAL *v, REAL *weights, REAL *out, REAL *scratch)
 {
     const long square = places * places, width = heads * d;
+    REAL *const most = scratch, *const restrict whole = scratch + places, *const room = scratch + 2 * places;
     for (long b = 0; b < samples; b++)
         for (long h = 0; h < heads; h++) {
-            REAL *const w = weights ? weights + (b * heads + h) * square : scratch;
+            REAL *const restrict w = weights ? weights + (b * heads + h) * square : room;
             const long at = b * places * row + h * d;
-            logits(places, d, scale, q + at, k + at, row, w, scratch + square);
-            for (long i = 0; i < places; i++) {
-                REAL *const restrict mine = w + i * places;
-                const long seen = causal ? i + 1 : places;
-                const REAL most = most_of(seen, mine);
-                for (long j = 0; j < seen; j++)
-                    mine[j] = exponential(mine[j] - most);
-                const REAL share = 1 / total(seen, mine, 0, 0);
-                for (long j = 0; j < seen; j++)
-                    mine[j] *= share;
-                for (long j = seen; j < places; j++)
-                    mine[j] = 0;
-            }
-            product(places, d, places, w, places, 1, v + b * places * v_row + h * d, v_row, 1, 0, 0,
-                    out + b * places * width + h * d, width, scratch + square);
+            logits(places, d, scale, q + at, k + at, row, w, room + square);
+            exponentials(places, causal, w, most, whole);
+            for (long i = 0; i < places; i++)
+                whole[i] = 1 / whole[i];
+            for (long key = 0; key < places; key++)
+                for (long i = 0; i < places; i++)
+                    w[key * places + i] *= whole[i];
+            gathered(places, d, w, 1, places, v + b * places * v_row + h * d, v_row, out + b * places * width + h * d,
+                     width, room + square);
         }
 }
 
-/* With P the weights and O = P V: dV = P' dO, dP = dO V', dS = scale P (dP - sum(P dP)) by rows, dQ = dS K, dK = dS' Q.
-   scratch as in attend.                                                                                             */
+/* With P the weights and O = P V: dV = P' dO, dP = dO V', dS = scale P (dP - sum(P dP)), sums over keys, dQ = dS K and
+   dK = dS' Q. scratch as in attend.                                                                                 */
 static void attend_back(
     long samples, long places, long heads, long d, long row, long v_row, long d_row, long dv_row, double scale,
     const REAL *grad, const REAL *q, const REAL *k, const REAL *v, const REAL *weights, REAL *dq, REAL *dk, REAL *dv,
@@ -58,24 +89,24 @@ static void attend_back(
 {
     const long square = places * places, width = heads * d;
     const REAL by = (REAL)scale;
-    REAL *const ds = scratch, *const room = scratch + square;
+    REAL *const restrict along = scratch, *const restrict ds = scratch + 2 * places, *const room = ds + square;
     for (long b = 0; b < samples; b++)
         for (long h = 0; h < heads; h++) {
-            const REAL *const w = weights + (b * heads + h) * square;
+            const REAL *const restrict w = weights + (b * heads + h) * square;
             const REAL *const out = grad + b * places * width + h * d;
             const long at = b * places * row + h * d, to = b * places * d_row + h * d;
-            product(places, places, d, out, width, 1, v + b * places * v_row + h * d, 1, v_row, 0, 0, ds, places, room);
-            for (long i = 0; i < places; i++) {
-                const REAL *const restrict mine = w + i * places;
-                REAL *const restrict theirs = ds + i * places;
-                const REAL along = total(places, mine, theirs, 0);
-                for (long j = 0; j < places; j++)
-                    theirs[j] = by * mine[j] * (theirs[j] - along);
-            }
-            product(places, d, places, ds, places, 1, k + at, row, 1, 0, 0, dq + to, d_row, room);
-            product(places, d, places, ds, 1, places, q + at, row, 1, 0, 0, dk + to, d_row, room);
-            product(places, d, places, w, 1, places, out, width, 1, 0, 0,
-                    dv + b * places * dv_row + h * d, dv_row, room);
+            product(places, places, d, v + b * places * v_row + h * d, v_row, 1, out, 1, width, 0, 0, ds, places, room);
+            for (long i = 0; i < places; i++)
+                along[i] = 0;
+            for (long key = 0; key < places; key++)
+                for (long i = 0; i < places; i++)
+                    along[i] += w[key * places + i] * ds[key * places + i];
+            for (long key = 0; key < places; key++)
+                for (long i = 0; i < places; i++)
+                    ds[key * places + i] = by * w[key * places + i] * (ds[key * places + i] - along[i]);
+            gathered(places, d, ds, 1, places, k + at, row, dq + to, d_row, room);
+            gathered(places, d, ds, places, 1, q + at, row, dk + to, d_row, room);
+            gathered(places, d, w, places, 1, out, width, dv + b * places * dv_row + h * d, dv_row, room);
         }
 }
 
@@ -85,35 +116,38 @@ static void attention_spread(
     long samples, long places, long heads, long d, long causal, long row, double scale, const REAL *q, const REAL *k,
     double *entropy, double *largest, REAL *scratch)
 {
-    double sum = 0, most_size = 0;
+    const long square = places * places;
+    REAL *const most = scratch, *const whole = most + places, *const restrict moment = whole + places;
+    REAL *const restrict w = moment + places, *const restrict lower = w + square;
+    double sum = 0, size = 0;
     for (long b = 0; b < samples; b++)
         for (long h = 0; h < heads; h++) {
             const long at = b * places * row + h * d;
-            logits(places, d, scale, q + at, k + at, row, scratch, scratch + places * places);
-            for (long i = 0; i < places; i++) {
-                REAL *const restrict mine = scratch + i * places;
-                const long seen = causal ? i + 1 : places;
-                const REAL most = most_of(seen, mine);
-                for (long j = 0; j < seen; j++) {
-                    const double size = fabs((double)mine[j]);
-                    most_size = size > most_size || size != size ? size : most_size;
-                }
-                if (seen == 1)
-                    continue;
-                /* ln Z - sum(e s)/Z, with s the logits below their largest and Z the sum of e = exp(s) */
-                REAL whole = 0, moment = 0;
-                for (long j = 0; j < seen; j++) {
-                    const REAL s = mine[j] - most, e = exponential(s);
-                    whole += e;
-                    moment += e == 0 ? 0 : e * s;
-                }
-                sum += (log((double)whole) - (double)moment / (double)whole) / log((double)seen);
-            }
+            logits(places, d, scale, q + at, k + at, row, w, lower);
+            if (largest)
+                for (long key = 0; key < places; key++)
+                    for (long i = causal ? key : 0; i < places; i++) {
+                        const double one = fabs((double)w[key * places + i]);
+                        size = one > size || one != one ? one : size;
+                    }
+            if (!entropy)
+                continue;
+            /* ln Z - sum(e s)/Z, with s the logits less their largest and Z the sum of e = exp(s) */
+            memcpy(lower, w, (size_t)square * sizeof(REAL));
+            exponentials(places, causal, w, most, whole);
+            for (long i = 0; i < places; i++)
+                moment[i] = 0;
+            for (long key = 0; key < places; key++)
+                for (long i = 0; i < places; i++)
+                    moment[i] += w[key * places + i] * (lower[key * places + i] - most[i]);
+            for (long i = causal || places == 1; i < places; i++)
+                sum += (log((double)whole[i]) - (double)moment[i] / (double)whole[i]) /
+                       log((double)(causal ? i + 1 : places));
         }
     if (entropy)
-        *entropy = sum / (double)(samples * heads * (causal ? places - 1 : places > 1 ? places : 0));
+        *entropy = sum / (double)(samples * heads * (places - (causal || places == 1)));
     if (largest)
-        *largest = most_size;
+        *largest = size;
 }
 
 /* (B, D) plus a row (D) that all samples share. */
