@@ -25,7 +25,6 @@ from benchmarks.faults.trained import in_training
 from benchmarks.faults.unseen import unseen
 from gradlab.diagnose import Verdict
 
-
 HALVES = ("tune", "held", "blind", "unseen")
 
 

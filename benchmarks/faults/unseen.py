@@ -1,4 +1,4 @@
-"""Twenty-six further faulty networks, written before the rules for signs, penalties and dropout were, and asked once."""
+"""Twenty-six faulty networks, written before the rules for signs, penalties and dropout were, and asked once."""
 
 from __future__ import annotations
 
@@ -326,7 +326,8 @@ def unseen() -> Iterator[Fault]:
          "vanishing collapsed misspecified", "activation init depth rank", 0),
         ("branches multiplied", gated_by_itself(multiplied=True), gated_by_itself(multiplied=False),
          "vanishing exploding diverged ill_scaled", "growth init depth first_loss", 0),
-        ("code below zero", bottleneck(-30.0), bottleneck(0.0), "dead no_gradient collapsed vanishing", "dead_units", 0),
+        ("code below zero", bottleneck(-30.0), bottleneck(0.0), "dead no_gradient collapsed vanishing",
+         "dead_units", 0),
         ("24 convolutions as torch draws them", convolutions(24, he=False), convolutions(24, he=True),
          "vanishing collapsed", "init depth rank constant_output", 0),
         ("targets that are one number", one_number, fitted(F.mse_loss), "misspecified ill_scaled", "labels", 0),

@@ -16,7 +16,7 @@ The facts of a cure are plain data, and stand in the manifest as ``cure``:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -155,11 +155,18 @@ def _sickest(path: Path) -> str:
     return told + there
 
 
-def next_round(facts: Facts, runs: Sequence[RunSpec], tables: Mapping[str, pa.Table]) -> Round | None:
+def whatever(_: RunSpec) -> bool:
+    """Networks of gradlab's own take what their spec can say."""
+    return True
+
+
+def next_round(
+    facts: Facts, runs: Sequence[RunSpec], tables: Mapping[str, pa.Table], takes: Callable[[RunSpec], bool] = whatever
+) -> Round | None:
     """What is tried after the round that ``tables`` tell of; None where the cure is over.
 
-    ``runs`` are those planned so far. Nothing is tried where the run is healthy and has learned
-    something, or where every seed of it crashed.
+    ``runs`` are those planned so far; ``takes`` says whether a network of the user's own can have what a change makes of
+    it. Nothing is tried where the run is healthy and has learned something, or where every seed of it crashed.
     """
     found = outcomes(facts, tables)
     before = found[0]
@@ -174,10 +181,16 @@ def next_round(facts: Facts, runs: Sequence[RunSpec], tables: Mapping[str, pa.Ta
         chosen, what = _pairs(sick, found, facts.get("norms", {})), "pair"
     else:
         return None
-    return _round(facts, runs, chosen, what)
+    return _round(facts, runs, chosen, what, takes)
 
 
-def _round(facts: Facts, runs: Sequence[RunSpec], chosen: Sequence[tuple[Remedy, ...]], what: str) -> Round:
+def _round(
+    facts: Facts,
+    runs: Sequence[RunSpec],
+    chosen: Sequence[tuple[Remedy, ...]],
+    what: str,
+    takes: Callable[[RunSpec], bool],
+) -> Round:
     known = {run.id: run for run in runs}
     tried = {change["members"][0] for change in facts["changes"]}
     changes, added = [], 0
@@ -186,7 +199,7 @@ def _round(facts: Facts, runs: Sequence[RunSpec], chosen: Sequence[tuple[Remedy,
         if after is None:
             continue
         members = _over(after.spec, facts["seeds"])
-        if members[0].id in tried:
+        if members[0].id in tried or (after.spec.model != runs[0].model and not takes(members[0])):
             continue
         tried.add(members[0].id)
         known |= {run.id: run for run in members}

@@ -27,7 +27,7 @@ VERDICTS = table(
         "ill_scaled",
         "inputs, targets or the first loss are far from unit scale",
         "LeCun et al. 1998, Efficient BackProp, section 4.3",
-        *("outlier", "scale", "first_loss"),
+        *("outlier", "scale", "penalty", "first_loss"),
     ),
     _judged(
         "collapsed",

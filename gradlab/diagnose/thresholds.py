@@ -124,6 +124,13 @@ THRESHOLDS: dict[str, Threshold] = {
             "Karpathy 2019, A Recipe for Training Neural Networks: verify the loss at init, ln C; the number is ours",
         ),
         Threshold(
+            "penalty",
+            100.0,
+            "ill_scaled: what else is in the loss is so many times the one that is known, or that loss of a guess",
+            "Goodfellow, Bengio & Courville 2016, section 7.1: a penalty whose weight is too large underfits; the number "
+            "is ours",
+        ),
+        Threshold(
             "collapsed",
             1e-4,
             "collapsed: the standard deviation of the output between samples is below this share of its size",

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from gradlab.data.dataset import DataError
 from gradlab.data.facts import LOOK
 from gradlab.grid.cohorts import cohort_key
 from gradlab.grid.expand import Grid
@@ -65,6 +66,20 @@ def known(grid: Grid) -> Grid:
             found[key] = _extent(run)
         runs.append(dataclasses.replace(run, extent=found[key]))
     return dataclasses.replace(grid, runs=tuple(runs))
+
+
+def takes(run: RunSpec) -> bool:
+    """Whether a network can be what ``run`` asks of it, where it is the user's own: what a cure tries may be too much.
+
+    One without a module that is an activation has none to replace; rms norm is no norm of convolutions.
+    """
+    if not MODELS[run.model.name].free:
+        return True
+    try:
+        _extent(run)
+    except DataError:
+        return False
+    return True
 
 
 def _extent(run: RunSpec) -> Extent:
