@@ -119,11 +119,6 @@ def spoken(samples: int, length: int) -> Batch:
     return centres[y][:, None] * 0.5 + torch.randn(samples, length, 8), y
 
 
-def shuffled_rings(samples: int) -> Batch:
-    """Two circles, one in the other."""
-    return rings(samples)
-
-
 def recurrent(cell: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
     """A recurrent network whose last output is classified."""
     way = lambda parts, x: parts["head"](parts["cell"](x)[0][:, -1])  # noqa: E731
@@ -145,12 +140,12 @@ def _reports() -> tuple[Sick, ...]:
         Sick("SGD with 1e-6, nothing happens", of_three, classes, "optim.lr=1e-6", "lr*10 lr*100 lr-usual adam"),
         Sick("ten sigmoid layers", partial(dense, 20, *[64] * 10, 10, act=nn.Sigmoid), classes, "optim.lr=0.05",
              f"{acts} {norms}"),
-        Sick("five linear layers and nothing between", None, shuffled_rings,
+        Sick("five linear layers and nothing between", None, rings,
              "model.depth=5 model.activation=linear optim.lr=0.1", acts),
         Sick("biases of -10, all ReLUs asleep", lambda: biased(of_three(), -10.0), classes, "optim.lr=0.05",
              f"{drawn} leaky_relu elu"),
         Sick("LSTM forgets after 200 steps", recurrent(lstm), partial(sequences, length=200),
-             "optim=adam optim.lr=0.003", f"{drawn} {clips}"),
+             "optim=adam optim.lr=0.003 data.batch_size=16 train.steps=150", f"{drawn} {clips}"),
         Sick("all weights zero", lambda: equal(of_three(), 0.0), classes, "optim.lr=0.05", drawn),
         Sick("all weights a half", lambda: equal(of_three(), 0.5), classes, "optim.lr=0.05", drawn),
         Sick("weight decay of 1", partial(mlp, 3), classes, "optim.lr=0.1 optim.weight_decay=1", "no-decay"),
@@ -158,11 +153,15 @@ def _reports() -> tuple[Sick, ...]:
              "clip-off clip-wider clip-norm clip-tenth clip-half clip-most"),
         Sick("tanh output, targets up to 10", number, tenfold, "model.output=tanh optim.lr=0.1",
              "unit-targets bare-output"),
+        Sick("LSTM with softmax before CrossEntropyLoss", recurrent(lstm), partial(spoken, length=20),
+             "model.output=softmax optim=adam optim.lr=0.01", "bare-output"),
+        Sick("ReLU after the last layer of a regression", number, far_below, "model.output=relu optim.lr=0.05",
+             "bare-output"),
         Sick("ReLU RNN explodes",
              recurrent(lambda: strong(nn.RNN(8, 32, nonlinearity="relu", batch_first=True), 0.5)),
              partial(spoken, length=60), "optim.lr=0.05", f"orthogonal {clips} {drawn}"),
         Sick("loss summed over the batch, SGD", partial(mlp, 3), classes,
-             f"optim.lr=0.1 train.loss={__name__}.summed", f"{slower} lr-usual usual-loss"),
+             f"optim.lr=0.1 train.loss={__name__}.summed", f"{slower} lr-usual"),
         Sick("momentum of 0.99", partial(mlp, 3), classes, "optim.lr=0.3 optim.momentum=0.99",
              f"calmer-momentum {slower} lr-usual"),
         Sick("thirty layers, loss stays at 2.30", partial(dense, 20, *[64] * 30, 10), classes, "optim.lr=0.05",
@@ -178,12 +177,17 @@ SICK = {one.title: one for one in _reports()}
 
 @dataclass(frozen=True)
 class Cured:
-    """What a cure came to: whether a named remedy is among the smallest that heal, and what these are."""
+    """What a cure came to: whether a named remedy is among the smallest that heal, what these are, and which heal."""
 
     title: str
     right: bool
     before: str
-    told: str
+    best: tuple[str, ...]
+    heal: tuple[str, ...]
+
+    def __str__(self) -> str:
+        best, heal = ("; ".join(self.best) or "nothing"), (", ".join(self.heal) or "none")
+        return f"{self.title}: {self.before}; the smallest that heal: {best}; of the named heal: {heal}"
 
 
 def cured(title: str, folder: Path) -> Cured:
@@ -195,12 +199,6 @@ def cured(title: str, folder: Path) -> Cured:
     before, *tried = outcomes(read_manifest(folder)["cure"], load_tables(folder))
     best = [one for one in front(tried) if one.state == "heals"]
     named = set(sick.named.split())
-    said = "; ".join(f"{one.name} ({one.cost})" for one in best) or "nothing heals"
-    states = [
-        f"{one.name} {one.state}"
-        for one in tried
-        if set(one.change["remedies"]) & named and len(one.change["remedies"]) == 1
-    ]
-    return Cured(
-        title, any(named & set(one.change["remedies"]) for one in best), before.verdict, f"{said} [{', '.join(states)}]"
-    )
+    heal = tuple(one.name for one in tried if one.state == "heals" and one.name in named)
+    right = any(named & set(one.change["remedies"]) for one in best)
+    return Cured(title, right, before.verdict, tuple(f"{one.name} ({one.cost})" for one in best), heal)

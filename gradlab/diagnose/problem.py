@@ -92,7 +92,8 @@ def upside_down(history: History) -> str | None:
     for name, found in losses.items() if len(losses) == 1 else ():
         # What else is in the loss may outweigh it, as in a game of two networks.
         if found.get("weight", 0) < 0 and not _last_loss(history) > 0:
-            return f"the {name.replace('_', ' ')} counts {figure(found['weight'])} times in the loss: descent makes it larger"
+            counts = figure(found["weight"])
+            return f"the {name.replace('_', ' ')} counts {counts} times in the loss: descent makes it larger"
     loss = history.loss[np.isfinite(history.loss)]
     if loss.size > 1 and float(loss[-1]) < -ENDLESS * max(1.0, abs(float(loss[0]))):
         return f"the loss has fallen from {figure(float(loss[0]))} to {figure(float(loss[-1]))}, and has no lower end"

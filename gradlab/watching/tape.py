@@ -40,7 +40,7 @@ class Tape:
     ``detached`` are tensors that were taken off the way back, ``cuts`` the nodes below those that were used then.
     ``least_normed``: the fewest numbers over which a norm took its statistics. ``unbounded``: operators without a
     largest slope that a layer's signal went into. ``all_masked``: a row of attention had nothing to look at.
-    ``dropped``: the largest share of numbers that dropout takes; ``mask`` is the last drawn, and the share that it keeps.
+    ``dropped``: the largest share of numbers that dropout takes; ``mask``: the last one drawn, and what it keeps.
     """
 
     names: Mapping[nn.Module, str]
