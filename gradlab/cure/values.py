@@ -179,6 +179,11 @@ def activation(name: str) -> Callable[[RunSpec], Change | None]:
     return change
 
 
+def bare_output(spec: RunSpec) -> Change | None:
+    """Where something stands behind the last layer."""
+    return {"model.output": "none"} if spec.model.output not in (None, "none") else None
+
+
 def norm(name: str) -> Callable[[RunSpec], Change | None]:
     """One before every activation, where there is one."""
     return lambda spec: {"model.norm": name} if _has_hidden(spec) else None

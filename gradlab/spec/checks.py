@@ -178,8 +178,8 @@ def check_instrument(spec: RunSpec) -> None:
             raise SpecError(f"probe.instrument={instrument.name}: needs {key}={able}; given {flat[key]}")
     if instrument.by_input and spec.facts.vocabulary:
         raise SpecError(
-            f"probe.instrument={instrument.name}: takes derivatives by the input, and {spec.data.name!r} has tokens, of "
-            "which there are none"
+            f"probe.instrument={instrument.name}: takes derivatives by the input, and {spec.data.name!r} has tokens, "
+            "which have none"
         )
     if spec.facts.train < instrument.samples:
         raise SpecError(

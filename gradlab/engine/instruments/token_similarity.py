@@ -1,4 +1,4 @@
-"""How alike the places of a sequence have become at every layer: attention pulls them together, skips hold them apart."""
+"""How alike the places of a sequence are at every layer: attention pulls them together, skips hold them apart."""
 
 from __future__ import annotations
 
