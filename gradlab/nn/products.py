@@ -46,7 +46,7 @@ def take(samples: Tensor, chosen: Tensor, scale: Tensor) -> Tensor:
 
 def split(x: Tensor) -> list[Tensor]:
     """(M, B, T, D) -> T of (M, B, D)."""
-    return [native.copied(part) if native.serves(x) else part.contiguous() for part in x.unbind(2)]
+    return [copied(part) for part in x.unbind(2)]
 
 
 def join(steps: Sequence[Tensor]) -> Tensor:
@@ -57,6 +57,18 @@ def join(steps: Sequence[Tensor]) -> Tensor:
     whole = native.new(steps[0], members, batch, len(steps), width)
     for part, step in zip(whole.unbind(2), steps, strict=True):
         native.copied(step, part)
+    return whole
+
+
+def stacked(steps: Sequence[Tensor]) -> Tensor:
+    """T of (M, B, ..., D) -> (M, T, B, ..., D); one of them stays as it is."""
+    if len(steps) == 1:
+        return steps[0]
+    if not native.serves(steps[0]):
+        return torch.stack(list(steps), dim=1)
+    whole = native.new(steps[0], len(steps[0]), len(steps), *steps[0].shape[1:])
+    for part, step in zip(whole.unbind(1), steps, strict=True):
+        native.add(step, None, out=part)
     return whole
 
 
@@ -110,3 +122,10 @@ def clear(out: Tensor) -> None:
         native.clear(out)
     else:
         out.zero_()
+
+
+def copied(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """(M, n, D), whose rows may lie apart, into ``out``, whose rows may too, or a new one."""
+    if native.serves(x):
+        return native.copied(x, out)
+    return x.contiguous() if out is None else out.copy_(x)
