@@ -242,7 +242,6 @@ def report(
     Examples:
       gradlab report outputs/latest
       gradlab report outputs/latest --run 3f2a --run 77aa
-      gradlab report --serve
     """
     from gradlab.launch import conduct
     from gradlab.terminal import screen
@@ -250,9 +249,7 @@ def report(
     terminal, keys = screen.console(quiet=quiet), {"x": x, "y": y, "facet": facet, "color": color}
     if serve:
         if out is not None or run:
-            raise SpecError(
-                f"{'-o' if out is not None else '--run'}: --serve follows a whole result, and writes no folder"
-            )
+            raise SpecError("--serve follows a whole result and writes no folder; it takes neither -o nor --run")
         conduct.serve(paths or [Path("outputs/latest")], port, terminal, keys)
     else:
         conduct.report_again(paths or [], out, terminal, keys, run or [])
