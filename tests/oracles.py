@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -26,6 +26,7 @@ from gradlab.nn.slots import Role
 from gradlab.spec.choices import ACTIVATIONS
 from gradlab.spec.choices import MODELS as NAMED_MODELS
 from gradlab.spec.run import RunSpec, build
+from tests.descents import optimizer
 from tests.members import Member, Row, Settings, content
 from tests.schedulers import Paced
 
@@ -94,6 +95,8 @@ class Seen:
     h: list[Tensor]
     gates: list[Tensor] | None = None
     """Sigmoids, a tensor a time step, of which `saturated` is."""
+    further: Row = field(default_factory=dict)
+    """Columns that other layers lack."""
 
 
 class Plain(nn.Module):
@@ -203,27 +206,6 @@ class Plain(nn.Module):
 # The training.
 
 
-def optimizer(run: RunSpec, network: nn.Module) -> torch.optim.Optimizer:
-    """The torch.optim object of a run."""
-    given = run.optim
-    common: dict[str, Any] = {"lr": given.lr, "weight_decay": given.weight_decay}
-    betas = (given.beta1, given.beta2)
-    match given.name:
-        case "sgd":
-            return torch.optim.SGD(network.parameters(), momentum=given.momentum, nesterov=given.nesterov, **common)
-        case "adam":
-            return torch.optim.Adam(network.parameters(), betas=betas, eps=given.eps, **common)
-        case "adamw":
-            return torch.optim.AdamW(network.parameters(), betas=betas, eps=given.eps, **common)
-        case "rmsprop":
-            return torch.optim.RMSprop(
-                network.parameters(), alpha=given.beta2, eps=given.eps, momentum=given.momentum, **common
-            )
-        case "adagrad":
-            return torch.optim.Adagrad(network.parameters(), eps=given.eps, **common)
-    raise AssertionError(given.name)
-
-
 def clip(run: RunSpec, network: Plain) -> None:
     """Clips the gradients in place, with torch.nn.utils where it has the mode."""
     c = run.clip.threshold
@@ -249,6 +231,12 @@ def clip(run: RunSpec, network: Plain) -> None:
 def norm(tensors: Sequence[Tensor]) -> float:
     """The 2-norm over all entries, in float64."""
     return math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors))
+
+
+def rms(tensors: Iterable[Tensor | None]) -> float:
+    """The root mean square of all entries, in float64."""
+    entries = torch.cat([tensor.flatten() for tensor in tensors if tensor is not None])
+    return norm([entries]) / math.sqrt(len(entries))
 
 
 def _gradients(module: nn.Module) -> list[Tensor]:
@@ -359,7 +347,7 @@ def _layer_rows(run: RunSpec, t: int, network: Plain, x: Tensor, seen: Sequence[
         ("grad_norm", "grad_norm_clipped", "weight_grad_norm", "weight_norm", "update_ratio", "saturated", "dead")
     )
     blank |= {"grad_zero": None}
-    delta = norm([x.grad]) if x.grad is not None else None
+    delta, unequal = norm([x.grad]) if x.grad is not None else None, "grad_rms" in MODELS[run.model.name].columns
     rows = []
     if x.is_floating_point():
         rows.append({**blank, "step": t, "axis": "depth", "layer": 0, "signal_grad_norm": delta, **_moments([x])})
@@ -373,6 +361,9 @@ def _layer_rows(run: RunSpec, t: int, network: Plain, x: Tensor, seen: Sequence[
             "weight_norm": norm(stage.matrices),
             "grad_zero": float((entries == 0).double().mean()),
         }
+        if unequal:
+            row |= {"signal_grad_rms": rms(z.grad for z in layer.z), "grad_rms": rms(_gradients(stage))}
+        row |= layer.further
         rows.append(row | _moments(layer.h) | _slopes(run, stage, layer.pre) | _shut(layer.gates))
     if NAMED_MODELS[run.model.name].needs_time:
         stage, top = network.layers[network.along], seen[network.along]
@@ -415,7 +406,7 @@ def _slopes(run: RunSpec, stage: Stage, pre: Sequence[Tensor] | None) -> Row:
     if not ACTIVATIONS[name].never_saturates:
         found["saturated"] = float((slope.abs() < 0.05 * steepest(name)).double().mean())
     if ACTIVATIONS[name].relu_family and z.shape[1] >= 16:
-        found["dead"] = float((slope == 0).flatten(0, 1).all(0).double().mean())
+        found["dead"] = float((slope == 0).flatten(0, -2).all(0).double().mean())
     return found
 
 
@@ -457,7 +448,8 @@ def _outcome(
         "diverged_layer": None if diverged is None else diverged[1],
     }
     along = "time" if NAMED_MODELS[run.model.name].needs_time else "depth"
-    deltas = [r["signal_grad_norm"] for r in layers if (r["step"], r["axis"]) == (0, along) and r["layer"] > 0]
+    of = "signal_grad_rms" if "signal_grad_rms" in MODELS[run.model.name].columns else "signal_grad_norm"
+    deltas = [r[of] for r in layers if (r["step"], r["axis"]) == (0, along) and r["layer"] > 0]
     row |= {"rate": fitted_rate(deltas, along), "vanishing_ratio": ratio(deltas, along)}
     if diverged is None and run.train.steps > 0:
         network.eval()

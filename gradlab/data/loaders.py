@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gradlab.data.adding import adding
+from gradlab.data.characters import characters
+from gradlab.data.cifar10 import SOURCE as CIFAR10
+from gradlab.data.cifar10 import cifar10
 from gradlab.data.copy_memory import copy_memory
 from gradlab.data.dataset import DataError, Dataset, standardised
 from gradlab.data.dates import dates
@@ -32,6 +35,7 @@ LOADERS: dict[str, Callable[[DataSpec], Dataset]] = {
     "digits": digits,
     "fashion_mnist": fashion_mnist,
     "mnist": mnist,
+    "cifar10": cifar10,
     "gaussian_mixture": gaussian_mixture,
     "linear_teacher": linear_teacher,
     "adding": adding,
@@ -44,12 +48,13 @@ LOADERS: dict[str, Callable[[DataSpec], Dataset]] = {
     "moving_digits": moving_digits,
     "sequential_digits": sequential_digits,
     "dates": dates,
+    "characters": characters,
     "file": file,
     "function": function,
 }
 """The function of every name of `choices.DATA`; each returns its inputs as they are stored or drawn."""
 
-DOWNLOADS: dict[str, Source] = {"fashion_mnist": FASHION_MNIST, "mnist": MNIST}
+DOWNLOADS: dict[str, Source] = {"fashion_mnist": FASHION_MNIST, "mnist": MNIST, "cifar10": CIFAR10}
 """The data that are downloaded once, and from where."""
 
 

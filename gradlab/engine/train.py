@@ -54,14 +54,21 @@ Progress = Callable[[int, int], None]
 
 
 def train(
-    runs: Sequence[RunSpec], data: Dataset, device: torch.device, progress: Progress, keeper: Keeper = NOBODY
+    runs: Sequence[RunSpec],
+    data: Dataset,
+    device: torch.device,
+    progress: Progress,
+    keeper: Keeper = NOBODY,
+    *,
+    stacked: bool = False,
 ) -> Record:
     """Trains ``runs``, which share every tensor shape, as one stacked network, and returns what was measured.
 
     Goes on from what the ``keeper`` has kept, if anything; numbers do not depend on where a training was broken off.
+    Networks of the user's own are trained as one between records where that is said (``stacked``), else one by one.
     """
     began = time.perf_counter()
-    cohort = prepare(runs, data, device)
+    cohort = prepare(runs, data, device, stacked=stacked)
     steps, every = runs[0].train.steps, runs[0].probe.every
     due = {*range(0, steps, every), steps}
     journal = Journal(len(runs), cohort.columns)
@@ -91,7 +98,8 @@ def train(
         keeper.finish(packed(cohort, journal, start, time.perf_counter() - began))
     heldout = None if steps == 0 or journal.diverged == len(runs) else evaluate(cohort)
     seen = () if cohort.lent is None else cohort.lent.seen
-    return journal.close(cohort.runs, heldout, time.perf_counter() - began, seen)
+    may_skip = cohort.clipping.made is not None
+    return journal.close(cohort.runs, heldout, time.perf_counter() - began, seen, may_skip=may_skip)
 
 
 @torch.no_grad()
@@ -122,13 +130,27 @@ def step(cohort: Cohort, t: int, lr: Tensor, *, record: bool) -> StepRow:
     if not last:
         clipped = clip(gradient, norm, cohort.clipping, cohort.layout)
         if table is None:
-            cohort.optimize(parameters, gradient, cohort.state, cohort.rates, cohort.task.done)
+            _optimize(cohort, clipped.skipped)
         else:
             measure_clipped(table, cohort.layout, gradient)
             before = combine(parameters, 1.0)
-            cohort.optimize(parameters, gradient, cohort.state, cohort.rates, cohort.task.done)
+            _optimize(cohort, clipped.skipped)
             measure_update(table, cohort.layout, before, parameters)
     return StepRow(t, losses, lr, norm, clipped, broken, table)
+
+
+def _optimize(cohort: Cohort, skipped: Tensor | None) -> None:
+    """One update, but of those members that have ``skipped`` (M,) it: all of theirs stays as it was."""
+    parameters, gradient, made = cohort.parameters, cohort.network.gradient, cohort.clipping.made
+    if skipped is None or made is None:
+        cohort.optimize(parameters, gradient, cohort.state, cohort.rates, cohort.task.done)
+        return
+    before = [tensor.clone() for tensor in (parameters, *cohort.state.values())]
+    cohort.optimize(parameters, gradient, cohort.state, cohort.rates, made)
+    stays = skipped.unsqueeze(1)
+    for tensor, was in zip((parameters, *cohort.state.values()), before, strict=True):
+        tensor.copy_(torch.where(stays, was, tensor))
+    made += ~stays
 
 
 def _there_and_back(cohort: Cohort, mode: Mode, *, record: bool) -> tuple[Tensor, Measurement | None]:

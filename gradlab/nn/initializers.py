@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gradlab.nn.slots import BIASES, Layout, Role, Slot, Start
 from gradlab.spec.run import ModelSpec, RunSpec
@@ -54,7 +55,24 @@ def _keeps(slot: Slot) -> bool:
 
 
 def _identity(draw: Tensor, slot: Slot) -> Tensor:
-    return torch.eye(*draw.shape, dtype=draw.dtype) if _keeps(slot) else draw
+    channels = draw.shape[1] // slot.taps
+    return _at_the_centre(torch.eye(len(draw), channels, dtype=draw.dtype), slot) if _keeps(slot) else draw
+
+
+def _at_the_centre(matrix: Tensor, slot: Slot) -> Tensor:
+    """(out, C) -> (out, taps C): of a convolution what its middle tap has, the others being zero."""
+    return F.pad(matrix, (slot.taps // 2 * matrix.shape[1],) * 2)
+
+
+def _delta_orthogonal(draw: Tensor, slot: Slot) -> Tensor:
+    """Xiao et al. 2018, algorithm 1: of a convolution an orthogonal matrix at the middle tap, which is the 5th of 9."""
+    channels = draw.shape[1] // slot.taps
+    return _at_the_centre(_orthogonal(draw[:, :channels], slot), slot)
+
+
+def _fixup(slot: Slot) -> float:
+    """Zhang et al. 2019, section 4: a power of the number of branches, 0 in the last of each and in the read-out."""
+    return 1.0 if slot.layer == 1 else slot.fixup
 
 
 def _identity_std(slot: Slot) -> float:
@@ -73,7 +91,11 @@ INITS: dict[str, Init] = {
     # What it begins with; `nn.lsuv` scales it.
     "lsuv": Init(_orthogonal, lambda _: 1.0),
     "identity": Init(_identity, _identity_std),
-    "fixup": Init(_normal, lambda slot: math.sqrt(2 / slot.fan_in) if slot.layer == 1 else 0.0),
+    "fixup": Init(_normal, lambda slot: _fixup(slot) * math.sqrt(2 / slot.fan_in)),
+    "delta_orthogonal": Init(_delta_orthogonal, lambda _: 1.0),
+    "zero_branches": Init(
+        _normal, lambda slot: 0.0 if slot.role is Role.SECOND else math.sqrt(2 / (slot.fan_in + slot.fan_out))
+    ),
     "zeros": Init(_normal, lambda _: 0.0),
 }
 
@@ -140,7 +162,9 @@ def initialised(model: ModelSpec) -> str:
 def _entries(slot: Slot, rule: str, draw: Tensor | None) -> Tensor:
     """Entries of the slot before they are scaled."""
     if draw is not None:
-        return torch.cat([INITS[rule].shape(block, slot) for block in draw.chunk(slot.blocks)])
+        scales = slot.scales * (slot.blocks // len(slot.scales))
+        blocks = zip(draw.chunk(slot.blocks), scales, strict=True)
+        return torch.cat([scale * INITS[rule].shape(block, slot) for block, scale in blocks])
     if slot.start is Start.SCALED_IDENTITY:
         return torch.eye(*slot.shape, dtype=torch.float64)
     return torch.ones(slot.shape, dtype=torch.float64)
@@ -159,6 +183,8 @@ def _scale(slot: Slot, model: ModelSpec) -> float:
     if slot.role in BIASES:
         from_torch = initialised(model) == "torch_default"
         return INITS["torch_default"].std(slot) if from_torch else math.sqrt(model.bias_var or 0.0)
+    init = initialised(model)
+    gain = model.gain * (_fixup(slot) if model.block == "fixup" and init != "fixup" else 1.0)
     if model.weight_var is not None:
-        return model.gain * math.sqrt(model.weight_var / slot.fan_in)
-    return model.gain * INITS[initialised(model)].std(slot)
+        return gain * math.sqrt(model.weight_var / slot.fan_in)
+    return gain * INITS[init].std(slot)

@@ -192,6 +192,7 @@ class Pass:
     def linear(self, layer: int, h: Node, weight: Role = Role.WEIGHT, bias: Role = Role.BIAS) -> Node:
         """(M, ..., in) -> (M, ..., out): h W' + b."""
         matrix, shift = self.network.parameters[layer, weight], self.network.parameters[layer, bias]
+        matrix = self.ready((layer, weight), lambda: product(rows(h.value), matrix.transpose(1, 2)))
 
         def back(dz: Tensor) -> None:
             self.deposit((layer, bias), batch_sum(rows(dz)))
@@ -199,6 +200,11 @@ class Pass:
 
         z = product(rows(h.value), matrix.transpose(1, 2), shift.unsqueeze(1))
         return self.remember(Node(z.view(*h.value.shape[:-1], matrix.shape[1])), back)
+
+    def ready(self, name: Name, output: Callable[[], Tensor]) -> Tensor:
+        """The matrix ``name`` as it is used; ``output`` (M, ...) is what it would put out without its bias."""
+        del output
+        return self.network.parameters[name]
 
     def multiply(self, layer: int, h: Node, weight: Role = Role.WEIGHT) -> Node:
         """(M, B, in) -> (M, B, out): h W'."""
@@ -216,7 +222,7 @@ class Pass:
         z = product(rows(h.value), matrix.transpose(1, 2), rows(driven.value))
         return self.remember(Node(z.view(driven.value.shape)), back)
 
-    def norm(self, layer: int, z: Node) -> Node:
+    def norm(self, layer: int, z: Node, gain: Role = Role.GAIN, shift: Role = Role.SHIFT) -> Node:
         """(M, B, ..., D) -> the same, normalised by the model's norm with the layer's gain and shift.
 
         Batch norm is over all that stands before D, layer and rms norm over D.
@@ -225,17 +231,15 @@ class Pass:
         if norm is None:
             return z
         parameters, cell = self.network.parameters, z.cell
-        affine = Affine(
-            parameters[layer, Role.GAIN], parameters.get((layer, Role.SHIFT)), self.network.running.get(layer)
-        )
+        affine = Affine(parameters[layer, gain], parameters.get((layer, shift)), self.network.running.get(layer))
         value, pull = norm(rows(z.value), affine, self.mode)
 
         def back(dy: Tensor) -> None:
             dz, dgain, dshift = pull(rows(dy))
             give(cell, dz.view(shape))
-            self.deposit((layer, Role.GAIN), dgain)
+            self.deposit((layer, gain), dgain)
             if dshift is not None:
-                self.deposit((layer, Role.SHIFT), dshift)
+                self.deposit((layer, shift), dshift)
 
         return self.remember(Node(value.view(shape)), back)
 
@@ -255,15 +259,16 @@ class Pass:
 
         return self.remember(h, back)
 
-    def add(self, z: Node, branch: Node, scale: float = 1.0) -> Node:
-        """Two of (M, B, ..., D) -> z + scale*branch."""
+    def add(self, z: Node, branch: Node, scale: float = 1.0, keep: float = 1.0) -> Node:
+        """Two of (M, B, ..., D) -> keep*z + scale*branch."""
         cell, other = z.cell, branch.cell
 
         def back(grad: Tensor) -> None:
-            give(cell, grad)
-            give(other, combine(grad, scale))
+            give(cell, grad if keep == 1 else combine(grad, keep))
+            give(other, grad if scale == 1 else combine(grad, scale))
 
-        return self.remember(Node(combine(branch.value, scale, z.value)), back)
+        kept = z.value if keep == 1 else combine(z.value, keep)
+        return self.remember(Node(combine(branch.value, scale, kept)), back)
 
     def apply(self, function: Callable[..., Tensor], *nodes: Node) -> Node:
         """Any differentiable function of tensors (M, ...), members each by itself; autograd finds the way back."""

@@ -19,12 +19,23 @@ from gradlab.spec.choices import (
     ACTIVATIONS,
     CLIPS,
     DATA,
+    LOSSES,
     MODELS,
     OPTIMIZERS,
     SCHEDULES,
 )
 from gradlab.spec.choices.data import forms_of
-from gradlab.spec.keys import DEFAULTS, FREE, allowed_keys, check_key, coerce, is_free, is_target, optimizer_defaults
+from gradlab.spec.keys import (
+    DEFAULTS,
+    FREE,
+    HAVE_DEFAULTS,
+    allowed_keys,
+    check_key,
+    coerce,
+    is_free,
+    is_target,
+    own_defaults,
+)
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.plugins import PRESENT, used
 
@@ -38,10 +49,13 @@ SILENT: dict[str, tuple[object, ...]] = {
     "probe.instrument": ("none",),
     "train.loss": ("auto",),
     "model.output": (None, "none"),
-    **dict.fromkeys(("model.target", "model.source", "model.forget_bias"), (None,)),
-    **dict.fromkeys(("model.chrono", "model.attention"), (None,)),
-    **dict.fromkeys(("data.ask", "data.permuted"), (None,)),
+    **dict.fromkeys(("model.target", "model.source", "model.pool", "model.block"), (None,)),
+    **dict.fromkeys(("model.forget_bias", "model.chrono", "model.attention"), (None,)),
+    **dict.fromkeys(("model.heads", "model.norm_place", "model.skip", "model.feed_forward"), (None,)),
+    **dict.fromkeys(("model.causal", "model.qk_norm", "model.attention_scale"), (None,)),
+    **dict.fromkeys(("data.ask", "data.permuted", "train.source"), (None,)),
     **dict.fromkeys(("data.label", "data.heldout", "data.task", "data.target", "data.source"), (None,)),
+    **{key: (DEFAULTS[key],) for key in ("optim.dampening", "optim.amsgrad", "optim.maximize")},
     **{key: (DEFAULTS[key],) for key in ("optim.schedule", "optim.warmup", "optim.end_factor")},
     **{key: (DEFAULTS[key],) for key in ("optim.decay", "optim.decay_every")},
 }
@@ -71,10 +85,19 @@ class ModelSpec:
     weight_var: float | None
     bias_var: float | None
     norm: str | None
+    pool: str | None
+    block: str | None
     branch_scale: float | None
     forget_bias: float | None
     chrono: bool | None
     attention: str | None
+    heads: int | None
+    norm_place: str | None
+    skip: bool | None
+    feed_forward: int | None
+    causal: bool | None
+    qk_norm: bool | None
+    attention_scale: float | None
     output: str | None
     target: str | None
     source: str | None
@@ -119,6 +142,9 @@ class OptimSpec:
     beta1: float
     beta2: float
     eps: float
+    dampening: float
+    amsgrad: bool
+    maximize: bool
     schedule: str
     warmup: int
     end_factor: float
@@ -142,6 +168,7 @@ class TrainSpec:
     steps: int
     precision: str
     loss: str
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -189,6 +216,16 @@ class Facts:
         return self.vocabulary or math.prod(self.shape[1:])
 
     @property
+    def pixels(self) -> tuple[int, int]:
+        """Height and width of an image."""
+        return self.shape[0], self.shape[1]
+
+    @property
+    def channels(self) -> int:
+        """Numbers of a pixel."""
+        return self.shape[2] if len(self.shape) > 2 else 1
+
+    @property
     def forms(self) -> tuple[str, ...]:
         """How an input can be taken; see `choices.data.forms_of`."""
         return forms_of(len(self.shape), image=self.image, vocabulary=self.vocabulary)
@@ -198,14 +235,18 @@ class Facts:
 class Extent:
     """How large a network of the user's own is: what is planned by.
 
-    Trained ``parameters`` (real numbers), ``signals`` (numbers that its layers put out for one sample), ``layers``, and
-    the ``work`` of a step on one batch in operations.
+    Trained ``parameters`` (real numbers), ``signals`` (numbers that its layers put out for one sample), ``layers``,
+    their ``calls``, and the ``work`` of a step on one batch in operations. ``stacks``: several have been tried as one,
+    and ``obstacle`` is empty; otherwise it may say why they cannot be trained so.
     """
 
     parameters: int
     signals: int
     layers: int
     work: float
+    calls: int = 1
+    stacks: bool = False
+    obstacle: str = ""
 
 
 @dataclass(frozen=True)
@@ -237,8 +278,9 @@ class RunSpec:
 
     @property
     def layers(self) -> int:
-        """L: how many layers the `layers` table numbers (an RNN's read-out counts, and attention)."""
-        return MODELS[self.model.name].layers(self.model.depth) + (self.model.attention not in (None, "none"))
+        """L: how many layers the `layers` table numbers (an RNN's read-out counts)."""
+        choice = MODELS[self.model.name]
+        return self.model.depth if choice.free else len(choice.matrices(self.model, self.facts))
 
     @property
     def loss(self) -> str:
@@ -298,10 +340,11 @@ def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
     network, task = parts["model"], parts["data"]
     if MODELS[model].free:
         network = _lent(network, look)
+        parts["train"] = _judged(parts["train"], look)
     # What is the user's own may change while this process lives.
     fit = _fit.__wrapped__ if DATA[data].own else _fit
     network, task, facts = fit(network, task, look)  # type: ignore[arg-type]
-    check_together(parts["optim"])
+    check_together(parts["optim"], parts["clip"])
     check_loss(parts["train"], network, facts)
     spec = RunSpec(
         seed=seed,  # type: ignore[arg-type]
@@ -327,9 +370,9 @@ def _section(name: str, items: tuple[tuple[str, type, Value], ...], model: str, 
     for key in explicit:
         check_key(key, model, data)
     values = {key: value for key, value in allowed_keys(model, data).items() if key.startswith(f"{name}.")}
-    if name == "optim":
-        chosen = str(coerce("optim.name", explicit.get("optim.name", DEFAULTS["optim.name"])))
-        values.update(optimizer_defaults(chosen))
+    for key in HAVE_DEFAULTS:
+        if key.startswith(f"{name}."):
+            values.update(own_defaults(key, str(coerce(key, explicit.get(key, DEFAULTS[key])))))
     if name == "model":
         values["model.name"] = model
     if name == "data":
@@ -369,8 +412,22 @@ def _fit(model: ModelSpec, data: DataSpec, look: Look | None) -> tuple[ModelSpec
             "give at most that, or full"
         )
     if not choice.free:
+        model = _resolved(model, facts)
         check_fit(model, data, facts)
     return model, data, facts
+
+
+def _resolved(model: ModelSpec, facts: Facts) -> ModelSpec:
+    """What an attention takes from its width and its data."""
+    if model.heads is None:
+        return model
+    given = cast("float | str | None", model.attention_scale)
+    return dataclasses.replace(
+        model,
+        norm="none" if model.norm_place == "none" else model.norm,
+        causal=facts.positions > 0 if model.causal is None else model.causal,
+        attention_scale=model.heads / model.width if given == "1/d" else given,
+    )
 
 
 def _lent(model: ModelSpec, look: Look | None) -> ModelSpec:
@@ -389,6 +446,14 @@ def _lent(model: ModelSpec, look: Look | None) -> ModelSpec:
     if look is None:
         raise SpecError(f"model.target={model.target}: nobody looked at its file; see gradlab.data.facts.described")
     return dataclasses.replace(model, source=look.source(model.target))
+
+
+def _judged(train: TrainSpec, look: Look | None) -> TrainSpec:
+    """The training with the digest of the file that defines its loss, where that is the user's own."""
+    own = train.loss not in LOSSES and train.loss != "auto"
+    if own and train.source is None and look is not None:
+        return dataclasses.replace(train, source=look.source(train.loss))
+    return train if own or train.source is None else dataclasses.replace(train, source=None)
 
 
 def _own_facts(data: DataSpec, look: Look | None) -> Facts:

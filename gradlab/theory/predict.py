@@ -11,6 +11,7 @@ import numpy as np
 from gradlab.spec.run import RunSpec
 from gradlab.theory import gates, words
 from gradlab.theory.activations import Floats, Phi
+from gradlab.theory.images import border
 from gradlab.theory.mean_field import correlations, nearest_critical, scale
 from gradlab.theory.norms import LEAST_BATCH
 from gradlab.theory.passage import PASSAGES, Passage, from_the_end
@@ -121,7 +122,7 @@ def _predicted(seen: Setting) -> Prediction:
         return nothing(why)
     passage = _passage(seen)
     plain = seen.architecture == "mlp" and seen.norm == "none"
-    critical = nearest_critical(seen.phi, seen.sw2, seen.sb2) if plain else None
+    critical = nearest_critical(seen.phi, seen.sw2, seen.sb2) if plain else _critical_of_images(seen)
     if passage.lost is not None:
         return replace(nothing(words.lost(seen, critical, passage.lost)), critical_weight_var=critical)
     inner = _inner(seen, passage.log_chi)
@@ -154,6 +155,14 @@ def _predicted(seen: Setting) -> Prediction:
         note=words.note(seen, said),
         source=words.source(seen),
     )
+
+
+def _critical_of_images(seen: Setting) -> float | None:
+    """Of convolutions whose activation knows no scale: the dense layers' over what a border leaves."""
+    if seen.architecture != "cnn" or seen.norm != "none" or not seen.phi.homogeneous:
+        return None
+    dense = nearest_critical(seen.phi, seen.sw2, seen.sb2)
+    return dense if dense is None or seen.centre else dense / border(seen.pixels)
 
 
 def _of_a_gate(gate: gates.Gate, steps: int) -> Prediction:
@@ -213,6 +222,8 @@ def _profile(seen: Setting, passage: Passage) -> Profile | None:
     log = 0.5 * from_the_end(passage.log_chi)
     deviation = None if passage.spread is None else 0.5 * np.sqrt(passage.spread)
     place = tuple(range(passage.first, passage.first + steps + 1))
+    if passage.stride > 1:
+        place = (0, *range(1, passage.stride * steps, passage.stride))
     return Profile("time" if seen.steps else "depth", place, anchor, log - log[anchor], deviation)
 
 

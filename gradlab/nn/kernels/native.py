@@ -24,7 +24,7 @@ SLIM = 2**15
 """Entries of the smallest of the three matrices up to which that holds for any product: over all steps of a sequence
 many rows meet one small matrix, or make one, and ours are played for several members at a time."""
 
-ACTIVATIONS = ("relu", "leaky", "tanh", "sigmoid", "silu", "elu", "selu", "hardtanh")
+ACTIVATIONS = ("relu", "leaky", "tanh", "sigmoid", "silu", "elu", "selu", "hardtanh", "gelu", "softplus")
 """As source/activations.h numbers them."""
 
 CLIPS = ("none", "norm", "value", "layerwise", "normalize")
