@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain, pairwise
 
 import numpy as np
 import torch
@@ -31,8 +32,8 @@ MEMBERS = 24
 STEPS = 20
 """Of gradlab's cohort in a round, recorded or not."""
 
-LOOP_STEPS = 3
-"""Of each of the loop's networks in a round."""
+LOOP_NETWORKS, LOOP_STEPS = 6, 3
+"""Networks that the loop trains in a round, whose time is scaled to all members, and steps of each."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,52 @@ class Recurrent(nn.Module):
         """(B, T, D) -> (B, K), or (B, T, K)."""
         h = self.recurrent(x.flatten(2))[0]
         output: Tensor = self.read_out(h if self.every else h[:, -1])
+        return output
+
+
+class Convolutions(nn.Module):
+    """torch.nn.Conv2d and torch.nn.ReLU one after the other, and a read-out of the mean over all pixels."""
+
+    def __init__(self, run: RunSpec) -> None:
+        super().__init__()
+        width = run.model.width
+        channels = [run.facts.channels, *[width] * run.model.depth]
+        layers = [(nn.Conv2d(a, b, 3, padding=1), nn.ReLU()) for a, b in pairwise(channels)]
+        self.convolutions = nn.Sequential(*chain(*layers))
+        self.read_out = nn.Linear(width, run.facts.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W) -> (B, K)."""
+        output: Tensor = self.read_out(self.convolutions(x.unsqueeze(1)).mean((2, 3)))
+        return output
+
+
+class Block(nn.Module):
+    """Two pre-activated convolutions beside the stream."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        one, two = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        self.branch = nn.Sequential(nn.ReLU(), one, nn.ReLU(), two)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same."""
+        return x + self.branch(x)  # type: ignore[no-any-return]
+
+
+class Residual(nn.Module):
+    """A read-in, blocks, and a read-out of the mean over all pixels."""
+
+    def __init__(self, run: RunSpec) -> None:
+        super().__init__()
+        width, blocks = run.model.width, (run.model.depth - 2) // 2
+        read_in = nn.Conv2d(run.facts.channels, width, 3, padding=1)
+        self.stream = nn.Sequential(read_in, *(Block(width) for _ in range(blocks)), nn.ReLU())
+        self.read_out = nn.Linear(width, run.facts.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W) -> (B, K)."""
+        output: Tensor = self.read_out(self.stream(x.unsqueeze(1)).mean((2, 3)))
         return output
 
 
@@ -86,6 +133,9 @@ class Transformer(nn.Module):
 
 COHORTS: dict[str, Row] = {
     "rnn": Row({"model.name": "rnn", "model.width": 32, "model.activation": "tanh"}, Recurrent, 2.0),
+    "cnn6": Row({"model.name": "cnn", "model.depth": 6}, Convolutions, 3.0),
+    "cnn20": Row({"model.name": "cnn", "model.depth": 20}, Convolutions, 3.0),
+    "resnet20": Row({"model.name": "resnet", "model.depth": 20, "model.branch_scale": 0.3}, Residual, 3.0),
     "transformer": Row({"model.name": "transformer", "model.width": 32, "data.length": 16}, Transformer, 5.0),
 }
 """By the name that ``--cohorts`` takes."""
@@ -109,7 +159,7 @@ def step_of_gradlab(found: Cohort, rehearsed: Rehearsed, every: int) -> float:
 
 
 def step_of_loop(found: Cohort, networks: list[nn.Module], threads: int) -> float:
-    """Milliseconds of a step of all networks, one after the other, each trained by itself."""
+    """Milliseconds of a step of as many networks as there are members, one after the other, each by itself."""
     torch.set_num_threads(threads)
     task, classes = found.task, found.runs[0].facts.loss == "cross_entropy"
     spent = 0.0
@@ -123,7 +173,7 @@ def step_of_loop(found: Cohort, networks: list[nn.Module], threads: int) -> floa
             torch.autograd.backward(loss)
             optimizer.step()
         spent += time.perf_counter() - began
-    return 1e3 * spent / LOOP_STEPS
+    return 1e3 * spent / LOOP_STEPS * MEMBERS / len(networks)
 
 
 def measure(name: str, row: Row, threads: int, rounds: int) -> str:
@@ -131,7 +181,7 @@ def measure(name: str, row: Row, threads: int, rounds: int) -> str:
     torch.set_num_threads(threads)
     found = cohort(row)
     rehearsed = rehearse(found)
-    networks = [row.network(found.runs[0]) for _ in range(MEMBERS)]
+    networks = [row.network(found.runs[0]) for _ in range(LOOP_NETWORKS)]
     cells: dict[str, list[float]] = {}
     for turn in range(rounds + 1):
         torch.set_num_threads(threads)

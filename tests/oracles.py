@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -26,6 +26,7 @@ from gradlab.nn.slots import Role
 from gradlab.spec.choices import ACTIVATIONS
 from gradlab.spec.choices import MODELS as NAMED_MODELS
 from gradlab.spec.run import RunSpec, build
+from tests.descents import optimizer
 from tests.members import Member, Row, Settings, content
 from tests.schedulers import Paced
 
@@ -100,6 +101,9 @@ class Seen:
 
 class Plain(nn.Module):
     """One network with gradlab's initial matrices and biases, and torch's own norms and slopes."""
+
+    along = -2
+    """The place of the layer whose steps are rows along time, if it has any."""
 
     def __init__(self, run: RunSpec) -> None:
         super().__init__()
@@ -202,27 +206,6 @@ class Plain(nn.Module):
 # The training.
 
 
-def optimizer(run: RunSpec, network: nn.Module) -> torch.optim.Optimizer:
-    """The torch.optim object of a run."""
-    given = run.optim
-    common: dict[str, Any] = {"lr": given.lr, "weight_decay": given.weight_decay}
-    betas = (given.beta1, given.beta2)
-    match given.name:
-        case "sgd":
-            return torch.optim.SGD(network.parameters(), momentum=given.momentum, nesterov=given.nesterov, **common)
-        case "adam":
-            return torch.optim.Adam(network.parameters(), betas=betas, eps=given.eps, **common)
-        case "adamw":
-            return torch.optim.AdamW(network.parameters(), betas=betas, eps=given.eps, **common)
-        case "rmsprop":
-            return torch.optim.RMSprop(
-                network.parameters(), alpha=given.beta2, eps=given.eps, momentum=given.momentum, **common
-            )
-        case "adagrad":
-            return torch.optim.Adagrad(network.parameters(), eps=given.eps, **common)
-    raise AssertionError(given.name)
-
-
 def clip(run: RunSpec, network: Plain) -> None:
     """Clips the gradients in place, with torch.nn.utils where it has the mode."""
     c = run.clip.threshold
@@ -248,6 +231,12 @@ def clip(run: RunSpec, network: Plain) -> None:
 def norm(tensors: Sequence[Tensor]) -> float:
     """The 2-norm over all entries, in float64."""
     return math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors))
+
+
+def rms(tensors: Iterable[Tensor | None]) -> float:
+    """The root mean square of all entries, in float64."""
+    entries = torch.cat([tensor.flatten() for tensor in tensors if tensor is not None])
+    return norm([entries]) / math.sqrt(len(entries))
 
 
 def _gradients(module: nn.Module) -> list[Tensor]:
@@ -358,7 +347,7 @@ def _layer_rows(run: RunSpec, t: int, network: Plain, x: Tensor, seen: Sequence[
         ("grad_norm", "grad_norm_clipped", "weight_grad_norm", "weight_norm", "update_ratio", "saturated", "dead")
     )
     blank |= {"grad_zero": None}
-    delta = norm([x.grad]) if x.grad is not None else None
+    delta, unequal = norm([x.grad]) if x.grad is not None else None, "grad_rms" in MODELS[run.model.name].columns
     rows = []
     if x.is_floating_point():
         rows.append({**blank, "step": t, "axis": "depth", "layer": 0, "signal_grad_norm": delta, **_moments([x])})
@@ -372,13 +361,12 @@ def _layer_rows(run: RunSpec, t: int, network: Plain, x: Tensor, seen: Sequence[
             "weight_norm": norm(stage.matrices),
             "grad_zero": float((entries == 0).double().mean()),
         }
-        if "grad_rms" in MODELS[run.model.name].columns:
-            row["signal_grad_rms"] = row["signal_grad_norm"] / math.sqrt(sum(z.numel() for z in layer.z))
-            row["grad_rms"] = row["grad_norm"] / math.sqrt(len(entries))
+        if unequal:
+            row |= {"signal_grad_rms": rms(z.grad for z in layer.z), "grad_rms": rms(_gradients(stage))}
         row |= layer.further
         rows.append(row | _moments(layer.h) | _slopes(run, stage, layer.pre) | _shut(layer.gates))
     if NAMED_MODELS[run.model.name].needs_time:
-        stage, top = network.layers[-2], seen[-2]
+        stage, top = network.layers[network.along], seen[network.along]
         for step, (z, h) in enumerate(zip(top.z, top.h, strict=True), start=1):
             row = {**blank, "step": t, "axis": "time", "layer": step, **_moments([h])}
             row |= _slopes(run, stage, top.pre and [z]) | _shut(top.gates and top.gates[step - 1 : step])
@@ -460,8 +448,8 @@ def _outcome(
         "diverged_layer": None if diverged is None else diverged[1],
     }
     along = "time" if NAMED_MODELS[run.model.name].needs_time else "depth"
-    column = "signal_grad_rms" if "grad_rms" in MODELS[run.model.name].columns else "signal_grad_norm"
-    deltas = [r[column] for r in layers if (r["step"], r["axis"]) == (0, along) and r["layer"] > 0]
+    of = "signal_grad_rms" if "signal_grad_rms" in MODELS[run.model.name].columns else "signal_grad_norm"
+    deltas = [r[of] for r in layers if (r["step"], r["axis"]) == (0, along) and r["layer"] > 0]
     row |= {"rate": fitted_rate(deltas, along), "vanishing_ratio": ratio(deltas, along)}
     if diverged is None and run.train.steps > 0:
         network.eval()

@@ -17,6 +17,7 @@ from torch import Tensor
 from gradlab.nn.activations import ACTIVATIONS, dead_share, saturated_share
 from gradlab.nn.float64 import correlation, distances64, layer_gradients, moments, norm64, norms64, unsound
 from gradlab.nn.network import Network, Pass, Signal
+from gradlab.nn.products import stacked as in_one
 from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
 from gradlab.spec.choices import ACTIVATIONS as NAMED_ACTIVATIONS
@@ -93,18 +94,15 @@ def measure(through: Pass, x: Node, parameters: Tensor, columns: tuple[str, ...]
         _activity(table, row, network, layer, signal)
         for name, write in signal.further.items():
             write(table.column(name, row))
-        place = table.column("signal_grad_norm", row)
-        if len(signal.z) == 1:
-            norm64(_grad(signal.z[0]), place)
-            unsound(signal.z[0].value, sound[:, layer - 1])
-        else:
-            along = torch.stack([norm64(_grad(z)) for z in signal.z], dim=1)
-            place.copy_(along.square().sum(1).sqrt())
-            sound[:, layer - 1] = torch.stack([unsound(z.value) for z in signal.z]).sum(0)
+        norm64(in_one([_grad(z) for z in signal.z]), table.column("signal_grad_norm", row))
+        unsound(in_one([z.value for z in signal.z]), sound[:, layer - 1])
         if layer in through.time:
-            for t, (z, h) in enumerate(zip(signal.z, signal.h, strict=True), start=first + layers):
-                norm64(_grad(z), table.column("signal_grad_norm", t))
-                _activity(table, t, network, layer, Signal((z,), (z,), (h,)))
+            for t, (z, h) in enumerate(zip(signal.z, signal.h, strict=True)):
+                place = first + layers + t
+                norm64(_grad(z), table.column("signal_grad_norm", place))
+                _activity(table, place, network, layer, Signal((z,), signal.pre and (z,), (h,)))
+                for name, write in signal.further_at[t].items() if signal.further_at else ():
+                    write(table.column(name, place))
     found = [table.of_layers(name, layers) for name in ("grad_norm", "weight_grad_norm", "grad_zero")]
     layer_gradients(gradient, layout.matrices, layout.layers, *found)
     norms64(parameters, layout.matrices, table.of_layers("weight_norm", layers))
@@ -150,7 +148,7 @@ def _activity(table: Measurement, row: int, network: Network, layer: int, signal
     name = network.model.activation
     if signal.pre is None or name is None:
         return
-    pre = _joined(signal.pre)
+    pre = in_one([node.value for node in signal.pre])
     activation, samples = ACTIVATIONS[name], signal.pre[0].value.shape[1]
     if activation.derivative is not None:
         limit = SATURATED_BELOW * activation.steepest
@@ -160,17 +158,12 @@ def _activity(table: Measurement, row: int, network: Network, layer: int, signal
 
 
 def _spread(table: Measurement, row: int, steps: tuple[Node, ...]) -> Tensor:
-    """Mean and spread of what is passed on, and how alike it is for two samples; gives that, as `_joined` does."""
-    h = _joined(steps)
+    """Mean and spread of what is passed on, and how alike it is for two samples; gives that, as `in_one` does."""
+    h = in_one([step.value for step in steps])
     moments(h, table.column("act_mean", row), table.column("act_std", row))
     if (batch := steps[0].value.shape[1]) > 1:
         correlation(h.reshape(len(h), len(steps), batch, -1), table.column("act_correlation", row))
     return h
-
-
-def _joined(steps: tuple[Node, ...]) -> Tensor:
-    """One node (M, B, ..., D) as it is, T of them as (M, T, B, D)."""
-    return steps[0].value if len(steps) == 1 else torch.stack([step.value for step in steps], dim=1)
 
 
 def stacked(measurements: list[Measurement]) -> Tensor:

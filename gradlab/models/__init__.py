@@ -8,7 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gradlab.models import linear_chain, mlp, module, residual_mlp, rnn, transformer
+from gradlab.models import (
+    cnn,
+    gru,
+    linear_chain,
+    lstm,
+    mlp,
+    module,
+    residual_mlp,
+    resnet,
+    rnn,
+    seq2seq,
+    transformer,
+)
 from gradlab.nn.network import Pass
 from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
@@ -37,6 +49,11 @@ MODELS: dict[str, Architecture] = {
     "residual_mlp": Architecture(residual_mlp.layout, residual_mlp.forward),
     "linear_chain": Architecture(linear_chain.layout, linear_chain.forward),
     "rnn": Architecture(rnn.layout, rnn.forward),
+    "cnn": Architecture(cnn.layout, cnn.forward, UNEQUAL),
+    "resnet": Architecture(resnet.layout, resnet.forward, UNEQUAL),
+    "lstm": Architecture(lstm.layout, lstm.forward),
+    "gru": Architecture(gru.layout, gru.forward),
+    "seq2seq": Architecture(seq2seq.layout, seq2seq.forward, (*UNEQUAL, "attention_entropy")),
     "transformer": Architecture(
         transformer.layout, transformer.forward, (*UNEQUAL, "attention_entropy", "attention_logit_max")
     ),

@@ -1,7 +1,8 @@
 """K stacked Elman layers unrolled in time: z_{k,t} = norm(W_k h_{k-1,t} + U_k h_{k,t-1} + b_k), h = phi(z).
 
-The first step meets h_{k,0} = 0. Tokens enter as vectors of one 1. A read-out of the top layer's last step, or of each
-where each has an answer, follows as layer K+1. The signals of the top layer, step by step, are the rows along time.
+The first step meets h_{k,0} = 0. Tokens enter as vectors of one 1. A read-out of the top layer's last step, or of as
+many of the last as have answers, follows as layer K+1. The signals of the top layer, step by step, are the rows along
+time.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def layout(model: ModelSpec, facts: Facts) -> Layout:
 
 
 def forward(through: Pass, x: Node) -> Node:
-    """``x`` (M, B, T, *F), or tokens (M, B, T) -> output (M, B, K); (M, B, T, K) where each step has an answer."""
+    """``x`` (M, B, T, *F), or tokens (M, B, T) -> output (M, B, K); (M, B, P, K) where P places have answers."""
     depth, width = through.network.model.depth, through.network.model.width
     if x.value.is_floating_point():
         driven = [through.linear(1, step) for step in through.steps(x)]
@@ -50,6 +51,7 @@ def forward(through: Pass, x: Node) -> Node:
             zs.append(z)
             hs.append(h)
         through.observe(zs, zs, hs, along_time=layer == depth)
-    output = through.linear(depth + 1, through.together(hs) if through.network.facts.positions else hs[-1])
+    places = through.network.facts.positions
+    output = through.linear(depth + 1, through.together(hs[-places:]) if places else hs[-1])
     through.observe([output], None, [output])
     return output

@@ -33,19 +33,23 @@ from gradlab.spec.run import Facts, ModelSpec, RunSpec
 Name = tuple[int, Role]
 """A parameter: its layer and its role there."""
 
+Further = Mapping[str, Callable[[Tensor], None]]
+
 
 @dataclass(frozen=True)
 class Signal:
     """What can be measured at one layer; each a tuple of nodes (M, B, ..., D), one a time step (one without time).
 
     ``z`` is where the signal gradient is taken, ``pre`` what enters the activation (None where there is none), ``h``
-    what the layer passes on. ``further``: columns that other layers lack, by name, each written into an (M,) float64.
+    what the layer passes on. ``further``: columns that other layers lack, by name, each written into an (M,) float64;
+    ``further_at``: the same of each time step, where they are rows along time.
     """
 
     z: tuple[Node, ...]
     pre: tuple[Node, ...] | None
     h: tuple[Node, ...]
-    further: Mapping[str, Callable[[Tensor], None]] = field(default_factory=dict)
+    further: Further = field(default_factory=dict)
+    further_at: Sequence[Further] = ()
 
 
 @dataclass(frozen=True)
@@ -122,11 +126,13 @@ class Pass:
         h: Sequence[Node],
         *,
         along_time: bool = False,
-        further: Mapping[str, Callable[[Tensor], None]] | None = None,
+        further: Further | None = None,
+        further_at: Sequence[Further] = (),
     ) -> None:
         """Says what can be measured at the next layer, in the words of `Signal`."""
         if self.keep:
-            self.signals.append(Signal(tuple(z), None if pre is None else tuple(pre), tuple(h), further or {}))
+            entered = None if pre is None else tuple(pre)
+            self.signals.append(Signal(tuple(z), entered, tuple(h), further or {}, further_at))
             if along_time:
                 self.time.add(len(self.signals))
 
@@ -186,6 +192,7 @@ class Pass:
     def linear(self, layer: int, h: Node, weight: Role = Role.WEIGHT, bias: Role = Role.BIAS) -> Node:
         """(M, ..., in) -> (M, ..., out): h W' + b."""
         matrix, shift = self.network.parameters[layer, weight], self.network.parameters[layer, bias]
+        matrix = self.ready((layer, weight), lambda: product(rows(h.value), matrix.transpose(1, 2)))
 
         def back(dz: Tensor) -> None:
             self.deposit((layer, bias), batch_sum(rows(dz)))
@@ -194,20 +201,26 @@ class Pass:
         z = product(rows(h.value), matrix.transpose(1, 2), shift.unsqueeze(1))
         return self.remember(Node(z.view(*h.value.shape[:-1], matrix.shape[1])), back)
 
-    def multiply(self, layer: int, h: Node) -> Node:
-        """(M, B, in) -> (M, B, out): h W'."""
-        z = Node(product(h.value, self.network.parameters[layer, Role.WEIGHT].transpose(1, 2)))
-        return self.remember(z, lambda dz: self._multiplied((layer, Role.WEIGHT), h, dz))
+    def ready(self, name: Name, output: Callable[[], Tensor]) -> Tensor:
+        """The matrix ``name`` as it is used; ``output`` (M, ...) is what it would put out without its bias."""
+        del output
+        return self.network.parameters[name]
 
-    def recur(self, layer: int, driven: Node, h: Node) -> Node:
-        """(M, B, D), (M, B, D) -> (M, B, D): the driven signal plus h U', U the recurrent matrix."""
-        matrix, cell = self.network.parameters[layer, Role.RECURRENT], driven.cell
+    def multiply(self, layer: int, h: Node, weight: Role = Role.WEIGHT) -> Node:
+        """(M, B, in) -> (M, B, out): h W'."""
+        z = Node(product(h.value, self.network.parameters[layer, weight].transpose(1, 2)))
+        return self.remember(z, lambda dz: self._multiplied((layer, weight), h, dz))
+
+    def recur(self, layer: int, driven: Node, h: Node, weight: Role = Role.RECURRENT) -> Node:
+        """(M, ..., out), (M, ..., in) -> (M, ..., out): the driven signal plus h U', U the matrix ``weight``."""
+        matrix, cell = self.network.parameters[layer, weight], driven.cell
 
         def back(dz: Tensor) -> None:
             give(cell, dz)
-            self._multiplied((layer, Role.RECURRENT), h, dz)
+            self._multiplied((layer, weight), h, dz)
 
-        return self.remember(Node(product(h.value, matrix.transpose(1, 2), driven.value)), back)
+        z = product(rows(h.value), matrix.transpose(1, 2), rows(driven.value))
+        return self.remember(Node(z.view(driven.value.shape)), back)
 
     def norm(self, layer: int, z: Node, gain: Role = Role.GAIN, shift: Role = Role.SHIFT) -> Node:
         """(M, B, ..., D) -> the same, normalised by the model's norm with the layer's gain and shift.
@@ -230,9 +243,10 @@ class Pass:
 
         return self.remember(Node(value.view(shape)), back)
 
-    def activate(self, layer: int, z: Node) -> Node:
-        """(M, B, ..., D) -> the same: phi(z)."""
-        activation, slope = ACTIVATIONS[self.network.model.activation or "linear"], self.network.slope(layer)
+    def activate(self, layer: int, z: Node, name: str | None = None) -> Node:
+        """(M, B, ..., D) -> the same: phi(z), of the model's activation or of the one called ``name``."""
+        activation = ACTIVATIONS[name or self.network.model.activation or "linear"]
+        slope = self.network.slope(layer)
         h, cell, shape = Node(phi(activation, rows(z.value), slope).view(z.value.shape)), z.cell, z.value.shape
         learned = (layer, Role.SLOPE) in self.network.parameters
         known = h.value if activation.by_value else z.value

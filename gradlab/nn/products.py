@@ -60,6 +60,18 @@ def join(steps: Sequence[Tensor]) -> Tensor:
     return whole
 
 
+def stacked(steps: Sequence[Tensor]) -> Tensor:
+    """T of (M, B, ..., D) -> (M, T, B, ..., D); one of them stays as it is."""
+    if len(steps) == 1:
+        return steps[0]
+    if not native.serves(steps[0]):
+        return torch.stack(list(steps), dim=1)
+    whole = native.new(steps[0], len(steps[0]), len(steps), *steps[0].shape[1:])
+    for part, step in zip(whole.unbind(1), steps, strict=True):
+        native.add(step, None, out=part)
+    return whole
+
+
 def looked_up(table: Tensor, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
     """Rows of ``table`` (M, V, D), any strides, by tokens (M, B, T), and ``bias`` (M, D) -> (M, B, T, D)."""
     if native.serves(table):

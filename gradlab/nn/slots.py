@@ -16,13 +16,16 @@ from itertools import accumulate
 class Role(Enum):
     """What a parameter is to its layer; those of `MATRICES` are its weight matrix.
 
-    ``SECOND`` is what a layer of two matrices in a row (attention, a feed-forward pair) has behind the first;
-    ``PLACES`` are learned vectors, one for each place of a sequence.
+    ``SECOND`` is what a layer of two matrices in a row (attention, a feed-forward pair) has behind the first, or of two
+    side by side, each with a signal of its own; ``PLACES`` are learned vectors, one for each place of a sequence;
+    ``SCORE`` is what attention's scores are read by; ``BEFORE`` one number added to what enters the matrix,
+    ``MULTIPLIER`` one by which what leaves it is multiplied.
     """
 
     WEIGHT = "weight"
     RECURRENT = "recurrent"
     SECOND = "second"
+    SCORE = "score"
     PLACES = "places"
     BIAS = "bias"
     RECURRENT_BIAS = "recurrent_bias"
@@ -34,9 +37,11 @@ class Role(Enum):
     QUERY_GAIN = "query_gain"
     KEY_GAIN = "key_gain"
     SLOPE = "slope"
+    BEFORE = "before"
+    MULTIPLIER = "multiplier"
 
 
-MATRICES = frozenset((Role.WEIGHT, Role.RECURRENT, Role.SECOND, Role.PLACES))
+MATRICES = frozenset((Role.WEIGHT, Role.RECURRENT, Role.SECOND, Role.PLACES, Role.SCORE))
 """What a layer's weight matrix is made of: neighbours, before all other parameters of the layer."""
 
 
@@ -59,8 +64,10 @@ class Slot:
 
     ``torch_fan`` is the number whose inverse root bounds torch's default draw; ``in_time``: of a network that is
     unrolled in time; ``blocks``: so many matrices lie one upon the other in it (gates; queries, keys and values), whose
-    fans are each's own; ``scales``: what the draw of each block is multiplied by; ``name`` is what the user's own
-    network calls it.
+    fans are each's own; ``scales``: what the draw of each block is multiplied by; ``keeps`` and ``admits``: which of a
+    bias's blocks are of the gate that keeps the state, and of the one that lets news in, where there is such a pair;
+    ``taps``: of a convolution's filters, so many that their columns are (taps, channels); ``fixup``: what `fixup`
+    multiplies he_normal's numbers by; ``name`` is what the user's own network calls it.
     """
 
     layer: int
@@ -72,6 +79,10 @@ class Slot:
     torch_fan: int = 0
     in_time: bool = field(default=False, kw_only=True)
     blocks: int = field(default=1, kw_only=True)
+    taps: int = field(default=1, kw_only=True)
+    fixup: float = field(default=0.0, kw_only=True)
+    keeps: int | None = field(default=None, kw_only=True)
+    admits: int | None = field(default=None, kw_only=True)
     scales: tuple[float, ...] = field(default=(1.0,), kw_only=True)
     name: str | None = field(default=None, kw_only=True)
 

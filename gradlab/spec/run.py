@@ -19,14 +19,54 @@ from gradlab.spec.choices import (
     ACTIVATIONS,
     CLIPS,
     DATA,
+    LOSSES,
     MODELS,
     OPTIMIZERS,
     SCHEDULES,
 )
-from gradlab.spec.choices.data import forms_of
-from gradlab.spec.keys import DEFAULTS, FREE, allowed_keys, check_key, coerce, is_free, is_target, optimizer_defaults
+from gradlab.spec.keys import (
+    DEFAULTS,
+    FREE,
+    HAVE_DEFAULTS,
+    allowed_keys,
+    check_key,
+    coerce,
+    is_free,
+    is_target,
+    own_defaults,
+)
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.plugins import PRESENT, used
+from gradlab.spec.sections import (
+    ClipSpec,
+    DataSpec,
+    Extent,
+    Facts,
+    ModelSpec,
+    OptimSpec,
+    ProbeSpec,
+    TrainSpec,
+)
+
+__all__ = [
+    "SCHEMA",
+    "SECTIONS",
+    "SILENT",
+    "ClipSpec",
+    "DataSpec",
+    "Extent",
+    "Facts",
+    "Look",
+    "ModelSpec",
+    "OptimSpec",
+    "ProbeSpec",
+    "RunSpec",
+    "TrainSpec",
+    "build",
+    "but_for_seeds",
+    "seeded",
+    "unused",
+]
 
 SCHEMA = 1
 """Version of the spec's schema and of the tables; part of every run's id."""
@@ -38,10 +78,13 @@ SILENT: dict[str, tuple[object, ...]] = {
     "probe.instrument": ("none",),
     "train.loss": ("auto",),
     "model.output": (None, "none"),
-    **dict.fromkeys(("model.target", "model.source"), (None,)),
+    **dict.fromkeys(("model.target", "model.source", "model.pool", "model.block"), (None,)),
+    **dict.fromkeys(("model.forget_bias", "model.chrono", "model.attention"), (None,)),
     **dict.fromkeys(("model.heads", "model.norm_place", "model.skip", "model.feed_forward"), (None,)),
     **dict.fromkeys(("model.causal", "model.qk_norm", "model.attention_scale"), (None,)),
+    **dict.fromkeys(("data.ask", "data.permuted", "train.source"), (None,)),
     **dict.fromkeys(("data.label", "data.heldout", "data.task", "data.target", "data.source"), (None,)),
+    **{key: (DEFAULTS[key],) for key in ("optim.dampening", "optim.amsgrad", "optim.maximize")},
     **{key: (DEFAULTS[key],) for key in ("optim.schedule", "optim.warmup", "optim.end_factor")},
     **{key: (DEFAULTS[key],) for key in ("optim.decay", "optim.decay_every")},
 }
@@ -49,164 +92,6 @@ SILENT: dict[str, tuple[object, ...]] = {
 
 DRAWN_WITHIN = ("lsuv", "fixup", "identity")
 """Inits that know the network that they are of."""
-
-Arguments = tuple[tuple[str, Value], ...]
-"""What a function of the user's own is called with, by name, in the order of the names."""
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """The `model` section; a key that the architecture lacks is None: so are depth and width of a user's own network.
-
-    ``args`` are `model.args.NAME`, by name.
-    """
-
-    name: str
-    depth: int
-    width: int
-    activation: str | None
-    slope: float | None
-    init: str | None
-    gain: float
-    weight_var: float | None
-    bias_var: float | None
-    norm: str | None
-    branch_scale: float | None
-    heads: int | None
-    norm_place: str | None
-    skip: bool | None
-    feed_forward: int | None
-    causal: bool | None
-    qk_norm: bool | None
-    attention_scale: float | None
-    output: str | None
-    target: str | None
-    source: str | None
-    args: Arguments = ()
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """The `data` section, `batch_size` resolved to an integer; a key that the data lack is None."""
-
-    name: str
-    root: str | None
-    mirror: str | None
-    batch_size: int
-    seed: int
-    standardise: bool
-    input_scale: float
-    target_scale: float
-    length: int | None
-    features: int | None
-    path: str | None
-    label: str | None
-    heldout: float | None
-    task: str | None
-    target: str | None
-    source: str | None
-    args: Arguments = ()
-
-
-@dataclass(frozen=True)
-class OptimSpec:
-    """The `optim` section; which keys act is in `choices.OPTIMIZERS` and `choices.SCHEDULES`."""
-
-    name: str
-    lr: float
-    momentum: float
-    nesterov: bool
-    weight_decay: float
-    l1: float
-    beta1: float
-    beta2: float
-    eps: float
-    schedule: str
-    warmup: int
-    end_factor: float
-    decay: float
-    decay_every: int
-
-
-@dataclass(frozen=True)
-class ClipSpec:
-    """The `clip` section."""
-
-    mode: str
-    threshold: float
-    output_threshold: float | None
-
-
-@dataclass(frozen=True)
-class TrainSpec:
-    """The `train` section."""
-
-    steps: int
-    precision: str
-    loss: str
-
-
-@dataclass(frozen=True)
-class ProbeSpec:
-    """The `probe` section."""
-
-    every: int
-    instrument: str
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a network must know of its data: shapes and sizes, no numbers.
-
-    ``shape`` is that of one input, ``outputs`` how many numbers or classes one answer has; ``loss``, ``image`` and
-    ``vocabulary`` as in `choices.Data`; ``positions`` counts the answers of a sample, 0 where there is but one. Of data
-    of the user's own, ``source`` is the SHA-256 of what they come from, and ``told`` how they were understood.
-    """
-
-    shape: tuple[int, ...]
-    outputs: int
-    loss: str
-    train: int
-    heldout: int
-    source: str | None = None
-    told: str | None = None
-    image: bool = False
-    vocabulary: int = 0
-    positions: int = 0
-
-    @property
-    def inputs(self) -> int:
-        """Entries of one input."""
-        return math.prod(self.shape)
-
-    @property
-    def steps(self) -> int:
-        """Time steps of one input: of an image, its rows."""
-        return self.shape[0]
-
-    @property
-    def features(self) -> int:
-        """Entries of one time step: of a token, one for each that there is."""
-        return self.vocabulary or math.prod(self.shape[1:])
-
-    @property
-    def forms(self) -> tuple[str, ...]:
-        """How an input can be taken; see `choices.data.forms_of`."""
-        return forms_of(len(self.shape), image=self.image, vocabulary=self.vocabulary)
-
-
-@dataclass(frozen=True)
-class Extent:
-    """How large a network of the user's own is: what is planned by.
-
-    Trained ``parameters`` (real numbers), ``signals`` (numbers that its layers put out for one sample), ``layers``, and
-    the ``work`` of a step on one batch in operations.
-    """
-
-    parameters: int
-    signals: int
-    layers: int
-    work: float
 
 
 @dataclass(frozen=True)
@@ -300,10 +185,11 @@ def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
     network, task = parts["model"], parts["data"]
     if MODELS[model].free:
         network = _lent(network, look)
+        parts["train"] = _judged(parts["train"], look)
     # What is the user's own may change while this process lives.
     fit = _fit.__wrapped__ if DATA[data].own else _fit
     network, task, facts = fit(network, task, look)  # type: ignore[arg-type]
-    check_together(parts["optim"])
+    check_together(parts["optim"], parts["clip"])
     check_loss(parts["train"], network, facts)
     spec = RunSpec(
         seed=seed,  # type: ignore[arg-type]
@@ -329,9 +215,9 @@ def _section(name: str, items: tuple[tuple[str, type, Value], ...], model: str, 
     for key in explicit:
         check_key(key, model, data)
     values = {key: value for key, value in allowed_keys(model, data).items() if key.startswith(f"{name}.")}
-    if name == "optim":
-        chosen = str(coerce("optim.name", explicit.get("optim.name", DEFAULTS["optim.name"])))
-        values.update(optimizer_defaults(chosen))
+    for key in HAVE_DEFAULTS:
+        if key.startswith(f"{name}."):
+            values.update(own_defaults(key, str(coerce(key, explicit.get(key, DEFAULTS[key])))))
     if name == "model":
         values["model.name"] = model
     if name == "data":
@@ -353,6 +239,11 @@ def _fit(model: ModelSpec, data: DataSpec, look: Look | None) -> tuple[ModelSpec
         data = dataclasses.replace(data, features=model.width if model.name == "linear_chain" else 64)
     if model.activation is not None and model.slope is None and not choice.free:
         model = dataclasses.replace(model, slope=ACTIVATIONS[model.activation].slope)
+    if model.chrono:
+        # It draws what forget_bias would be added to.
+        model = dataclasses.replace(model, forget_bias=None)
+    elif model.forget_bias is None and "forget_bias" in choice.keys:
+        raise SpecError("model.forget_bias=null: expected a finite number, unless model.chrono=true")
     facts = _own_facts(data, look) if DATA[data.name].own else _facts(data, look)  # type: ignore[arg-type]
     if facts.source != data.source:
         if data.source is not None:
@@ -380,7 +271,7 @@ def _resolved(model: ModelSpec, facts: Facts) -> ModelSpec:
         model,
         norm="none" if model.norm_place == "none" else model.norm,
         causal=facts.positions > 0 if model.causal is None else model.causal,
-        attention_scale=model.heads / model.width if given == "1/d" else given,
+        attention_scale=model.heads / model.width if isinstance(given, str) else given,
     )
 
 
@@ -400,6 +291,14 @@ def _lent(model: ModelSpec, look: Look | None) -> ModelSpec:
     if look is None:
         raise SpecError(f"model.target={model.target}: nobody looked at its file; see gradlab.data.facts.described")
     return dataclasses.replace(model, source=look.source(model.target))
+
+
+def _judged(train: TrainSpec, look: Look | None) -> TrainSpec:
+    """The training with the digest of the file that defines its loss, where that is the user's own."""
+    own = train.loss not in LOSSES and train.loss != "auto"
+    if own and train.source is None and look is not None:
+        return dataclasses.replace(train, source=look.source(train.loss))
+    return train if own or train.source is None else dataclasses.replace(train, source=None)
 
 
 def _own_facts(data: DataSpec, look: Look | None) -> Facts:
@@ -453,6 +352,8 @@ def _facts(data: DataSpec, look: Look | None) -> Facts:
     if data.root is not None:
         return _looked_at(data, look)
     entry = DATA[data.name]
+    if data.length is not None and data.length < entry.least_length:
+        raise SpecError(f"data.length={data.length}: {data.name!r} needs at least {entry.least_length} time steps")
     by_key = (data.length if "length" in entry.keys else data.features) or 0
     shape = tuple(by_key if size is None else size for size in entry.shape)
     outputs = math.prod(shape) if entry.outputs is None else entry.outputs
@@ -465,6 +366,7 @@ def _facts(data: DataSpec, look: Look | None) -> Facts:
         image=entry.image,
         vocabulary=entry.vocabulary,
         positions=shape[0] if entry.positions is None else entry.positions,
+        dictated=entry.dictated,
     )
 
 

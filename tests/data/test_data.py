@@ -34,7 +34,7 @@ def _run(name: str, idx200: Path, **keys: Value) -> RunSpec:
     root: dict[str, Value] = {"data.root": str(idx200)} if "root" in DATA[name].keys else {}
     return described(
         {
-            "model.name": "rnn" if DATA[name].vocabulary else "mlp",
+            "model.name": "lstm" if DATA[name].vocabulary else "mlp",
             "data.name": name,
             "data.batch_size": min(16, DATA[name].train),
             **root,
@@ -58,12 +58,13 @@ def test_arrays_are_those_of_the_facts(name: str, idx200: Path) -> None:
     assert data.train_inputs.shape == (facts.train, *facts.shape)
     assert data.heldout_inputs.shape == (facts.heldout, *facts.shape)
     assert data.train_inputs.dtype == data.heldout_inputs.dtype == (np.int64 if facts.vocabulary else np.float64)
-    if facts.vocabulary:
-        assert set(np.unique(data.train_inputs)) <= set(range(facts.vocabulary))
+    for inputs in (data.train_inputs, data.heldout_inputs):
+        if facts.vocabulary:
+            assert (inputs.min() >= 0, inputs.max() < facts.vocabulary) == (True, True)
     if facts.loss == "cross_entropy":
-        answers = (facts.positions,) if facts.positions else ()
-        assert data.train_targets.shape == (facts.train, *answers)
-        assert data.heldout_targets.shape == (facts.heldout, *answers)
+        places = (facts.positions,) if facts.positions else ()
+        assert data.train_targets.shape == (facts.train, *places)
+        assert data.heldout_targets.shape == (facts.heldout, *places)
         assert data.train_targets.dtype == data.heldout_targets.dtype == np.int64
         for targets in (data.train_targets, *([] if facts.positions else [data.heldout_targets])):
             assert sorted(set(targets.ravel().tolist())) == list(range(facts.outputs))
@@ -81,6 +82,9 @@ def test_arrays_are_those_of_the_facts(name: str, idx200: Path) -> None:
         ("features", "linear_teacher", 1, (1,)),
         ("length", "adding", 2, (2, 2)),
         ("length", "adding", 101, (101, 2)),
+        ("length", "copy_memory", 21, (21,)),
+        ("length", "tones", 10, (10, 16)),
+        ("length", "moving_digits", 5, (5, 144)),
     ],
 )
 def test_sizes_follow_their_keys(key: str, name: str, value: int, shape: tuple[int, ...], idx200: Path) -> None:
@@ -88,7 +92,9 @@ def test_sizes_follow_their_keys(key: str, name: str, value: int, shape: tuple[i
     data = load(run.data)
     assert run.facts.shape == shape
     assert data.train_inputs.shape[1:] == data.heldout_inputs.shape[1:] == shape
-    assert data.train_targets.shape[1:] == (() if name == "gaussian_mixture" else (run.facts.outputs,))
+    assert data.train_targets.shape[1:] == (
+        (run.facts.outputs,) if run.facts.loss == "mean_squared_error" else (10,) if run.facts.positions else ()
+    )
 
 
 @pytest.mark.parametrize("name", MANY)

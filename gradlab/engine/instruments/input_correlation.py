@@ -17,8 +17,8 @@ PAIRS = 32
 def input_correlation(cohort: Cohort, _: Advance) -> Read:
     """Gives ``correlation`` at layers l = 0..L: z_l.z_l'/(|z_l| |z_l'|) of two samples, the mean over pairs.
 
-    Layer 0 is the input, where it is continuous; z_l of a recurrent layer is that of the last time step. In wide networks it tends to the fixed
-    point c* of Poole et al. (2016, arXiv:1606.05340).
+    Layer 0 is the input, where it is continuous; z_l of a recurrent layer is that of the last time step. In wide
+    networks it tends to the fixed point c* of Poole et al. (2016, arXiv:1606.05340).
     """
     count = 2 * min(PAIRS, len(cohort.task.inputs) // 2)
 

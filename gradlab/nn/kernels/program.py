@@ -32,6 +32,9 @@ KERNELS = (
     *("saturated", "dead", "gather", "gather_tokens", "copy", "look_up", "look_up_back"),
     *("attend", "attend_back", "attention_spread", "add_to_each", "mean_of_places", "mean_of_places_back"),
     *("cross_entropy", "squared_error", "clip", "sgd", "adam", "rmsprop", "adagrad"),
+    *("convolve", "convolve_filters", "block_mean", "block_mean_back", "affine", "affine_back"),
+    *("lstm", "lstm_back", "gru", "gru_back", "shut"),
+    *("align_dot", "align_dot_back", "align_additive", "align_additive_back", "entropy"),
 )
 """As source/player.c numbers them."""
 
@@ -95,7 +98,8 @@ class _Draft:
         for number, row in enumerate(self.rows):
             for room in {find(address) for address in row.at} - {None}:
                 used[room] = (used.get(room, (number,))[0], number)  # type: ignore[index, arg-type]
-        places, taken, size = [0] * len(self.rooms), [], 0
+        places, size = [0] * len(self.rooms), 0
+        taken: list[tuple[int, int, int]] = []
         for room, (first, last) in sorted(used.items(), key=lambda one: one[1]):
             # What is in use at the same time, in the order of its place: the room takes the first gap that holds it.
             taken = sorted(other for other in taken if other[2] >= first)

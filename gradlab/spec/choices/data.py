@@ -16,9 +16,11 @@ class Data(Choice):
     features), (height, width, channels) or, of tokens, (time,), with None where a key (`data.features`, `data.length`)
     decides; ``outputs`` None means as many as there are inputs. ``image``: the shape is one of pixels. ``vocabulary``:
     so many tokens there are, where inputs are tokens. ``positions``: so many answers a sample, each of one class; 0
-    where it is one, None where every place of the sequence has its own. ``longest``: the most that `data.length` can
-    be, where there is such. ``variance`` is that of the targets, which one answer to every input costs; None where it
-    is drawn.
+    where it is one, None where every place of the sequence has its own; where they are fewer than the places, they
+    belong to the last of these. ``dictated``: each of these places holds the answer before its own (answers are the
+    first tokens), which a network does not have when it is asked: `accuracy` is the share of samples that it has wholly
+    right, given back what it has answered. ``least_length`` and ``longest`` bound `data.length`. ``variance`` is that
+    of the targets, which one answer to every input costs; None where it is drawn.
     ``own``: they are the user's, and must be looked at; ``free``: made by a function, with arguments of any names.
     """
 
@@ -31,6 +33,8 @@ class Data(Choice):
     image: bool = False
     vocabulary: int = 0
     positions: int | None = 0
+    dictated: bool = False
+    least_length: int = 2
     longest: int | None = None
     own: bool = False
     free: bool = False
@@ -84,6 +88,17 @@ DATA: dict[str, Data] = table(
         image=True,
         outputs=10,
         train=60_000,
+        heldout=10_000,
+        keys=_IDX,
+    ),
+    Data(
+        "cifar10",
+        "60,000 photographs of ten kinds of things, 32x32 coloured pixels; rows are time steps",
+        "Krizhevsky 2009, Learning multiple layers of features from tiny images",
+        shape=(32, 32, 3),
+        image=True,
+        outputs=10,
+        train=50_000,
         heldout=10_000,
         keys=_IDX,
     ),
@@ -162,6 +177,62 @@ DATA: dict[str, Data] = table(
         train=1,
         heldout=1,
         keys={"batch_size": 1, "standardise": False},
+    ),
+    Data(
+        "copy_memory",
+        "ten symbols out of eight, to be given again at the end of a sequence; guessing costs ln 8",
+        "Hochreiter & Schmidhuber 1997; Arjovsky et al. 2015, arXiv:1511.06464",
+        shape=(None,),
+        outputs=8,
+        train=20_000,
+        heldout=2_000,
+        vocabulary=10,
+        positions=10,
+        least_length=21,
+        keys={"length": 50},
+    ),
+    Data(
+        "tones",
+        "sounds like vowels: two formants in noise, in 16 bands, by whether each falls, holds or rises",
+        "Klatt 1980 for formants on their course; synthetic",
+        shape=(None, 16),
+        outputs=9,
+        train=4_000,
+        heldout=1_000,
+        least_length=10,
+        keys={"length": 40},
+    ),
+    Data(
+        "moving_digits",
+        "films of the digits, 12x12 pixels a frame: which of ten ways they move, or which digit it is",
+        "Srivastava et al. 2015, arXiv:1502.04681, with the digits of `digits`",
+        shape=(None, 144),
+        outputs=10,
+        train=4_000,
+        heldout=800,
+        keys={"length": 12, "ask": "way"},
+    ),
+    Data(
+        "sequential_digits",
+        "the digits pixel by pixel, 64 time steps; data.permuted: in one random order",
+        "Le et al. 2015, arXiv:1504.00941",
+        shape=(64, 1),
+        outputs=10,
+        train=1437,
+        heldout=360,
+        keys={"permuted": False},
+    ),
+    Data(
+        "dates",
+        "dates as people write them, to be translated to ISO 8601, character by character",
+        "Bahdanau et al. 2014, arXiv:1409.0473, for the kind of task; generated",
+        shape=(40,),
+        outputs=11,
+        train=8_000,
+        heldout=1_000,
+        vocabulary=43,
+        positions=10,
+        dictated=True,
     ),
     Data(
         "characters",

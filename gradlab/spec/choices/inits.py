@@ -35,7 +35,7 @@ INITS: dict[str, Init] = table(
         "lsuv",
         "orthogonal, then scaled layer by layer to signals W h of unit variance on the first batch",
         "Mishkin & Matas 2015, arXiv:1511.06422",
-        ("mlp", "residual_mlp"),
+        ("mlp", "residual_mlp", "cnn", "resnet"),
     ),
     Init(
         "identity",
@@ -44,9 +44,15 @@ INITS: dict[str, Init] = table(
     ),
     Init(
         "fixup",
-        "branches and the read-out begin at 0, the read-in as he_normal",
+        "of L branches of m layers all but the last he_normal by L^(-1/(2m-2)), it and the read-out 0",
         "Zhang et al. 2019, arXiv:1901.09321",
-        ("residual_mlp",),
+        ("residual_mlp", "resnet"),
+    ),
+    Init(
+        "delta_orthogonal",
+        "an orthogonal matrix at the middle tap of a convolution and nothing around it",
+        "Xiao et al. 2018, arXiv:1806.05393",
+        ("cnn", "resnet"),
     ),
     Init(
         "zero_branches",

@@ -27,6 +27,51 @@ def _recurrent(model: ModelSpec, facts: Facts) -> Matrices:
     return [*((fan_in + model.width, model.width, facts.steps) for fan_in in inputs), read_out]
 
 
+def halved_before(pool: str | None) -> frozenset[int]:
+    """The layers of `model.pool`.
+
+    >>> sorted(halved_before("3+5")), sorted(halved_before("none"))
+    ([3, 5], [])
+    """
+    return frozenset() if pool in (None, "none") else frozenset(map(int, str(pool).split("+")))
+
+
+def _convolutions(model: ModelSpec, facts: Facts) -> Matrices:
+    (height, width), halved = facts.pixels, halved_before(model.pool)
+    layers = []
+    for layer in range(1, model.depth + (1 if model.block is None else 0)):
+        if layer in halved:
+            height, width = height // 2, width // 2
+        layers.append((9 * (facts.channels if layer == 1 else model.width), model.width, height * width))
+    return [*layers, (model.width, facts.outputs, 1)]
+
+
+def _stream(depth: int) -> list[int]:
+    return [1, *range(3, depth, 2), depth]
+
+
+def _gated(blocks: int) -> Callable[[ModelSpec, Facts], Matrices]:
+    def matrices(model: ModelSpec, facts: Facts) -> Matrices:
+        *layers, read_out = _recurrent(model, facts)
+        return [*((fan_in, blocks * fan_out, uses) for fan_in, fan_out, uses in layers), read_out]
+
+    return matrices
+
+
+def _translating(model: ModelSpec, facts: Facts) -> Matrices:
+    width, read, written = model.width, facts.steps - facts.positions, facts.positions
+    encoder, decoder = ([(2 * width, 3 * width, places)] * model.depth for places in (read, written))
+    if model.attention == "additive":
+        decoder = [(3 * width, 3 * width, written), *decoder[1:]]
+    embedding = (facts.vocabulary, width)
+    found = [(*embedding, read), *encoder, (*embedding, written)]
+    if model.attention == "additive":
+        found += [(2 * width + 1, width, read), *decoder]
+    else:
+        found += [*decoder, *([(2 * width, width, written)] if model.attention == "dot" else [])]
+    return [*found, (width, facts.outputs, written)]
+
+
 def _transformer(model: ModelSpec, facts: Facts) -> Matrices:
     width, hidden, places = model.width, (model.feed_forward or 0) * model.width, facts.steps
     block = [(width, 4 * width, places), *([(width, 2 * hidden, places)] if hidden else [])]
@@ -42,22 +87,15 @@ def _nothing(_: ModelSpec, __: Facts) -> int:
     return 0
 
 
-def _as_deep(depth: int) -> int:
-    return depth
-
-
-def _and_a_read_out(depth: int) -> int:
-    return depth + 1
-
-
 @dataclass(frozen=True)
 class Model(Choice):
     """``keys``: the keys of `model` with their defaults; ``data``: the data it takes unless told otherwise.
 
     ``takes``: the forms of inputs that it can have, as `Facts.forms` has them; ``by_position``: it can answer at each
-    place of a sequence; ``layers`` tells from `model.depth` how many layers the tables number; ``beside``: numbers of a
-    sample that a pass holds beside what the ``matrices`` put out. ``free``: it takes arguments of any names, for it is
-    the user's own, and nothing is known of its inside.
+    place of a sequence; ``matrices`` are those of each layer that the tables number; ``beside``: numbers of a sample
+    that a pass holds beside what these put out. ``free``: it takes arguments of any names, for it is the user's own,
+    and nothing is known of its inside. ``trunk`` tells the layers that every path to the input passes, where others do
+    not: rates are along them.
     """
 
     keys: Mapping[str, Value] = field(default_factory=dict)
@@ -68,7 +106,7 @@ class Model(Choice):
     by_position: bool = False
     needs_time: bool = False
     free: bool = False
-    layers: Callable[[int], int] = _as_deep
+    trunk: Callable[[int], list[int]] | None = None
     matrices: Callable[[ModelSpec, Facts], Matrices] = _feed_forward
     beside: Callable[[ModelSpec, Facts], int] = _nothing
 
@@ -83,6 +121,17 @@ _NETWORK: dict[str, Value] = {
     "weight_var": None,
     "bias_var": 0.0,
     "norm": "none",
+    "output": "none",
+}
+
+_GATED: dict[str, Value] = {
+    "depth": 1,
+    "width": 64,
+    "init": "torch_default",
+    "gain": 1.0,
+    "weight_var": None,
+    "bias_var": 0.0,
+    "chrono": False,
     "output": "none",
 }
 
@@ -112,8 +161,56 @@ MODELS: dict[str, Model] = table(
         takes=("sequence", "tokens"),
         by_position=True,
         needs_time=True,
-        layers=_and_a_read_out,
         matrices=_recurrent,
+    ),
+    Model(
+        "cnn",
+        "convolutions 3x3, norm, activation; the mean over all pixels, and a read-out",
+        "LeCun et al. 1998; Xiao et al. 2018, arXiv:1806.05393",
+        {**_NETWORK, "depth": 6, "width": 16, "pool": "none"},
+        takes=("image",),
+        matrices=_convolutions,
+    ),
+    Model(
+        "resnet",
+        "residual blocks of two convolutions 3x3 between a read-in and a read-out",
+        "He et al. 2015, arXiv:1512.03385; 2016, arXiv:1603.05027",
+        {**_NETWORK, "depth": 20, "width": 16, "block": "preact", "branch_scale": 1.0},
+        least_depth=2,
+        takes=("image",),
+        trunk=_stream,
+        matrices=_convolutions,
+    ),
+    Model(
+        "lstm",
+        "K stacked layers of long short-term memory, as torch.nn.LSTM, and a read-out of the last step",
+        "Hochreiter & Schmidhuber 1997; Gers et al. 2000",
+        {**_GATED, "forget_bias": 0.0},
+        takes=("sequence", "tokens"),
+        by_position=True,
+        needs_time=True,
+        matrices=_gated(4),
+    ),
+    Model(
+        "gru",
+        "K stacked layers of gated recurrent units, as torch.nn.GRU, and a read-out of the last step",
+        "Cho et al. 2014, arXiv:1406.1078",
+        _GATED,
+        takes=("sequence", "tokens"),
+        by_position=True,
+        needs_time=True,
+        matrices=_gated(3),
+    ),
+    Model(
+        "seq2seq",
+        "a GRU that reads a source and one that writes an answer, with or without attention between them",
+        "Cho et al. 2014, arXiv:1406.1078; Bahdanau et al. 2014, arXiv:1409.0473; Luong et al. 2015",
+        {**_GATED, "attention": "additive"},
+        data="dates",
+        takes=("tokens",),
+        by_position=True,
+        needs_time=True,
+        matrices=_translating,
     ),
     Model(
         "transformer",

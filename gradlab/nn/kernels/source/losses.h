@@ -23,26 +23,30 @@ static void copy(long rows, long width, long x_row, long out_row, const REAL *x,
         memcpy(out + i * out_row, x + i * x_row, (size_t)width * sizeof(REAL));
 }
 
-/* Rows of a table by the tokens that name them. */
+/* Rows of a table by the tokens that name them: `inner` of these lie `near` to each other, then `far`. */
 static void look_up(
-    long count, long width, long row, long column, const long *tokens, const REAL *table, const REAL *bias,
-    REAL *restrict out)
+    long count, long width, long row, long column, long inner, long far, long near, const long *tokens,
+    const REAL *table, const REAL *bias, REAL *restrict out)
 {
-    for (long i = 0; i < count; i++, out += width)
+    for (long i = 0; i < count; i++, out += width) {
+        const REAL *from = table + tokens[i / inner * far + i % inner * near] * row;
         for (long j = 0; j < width; j++)
-            out[j] = table[tokens[i] * row + j * column] + (bias ? bias[j] : 0);
+            out[j] = from[j * column] + (bias ? bias[j] : 0);
+    }
 }
 
 static void look_up_back(
-    long count, long width, long row, long column, long vocabulary, long more, const long *tokens,
-    const REAL *restrict grad, REAL *restrict table)
+    long count, long width, long row, long column, long inner, long far, long near, long vocabulary, long more,
+    const long *tokens, const REAL *restrict grad, REAL *restrict table)
 {
     for (long v = 0; !more && v < vocabulary; v++)
         for (long j = 0; j < width; j++)
             table[v * row + j * column] = 0;
-    for (long i = 0; i < count; i++, grad += width)
+    for (long i = 0; i < count; i++, grad += width) {
+        REAL *to = table + tokens[i / inner * far + i % inner * near] * row;
         for (long j = 0; j < width; j++)
-            table[tokens[i] * row + j * column] += grad[j];
+            to[j * column] += grad[j];
+    }
 }
 
 /* Cross-entropy in nats, its mean over the batch, and its derivative: the softmax, less one for the class, over B. Each
