@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gradlab.watching.activations import ACTIVATIONS, KEPT, WAVES, first_of, of_operator
 from gradlab.watching.attention import Spread, entropy, entropy_of, largest
 from gradlab.watching.entries import moments
+from gradlab.watching.facts import LOSSES
 from gradlab.watching.tape import Tape
 
 _LINEAR = """
@@ -59,7 +60,7 @@ class Operators(TorchDispatchMode):
 
 def _dispatched(tape: Tape, func: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """Runs one operator; it is looked at before, since it may overwrite what it is given."""
-    name, run = func.overloadpacket.__name__, partial(func, *given, **named)
+    name, run = _name(func), partial(func, *given, **named)
     if tape.inside and name not in KEPT:
         tape.inside[-1].operators.append(name)
     _note_cut(tape, name, given)
@@ -89,6 +90,12 @@ def _dispatched(tape: Tape, func: Any, given: tuple[Any, ...], named: dict[str, 
     return output
 
 
+@cache
+def _name(func: Any) -> str:
+    """What an operator is called, whatever it takes."""
+    return str(func.overloadpacket.__name__)
+
+
 def _activated(tape: Tape, name: str, func: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
     z = given[0]
     call, look = tape.taken(z), tape.look(name, z, of_operator(name, given[1:], func, named))
@@ -102,6 +109,8 @@ def _activated(tape: Tape, name: str, func: Any, given: tuple[Any, ...], named: 
 
 def _lost(tape: Tape, name: str, given: tuple[Any, ...], run: Callable[[], Any]) -> Any:
     """Runs an operator, and notes it if it is a loss."""
+    if name not in LOSSES:
+        return run()
     tape.losses.see(name, given)
     output = run()
     tape.losses.came_to(name, output)
