@@ -327,6 +327,7 @@ def theory(
       gradlab theory -e phase-diagram --csv -
     """
     from gradlab.grid import compose
+    from gradlab.launch import own
     from gradlab.terminal import screen
     from gradlab.terminal import theory as foretell
 
@@ -335,6 +336,8 @@ def theory(
         grid = compose.compose_any(given, experiment=named, config_dirs=dirs)
     if csv is not None:
         foretell.write_csv(csv, grid.runs, grid.swept)
+    elif networks := own.drawn(grid.runs):
+        foretell.show_drawn(screen.console(quiet=quiet), networks)
     else:
         foretell.show(screen.console(quiet=quiet), grid.runs, grid.swept, most=None if every else foretell.MOST_ROWS)
 

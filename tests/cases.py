@@ -34,6 +34,7 @@ BAD_RUNS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("launch.memory=12XB",), "launch.memory=12XB"),
     (("launch.memory=-1",), "launch.memory=-1"),
     (("launch.workers=0",), "launch.workers=0"),
+    (("launch.stacked=maybe",), "launch.stacked=maybe: expected auto, yes or no"),
     (("name=",), "name=''"),
     (("name=null",), "name=null"),
     (("model.width=${nowhere}",), "'nowhere' not found"),
@@ -85,7 +86,8 @@ BAD_RUNS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("seed=1\nseed=2",), "one line"),
     # combinations
     (("model=linear_chain", "data=digits"), "width = inputs = outputs"),
-    (("model=rnn", "data=gaussian_mixture"), "time axis"),
+    (("model=rnn", "data=gaussian_mixture"), "takes a sequence"),
+    (("clip=autoclip", "clip.threshold=101"), "percentile"),
     (("model=rnn", "model.norm=batch"), "model.norm=batch"),
     (("model=residual_mlp", "model.depth=1"), "at least 2 layers"),
     (("model.norm=batch", "data.batch_size=1"), "at least 2 samples"),

@@ -104,9 +104,12 @@ def _turn(remedy: Remedy) -> int:
 def changed(spec: RunSpec, change: Change) -> RunSpec | None:
     """``spec`` with other values; None where no network can have them (batch norm over a single sample)."""
     model = str(change.get("model.name", spec.model.name))
-    if not {key for key, value in change.items() if value is not None} <= set(allowed_keys(model, spec.data.name)):
+    allowed = allowed_keys(model, spec.data.name)
+    if not {key for key, value in change.items() if value is not None} <= set(allowed):
         return None
-    values = {key: value for key, value in {**spec.flat(), **change}.items() if value is not None}
+    # Another architecture may lack what this one has.
+    kept = {key: value for key, value in spec.flat().items() if model == spec.model.name or key in allowed}
+    values = {key: value for key, value in {**kept, **change}.items() if value is not None}
     try:
         # A network of one's own is as large as it was.
         return replace(described(values), extent=spec.extent)

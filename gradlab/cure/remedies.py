@@ -151,7 +151,21 @@ REMEDIES: dict[str, Remedy] = {
             "residual branches and a read-out that begin at 0",
             "Zhang et al. 2019, arXiv:1901.09321",
             "init",
-            to.without_biases("fixup"),
+            to.fixup,
+        ),
+        Remedy(
+            "rezero",
+            "residual blocks times one learned number each, which begins at 0",
+            "Bachlechner et al. 2020, arXiv:2003.04887",
+            "init",
+            to.rezero,
+        ),
+        Remedy(
+            "delta-orthogonal",
+            "an orthogonal matrix at the middle tap of every convolution, with the activation's gain, no biases",
+            "Xiao et al. 2018, arXiv:1806.05393",
+            "init",
+            to.delta_orthogonal,
         ),
         Remedy(
             "identity",

@@ -323,7 +323,7 @@ def _announce(out: Console, grid: Grid, plan: Plan, device: Device, folder: Fold
         out.print(f"Run {grid.runs[0].id}{twice} on {device.label}")
     else:
         out.print(f"{count:,} runs{twice} in {screen.counted(plan.cohorts, 'cohort')} on {device.label}")
-    for line in own.understood(grid.runs):
+    for line in (*own.understood(grid.runs), *own.trained_as(grid, plan)):
         out.print(escape(line), soft_wrap=True)
     out.print(f"Results in {escape(str(folder.root))}", soft_wrap=True)
     screen.show_idle(out, grid)
