@@ -120,13 +120,9 @@ def _labels(history: History) -> Iterator[Found]:
         if _loss_of(history, name).get("broadcast"):
             yield "labels", SICK, "output and targets differ in shape, and each output is compared with every target"
     size = abs(squared.get("target_mean", 0.0))
-    if (
-        squared
-        and squared["entries"] >= LEAST_TARGETS
-        and squared["target_std"] <= ROUNDING * size
-        and size not in MARKS
-    ):
-        yield "labels", RISK, f"all {squared['entries']} targets of the batch are {figure(squared['target_mean'])}"
+    entries = squared.get("entries", 0)
+    if entries >= LEAST_TARGETS and size not in MARKS and squared["target_std"] <= ROUNDING * size:
+        yield "labels", RISK, f"all {entries} targets of the batch are {figure(squared['target_mean'])}"
     bounded = into[:1] in (["sigmoid"], ["softmax"], ["tanh"])
     if squared and bounded and squared["target_largest"] > BOUNDED:
         largest = figure(squared["target_largest"])
@@ -208,7 +204,7 @@ def _scales(history: History, limits: Limits) -> Iterator[tuple[str, float, str,
             f"the loss is {figure(rest[0] + rest[2])}, of which the {rest[3]} is {figure(rest[2])}: the rest decides"
         )
         yield "penalty", rest[0], "penalty", words
-    if (kept := 1 - facts.get("dropped", 0.0)) * scale < 1:
+    if 0 < (kept := 1 - facts.get("dropped", 0.0)) * scale < 1:
         words = f"dropout takes {1 - kept:.3g} of the numbers and multiplies the others by {figure(1 / kept)}"
         yield "dropout", 1 / kept, "scale", words
     entropy = facts.get("losses", {}).get("negative_log_likelihood")
