@@ -9,10 +9,11 @@ import pyarrow as pa
 import pytest
 
 from gradlab.cure.changes import APPLIED, COSTS, cost, overrides, treated
-from gradlab.cure.remedies import REMEDIES
+from gradlab.cure.remedies import MENDS, REMEDIES
 from gradlab.cure.trials import norms_seen
 from gradlab.cure.values import END_TO_END, variance_of_targets
 from gradlab.data.facts import described
+from gradlab.diagnose.causes import CAUSES
 from gradlab.diagnose.thresholds import DEFAULTS
 from gradlab.grid.compose import compose_run
 from gradlab.spec.keys import allowed_keys
@@ -205,6 +206,18 @@ def test_the_page_tells_every_remedy_and_its_cost() -> None:
     for kind, price in COSTS.items():
         names = ", ".join(f"`{name}`" for name, remedy in REMEDIES.items() if remedy.kind == kind)
         assert f"| {kind} | {price} | {names} |" in page
+
+
+def test_remedies_by_cause_name_causes_and_remedies_that_there_are() -> None:
+    assert set(MENDS) <= set(CAUSES)
+    assert set().union(*MENDS.values()) <= set(REMEDIES)
+
+
+def test_an_activation_of_the_output_is_taken_off_where_there_is_one() -> None:
+    after = treated(described({"model.output": "softmax"}), [REMEDIES["bare-output"]])
+    assert after is not None
+    assert after.change == {"model.output": "none"}
+    assert treated(described({}), [REMEDIES["bare-output"]]) is None
 
 
 def applying(**values: Value) -> set[str]:
