@@ -86,7 +86,8 @@ BAD_RUNS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("seed=1\nseed=2",), "one line"),
     # combinations
     (("model=linear_chain", "data=digits"), "width = inputs = outputs"),
-    (("model=rnn", "data=gaussian_mixture"), "time axis"),
+    (("model=rnn", "data=gaussian_mixture"), "takes a sequence"),
+    (("clip=autoclip", "clip.threshold=101"), "percentile"),
     (("model=rnn", "model.norm=batch"), "model.norm=batch"),
     (("model=residual_mlp", "model.depth=1"), "at least 2 layers"),
     (("model.norm=batch", "data.batch_size=1"), "at least 2 samples"),

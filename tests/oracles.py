@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +24,9 @@ from gradlab.models import MODELS
 from gradlab.nn.initializers import initial_parameters
 from gradlab.nn.slots import Role
 from gradlab.spec.choices import ACTIVATIONS
+from gradlab.spec.choices import MODELS as NAMED_MODELS
 from gradlab.spec.run import RunSpec, build
+from tests.descents import optimizer
 from tests.members import Member, Row, Settings, content
 from tests.schedulers import Paced
 
@@ -91,10 +93,17 @@ class Seen:
     z: list[Tensor]
     pre: list[Tensor] | None
     h: list[Tensor]
+    gates: list[Tensor] | None = None
+    """Sigmoids, a tensor a time step, of which `saturated` is."""
+    further: Row = field(default_factory=dict)
+    """Columns that other layers lack."""
 
 
 class Plain(nn.Module):
     """One network with gradlab's initial matrices and biases, and torch's own norms and slopes."""
+
+    along = -2
+    """The place of the layer whose steps are rows along time, if it has any."""
 
     def __init__(self, run: RunSpec) -> None:
         super().__init__()
@@ -197,27 +206,6 @@ class Plain(nn.Module):
 # The training.
 
 
-def optimizer(run: RunSpec, network: nn.Module) -> torch.optim.Optimizer:
-    """The torch.optim object of a run."""
-    given = run.optim
-    common: dict[str, Any] = {"lr": given.lr, "weight_decay": given.weight_decay}
-    betas = (given.beta1, given.beta2)
-    match given.name:
-        case "sgd":
-            return torch.optim.SGD(network.parameters(), momentum=given.momentum, nesterov=given.nesterov, **common)
-        case "adam":
-            return torch.optim.Adam(network.parameters(), betas=betas, eps=given.eps, **common)
-        case "adamw":
-            return torch.optim.AdamW(network.parameters(), betas=betas, eps=given.eps, **common)
-        case "rmsprop":
-            return torch.optim.RMSprop(
-                network.parameters(), alpha=given.beta2, eps=given.eps, momentum=given.momentum, **common
-            )
-        case "adagrad":
-            return torch.optim.Adagrad(network.parameters(), eps=given.eps, **common)
-    raise AssertionError(given.name)
-
-
 def clip(run: RunSpec, network: Plain) -> None:
     """Clips the gradients in place, with torch.nn.utils where it has the mode."""
     c = run.clip.threshold
@@ -245,6 +233,12 @@ def norm(tensors: Sequence[Tensor]) -> float:
     return math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors))
 
 
+def rms(tensors: Iterable[Tensor | None]) -> float:
+    """The root mean square of all entries, in float64."""
+    entries = torch.cat([tensor.flatten() for tensor in tensors if tensor is not None])
+    return norm([entries]) / math.sqrt(len(entries))
+
+
 def _gradients(module: nn.Module) -> list[Tensor]:
     return [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
 
@@ -254,14 +248,14 @@ def loss_of(run: RunSpec, output: Tensor, targets: Tensor) -> Tensor:
     if run.facts.loss == "quartic":
         return output.pow(4).mean()
     if run.facts.loss == "cross_entropy":
-        return F.cross_entropy(output, targets)
+        return F.cross_entropy(output.flatten(0, -2), targets.flatten())
     return F.mse_loss(output, targets * run.data.target_scale)
 
 
-def expected(settings: Settings) -> Member:
-    """What a plain training of ``settings`` gives."""
+def expected(settings: Settings, make: Callable[[RunSpec], Any] | None = None) -> Member:
+    """What a plain training of ``settings`` gives, of the network that ``make`` makes: with the parts of a `Plain`."""
     run = build(settings)
-    network = Plain(run)
+    network = Plain(run) if make is None else make(run)
     mover = optimizer(run, network)
     paced = Paced(mover, run)
     data = content(run.data)
@@ -275,7 +269,7 @@ def expected(settings: Settings) -> Member:
         if last:
             network.forget()
         chosen = torch.from_numpy(order[t])
-        x = inputs[chosen].requires_grad_()
+        x = inputs[chosen].requires_grad_(inputs.is_floating_point())
         seen, loss = _differentiate(run, network, x, targets[chosen])
         rows = _layer_rows(run, t, network, x, seen)
         step: Row = {"step": t, "loss": loss.item(), "lr": paced.lr, "grad_norm": norm(_gradients(network))}
@@ -283,7 +277,7 @@ def expected(settings: Settings) -> Member:
         if not _finite([loss, *network.parameters(), *_gradients(network)]):
             diverged = (t, _broken_layer(network, seen))
         if not last:
-            step |= _update(run, network, mover, rows[1:])
+            step |= _update(run, network, mover, rows[int(x.is_floating_point()) :])
             paced.step(loss.item())
         steps.append(step)
         if t % run.probe.every == 0 or last or diverged is not None:
@@ -328,7 +322,8 @@ def _finite(tensors: Sequence[Tensor]) -> bool:
 
 
 def _parts(inputs: Any, targets: Any, run: RunSpec, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    x = torch.from_numpy(inputs).to(dtype) * run.data.input_scale
+    x = torch.from_numpy(inputs)
+    x = x.to(dtype) * run.data.input_scale if x.is_floating_point() else x
     y = torch.from_numpy(targets)
     return x, y.to(dtype) if y.is_floating_point() else y
 
@@ -352,8 +347,10 @@ def _layer_rows(run: RunSpec, t: int, network: Plain, x: Tensor, seen: Sequence[
         ("grad_norm", "grad_norm_clipped", "weight_grad_norm", "weight_norm", "update_ratio", "saturated", "dead")
     )
     blank |= {"grad_zero": None}
-    delta = norm([x.grad]) if x.grad is not None else None
-    rows = [{**blank, "step": t, "axis": "depth", "layer": 0, "signal_grad_norm": delta, **_moments([x])}]
+    delta, unequal = norm([x.grad]) if x.grad is not None else None, "grad_rms" in MODELS[run.model.name].columns
+    rows = []
+    if x.is_floating_point():
+        rows.append({**blank, "step": t, "axis": "depth", "layer": 0, "signal_grad_norm": delta, **_moments([x])})
     for number, (stage, layer) in enumerate(zip(network.layers, seen, strict=True), start=1):
         entries = torch.cat([gradient.flatten() for gradient in _gradients(stage)])
         row = {**blank, "step": t, "axis": "depth", "layer": number}
@@ -364,13 +361,25 @@ def _layer_rows(run: RunSpec, t: int, network: Plain, x: Tensor, seen: Sequence[
             "weight_norm": norm(stage.matrices),
             "grad_zero": float((entries == 0).double().mean()),
         }
-        rows.append(row | _moments(layer.h) | _slopes(run, stage, layer.pre))
-    if run.model.name == "rnn":
-        stage, top = network.layers[-2], seen[-2]
+        if unequal:
+            row |= {"signal_grad_rms": rms(z.grad for z in layer.z), "grad_rms": rms(_gradients(stage))}
+        row |= layer.further
+        rows.append(row | _moments(layer.h) | _slopes(run, stage, layer.pre) | _shut(layer.gates))
+    if NAMED_MODELS[run.model.name].needs_time:
+        stage, top = network.layers[network.along], seen[network.along]
         for step, (z, h) in enumerate(zip(top.z, top.h, strict=True), start=1):
-            row = {**blank, "step": t, "axis": "time", "layer": step, **_moments([h]), **_slopes(run, stage, [z])}
+            row = {**blank, "step": t, "axis": "time", "layer": step, **_moments([h])}
+            row |= _slopes(run, stage, top.pre and [z]) | _shut(top.gates and top.gates[step - 1 : step])
             rows.append(row | {"signal_grad_norm": norm([z.grad]) if z.grad is not None else None})
     return rows
+
+
+def _shut(gates: Sequence[Tensor] | None) -> Row:
+    """The share of sigmoids whose slope is below 5 % of 1/4."""
+    if gates is None:
+        return {}
+    entries = torch.stack([gate.detach() for gate in gates]).double()
+    return {"saturated": float((entries * (1 - entries) < 0.0125).double().mean())}
 
 
 def _moments(h: Sequence[Tensor]) -> Row:
@@ -397,7 +406,7 @@ def _slopes(run: RunSpec, stage: Stage, pre: Sequence[Tensor] | None) -> Row:
     if not ACTIVATIONS[name].never_saturates:
         found["saturated"] = float((slope.abs() < 0.05 * steepest(name)).double().mean())
     if ACTIVATIONS[name].relu_family and z.shape[1] >= 16:
-        found["dead"] = float((slope == 0).flatten(0, 1).all(0).double().mean())
+        found["dead"] = float((slope == 0).flatten(0, -2).all(0).double().mean())
     return found
 
 
@@ -438,8 +447,9 @@ def _outcome(
         "diverged_at": None if diverged is None else diverged[0],
         "diverged_layer": None if diverged is None else diverged[1],
     }
-    along = "time" if run.model.name == "rnn" else "depth"
-    deltas = [r["signal_grad_norm"] for r in layers if (r["step"], r["axis"]) == (0, along) and r["layer"] > 0]
+    along = "time" if NAMED_MODELS[run.model.name].needs_time else "depth"
+    of = "signal_grad_rms" if "signal_grad_rms" in MODELS[run.model.name].columns else "signal_grad_norm"
+    deltas = [r[of] for r in layers if (r["step"], r["axis"]) == (0, along) and r["layer"] > 0]
     row |= {"rate": fitted_rate(deltas, along), "vanishing_ratio": ratio(deltas, along)}
     if diverged is None and run.train.steps > 0:
         network.eval()
@@ -447,7 +457,7 @@ def _outcome(
         output = network(x)[-1].h[0]
         row["loss_heldout"] = loss_of(run, output, y).item()
         if run.facts.loss == "cross_entropy":
-            row["accuracy"] = float((output.argmax(1) == y).double().mean())
+            row["accuracy"] = float((output.argmax(-1) == y).double().mean())
     return row
 
 

@@ -23,6 +23,7 @@ COSTS: dict[str, int] = {
     "input": 1,
     "init": 2,
     "activation": 3,
+    "output": 3,
     "norm": 4,
     "optimizer": 4,
     "architecture": 6,
@@ -35,7 +36,10 @@ A number of the recipe costs 1; where the network begins 2; a function in it 3; 
 an optimizer with a state of its own, 4; other wiring 6; another size, and so another set of functions to fit with, 8.
 """
 
-APPLIED = ("architecture", "depth", "width", "activation", "norm", "init", "input", "optimizer", "learning rate")
+APPLIED = (
+    *("architecture", "depth", "width", "activation", "output", "norm", "init", "input", "optimizer"),
+    "learning rate",
+)
 """Kinds in the order in which several remedies are applied: each sees what the ones before it have made of the run."""
 
 
@@ -100,9 +104,12 @@ def _turn(remedy: Remedy) -> int:
 def changed(spec: RunSpec, change: Change) -> RunSpec | None:
     """``spec`` with other values; None where no network can have them (batch norm over a single sample)."""
     model = str(change.get("model.name", spec.model.name))
-    if not {key for key, value in change.items() if value is not None} <= set(allowed_keys(model, spec.data.name)):
+    allowed = allowed_keys(model, spec.data.name)
+    if not {key for key, value in change.items() if value is not None} <= set(allowed):
         return None
-    values = {key: value for key, value in {**spec.flat(), **change}.items() if value is not None}
+    # Another architecture may lack what this one has.
+    kept = {key: value for key, value in spec.flat().items() if model == spec.model.name or key in allowed}
+    values = {key: value for key, value in {**kept, **change}.items() if value is not None}
     try:
         # A network of one's own is as large as it was.
         return replace(described(values), extent=spec.extent)

@@ -151,7 +151,21 @@ REMEDIES: dict[str, Remedy] = {
             "residual branches and a read-out that begin at 0",
             "Zhang et al. 2019, arXiv:1901.09321",
             "init",
-            to.without_biases("fixup"),
+            to.fixup,
+        ),
+        Remedy(
+            "rezero",
+            "residual blocks times one learned number each, which begins at 0",
+            "Bachlechner et al. 2020, arXiv:2003.04887",
+            "init",
+            to.rezero,
+        ),
+        Remedy(
+            "delta-orthogonal",
+            "an orthogonal matrix at the middle tap of every convolution, with the activation's gain, no biases",
+            "Xiao et al. 2018, arXiv:1806.05393",
+            "init",
+            to.delta_orthogonal,
         ),
         Remedy(
             "identity",
@@ -204,6 +218,13 @@ REMEDIES: dict[str, Remedy] = {
             "activation",
             to.activation("gelu"),
         ),
+        Remedy(
+            "bare-output",
+            "no activation behind the last layer: the loss takes what it puts out",
+            "Goodfellow et al. 2016, section 6.2.2",
+            "output",
+            to.bare_output,
+        ),
         Remedy("batch", "batch norm", "Ioffe & Szegedy 2015, arXiv:1502.03167", "norm", to.batch_norm),
         Remedy("layer", "layer norm", "Ba et al. 2016, arXiv:1607.06450", "norm", to.norm("layer")),
         Remedy("rms", "rms norm", "Zhang & Sennrich 2019, arXiv:1910.07467", "norm", to.norm("rms")),
@@ -247,3 +268,37 @@ REMEDIES: dict[str, Remedy] = {
     )
 }
 """Every remedy by its name."""
+
+_DRAWN = "he xavier orthogonal lsuv"
+_SLOPED = "tanh relu leaky_relu elu gelu"
+_SLOWER = "lr/3 lr/10 lr/100 lr-usual"
+
+MENDS: dict[str, frozenset[str]] = {
+    cause: frozenset(names.split())
+    for cause, names in {
+        "input_scale": "standardise",
+        "input_offset": "standardise",
+        "target_scale": "unit-targets",
+        "labels": "unit-targets bare-output",
+        "activation_on_logits": "bare-output",
+        "softmax_twice": "bare-output",
+        "missing_activation": _SLOPED,
+        "equal_weights": _DRAWN,
+        "broken_layer": f"{_DRAWN} gain",
+        "dead_units": f"{_DRAWN} no-biases leaky_relu elu",
+        "init": f"{_DRAWN} gain critical",
+        "activation": _SLOPED,
+        "depth": "batch layer rms residual half-depth reach",
+        "rank": "batch layer rms residual",
+        "growth": "branch-scale batch layer rms",
+        "normalised_growth": "warmup norm-off",
+        "norm_of_one": "norm-off",
+        "recurrence": "orthogonal identity",
+        "learning_rate_high": f"{_SLOWER} calmer-momentum",
+        "learning_rate_low": "lr*3 lr*10 lr*100 lr-usual",
+        "momentum": f"calmer-momentum {_SLOWER}",
+        "weight_decay": "no-decay",
+        "clip": "clip-wider clip-off",
+    }.items()
+}
+"""By the cause of a verdict, the remedies that take it away; others treat what follows from it."""

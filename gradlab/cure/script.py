@@ -8,14 +8,22 @@ from gradlab.cure.changes import Change, typed
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec
 
-OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "adagrad": "Adagrad"}
+OPTIMIZERS = {
+    "sgd": "SGD",
+    "adam": "Adam",
+    "adamw": "AdamW",
+    "rmsprop": "RMSprop",
+    "adagrad": "Adagrad",
+    "nadam": "NAdam",
+    "radam": "RAdam",
+    "adamax": "Adamax",
+    "adadelta": "Adadelta",
+}
 
 ARGUMENTS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(OPTIMIZERS, ("weight_decay",)),
     "sgd": ("momentum", "nesterov", "weight_decay"),
-    "adam": ("weight_decay",),
-    "adamw": ("weight_decay",),
     "rmsprop": ("momentum", "weight_decay"),
-    "adagrad": ("weight_decay",),
 }
 """Keys of `optim` that are arguments of torch's optimizers, beside the learning rate."""
 

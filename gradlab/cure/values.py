@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from gradlab.cure.changes import Change, changed
 from gradlab.data.loaders import load
-from gradlab.spec.choices import ACTIVATIONS, INITS, MODELS, OPTIMIZERS
+from gradlab.spec.choices import ACTIVATIONS, CLIPS, INITS, MODELS, OPTIMIZERS
 from gradlab.spec.keys import DEFAULTS
 from gradlab.spec.named import Value
 from gradlab.spec.run import DataSpec, RunSpec, unused
@@ -77,7 +77,7 @@ def clip(mode: str, threshold: float) -> Callable[[RunSpec], Change | None]:
 
 def clip_wider(spec: RunSpec) -> Change | None:
     """Ten times the thresholds that there are."""
-    if spec.clip.mode == "none":
+    if not CLIPS[spec.clip.mode].uses or spec.clip.mode in ("autoclip", "zclip"):
         return None
     output = spec.clip.output_threshold
     wider: dict[str, Value] = {"clip.threshold": _rounded(spec.clip.threshold * 10)}
@@ -98,6 +98,28 @@ def without_biases(name: str) -> Callable[[RunSpec], Change | None]:
         return {"model.init": name, "model.gain": 1.0, "model.weight_var": None, "model.bias_var": 0.0}
 
     return change
+
+
+def fixup(spec: RunSpec) -> Change | None:
+    """Of convolutions with the blocks of its paper, which have no norm and one number for all biases of a layer."""
+    if spec.model.name != "resnet":
+        return without_biases("fixup")(spec)
+    plain: dict[str, Value] = {"model.init": "he_normal", "model.gain": 1.0, "model.weight_var": None}
+    return {"model.block": "fixup", "model.norm": "none", "model.branch_scale": 1.0, "model.bias_var": 0.0, **plain}
+
+
+def rezero(spec: RunSpec) -> Change | None:
+    """Of residual convolutions alone."""
+    return None if spec.model.block is None else {"model.block": "rezero", "model.branch_scale": 1.0}
+
+
+def delta_orthogonal(spec: RunSpec) -> Change | None:
+    """Of convolutions alone, with the gain that `orthogonal` has for dense layers: no border takes anything away."""
+    if spec.model.name not in INITS["delta_orthogonal"].models:
+        return None
+    gain = {"relu": math.sqrt(2), "tanh": BEYOND}.get(str(spec.model.activation), 1.0)
+    plain: dict[str, Value] = {"model.init": "delta_orthogonal", "model.weight_var": None, "model.bias_var": 0.0}
+    return {**plain, "model.gain": _rounded(gain)}
 
 
 def identity(spec: RunSpec) -> Change | None:
@@ -155,6 +177,11 @@ def activation(name: str) -> Callable[[RunSpec], Change | None]:
         return {"model.activation": name, **slope}
 
     return change
+
+
+def bare_output(spec: RunSpec) -> Change | None:
+    """Where something stands behind the last layer."""
+    return {"model.output": "none"} if spec.model.output not in (None, "none") else None
 
 
 def norm(name: str) -> Callable[[RunSpec], Change | None]:
@@ -222,7 +249,11 @@ def adam(spec: RunSpec) -> Change | None:
 
 
 def residual(spec: RunSpec) -> Change | None:
-    """Branches around the layers of a plain network, of which each adds 1/sqrt(L)."""
+    """Branches around the layers of a plain network, of which each adds 1/sqrt(L); of convolutions blocks of two."""
+    if spec.model.name == "cnn" and spec.model.pool == "none":
+        depth = max(4, (spec.layers + 1) // 2 * 2)
+        scale = _rounded((depth // 2 - 1) ** -0.5)
+        return {"model.name": "resnet", "model.depth": depth, "model.branch_scale": scale}
     if spec.model.name != "mlp":
         return None
     return {"model.name": "residual_mlp", "model.branch_scale": _rounded(1 / math.sqrt(spec.model.depth))}
@@ -232,6 +263,8 @@ def branch_scale(spec: RunSpec) -> Change | None:
     """Of branches that there are."""
     if spec.model.branch_scale is None:
         return None
+    if spec.model.block is not None:
+        return {"model.branch_scale": _rounded(max(1, spec.model.depth // 2 - 1) ** -0.5)}
     return {"model.branch_scale": _rounded(1 / math.sqrt(spec.model.depth))}
 
 
@@ -240,13 +273,15 @@ def half_depth(spec: RunSpec) -> Change | None:
     if MODELS[spec.model.name].free:
         return None
     half = spec.model.depth // 2
+    # Blocks of two layers, a read-in and a read-out.
+    half += half % 2 if spec.model.block is not None else 0
     return {"model.depth": half} if half >= MODELS[spec.model.name].least_depth else None
 
 
 def reach(spec: RunSpec) -> Change | None:
     """The most layers, of less than half, over which expected gradients change no more than `END_TO_END`-fold."""
     rate = predict(spec).rate
-    if MODELS[spec.model.name].needs_time or rate is None or rate <= 0 or abs(math.log(rate)) < 1e-3:
+    if MODELS[spec.model.name].needs_time or spec.model.block is not None or not rate or abs(math.log(rate)) < 1e-3:
         return None
     about = 3 + math.ceil(math.log(END_TO_END) / abs(math.log(rate)))
     for depth in range(min(about, (spec.model.depth - 1) // 2), 1, -1):

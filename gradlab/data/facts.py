@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gradlab.data import file, function
+from gradlab.data.cifar10 import CHANNELS, CLASSES, SIDE, sizes
 from gradlab.data.idx import header_sizes
 from gradlab.data.targets import source_of
 from gradlab.spec.choices import DATA
@@ -37,9 +38,12 @@ LOOK = _Look()
 
 
 def _of_images(data: DataSpec) -> Facts:
-    """Shape and sizes of the images in the folder `data.root`, from their headers alone."""
+    """Shape and sizes of the images in the folder `data.root`, from their headers, or the sizes of the files, alone."""
     assert data.root is not None, "data without files of the user's own have their facts in the named choices"
-    train, heldout, rows, columns = header_sizes(data.root)
     entry = DATA[data.name]
+    if data.name == "cifar10":
+        train, heldout = sizes(data.root)
+        return Facts((SIDE, SIDE, CHANNELS), CLASSES, entry.loss, train, heldout, image=True)
+    train, heldout, rows, columns = header_sizes(data.root)
     outputs = rows * columns if entry.outputs is None else entry.outputs
-    return Facts((rows, columns), outputs, entry.loss, train, heldout)
+    return Facts((rows, columns), outputs, entry.loss, train, heldout, image=True)

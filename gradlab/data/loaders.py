@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gradlab.data.adding import adding
+from gradlab.data.characters import characters
+from gradlab.data.cifar10 import SOURCE as CIFAR10
+from gradlab.data.cifar10 import cifar10
+from gradlab.data.copy_memory import copy_memory
 from gradlab.data.dataset import DataError, Dataset, standardised
+from gradlab.data.dates import dates
 from gradlab.data.digits import digits
 from gradlab.data.download import Source, fetch
 from gradlab.data.fashion_mnist import SOURCE as FASHION_MNIST
@@ -17,16 +22,20 @@ from gradlab.data.interval import interval
 from gradlab.data.linear_teacher import linear_teacher
 from gradlab.data.mnist import SOURCE as MNIST
 from gradlab.data.mnist import mnist
+from gradlab.data.moving_digits import moving_digits
 from gradlab.data.point import point
+from gradlab.data.sequential_digits import sequential_digits
 from gradlab.data.silence import silence
 from gradlab.data.spectral_teacher import spectral_teacher
 from gradlab.data.targets import source_of
+from gradlab.data.tones import tones
 from gradlab.spec.run import DataSpec
 
 LOADERS: dict[str, Callable[[DataSpec], Dataset]] = {
     "digits": digits,
     "fashion_mnist": fashion_mnist,
     "mnist": mnist,
+    "cifar10": cifar10,
     "gaussian_mixture": gaussian_mixture,
     "linear_teacher": linear_teacher,
     "adding": adding,
@@ -34,12 +43,18 @@ LOADERS: dict[str, Callable[[DataSpec], Dataset]] = {
     "spectral_teacher": spectral_teacher,
     "silence": silence,
     "point": point,
+    "copy_memory": copy_memory,
+    "tones": tones,
+    "moving_digits": moving_digits,
+    "sequential_digits": sequential_digits,
+    "dates": dates,
+    "characters": characters,
     "file": file,
     "function": function,
 }
 """The function of every name of `choices.DATA`; each returns its inputs as they are stored or drawn."""
 
-DOWNLOADS: dict[str, Source] = {"fashion_mnist": FASHION_MNIST, "mnist": MNIST}
+DOWNLOADS: dict[str, Source] = {"fashion_mnist": FASHION_MNIST, "mnist": MNIST, "cifar10": CIFAR10}
 """The data that are downloaded once, and from where."""
 
 

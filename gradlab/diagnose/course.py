@@ -13,6 +13,7 @@ from gradlab.diagnose.history import Floats, History, Profile
 from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.thresholds import Limits
 from gradlab.diagnose.verdict import Evidence, Verdict, crossing
+from gradlab.spec.choices import CLIPS
 
 
 def diverged(history: History, limits: Limits) -> Verdict | None:
@@ -56,10 +57,14 @@ def _depth(history: History) -> list[Profile]:
     return [profile for profile in history.along if profile.axis == "depth"]
 
 
+SHORTENS = tuple(name for name, entry in CLIPS.items() if name == "none" or entry.always)
+"""Ways of clipping in which doing so nearly always says nothing."""
+
+
 def overclipped(history: History, limits: Limits) -> Verdict | None:
-    """Clipping that decides the length of almost every step; `normalize` does so by design."""
+    """Clipping that decides the length of almost every step; some modes do so by design."""
     updated = np.isfinite(history.clipped)
-    if history.clip_mode in ("none", "normalize") or updated.sum() < limits["least_steps"]:
+    if history.clip_mode in SHORTENS or updated.sum() < limits["least_steps"]:
         return None
     share = float(history.clipped[updated].mean())
     before, after = history.grad_norm[updated], history.grad_norm_clipped[updated]

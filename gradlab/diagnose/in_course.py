@@ -11,6 +11,7 @@ from gradlab.diagnose.final import final_loss
 from gradlab.diagnose.history import History
 from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.passage import passage_of
+from gradlab.diagnose.problem import upside_down
 
 DECAYED = 0.3
 """A share of its first norm below which a layer's weights have been taken away rather than trained."""
@@ -65,6 +66,11 @@ def overflow(case: Case) -> Shows:
         if case.history.precision == "float16" and sound
         else None
     )
+
+
+def climbed(case: Case) -> Shows:
+    """A loss that is made larger."""
+    return upside_down(case.history)
 
 
 def heavy(case: Case) -> Shows:

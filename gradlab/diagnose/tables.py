@@ -19,7 +19,7 @@ from gradlab.diagnose.history import EMPTY, Floats, History, Ints, Profile
 from gradlab.diagnose.layers import SMALLEST_NORMAL
 from gradlab.diagnose.rules import joined, judge
 from gradlab.diagnose.thresholds import DEFAULTS, Limits
-from gradlab.spec.choices import DATA
+from gradlab.spec.choices import DATA, MODELS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +31,7 @@ _FACTS = ("state", "train.precision", "clip.mode", "data.name", "diverged_at", "
 _SPEC = (
     *(
         "model.name",
+        "model.depth",
         "model.width",
         "model.norm",
         "model.init",
@@ -81,6 +82,8 @@ def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History
             at = at[~along_time[at]]
             modules = dict(zip(layer[at].tolist(), names.take(pa.array(at)).to_pylist(), strict=True))
             along = tuple(_measured(replace(one, modules=modules if one.axis == "depth" else {})) for one in along)
+        elif (trunk := MODELS[fact["model.name"]].trunk if fact["model.name"] in MODELS else None) is not None:
+            along = tuple(_on_trunk(one, trunk(fact["model.depth"])) for one in along)
         found.append(
             History(
                 along=along,
@@ -217,6 +220,15 @@ def _measured(profile: Profile) -> Profile:
         "gain": _gains(profile, known),
     }
     return replace(profile, trunk=Profile("depth", profile.step, profile.layer[known], trunk, profile.modules))
+
+
+def _on_trunk(profile: Profile, layers: Sequence[int]) -> Profile:
+    """A profile of gradlab's own network, and along depth that of its trunk."""
+    if profile.axis != "depth":
+        return profile
+    known = np.isin(profile.layer, layers)
+    columns = {name: column[:, known] for name, column in profile.columns.items()}
+    return replace(profile, trunk=Profile("depth", profile.step, profile.layer[known], columns))
 
 
 def _gains(profile: Profile, known: Sequence[int]) -> Floats:

@@ -122,7 +122,7 @@ class Cohort:
     @property
     def columns(self) -> tuple[str, ...]:
         """Of the per-layer table."""
-        return PROBE_COLUMNS if self.lent is None else (*PROBE_COLUMNS, *MEASURED_COLUMNS)
+        return (*PROBE_COLUMNS, *(self.architecture.columns if self.lent is None else MEASURED_COLUMNS))
 
     @property
     def _moving(self) -> dict[str, Tensor]:
@@ -130,6 +130,7 @@ class Cohort:
         found |= {f"optimizer.{name}": buffer for name, buffer in self.state.items()} | self.pace.moving
         for layer, running in self.network.running.items():
             found |= {f"{layer}.running_mean": running.mean, f"{layer}.running_var": running.var}
+        found |= {f"clipping.{name}": tensor for name, tensor in self.clipping.moving.items()}
         if self.lent is not None:
             found |= {f"buffer.{name}": buffer for name, buffer in self.lent.shelf.buffers.items()}
         return found
@@ -156,12 +157,12 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device, *, sta
     lent = lend(runs, task, dtype, device, stacked=stacked) if NAMED_MODELS[first.model.name].free else None
     if lent is not None:
         layout, parameters = lent.layout, lent.shelf.flat
-        network = Network(first.model, layout, {}, lent.shelf.gradient, {}, {})
+        network = Network(first.model, first.facts, layout, {}, lent.shelf.gradient, {}, {})
     else:
         layout = architecture.layout(first.model, first.facts)
         parameters = initial_parameters(layout, runs, dtype).to(device)
-        network = assemble(first.model, layout, parameters)
-    columns = rates(runs, parameters)
+        network = assemble(first, layout, parameters)
+    columns = rates(runs, parameters, layout)
     optimizer = OPTIMIZERS[first.optim.name]
     if lent is None:
         _scale_by_data(runs, architecture, network, task)
@@ -174,7 +175,7 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device, *, sta
         task=task,
         # A network of the user's own is judged by itself (`lent`), perhaps by a loss of the user's own.
         loss=of_stack(first.facts.loss if lent else first.loss, first.model.output, first.facts.loss),
-        clipping=clipping(runs, parameters),
+        clipping=clipping(runs, parameters, task.done),
         optimize=optimizer.update,
         rates=columns,
         pace=pace(runs, columns.lr),
@@ -200,9 +201,10 @@ def twin(cohort: Cohort, parameters: Tensor) -> Cohort:
     first = cohort.runs[0]
     return replace(
         cohort,
-        network=assemble(first.model, cohort.layout, parameters),
+        network=assemble(first, cohort.layout, parameters),
         parameters=parameters,
         pace=cohort.pace.afresh(),
+        clipping=clipping(cohort.runs, parameters, cohort.task.done),
         state=OPTIMIZERS[first.optim.name].state(parameters, cohort.rates),
         beside={},
     )

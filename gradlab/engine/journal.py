@@ -47,7 +47,7 @@ class StepRow:
             self.loss.clone(),
             lr,
             self.grad_norm.clone(),
-            None if clipped is None else Clipped(clipped.norm.clone(), clipped.changed.clone()),
+            clipped and clipped.cloned(),
             (self.broken[0].clone(), self.broken[1].clone()),
             None if table is None else replace(table, values=table.values.clone(), unsound=table.unsound.clone()),
         )
@@ -59,7 +59,7 @@ class Journal:
     def __init__(self, members: int, columns: tuple[str, ...] = PROBE_COLUMNS) -> None:
         self._members = members
         self._columns = columns  # of the per-layer table
-        self._steps: list[Floats] = []  # (6, steps, M) a window: `KEPT_OF_STEPS`
+        self._steps: list[Floats] = []  # (7, steps, M) a window: `KEPT_OF_STEPS`
         self._layers: list[LayerTable] = []
         self._finite: dict[int, Bools] = {}  # step -> (M, L), z_l is finite
         self._rows: tuple[Row, ...] = ()
@@ -90,6 +90,7 @@ class Journal:
             [blank if row.clipped is None else row.clipped.changed for row in rows],
             [row.broken[0] + row.broken[1] for row in rows],
             [row.lr for row in rows],
+            [blank if row.clipped is None or row.clipped.skipped is None else row.clipped.skipped for row in rows],
         ]
         values = torch.stack([torch.stack(column).to(torch.float64) for column in columns]).cpu().numpy()
         self._steps.append(values)
@@ -181,10 +182,12 @@ class Journal:
         heldout: tuple[Floats, Floats | None] | None,
         duration_s: float,
         seen: tuple[str, ...] = (),
+        *,
+        may_skip: bool = False,
     ) -> Record:
         """The record of a training that is over; ``heldout`` is the loss and accuracy (M,) where they were taken.
 
-        ``seen`` as in `Record`.
+        ``seen`` as in `Record`; ``may_skip``: some member's updates may be left out.
         """
         steps = np.concatenate(self._steps, axis=1)
         loss, accuracy = heldout if heldout is not None else (None, None)
@@ -209,4 +212,5 @@ class Journal:
             readings=tuple(self._readings),
             columns=self._columns,
             seen=seen,
+            skipped=steps[6] != 0 if may_skip else None,
         )

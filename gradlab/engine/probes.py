@@ -6,7 +6,9 @@ Shapes: M members, B batch, D width, T time, L layers, R rows of the per-layer t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,10 +17,11 @@ from torch import Tensor
 from gradlab.nn.activations import ACTIVATIONS, dead_share, saturated_share
 from gradlab.nn.float64 import correlation, distances64, layer_gradients, moments, norm64, norms64, unsound
 from gradlab.nn.network import Network, Pass, Signal
+from gradlab.nn.products import stacked as in_one
 from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
 from gradlab.spec.choices import ACTIVATIONS as NAMED_ACTIVATIONS
-from gradlab.store.record import PROBE_COLUMNS, Bools, Row
+from gradlab.store.record import PROBE_COLUMNS, Bools, Floats, Row
 
 SATURATED_BELOW = 0.05
 """Of the largest slope: an entry whose slope is smaller counts as saturated."""
@@ -33,7 +36,8 @@ class Measurement:
 
     ``rows`` names its rows; ``values`` (M, C, R) float64 are its ``columns``, of which ``held`` (C, R) says where a row
     has them; ``unsound`` (M, L) is zero where z_l is finite. Until it travels, `update_ratio` is the update's norm
-    alone. ``first`` is the row of layer 1; ``trained`` (L,) says which layers are, where not all are.
+    alone, and what is per entry has norms alone: ``entries`` are how many each row's signal, and its parameters, have.
+    ``first`` is the row of layer 1; ``trained`` (L,) says which layers are, where not all are.
     """
 
     rows: tuple[Row, ...]
@@ -43,6 +47,7 @@ class Measurement:
     columns: tuple[str, ...] = PROBE_COLUMNS
     first: int = 1
     trained: Bools | None = None
+    entries: Mapping[str, Floats] = field(default_factory=dict)
 
     def column(self, name: str, row: int) -> Tensor:
         """(M,): where a column of a row is written; it is held from now on."""
@@ -57,46 +62,69 @@ class Measurement:
         return self.values[:, place, rows]
 
 
-def _table_rows(layout: Layout, through: Pass) -> tuple[Row, ...]:
-    """The rows of the per-layer table: the input, the layers along depth, then the time steps."""
-    rows = [Row("depth", 0, "input"), *(Row("depth", layer, name) for layer, name in enumerate(layout.names, start=1))]
+def _table_rows(layout: Layout, through: Pass, *, continuous: bool) -> tuple[Row, ...]:
+    """The rows of the per-layer table: the input, if ``continuous``, the layers along depth, then the time steps."""
+    rows = [Row("depth", layer, name) for layer, name in enumerate(layout.names, start=1)]
+    if continuous:
+        rows.insert(0, Row("depth", 0, "input"))
     for layer in through.time:
         steps = range(1, len(through.signals[layer - 1].z) + 1)
         rows += [Row("time", t, layout.names[layer - 1]) for t in steps]
     return tuple(rows)
 
 
-def measure(through: Pass, x: Node, parameters: Tensor) -> Measurement:
+def measure(through: Pass, x: Node, parameters: Tensor, columns: tuple[str, ...] = PROBE_COLUMNS) -> Measurement:
     """All columns but those of an update, from a pass that has been gone back through, keeping its derivatives.
 
     ``x`` is the input; ``parameters`` (M, P) and the network's gradient are those before clipping and updating.
     """
     network, layout, gradient = through.network, through.network.layout, through.network.gradient
-    rows, layers = _table_rows(layout, through), len(layout.names)
-    values = parameters.new_zeros(len(parameters), len(PROBE_COLUMNS), len(rows), dtype=torch.float64)
+    first, layers = int(x.value.is_floating_point()), len(layout.names)
+    rows = _table_rows(layout, through, continuous=first == 1)
+    values = parameters.new_zeros(len(parameters), len(columns), len(rows), dtype=torch.float64)
     sound = parameters.new_zeros(len(parameters), layers, dtype=torch.float64)
-    table = Measurement(rows, values, np.zeros((len(PROBE_COLUMNS), len(rows)), dtype=np.bool_), sound)
+    held = np.zeros((len(columns), len(rows)), dtype=np.bool_)
+    table = Measurement(rows, values, held, sound, columns, first, entries=_entries(through, x, rows, columns))
 
-    norm64(_grad(x), table.column("signal_grad_norm", 0))
-    _spread(table, 0, (x,))
+    if first:
+        norm64(_grad(x), table.column("signal_grad_norm", 0))
+        _spread(table, 0, (x,))
     for layer, signal in enumerate(through.signals, start=1):
-        _activity(table, layer, network, layer, signal)
-        place = table.column("signal_grad_norm", layer)
-        if len(signal.z) == 1:
-            norm64(_grad(signal.z[0]), place)
-            unsound(signal.z[0].value, sound[:, layer - 1])
-        else:
-            along = torch.stack([norm64(_grad(z)) for z in signal.z], dim=1)
-            place.copy_(along.square().sum(1).sqrt())
-            sound[:, layer - 1] = torch.stack([unsound(z.value) for z in signal.z]).sum(0)
+        row = first + layer - 1
+        _activity(table, row, network, layer, signal)
+        for name, write in signal.further.items():
+            write(table.column(name, row))
+        norm64(in_one([_grad(z) for z in signal.z]), table.column("signal_grad_norm", row))
+        unsound(in_one([z.value for z in signal.z]), sound[:, layer - 1])
         if layer in through.time:
-            for t, (z, h) in enumerate(zip(signal.z, signal.h, strict=True), start=layers + 1):
-                norm64(_grad(z), table.column("signal_grad_norm", t))
-                _activity(table, t, network, layer, Signal((z,), (z,), (h,)))
-    columns = [table.of_layers(name, layers) for name in ("grad_norm", "weight_grad_norm", "grad_zero")]
-    layer_gradients(gradient, layout.matrices, layout.layers, *columns)
+            for t, (z, h) in enumerate(zip(signal.z, signal.h, strict=True)):
+                place = first + layers + t
+                norm64(_grad(z), table.column("signal_grad_norm", place))
+                _activity(table, place, network, layer, Signal((z,), signal.pre and (z,), (h,)))
+                for name, write in signal.further_at[t].items() if signal.further_at else ():
+                    write(table.column(name, place))
+    found = [table.of_layers(name, layers) for name in ("grad_norm", "weight_grad_norm", "grad_zero")]
+    layer_gradients(gradient, layout.matrices, layout.layers, *found)
     norms64(parameters, layout.matrices, table.of_layers("weight_norm", layers))
     return table
+
+
+PER_ENTRY = {"signal_grad_rms": "signal_grad_norm", "grad_rms": "grad_norm"}
+"""Root mean squares, which compare layers of different sizes, and the norms that they are made of."""
+
+
+def _entries(through: Pass, x: Node, rows: Sequence[Row], columns: Sequence[str]) -> dict[str, Floats]:
+    """(R,) of each column of `PER_ENTRY` that is asked for: how many entries its norm is over; nan without one."""
+    if not set(PER_ENTRY) & set(columns):
+        return {}
+    layout = through.network.layout
+    depth = [sum(z.value[0].numel() for z in signal.z) for signal in through.signals]
+    if x.value.is_floating_point():
+        depth.insert(0, x.value[0].numel())
+    time = [z.value[0].numel() for layer in through.time for z in through.signals[layer - 1].z]
+    parameters = [math.nan] * (len(depth) - len(layout.names)) + [span.stop - span.start for span in layout.layers]
+    blank = [math.nan] * (len(rows) - len(depth))
+    return {"signal_grad_rms": np.array([*depth, *time], float), "grad_rms": np.array([*parameters, *blank], float)}
 
 
 def measure_clipped(table: Measurement, layout: Layout, gradient: Tensor) -> None:
@@ -120,31 +148,26 @@ def _activity(table: Measurement, row: int, network: Network, layer: int, signal
     name = network.model.activation
     if signal.pre is None or name is None:
         return
-    pre = _joined(signal.pre)
-    activation = ACTIVATIONS[name]
+    pre = in_one([node.value for node in signal.pre])
+    activation, samples = ACTIVATIONS[name], signal.pre[0].value.shape[1]
     if activation.derivative is not None:
         limit = SATURATED_BELOW * activation.steepest
         saturated_share(activation, pre, h, limit, table.column("saturated", row))
-    if NAMED_ACTIVATIONS[name].relu_family and pre.shape[-2] >= LEAST_BATCH_FOR_DEAD:
+    if NAMED_ACTIVATIONS[name].relu_family and samples >= LEAST_BATCH_FOR_DEAD:
         dead_share(pre, network.slope(layer), table.column("dead", row))
 
 
 def _spread(table: Measurement, row: int, steps: tuple[Node, ...]) -> Tensor:
-    """Mean and spread of what is passed on, and how alike it is for two samples; gives that, as `_joined` does."""
-    h = _joined(steps)
+    """Mean and spread of what is passed on, and how alike it is for two samples; gives that, as `in_one` does."""
+    h = in_one([step.value for step in steps])
     moments(h, table.column("act_mean", row), table.column("act_std", row))
     if (batch := steps[0].value.shape[1]) > 1:
         correlation(h.reshape(len(h), len(steps), batch, -1), table.column("act_correlation", row))
     return h
 
 
-def _joined(steps: tuple[Node, ...]) -> Tensor:
-    """One node (M, B, D) as it is, T of them as (M, T, B, D)."""
-    return steps[0].value if len(steps) == 1 else torch.stack([step.value for step in steps], dim=1)
-
-
 def stacked(measurements: list[Measurement]) -> Tensor:
-    """K measurements -> (K, C, M, R) float64 on the device, with the update ratio a ratio; what is null is zero."""
+    """K measurements -> (K, C, M, R) float64 on the device, ratios and roots of means taken; what is null is zero."""
     values = torch.stack([table.values for table in measurements])
     columns = measurements[0].columns
     update, weight = columns.index("update_ratio"), columns.index("weight_norm")
@@ -152,4 +175,9 @@ def stacked(measurements: list[Measurement]) -> Tensor:
         held = torch.from_numpy(table.held[update]).to(values.device)
         ratio = values[number, :, update] / values[number, :, weight]
         values[number, :, update] = torch.where(held, ratio, 0.0)
+        for column, entries in table.entries.items():
+            place, norm = columns.index(column), columns.index(PER_ENTRY[column])
+            table.held[place] = table.held[norm] & ~np.isnan(entries)
+            scale = torch.from_numpy(np.nan_to_num(entries**-0.5)).to(values.device)
+            values[number, :, place] = values[number, :, norm] * scale
     return values.transpose(1, 2)

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from gradlab.data.dataset import Dataset
+from gradlab.engine.answers import dictated, wholly_right
 from gradlab.engine.cohort import Cohort, prepare
 from gradlab.engine.instruments import INSTRUMENTS
 from gradlab.engine.journal import Journal, StepRow
@@ -97,7 +98,8 @@ def train(
         keeper.finish(packed(cohort, journal, start, time.perf_counter() - began))
     heldout = None if steps == 0 or journal.diverged == len(runs) else evaluate(cohort)
     seen = () if cohort.lent is None else cohort.lent.seen
-    return journal.close(cohort.runs, heldout, time.perf_counter() - began, seen)
+    may_skip = cohort.clipping.made is not None
+    return journal.close(cohort.runs, heldout, time.perf_counter() - began, seen, may_skip=may_skip)
 
 
 @torch.no_grad()
@@ -128,13 +130,27 @@ def step(cohort: Cohort, t: int, lr: Tensor, *, record: bool) -> StepRow:
     if not last:
         clipped = clip(gradient, norm, cohort.clipping, cohort.layout)
         if table is None:
-            cohort.optimize(parameters, gradient, cohort.state, cohort.rates, cohort.task.done)
+            _optimize(cohort, clipped.skipped)
         else:
             measure_clipped(table, cohort.layout, gradient)
             before = combine(parameters, 1.0)
-            cohort.optimize(parameters, gradient, cohort.state, cohort.rates, cohort.task.done)
+            _optimize(cohort, clipped.skipped)
             measure_update(table, cohort.layout, before, parameters)
     return StepRow(t, losses, lr, norm, clipped, broken, table)
+
+
+def _optimize(cohort: Cohort, skipped: Tensor | None) -> None:
+    """One update, but of those members that have ``skipped`` (M,) it: all of theirs stays as it was."""
+    parameters, gradient, made = cohort.parameters, cohort.network.gradient, cohort.clipping.made
+    if skipped is None or made is None:
+        cohort.optimize(parameters, gradient, cohort.state, cohort.rates, cohort.task.done)
+        return
+    before = [tensor.clone() for tensor in (parameters, *cohort.state.values())]
+    cohort.optimize(parameters, gradient, cohort.state, cohort.rates, made)
+    stays = skipped.unsqueeze(1)
+    for tensor, was in zip((parameters, *cohort.state.values()), before, strict=True):
+        tensor.copy_(torch.where(stays, was, tensor))
+    made += ~stays
 
 
 def _there_and_back(cohort: Cohort, mode: Mode, *, record: bool) -> tuple[Tensor, Measurement | None]:
@@ -145,7 +161,7 @@ def _there_and_back(cohort: Cohort, mode: Mode, *, record: bool) -> tuple[Tensor
     output = _squashed(cohort, through, cohort.architecture.forward(through, x))
     losses, slope = cohort.loss.measure(output.value, targets)
     through.backward(output, slope)
-    return losses, measure(through, x, cohort.parameters) if record else None
+    return losses, measure(through, x, cohort.parameters, cohort.columns) if record else None
 
 
 def _squashed(cohort: Cohort, through: Pass, output: Node) -> Node:
@@ -197,7 +213,10 @@ def _restore(cohort: Cohort, saved: Sequence[Tensor]) -> None:
 
 @torch.no_grad()
 def evaluate(cohort: Cohort) -> tuple[Floats, Floats | None]:
-    """Loss and accuracy (M,) on the whole held-out part, with batch norm's running statistics."""
+    """Loss and accuracy (M,) on the whole held-out part, with batch norm's running statistics.
+
+    Where answers are dictated, accuracy is of samples that are wholly right by greedy decoding.
+    """
     if cohort.lent is not None:
         return cohort.lent.evaluate(cohort.task)
     loss = torch.zeros(len(cohort.runs), dtype=torch.float64, device=cohort.parameters.device)
@@ -207,7 +226,9 @@ def evaluate(cohort: Cohort) -> tuple[Floats, Floats | None]:
         through = Pass(cohort.network, Mode.EVALUATE)
         output = _squashed(cohort, through, cohort.architecture.forward(through, through.input(inputs))).value
         loss += cohort.loss.measure(output, targets)[0] * inputs.shape[1]
-        if cohort.loss.correct is not None:
+        if cohort.network.facts.dictated:
+            right += wholly_right(dictated(cohort, inputs), targets.classes)
+        elif cohort.loss.correct is not None:
             right += cohort.loss.correct(output, targets)
         samples += inputs.shape[1]
     accuracy = None if cohort.loss.correct is None else (right / samples).cpu().numpy()

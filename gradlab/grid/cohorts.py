@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WITHIN = frozenset(
     {
         "seed",
-        *(f"model.{key}" for key in ("init", "gain", "weight_var", "bias_var")),
+        *(f"model.{key}" for key in ("init", "gain", "weight_var", "bias_var", "forget_bias", "chrono")),
         *(f"data.{key}" for key in ("input_scale", "target_scale")),
         *(f"optim.{field.name}" for field in dataclasses.fields(OptimSpec) if field.name != "name"),
         *(f"clip.{key}" for key in ("mode", "threshold", "output_threshold")),
@@ -207,18 +207,20 @@ def _of_module(size: Extent, run: RunSpec) -> Cost:
 @lru_cache(maxsize=65536)
 def _cost(model: ModelSpec, facts: Facts, batch: int, optimizer: str, train: TrainSpec, every: int) -> Cost:
     steps, width = train.steps, 8 if train.precision == "float64" else 4
-    matrices = MODELS[model.name].matrices(model.depth, model.width, facts.shape, facts.outputs)
+    matrices = MODELS[model.name].matrices(model, facts)
     products = sum(fan_in * fan_out * uses for fan_in, fan_out, uses in matrices)
     parameters = sum((fan_in + 1) * fan_out for fan_in, fan_out, _ in matrices)
-    signals = sum(fan_out * uses for _, fan_out, uses in matrices) + facts.inputs
-    heldout = min(HELDOUT_SAMPLES, facts.heldout) * (facts.inputs + 4 * max(fan_out for _, fan_out, _ in matrices))
+    beside = MODELS[model.name].beside(model, facts)
+    signals = sum(fan_out * uses for _, fan_out, uses in matrices) + facts.inputs + beside
+    largest = max(fan_out * max(4, 2 * uses) for _, fan_out, uses in matrices)
+    heldout = min(HELDOUT_SAMPLES, facts.heldout) * (facts.inputs + largest + beside // len(matrices))
     copies = PARAMETER_COPIES + 2 * OPTIMIZERS[optimizer].buffers if steps else MEASURED_PARAMETERS
     alive = SIGNAL_COPIES if steps else MEASURED_SIGNALS
     memory = width * (parameters * copies + batch * signals * alive + (heldout if steps else 0))
-    rows = len(matrices) + 1 + (facts.shape[0] if MODELS[model.name].needs_time else 0)
+    rows = len(matrices) + 1 + (facts.steps if MODELS[model.name].needs_time else 0)
     memory += STEP_ROW * (steps + 1) + LAYER_ROW * rows * (steps // every + 2)
     # The samples of every step, by their numbers.
     shared = 8 * batch * (steps + 1)
     work = 6.0 * batch * products
-    beside = batch * signals * PER_SIGNAL + parameters * PER_PARAMETER + len(matrices) * PER_LAYER
-    return Cost(work * (steps + 1), (work + beside) * (steps + 1), memory, shared)
+    else_ = batch * signals * PER_SIGNAL + parameters * PER_PARAMETER + len(matrices) * PER_LAYER
+    return Cost(work * (steps + 1), (work + else_) * (steps + 1), memory, shared)

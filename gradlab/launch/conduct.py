@@ -177,7 +177,7 @@ def _further(manifest: Manifest) -> rounds.Further | None:
     """A cure plans each round from the last one; every other grid is planned whole."""
     if "cure" not in manifest:
         return None
-    return lambda runs, tables: trials.next_round(manifest["cure"], runs, tables)
+    return lambda runs, tables: trials.next_round(manifest["cure"], runs, tables, own.takes)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gradlab.data.dataset import DataError
 from gradlab.data.facts import LOOK
 from gradlab.grid.cohorts import Plan, cohort_key, gains
 from gradlab.grid.expand import Grid
@@ -75,6 +76,20 @@ def known(grid: Grid) -> Grid:
             found[key] = _extent(run, members[cohort], wish)
         runs.append(dataclasses.replace(run, extent=found[key]))
     return dataclasses.replace(grid, runs=tuple(runs))
+
+
+def takes(run: RunSpec) -> bool:
+    """Whether a network can be what ``run`` asks of it, where it is the user's own: what a cure tries may be too much.
+
+    One without a module that is an activation has none to replace; rms norm is no norm of convolutions.
+    """
+    if not MODELS[run.model.name].free:
+        return True
+    try:
+        _extent(run, 1, "no")
+    except DataError:
+        return False
+    return True
 
 
 def _extent(run: RunSpec, members: int, wish: str) -> Extent:

@@ -112,12 +112,17 @@ ACTIVATIONS: dict[str, Activation] = {
         kernel="selu",
     ),
     # The slopes of gelu and silu overshoot 1: gelu's is largest at z = sqrt(2), silu's where z*tanh(z/2) = 2.
-    "gelu": Activation(lambda z, _: F.gelu(z), _kernel("gelu"), derivative=_gelu_derivative, steepest=1.1289042),
+    "gelu": Activation(
+        lambda z, _: F.gelu(z), _kernel("gelu"), derivative=_gelu_derivative, steepest=1.1289042, kernel="gelu"
+    ),
     "silu": Activation(
         lambda z, _: F.silu(z), _kernel("silu"), derivative=_silu_derivative, steepest=1.0998397, kernel="silu"
     ),
     "softplus": Activation(
-        lambda z, _: F.softplus(z), _kernel("softplus", 1, 20), derivative=lambda z, _: torch.sigmoid(z)
+        lambda z, _: F.softplus(z),
+        _kernel("softplus", 1, 20),
+        derivative=lambda z, _: torch.sigmoid(z),
+        kernel="softplus",
     ),
     "hardtanh": Activation(
         lambda z, _: F.hardtanh(z), _kernel("hardtanh", -1, 1), derivative=_hardtanh_derivative, kernel="hardtanh"
@@ -161,8 +166,8 @@ def dead_share(z: Tensor, slope: Slope, out: Tensor) -> None:
 
     That is never above zero, and zero is the slope there.
     """
-    if z.dim() == 3 and native.serves(z):
-        native.dead(z, _place(slope, z), out)
+    if native.serves(z):
+        native.dead(z.flatten(1, -2), _place(slope, z), out)
         return
     flat = (z.new_full((1, 1), slope) if isinstance(slope, float) else slope.reshape(-1, 1)) == 0
     out.copy_(((z.flatten(1, -2).amax(1) <= 0) & flat).to(torch.float64).mean(1))

@@ -13,8 +13,9 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from gradlab.nn.slots import Layout, Role, Slot, Start
+from gradlab.nn.slots import BIASES, Layout, Role, Slot, Start
 from gradlab.spec.run import ModelSpec, RunSpec
 
 
@@ -54,7 +55,24 @@ def _keeps(slot: Slot) -> bool:
 
 
 def _identity(draw: Tensor, slot: Slot) -> Tensor:
-    return torch.eye(*draw.shape, dtype=draw.dtype) if _keeps(slot) else draw
+    channels = draw.shape[1] // slot.taps
+    return _at_the_centre(torch.eye(len(draw), channels, dtype=draw.dtype), slot) if _keeps(slot) else draw
+
+
+def _at_the_centre(matrix: Tensor, slot: Slot) -> Tensor:
+    """(out, C) -> (out, taps C): of a convolution what its middle tap has, the others being zero."""
+    return F.pad(matrix, (slot.taps // 2 * matrix.shape[1],) * 2)
+
+
+def _delta_orthogonal(draw: Tensor, slot: Slot) -> Tensor:
+    """Xiao et al. 2018, algorithm 1: of a convolution an orthogonal matrix at the middle tap, which is the 5th of 9."""
+    channels = draw.shape[1] // slot.taps
+    return _at_the_centre(_orthogonal(draw[:, :channels], slot), slot)
+
+
+def _fixup(slot: Slot) -> float:
+    """Zhang et al. 2019, section 4: a power of the number of branches, 0 in the last of each and in the read-out."""
+    return 1.0 if slot.layer == 1 else slot.fixup
 
 
 def _identity_std(slot: Slot) -> float:
@@ -73,7 +91,11 @@ INITS: dict[str, Init] = {
     # What it begins with; `nn.lsuv` scales it.
     "lsuv": Init(_orthogonal, lambda _: 1.0),
     "identity": Init(_identity, _identity_std),
-    "fixup": Init(_normal, lambda slot: math.sqrt(2 / slot.fan_in) if slot.layer == 1 else 0.0),
+    "fixup": Init(_normal, lambda slot: _fixup(slot) * math.sqrt(2 / slot.fan_in)),
+    "delta_orthogonal": Init(_delta_orthogonal, lambda _: 1.0),
+    "zero_branches": Init(
+        _normal, lambda slot: 0.0 if slot.role is Role.SECOND else math.sqrt(2 / (slot.fan_in + slot.fan_out))
+    ),
     "zeros": Init(_normal, lambda _: 0.0),
 }
 
@@ -92,7 +114,28 @@ def initial_parameters(layout: Layout, runs: Sequence[RunSpec], dtype: torch.dty
                 entries = _entries(slot, rule, draw).flatten()
                 scale = torch.tensor([_scale(slot, runs[member].model) for member in group], dtype=torch.float64)
                 flat[group, columns] = (scale.unsqueeze(1) * entries).to(dtype)
+            if slot.keeps is not None and draw is not None:
+                for member in members:
+                    _open(flat[member, columns].chunk(slot.blocks), slot, runs[member], draw.chunk(slot.blocks))
     return flat
+
+
+def _open(biases: Sequence[Tensor], slot: Slot, run: RunSpec, draws: Sequence[Tensor]) -> None:
+    """Changes the biases of gates in place, as `model.forget_bias` or `model.chrono` says.
+
+    Chrono (Tallec & Ollivier 2018, arXiv:1804.11188, section 3): ln U(1, T-1) of the gate that keeps, for lags of up to
+    T steps, and its negative of the one that admits; the uniform number is that of the bias's normal draw.
+    """
+    if slot.keeps is None or not (run.model.chrono or run.model.forget_bias):
+        return
+    if not run.model.chrono:
+        biases[slot.keeps].add_(run.model.forget_bias or 0.0)
+        return
+    uniform = 0.5 * torch.erfc(-draws[slot.keeps] / math.sqrt(2))
+    lags = torch.log1p((run.facts.steps - 2) * uniform).to(biases[slot.keeps].dtype)
+    biases[slot.keeps].copy_(lags)
+    if slot.admits is not None:
+        biases[slot.admits].copy_(-lags)
 
 
 @lru_cache(maxsize=2)
@@ -108,7 +151,7 @@ def _draws(layout: Layout, seed: int) -> tuple[Tensor | None, ...]:
 def _rule(slot: Slot, model: ModelSpec) -> str:
     """The init whose shape the slot takes. Biases are normal, but for torch_default's."""
     init = initialised(model)
-    return "he_normal" if slot.role is Role.BIAS and init != "torch_default" else init
+    return "he_normal" if slot.role in BIASES and init != "torch_default" else init
 
 
 def initialised(model: ModelSpec) -> str:
@@ -119,7 +162,9 @@ def initialised(model: ModelSpec) -> str:
 def _entries(slot: Slot, rule: str, draw: Tensor | None) -> Tensor:
     """Entries of the slot before they are scaled."""
     if draw is not None:
-        return INITS[rule].shape(draw, slot)
+        scales = slot.scales * (slot.blocks // len(slot.scales))
+        blocks = zip(draw.chunk(slot.blocks), scales, strict=True)
+        return torch.cat([scale * INITS[rule].shape(block, slot) for block, scale in blocks])
     if slot.start is Start.SCALED_IDENTITY:
         return torch.eye(*slot.shape, dtype=torch.float64)
     return torch.ones(slot.shape, dtype=torch.float64)
@@ -135,9 +180,11 @@ def _scale(slot: Slot, model: ModelSpec) -> float:
             return model.slope or 0.0
         case Start.SCALED_IDENTITY:
             return model.gain
-    if slot.role is Role.BIAS:
+    if slot.role in BIASES:
         from_torch = initialised(model) == "torch_default"
         return INITS["torch_default"].std(slot) if from_torch else math.sqrt(model.bias_var or 0.0)
+    init = initialised(model)
+    gain = model.gain * (_fixup(slot) if model.block == "fixup" and init != "fixup" else 1.0)
     if model.weight_var is not None:
-        return model.gain * math.sqrt(model.weight_var / slot.fan_in)
-    return model.gain * INITS[initialised(model)].std(slot)
+        return gain * math.sqrt(model.weight_var / slot.fan_in)
+    return gain * INITS[init].std(slot)

@@ -18,7 +18,10 @@ from gradlab.nn.kernels import native
 
 @dataclass(frozen=True)
 class Targets:
-    """Of all samples, classes (N,) or numbers (N, K); which of them are meant (B,); and their scale (M,)."""
+    """Of all samples, classes (N, ...) or numbers (N, K); which of them are meant (B,); and their scale (M,).
+
+    Classes of several places a sample stand beside outputs (M, B, ..., K).
+    """
 
     all: Tensor
     chosen: Tensor
@@ -26,7 +29,7 @@ class Targets:
 
     @property
     def classes(self) -> Tensor:
-        """(B,)"""
+        """(B, ...)"""
         return self.all[self.chosen]
 
     @property
@@ -39,8 +42,8 @@ class Targets:
 class Loss:
     """``measure(output (M, B, K), targets)`` is the loss (M,) and its derivative by the output (M, B, K).
 
-    ``correct`` counts right answers (M,); None for regression. Members share nothing: each has its own exact
-    derivative.
+    ``correct`` counts right answers (M,), of several places a sample in parts of one; None for regression. Members
+    share nothing: each has its own exact derivative.
     """
 
     measure: Callable[[Tensor, Targets], tuple[Tensor, Tensor]]
@@ -51,15 +54,16 @@ def _cross_entropy(output: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
     """In nats."""
     if native.serves(output):
         return native.cross_entropy(output, targets.all, targets.chosen)
-    members, batch, _ = output.shape
-    chosen = targets.classes.expand(members, 1, batch)
+    flat = output.flatten(1, -2)
+    members, batch, _ = flat.shape
+    chosen = targets.classes.flatten().expand(members, 1, batch)
     # Over the middle axis torch's softmax is vectorised; over the last, short as it is, it takes ten times as long.
-    logs = torch.log_softmax(output.transpose(1, 2), 1)
+    logs = torch.log_softmax(flat.transpose(1, 2), 1)
     loss = logs.gather(1, chosen).mean((1, 2)).neg_()
     # The derivative is the softmax, less one for the right class, over the batch.
     slope = logs.exp_()
     slope.scatter_add_(1, chosen, slope.new_full((1, 1, 1), -1.0).expand(chosen.shape))
-    return loss, slope.div_(batch).transpose(1, 2)
+    return loss, slope.div_(batch).transpose(1, 2).reshape(output.shape)
 
 
 def _mean_squared_error(output: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
@@ -77,7 +81,8 @@ def _quartic(output: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
 
 
 def _correct(output: Tensor, targets: Targets) -> Tensor:
-    return (output.argmax(-1) == targets.classes).sum(1)
+    right = output.argmax(-1) == targets.classes
+    return right.reshape(*right.shape[:2], -1).to(torch.float64).mean(2).sum(1)
 
 
 LOSSES: dict[str, Loss] = {

@@ -8,15 +8,13 @@ Shapes: M members, B batch, D width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from gradlab.nn.network import Pass
-from gradlab.nn.products import product
-from gradlab.nn.slots import Role
-from gradlab.nn.tape import Node
+from gradlab.nn.network import Name, Pass
 
 
 @dataclass(frozen=True)
@@ -28,10 +26,9 @@ class Scaling(Pass):
 
     wanted: Tensor = field(kw_only=True)
 
-    def linear(self, layer: int, h: Node) -> Node:
-        """(M, B, in) -> (M, B, out), after the matrix has been scaled in place."""
-        weight = self.network.parameters[layer, Role.WEIGHT]
-        signal = product(h.value, weight.transpose(1, 2)).to(torch.float64)
-        factor = self.wanted / signal.var((1, 2), correction=0).sqrt()
-        weight.mul_(torch.where(factor.isfinite(), factor, 1.0).view(-1, 1, 1))
-        return super().linear(layer, h)
+    def ready(self, name: Name, output: Callable[[], Tensor]) -> Tensor:
+        """The matrix, after it has been scaled in place."""
+        matrix = self.network.parameters[name]
+        factor = self.wanted / output().flatten(1).to(torch.float64).var(1, correction=0).sqrt()
+        matrix.mul_(torch.where(factor.isfinite(), factor, 1.0).view(-1, 1, 1))
+        return matrix

@@ -5,6 +5,7 @@ Shapes: M members, B batch, T time, D width, L layers, P parameters a member.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,26 +14,42 @@ from torch import Tensor
 
 from gradlab.nn.activations import ACTIVATIONS, phi, phi_back
 from gradlab.nn.norms import NORMS, Affine, Mode, Running
-from gradlab.nn.products import batch_sum, clear, combine, deposit, product, product_into
+from gradlab.nn.products import (
+    batch_sum,
+    clear,
+    combine,
+    deposit,
+    join,
+    looked_up,
+    looked_up_back,
+    product,
+    product_into,
+    split,
+)
 from gradlab.nn.slots import Layout, Role
 from gradlab.nn.tape import Cell, Node, Tape
-from gradlab.spec.run import ModelSpec
+from gradlab.spec.run import Facts, ModelSpec, RunSpec
 
 Name = tuple[int, Role]
 """A parameter: its layer and its role there."""
 
+Further = Mapping[str, Callable[[Tensor], None]]
+
 
 @dataclass(frozen=True)
 class Signal:
-    """What can be measured at one layer; each a tuple of nodes (M, B, D), one a time step (one in all without time).
+    """What can be measured at one layer; each a tuple of nodes (M, B, ..., D), one a time step (one without time).
 
     ``z`` is where the signal gradient is taken, ``pre`` what enters the activation (None where there is none), ``h``
-    what the layer passes on.
+    what the layer passes on. ``further``: columns that other layers lack, by name, each written into an (M,) float64;
+    ``further_at``: the same of each time step, where they are rows along time.
     """
 
     z: tuple[Node, ...]
     pre: tuple[Node, ...] | None
     h: tuple[Node, ...]
+    further: Further = field(default_factory=dict)
+    further_at: Sequence[Further] = ()
 
 
 @dataclass(frozen=True)
@@ -40,10 +57,11 @@ class Network:
     """M networks of one architecture.
 
     ``parameters`` are views of one flat (M, P) tensor, ``gradients`` views of ``gradient``, which is another. What
-    members may not differ in comes from ``model``; all else is in the numbers.
+    members may not differ in comes from ``model`` and ``facts``; all else is in the numbers.
     """
 
     model: ModelSpec
+    facts: Facts
     layout: Layout
     parameters: Mapping[Name, Tensor]
     gradient: Tensor
@@ -58,8 +76,11 @@ class Network:
         return (self.model.slope or 0.0) if self.model.activation == "leaky_relu" else 0.0
 
 
-def assemble(model: ModelSpec, layout: Layout, flat: Tensor) -> Network:
-    """The network whose parameters are views of ``flat`` (M, P); running statistics begin at mean 0, variance 1."""
+def assemble(run: RunSpec, layout: Layout, flat: Tensor) -> Network:
+    """The network of a cohort that ``run`` is of; its parameters are views of ``flat`` (M, P).
+
+    Running statistics begin at mean 0, variance 1.
+    """
     members = flat.shape[0]
 
     def views(of: Tensor) -> dict[Name, Tensor]:
@@ -70,9 +91,9 @@ def assemble(model: ModelSpec, layout: Layout, flat: Tensor) -> Network:
     running = {
         slot.layer: Running(flat.new_zeros(members, *slot.shape), flat.new_ones(members, *slot.shape))
         for slot in layout.slots
-        if slot.role is Role.GAIN and model.norm == "batch"
+        if slot.role is Role.GAIN and run.model.norm == "batch"
     }
-    return Network(model, layout, views(flat), gradient, views(gradient), running)
+    return Network(run.model, run.facts, layout, views(flat), gradient, views(gradient), running)
 
 
 @dataclass(frozen=True)
@@ -95,107 +116,159 @@ class Pass:
         object.__setattr__(self, "tape", Tape(self.keep))
 
     def input(self, x: Tensor) -> Node:
-        """(M, B, *shape) as a node."""
-        return Node(x, Cell() if self.keep else None)
+        """(M, B, *shape) as a node; of tokens, (M, B, T) whole numbers, there is no derivative."""
+        return Node(x, Cell() if self.keep and x.is_floating_point() else None)
 
     def observe(
-        self, z: Sequence[Node], pre: Sequence[Node] | None, h: Sequence[Node], *, along_time: bool = False
+        self,
+        z: Sequence[Node],
+        pre: Sequence[Node] | None,
+        h: Sequence[Node],
+        *,
+        along_time: bool = False,
+        further: Further | None = None,
+        further_at: Sequence[Further] = (),
     ) -> None:
         """Says what can be measured at the next layer, in the words of `Signal`."""
         if self.keep:
-            self.signals.append(Signal(tuple(z), None if pre is None else tuple(pre), tuple(h)))
+            entered = None if pre is None else tuple(pre)
+            self.signals.append(Signal(tuple(z), entered, tuple(h), further or {}, further_at))
             if along_time:
                 self.time.add(len(self.signals))
 
     def flatten(self, x: Node) -> Node:
         """(M, B, *shape) -> (M, B, D)."""
-        flat = Node(x.value.flatten(2), x.cell and Cell())
-        shape, cell = x.value.shape, x.cell
-        return self._remember(flat, lambda grad: _give(cell, grad.view(shape)))
+        return self.view(x, *x.value.shape[:2], math.prod(x.value.shape[2:]))
+
+    def view(self, x: Node, *shape: int) -> Node:
+        """The same entries in another shape, (M, ...)."""
+        own, cell = x.value.shape, x.cell
+        return self.remember(Node(x.value.reshape(shape), cell and Cell()), lambda grad: give(cell, grad.reshape(own)))
 
     def steps(self, x: Node) -> tuple[Node, ...]:
-        """(M, B, T, F) -> T nodes (M, B, F)."""
-        nodes = tuple(Node(step, x.cell and Cell()) for step in x.value.unbind(2))
+        """(M, B, T, *F) -> T nodes (M, B, F)."""
+        parts = split(x.value.flatten(3))
+        nodes = tuple(Node(part, x.cell and Cell()) for part in parts)
         cell, shape = x.cell, x.value.shape
-        for t, node in enumerate(nodes):
 
-            def back(grad: Tensor, t: int = t) -> None:
-                part = grad.new_zeros(shape)
-                part[:, :, t] = grad
-                _give(cell, part)
+        def back(*grads: Tensor | None) -> None:
+            found = [torch.zeros_like(part) if grad is None else grad for grad, part in zip(grads, parts, strict=True)]
+            give(cell, join(found).view(shape))
 
-            self._remember(node, back)
-        return nodes
+        return self.remember_all(nodes, back)
 
-    def linear(self, layer: int, h: Node) -> Node:
-        """(M, B, in) -> (M, B, out): h W' + b."""
-        weight, bias = self.network.parameters[layer, Role.WEIGHT], self.network.parameters[layer, Role.BIAS]
+    def together(self, steps: Sequence[Node]) -> Node:
+        """T nodes (M, B, D) -> (M, B, T, D)."""
+        cells = [step.cell for step in steps]
+
+        def back(grad: Tensor) -> None:
+            for cell, part in zip(cells, split(grad), strict=True):
+                give(cell, part)
+
+        return self.remember(Node(join([step.value for step in steps])), back)
+
+    def look_up(self, layer: int, tokens: Node) -> Node:
+        """Tokens (M, B, T) -> (M, B, T, out): h W' + b of what is 1 at the token's place and 0 elsewhere."""
+        weight, bias = (layer, Role.WEIGHT), (layer, Role.BIAS)
+        parameters, gradients = self.network.parameters, self.network.gradients
 
         def back(dz: Tensor) -> None:
-            self._deposit((layer, Role.BIAS), batch_sum(dz))
-            self._multiplied((layer, Role.WEIGHT), h, dz)
+            self.deposit(bias, batch_sum(rows(dz)))
+            looked_up_back(gradients[weight].transpose(1, 2), tokens.value, dz, more=weight in self.written)
+            self.written.add(weight)
 
-        return self._remember(Node(product(h.value, weight.transpose(1, 2), bias.unsqueeze(1))), back)
+        return self.remember(Node(looked_up(parameters[weight].transpose(1, 2), tokens.value, parameters[bias])), back)
 
-    def multiply(self, layer: int, h: Node) -> Node:
+    def embed(self, layer: int, tokens: Node) -> Node:
+        """Tokens (M, B, T) -> their rows (M, B, T, D) of the layer's matrix (V, D)."""
+        name = (layer, Role.WEIGHT)
+
+        def back(dz: Tensor) -> None:
+            looked_up_back(self.network.gradients[name], tokens.value, dz, more=name in self.written)
+            self.written.add(name)
+
+        return self.remember(Node(looked_up(self.network.parameters[name], tokens.value)), back)
+
+    def linear(self, layer: int, h: Node, weight: Role = Role.WEIGHT, bias: Role = Role.BIAS) -> Node:
+        """(M, ..., in) -> (M, ..., out): h W' + b."""
+        matrix, shift = self.network.parameters[layer, weight], self.network.parameters[layer, bias]
+        matrix = self.ready((layer, weight), lambda: product(rows(h.value), matrix.transpose(1, 2)))
+
+        def back(dz: Tensor) -> None:
+            self.deposit((layer, bias), batch_sum(rows(dz)))
+            self._multiplied((layer, weight), h, dz)
+
+        z = product(rows(h.value), matrix.transpose(1, 2), shift.unsqueeze(1))
+        return self.remember(Node(z.view(*h.value.shape[:-1], matrix.shape[1])), back)
+
+    def ready(self, name: Name, output: Callable[[], Tensor]) -> Tensor:
+        """The matrix ``name`` as it is used; ``output`` (M, ...) is what it would put out without its bias."""
+        del output
+        return self.network.parameters[name]
+
+    def multiply(self, layer: int, h: Node, weight: Role = Role.WEIGHT) -> Node:
         """(M, B, in) -> (M, B, out): h W'."""
-        z = Node(product(h.value, self.network.parameters[layer, Role.WEIGHT].transpose(1, 2)))
-        return self._remember(z, lambda dz: self._multiplied((layer, Role.WEIGHT), h, dz))
+        z = Node(product(h.value, self.network.parameters[layer, weight].transpose(1, 2)))
+        return self.remember(z, lambda dz: self._multiplied((layer, weight), h, dz))
 
-    def recur(self, layer: int, driven: Node, h: Node) -> Node:
-        """(M, B, D), (M, B, D) -> (M, B, D): the driven signal plus h U', U the recurrent matrix."""
-        matrix, cell = self.network.parameters[layer, Role.RECURRENT], driven.cell
+    def recur(self, layer: int, driven: Node, h: Node, weight: Role = Role.RECURRENT) -> Node:
+        """(M, ..., out), (M, ..., in) -> (M, ..., out): the driven signal plus h U', U the matrix ``weight``."""
+        matrix, cell = self.network.parameters[layer, weight], driven.cell
 
         def back(dz: Tensor) -> None:
-            _give(cell, dz)
-            self._multiplied((layer, Role.RECURRENT), h, dz)
+            give(cell, dz)
+            self._multiplied((layer, weight), h, dz)
 
-        return self._remember(Node(product(h.value, matrix.transpose(1, 2), driven.value)), back)
+        z = product(rows(h.value), matrix.transpose(1, 2), rows(driven.value))
+        return self.remember(Node(z.view(driven.value.shape)), back)
 
-    def norm(self, layer: int, z: Node) -> Node:
-        """(M, B, D) -> (M, B, D), normalised by the model's norm with the layer's gain and shift."""
-        norm = NORMS[self.network.model.norm or "none"]
+    def norm(self, layer: int, z: Node, gain: Role = Role.GAIN, shift: Role = Role.SHIFT) -> Node:
+        """(M, B, ..., D) -> the same, normalised by the model's norm with the layer's gain and shift.
+
+        Batch norm is over all that stands before D, layer and rms norm over D.
+        """
+        norm, shape = NORMS[self.network.model.norm or "none"], z.value.shape
         if norm is None:
             return z
         parameters, cell = self.network.parameters, z.cell
-        affine = Affine(
-            parameters[layer, Role.GAIN], parameters.get((layer, Role.SHIFT)), self.network.running.get(layer)
-        )
-        value, pull = norm(z.value, affine, self.mode)
+        affine = Affine(parameters[layer, gain], parameters.get((layer, shift)), self.network.running.get(layer))
+        value, pull = norm(rows(z.value), affine, self.mode)
 
         def back(dy: Tensor) -> None:
-            dz, dgain, dshift = pull(dy)
-            _give(cell, dz)
-            self._deposit((layer, Role.GAIN), dgain)
+            dz, dgain, dshift = pull(rows(dy))
+            give(cell, dz.view(shape))
+            self.deposit((layer, gain), dgain)
             if dshift is not None:
-                self._deposit((layer, Role.SHIFT), dshift)
+                self.deposit((layer, shift), dshift)
 
-        return self._remember(Node(value), back)
+        return self.remember(Node(value.view(shape)), back)
 
-    def activate(self, layer: int, z: Node) -> Node:
-        """(M, B, D) -> (M, B, D): phi(z)."""
-        activation, slope = ACTIVATIONS[self.network.model.activation or "linear"], self.network.slope(layer)
-        h, cell = Node(phi(activation, z.value, slope)), z.cell
+    def activate(self, layer: int, z: Node, name: str | None = None) -> Node:
+        """(M, B, ..., D) -> the same: phi(z), of the model's activation or of the one called ``name``."""
+        activation = ACTIVATIONS[name or self.network.model.activation or "linear"]
+        slope = self.network.slope(layer)
+        h, cell, shape = Node(phi(activation, rows(z.value), slope).view(z.value.shape)), z.cell, z.value.shape
         learned = (layer, Role.SLOPE) in self.network.parameters
         known = h.value if activation.by_value else z.value
 
         def back(dh: Tensor) -> None:
-            dz, dslope = phi_back(activation, dh, known, slope, learned=learned)
-            _give(cell, dz)
+            dz, dslope = phi_back(activation, rows(dh), rows(known), slope, learned=learned)
+            give(cell, dz.view(shape))
             if dslope is not None:
-                self._deposit((layer, Role.SLOPE), dslope)
+                self.deposit((layer, Role.SLOPE), dslope)
 
-        return self._remember(h, back)
+        return self.remember(h, back)
 
-    def add(self, z: Node, branch: Node, scale: float = 1.0) -> Node:
-        """(M, B, D), (M, B, D) -> z + scale*branch."""
+    def add(self, z: Node, branch: Node, scale: float = 1.0, keep: float = 1.0) -> Node:
+        """Two of (M, B, ..., D) -> keep*z + scale*branch."""
         cell, other = z.cell, branch.cell
 
         def back(grad: Tensor) -> None:
-            _give(cell, grad)
-            _give(other, combine(grad, scale))
+            give(cell, grad if keep == 1 else combine(grad, keep))
+            give(other, grad if scale == 1 else combine(grad, scale))
 
-        return self._remember(Node(combine(branch.value, scale, z.value)), back)
+        kept = z.value if keep == 1 else combine(z.value, keep)
+        return self.remember(Node(combine(branch.value, scale, kept)), back)
 
     def apply(self, function: Callable[..., Tensor], *nodes: Node) -> Node:
         """Any differentiable function of tensors (M, ...), members each by itself; autograd finds the way back."""
@@ -206,36 +279,51 @@ class Pass:
 
         def back(grad: Tensor) -> None:
             for cell, part in zip(cells, torch.autograd.grad(output, inputs, grad), strict=True):
-                _give(cell, part)
+                give(cell, part)
 
-        return self._remember(Node(output.detach()), back)
+        return self.remember(Node(output.detach()), back)
 
     def backward(self, output: Node, slope: Tensor) -> Tensor:
         """The gradient (M, P) of a loss whose derivative by ``output`` is ``slope``: written in place, and returned."""
-        _give(output.cell, slope)
+        give(output.cell, slope)
         self.tape.rewind()
         for name, gradient in self.network.gradients.items():
             if name not in self.written:
                 clear(gradient)
         return self.network.gradient
 
-    def _remember(self, node: Node, back: Callable[[Tensor], None]) -> Node:
-        if self.mode is not Mode.EVALUATE and node.cell is not None:
-            self.tape.remember(node.cell, back)
+    def remember(self, node: Node, back: Callable[[Tensor], None]) -> Node:
+        """``node``, from which ``back`` takes the derivative on, to the cells and parameters that it came from."""
+        self.remember_all((node,), back)
         return node
+
+    def remember_all(self, nodes: tuple[Node, ...], back: Callable[..., None]) -> tuple[Node, ...]:
+        """As `remember`, of several: ``back`` takes a derivative of each, None where none came."""
+        cells = tuple(node.cell for node in nodes if node.cell is not None)
+        if self.mode is not Mode.EVALUATE and cells:
+            self.tape.remember(cells, back)
+        return nodes
 
     def _multiplied(self, name: Name, h: Node, dz: Tensor) -> None:
         """The way back through z = h W': to the matrix, and to h where it is wanted."""
-        product_into(self.network.gradients[name], dz.transpose(1, 2), h.value, more=name in self.written)
+        flat = rows(dz)
+        product_into(self.network.gradients[name], flat.transpose(1, 2), rows(h.value), more=name in self.written)
         self.written.add(name)
         if h.cell is not None:
-            h.cell.receive(product(dz, self.network.parameters[name]))
+            h.cell.receive(product(flat, self.network.parameters[name]).view(h.value.shape))
 
-    def _deposit(self, name: Name, part: Tensor) -> None:
+    def deposit(self, name: Name, part: Tensor) -> None:
+        """Adds ``part`` (M, ...) to the gradient of a parameter."""
         deposit(self.network.gradients[name], part, more=name in self.written)
         self.written.add(name)
 
 
-def _give(cell: Cell | None, part: Tensor) -> None:
+def rows(x: Tensor) -> Tensor:
+    """(M, ..., D) -> (M, N, D): all that stands before D counts as samples."""
+    return x if x.dim() == 3 else x.flatten(1, -2)
+
+
+def give(cell: Cell | None, part: Tensor) -> None:
+    """Hands a derivative to a cell, if somebody asks for it."""
     if cell is not None:
         cell.receive(part)

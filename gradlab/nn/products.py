@@ -5,6 +5,8 @@ Shapes: M members, B batch, D width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -29,10 +31,67 @@ def product_into(out: Tensor, a: Tensor, b: Tensor, *, more: bool) -> None:
 
 
 def take(samples: Tensor, chosen: Tensor, scale: Tensor) -> Tensor:
-    """Samples (N, *shape), which of them (B,), and each member's scale (M,) -> (M, B, *shape)."""
+    """Samples (N, *shape), which of them (B,), and each member's scale (M,) -> (M, B, *shape).
+
+    Whole numbers are tokens, the same for all members and of no scale.
+    """
+    if not samples.is_floating_point():
+        if native.serves(scale):
+            return native.gather_tokens(samples, chosen, scale)
+        return samples[chosen].expand(len(scale), -1, *samples.shape[1:])
     if native.serves(samples):
         return native.gather(samples, chosen, scale)
     return samples[chosen] * scale.view(-1, *[1] * samples.dim())
+
+
+def split(x: Tensor) -> list[Tensor]:
+    """(M, B, T, D) -> T of (M, B, D)."""
+    return [copied(part) for part in x.unbind(2)]
+
+
+def join(steps: Sequence[Tensor]) -> Tensor:
+    """T of (M, B, D) -> (M, B, T, D)."""
+    if not native.serves(steps[0]):
+        return torch.stack(list(steps), dim=2)
+    members, batch, width = steps[0].shape
+    whole = native.new(steps[0], members, batch, len(steps), width)
+    for part, step in zip(whole.unbind(2), steps, strict=True):
+        native.copied(step, part)
+    return whole
+
+
+def stacked(steps: Sequence[Tensor]) -> Tensor:
+    """T of (M, B, ..., D) -> (M, T, B, ..., D); one of them stays as it is."""
+    if len(steps) == 1:
+        return steps[0]
+    if not native.serves(steps[0]):
+        return torch.stack(list(steps), dim=1)
+    whole = native.new(steps[0], len(steps[0]), len(steps), *steps[0].shape[1:])
+    for part, step in zip(whole.unbind(1), steps, strict=True):
+        native.add(step, None, out=part)
+    return whole
+
+
+def looked_up(table: Tensor, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Rows of ``table`` (M, V, D), any strides, by tokens (M, B, T), and ``bias`` (M, D) -> (M, B, T, D)."""
+    if native.serves(table):
+        return native.look_up(table, tokens, bias)
+    found = table.gather(1, _row_numbers(tokens, table)).view(*tokens.shape, -1)
+    return found if bias is None else found + bias.view(len(bias), 1, 1, -1)
+
+
+def looked_up_back(out: Tensor, tokens: Tensor, grad: Tensor, *, more: bool) -> None:
+    """Adds up ``grad`` (M, B, T, D) by tokens into ``out`` (M, V, D), any strides; over what is there if ``more``."""
+    if native.serves(grad):
+        native.look_up_back(out, tokens, grad, more=more)
+        return
+    if not more:
+        out.zero_()
+    out.scatter_add_(1, _row_numbers(tokens, out), grad.flatten(1, 2))
+
+
+def _row_numbers(tokens: Tensor, table: Tensor) -> Tensor:
+    return tokens.flatten(1).unsqueeze(-1).expand(-1, -1, table.shape[2])
 
 
 def batch_sum(x: Tensor) -> Tensor:
@@ -63,3 +122,10 @@ def clear(out: Tensor) -> None:
         native.clear(out)
     else:
         out.zero_()
+
+
+def copied(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """(M, n, D), whose rows may lie apart, into ``out``, whose rows may too, or a new one."""
+    if native.serves(x):
+        return native.copied(x, out)
+    return x.contiguous() if out is None else out.copy_(x)

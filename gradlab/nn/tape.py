@@ -48,18 +48,19 @@ class Tape:
     """The ways back of all operations so far. With ``keep``, derivatives stay in their cells; else they are dropped."""
 
     keep: bool
-    steps: list[tuple[Cell, Callable[[Tensor], None]]] = field(default_factory=list)
+    steps: list[tuple[tuple[Cell, ...], Callable[..., None]]] = field(default_factory=list)
 
-    def remember(self, cell: Cell, back: Callable[[Tensor], None]) -> None:
-        """``back`` is called with the derivative in ``cell``, if any reaches it."""
-        self.steps.append((cell, back))
+    def remember(self, cells: tuple[Cell, ...], back: Callable[..., None]) -> None:
+        """``back`` is called with the derivatives in ``cells``, None where none has come, if any reaches them."""
+        self.steps.append((cells, back))
 
     def rewind(self) -> None:
         """Goes all the way back, forgetting each step once it is done."""
         while self.steps:
-            cell, back = self.steps.pop()
-            grad = cell.grad
+            cells, back = self.steps.pop()
+            grads = [cell.grad for cell in cells]
             if not self.keep:
-                cell.grad = None
-            if grad is not None:
-                back(grad)
+                for cell in cells:
+                    cell.grad = None
+            if any(grad is not None for grad in grads):
+                back(*grads)

@@ -113,8 +113,8 @@ def foretold(result: Result, start: Floats, axis: str) -> Floats:
             continue
         place = np.array(found.place)
         if np.isfinite(at := start[run, place[found.anchor]]):
-            drawn = place[~np.isnan(start[run, place])]
-            out[run, drawn] = at + found.log[drawn - place[0]] / math.log(10)
+            drawn = ~np.isnan(start[run, place])
+            out[run, place[drawn]] = at + found.log[drawn] / math.log(10)
     return out
 
 

@@ -6,10 +6,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from gradlab.spec.choices import DATA, INITS, INSTRUMENTS, LOSSES, MODELS, NORMS
+from gradlab.spec.choices.models import halved_before
 from gradlab.spec.named import SpecError
 
 if TYPE_CHECKING:
-    from gradlab.spec.run import DataSpec, Facts, ModelSpec, OptimSpec, RunSpec, TrainSpec
+    from gradlab.spec.run import ClipSpec, DataSpec, Facts, ModelSpec, OptimSpec, RunSpec, TrainSpec
 
 MOST_BYTES = 2**42
 """Of one run; a larger one is taken for a slip of the keyboard."""
@@ -18,9 +19,6 @@ MOST_BYTES = 2**42
 def check_fit(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     """Raises `SpecError` where a network of gradlab's own cannot have these values, or these data."""
     choice = MODELS[model.name]
-    for key, value in (("model.activation", model.activation), ("model.init", model.init)):
-        if value == "own":
-            raise SpecError(f"{key}=own: only model=module has something of its own; {model.name!r} takes a name")
     if model.depth < choice.least_depth:
         raise SpecError(f"model.depth={model.depth}: {model.name!r} needs at least {choice.least_depth} layers")
     if model.norm is not None and model.norm not in choice.norms:
@@ -30,23 +28,88 @@ def check_fit(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
         )
     if model.norm is not None and NORMS[model.norm].over_batch and data.batch_size == 1:
         raise SpecError(f"model.norm={model.norm} with data.batch_size=1: a batch norm needs at least 2 samples")
-    if choice.needs_time and len(facts.shape) != 2:
-        raise SpecError(
-            f"data.name={data.name}: {model.name!r} needs data with a time axis: "
-            f"{', '.join(name for name, entry in DATA.items() if len(entry.shape) == 2)}"
-        )
+    _check_forms(model, data, facts)
     if model.name == "linear_chain" and not model.width == facts.inputs == facts.outputs:
         raise SpecError(
             f"model.name=linear_chain: its matrices are square, so width = inputs = outputs; given model.width="
             f"{model.width} on {data.name!r} with {facts.inputs} inputs and {facts.outputs} outputs (its data is "
             "'linear_teacher')"
         )
+    if "image" in choice.takes and len(choice.takes) == 1:
+        _check_image(model, data, facts)
+    if model.heads is not None:
+        _check_attention(model, facts)
     _check_size(model, data, facts)
+    _check_init(model)
+
+
+def _check_init(model: ModelSpec) -> None:
+    """Raises `SpecError` for weights that the network cannot begin with."""
+    for key, value in (("model.activation", model.activation), ("model.init", model.init)):
+        if value == "own":
+            raise SpecError(f"{key}=own: only model=module has something of its own; {model.name!r} takes a name")
     able = INITS[model.init].models if model.init is not None else ()
     if able and model.name not in able and model.weight_var is None:
         raise SpecError(f"model.init={model.init}: is for {' and '.join(able)}; given model.name={model.name}")
     if model.init == "torch_default" and model.weight_var is None and model.bias_var:
         raise SpecError(f"model.bias_var={model.bias_var:g}: init 'torch_default' draws its own biases; leave it at 0")
+
+
+def _check_forms(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
+    """Raises `SpecError` for inputs that the network does not take, or answers that it does not give."""
+    choice, longest = MODELS[model.name], DATA[data.name].longest
+    if longest is not None and data.length is not None and data.length > longest:
+        raise SpecError(f"data.length={data.length}: what {data.name!r} is cut from gives {longest:,} at most")
+    if not set(choice.takes) & set(facts.forms):
+        raise SpecError(f"data.name={data.name}: is {FORMS[facts.forms[0]]}; {_wanted(model.name)}")
+    if facts.positions and not choice.by_position:
+        raise SpecError(f"data.name={data.name}: asks for {facts.positions} answers a sample; {_wanted(model.name)}")
+    if model.attention is not None and not 0 < facts.positions < facts.steps:
+        written = [name for name, entry in DATA.items() if entry.positions and entry.vocabulary]
+        raise SpecError(
+            f"data.name={data.name}: {model.name!r} reads a source and writes an answer, which the last places of a "
+            f"sequence are for: {', '.join(written)}"
+        )
+
+
+def _check_image(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
+    """Raises `SpecError` for what no network of images can have."""
+    if model.block is not None and model.depth % 2:
+        shape = "a read-in, blocks of two layers and a read-out"
+        raise SpecError(f"model.depth={model.depth}: {model.name!r} has {shape}; expected an even number")
+    if model.block == "fixup" and model.norm != "none":
+        raise SpecError(f"model.norm={model.norm}: model.block=fixup does without; expected none, or another block")
+    halved = sorted(halved_before(model.pool))
+    if halved and halved[-1] > model.depth:
+        raise SpecError(f"model.pool={model.pool}: {model.name!r} has convolutions 1 to {model.depth}")
+    if min(facts.pixels) >> len(halved) == 0:
+        raise SpecError(
+            f"model.pool={model.pool}: images of {facts.pixels[0]}x{facts.pixels[1]} on {data.name!r} can be halved "
+            f"{min(facts.pixels).bit_length() - 1} times"
+        )
+
+
+def _check_attention(model: ModelSpec, facts: Facts) -> None:
+    """Raises `SpecError` for what no transformer can have."""
+    if model.heads is not None and model.width % model.heads:
+        raise SpecError(
+            f"model.heads={model.heads}: heads share the width evenly, and {model.heads} does not divide "
+            f"model.width={model.width}"
+        )
+    if model.norm == "none" and model.norm_place != "none":
+        raise SpecError(
+            f"model.norm=none with model.norm_place={model.norm_place}: a transformer without norms is "
+            "model.norm_place=none"
+        )
+    if not model.skip and model.norm_place == "deepnorm":
+        raise SpecError("model.skip=false with model.norm_place=deepnorm: it weighs the skips, and there are none")
+    if not model.skip and model.branch_scale != 1:
+        raise SpecError(
+            f"model.branch_scale={model.branch_scale:g} with model.skip=false: it scales what is added to a skip, and "
+            "there is none"
+        )
+    if facts.positions and not model.causal:
+        raise SpecError("model.causal=false: each place has its own answer here, and would see those behind it")
 
 
 @lru_cache(maxsize=1024)
@@ -62,11 +125,27 @@ def check_loss(train: TrainSpec, model: ModelSpec, facts: Facts) -> None:
         raise SpecError(f"train.loss={train.loss}: is of classes, and the targets of these data are numbers")
 
 
+FORMS = {"vector": "a vector", "sequence": "a sequence", "image": "an image", "tokens": "a sequence of tokens"}
+
+
+def _wanted(model: str) -> str:
+    """What an architecture takes, and which data are that."""
+    choice = MODELS[model]
+    able = [
+        name
+        for name, entry in DATA.items()
+        if set(choice.takes) & set(entry.forms) and (choice.by_position or entry.positions == 0)
+    ]
+    forms = " or ".join(FORMS[form] for form in choice.takes)
+    return f"{model!r} takes {forms}{'' if choice.by_position else ', and gives one answer'}: {', '.join(able)}"
+
+
 def _check_size(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     """Raises `SpecError` for a network that no machine holds: weights, gradients, and the signals of one batch."""
-    steps = facts.shape[0] if MODELS[model.name].needs_time else 1
-    weights = (model.depth * model.width + facts.inputs // steps + facts.outputs) * model.width
-    signals = data.batch_size * (model.depth * model.width * steps + facts.inputs + facts.outputs)
+    matrices = MODELS[model.name].matrices(model, facts)
+    weights = sum(fan_in * fan_out for fan_in, fan_out, _ in matrices)
+    signals = facts.inputs + sum(fan_out * uses for _, fan_out, uses in matrices)
+    signals = data.batch_size * (signals + MODELS[model.name].beside(model, facts))
     size = 4 * (2 * weights + signals)
     if size > MOST_BYTES:
         raise SpecError(
@@ -76,10 +155,14 @@ def _check_size(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
 
 
 @lru_cache(maxsize=1024)
-def check_together(optim: OptimSpec) -> None:
-    """Raises `SpecError` for values of the optimizer that contradict each other."""
+def check_together(optim: OptimSpec, clip: ClipSpec) -> None:
+    """Raises `SpecError` for values of the optimizer, or of clipping, that contradict each other."""
+    if clip.mode == "autoclip" and clip.threshold > 100:
+        raise SpecError(f"clip.threshold={clip.threshold:g}: of clip.mode=autoclip it is a percentile, at most 100")
     if optim.name == "sgd" and optim.nesterov and optim.momentum == 0:
         raise SpecError("optim.nesterov=true needs optim.momentum above 0 (as torch.optim.SGD does)")
+    if optim.name == "sgd" and optim.nesterov and optim.dampening:
+        raise SpecError("optim.nesterov=true needs optim.dampening=0 (as torch.optim.SGD does)")
 
 
 def check_instrument(spec: RunSpec) -> None:
@@ -93,6 +176,11 @@ def check_instrument(spec: RunSpec) -> None:
         if flat[key] not in values:
             able = " or ".join(str(value) for value in values if value is not None)
             raise SpecError(f"probe.instrument={instrument.name}: needs {key}={able}; given {flat[key]}")
+    if instrument.by_input and spec.facts.vocabulary:
+        raise SpecError(
+            f"probe.instrument={instrument.name}: takes derivatives by the input, and {spec.data.name!r} has tokens, "
+            "which have none"
+        )
     if spec.facts.train < instrument.samples:
         raise SpecError(
             f"probe.instrument={instrument.name}: needs {instrument.samples} samples; the training part of "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
-from gradlab.spec.choices import ALIASES, DATA, MODELS, NAMED, NOUNS, OPTIMIZERS
+from gradlab.spec.choices import ALIASES, CLIPS, DATA, MODELS, NAMED, NOUNS, OPTIMIZERS, Clip, Optimizer
 from gradlab.spec.named import SpecError, Value, closest, lookup, nearest
 
 
@@ -47,7 +47,7 @@ KEYS: dict[str, Key] = {
     "model.name": Key(str, "the architecture"),
     "model.depth": Key(
         int,
-        "L, the number of weight layers from input to output; of an RNN, its recurrent layers",
+        "L, weight layers from input to output; of an RNN its recurrent layers, of a transformer its blocks",
         low=1,
         most=MOST_PLACES,
     ),
@@ -61,14 +61,44 @@ KEYS: dict[str, Key] = {
     "model.weight_var": Key(float, "sw2: overrides init with N(0, sw2/fan_in)", low=0, nullable=True),
     "model.bias_var": Key(float, "sb2: the variance of the initial biases", low=0),
     "model.norm": Key(str, "normalization before the activation"),
+    "model.pool": Key(str, "the layers before which an image is halved, as in 3+5; or none", nullable=True),
+    "model.block": Key(
+        str, "how a residual block is built", words=("preact", "postact", "rezero", "fixup"), nullable=True
+    ),
     "model.branch_scale": Key(float, "beta of a residual branch"),
+    "model.forget_bias": Key(
+        float, "added to the initial bias of an LSTM's forget gate; null under model.chrono", nullable=True
+    ),
+    "model.chrono": Key(bool, "the gates' initial biases by the length T: ln U(1, T-1) to keep, its negative to admit"),
+    "model.attention": Key(str, "what a decoder reads from its encoder's states", words=("none", "additive", "dot")),
+    "model.heads": Key(int, "heads of an attention, each of width/heads units", low=1),
+    "model.norm_place": Key(
+        str,
+        "where a transformer has its norms: before each branch, behind each sum, both around the branch, behind sums "
+        "of weighted skips, nowhere",
+        words=("pre", "post", "sandwich", "deepnorm", "none"),
+    ),
+    "model.skip": Key(bool, "residual connections around attention and feed-forward"),
+    "model.feed_forward": Key(int, "hidden units of a feed-forward sub-layer over the width; 0: there is none", low=0),
+    "model.causal": Key(
+        bool, "each place attends to none behind it; null: where each place has its own answer", nullable=True
+    ),
+    "model.qk_norm": Key(bool, "rms norm of each head's queries and keys, with a learned gain"),
+    "model.attention_scale": Key(
+        float,
+        "multiplies q.k; null: one over the root of a head's units, 1/d: one over them",
+        nullable=True,
+        words=("1/d",),
+    ),
     "model.output": Key(
         str, "activation of the output layer", words=("none", "sigmoid", "softmax", "log_softmax", "tanh", "relu")
     ),
     "model.target": Key(str, "a network of your own: path/to/file.py:Name or package.module.Name", nullable=True),
     "model.source": Key(str, "the SHA-256 of the file that defines it; filled in", nullable=True),
     "data.name": Key(str, "the data set"),
-    "data.root": Key(str, "a folder of IDX files to read instead of downloading", nullable=True),
+    "data.root": Key(
+        str, "a folder of the data's files (IDX; of cifar10 .bin) to read instead of downloading", nullable=True
+    ),
     "data.mirror": Key(str, "another address to download from", nullable=True),
     "data.batch_size": Key(int, "samples a step; full is batch gradient descent, 1 stochastic", low=1, words=("full",)),
     "data.seed": Key(int, "the order of the batches", low=0),
@@ -77,6 +107,8 @@ KEYS: dict[str, Key] = {
     "data.target_scale": Key(float, "multiplies regression targets"),
     "data.length": Key(int, "sequence length", low=2, most=MOST_PLACES),
     "data.features": Key(int, "input features of synthetic data", low=1, nullable=True),
+    "data.ask": Key(str, "of the films: which way the digit moves, or which digit it is", words=("way", "digit")),
+    "data.permuted": Key(bool, "the pixels in one random order instead of row after row"),
     "data.path": Key(
         str,
         "your data: a .csv, .parquet, .npz or .safetensors file, or a folder of images by class",
@@ -100,6 +132,9 @@ KEYS: dict[str, Key] = {
     "optim.beta1": Key(float, "decay of the running mean", low=0, below=1),
     "optim.beta2": Key(float, "decay of the running square (RMSprop's alpha)", low=0, below=1),
     "optim.eps": Key(float, "added to the denominator", low=0),
+    "optim.dampening": Key(float, "what momentum takes off each gradient but the first", low=0, most=1),
+    "optim.amsgrad": Key(bool, "adam and adamw: by the largest running square so far"),
+    "optim.maximize": Key(bool, "climbs the loss instead"),
     "optim.schedule": Key(str, "how the learning rate changes in the course of training"),
     "optim.warmup": Key(int, "steps in which the learning rate rises to its value, before the schedule", low=0),
     "optim.end_factor": Key(float, "what is left of the learning rate at the last step", low=0, most=1),
@@ -138,6 +173,9 @@ DEFAULTS: dict[str, Value] = {
     "optim.beta1": 0.9,
     "optim.beta2": 0.999,
     "optim.eps": 1e-8,
+    "optim.dampening": 0.0,
+    "optim.amsgrad": False,
+    "optim.maximize": False,
     "optim.schedule": "constant",
     "optim.warmup": 0,
     "optim.end_factor": 0.0,
@@ -208,13 +246,18 @@ def defaults_of(key: str, name: str) -> dict[str, Value]:
     """What a file of the config group of ``key`` (`model.name`) holds for the choice ``name``: its keys, undotted."""
     section = key.partition(".")[0]
     model, data = (str(DEFAULTS[other]) if other != key else name for other in ("model.name", "data.name"))
-    keys = {**allowed_keys(model, data), **({} if section != "optim" else optimizer_defaults(name)), key: name}
+    keys = {**allowed_keys(model, data), **own_defaults(key, name), key: name}
     return {dotted.partition(".")[2]: value for dotted, value in keys.items() if dotted.startswith(f"{section}.")}
 
 
-def optimizer_defaults(name: str) -> dict[str, Value]:
-    """The dotted keys of `optim` that an optimizer has its own values of."""
-    return {f"optim.{key}": value for key, value in OPTIMIZERS[name].defaults.items()}
+HAVE_DEFAULTS: dict[str, Mapping[str, Optimizer | Clip]] = {"optim.name": OPTIMIZERS, "clip.mode": CLIPS}
+"""Keys whose choices have values of their own of other keys of the section."""
+
+
+def own_defaults(key: str, name: str) -> dict[str, Value]:
+    """The dotted keys of its section that the choice ``name`` of ``key`` has its own values of."""
+    section, entries = key.partition(".")[0], HAVE_DEFAULTS.get(key)
+    return {} if entries is None else {f"{section}.{own}": value for own, value in entries[name].defaults.items()}
 
 
 def coerce(key: str, given: Value) -> Value:
@@ -226,6 +269,10 @@ def coerce(key: str, given: Value) -> Value:
     rule = KEYS[key]
     if given is None and rule.nullable:
         return None
+    return _layers(key, given) if key == "model.pool" else _checked(key, rule, given)
+
+
+def _checked(key: str, rule: Key, given: Value) -> Value:
     if isinstance(given, str) and given in rule.words:
         return given
     accepted: Value = None
@@ -253,6 +300,20 @@ def _named(key: str, given: str) -> str:
     if given in KEYS[key].words or (key == "train.loss" and is_target(given)):
         return given
     return lookup(NOUNS[key], NAMED[key], given, ALIASES.get(key)).name
+
+
+def _layers(key: str, given: Value) -> str:
+    """Numbers of layers in order, as ``3+5``; or none.
+
+    >>> _layers("model.pool", "5+3"), _layers("model.pool", 3)
+    ('3+5', '3')
+    """
+    parts = str(given).split("+")
+    if given == "none":
+        return "none"
+    if isinstance(given, bool) or not all(part.isdecimal() and int(part) > 1 for part in parts):
+        raise SpecError(f"{key}={_short(str(given))}: expected layers from 2 on, as in 3+5, or 'none'")
+    return "+".join(map(str, sorted(set(map(int, parts)))))
 
 
 def is_target(text: str) -> bool:

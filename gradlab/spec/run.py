@@ -24,7 +24,18 @@ from gradlab.spec.choices import (
     OPTIMIZERS,
     SCHEDULES,
 )
-from gradlab.spec.keys import DEFAULTS, FREE, allowed_keys, check_key, coerce, is_free, is_target, optimizer_defaults
+from gradlab.spec.choices.data import forms_of
+from gradlab.spec.keys import (
+    DEFAULTS,
+    FREE,
+    HAVE_DEFAULTS,
+    allowed_keys,
+    check_key,
+    coerce,
+    is_free,
+    is_target,
+    own_defaults,
+)
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.plugins import PRESENT, used
 
@@ -38,8 +49,13 @@ SILENT: dict[str, tuple[object, ...]] = {
     "probe.instrument": ("none",),
     "train.loss": ("auto",),
     "model.output": (None, "none"),
-    **dict.fromkeys(("model.target", "model.source", "train.source"), (None,)),
+    **dict.fromkeys(("model.target", "model.source", "model.pool", "model.block"), (None,)),
+    **dict.fromkeys(("model.forget_bias", "model.chrono", "model.attention"), (None,)),
+    **dict.fromkeys(("model.heads", "model.norm_place", "model.skip", "model.feed_forward"), (None,)),
+    **dict.fromkeys(("model.causal", "model.qk_norm", "model.attention_scale"), (None,)),
+    **dict.fromkeys(("data.ask", "data.permuted", "train.source"), (None,)),
     **dict.fromkeys(("data.label", "data.heldout", "data.task", "data.target", "data.source"), (None,)),
+    **{key: (DEFAULTS[key],) for key in ("optim.dampening", "optim.amsgrad", "optim.maximize")},
     **{key: (DEFAULTS[key],) for key in ("optim.schedule", "optim.warmup", "optim.end_factor")},
     **{key: (DEFAULTS[key],) for key in ("optim.decay", "optim.decay_every")},
 }
@@ -69,7 +85,19 @@ class ModelSpec:
     weight_var: float | None
     bias_var: float | None
     norm: str | None
+    pool: str | None
+    block: str | None
     branch_scale: float | None
+    forget_bias: float | None
+    chrono: bool | None
+    attention: str | None
+    heads: int | None
+    norm_place: str | None
+    skip: bool | None
+    feed_forward: int | None
+    causal: bool | None
+    qk_norm: bool | None
+    attention_scale: float | None
     output: str | None
     target: str | None
     source: str | None
@@ -90,6 +118,8 @@ class DataSpec:
     target_scale: float
     length: int | None
     features: int | None
+    ask: str | None
+    permuted: bool | None
     path: str | None
     label: str | None
     heldout: float | None
@@ -112,6 +142,9 @@ class OptimSpec:
     beta1: float
     beta2: float
     eps: float
+    dampening: float
+    amsgrad: bool
+    maximize: bool
     schedule: str
     warmup: int
     end_factor: float
@@ -150,8 +183,9 @@ class ProbeSpec:
 class Facts:
     """What a network must know of its data: shapes and sizes, no numbers.
 
-    ``shape`` is that of one input, (features,) or (time, features); ``loss`` as in `choices.Data`. Of data of the
-    user's own, ``source`` is the SHA-256 of what they come from, and ``told`` how they were understood.
+    ``shape`` is that of one input, ``outputs`` how many numbers or classes one answer has; ``loss``, ``image`` and
+    ``vocabulary`` as in `choices.Data`; ``positions`` counts the answers of a sample, 0 where there is but one. Of data
+    of the user's own, ``source`` is the SHA-256 of what they come from, and ``told`` how they were understood.
     """
 
     shape: tuple[int, ...]
@@ -161,11 +195,40 @@ class Facts:
     heldout: int
     source: str | None = None
     told: str | None = None
+    image: bool = False
+    vocabulary: int = 0
+    positions: int = 0
+    dictated: bool = False
 
     @property
     def inputs(self) -> int:
         """Entries of one input."""
         return math.prod(self.shape)
+
+    @property
+    def steps(self) -> int:
+        """Time steps of one input: of an image, its rows."""
+        return self.shape[0]
+
+    @property
+    def features(self) -> int:
+        """Entries of one time step: of a token, one for each that there is."""
+        return self.vocabulary or math.prod(self.shape[1:])
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """Height and width of an image."""
+        return self.shape[0], self.shape[1]
+
+    @property
+    def channels(self) -> int:
+        """Numbers of a pixel."""
+        return self.shape[2] if len(self.shape) > 2 else 1
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """How an input can be taken; see `choices.data.forms_of`."""
+        return forms_of(len(self.shape), image=self.image, vocabulary=self.vocabulary)
 
 
 @dataclass(frozen=True)
@@ -216,7 +279,8 @@ class RunSpec:
     @property
     def layers(self) -> int:
         """L: how many layers the `layers` table numbers (an RNN's read-out counts)."""
-        return self.model.depth + (1 if MODELS[self.model.name].needs_time else 0)
+        choice = MODELS[self.model.name]
+        return self.model.depth if choice.free else len(choice.matrices(self.model, self.facts))
 
     @property
     def loss(self) -> str:
@@ -280,7 +344,7 @@ def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
     # What is the user's own may change while this process lives.
     fit = _fit.__wrapped__ if DATA[data].own else _fit
     network, task, facts = fit(network, task, look)  # type: ignore[arg-type]
-    check_together(parts["optim"])
+    check_together(parts["optim"], parts["clip"])
     check_loss(parts["train"], network, facts)
     spec = RunSpec(
         seed=seed,  # type: ignore[arg-type]
@@ -306,9 +370,9 @@ def _section(name: str, items: tuple[tuple[str, type, Value], ...], model: str, 
     for key in explicit:
         check_key(key, model, data)
     values = {key: value for key, value in allowed_keys(model, data).items() if key.startswith(f"{name}.")}
-    if name == "optim":
-        chosen = str(coerce("optim.name", explicit.get("optim.name", DEFAULTS["optim.name"])))
-        values.update(optimizer_defaults(chosen))
+    for key in HAVE_DEFAULTS:
+        if key.startswith(f"{name}."):
+            values.update(own_defaults(key, str(coerce(key, explicit.get(key, DEFAULTS[key])))))
     if name == "model":
         values["model.name"] = model
     if name == "data":
@@ -330,6 +394,11 @@ def _fit(model: ModelSpec, data: DataSpec, look: Look | None) -> tuple[ModelSpec
         data = dataclasses.replace(data, features=model.width if model.name == "linear_chain" else 64)
     if model.activation is not None and model.slope is None and not choice.free:
         model = dataclasses.replace(model, slope=ACTIVATIONS[model.activation].slope)
+    if model.chrono:
+        # It draws what forget_bias would be added to.
+        model = dataclasses.replace(model, forget_bias=None)
+    elif model.forget_bias is None and "forget_bias" in choice.keys:
+        raise SpecError("model.forget_bias=null: expected a finite number, unless model.chrono=true")
     facts = _own_facts(data, look) if DATA[data.name].own else _facts(data, look)  # type: ignore[arg-type]
     if facts.source != data.source:
         if data.source is not None:
@@ -343,8 +412,22 @@ def _fit(model: ModelSpec, data: DataSpec, look: Look | None) -> tuple[ModelSpec
             "give at most that, or full"
         )
     if not choice.free:
+        model = _resolved(model, facts)
         check_fit(model, data, facts)
     return model, data, facts
+
+
+def _resolved(model: ModelSpec, facts: Facts) -> ModelSpec:
+    """What an attention takes from its width and its data."""
+    if model.heads is None:
+        return model
+    given = cast("float | str | None", model.attention_scale)
+    return dataclasses.replace(
+        model,
+        norm="none" if model.norm_place == "none" else model.norm,
+        causal=facts.positions > 0 if model.causal is None else model.causal,
+        attention_scale=model.heads / model.width if given == "1/d" else given,
+    )
 
 
 def _lent(model: ModelSpec, look: Look | None) -> ModelSpec:
@@ -424,10 +507,22 @@ def _facts(data: DataSpec, look: Look | None) -> Facts:
     if data.root is not None:
         return _looked_at(data, look)
     entry = DATA[data.name]
-    by_key = (data.features if len(entry.shape) == 1 else data.length) or 0
+    if data.length is not None and data.length < entry.least_length:
+        raise SpecError(f"data.length={data.length}: {data.name!r} needs at least {entry.least_length} time steps")
+    by_key = (data.length if "length" in entry.keys else data.features) or 0
     shape = tuple(by_key if size is None else size for size in entry.shape)
     outputs = math.prod(shape) if entry.outputs is None else entry.outputs
-    return Facts(shape, outputs, entry.loss, entry.train, entry.heldout)
+    return Facts(
+        shape,
+        outputs,
+        entry.loss,
+        entry.train,
+        entry.heldout,
+        image=entry.image,
+        vocabulary=entry.vocabulary,
+        positions=shape[0] if entry.positions is None else entry.positions,
+        dictated=entry.dictated,
+    )
 
 
 @lru_cache(maxsize=65536)

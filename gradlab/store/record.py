@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gradlab.diagnose import DEFAULTS, Limits, final_loss, rate, vanishing_ratio
 from gradlab.diagnose.tables import with_verdicts
+from gradlab.spec.choices import MODELS
 from gradlab.spec.keys import KEYS, is_free
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec
@@ -52,7 +53,7 @@ MEASURED_COLUMNS = (
 )
 """What stands beside them of a network that is not gradlab's own."""
 
-KEPT_OF_STEPS = ("loss", "grad_norm", "grad_norm_clipped", "clipped", "broken", "lr")
+KEPT_OF_STEPS = ("loss", "grad_norm", "grad_norm_clipped", "clipped", "broken", "lr", "skipped")
 """What is kept of each step of a training that goes on, in this order; ``broken`` is zero where all is finite."""
 
 _KINDS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
@@ -181,9 +182,10 @@ class Record:
     """A finished cohort.
 
     ``loss``, ``lr``, ``grad_norm``, ``grad_norm_clipped``, ``clipped`` are (S, M), row t measured at step t; where the
-    last row made no update, ``updates`` < S. ``diverged_at`` and ``diverged_layer`` (M,) are -1 where there is none.
-    ``heldout_loss`` and ``accuracy`` (M,) are None where the data or the run have none. ``columns`` are the C of the
-    per-layer table; ``seen`` (M) is what was seen of networks that are not gradlab's own: see `SEEN`.
+    last row made no update, ``updates`` < S. So are ``skipped`` updates, None where none can be. ``diverged_at`` and
+    ``diverged_layer`` (M,) are -1 where there is none. ``heldout_loss`` and ``accuracy`` (M,) are None where data or
+    run have none. ``columns`` are the C of the per-layer table; ``seen`` (M) is what was seen of networks that are
+    not gradlab's own: see `SEEN`.
     """
 
     runs: tuple[RunSpec, ...]
@@ -203,6 +205,7 @@ class Record:
     readings: tuple[Reading, ...] = ()
     columns: tuple[str, ...] = PROBE_COLUMNS
     seen: tuple[str, ...] = ()
+    skipped: Bools | None = None
 
 
 @dataclass(frozen=True)
@@ -267,15 +270,18 @@ def _runs_table(record: Record, last: Ints) -> pa.Table:
 
 
 def _profile(record: Record, along: str) -> Floats:
-    """The signals' gradient (M, R) at step 0 by which a run's rate is.
+    """The signals' gradient (M, R) at step 0 by which a run's rate is; per entry, where layers differ in size.
 
-    Of a network that is not gradlab's own it is per entry, and on its trunk, in the trunk's order.
+    Where it has a trunk it is along that; in a network that is not gradlab's own, in the trunk's order.
     """
-    first = record.layers[0]
+    first, model = record.layers[0], record.runs[0].model
     rows = [index for index, row in enumerate(record.rows) if row.axis == along and row.layer > 0]
-    if "stage" not in record.columns:
+    if along == "depth" and (layers := MODELS[model.name].trunk) is not None:
+        known = layers(model.depth)
+        rows = [index for index in rows if record.rows[index].layer in known]
+    if "signal_grad_rms" not in record.columns:
         return np.asarray(first.values[PROBE_COLUMNS.index("signal_grad_norm")][:, rows])
-    if along == "time":
+    if along == "time" or "stage" not in record.columns:
         return np.asarray(first.values[record.columns.index("signal_grad_rms")][:, rows])
     stages = first.values[record.columns.index("stage")][0, rows]
     trunk = [rows[place] for place in np.argsort(stages, kind="stable") if not np.isnan(stages[place])]
@@ -345,6 +351,7 @@ def _steps_table(record: Record, last: Ints) -> pa.Table:
         "grad_norm": record.grad_norm.T[kept],
         "grad_norm_clipped": _where(updated, record.grad_norm_clipped.T[kept]),
         "clipped": _where(updated, record.clipped.T[kept]),
+        "skipped": None if record.skipped is None else _where(updated, record.skipped.T[kept]),
     }
     return table_of("steps", columns, len(at))
 

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gradlab.diagnose.numbers import number
+from gradlab.spec.choices import MODELS
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec, but_for_seeds
 from gradlab.store.atomic import replace
@@ -38,19 +39,20 @@ MOST_NETWORKS, MOST_WEIGHTS = 8, 20
 APART = 1.0
 """From this standard deviation of ln delta on, what a typical draw has is said too: e^(-its square) of the mean."""
 
-FIGURES = ("rate", "χ₁", "ξc", "6ξc", "δ₁/δ", "σw²*")
+FIGURES = ("rate", "χ₁", "ξc", "6ξc", "δ₁/δ", "σw²*", "kept", "1/e")
 """The columns of the table of a grid, beside the swept keys."""
 
 COLUMNS = (
     *("rate_theory", "rate_limit", "chi1", "q_star", "depth_scale", "gradient_scale", "trainable_depth"),
-    *("log10_vanishing_ratio", "band", "critical_weight_var", "note"),
+    *("log10_vanishing_ratio", "band", "critical_weight_var", "kept", "time_scale", "note"),
 )
 """Of the CSV, beside the swept keys; ``band``: the standard deviation of ln delta of layer 1 between draws."""
 
 LEGEND = (
     "rate: factor of δ = ‖∂loss/∂z‖ a layer toward the input, χ₁ its square; ~ where the layers of this run have no "
     "single rate: that of many layers then (of residual branches the mean). ξc: depth scale; 6ξc: trainable depth. "
-    "δ₁/δ: of layer 1 over the last hidden one (time step 1 over T). σw²*: the nearest critical weight variance."
+    "δ₁/δ: of layer 1 over the last hidden one (time step 1 over T). σw²*: the nearest critical weight variance. "
+    "kept: of a gated state a step along its own path, 1/e after so many steps."
 )
 
 
@@ -114,7 +116,7 @@ def _columns(run: RunSpec) -> list[float | str | None]:
         said.rate if said.asymptotic else None,
         *(said.chi1, said.q_star, said.depth_scale, said.gradient_scale, said.trainable_depth),
         None if course is None else course.log10_ratio(1),
-        *(said.band, said.critical_weight_var, said.note),
+        *(said.band, said.critical_weight_var, said.kept, said.time_scale, said.note),
     ]
 
 
@@ -160,7 +162,8 @@ def _lines(seen: Setting, said: Prediction, course: Profile | None) -> list[tupl
     """What the prediction holds, a line each."""
     if said.rate is None or said.chi1 is None:
         return []
-    place = "time step" if seen.steps else "layer"
+    blocks = seen.architecture in MODELS and MODELS[seen.architecture].trunk is not None
+    place = "time step" if seen.steps else "block" if blocks else "layer"
     limit = f", in the limit of many {place}s" if said.asymptotic else f", the mean over these {place}s"
     lines = [("rate", f"{said.rate:.4g} a {place}, χ₁ = {said.chi1:.4g}{'' if said.single_rate else limit}")]
     if said.single_rate and said.fitted is not None and abs(said.fitted / said.rate - 1) >= EVEN:
@@ -238,7 +241,8 @@ def _figures(run: RunSpec) -> list[str]:
     rate = "-" if said.rate is None else f"{'' if said.single_rate else '~'}{said.rate:.4g}"
     ratio = "-" if course is None else power(course.log10_ratio(1))
     scales = [_scale(said.depth_scale), _scale(said.trainable_depth)]
-    return [rate, number(said.chi1, 4), *scales, ratio, number(said.critical_weight_var, 4)]
+    gate = [number(said.kept, 3), number(said.time_scale, 3)]
+    return [rate, number(said.chi1, 4), *scales, ratio, number(said.critical_weight_var, 4), *gate]
 
 
 def _scale(value: float | None) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradlab.theory.activations import Floats
+from gradlab.theory.images import blocks, convolutions
 from gradlab.theory.mean_field import BEYOND, NEAR_ONE, chi, fixed_variance, repels_above, settled, variance_after
 from gradlab.theory.norms import (
     LINEAR,
@@ -51,7 +52,8 @@ class Passage:
     width of ln |delta|^2 at each place over the last; None where it is not known. ``log_growth`` (P,): as ``log_chi``
     of the forward variance, from place ``first`` + i to the next. ``beyond``: how many places lie behind the last
     hidden one. ``lost``: why the mean field does not describe draws of this network, None where it does. ``map``: the
-    sw2 and sb2 for which `mean_field` has this chi, q and correlations; None where it has not.
+    sw2 and sb2 for which `mean_field` has this chi, q and correlations; None where it has not. ``stride``: layers from
+    one place to the next, but for the input, which is one before the first.
     """
 
     chi: float | None
@@ -63,6 +65,7 @@ class Passage:
     beyond: int = 0
     map: tuple[float, float] | None = None
     lost: str | None = None
+    stride: int = 1
 
 
 def mlp(seen: Setting) -> Passage:
@@ -246,11 +249,27 @@ def rnn(seen: Setting) -> Passage:
     return Passage(chi(seen.phi, settled(q), seen.sw2), q, 1, _logs(factors), None, _ratios(qs), lost=lost)
 
 
+def cnn(seen: Setting) -> Passage:
+    """z_l = norm(W_l * phi(z_{l-1}) + b_l): layers 1..L-1, and the input; see `images`."""
+    course = convolutions(seen)
+    # Where the pixels' variances run away, the dense network's do.
+    lost = _plain(seen).lost if seen.norm == "none" else None
+    return Passage(course.limit, None, 0, _logs(course.back), None, _logs(course.growth), lost=lost)
+
+
+def resnet(seen: Setting) -> Passage:
+    """The stream behind the read-in and every block, and the input; see `images`."""
+    course = blocks(seen)
+    return Passage(course.limit, None, 0, _logs(course.back), None, _logs(course.growth), stride=2)
+
+
 PASSAGES: dict[str, Callable[[Setting], Passage]] = {
     "mlp": mlp,
     "residual_mlp": residual_mlp,
     "linear_chain": linear_chain,
     "rnn": rnn,
+    "cnn": cnn,
+    "resnet": resnet,
 }
 """By architecture; one that is not here has no theory."""
 

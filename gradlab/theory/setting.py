@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from gradlab.spec.choices import MODELS
 from gradlab.spec.run import ModelSpec, RunSpec
 from gradlab.theory.activations import Phi
+from gradlab.theory.gates import Gate, gate
 from gradlab.theory.norms import EPS, RMS_EPS
 from gradlab.theory.quadrature import moments
 
@@ -23,8 +24,9 @@ class Setting:
     ``sw2``, ``sb2``: of the square matrices between hidden layers (of an RNN from time step to time step);
     ``sw2_first`` that of the matrix that reads the ``inputs`` (of an RNN, the features of a step), whose mean square is
     ``q0``. ``depth`` is L, of an RNN K; ``steps`` T, 0 without time. ``batch``: samples that batch norm shares, None
-    elsewhere. ``branch``: beta of a residual branch.
-    ``why_not``: why no theory holds for such weights, None where one does.
+    elsewhere. ``branch``: beta of a residual branch. ``pixels``: height and width of an image that is convolved, whose
+    filters are ``centre``d in their middle tap or not; ``inputs`` is then a filter's first fan-in. ``gate``: what keeps
+    a gated state. ``why_not``: why no theory holds for such weights, None where one does.
     """
 
     architecture: str
@@ -43,6 +45,9 @@ class Setting:
     branch: float
     orthogonal: bool
     why_not: str | None = None
+    pixels: tuple[int, int] = (1, 1)
+    centre: bool = False
+    gate: Gate | None = None
 
 
 WEIGHT_VARIANCES: dict[str, Callable[[int, int], float]] = {
@@ -56,6 +61,7 @@ WEIGHT_VARIANCES: dict[str, Callable[[int, int], float]] = {
     "orthogonal": lambda fan_in, fan_out: fan_in / max(fan_in, fan_out),
     "torch_default": lambda _, __: 1 / 3,
     "identity": lambda _, __: 1.0,
+    "delta_orthogonal": lambda fan_in, fan_out: fan_in / max(fan_in, fan_out),
     # Of its branches; the read-in is he_normal's.
     "fixup": lambda _, __: 0.0,
     "zeros": lambda _, __: 0.0,
@@ -72,8 +78,13 @@ NO_THEORY: dict[tuple[str, str], str] = {
         "residual_mlp",
         "fixup",
     ): "fixup's read-out begins at 0, and until it moves no gradient comes to the branches",
+    ("resnet", "lsuv"): "lsuv scales each branch by the stream that it meets, which theory here does not follow",
+    ("resnet", "fixup"): "fixup's read-out begins at 0, and until it moves no gradient comes to the blocks",
 }
 """Why theory says nothing of an architecture with an init."""
+
+
+LINEAR = Phi("linear", 0.0)
 
 
 def setting(spec: RunSpec) -> Setting:
@@ -83,11 +94,16 @@ def setting(spec: RunSpec) -> Setting:
     which matters in the first layers alone.
     """
     model, facts = spec.model, spec.facts
+    if (kept := gate(model)) is not None:
+        steps = facts.steps
+        return Setting(model.name, LINEAR, "none", 0, steps, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False, gate=kept)
     if MODELS[model.name].free:
         # Nothing is known of the inside of a network of the user's own.
-        return Setting(model.name, Phi("linear", 0.0), "none", 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False)
+        return Setting(model.name, LINEAR, "none", 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False)
+    if MODELS[model.name].takes == ("image",):
+        return _of_images(spec)
     recurrent = MODELS[model.name].needs_time
-    inputs = facts.shape[-1] if recurrent else facts.inputs
+    inputs = facts.features if recurrent else facts.inputs
     # torch.nn.RNN bounds the default draw of every matrix by its hidden width.
     first_fan = model.width if recurrent and model.init == "torch_default" and model.weight_var is None else inputs
     norm = model.norm or "none"
@@ -104,7 +120,7 @@ def setting(spec: RunSpec) -> Setting:
         phi=phi,
         norm=norm,
         depth=model.depth,
-        steps=facts.shape[0] if recurrent else 0,
+        steps=facts.steps if recurrent else 0,
         width=model.width,
         inputs=inputs,
         sw2=sw2,
@@ -117,6 +133,55 @@ def setting(spec: RunSpec) -> Setting:
         orthogonal=init == "orthogonal",
         why_not=_why_not(model.name, init),
     )
+
+
+def _of_images(spec: RunSpec) -> Setting:
+    """What theory sees of convolutions: of a `resnet` its stream alone, a place a block."""
+    model, facts = spec.model, spec.facts
+    norm, init = model.norm or "none", None if model.weight_var is not None else model.init
+    phi = Phi(model.activation or "linear", (model.slope or 0.0) if model.activation in TANGIBLE else 0.0)
+    q0 = spec.data.input_scale * spec.data.input_scale
+    # Rows of an orthogonal matrix are a filter each; what other inits call fan-out counts its taps too.
+    orthogonal = init in ("orthogonal", "delta_orthogonal")
+    taps = 1 if init == "delta_orthogonal" else 9
+    fan_out = model.width if orthogonal else 9 * model.width
+    if init == "lsuv":
+        sw2, sw2_first = _unit_variance(model, phi, q0)
+    else:
+        sw2 = weight_variance(model, taps * model.width, fan_out)
+        sw2_first = weight_variance(model, taps * facts.channels, fan_out)
+    return Setting(
+        architecture=model.name,
+        phi=phi,
+        norm=norm,
+        depth=spec.layers if model.block is None else model.depth // 2 + 1,
+        steps=0,
+        width=model.width,
+        inputs=taps * facts.channels,
+        sw2=sw2,
+        sb2=1 / (27 * model.width) if init == "torch_default" else model.bias_var or 0.0,
+        sw2_first=sw2_first,
+        q0=q0,
+        batch=spec.data.batch_size * facts.pixels[0] * facts.pixels[1] if norm == "batch" else None,
+        eps={"none": 0.0, "rms": RMS_EPS[spec.train.precision]}.get(norm, EPS),
+        branch=0.0 if model.block in ("rezero", "fixup") else model.branch_scale or 0.0,
+        orthogonal=orthogonal,
+        why_not=_why_not(model.name, init) or _no_theory_of_images(model),
+        pixels=facts.pixels,
+        centre=init == "delta_orthogonal",
+    )
+
+
+def _no_theory_of_images(model: ModelSpec) -> str | None:
+    if model.pool not in (None, "none"):
+        return "the mean of four pixels depends on how alike they are, which theory here does not follow"
+    if model.block == "postact":
+        return "a stream that is activated at every block is not normal, and theory here does not follow it"
+    if model.block == "fixup":
+        return NO_THEORY["resnet", "fixup"]
+    if model.block is not None and model.norm == "batch":
+        return "batch norm in residual convolutions mixes pixels that are alike, which theory here does not follow"
+    return None
 
 
 def _why_not(model: str, init: str | None) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gradlab.spec.choices import MODELS
 from gradlab.theory.activations import ACTIVATIONS
+from gradlab.theory.images import border
 from gradlab.theory.norms import STEADY_BATCH
 from gradlab.theory.setting import Setting
 
@@ -82,9 +83,12 @@ def _subject(seen: Setting) -> str:
     behind = {"batch": " behind batch norm", "layer": " behind layer norm", "rms": " behind rms norm"}.get(
         seen.norm, ""
     )
-    what = {"residual_mlp": f"residual {name}, β={seen.branch:.3g}", "rnn": f"recurrent {name}"}.get(
-        seen.architecture, name
-    )
+    what = {
+        "residual_mlp": f"residual {name}, β={seen.branch:.3g}",
+        "rnn": f"recurrent {name}",
+        "cnn": f"convolutions of {name}",
+        "resnet": f"residual convolutions of {name}, β={seen.branch:.3g}",
+    }.get(seen.architecture, name)
     biases = "" if seen.norm == "batch" else f", σb²={seen.sb2:.3g}"
     return f"{what}{behind}{biases}"
 
@@ -100,6 +104,9 @@ def _claim(seen: Setting, said: Findings) -> str:
         return f"{course} at batches of {seen.batch}, whatever σw²: {what}"
     if seen.norm != "none" and seen.architecture == "mlp" and seen.sb2 == 0:
         return f"{course}, whatever σw²"
+    if seen.architecture == "cnn" and seen.norm == "none" and not seen.centre:
+        (height, width), kept = seen.pixels, math.sqrt(border(seen.pixels))
+        return f"{course}; the border of zeros around {height}x{width} pixels is a factor of {kept:.3f} of that"
     return course
 
 
@@ -109,6 +116,7 @@ def _critical(said: Findings) -> str:
 
 def _course(seen: Setting, said: Findings) -> str:
     place, start = ("time step", "first step") if seen.steps else ("layer", "input")
+    place = "block" if seen.architecture == "resnet" else place
     if not said.single:
         if said.extremes is None:
             return f"no single rate describes so few {place}s"
@@ -141,6 +149,10 @@ def source(seen: Setting) -> str:
         return "Saxe et al. 2013, arXiv:1312.6120"
     if seen.architecture == "rnn":
         return "Pascanu et al. 2013, arXiv:1211.5063; Chen et al. 2018, arXiv:1806.05394"
+    if seen.architecture == "cnn":
+        return f"Xiao et al. 2018, arXiv:1806.05393{'; Yang et al. 2019, arXiv:1902.08129' * (seen.norm == 'batch')}"
+    if seen.architecture == "resnet":
+        return "Zhang et al. 2019, arXiv:1901.09321; Xiao et al. 2018, arXiv:1806.05393"
     if seen.norm == "batch":
         residual = "; Balduzzi et al. 2017, arXiv:1702.08591" if seen.architecture == "residual_mlp" else ""
         return f"Yang et al. 2019, arXiv:1902.08129{residual}"

@@ -6,6 +6,7 @@ softmax. It counts with the layer that was called last before it, whatever stand
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -30,6 +31,9 @@ LINEAR = frozenset(_LINEAR.split())
 
 UNBOUNDED = frozenset({"exp", "exp_", "pow", "square", "sinh", "cosh"})
 """Operators whose slope has no bound: as an activation they explode."""
+
+MASKING = frozenset({"native_dropout", "bernoulli_", "div_"})
+"""Operators of which dropout is made."""
 
 SOFTMAX, FUSED_ATTENTION = ("_softmax", "_safe_softmax"), "_scaled_dot_product"
 
@@ -59,6 +63,8 @@ def _dispatched(tape: Tape, func: Any, given: tuple[Any, ...], named: dict[str, 
     if tape.inside and name not in KEPT:
         tape.inside[-1].operators.append(name)
     _note_cut(tape, name, given)
+    if name in MASKING:
+        _note_dropout(tape, name, given)
     tape.linear &= tape.judging or name in LINEAR
     z = given[0] if given else None
     if name == "detach" and isinstance(z, Tensor) and z.grad_fn is not None:
@@ -111,6 +117,18 @@ def _note_cut(tape: Tape, name: str, given: tuple[Any, ...]) -> None:
         if held is not None and held() is one and node is not None:
             tape.cuts.append(node)
             del tape.detached[id(one)]
+
+
+def _note_dropout(tape: Tape, name: str, given: tuple[Any, ...]) -> None:
+    """Dropout keeps a share by a mask that is drawn, and divides the mask by it."""
+    if name == "native_dropout":
+        tape.dropped = max(tape.dropped, float(given[1]) if given[2] else 0.0)
+    elif name == "bernoulli_" and len(given) > 1 and isinstance(given[1], float):
+        tape.mask = weakref.ref(given[0]), given[1]
+    elif name == "div_" and tape.mask is not None and tape.mask[0]() is given[0]:
+        kept, by = tape.mask[1], given[1]
+        if math.isclose(kept, float(by) if not isinstance(by, Tensor) or by.numel() == 1 else math.nan, rel_tol=1e-6):
+            tape.dropped, tape.mask = max(tape.dropped, 1 - kept), None
 
 
 class AlreadyAsked(TorchFunctionMode):

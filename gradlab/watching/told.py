@@ -26,6 +26,8 @@ def told(
 ) -> dict[str, Any]:
     """Of one way there and back: the activations that were met, and facts about network, loss and parameters."""
     tape = heard.tape
+    for operator, came in heard.weights.items():
+        losses.weigh(operator, came)
     names_of = {parameter: name for name, parameter in module.named_parameters()}
     return {
         "activations": {name: (seen.positions, seen.judged) for name, seen in tape.activations.items()},
@@ -37,6 +39,7 @@ def told(
             "gated": any(isinstance(layer.module, GATED) for layer in layers),
             "unreached": [names_of[one] for one, gradient in gradients.items() if gradient is None and one in names_of],
             "all_masked": tape.all_masked,
+            "dropped": tape.dropped,
             "unbounded": sorted(set(tape.unbounded)),
             "narrow": narrow(layers, heard, tape.samples),
             "frozen_as_drawn": frozen_as_drawn(layers, heard),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
+import torch
 
+from benchmarks.architectures import COHORTS, cohort, measure
 from benchmarks.ensemble import train as train_ensemble
 from benchmarks.hydra_peer import Clock, work_seconds
 from benchmarks.limit import Training, operations, say
@@ -69,3 +72,18 @@ def test_the_sentence_is_of_the_median_share() -> None:
 def test_the_plane_is_square() -> None:
     variances = [override.partition("=")[2].split(",") for override in plane(100) if "_var" in override]
     assert [len(set(values)) for values in variances] == [100, 100]
+
+
+@pytest.mark.parametrize("name", COHORTS)
+def test_the_loop_of_an_architecture_is_given_what_its_cohort_is(name: str) -> None:
+    found = cohort(COHORTS[name])
+    network, task = COHORTS[name].network(found.runs[0]), found.task
+    answers = network(task.inputs[task.order[0]])
+    assert answers.shape == (*task.targets[task.order[0]].shape, found.runs[0].facts.outputs)
+    trained = sum(parameter.numel() for parameter in network.parameters())
+    assert trained == pytest.approx(found.layout.size, rel=0.05)  # torch's recurrences have two biases
+
+
+def test_a_cohort_and_its_loop_are_timed() -> None:
+    text = measure("rnn", COHORTS["rnn"], torch.get_num_threads(), 1)
+    assert re.match(r"rnn +[0-9.]+ +[+-][0-9]+% +[+-][0-9]+% +[0-9.]+ +[0-9.]+ +[0-9.]+ x", text)

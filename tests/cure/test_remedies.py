@@ -29,6 +29,8 @@ SICK: dict[str, dict[str, Value]] = {
     "one sample": {"data.batch_size": 1},
     "residual": {"model.name": "residual_mlp", "model.depth": 20},
     "rnn": {"model.name": "rnn", "model.activation": "tanh"},
+    "convolutions": {"model.name": "cnn", "model.activation": "tanh"},
+    "blocks": {"model.name": "resnet", "model.depth": 8},
     "huge targets": {"data.name": "linear_teacher", "data.target_scale": 300.0},
     "a cycle": {"optim.schedule": "one_cycle", "optim.lr": 3.0},
     "chain": {"model.name": "linear_chain", "model.gain": 0.5},
@@ -78,7 +80,7 @@ def test_what_is_typed_again_is_the_same_run(sick: str) -> None:
         given = {**SICK[sick], **after.change}
         assert compose_run(typed(given)).runs[0].id == after.spec.id, remedy.name
         before, now = spec.flat(), after.spec.flat()
-        lacking = {key for key in now if before[key] is None}
+        lacking = {key for key in now if None in (before[key], now[key])}
         assert {key for key in now if now[key] != before[key]} - lacking <= set(after.change), remedy.name
 
 
@@ -254,6 +256,23 @@ def test_inits_that_are_for_some_architectures_are_tried_in_these() -> None:
     assert change_of("fixup", model__name="residual_mlp", model__gain=2.0) == {"model.init": "fixup", "model.gain": 1.0}
     assert change_of("identity", model__name="rnn") == {"model.init": "identity"}
     assert change_of("identity") is None
+
+
+def test_convolutions_get_skips_and_blocks_of_their_papers() -> None:
+    skips = {"model.name": "resnet", "model.depth": 22, "model.branch_scale": 0.3162}
+    found = change_of("residual", model__name="cnn", model__depth=20)
+    assert found is not None
+    assert {key: found[key] for key in skips} == skips
+    assert change_of("residual", model__name="cnn", model__pool="3") is None, "a stream has one size"
+    delta = {"model.init": "delta_orthogonal", "model.gain": 1.05}
+    assert change_of("delta-orthogonal", model__name="cnn", model__activation="tanh") == delta
+    assert change_of("delta-orthogonal") is None
+    assert change_of("rezero", model__name="resnet") == {"model.block": "rezero"}
+    assert change_of("rezero", model__name="residual_mlp") is None
+    normed = change_of("fixup", model__name="resnet", model__norm="batch")
+    assert normed == {"model.block": "fixup", "model.norm": "none"}
+    assert change_of("half-depth", model__name="resnet", model__depth=18) == {"model.depth": 10}
+    assert change_of("branch-scale", model__name="resnet", model__depth=18) == {"model.branch_scale": 0.3536}
 
 
 def test_targets_get_unit_variance_where_they_are_real_and_vary() -> None:

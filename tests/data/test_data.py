@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import lzma
 import math
 import os
 import subprocess
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from gradlab.data.batches import batches
+from gradlab.data.characters import FILE
 from gradlab.data.dataset import DataError, Dataset, standardised
 from gradlab.data.facts import described
 from gradlab.data.loaders import LOADERS, load
@@ -31,6 +34,7 @@ def _run(name: str, idx200: Path, **keys: Value) -> RunSpec:
     root: dict[str, Value] = {"data.root": str(idx200)} if "root" in DATA[name].keys else {}
     return described(
         {
+            "model.name": "lstm" if DATA[name].vocabulary else "mlp",
             "data.name": name,
             "data.batch_size": min(16, DATA[name].train),
             **root,
@@ -53,13 +57,17 @@ def test_arrays_are_those_of_the_facts(name: str, idx200: Path) -> None:
     data, facts = load(run.data), run.facts
     assert data.train_inputs.shape == (facts.train, *facts.shape)
     assert data.heldout_inputs.shape == (facts.heldout, *facts.shape)
-    assert data.train_inputs.dtype == data.heldout_inputs.dtype == np.float64
+    assert data.train_inputs.dtype == data.heldout_inputs.dtype == (np.int64 if facts.vocabulary else np.float64)
+    for inputs in (data.train_inputs, data.heldout_inputs):
+        if facts.vocabulary:
+            assert (inputs.min() >= 0, inputs.max() < facts.vocabulary) == (True, True)
     if facts.loss == "cross_entropy":
-        assert data.train_targets.shape == (facts.train,)
-        assert data.heldout_targets.shape == (facts.heldout,)
+        places = (facts.positions,) if facts.positions else ()
+        assert data.train_targets.shape == (facts.train, *places)
+        assert data.heldout_targets.shape == (facts.heldout, *places)
         assert data.train_targets.dtype == data.heldout_targets.dtype == np.int64
-        for targets in (data.train_targets, data.heldout_targets):
-            assert sorted(set(targets.tolist())) == list(range(facts.outputs))
+        for targets in (data.train_targets, *([] if facts.positions else [data.heldout_targets])):
+            assert sorted(set(targets.ravel().tolist())) == list(range(facts.outputs))
     else:
         assert data.train_targets.shape == (facts.train, facts.outputs)
         assert data.heldout_targets.shape == (facts.heldout, facts.outputs)
@@ -74,6 +82,9 @@ def test_arrays_are_those_of_the_facts(name: str, idx200: Path) -> None:
         ("features", "linear_teacher", 1, (1,)),
         ("length", "adding", 2, (2, 2)),
         ("length", "adding", 101, (101, 2)),
+        ("length", "copy_memory", 21, (21,)),
+        ("length", "tones", 10, (10, 16)),
+        ("length", "moving_digits", 5, (5, 144)),
     ],
 )
 def test_sizes_follow_their_keys(key: str, name: str, value: int, shape: tuple[int, ...], idx200: Path) -> None:
@@ -81,7 +92,9 @@ def test_sizes_follow_their_keys(key: str, name: str, value: int, shape: tuple[i
     data = load(run.data)
     assert run.facts.shape == shape
     assert data.train_inputs.shape[1:] == data.heldout_inputs.shape[1:] == shape
-    assert data.train_targets.shape[1:] == (() if name == "gaussian_mixture" else (run.facts.outputs,))
+    assert data.train_targets.shape[1:] == (
+        (run.facts.outputs,) if run.facts.loss == "mean_squared_error" else (10,) if run.facts.positions else ()
+    )
 
 
 @pytest.mark.parametrize("name", MANY)
@@ -109,7 +122,7 @@ def test_content_does_not_depend_on_the_threads(name: str) -> None:
     assert len(printed) == 1
 
 
-@pytest.mark.parametrize("name", MANY)
+@pytest.mark.parametrize("name", [name for name in MANY if not DATA[name].vocabulary])
 def test_standardised_inputs_use_the_training_part_alone(name: str, idx200: Path) -> None:
     stored = load(_run(name, idx200, standardise=False).data)
     data = load(_run(name, idx200, standardise=True).data)
@@ -288,6 +301,40 @@ def test_the_spectral_teacher_has_whitened_inputs_and_its_singular_values(featur
 def test_too_many_features_cannot_be_whitened() -> None:
     with pytest.raises(DataError, match=r"data\.features=256: 256 inputs are whitened"):
         load(described({"data.name": "spectral_teacher", "data.features": 256}).data)
+
+
+def _characters(**keys: Value) -> Dataset:
+    return load(described({"model.name": "rnn", "data.name": "characters"} | keys).data)
+
+
+@pytest.mark.parametrize("length", [2, 64, 20_000])
+def test_characters_are_windows_of_one_text_and_none_is_in_both_parts(length: int) -> None:
+    text = lzma.decompress(FILE.read_bytes()).decode("ascii")
+    letters, split = sorted(set(text)), text.index("Chapter 21\n")
+    data = _characters(**{"data.length": length})
+    parts = (
+        (data.train_inputs, data.train_targets, text[:split]),
+        (data.heldout_inputs, data.heldout_targets, text[split:]),
+    )
+    for inputs, targets, part in parts:
+        np.testing.assert_array_equal(inputs[:, 1:], targets[:, :-1])
+        windows = ["".join(letters[number] for number in [*inputs[at], targets[at, -1]]) for at in (0, 1, 77, -1)]
+        assert all(window in part for window in windows)
+        assert part.startswith(windows[0])
+        assert part.endswith(windows[-1])
+
+
+def test_the_text_is_the_one_whose_source_is_told() -> None:
+    text = lzma.decompress(FILE.read_bytes())
+    told = FILE.with_name("characters.md").read_text(encoding="utf-8")
+    assert hashlib.sha256(text).hexdigest() in told
+    assert text.startswith(b"Chapter 1\n\n\nIt is a truth universally acknowledged")
+    assert f"{len(text):,} characters of {len(set(text))} kinds" in told
+
+
+def test_guessing_a_character_by_how_often_each_occurs_costs_3_nats() -> None:
+    shares = np.bincount(_characters().train_targets.ravel(), minlength=74) / 256_000
+    assert -(shares[shares > 0] * np.log(shares[shares > 0])).sum() == pytest.approx(3.10, abs=0.005)
 
 
 def test_a_sequence_of_nothing_and_a_number() -> None:

@@ -7,14 +7,18 @@ import torch
 from torch import nn
 
 from gradlab.engine.optim.optimizers import OPTIMIZERS, rates
+from gradlab.nn.slots import Layout, Role, Slot, Start
 from gradlab.spec import choices
 from gradlab.spec.named import Value
 from gradlab.spec.run import build
-from tests.oracles import optimizer
+from tests.descents import optimizer
 
 pytestmark = pytest.mark.usefixtures("either_engine")
 
-P = 40
+LAYOUT = Layout((Slot(1, Role.WEIGHT, (6, 5), Start.DRAWN), Slot(1, Role.BIAS, (10,), Start.DRAWN)), ("layer",))
+P = LAYOUT.size
+ROUGH = {"muon": 1e-3}
+"""Iterated in bfloat16, where the last bit may depend on the order of a product's sums."""
 LASSO = 0.03
 
 OWN: dict[str, tuple[dict[str, Value], ...]] = {
@@ -24,6 +28,8 @@ OWN: dict[str, tuple[dict[str, Value], ...]] = {
         {"optim.momentum": 0.9, "optim.nesterov": True, "optim.weight_decay": 0.1},
         {"optim.lr": 0.3, "optim.weight_decay": 0.2},
         {"optim.momentum": 1.2, "optim.l1": LASSO},
+        {"optim.momentum": 0.9, "optim.dampening": 0.5},
+        {"optim.momentum": 0.8, "optim.maximize": True, "optim.weight_decay": 0.1},
     ),
     "adam": (
         {},
@@ -31,8 +37,16 @@ OWN: dict[str, tuple[dict[str, Value], ...]] = {
         {"optim.beta1": 0.99, "optim.weight_decay": 0.3},
         {"optim.eps": 0.1, "optim.lr": 0.5},
         {"optim.l1": LASSO, "optim.beta2": 0.0},
+        {"optim.amsgrad": True, "optim.beta2": 0.5},
+        {"optim.maximize": True},
     ),
-    "adamw": ({}, {"optim.weight_decay": 0.0}, {"optim.weight_decay": 2.0}, {"optim.beta1": 0.5}, {"optim.l1": LASSO}),
+    "adamw": (
+        {"optim.amsgrad": True, "optim.beta2": 0.5, "optim.maximize": True},
+        {"optim.weight_decay": 0.0},
+        {"optim.weight_decay": 2.0},
+        {"optim.beta1": 0.5},
+        {"optim.l1": LASSO},
+    ),
     "rmsprop": (
         {},
         {"optim.momentum": 0.9},
@@ -41,6 +55,17 @@ OWN: dict[str, tuple[dict[str, Value], ...]] = {
         {"optim.l1": LASSO},
     ),
     "adagrad": ({}, {"optim.lr": 1.0}, {"optim.weight_decay": 0.1}, {"optim.eps": 1.0}, {"optim.l1": LASSO}),
+    **{
+        name: ({}, {"optim.beta2": 0.9}, {"optim.weight_decay": 0.3}, {"optim.l1": LASSO}, {"optim.maximize": True})
+        for name in ("nadam", "radam", "adamax", "adadelta", "lamb", "lion")
+    },
+    "muon": (
+        {},
+        {"optim.nesterov": False},
+        {"optim.momentum": 0.5},
+        {"optim.l1": LASSO, "optim.weight_decay": 0.0},
+        {"optim.beta1": 0.5},
+    ),
 }
 
 
@@ -58,7 +83,7 @@ def test_twelve_steps_equal_torch_s(name: str, dtype: torch.dtype, exact: float)
     gradients[:, :, 0] = 0  # an entry that the loss does not see
     gradients[:6, :, 1] = 0
     parameters = start.clone()
-    columns = rates(runs, parameters)
+    columns = rates(runs, parameters, LAYOUT)
     state = OPTIMIZERS[name].state(parameters, columns)
     for t, gradient in enumerate(gradients):
         OPTIMIZERS[name].update(
@@ -66,12 +91,17 @@ def test_twelve_steps_equal_torch_s(name: str, dtype: torch.dtype, exact: float)
         )
     for member, run in enumerate(runs):
         module = nn.Module()
-        module.weight = nn.Parameter(start[member].clone())
-        mover = optimizer(run, module)
+        for slot, span in zip(LAYOUT.slots, LAYOUT.columns, strict=True):
+            setattr(module, slot.role.value, nn.Parameter(start[member, span].view(slot.shape).clone()))
+        mover, sign = optimizer(run, module), -1 if run.optim.maximize else 1
         for gradient in gradients[:, member]:
-            module.weight.grad = gradient + run.optim.l1 * module.weight.detach().sign()
+            for tensor, span in zip(module.parameters(), LAYOUT.columns, strict=True):
+                lasso = sign * run.optim.l1 * tensor.detach().sign()
+                tensor.grad = gradient[span].view(tensor.shape) + lasso
             mover.step()
-        torch.testing.assert_close(parameters[member], module.weight.detach(), rtol=exact, atol=exact)
+        found = torch.cat([tensor.detach().flatten() for tensor in module.parameters()])
+        near = max(exact, ROUGH.get(name, 0.0))
+        torch.testing.assert_close(parameters[member], found, rtol=near, atol=near)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -80,7 +110,7 @@ def test_a_broken_member_touches_no_other(name: str) -> None:
     ends = []
     for value in (1.0, torch.nan, torch.inf):
         parameters = torch.ones(len(runs), P)
-        columns = rates(runs, parameters)
+        columns = rates(runs, parameters, LAYOUT)
         state = OPTIMIZERS[name].state(parameters, columns)
         for t in range(3):
             gradient = torch.full((len(runs), P), 0.1 * (t + 1))

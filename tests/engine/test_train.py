@@ -18,6 +18,7 @@ from gradlab.engine.train import WINDOW, advance, perform, rehearse
 from gradlab.spec.choices import ACTIVATIONS, DATA, INITS, NAMED, NORMS
 from gradlab.spec.named import Value
 from gradlab.spec.run import build
+from tests.images import cifar_images
 from tests.members import content, differences, measured
 from tests.oracles import expected
 
@@ -262,7 +263,7 @@ OWN = ("module", "file", "function")
     ("key", "name"),
     [(key, name) for key, names in NAMED.items() for name in names if key != "probe.instrument" and name not in OWN],
 )
-def test_every_named_choice_trains_two_steps(key: str, name: str, precision: str) -> None:
+def test_every_named_choice_trains_two_steps(key: str, name: str, precision: str, tmp_path: Path) -> None:
     """Of instruments, which fit few settings each, `test_instruments` knows."""
     settings: dict[str, Value] = {"train.steps": 2, "train.precision": precision, "optim.lr": 0.01}
     settings["data.batch_size"] = min(4, DATA[name].train) if key == "data.name" else 4
@@ -270,8 +271,10 @@ def test_every_named_choice_trains_two_steps(key: str, name: str, precision: str
         settings |= {"model.depth": 3, "model.width": 6}
     if name in ("mnist", "fashion_mnist"):
         settings["data.root"] = str(Path(__file__).parents[1] / "fixtures" / "idx200")
+    if name == "cifar10":
+        settings["data.root"] = str(cifar_images(tmp_path))
     if key == "model.init" and INITS[name].models:
-        settings["model.name"] = INITS[name].models[-1]
+        settings |= {"model.name": INITS[name].models[-1], "model.depth": 4}
     (found,) = measured(settings | {key: name})
     assert (found.run["state"], found.run["steps"]) == ("finished", 2)
     assert [row["step"] for row in found.steps] == [0, 1, 2]

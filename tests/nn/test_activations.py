@@ -50,7 +50,7 @@ def test_a_learned_slope_has_its_gradient_member_by_member() -> None:
         build({"model.activation": "prelu", "model.depth": 2, "model.width": 5, "model.slope": s}) for s in SLOPES_OF
     ]
     layout = MODELS["mlp"].layout(runs[0].model, runs[0].facts)
-    network = assemble(runs[0].model, layout, initial_parameters(layout, runs, torch.float64))
+    network = assemble(runs[0], layout, initial_parameters(layout, runs, torch.float64))
     through = Pass(network, Mode.TRAIN, keep=True)
     x = through.input(z)
     found = through.activate(1, x)

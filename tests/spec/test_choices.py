@@ -36,7 +36,7 @@ EXPECTED: dict[str, dict[str, dict[str, Value]]] = {
     "model": {name: {"name": name, **entry.keys} for name, entry in MODELS.items()},
     "data": {name: {**defaults("data"), "name": name, **entry.keys} for name, entry in DATA.items()},
     "optim": {name: {**defaults("optim"), "name": name, **entry.defaults} for name, entry in OPTIMIZERS.items()},
-    "clip": {name: {**defaults("clip"), "mode": name} for name in CLIPS},
+    "clip": {name: {**defaults("clip"), "mode": name, **entry.defaults} for name, entry in CLIPS.items()},
 }
 """The files of each group, by what the tables and the defaults of the spec say."""
 
@@ -76,8 +76,8 @@ def test_the_rest_of_the_config_is_the_defaults() -> None:
         ),
         (INITS, "orthogonal torch_default zeros lsuv identity fixup"),
         (NORMS, "none batch layer rms"),
-        (CLIPS, "none norm value layerwise normalize"),
-        (OPTIMIZERS, "sgd adam adamw rmsprop adagrad"),
+        (CLIPS, "none norm value layerwise normalize soft agc autoclip zclip skip"),
+        (OPTIMIZERS, "sgd adam adamw rmsprop adagrad nadam radam adamax adadelta lamb lion muon"),
         (SCHEDULES, "constant linear cosine step exponential inverse_sqrt one_cycle plateau"),
         (MODELS, "mlp residual_mlp linear_chain rnn"),
         (DATA, "digits fashion_mnist mnist gaussian_mixture linear_teacher adding"),
@@ -116,6 +116,7 @@ def test_keys_and_defaults_of_choices_are_keys_of_a_run() -> None:
         assert {f"optim.{key}" for key in schedule.uses} <= set(KEYS)
     for clip in CLIPS.values():
         assert {f"clip.{key}" for key in clip.uses} <= set(KEYS)
+        assert set(clip.defaults) <= set(clip.uses)
     given = [quantity for instrument in INSTRUMENTS.values() for quantity in instrument.gives]
     assert len(set(given)) == len(given), "a quantity says which instrument gave it"
     for instrument in INSTRUMENTS.values():

@@ -29,6 +29,8 @@ def nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(function, "_ALLOWED", [])
 
 
+ATTENTION: dict[str, Value] = {"model.name": "transformer", "data.name": "digits"}
+
 OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "seed": ({}, 1),
     "model.name": ({}, "residual_mlp"),
@@ -41,7 +43,19 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "model.weight_var": ({}, 2.0),
     "model.bias_var": ({}, 0.1),
     "model.norm": ({}, "rms"),
+    "model.pool": ({"model.name": "cnn"}, "3+5"),
+    "model.block": ({"model.name": "resnet"}, "fixup"),
     "model.branch_scale": ({"model.name": "residual_mlp"}, 0.5),
+    "model.forget_bias": ({"model.name": "lstm"}, 1.0),
+    "model.chrono": ({"model.name": "lstm"}, True),
+    "model.attention": ({"model.name": "seq2seq"}, "dot"),
+    "model.heads": (ATTENTION, 2),
+    "model.norm_place": (ATTENTION, "post"),
+    "model.skip": (ATTENTION, False),
+    "model.feed_forward": (ATTENTION, 2),
+    "model.causal": (ATTENTION, True),
+    "model.qk_norm": (ATTENTION, True),
+    "model.attention_scale": (ATTENTION, 1.0),
     "model.output": ({}, "softmax"),
     "model.target": (OWN, f"{HERE}:another"),
     "model.source": (OWN, "0" * 64),
@@ -53,6 +67,8 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "data.target_scale": ({}, 2.0),
     "data.length": ({"data.name": "adding"}, 51),
     "data.features": ({"data.name": "gaussian_mixture"}, 65),
+    "data.ask": ({"model.name": "lstm", "data.name": "moving_digits"}, "digit"),
+    "data.permuted": ({"model.name": "lstm", "data.name": "sequential_digits"}, True),
     "data.label": (TABLE, "a"),
     "data.heldout": (TABLE, 0.5),
     "data.task": (TABLE, "classification"),
@@ -67,6 +83,9 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "optim.beta1": ({}, 0.8),
     "optim.beta2": ({}, 0.8),
     "optim.eps": ({}, 1e-6),
+    "optim.dampening": ({}, 0.5),
+    "optim.amsgrad": ({}, True),
+    "optim.maximize": ({}, True),
     "optim.schedule": ({}, "cosine"),
     "optim.warmup": ({}, 10),
     "optim.end_factor": ({}, 0.1),
@@ -205,7 +224,7 @@ def test_the_slope_starts_where_its_activation_says(activation: str) -> None:
         ({"model.norm": "batch", "data.batch_size": 1}, "at least 2 samples"),
         ({"model.name": "residual_mlp", "model.depth": 1}, "at least 2 layers"),
         ({"model.name": "rnn", "model.norm": "batch"}, "none, layer, rms"),
-        ({"model.name": "rnn", "data.name": "linear_teacher"}, "digits, fashion_mnist, mnist, adding"),
+        ({"model.name": "rnn", "data.name": "linear_teacher"}, "digits, fashion_mnist, mnist, cifar10, adding"),
         ({"model.name": "linear_chain", "data.name": "digits"}, "width = inputs = outputs"),
         ({"model.name": "linear_chain", "data.features": 5}, "model.width=64"),
         ({"model.name": "linear_chain", "model.init": "he"}, "has no key 'model.init'"),

@@ -56,7 +56,7 @@ def _plane(cohort: Cohort, member: int) -> tuple[Tensor, Tensor]:
     flat = cohort.parameters[member].to(torch.float64).repeat(POINTS**2, 1)
     weight, bias = (torch.linspace(*side, POINTS, dtype=torch.float64).to(flat) for side in (WEIGHTS, BIASES))
     flat[:, columns] = torch.cartesian_prod(bias, weight).flip(1)
-    through = Pass(assemble(cohort.runs[0].model, layout, flat), Mode.MEASURE)
+    through = Pass(assemble(cohort.runs[0], layout, flat), Mode.MEASURE)
     samples = task.inputs[task.chosen].to(torch.float64) * task.input_scale[member].to(torch.float64)
     x = through.input(samples.expand(len(flat), *samples.shape))
     output = cohort.architecture.forward(through, x)

@@ -15,24 +15,30 @@ from torch import Tensor
 
 from gradlab.nn.kernels.program import Place, Shared, call, new, scratch, serves
 
-__all__ = ["serves"]
+__all__ = ["new", "serves"]
 
 LARGEST = 2**25
 """Multiplications of one member's product up to which ours is at least as fast as torch's; see docs/performance.md."""
 
-ACTIVATIONS = ("relu", "leaky", "tanh", "sigmoid", "silu", "elu", "selu", "hardtanh")
+SLIM = 2**15
+"""Entries of the smallest of the three matrices up to which that holds for any product: over all steps of a sequence
+many rows meet one small matrix, or make one, and ours are played for several members at a time."""
+
+ACTIVATIONS = ("relu", "leaky", "tanh", "sigmoid", "silu", "elu", "selu", "hardtanh", "gelu", "softplus")
 """As source/activations.h numbers them."""
 
 CLIPS = ("none", "norm", "value", "layerwise", "normalize")
 """As source/optimizers.h numbers them."""
 
-_LANES = 64
+VECTOR_BYTES = 64
 """Bytes of the widest vector, to which rows are padded."""
 
 
 def multiplies(a: Tensor, b: Tensor) -> bool:
     """Whether ``a b`` is better computed here than by torch, which is better at large products, and uses all cores."""
-    return a.shape[1] * a.shape[2] * b.shape[2] <= LARGEST and serves(a)
+    rows, inner, columns = a.shape[1], a.shape[2], b.shape[2]
+    slim = min(rows * inner, inner * columns, rows * columns) <= SLIM
+    return (rows * inner * columns <= LARGEST or slim) and serves(a)
 
 
 def product(a: Tensor, b: Tensor, start: Tensor | None = None, out: Tensor | None = None) -> Tensor:
@@ -44,7 +50,7 @@ def product(a: Tensor, b: Tensor, start: Tensor | None = None, out: Tensor | Non
     columns = b.shape[2]
     out = new(a, members, rows, columns) if out is None else out
     start_row = start.stride(1) if start is not None and start.shape[1] > 1 else 0
-    lanes = _LANES // a.element_size()
+    lanes = VECTOR_BYTES // a.element_size()
     room = scratch(a, inner * (columns + lanes) + rows * lanes)
     sizes = (rows, columns, inner, *a.stride()[1:], *b.stride()[1:], start_row, out.stride(1))
     call("product", a, members, sizes, (a, b, start, out, room))
@@ -134,11 +140,11 @@ def layer_norm_back(
 
 
 def batch_sum(x: Tensor) -> Tensor:
-    """(M, B, D) -> (M, D)."""
+    """(M, B, D), whose rows may lie at any distance -> (M, D)."""
     members, batch, width = x.shape
-    x = whole(x)
+    x = x if x.stride(2) == 1 else whole(x)
     total = new(x, members, width)
-    call("batch_sum", x, members, (batch, width, width), (x, total))
+    call("batch_sum", x, members, (batch, width, x.stride(1)), (x, total))
     return total
 
 
@@ -226,12 +232,42 @@ def gather(samples: Tensor, chosen: Tensor, scale: Tensor) -> Tensor:
     return out
 
 
+def gather_tokens(samples: Tensor, chosen: Tensor, scale: Tensor) -> Tensor:
+    """Samples (N, *shape) of whole numbers, those chosen (B,) -> (M, B, *shape), M as many as ``scale`` (M,) has."""
+    out = new(samples, len(scale), len(chosen), *samples.shape[1:])
+    call("gather_tokens", scale, len(scale), (len(chosen), samples[0].numel()), (Shared(chosen), Shared(samples), out))
+    return out
+
+
+def copied(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """(M, n, D), whose rows lie at any distance, into ``out``, whose rows do too, or a new one."""
+    members, count, width = x.shape
+    out = new(x, members, count, width) if out is None else out
+    call("copy", x, members, (count, width, x.stride(1), out.stride(1)), (x, out))
+    return out
+
+
+def look_up(table: Tensor, tokens: Tensor, bias: Tensor | None) -> Tensor:
+    """The rows of ``table`` (M, V, D) by tokens (M, B, T), any strides, plus ``bias`` (M, D) -> (M, B, T, D)."""
+    out = new(table, *tokens.shape, table.shape[2])
+    sizes = (tokens[0].numel(), table.shape[2], *table.stride()[1:], tokens.shape[2], *tokens.stride()[1:])
+    call("look_up", table, len(table), sizes, (tokens, table, bias, out))
+    return out
+
+
+def look_up_back(out: Tensor, tokens: Tensor, grad: Tensor, *, more: bool) -> None:
+    """Rows of ``grad`` (M, B, T, D) added up by tokens (M, B, T) into ``out`` (M, V, D), any strides."""
+    grad = whole(grad)
+    sizes = (tokens[0].numel(), out.shape[2], *out.stride()[1:], tokens.shape[2], *tokens.stride()[1:])
+    call("look_up_back", grad, len(grad), (*sizes, out.shape[1], more), (tokens, grad, out))
+
+
 def cross_entropy(output: Tensor, classes: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """(M, B, K), classes (N,), those chosen (B,) -> loss (M,) and its derivative (M, B, K)."""
-    members, batch, outputs = output.shape
+    """(M, B, ..., K), classes (N, ...), those chosen (B,) -> loss (M,) and its derivative (M, B, ..., K)."""
+    members, outputs, places = len(output), output.shape[-1], classes[0].numel()
     loss, slope = output.new_empty(members), new(output, *output.shape)
-    places = (whole(output), Shared(chosen), Shared(classes), loss, slope)
-    call("cross_entropy", output, members, (batch, outputs), places)
+    at = (whole(output), Shared(chosen), Shared(classes), loss, slope)
+    call("cross_entropy", output, members, (len(chosen) * places, outputs, places), at)
     return loss, slope
 
 

@@ -13,8 +13,14 @@ class Data(Choice):
     """One data set: its extra keys with their defaults, and the shapes that do not depend on them.
 
     ``loss`` is ``cross_entropy`` (nats), ``mean_squared_error`` or ``quartic``; ``shape`` is (features,) or (time,
-    features), with None where a key (`data.features`, `data.length`) decides; ``outputs`` None means as many as there
-    are inputs. ``variance`` is that of the targets, which one answer to every input costs; None where it is drawn.
+    features), (height, width, channels) or, of tokens, (time,), with None where a key (`data.features`, `data.length`)
+    decides; ``outputs`` None means as many as there are inputs. ``image``: the shape is one of pixels. ``vocabulary``:
+    so many tokens there are, where inputs are tokens. ``positions``: so many answers a sample, each of one class; 0
+    where it is one, None where every place of the sequence has its own; where they are fewer than the places, they
+    belong to the last of these. ``dictated``: each of these places holds the answer before its own (answers are the
+    first tokens), which a network does not have when it is asked: `accuracy` is the share of samples that it has wholly
+    right, given back what it has answered. ``least_length`` and ``longest`` bound `data.length`. ``variance`` is that
+    of the targets, which one answer to every input costs; None where it is drawn.
     ``own``: they are the user's, and must be looked at; ``free``: made by a function, with arguments of any names.
     """
 
@@ -24,9 +30,29 @@ class Data(Choice):
     train: int = 0
     heldout: int = 0
     variance: float | None = None
+    image: bool = False
+    vocabulary: int = 0
+    positions: int | None = 0
+    dictated: bool = False
+    least_length: int = 2
+    longest: int | None = None
     own: bool = False
     free: bool = False
     keys: Mapping[str, Value] = field(default_factory=dict)
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """See `forms_of`."""
+        return forms_of(len(self.shape), image=self.image, vocabulary=self.vocabulary)
+
+
+def forms_of(axes: int, *, image: bool, vocabulary: int) -> tuple[str, ...]:
+    """How an input of so many axes is taken: as tokens, a vector, a sequence, or an image, whose rows are one."""
+    if vocabulary:
+        return ("tokens",)
+    if image:
+        return ("image", "sequence")
+    return ("sequence",) if axes == 2 else ("vector",)
 
 
 _IDX: dict[str, Value] = {"root": None, "mirror": None}
@@ -38,6 +64,7 @@ DATA: dict[str, Data] = table(
         "1,797 hand-written digits of 8x8 grey pixels, embedded; rows are time steps",
         "UCI optical recognition of handwritten digits, Alpaydin & Kaynak 1998",
         shape=(8, 8),
+        image=True,
         outputs=10,
         train=1437,
         heldout=360,
@@ -47,6 +74,7 @@ DATA: dict[str, Data] = table(
         "70,000 pieces of clothing of 28x28 grey pixels; rows are time steps",
         "Xiao et al. 2017, arXiv:1708.07747",
         shape=(28, 28),
+        image=True,
         outputs=10,
         train=60_000,
         heldout=10_000,
@@ -57,8 +85,20 @@ DATA: dict[str, Data] = table(
         "70,000 hand-written digits of 28x28 grey pixels; rows are time steps",
         "LeCun et al. 1998",
         shape=(28, 28),
+        image=True,
         outputs=10,
         train=60_000,
+        heldout=10_000,
+        keys=_IDX,
+    ),
+    Data(
+        "cifar10",
+        "60,000 photographs of ten kinds of things, 32x32 coloured pixels; rows are time steps",
+        "Krizhevsky 2009, Learning multiple layers of features from tiny images",
+        shape=(32, 32, 3),
+        image=True,
+        outputs=10,
+        train=50_000,
         heldout=10_000,
         keys=_IDX,
     ),
@@ -137,6 +177,75 @@ DATA: dict[str, Data] = table(
         train=1,
         heldout=1,
         keys={"batch_size": 1, "standardise": False},
+    ),
+    Data(
+        "copy_memory",
+        "ten symbols out of eight, to be given again at the end of a sequence; guessing costs ln 8",
+        "Hochreiter & Schmidhuber 1997; Arjovsky et al. 2015, arXiv:1511.06464",
+        shape=(None,),
+        outputs=8,
+        train=20_000,
+        heldout=2_000,
+        vocabulary=10,
+        positions=10,
+        least_length=21,
+        keys={"length": 50},
+    ),
+    Data(
+        "tones",
+        "sounds like vowels: two formants in noise, in 16 bands, by whether each falls, holds or rises",
+        "Klatt 1980 for formants on their course; synthetic",
+        shape=(None, 16),
+        outputs=9,
+        train=4_000,
+        heldout=1_000,
+        least_length=10,
+        keys={"length": 40},
+    ),
+    Data(
+        "moving_digits",
+        "films of the digits, 12x12 pixels a frame: which of ten ways they move, or which digit it is",
+        "Srivastava et al. 2015, arXiv:1502.04681, with the digits of `digits`",
+        shape=(None, 144),
+        outputs=10,
+        train=4_000,
+        heldout=800,
+        keys={"length": 12, "ask": "way"},
+    ),
+    Data(
+        "sequential_digits",
+        "the digits pixel by pixel, 64 time steps; data.permuted: in one random order",
+        "Le et al. 2015, arXiv:1504.00941",
+        shape=(64, 1),
+        outputs=10,
+        train=1437,
+        heldout=360,
+        keys={"permuted": False},
+    ),
+    Data(
+        "dates",
+        "dates as people write them, to be translated to ISO 8601, character by character",
+        "Bahdanau et al. 2014, arXiv:1409.0473, for the kind of task; generated",
+        shape=(40,),
+        outputs=11,
+        train=8_000,
+        heldout=1_000,
+        vocabulary=43,
+        positions=10,
+        dictated=True,
+    ),
+    Data(
+        "characters",
+        "the next character of a novel, at every place; guessing evenly among 74 costs ln 74 = 4.30",
+        "Jane Austen 1813, Pride and Prejudice, volume one, public domain",
+        shape=(None,),
+        outputs=74,
+        train=4_000,
+        heldout=500,
+        vocabulary=74,
+        positions=None,
+        longest=20_000,
+        keys={"length": 64},
     ),
     Data(
         "file",

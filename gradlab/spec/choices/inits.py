@@ -35,7 +35,7 @@ INITS: dict[str, Init] = table(
         "lsuv",
         "orthogonal, then scaled layer by layer to signals W h of unit variance on the first batch",
         "Mishkin & Matas 2015, arXiv:1511.06422",
-        ("mlp", "residual_mlp"),
+        ("mlp", "residual_mlp", "cnn", "resnet"),
     ),
     Init(
         "identity",
@@ -44,9 +44,21 @@ INITS: dict[str, Init] = table(
     ),
     Init(
         "fixup",
-        "branches and the read-out begin at 0, the read-in as he_normal",
+        "of L branches of m layers all but the last he_normal by L^(-1/(2m-2)), it and the read-out 0",
         "Zhang et al. 2019, arXiv:1901.09321",
-        ("residual_mlp",),
+        ("residual_mlp", "resnet"),
+    ),
+    Init(
+        "delta_orthogonal",
+        "an orthogonal matrix at the middle tap of a convolution and nothing around it",
+        "Xiao et al. 2018, arXiv:1806.05393",
+        ("cnn", "resnet"),
+    ),
+    Init(
+        "zero_branches",
+        "what ends a residual branch begins at 0, all else as xavier_normal",
+        "Goyal et al. 2017, arXiv:1706.02677, section 5.1; Bachlechner et al. 2020, arXiv:2003.04887",
+        ("transformer",),
     ),
     Init("zeros", "every weight 0: no symmetry is broken", "Goodfellow et al. 2016, Deep Learning, section 8.4"),
 )

@@ -2,39 +2,113 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from gradlab.spec.named import Choice, Value, table
 
+if TYPE_CHECKING:
+    from gradlab.spec.run import Facts, ModelSpec
 
-def _feed_forward(depth: int, width: int, shape: tuple[int, ...], outputs: int) -> list[tuple[int, int, int]]:
-    widths = [math.prod(shape), *[width] * (depth - 1), outputs]
+Matrices = list[tuple[int, int, int]]
+"""Of each layer: fan-in and fan-out of its matrices as one, and how often a pass goes through it for one sample."""
+
+
+def _feed_forward(model: ModelSpec, facts: Facts) -> Matrices:
+    widths = [facts.inputs, *[model.width] * (model.depth - 1), facts.outputs]
     return [(fan_in, fan_out, 1) for fan_in, fan_out in pairwise(widths)]
 
 
-def _recurrent(depth: int, width: int, shape: tuple[int, ...], outputs: int) -> list[tuple[int, int, int]]:
-    steps, features = shape
-    inputs = [features, *[width] * (depth - 1)]
-    return [*((fan_in + width, width, steps) for fan_in in inputs), (width, outputs, 1)]
+def _recurrent(model: ModelSpec, facts: Facts) -> Matrices:
+    inputs = [facts.features, *[model.width] * (model.depth - 1)]
+    read_out = (model.width, facts.outputs, max(1, facts.positions))
+    return [*((fan_in + model.width, model.width, facts.steps) for fan_in in inputs), read_out]
+
+
+def halved_before(pool: str | None) -> frozenset[int]:
+    """The layers of `model.pool`.
+
+    >>> sorted(halved_before("3+5")), sorted(halved_before("none"))
+    ([3, 5], [])
+    """
+    return frozenset() if pool in (None, "none") else frozenset(map(int, str(pool).split("+")))
+
+
+def _convolutions(model: ModelSpec, facts: Facts) -> Matrices:
+    (height, width), halved = facts.pixels, halved_before(model.pool)
+    layers = []
+    for layer in range(1, model.depth + (1 if model.block is None else 0)):
+        if layer in halved:
+            height, width = height // 2, width // 2
+        layers.append((9 * (facts.channels if layer == 1 else model.width), model.width, height * width))
+    return [*layers, (model.width, facts.outputs, 1)]
+
+
+def _stream(depth: int) -> list[int]:
+    return [1, *range(3, depth, 2), depth]
+
+
+def _gated(blocks: int) -> Callable[[ModelSpec, Facts], Matrices]:
+    def matrices(model: ModelSpec, facts: Facts) -> Matrices:
+        *layers, read_out = _recurrent(model, facts)
+        return [*((fan_in, blocks * fan_out, uses) for fan_in, fan_out, uses in layers), read_out]
+
+    return matrices
+
+
+def _translating(model: ModelSpec, facts: Facts) -> Matrices:
+    width, read, written = model.width, facts.steps - facts.positions, facts.positions
+    encoder, decoder = ([(2 * width, 3 * width, places)] * model.depth for places in (read, written))
+    if model.attention == "additive":
+        decoder = [(3 * width, 3 * width, written), *decoder[1:]]
+    embedding = (facts.vocabulary, width)
+    found = [(*embedding, read), *encoder, (*embedding, written)]
+    if model.attention == "additive":
+        found += [(2 * width + 1, width, read), *decoder]
+    else:
+        found += [*decoder, *([(2 * width, width, written)] if model.attention == "dot" else [])]
+    return [*found, (width, facts.outputs, written)]
+
+
+def _transformer(model: ModelSpec, facts: Facts) -> Matrices:
+    width, hidden, places = model.width, (model.feed_forward or 0) * model.width, facts.steps
+    block = [(width, 4 * width, places), *([(width, 2 * hidden, places)] if hidden else [])]
+    read_in = (facts.features + places, width, places)
+    return [read_in, *block * model.depth, (width, facts.outputs, max(1, facts.positions))]
+
+
+def _attention_weights(model: ModelSpec, facts: Facts) -> int:
+    return model.depth * (model.heads or 0) * facts.steps * facts.steps
+
+
+def _nothing(_: ModelSpec, __: Facts) -> int:
+    return 0
 
 
 @dataclass(frozen=True)
 class Model(Choice):
     """``keys``: the keys of `model` with their defaults; ``data``: the data it takes unless told otherwise.
 
-    ``free``: it takes arguments of any names, for it is the user's own, and nothing is known of its inside.
+    ``takes``: the forms of inputs that it can have, as `Facts.forms` has them; ``by_position``: it can answer at each
+    place of a sequence; ``matrices`` are those of each layer that the tables number; ``beside``: numbers of a sample
+    that a pass holds beside what these put out. ``free``: it takes arguments of any names, for it is the user's own,
+    and nothing is known of its inside. ``trunk`` tells the layers that every path to the input passes, where others do
+    not: rates are along them.
     """
 
     keys: Mapping[str, Value] = field(default_factory=dict)
     data: str = "digits"
     norms: tuple[str, ...] = ("none", "batch", "layer", "rms")
     least_depth: int = 1
+    takes: tuple[str, ...] = ("vector", "sequence", "image")
+    by_position: bool = False
     needs_time: bool = False
     free: bool = False
-    matrices: Callable[[int, int, tuple[int, ...], int], list[tuple[int, int, int]]] = _feed_forward
+    trunk: Callable[[int], list[int]] | None = None
+    matrices: Callable[[ModelSpec, Facts], Matrices] = _feed_forward
+    beside: Callable[[ModelSpec, Facts], int] = _nothing
 
 
 _NETWORK: dict[str, Value] = {
@@ -47,6 +121,17 @@ _NETWORK: dict[str, Value] = {
     "weight_var": None,
     "bias_var": 0.0,
     "norm": "none",
+    "output": "none",
+}
+
+_GATED: dict[str, Value] = {
+    "depth": 1,
+    "width": 64,
+    "init": "torch_default",
+    "gain": 1.0,
+    "weight_var": None,
+    "bias_var": 0.0,
+    "chrono": False,
     "output": "none",
 }
 
@@ -73,8 +158,85 @@ MODELS: dict[str, Model] = table(
         "Elman 1990; Pascanu et al. 2013, arXiv:1211.5063",
         {**_NETWORK, "depth": 1},
         norms=("none", "layer", "rms"),
+        takes=("sequence", "tokens"),
+        by_position=True,
         needs_time=True,
         matrices=_recurrent,
+    ),
+    Model(
+        "cnn",
+        "convolutions 3x3, norm, activation; the mean over all pixels, and a read-out",
+        "LeCun et al. 1998; Xiao et al. 2018, arXiv:1806.05393",
+        {**_NETWORK, "depth": 6, "width": 16, "pool": "none"},
+        takes=("image",),
+        matrices=_convolutions,
+    ),
+    Model(
+        "resnet",
+        "residual blocks of two convolutions 3x3 between a read-in and a read-out",
+        "He et al. 2015, arXiv:1512.03385; 2016, arXiv:1603.05027",
+        {**_NETWORK, "depth": 20, "width": 16, "block": "preact", "branch_scale": 1.0},
+        least_depth=2,
+        takes=("image",),
+        trunk=_stream,
+        matrices=_convolutions,
+    ),
+    Model(
+        "lstm",
+        "K stacked layers of long short-term memory, as torch.nn.LSTM, and a read-out of the last step",
+        "Hochreiter & Schmidhuber 1997; Gers et al. 2000",
+        {**_GATED, "forget_bias": 0.0},
+        takes=("sequence", "tokens"),
+        by_position=True,
+        needs_time=True,
+        matrices=_gated(4),
+    ),
+    Model(
+        "gru",
+        "K stacked layers of gated recurrent units, as torch.nn.GRU, and a read-out of the last step",
+        "Cho et al. 2014, arXiv:1406.1078",
+        _GATED,
+        takes=("sequence", "tokens"),
+        by_position=True,
+        needs_time=True,
+        matrices=_gated(3),
+    ),
+    Model(
+        "seq2seq",
+        "a GRU that reads a source and one that writes an answer, with or without attention between them",
+        "Cho et al. 2014, arXiv:1406.1078; Bahdanau et al. 2014, arXiv:1409.0473; Luong et al. 2015",
+        {**_GATED, "attention": "additive"},
+        data="dates",
+        takes=("tokens",),
+        by_position=True,
+        needs_time=True,
+        matrices=_translating,
+    ),
+    Model(
+        "transformer",
+        "blocks of attention and feed-forward between an embedding and a read-out",
+        "Vaswani et al. 2017, arXiv:1706.03762; Xiong et al. 2020, arXiv:2002.04745",
+        {
+            **_NETWORK,
+            "depth": 4,
+            "activation": "gelu",
+            "init": "xavier_normal",
+            "norm": "layer",
+            "branch_scale": 1.0,
+            "heads": 4,
+            "norm_place": "pre",
+            "skip": True,
+            "feed_forward": 4,
+            "causal": None,
+            "qk_norm": False,
+            "attention_scale": None,
+        },
+        data="characters",
+        norms=("none", "layer", "rms"),
+        takes=("sequence", "tokens"),
+        by_position=True,
+        matrices=_transformer,
+        beside=_attention_weights,
     ),
     Model(
         "module",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gradlab.spec.named import Choice, table
+from gradlab.spec.named import Choice, Value, table
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,12 @@ class Optimizer(Choice):
     """
 
     uses: tuple[str, ...] = ()
-    defaults: Mapping[str, float] = field(default_factory=dict)
+    defaults: Mapping[str, Value] = field(default_factory=dict)
     buffers: int = 0
 
 
-_DECAYS = ("lr", "weight_decay", "l1")
+_DECAYS = ("lr", "weight_decay", "l1", "maximize")
+_ADAM = (*_DECAYS, "beta1", "beta2", "eps")
 
 
 OPTIMIZERS: dict[str, Optimizer] = table(
@@ -29,14 +30,14 @@ OPTIMIZERS: dict[str, Optimizer] = table(
         "sgd",
         "gradient descent, with momentum or Nesterov's; lr 0.1",
         "torch.optim.SGD; Sutskever et al. 2013",
-        (*_DECAYS, "momentum", "nesterov"),
+        (*_DECAYS, "momentum", "nesterov", "dampening"),
         buffers=1,
     ),
     Optimizer(
         "adam",
         "running mean over the root of the running square; lr 0.001",
         "torch.optim.Adam; Kingma & Ba 2014, arXiv:1412.6980",
-        (*_DECAYS, "beta1", "beta2", "eps"),
+        (*_ADAM, "amsgrad"),
         {"lr": 0.001},
         buffers=2,
     ),
@@ -44,7 +45,7 @@ OPTIMIZERS: dict[str, Optimizer] = table(
         "adamw",
         "adam with decoupled weight decay; lr 0.001",
         "torch.optim.AdamW; Loshchilov & Hutter 2017, arXiv:1711.05101",
-        (*_DECAYS, "beta1", "beta2", "eps"),
+        (*_ADAM, "amsgrad"),
         {"lr": 0.001, "weight_decay": 0.01},
         buffers=2,
     ),
@@ -63,5 +64,61 @@ OPTIMIZERS: dict[str, Optimizer] = table(
         (*_DECAYS, "eps"),
         {"lr": 0.01, "eps": 1e-10},
         buffers=1,
+    ),
+    Optimizer(
+        "nadam",
+        "adam with Nesterov's momentum; lr 0.002",
+        "torch.optim.NAdam; Dozat 2016",
+        _ADAM,
+        {"lr": 0.002},
+        buffers=2,
+    ),
+    Optimizer(
+        "radam",
+        "adam, but plain momentum until the scale can be told: a warmup of its own; lr 0.001",
+        "torch.optim.RAdam; Liu et al. 2019, arXiv:1908.03265",
+        _ADAM,
+        {"lr": 0.001},
+        buffers=2,
+    ),
+    Optimizer(
+        "adamax",
+        "running mean over the largest gradient lately; lr 0.002",
+        "torch.optim.Adamax; Kingma & Ba 2014, arXiv:1412.6980, section 7.1",
+        _ADAM,
+        {"lr": 0.002},
+        buffers=2,
+    ),
+    Optimizer(
+        "adadelta",
+        "steps in the units of the weights; beta2 is torch's rho; lr 1",
+        "torch.optim.Adadelta; Zeiler 2012, arXiv:1212.5701",
+        (*_DECAYS, "beta2", "eps"),
+        {"lr": 1.0, "beta2": 0.9, "eps": 1e-6},
+        buffers=2,
+    ),
+    Optimizer(
+        "lamb",
+        "adamw's direction, as long in each tensor as its weights are; lr 0.001",
+        "You et al. 2019, arXiv:1904.00962, algorithm 2",
+        _ADAM,
+        {"lr": 0.001, "weight_decay": 0.01, "eps": 1e-6},
+        buffers=2,
+    ),
+    Optimizer(
+        "lion",
+        "the sign of a running mean, with decoupled weight decay; lr 0.0001",
+        "Chen et al. 2023, arXiv:2302.06675, algorithm 2",
+        (*_DECAYS, "beta1", "beta2"),
+        {"lr": 0.0001, "beta2": 0.99},
+        buffers=1,
+    ),
+    Optimizer(
+        "muon",
+        "the orthogonal part of each matrix's momentum, adamw for all else; lr 0.001",
+        "torch.optim.Muon; Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982",
+        (*_ADAM, "momentum", "nesterov"),
+        {"lr": 0.001, "weight_decay": 0.1, "momentum": 0.95, "nesterov": True, "beta2": 0.95},
+        buffers=3,
     ),
 )

@@ -9,8 +9,12 @@
 #include "numbers.h"
 #include "products.h"
 #include "activations.h"
+#include "gates.h"
+#include "alignment.h"
 #include "sums.h"
 #include "norms.h"
+#include "convolutions.h"
+#include "attention.h"
 #include "probes.h"
 #include "losses.h"
 #include "optimizers.h"
@@ -30,8 +34,13 @@ struct call {
 
 enum {
     PRODUCT, ACTIVATE, ACTIVATE_BACK, BATCH_NORM, BATCH_NORM_BACK, LAYER_NORM, LAYER_NORM_BACK, BATCH_SUM, ADD, NORMS,
-    UNSOUND, MOMENTS, CORRELATION, DISTANCES, GRADIENTS, SATURATED, DEAD, GATHER, CROSS_ENTROPY, SQUARED_ERROR, CLIP, SGD, ADAM,
+    UNSOUND, MOMENTS, CORRELATION, DISTANCES, GRADIENTS, SATURATED, DEAD,
+    GATHER, GATHER_TOKENS, COPY, LOOK_UP, LOOK_UP_BACK,
+    ATTEND, ATTEND_BACK, ATTENTION_SPREAD, ADD_TO_EACH, MEAN_OF_PLACES, MEAN_OF_PLACES_BACK, CROSS_ENTROPY, SQUARED_ERROR, CLIP, SGD, ADAM,
     RMSPROP, ADAGRAD,
+    CONVOLVE, CONVOLVE_FILTERS, BLOCK_MEAN, BLOCK_MEAN_BACK, AFFINE, AFFINE_BACK,
+    LSTM, LSTM_BACK, GRU, GRU_BACK, SHUT,
+    ALIGN_DOT, ALIGN_DOT_BACK, ALIGN_ADDITIVE, ALIGN_ADDITIVE_BACK, ENTROPY,
 };
 
 static void play_one(const struct call *call, void **p)
@@ -59,7 +68,22 @@ static void play_one(const struct call *call, void **p)
     case SATURATED: saturated(n[0], n[1], x[0], p[0], p[1], p[2]); break;
     case DEAD: dead(n[0], n[1], p[0], p[1], p[2], p[3]); break;
     case GATHER: gather(n[0], n[1], p[0], p[1], p[2], p[3]); break;
-    case CROSS_ENTROPY: cross_entropy(n[0], n[1], p[0], p[1], p[2], p[3], p[4]); break;
+    case GATHER_TOKENS: gather_tokens(n[0], n[1], p[0], p[1], p[2]); break;
+    case COPY: copy(n[0], n[1], n[2], n[3], p[0], p[1]); break;
+    case LOOK_UP: look_up(n[0], n[1], n[2], n[3], n[4], n[5], n[6], p[0], p[1], p[2], p[3]); break;
+    case LOOK_UP_BACK: look_up_back(n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], p[0], p[1], p[2]); break;
+    case ATTEND: attend(n[0], n[1], n[2], n[3], n[4], n[5], n[6], x[0], p[0], p[1], p[2], p[3], p[4], p[5]); break;
+    case ATTEND_BACK:
+        attend_back(n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], x[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6],
+                    p[7], p[8]);
+        break;
+    case ATTENTION_SPREAD:
+        attention_spread(n[0], n[1], n[2], n[3], n[4], n[5], x[0], p[0], p[1], p[2], p[3], p[4]);
+        break;
+    case ADD_TO_EACH: add_to_each(n[0], n[1], p[0], p[1], p[2]); break;
+    case MEAN_OF_PLACES: mean_of_places(n[0], n[1], n[2], p[0], p[1]); break;
+    case MEAN_OF_PLACES_BACK: mean_of_places_back(n[0], n[1], n[2], p[0], p[1]); break;
+    case CROSS_ENTROPY: cross_entropy(n[0], n[1], n[2], p[0], p[1], p[2], p[3], p[4]); break;
     case SQUARED_ERROR: squared_error(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5]); break;
     case CLIP: clip(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]); break;
     case ADAM:
@@ -67,7 +91,29 @@ static void play_one(const struct call *call, void **p)
         break;
     case RMSPROP: rmsprop(n[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9]); break;
     case ADAGRAD: adagrad(n[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
+    case CONVOLVE: convolve(n[0], n[1], n[2], n[3], n[4], n[5], p[0], p[1], p[2], p[3], p[4]); break;
+    case CONVOLVE_FILTERS: convolve_filters(n[0], n[1], n[2], n[3], n[4], n[5], p[0], p[1], p[2], p[3]); break;
+    case BLOCK_MEAN: block_mean(n[0], n[1], n[2], n[3], n[4], n[5], p[0], p[1]); break;
+    case BLOCK_MEAN_BACK: block_mean_back(n[0], n[1], n[2], n[3], n[4], n[5], p[0], p[1]); break;
+    case AFFINE: affine(n[0], p[0], p[1], p[2], p[3]); break;
+    case AFFINE_BACK: affine_back(n[0], p[0], p[1], p[2], p[3], p[4], p[5]); break;
     case SGD: sgd(n[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]); break;
+    case LSTM: lstm(n[0], n[1], n[2], p[0], p[1], p[2], p[3], p[4], p[5]); break;
+    case LSTM_BACK:
+        lstm_back(n[0], n[1], n[2], n[3], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]);
+        break;
+    case GRU: gru(n[0], n[1], n[2], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
+    case GRU_BACK:
+        gru_back(n[0], n[1], n[2], n[3], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10]);
+        break;
+    case SHUT: shut(n[0], n[1], n[2], n[3], x[0], p[0], p[1]); break;
+    case ALIGN_DOT: align_dot(n[0], n[1], n[2], n[3], p[0], p[1], p[2], p[3]); break;
+    case ALIGN_DOT_BACK: align_dot_back(n[0], n[1], n[2], n[3], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
+    case ALIGN_ADDITIVE: align_additive(n[0], n[1], n[2], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
+    case ALIGN_ADDITIVE_BACK:
+        align_additive_back(n[0], n[1], n[2], n[3], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9]);
+        break;
+    case ENTROPY: entropy(n[0], n[1], p[0], p[1]); break;
     }
 }
 

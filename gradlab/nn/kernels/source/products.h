@@ -95,18 +95,14 @@ static void pack(long inner, long columns, const REAL *b, long b_row, long b_col
             packed[q * packed_row + j] = b[q * b_row + j * b_column];
 }
 
-/* C = start + A B: A (rows, inner) and B (inner, columns) at any strides, C with adjacent columns. start is 0, or a bias
-   (start_row 0), or a matrix, C itself included. scratch holds inner * padded + rows * LANES numbers.               */
-static void product(
+/* C = start + A B: A (rows, inner) at any strides; the rows of B (inner, columns) lie b_row apart and reach to a whole
+   number of vectors, zeros beyond the columns where need be; C with adjacent columns. start is 0, or a bias (start_row
+   0), or a matrix, C itself included. edge holds rows * LANES numbers.                                              */
+static void product_block(
     long rows, long columns, long inner, const REAL *a, long a_row, long a_column, const REAL *b, long b_row,
-    long b_column, const REAL *start, long start_row, REAL *c, long c_row, REAL *scratch)
+    const REAL *start, long start_row, REAL *c, long c_row, REAL *edge)
 {
-    const long padded = (columns + LANES - 1) / LANES * LANES, whole = columns / LANES * LANES;
-    if (b_column != 1 || whole < columns) {
-        pack(inner, columns, b, b_row, b_column, scratch, padded);
-        b = scratch;
-        b_row = padded;
-    }
+    const long whole = columns / LANES * LANES;
     long j = 0;
 #define STRIP(vectors)                                                                                                 \
     strip(vectors, rows, inner, a, a_row, a_column, b + j, b_row, start ? start + j : 0, start_row, c + j, c_row)
@@ -119,10 +115,46 @@ static void product(
     }
 #undef STRIP
     if (j < columns) {
-        REAL *edge = scratch + inner * padded;
         strip(1, rows, inner, a, a_row, a_column, b + j, b_row, 0, 0, edge, LANES);
         for (long i = 0; i < rows; i++)
             for (long d = j; d < columns; d++)
                 c[i * c_row + d] = edge[i * LANES + d - j] + (start ? start[i * start_row + d] : 0);
     }
+}
+
+/* As above; a long sum in parts, whose rows of A and B stay in the cache from one strip of C to the next. */
+#define LONGEST 256
+static void product_packed(
+    long rows, long columns, long inner, const REAL *a, long a_row, long a_column, const REAL *b, long b_row,
+    const REAL *start, long start_row, REAL *c, long c_row, REAL *edge)
+{
+    long q = 0;
+    do {
+        const long part = inner - q < 2 * LONGEST ? inner - q : LONGEST;
+        product_block(
+            rows, columns, part, a + q * a_column, a_row, a_column, b + q * b_row, b_row, q ? c : start,
+            q ? c_row : start_row, c, c_row, edge);
+        q += part;
+    } while (q < inner);
+}
+
+/* How many numbers the rows of a packed matrix of so many columns have. */
+static inline long padded(long columns)
+{
+    return (columns + LANES - 1) / LANES * LANES;
+}
+
+/* As above, B at any strides. scratch holds inner * padded + rows * LANES numbers. */
+static void product(
+    long rows, long columns, long inner, const REAL *a, long a_row, long a_column, const REAL *b, long b_row,
+    long b_column, const REAL *start, long start_row, REAL *c, long c_row, REAL *scratch)
+{
+    if (b_column != 1 || columns % LANES) {
+        pack(inner, columns, b, b_row, b_column, scratch, padded(columns));
+        b = scratch;
+        b_row = padded(columns);
+    }
+    product_packed(
+        rows, columns, inner, a, a_row, a_column, b, b_row, start, start_row, c, c_row,
+        scratch + inner * padded(columns));
 }

@@ -1,0 +1,219 @@
+"""Cohorts of every architecture beside the plain loop: torch's fused operations, one network at a time.
+
+Run as ``python -m benchmarks.architectures --cohorts rnn``. Each row is a cohort of 24 and its milliseconds a step of
+all networks, on so many threads: gradlab's with nothing recorded, what recording the per-layer table costs every tenth
+step and at every step, and the loop's, with as many threads and with one. The ratio is to the faster loop. Each cell is
+the median of rounds, in which all are measured one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain, pairwise
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gradlab.data.loaders import load
+from gradlab.engine.cohort import Cohort, prepare
+from gradlab.engine.train import Rehearsed, perform, rehearse
+from gradlab.launch.worker import keep_memory
+from gradlab.nn.kernels.program import Program
+from gradlab.spec.named import Value
+from gradlab.spec.run import RunSpec, build
+
+MEMBERS = 24
+STEPS = 20
+"""Of gradlab's cohort in a round, recorded or not."""
+
+LOOP_NETWORKS, LOOP_STEPS = 6, 3
+"""Networks that the loop trains in a round, whose time is scaled to all members, and steps of each."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cohort: its ``settings``, torch's network of them, which takes (B, *shape), and the ``ratio`` aimed at."""
+
+    settings: dict[str, Value]
+    network: Callable[[RunSpec], nn.Module]
+    ratio: float
+
+
+class Recurrent(nn.Module):
+    """torch.nn.RNN and a read-out of the last step, or of each."""
+
+    def __init__(self, run: RunSpec) -> None:
+        super().__init__()
+        self.every = run.facts.positions > 0
+        self.recurrent = nn.RNN(run.facts.features, run.model.width, run.model.depth, batch_first=True)
+        self.read_out = nn.Linear(run.model.width, run.facts.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, K), or (B, T, K)."""
+        h = self.recurrent(x.flatten(2))[0]
+        output: Tensor = self.read_out(h if self.every else h[:, -1])
+        return output
+
+
+class Convolutions(nn.Module):
+    """torch.nn.Conv2d and torch.nn.ReLU one after the other, and a read-out of the mean over all pixels."""
+
+    def __init__(self, run: RunSpec) -> None:
+        super().__init__()
+        width = run.model.width
+        channels = [run.facts.channels, *[width] * run.model.depth]
+        layers = [(nn.Conv2d(a, b, 3, padding=1), nn.ReLU()) for a, b in pairwise(channels)]
+        self.convolutions = nn.Sequential(*chain(*layers))
+        self.read_out = nn.Linear(width, run.facts.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W) -> (B, K)."""
+        output: Tensor = self.read_out(self.convolutions(x.unsqueeze(1)).mean((2, 3)))
+        return output
+
+
+class Block(nn.Module):
+    """Two pre-activated convolutions beside the stream."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        one, two = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        self.branch = nn.Sequential(nn.ReLU(), one, nn.ReLU(), two)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same."""
+        return x + self.branch(x)  # type: ignore[no-any-return]
+
+
+class Residual(nn.Module):
+    """A read-in, blocks, and a read-out of the mean over all pixels."""
+
+    def __init__(self, run: RunSpec) -> None:
+        super().__init__()
+        width, blocks = run.model.width, (run.model.depth - 2) // 2
+        read_in = nn.Conv2d(run.facts.channels, width, 3, padding=1)
+        self.stream = nn.Sequential(read_in, *(Block(width) for _ in range(blocks)), nn.ReLU())
+        self.read_out = nn.Linear(width, run.facts.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W) -> (B, K)."""
+        output: Tensor = self.read_out(self.stream(x.unsqueeze(1)).mean((2, 3)))
+        return output
+
+
+class Transformer(nn.Module):
+    """torch.nn.TransformerEncoder, norms first and attention fused, between an embedding and a read-out."""
+
+    def __init__(self, run: RunSpec) -> None:
+        super().__init__()
+        model, facts, width = run.model, run.facts, run.model.width
+        assert model.heads is not None
+        assert model.activation is not None
+        self.embedding = nn.Embedding(facts.vocabulary, width)
+        self.places = nn.Parameter(torch.randn(facts.steps, width))
+        block = nn.TransformerEncoderLayer(
+            width, model.heads, 4 * width, 0.0, model.activation, batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(block, model.depth, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.read_out = nn.Linear(width, facts.outputs)
+        self.mask = nn.Transformer.generate_square_subsequent_mask(facts.steps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T) -> (B, T, K)."""
+        stream = self.blocks(self.embedding(x) + self.places, mask=self.mask, is_causal=True)
+        output: Tensor = self.read_out(stream)
+        return output
+
+
+COHORTS: dict[str, Row] = {
+    "rnn": Row({"model.name": "rnn", "model.width": 32, "model.activation": "tanh"}, Recurrent, 2.0),
+    "cnn6": Row({"model.name": "cnn", "model.depth": 6}, Convolutions, 3.0),
+    "cnn20": Row({"model.name": "cnn", "model.depth": 20}, Convolutions, 3.0),
+    "resnet20": Row({"model.name": "resnet", "model.depth": 20, "model.branch_scale": 0.3}, Residual, 3.0),
+    "transformer": Row({"model.name": "transformer", "model.width": 32, "data.length": 16}, Transformer, 5.0),
+}
+"""By the name that ``--cohorts`` takes."""
+
+COMMON: dict[str, Value] = {"data.batch_size": 32, "optim.lr": 0.01, "train.steps": 10_000}
+
+
+def cohort(row: Row) -> Cohort:
+    """The row's members, which differ in their seeds."""
+    runs = [build({**COMMON, **row.settings, "seed": seed}) for seed in range(MEMBERS)]
+    return prepare(runs, load(runs[0].data), torch.device("cpu"))
+
+
+def step_of_gradlab(found: Cohort, rehearsed: Rehearsed, every: int) -> float:
+    """Milliseconds a step, the table recorded ``every`` so many."""
+    members = np.arange(len(found.runs))
+    began = time.perf_counter()
+    for t in range(STEPS):
+        perform(found, t, record=t % every == every - 1, rehearsed=rehearsed, members=members)
+    return 1e3 * (time.perf_counter() - began) / STEPS
+
+
+def step_of_loop(found: Cohort, networks: list[nn.Module], threads: int) -> float:
+    """Milliseconds of a step of as many networks as there are members, one after the other, each by itself."""
+    torch.set_num_threads(threads)
+    task, classes = found.task, found.runs[0].facts.loss == "cross_entropy"
+    spent = 0.0
+    for network in networks:
+        optimizer = torch.optim.SGD(network.parameters(), lr=COMMON["optim.lr"], foreach=True)  # type: ignore[arg-type]
+        began = time.perf_counter()
+        for batch in task.order[:LOOP_STEPS]:
+            optimizer.zero_grad()
+            output, targets = network(task.inputs[batch]), task.targets[batch]
+            loss = F.cross_entropy(output.flatten(0, -2), targets.flatten()) if classes else F.mse_loss(output, targets)
+            torch.autograd.backward(loss)
+            optimizer.step()
+        spent += time.perf_counter() - began
+    return 1e3 * spent / LOOP_STEPS * MEMBERS / len(networks)
+
+
+def measure(name: str, row: Row, threads: int, rounds: int) -> str:
+    """One line of the table."""
+    torch.set_num_threads(threads)
+    found = cohort(row)
+    rehearsed = rehearse(found)
+    networks = [row.network(found.runs[0]) for _ in range(LOOP_NETWORKS)]
+    cells: dict[str, list[float]] = {}
+    for turn in range(rounds + 1):
+        torch.set_num_threads(threads)
+        seen = {str(every): step_of_gradlab(found, rehearsed, every) for every in (10 * STEPS, 10, 1)}
+        seen |= {f"loop {count}": step_of_loop(found, networks, count) for count in sorted({1, threads})}
+        for cell, spent in seen.items():
+            cells.setdefault(cell, []).extend([spent] if turn else [])  # the first round warms up
+    bare, tenth, every, *loops = (statistics.median(spent) for spent in cells.values())
+    written = "program" if isinstance(rehearsed[False], Program) and isinstance(rehearsed[True], Program) else "-"
+    ratio = min(loops) / bare
+    return (
+        f"{name:<16}{bare:>9.2f}{tenth / bare - 1:>+9.0%}{every / bare - 1:>+9.0%}{loops[-1]:>11.1f}{loops[0]:>11.1f}"
+        f"{ratio:>8.1f} x{row.ratio:>7.1f} x  {written}"
+    )
+
+
+def main() -> None:
+    """Prints a row for each cohort."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cohorts", nargs="+", choices=COHORTS, default=list(COHORTS), metavar="NAME")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    keep_memory()
+    print(f"{MEMBERS} networks; milliseconds a step of all, {arguments.threads} threads, median of {arguments.rounds}")
+    heads = ("gradlab", "/10", "/1", "loop", "1 thread")
+    print(
+        f"{'cohort':<16}" + "".join(f"{head:>{9 if len(head) < 8 else 11}}" for head in heads) + "     ratio    aimed"
+    )
+    for name in arguments.cohorts:
+        print(measure(name, COHORTS[name], arguments.threads, arguments.rounds), flush=True)
+
+
+if __name__ == "__main__":
+    main()

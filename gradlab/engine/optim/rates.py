@@ -1,0 +1,86 @@
+"""What optimizers are made of: the members' own numbers as columns beside the parameters, and what all of them do.
+
+Shapes: M members, P parameters a member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradlab.nn.slots import Layout
+from gradlab.spec.run import RunSpec
+
+State = Mapping[str, Tensor]
+"""Named buffers (M, P), and columns (M, 1), updated in place."""
+
+NUMBERS = ("lr", "momentum", "nesterov", "weight_decay", "l1", "beta1", "beta2", "eps")
+SWITCHES = ("dampening", "amsgrad", "maximize")
+"""Numbers that our kernels do not know: where a member has one, torch does the step."""
+
+NOWHERE = Layout((), ())
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Columns (M, 1) of the members' own numbers, and which of them are idle in the whole cohort.
+
+    ``layout`` says which of the P columns are one matrix, for those that ask.
+    """
+
+    lr: Tensor
+    momentum: Tensor
+    nesterov: Tensor
+    weight_decay: Tensor
+    l1: Tensor
+    beta1: Tensor
+    beta2: Tensor
+    eps: Tensor
+    dampening: Tensor
+    amsgrad: Tensor
+    maximize: Tensor
+    active: frozenset[str]
+    layout: Layout = NOWHERE
+
+
+def rates(runs: Sequence[RunSpec], like: Tensor, layout: Layout = NOWHERE) -> Rates:
+    """The columns of ``runs`` in the dtype and on the device of ``like``."""
+    values = {name: [float(getattr(run.optim, name)) for run in runs] for name in (*NUMBERS, *SWITCHES)}
+    columns = {
+        name: torch.tensor(numbers, dtype=like.dtype, device=like.device).unsqueeze(1)
+        for name, numbers in values.items()
+    }
+    return Rates(**columns, active=frozenset(name for name, found in values.items() if any(found)), layout=layout)
+
+
+Step = Callable[[Tensor, Tensor, State, Rates, Tensor], None]
+"""(parameters (M, P), gradient (M, P), state, rates, t): updates parameters and state in place; t (1,) float64 counts
+from 0, or (M, 1) where members have made different numbers of updates. The gradient is scratch: it may be overwritten.
+"""
+
+
+def decay(parameters: Tensor, gradient: Tensor, rate: Rates) -> None:
+    """Adds L2 weight decay and L1 to the gradient, as torch.optim adds `weight_decay`: after clipping."""
+    if "weight_decay" in rate.active:
+        gradient.addcmul_(parameters, rate.weight_decay)
+    lasso(parameters, gradient, rate)
+
+
+def lasso(parameters: Tensor, gradient: Tensor, rate: Rates) -> None:
+    """Adds L1 alone."""
+    if "l1" in rate.active:
+        gradient.addcmul_(parameters.sign(), rate.l1)
+
+
+def shrink(parameters: Tensor, rate: Rates) -> None:
+    """Weight decay of the weights themselves, not of the gradient (Loshchilov & Hutter 2017)."""
+    if "weight_decay" in rate.active:
+        parameters.mul_(1 - rate.lr * rate.weight_decay)
+
+
+def descend(parameters: Tensor, direction: Tensor, lr: Tensor) -> None:
+    """Moves the parameters by ``lr`` (M, 1) against a direction."""
+    parameters.addcmul_(direction, lr, value=-1)
