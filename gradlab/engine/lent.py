@@ -56,7 +56,28 @@ class Lent:
     classes: bool
     stack: Stack | None = None
     seen: tuple[str, ...] = ()
+    rehearsable: bool = False
     ended: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> Tensor:
+        """See `ways.Way`."""
+        return self.shelf.flat
+
+    @property
+    def gradient(self) -> Tensor:
+        """See `ways.Way`."""
+        return self.shelf.gradient
+
+    @property
+    def moving(self) -> dict[str, Tensor]:
+        """See `ways.Way`."""
+        return {f"buffer.{name}": buffer for name, buffer in self.shelf.buffers.items()}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """See `ways.Way`."""
+        return COLUMNS
 
     def there_and_back(self, task: Task, t: int, *, record: bool, last: bool) -> tuple[Tensor, Measurement | None]:
         """The losses (M,) at step t, and the per-layer table at a recorded one; the gradient is written in place.
@@ -270,7 +291,7 @@ def looked_at(
 
 def _there_and_back(module: nn.Module, inputs: Any, targets: Tensor, judge: Judge) -> None:
     with torch.enable_grad():
-        loss = judge(answer(module, inputs), targets)
+        loss: Any = judge(answer(module, inputs), targets)
         learned = [one for one in module.parameters() if one.requires_grad]
         # What is no scalar with a gradient is told by who listens.
         if isinstance(loss, Tensor) and loss.requires_grad and loss.numel() == 1:
