@@ -16,9 +16,9 @@ from gradlab.nn.tape import Node
 def gradient_log(cohort: Cohort, _: Advance) -> Read:
     """Gives ``log_square`` at layers l = 0..L: ln |dy/dz_l|^2, y the first output at the batch's first sample.
 
-    Layer 0 is the input, where it is continuous; at layer L it is 0. A loss's gradient would not do: where it begins, at the output, depends on
-    all weights. In a ReLU network with He's weights it has, over seeds, the mean -2.5 beta and the variance 5 beta,
-    beta the sum of 1/width over the layers between (Hanin & Nica 2018, arXiv:1812.05994).
+    Layer 0 is the input, where it is continuous; at layer L it is 0. A loss's gradient would not do: where it begins,
+    at the output, depends on all weights. In a ReLU network with He's weights it has, over seeds, the mean -2.5 beta
+    and the variance 5 beta, beta the sum of 1/width over the layers between (Hanin & Nica 2018, arXiv:1812.05994).
     """
 
     def read(t: int) -> tuple[Curve, ...]:
