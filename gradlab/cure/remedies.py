@@ -175,6 +175,20 @@ REMEDIES: dict[str, Remedy] = {
             to.identity,
         ),
         Remedy(
+            "forget-bias",
+            "a forget bias of 1: at the start a cell keeps 0.73 of itself a step, not 0.5",
+            "Gers et al. 2000; Jozefowicz et al. 2015",
+            "init",
+            to.forget_bias,
+        ),
+        Remedy(
+            "chrono",
+            "gates that begin with time scales up to the length of the sequence",
+            "Tallec & Ollivier 2018, arXiv:1804.11188",
+            "init",
+            to.chrono,
+        ),
+        Remedy(
             "no-biases",
             "biases that begin at 0",
             "Schoenholz et al. 2016, arXiv:1611.01232",
@@ -249,6 +263,27 @@ REMEDIES: dict[str, Remedy] = {
             "He et al. 2016, arXiv:1603.05027; the scale: Hanin & Rolnick 2018, arXiv:1803.01719",
             "architecture",
             to.residual,
+        ),
+        Remedy(
+            "gru",
+            "gated recurrent units in place of Elman's",
+            "Cho et al. 2014, arXiv:1406.1078",
+            "architecture",
+            to.gates("gru"),
+        ),
+        Remedy(
+            "lstm",
+            "long short-term memory of forget bias 1 in place of Elman's units",
+            "Hochreiter & Schmidhuber 1997; Gers et al. 2000",
+            "architecture",
+            to.gates("lstm"),
+        ),
+        Remedy(
+            "attention",
+            "attention to all states of the encoder",
+            "Bahdanau et al. 2014, arXiv:1409.0473",
+            "architecture",
+            to.attention,
         ),
         Remedy("half-depth", "half as many layers", "Schoenholz et al. 2016, arXiv:1611.01232", "depth", to.half_depth),
         Remedy(

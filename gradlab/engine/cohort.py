@@ -19,6 +19,7 @@ from gradlab.engine.lent import Lent, lend
 from gradlab.engine.optim.clippers import Clipping, clipping
 from gradlab.engine.optim.optimizers import OPTIMIZERS, Rates, State, Step, rates
 from gradlab.engine.optim.schedules import Pace, pace
+from gradlab.engine.precision import FORMATS, Scaled, of_cohort
 from gradlab.grid.cohorts import HELDOUT_SAMPLES
 from gradlab.models import MODELS, Architecture
 from gradlab.models.module import COMPLEX
@@ -33,8 +34,6 @@ from gradlab.nn.slots import Layout
 from gradlab.spec.choices import MODELS as NAMED_MODELS
 from gradlab.spec.run import RunSpec
 from gradlab.store.record import MEASURED_COLUMNS, PROBE_COLUMNS
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,8 @@ class Cohort:
     """M runs as one stacked network, and all that a step needs.
 
     ``beside``: tensors (M, ...) that the runs' instrument changes from one reading to the next. ``lent``: the networks,
-    where they are the user's own; ``network`` then has no parts.
+    where they are the user's own; ``network`` then has no parts. ``half``: what there is beside in half precision.
+    ``made`` (M, 1) counts each member's updates where some may be left out, else it is None.
     """
 
     runs: tuple[RunSpec, ...]
@@ -118,6 +118,13 @@ class Cohort:
     state: State
     beside: dict[str, Tensor] = field(default_factory=dict)
     lent: Lent | None = None
+    half: Scaled | None = None
+    made: Tensor | None = None
+
+    @property
+    def gradient(self) -> Tensor:
+        """(M, P), as it is clipped and measured."""
+        return self.network.gradient if self.half is None else self.half.gradient
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -130,7 +137,11 @@ class Cohort:
         found |= {f"optimizer.{name}": buffer for name, buffer in self.state.items()} | self.pace.moving
         for layer, running in self.network.running.items():
             found |= {f"{layer}.running_mean": running.mean, f"{layer}.running_var": running.var}
-        found |= {f"clipping.{name}": tensor for name, tensor in self.clipping.moving.items()}
+        found |= {f"clipping.{name}": tensor for name, tensor in self.clipping.memory.items()}
+        if self.half is not None:
+            found |= {f"loss.{name}": tensor for name, tensor in self.half.moving.items()}
+        if self.made is not None:
+            found["made"] = self.made
         if self.lent is not None:
             found |= {f"buffer.{name}": buffer for name, buffer in self.lent.shelf.buffers.items()}
         return found
@@ -152,7 +163,8 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device, *, sta
     ``stacked``: networks of the user's own are trained as one, as gradlab's own always are.
     """
     first = runs[0]
-    dtype = DTYPES[first.train.precision]
+    form, half = FORMATS[first.train.precision], None
+    dtype = form.beside
     architecture, task = MODELS[first.model.name], task_of(runs, data, dtype, device)
     lent = lend(runs, task, dtype, device, stacked=stacked) if NAMED_MODELS[first.model.name].free else None
     if lent is not None:
@@ -160,9 +172,9 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device, *, sta
         network = Network(first.model, first.facts, layout, {}, lent.shelf.gradient, {}, {})
     else:
         layout = architecture.layout(first.model, first.facts)
-        parameters = initial_parameters(layout, runs, dtype).to(device)
-        network = assemble(first, layout, parameters)
-    columns = rates(runs, parameters, layout)
+        parameters = initial_parameters(layout, runs, form.parameters).to(device)
+        network, half = of_cohort(runs, layout, parameters)
+    columns = rates(runs, task.input_scale, layout)
     optimizer = OPTIMIZERS[first.optim.name]
     if lent is None:
         _scale_by_data(runs, architecture, network, task)
@@ -175,13 +187,20 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device, *, sta
         task=task,
         # A network of the user's own is judged by itself (`lent`), perhaps by a loss of the user's own.
         loss=of_stack(first.facts.loss if lent else first.loss, first.model.output, first.facts.loss),
-        clipping=clipping(runs, parameters, task.done),
+        clipping=clipping(runs, parameters, task.done, None if half is None else half.gradient),
         optimize=optimizer.update,
         rates=columns,
         pace=pace(runs, columns.lr),
         state=optimizer.state(parameters, columns),
         lent=lent,
+        half=half,
+        made=_made(runs, device),
     )
+
+
+def _made(runs: Sequence[RunSpec], device: torch.device) -> Tensor | None:
+    may_skip = runs[0].train.loss_scale == "dynamic" or any(run.clip.mode == "skip" for run in runs)
+    return torch.zeros(len(runs), 1, dtype=torch.float64, device=device) if may_skip else None
 
 
 @torch.no_grad()
@@ -207,6 +226,7 @@ def twin(cohort: Cohort, parameters: Tensor) -> Cohort:
         clipping=clipping(cohort.runs, parameters, cohort.task.done),
         state=OPTIMIZERS[first.optim.name].state(parameters, cohort.rates),
         beside={},
+        made=_made(cohort.runs, parameters.device),
     )
 
 

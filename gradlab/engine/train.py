@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -98,7 +99,7 @@ def train(
         keeper.finish(packed(cohort, journal, start, time.perf_counter() - began))
     heldout = None if steps == 0 or journal.diverged == len(runs) else evaluate(cohort)
     seen = () if cohort.lent is None else cohort.lent.seen
-    may_skip = cohort.clipping.made is not None
+    may_skip = cohort.made is not None
     return journal.close(cohort.runs, heldout, time.perf_counter() - began, seen, may_skip=may_skip)
 
 
@@ -119,16 +120,22 @@ def _update(cohort: Cohort, t: int) -> None:
 def step(cohort: Cohort, t: int, lr: Tensor, *, record: bool) -> StepRow:
     """Step t on the batch and at the learning rates (M,) at hand; see `advance`."""
     last = t == cohort.runs[0].train.steps
-    parameters, gradient = cohort.parameters, cohort.network.gradient
+    parameters, gradient, half = cohort.parameters, cohort.gradient, cohort.half
     if cohort.lent is None:
         losses, table = _there_and_back(cohort, Mode.MEASURE if last else Mode.TRAIN, record=record)
     else:
         losses, table = cohort.lent.there_and_back(cohort.task, t, record=record, last=last)
     norm = norm64(gradient)
-    broken = (unsound(parameters), unsound(gradient))
+    overflown = None if half is None or last else half.overflown(norm)
+    scale = None if half is None else half.scale.clone()
+    # What a dynamic loss scale made too large is no divergence: it is left out, and the scale is halved.
+    broken = (unsound(parameters), torch.zeros_like(norm) if overflown is not None else unsound(gradient))
     clipped = None
     if not last:
         clipped = clip(gradient, norm, cohort.clipping, cohort.layout)
+        if half is not None and overflown is not None:
+            half.heed(overflown)
+            clipped = replace(clipped, skipped=overflown if clipped.skipped is None else clipped.skipped | overflown)
         if table is None:
             _optimize(cohort, clipped.skipped)
         else:
@@ -136,12 +143,13 @@ def step(cohort: Cohort, t: int, lr: Tensor, *, record: bool) -> StepRow:
             before = combine(parameters, 1.0)
             _optimize(cohort, clipped.skipped)
             measure_update(table, cohort.layout, before, parameters)
-    return StepRow(t, losses, lr, norm, clipped, broken, table)
+    return StepRow(t, losses, lr, norm, clipped, broken, table, scale)
 
 
 def _optimize(cohort: Cohort, skipped: Tensor | None) -> None:
     """One update, but of those members that have ``skipped`` (M,) it: all of theirs stays as it was."""
-    parameters, gradient, made = cohort.parameters, cohort.network.gradient, cohort.clipping.made
+    parameters, made = cohort.parameters, cohort.made
+    gradient = cohort.gradient.to(parameters.dtype)
     if skipped is None or made is None:
         cohort.optimize(parameters, gradient, cohort.state, cohort.rates, cohort.task.done)
         return
@@ -157,16 +165,27 @@ def _there_and_back(cohort: Cohort, mode: Mode, *, record: bool) -> tuple[Tensor
     """The losses (M,) of the stacked network on the batch at hand; the gradient is written where it belongs."""
     inputs, targets = cohort.task.batch()
     through = Pass(cohort.network, mode, keep=record)
-    x = through.input(inputs)
-    output = _squashed(cohort, through, cohort.architecture.forward(through, x))
-    losses, slope = cohort.loss.measure(output.value, targets)
-    through.backward(output, slope)
-    return losses, measure(through, x, cohort.parameters, cohort.columns) if record else None
+    x, output = _passed(cohort, through, inputs)
+    half, dtype = cohort.half, output.value.dtype
+    losses, slope = cohort.loss.measure(output.value if half is None else output.value.float(), targets)
+    through.backward(output, slope if half is None else half.slope(slope, dtype))
+    if half is not None:
+        half.leave(cohort.network.gradient)
+    if not record:
+        return losses, None
+    return losses, measure(
+        through, x, cohort.parameters, cohort.gradient, cohort.columns, None if half is None else half.scale
+    )
 
 
-def _squashed(cohort: Cohort, through: Pass, output: Node) -> Node:
-    squash = SQUASHES.get(cohort.runs[0].model.output or "none")
-    return output if squash is None else through.apply(squash, output)
+def _passed(cohort: Cohort, through: Pass, inputs: Tensor) -> tuple[Node, Node]:
+    """The inputs (M, B, *shape) as they enter, and the output behind the activation of the output layer."""
+    if cohort.half is not None:
+        cohort.half.enter(cohort.parameters)
+        inputs = inputs.to(cohort.network.gradient.dtype) if inputs.is_floating_point() else inputs
+    x, squash = through.input(inputs), SQUASHES.get(cohort.runs[0].model.output or "none")
+    output = cohort.architecture.forward(through, x)
+    return x, output if squash is None else through.apply(squash, output)
 
 
 Rehearsed = Mapping[bool, Program[StepRow] | Graph[StepRow] | None]
@@ -224,7 +243,8 @@ def evaluate(cohort: Cohort) -> tuple[Floats, Floats | None]:
     samples = 0
     for inputs, targets in cohort.task.heldout():
         through = Pass(cohort.network, Mode.EVALUATE)
-        output = _squashed(cohort, through, cohort.architecture.forward(through, through.input(inputs))).value
+        output = _passed(cohort, through, inputs)[1].value
+        output = output if cohort.half is None else output.float()
         loss += cohort.loss.measure(output, targets)[0] * inputs.shape[1]
         if cohort.network.facts.dictated:
             right += wholly_right(dictated(cohort, inputs), targets.classes)

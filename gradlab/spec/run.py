@@ -77,6 +77,7 @@ OUTSIDE_DIGEST = ("data.root", "data.mirror", "data.path")
 SILENT: dict[str, tuple[object, ...]] = {
     "probe.instrument": ("none",),
     "train.loss": ("auto",),
+    "train.loss_scale": ("1",),
     "model.output": (None, "none"),
     **dict.fromkeys(("model.target", "model.source", "model.pool", "model.block"), (None,)),
     **dict.fromkeys(("model.forget_bias", "model.chrono", "model.attention"), (None,)),
@@ -378,6 +379,9 @@ def _canonical(section: object) -> str:
     return json.dumps([(key, value) for key, value in pairs if value not in SILENT.get(key, ())])
 
 
+HALF = {"float16", "bfloat16"}
+"""Formats of two bytes, by themselves or mixed with single weights."""
+
 ALWAYS = ("name", "schedule", "warmup")
 """Fields of the `optim` section that act in every run."""
 
@@ -390,6 +394,8 @@ def unused(spec: RunSpec) -> frozenset[str]:
         if f.name not in {*ALWAYS, *OPTIMIZERS[spec.optim.name].uses, *SCHEDULES[spec.optim.schedule].uses}
     }
     idle |= {f"clip.{name}" for name in ("threshold", "output_threshold") if name not in CLIPS[spec.clip.mode].uses}
+    if not HALF & set(spec.train.precision.split("_")):
+        idle.add("train.loss_scale")
     if spec.model.activation not in ("leaky_relu", "prelu"):
         idle.add("model.slope")
     if spec.facts.loss != "mean_squared_error" or spec.loss == "quartic":

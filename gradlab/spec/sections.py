@@ -111,6 +111,7 @@ class TrainSpec:
 
     steps: int
     precision: str
+    loss_scale: str
     loss: str
     source: str | None = None
 

@@ -61,6 +61,7 @@ OTHER: dict[str, Value] = {
     "clip.output_threshold": 2.0,
     "train.steps": 201,
     "train.precision": "float64",
+    "train.loss_scale": "1024",
     "train.loss": "hinge",
     "model.output": "tanh",
     "probe.every": 11,
