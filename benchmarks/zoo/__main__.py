@@ -26,7 +26,7 @@ from benchmarks.zoo.common_kinds import common
 from benchmarks.zoo.published import PUBLISHED
 
 QUICK = 0.3
-"""Seconds of the process, of a plain pass, below which a network is trained too: on a busy machine they are the same."""
+"""Seconds of the process, of a plain pass, below which a network is trained too."""
 
 
 @dataclass(frozen=True)
