@@ -58,7 +58,7 @@ def unpacked(kept: Kept | None, cohort: Cohort, journal: Journal) -> tuple[int, 
     state = {name.removeprefix(STATE): array for name, array in kept.arrays.items() if name.startswith(STATE)}
     found = {name: (array.shape, torch.from_numpy(array[:0].copy()).dtype) for name, array in state.items()}
     here = {name: (tuple(tensor.shape), _plain(tensor).dtype) for name, tensor in cohort.remembered.items()}
-    if found != here or kept.facts["columns"] != [*KEPT_OF_STEPS, *cohort.columns]:
+    if found != here or kept.facts["columns"] != [*KEPT_OF_STEPS, *cohort.way.columns]:
         return 0, 0.0
     for name, tensor in cohort.remembered.items():
         tensor.copy_(torch.from_numpy(state[name].copy()))

@@ -56,7 +56,29 @@ class Lent:
     classes: bool
     stack: Stack | None = None
     seen: tuple[str, ...] = ()
+    half: None = None
+    rehearsable: bool = False
     ended: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> Tensor:
+        """See `ways.Way`."""
+        return self.shelf.flat
+
+    @property
+    def gradient(self) -> Tensor:
+        """See `ways.Way`."""
+        return self.shelf.gradient
+
+    @property
+    def moving(self) -> dict[str, Tensor]:
+        """See `ways.Way`."""
+        return {f"buffer.{name}": buffer for name, buffer in self.shelf.buffers.items()}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """See `ways.Way`."""
+        return COLUMNS
 
     def there_and_back(self, task: Task, t: int, *, record: bool, last: bool) -> tuple[Tensor, Measurement | None]:
         """The losses (M,) at step t, and the per-layer table at a recorded one; the gradient is written in place.
@@ -249,14 +271,32 @@ def looked_at(
     run: RunSpec, module: nn.Module, inputs: Any, targets: Tensor, judge: Judge
 ) -> tuple[Observed, dict[nn.Parameter, str]]:
     """What is seen of a network on one batch, and the names of its parameters. Raises `DataError` for what fails."""
+
+    def failed(error: Exception) -> DataError:
+        given = f"inputs of {shapes(inputs)}, targets of {shapes(targets)}"
+        return DataError(f"model.target={run.model.target}: fails on a batch with {given}: {told(error)}")
+
+    sow(run.seed, 0)
+    try:
+        _there_and_back(module, inputs, targets, judge)
+    except Exception as error:
+        # Nothing of gradlab's listens here: it is the user's network, and whatever it raises is told in a line.
+        raise failed(error) from error
     sow(run.seed, 0)
     try:
         seen = observe(module, inputs, lambda output: judge(output, targets))
-    except Exception as error:
-        # It is the user's network: whatever it raises is told in a line.
-        given = f"inputs of {shapes(inputs)}, targets of {shapes(targets)}"
-        raise DataError(f"model.target={run.model.target}: fails on a batch with {given}: {told(error)}") from error
+    except ValueError as error:
+        raise failed(error) from error
     return seen, {parameter: name for name, parameter in module.named_parameters()}
+
+
+def _there_and_back(module: nn.Module, inputs: Any, targets: Tensor, judge: Judge) -> None:
+    with torch.enable_grad():
+        loss: Any = judge(answer(module, inputs), targets)
+        learned = [one for one in module.parameters() if one.requires_grad]
+        # What is no scalar with a gradient is told by who listens.
+        if isinstance(loss, Tensor) and loss.requires_grad and loss.numel() == 1:
+            torch.autograd.grad(loss.reshape(()), learned, allow_unused=True)
 
 
 def shapes(given: Any) -> str:

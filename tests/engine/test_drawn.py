@@ -88,7 +88,8 @@ def test_the_rate_that_is_foretold_is_measured(name: str, more: dict[str, Value]
 
 
 def test_weights_are_known_by_name_with_their_variances() -> None:
-    found = of("stack", **{"model.init": "he_normal", "model.gain": 0.5})
+    more: dict[str, Value] = {"model.init": "he_normal", "model.gain": 0.5}
+    found = of("stack", **more)
     assert [one.name for one in found.weights][:2] == ["1.0", "2.0"]
     assert [one.fan_in for one in found.weights][:2] == [64, 128]
     assert [one.sw2 for one in found.weights] == pytest.approx([0.5] * 16, rel=0.1)

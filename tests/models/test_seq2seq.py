@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gradlab.data.batches import batches
 from gradlab.engine.answers import dictated, wholly_right
 from gradlab.engine.cohort import prepare
-from gradlab.engine.train import evaluate, rehearse
+from gradlab.engine.train import rehearse
 from gradlab.models import seq2seq
 from gradlab.nn.kernels import program
 from gradlab.spec.named import SpecError, Value
@@ -176,7 +176,7 @@ def test_decoding_is_greedy_and_only_a_whole_date_is_right() -> None:
     runs = [build({"model.name": "seq2seq", "model.width": 8, "seed": seed}) for seed in range(2)]
     cohort = prepare(runs, content(runs[0].data), torch.device("cpu"))
     inputs = cohort.task.heldout_inputs[:5].expand(2, -1, -1).clone()
-    answers = dictated(cohort, inputs)
+    answers = dictated(cohort.architecture, cohort.network, inputs)
     plains = [Translator(run) for run in runs]
     for member, plain in enumerate(plains):
         given = cohort.task.heldout_inputs[:5].clone()
@@ -189,7 +189,7 @@ def test_decoding_is_greedy_and_only_a_whole_date_is_right() -> None:
     classes[2, 4] += 1
     assert wholly_right(answers[:1], classes).tolist() == [4.0]
     assert wholly_right(answers[:1], answers[0]).tolist() == [5.0]
-    loss, accuracy = evaluate(cohort)
+    loss, accuracy = cohort.way.evaluate(cohort.task)
     assert accuracy is not None
     assert (accuracy == 0).all(), "what has learned nothing has no date right"
     assert loss.shape == (2,)
