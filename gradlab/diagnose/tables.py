@@ -190,14 +190,14 @@ def of_frame(
 
 
 def _guess_of(facts: Mapping[str, Any]) -> float | None:
-    """The loss of one answer to every input, from what was seen of a batch."""
+    """The loss of one answer to every input, from what was seen of a batch, as it counts in the whole."""
     losses = facts.get("losses", {})
-    if len(losses) != 1:
+    if len(losses) != 1 or not (weight := next(iter(losses.values())).get("weight", 1.0)) > 0:
         return None
     if entropy := losses.get("negative_log_likelihood"):
-        return math.log(entropy["classes"]) if entropy["classes"] > 1 else None
+        return weight * math.log(entropy["classes"]) if entropy["classes"] > 1 else None
     squared = losses.get("mean_squared_error")
-    return float(squared["target_std"]) ** 2 or None if squared else None
+    return weight * float(squared["target_std"]) ** 2 or None if squared else None
 
 
 def _measured(profile: Profile) -> Profile:
