@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 # One worker a core, eight at most; each computes with one thread, which is faster for small networks.
 WORKERS ?= -n auto --maxprocesses 8
 
-.PHONY: help run test lint format types bench reproduce faults clean
+.PHONY: help run test lint scripts format types bench reproduce faults clean
 
 help:
 	@sed -n '2,9s/^# \{0,3\}//p' Makefile
@@ -28,6 +28,15 @@ test: $(VENV)/test.stamp
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory scripts; else echo "no npm here: the types of the page's script are not checked"; fi
+
+# The types of the script inside the report's page.
+scripts: node_modules/stamp
+	npm run --silent check
+
+node_modules/stamp: package.json
+	npm install --no-package-lock --no-audit --no-fund --silent
+	@touch $@
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
@@ -51,7 +60,7 @@ faults: $(VENV)/test.stamp
 	$(BIN)/python -m tests.faults.campaign $(KILLS) $(SEED)
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) node_modules build dist .pytest_cache .mypy_cache .ruff_cache
 	find gradlab tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What each stamp installs. A stamp is older than pyproject.toml or constraints.txt exactly when one of them has changed.

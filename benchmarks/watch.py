@@ -2,13 +2,15 @@
 
 Run as ``python -m benchmarks.watch``. A CNN and a small transformer train on random batches of one thread: with nothing
 on them, under ``gradlab.watch`` with a record of every layer each 50th and each 10th step, with ``wandb.watch`` where
-it is installed (a histogram of every gradient, each 50th step and each step; offline), with the norm of every
-parameter's gradient at each step as Lightning's ``grad_norm`` logs it, and with a logger written by hand (norm of the
-gradient at each step, mean and spread of each layer's output and gradient each 50th).
+it is installed (a histogram of every gradient, each 50th step and each step; offline), with torchmortem and torch-audit
+where these are (at their defaults; audited each 50th step), with the norm of every parameter's gradient at each step as
+Lightning's ``grad_norm`` logs it, and with a logger written by hand (norm of the gradient at each step, mean and spread
+of each layer's output and gradient each 50th). Cockpit wants to be called around each way back and a loss for each
+sample: `benchmarks.probes` has it.
 
 Turns of 50 steps are taken one after the other, each beside one with nothing on it, and processor seconds are counted:
 the cost is the median over the turns of a turn's seconds over those of the bare one. Memory is the peak of a process of
-its own for each (Linux).
+its own for each (Linux), the median of three: while it trains, and when all is written.
 """
 
 from __future__ import annotations
@@ -172,6 +174,26 @@ def by_hand(net: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[After]
         hook.remove()
 
 
+@contextmanager
+def mortem(net: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[After]:
+    """The `Autopsy` of torchmortem, at its defaults and without its report."""
+    from torchmortem import Autopsy
+
+    with Autopsy(net, optimizer=optimizer) as autopsy:
+        yield lambda loss: autopsy.step(loss=loss.item())
+
+
+@contextmanager
+def audited(net: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[After]:
+    """The `autopatch` of torch-audit, each 50th step."""
+    from torch_audit import autopatch
+
+    auditor = autopatch(net, optimizer=optimizer, every_n_steps=STEPS, reporters=[], run_static=True, run_init=True)
+    yield lambda _: None
+    auditor.finish(report=False)
+    auditor.unpatch()
+
+
 CONTENDERS: dict[str, Any] = {
     "nothing": nothing,
     "gradlab.watch every=50": watched(50),
@@ -181,6 +203,11 @@ CONTENDERS: dict[str, Any] = {
 }
 if importlib.util.find_spec("wandb") is not None:
     CONTENDERS |= {"wandb.watch log_freq=50": of_wandb(50), "wandb.watch log_freq=1": of_wandb(1)}
+
+if importlib.util.find_spec("torchmortem") is not None:
+    CONTENDERS["torchmortem"] = mortem
+if importlib.util.find_spec("torch_audit") is not None:
+    CONTENDERS["torch-audit each 50th step"] = audited
 
 
 def turn(task: Task, contender: Any, steps: int = STEPS) -> float:
@@ -199,31 +226,47 @@ def turn(task: Task, contender: Any, steps: int = STEPS) -> float:
             loss.backward()
             optimizer.step()
             after(loss.detach())
-        return time.process_time() - start
+        spent, HIGHEST[0] = time.process_time() - start, highest()
+    return spent
 
 
-def peak(task: str, name: str) -> float:
-    """The peak memory in MiB of a process that takes one turn."""
+HIGHEST = [0.0]
+"""The peak memory of this process when the last turn's training was over, and nothing was written yet."""
+
+
+def highest() -> float:
+    """The peak memory of this process in MiB."""
+    # Not ru_maxrss: a process inherits that of the one that started it.
+    (line,) = (line for line in Path("/proc/self/status").read_text("ascii").splitlines() if line[:6] == "VmHWM:")
+    return int(line.split()[1]) / 2**10
+
+
+def peak(task: str, name: str) -> tuple[float, float]:
+    """The peak memory in MiB of a process that takes one turn: while it trains, and to its end."""
     command = [sys.executable, "-m", "benchmarks.watch", "--one", task, name]
-    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    return float(done.stdout.split()[-1])
+    turns = []
+    for _ in range(3):
+        done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+        turns.append([float(one) for one in done.stdout.split()[-2:]])
+    training, ended = zip(*turns, strict=True)
+    return statistics.median(training), statistics.median(ended)
 
 
 def main() -> None:
     """Prints a row for each contender on each task."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7, help="turns of each (default 7)")
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, help="networks (default all)")
     parser.add_argument("--one", nargs=2, metavar=("TASK", "NAME"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["WANDB_SILENT"] = "true"
     if arguments.one:
         turn(TASKS[arguments.one[0]], CONTENDERS[arguments.one[1]], steps=20)
-        # Not ru_maxrss: a process inherits that of the one that started it.
-        (line,) = (line for line in Path("/proc/self/status").read_text("ascii").splitlines() if line[:6] == "VmHWM:")
-        print(int(line.split()[1]) / 2**10)
+        print(HIGHEST[0], highest())
         return
-    for task, made in TASKS.items():
+    for task in arguments.tasks:
+        made = TASKS[task]
         turn(made, nothing, steps=5)
         bare: list[float] = []
         costs: dict[str, list[float]] = {name: [] for name in CONTENDERS if name != "nothing"}
@@ -238,9 +281,10 @@ def main() -> None:
         base = peak(task, "nothing")
         print(f"{task}: {statistics.median(bare) / STEPS * 1e3:.1f} ms a step")
         for name, found in costs.items():
-            memory = peak(task, name) / base - 1
+            memory, ended = (one / bare_one - 1 for one, bare_one in zip(peak(task, name), base, strict=True))
             extent = f"({min(found):+.1%}..{max(found):+.1%})"
-            print(f"  {name:<28}{statistics.median(found):>+7.1%}  {extent:<20}memory {memory:+.1%}", flush=True)
+            said = f"memory {memory:+.1%}, at the end {ended:+.1%}"
+            print(f"  {name:<28}{statistics.median(found):>+7.1%}  {extent:<20}{said}", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,15 @@
 
     gradlab watch --every 20 examples/dcgan.py --steps 100
 
-Both are watched, each as a run of one folder: the generator hears what its own loss says, and not the critic's.
+Both are watched, each as a run of one folder: the generator hears what its own loss says, and not the critic's. Two
+processes: ``torchrun --nproc-per-node 2 --no-python gradlab watch examples/dcgan.py``.
 """
 
 import argparse
+import os
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 NOISE = 16
@@ -53,10 +55,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     given = parser.parse_args()
     torch.manual_seed(0)
-    net_g, net_d = generator(), critic()
+    net_g: nn.Module = generator()
+    net_d: nn.Module = critic()
     for part in (*net_g.modules(), *net_d.modules()):
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(part.weight, std=0.02)
+    if "WORLD_SIZE" in os.environ:
+        distributed.init_process_group("gloo")
+        net_g, net_d = (nn.parallel.DistributedDataParallel(net) for net in (net_g, net_d))
+        torch.manual_seed(distributed.get_rank())
     optimizer_g = torch.optim.Adam(net_g.parameters(), lr=2e-3, betas=(0.5, 0.999))
     optimizer_d = torch.optim.Adam(net_d.parameters(), lr=2e-3, betas=(0.5, 0.999))
     for step in range(given.steps):

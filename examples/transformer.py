@@ -2,14 +2,16 @@
 
     gradlab watch --every 20 examples/transformer.py --steps 200
 
-``--scale 40`` draws its weights forty times too large: attention looks at one place alone, and the table says so.
+Two processes: ``torchrun --nproc-per-node 2 --no-python gradlab watch examples/transformer.py``. ``--scale 40`` draws
+its weights forty times too large: attention looks at one place alone, and the table says so.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 
@@ -59,10 +61,14 @@ def main() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     letters = sorted(set(text))
     data, reach = torch.tensor([letters.index(letter) for letter in text]), 32
-    model = Transformer(len(letters), reach)
+    model: nn.Module = Transformer(len(letters), reach)
     for parameter in model.parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.02 * given.scale)
+    if "WORLD_SIZE" in os.environ:
+        distributed.init_process_group("gloo")
+        model = nn.parallel.DistributedDataParallel(model)
+        torch.manual_seed(distributed.get_rank())
     optimizer = torch.optim.AdamW(model.parameters(), lr=given.lr)
     for step in range(given.steps):
         starts = torch.randint(0, len(data) - reach - 1, (16,))

@@ -34,6 +34,7 @@ BAD_RUNS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("launch.memory=12XB",), "launch.memory=12XB"),
     (("launch.memory=-1",), "launch.memory=-1"),
     (("launch.workers=0",), "launch.workers=0"),
+    (("launch.stacked=maybe",), "launch.stacked=maybe: expected auto, yes or no"),
     (("name=",), "name=''"),
     (("name=null",), "name=null"),
     (("model.width=${nowhere}",), "'nowhere' not found"),

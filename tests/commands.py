@@ -129,10 +129,12 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
 def before_training(monkeypatch: pytest.MonkeyPatch, what: Callable[[list[RunSpec], Keeper], None]) -> None:
     """Calls ``what`` with the runs of each training of a worker, which it may change; what it raises is its crash."""
 
-    def train(runs: Sequence[RunSpec], data: Dataset, device: torch.device, said: Progress, keeper: Keeper) -> Record:
+    def train(
+        runs: Sequence[RunSpec], data: Dataset, device: torch.device, said: Progress, keeper: Keeper, *, stacked: bool
+    ) -> Record:
         runs = list(runs)
         what(runs, keeper)
-        return real_train(runs, data, device, said, keeper)
+        return real_train(runs, data, device, said, keeper, stacked=stacked)
 
     monkeypatch.setattr(worker, "train", train)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,8 @@ def either_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(program, "kernels", lambda _: None)
 
 
-@pytest.fixture
-def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def dotted() -> Iterator[None]:
     """Reports with all figures made and none painted, which is four fifths of their time: the files hold a dot."""
 
     def save(plot: Plot, out: Path) -> tuple[Path, Path]:
@@ -79,7 +80,16 @@ def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
         svg.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>', encoding="utf-8")
         return png, svg
 
-    monkeypatch.setattr("gradlab.report.figures.style.save", save)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("gradlab.report.figures.style.save", save)
+        yield
+
+
+@pytest.fixture
+def unpainted() -> Iterator[None]:
+    """`dotted`, for a whole test."""
+    with dotted():
+        yield
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -95,6 +95,8 @@ class Seen:
     h: list[Tensor]
     gates: list[Tensor] | None = None
     """Sigmoids, a tensor a time step, of which `saturated` is."""
+    further: Row = field(default_factory=dict)
+    """Columns that other layers lack."""
 
 
 class Plain(nn.Module):
@@ -361,6 +363,7 @@ def _layer_rows(run: RunSpec, t: int, network: Plain, x: Tensor, seen: Sequence[
         }
         if unequal:
             row |= {"signal_grad_rms": rms(z.grad for z in layer.z), "grad_rms": rms(_gradients(stage))}
+        row |= layer.further
         rows.append(row | _moments(layer.h) | _slopes(run, stage, layer.pre) | _shut(layer.gates))
     if NAMED_MODELS[run.model.name].needs_time:
         stage, top = network.layers[network.along], seen[network.along]

@@ -19,6 +19,7 @@ MADE = {
     "outputs",
     "build",
     "dist",
+    "node_modules",
     "__pycache__",
     ".pytest_cache",
     ".mypy_cache",

@@ -1,6 +1,6 @@
 """How many faulty networks `gradlab.verdict` finds, names and explains, and how many repaired twins it leaves alone.
 
-    python -m benchmarks.faults [--half tune|held] [--seeds 0 1 2 3 4] [--only NAME ...] [--csv FILE]
+    python -m benchmarks.faults [--half tune|held|blind|unseen] [--seeds 0 1 2 3 4] [--only NAME ...] [--csv FILE]
 
 Faults are rebuilt after the published taxonomies. Kinds of faults are split in two halves by a digest of their names:
 thresholds may be chosen on one (tune), and are reported on the other (held).
@@ -22,7 +22,10 @@ from benchmarks.faults.cases import Case, Fault
 from benchmarks.faults.further import further
 from benchmarks.faults.start import at_start
 from benchmarks.faults.trained import in_training
+from benchmarks.faults.unseen import unseen
 from gradlab.diagnose import Verdict
+
+HALVES = ("tune", "held", "blind", "unseen")
 
 
 @dataclass(frozen=True)
@@ -109,12 +112,13 @@ def misses(results: Sequence[Result]) -> Iterator[str]:
 def main() -> None:
     """Judges the faults and prints the scores of each half."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--half", choices=("tune", "held", "blind"))
+    parser.add_argument("--half", choices=HALVES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--only", nargs="+", default=[""])
     parser.add_argument("--csv", type=Path)
     given = parser.parse_args()
-    every = [one for one in (*at_start(), *in_training(), *further(), *blind()) if given.half in (None, one.half)]
+    listed = (*at_start(), *in_training(), *further(), *blind(), *unseen())
+    every = [one for one in listed if given.half in (None, one.half)]
     faults = [one for one in every if one.name.startswith(tuple(given.only))]
     if not faults:
         parser.error(f"no fault of this half begins with any of {given.only}")
@@ -123,7 +127,7 @@ def main() -> None:
         with given.csv.open("w", newline="") as file:
             csv.writer(file).writerows([[one.name for one in fields(Result)], *map(astuple, results)])
     print(f"{len(faults)} faults of {len({one.kind for one in faults})} kinds, {len(given.seeds)} seeds each")
-    for half in ("tune", "held", "blind"):
+    for half in HALVES:
         if mine := [one for one in results if one.half == half]:
             print(f"{half}:", *told(mine), sep="\n  ")
     print("wrong in some seed:", *misses(results), sep="\n")

@@ -140,4 +140,4 @@ def blind() -> Iterator[Fault]:
          ending(nn.LogSoftmax(1), loss=F.nll_loss), "misspecified", "log_probabilities softmax_twice", 0),
     )  # fmt: skip
     for name, sick, cured, words, causes, steps in every:
-        yield Fault(name, "blind", sick, cured, frozenset(words.split()), frozenset(causes.split()), steps, blind=True)
+        yield Fault(name, "blind", sick, cured, frozenset(words.split()), frozenset(causes.split()), steps, "blind")

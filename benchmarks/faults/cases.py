@@ -49,16 +49,16 @@ class Fault:
     words: frozenset[str]
     causes: frozenset[str]
     steps: int = 0
-    blind: bool = False
+    listed: str = ""
 
     @property
     def half(self) -> str:
         """The half its kind falls in: `tune`, by which thresholds may be chosen, or `held`.
 
-        `blind` are those that were written when the rules stood, and asked once.
+        `blind` and `unseen` are lists of their own, which were written before the rules that they were first asked by.
         """
-        if self.blind:
-            return "blind"
+        if self.listed:
+            return self.listed
         return ("tune", "held")[hashlib.sha256(self.kind.encode()).digest()[0] % 2]
 
 

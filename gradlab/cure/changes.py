@@ -23,6 +23,7 @@ COSTS: dict[str, int] = {
     "input": 1,
     "init": 2,
     "activation": 3,
+    "output": 3,
     "norm": 4,
     "optimizer": 4,
     "architecture": 6,
@@ -35,7 +36,10 @@ A number of the recipe costs 1; where the network begins 2; a function in it 3; 
 an optimizer with a state of its own, 4; other wiring 6; another size, and so another set of functions to fit with, 8.
 """
 
-APPLIED = ("architecture", "depth", "width", "activation", "norm", "init", "input", "optimizer", "learning rate")
+APPLIED = (
+    *("architecture", "depth", "width", "activation", "output", "norm", "init", "input", "optimizer"),
+    "learning rate",
+)
 """Kinds in the order in which several remedies are applied: each sees what the ones before it have made of the run."""
 
 
@@ -89,7 +93,8 @@ def treated(spec: RunSpec, remedies: Sequence[Remedy], norms: Norms = UNSEEN) ->
         touched |= dict.fromkeys(change)
         now = after
     before, values = spec.flat(), now.flat()
-    told = {key: values[key] for key in touched if values[key] != before[key]}
+    known = allowed_keys(now.model.name, now.data.name)
+    told = {key: values[key] for key in touched if key in known and values[key] != before[key]}
     return Treated(now, told) if set(told) - unused(now) else None
 
 

@@ -130,6 +130,11 @@ class Outcome:
         return "+".join(self.change["remedies"]) or "as it was"
 
     @property
+    def answers(self) -> tuple[str, ...]:
+        """The causes of the sick run's verdicts that it takes away."""
+        return tuple(self.change.get("answers", ()))
+
+    @property
     def run_id(self) -> str:
         """The run at the first seed."""
         return str(self.change["members"][0])
@@ -347,13 +352,16 @@ def is_healthy(before: Outcome) -> bool:
 
 
 def ranked(found: Sequence[Outcome]) -> list[Outcome]:
-    """The changes, the best first: by what they came to, then the smallest, then by what they gain at the least."""
+    """The changes, the best first: by what they came to, then the smallest, then by what they gain at the least.
+
+    Of the smallest those come first that take away a cause of the sick run's verdicts: others treat what follows.
+    """
     tried = [outcome for outcome in found if outcome.change["remedies"]]
-    return sorted(tried, key=lambda one: (STATES.index(one.state), one.cost, -one.least))
+    return sorted(tried, key=lambda one: (STATES.index(one.state), one.cost, not one.answers, -one.least))
 
 
 def front(found: Sequence[Outcome]) -> list[Outcome]:
-    """The smallest changes that heal, each of which gains more than every smaller one of them, beyond doubt.
+    """The smallest changes that heal, each of which gains more than those before it, beyond doubt.
 
     Where nothing heals, the same of those that help.
     """
@@ -361,7 +369,7 @@ def front(found: Sequence[Outcome]) -> list[Outcome]:
     best = next((name for name in STATES[:2] if any(one.state == name for one in order)), None)
     kept: list[Outcome] = []
     for one in order:
-        if one.state == best and all(one.cost > other.cost and _gains_more(one, other) for other in kept):
+        if one.state == best and all(_gains_more(one, other) for other in kept):
             kept.append(one)
     return kept
 

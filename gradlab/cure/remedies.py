@@ -175,6 +175,20 @@ REMEDIES: dict[str, Remedy] = {
             to.identity,
         ),
         Remedy(
+            "forget-bias",
+            "a forget bias of 1: at the start a cell keeps 0.73 of itself a step, not 0.5",
+            "Gers et al. 2000; Jozefowicz et al. 2015",
+            "init",
+            to.forget_bias,
+        ),
+        Remedy(
+            "chrono",
+            "gates that begin with time scales up to the length of the sequence",
+            "Tallec & Ollivier 2018, arXiv:1804.11188",
+            "init",
+            to.chrono,
+        ),
+        Remedy(
             "no-biases",
             "biases that begin at 0",
             "Schoenholz et al. 2016, arXiv:1611.01232",
@@ -218,6 +232,13 @@ REMEDIES: dict[str, Remedy] = {
             "activation",
             to.activation("gelu"),
         ),
+        Remedy(
+            "bare-output",
+            "no activation behind the last layer: the loss takes what it puts out",
+            "Goodfellow et al. 2016, section 6.2.2",
+            "output",
+            to.bare_output,
+        ),
         Remedy("batch", "batch norm", "Ioffe & Szegedy 2015, arXiv:1502.03167", "norm", to.batch_norm),
         Remedy("layer", "layer norm", "Ba et al. 2016, arXiv:1607.06450", "norm", to.norm("layer")),
         Remedy("rms", "rms norm", "Zhang & Sennrich 2019, arXiv:1910.07467", "norm", to.norm("rms")),
@@ -243,6 +264,27 @@ REMEDIES: dict[str, Remedy] = {
             "architecture",
             to.residual,
         ),
+        Remedy(
+            "gru",
+            "gated recurrent units in place of Elman's",
+            "Cho et al. 2014, arXiv:1406.1078",
+            "architecture",
+            to.gates("gru"),
+        ),
+        Remedy(
+            "lstm",
+            "long short-term memory of forget bias 1 in place of Elman's units",
+            "Hochreiter & Schmidhuber 1997; Gers et al. 2000",
+            "architecture",
+            to.gates("lstm"),
+        ),
+        Remedy(
+            "attention",
+            "attention to all states of the encoder",
+            "Bahdanau et al. 2014, arXiv:1409.0473",
+            "architecture",
+            to.attention,
+        ),
         Remedy("half-depth", "half as many layers", "Schoenholz et al. 2016, arXiv:1611.01232", "depth", to.half_depth),
         Remedy(
             "reach",
@@ -261,3 +303,37 @@ REMEDIES: dict[str, Remedy] = {
     )
 }
 """Every remedy by its name."""
+
+_DRAWN = "he xavier orthogonal lsuv"
+_SLOPED = "tanh relu leaky_relu elu gelu"
+_SLOWER = "lr/3 lr/10 lr/100 lr-usual"
+
+MENDS: dict[str, frozenset[str]] = {
+    cause: frozenset(names.split())
+    for cause, names in {
+        "input_scale": "standardise",
+        "input_offset": "standardise",
+        "target_scale": "unit-targets",
+        "labels": "unit-targets bare-output",
+        "activation_on_logits": "bare-output",
+        "softmax_twice": "bare-output",
+        "missing_activation": _SLOPED,
+        "equal_weights": _DRAWN,
+        "broken_layer": f"{_DRAWN} gain",
+        "dead_units": f"{_DRAWN} no-biases leaky_relu elu",
+        "init": f"{_DRAWN} delta-orthogonal gain critical",
+        "activation": _SLOPED,
+        "depth": "batch layer rms residual half-depth reach",
+        "rank": "batch layer rms residual",
+        "growth": "branch-scale fixup rezero batch layer rms",
+        "normalised_growth": "warmup norm-off",
+        "norm_of_one": "norm-off",
+        "recurrence": "orthogonal identity",
+        "learning_rate_high": f"{_SLOWER} calmer-momentum",
+        "learning_rate_low": "lr*3 lr*10 lr*100 lr-usual",
+        "momentum": f"calmer-momentum {_SLOWER}",
+        "weight_decay": "no-decay",
+        "clip": "clip-wider clip-off",
+    }.items()
+}
+"""By the cause of a verdict, the remedies that take it away; others treat what follows from it."""

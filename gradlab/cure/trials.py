@@ -5,18 +5,21 @@ The facts of a cure are plain data, and stand in the manifest as ``cure``:
     round    how many rounds are planned so far: 0 the run as it was, 1 single changes, 2 pairs
     seeds    the seeds of every change
     norms    of the run as it was, after its round: the norms of gradients that some shares of its steps exceed
+    causes   of the run as it was, after its round: those of its verdicts, in most of its seeds
     guess    what one answer to every input comes to: its `loss` and its `accuracy`, null where there is none
     changes  the run as it was, then every change in the order in which it was tried: `remedies` and `kinds` (empty of
              the first), `cost`, `change` (values by key), `override` (the same as it is typed), `command` (the whole
              run, at the first seed), `members` (run ids, in the order of the seeds), `summaries` and `sources` of the
              remedies, `theory` (rate, whether it is one rate, expected ratio of the ends as a decimal logarithm, note,
-             source), `unit` (what its losses are divided by, to be in the units of the run as it was)
+             source), `answers` (those of the causes that it takes away), `unit` (what its losses are divided by, to be
+             in the units of the run as it was)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -30,11 +33,12 @@ from numpy.typing import NDArray
 from gradlab.cure.changes import COSTS, Change, Norms, Remedy, Treated, cost, overrides, treated
 from gradlab.cure.command import command
 from gradlab.cure.ranking import ABLE, STATES, Guess, Outcome, is_healthy, outcomes
-from gradlab.cure.remedies import REMEDIES
+from gradlab.cure.remedies import MENDS, REMEDIES
 from gradlab.cure.script import lines
 from gradlab.cure.values import END_TO_END, has_squared_errors, variance_of_targets
 from gradlab.data.facts import described
-from gradlab.diagnose.rules import names
+from gradlab.diagnose.rules import judge, names
+from gradlab.diagnose.tables import histories
 from gradlab.diagnose.thresholds import limits
 from gradlab.grid.cohorts import cost as work_of
 from gradlab.grid.expand import Grid, Launch, Round, spec_yaml
@@ -155,11 +159,18 @@ def _sickest(path: Path) -> str:
     return told + there
 
 
-def next_round(facts: Facts, runs: Sequence[RunSpec], tables: Mapping[str, pa.Table]) -> Round | None:
+def whatever(_: RunSpec) -> bool:
+    """Networks of gradlab's own take what their spec can say."""
+    return True
+
+
+def next_round(
+    facts: Facts, runs: Sequence[RunSpec], tables: Mapping[str, pa.Table], takes: Callable[[RunSpec], bool] = whatever
+) -> Round | None:
     """What is tried after the round that ``tables`` tell of; None where the cure is over.
 
-    ``runs`` are those planned so far. Nothing is tried where the run is healthy and has learned
-    something, or where every seed of it crashed.
+    ``runs`` are those planned so far; ``takes`` says whether a network of the user's own can have what a change makes
+    of it. Nothing is tried where the run is healthy and has learned something, or where every seed of it crashed.
     """
     found = outcomes(facts, tables)
     before = found[0]
@@ -167,17 +178,24 @@ def next_round(facts: Facts, runs: Sequence[RunSpec], tables: Mapping[str, pa.Ta
         return None
     sick = runs[0]
     if facts["round"] == 0:
-        facts = {**facts, "norms": norms_seen(tables, facts["changes"][0]["members"])}
+        members = facts["changes"][0]["members"]
+        facts = {**facts, "norms": norms_seen(tables, members), "causes": causes_seen(tables, members)}
         chosen: list[tuple[Remedy, ...]] = [(remedy,) for remedy in REMEDIES.values()]
         what = "single change"
     elif facts["round"] == 1:
         chosen, what = _pairs(sick, found, facts.get("norms", {})), "pair"
     else:
         return None
-    return _round(facts, runs, chosen, what)
+    return _round(facts, runs, chosen, what, takes)
 
 
-def _round(facts: Facts, runs: Sequence[RunSpec], chosen: Sequence[tuple[Remedy, ...]], what: str) -> Round:
+def _round(
+    facts: Facts,
+    runs: Sequence[RunSpec],
+    chosen: Sequence[tuple[Remedy, ...]],
+    what: str,
+    takes: Callable[[RunSpec], bool],
+) -> Round:
     known = {run.id: run for run in runs}
     tried = {change["members"][0] for change in facts["changes"]}
     changes, added = [], 0
@@ -186,18 +204,33 @@ def _round(facts: Facts, runs: Sequence[RunSpec], chosen: Sequence[tuple[Remedy,
         if after is None:
             continue
         members = _over(after.spec, facts["seeds"])
-        if members[0].id in tried:
+        if members[0].id in tried or (after.spec.model != runs[0].model and not takes(members[0])):
             continue
         tried.add(members[0].id)
         known |= {run.id: run for run in members}
-        changes.append({**_written(remedies, after.change, members), "unit": _unit(runs[0], after.spec)})
+        answers = [
+            cause for cause in facts.get("causes", []) if MENDS.get(cause, set()) & {one.name for one in remedies}
+        ]
+        further = {"answers": answers, "unit": _unit(runs[0], after.spec)}
+        changes.append(_written(remedies, after.change, members) | further)
         added += len(members)
     seeds = len(facts["seeds"])
     number = facts["round"] + 1
     said = f"Round {number}: {len(changes)} {what}{'' if len(changes) == 1 else 's'} over {seeds} seeds."
     planned = {run.id for run in runs}
-    further: Facts = {**facts, "round": number, "changes": [*facts["changes"], *changes]}
-    return Round(tuple(run for place, run in known.items() if place not in planned), {"cure": further}, said)
+    entries: Facts = {**facts, "round": number, "changes": [*facts["changes"], *changes]}
+    return Round(tuple(run for place, run in known.items() if place not in planned), {"cure": entries}, said)
+
+
+def causes_seen(tables: Mapping[str, pa.Table], members: Sequence[str]) -> list[str]:
+    """The causes of the verdicts on most of the ``members``, the most frequent first."""
+    runs = tables["runs"].filter(pc.is_in(tables["runs"]["run_id"], pa.array(members)))
+    seen = [
+        {verdict.cause.name for verdict in judge(history) if verdict.cause}
+        for history in histories(runs, tables["steps"], tables["layers"])
+    ]
+    count = Counter(cause for causes in seen for cause in causes)
+    return [cause for cause, times in count.most_common() if 2 * times > len(seen)]
 
 
 def norms_seen(tables: Mapping[str, pa.Table], members: Sequence[str]) -> Norms:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gradlab.data.adding import adding
+from gradlab.data.characters import characters
 from gradlab.data.cifar10 import SOURCE as CIFAR10
 from gradlab.data.cifar10 import cifar10
 from gradlab.data.copy_memory import copy_memory
@@ -47,6 +48,7 @@ LOADERS: dict[str, Callable[[DataSpec], Dataset]] = {
     "moving_digits": moving_digits,
     "sequential_digits": sequential_digits,
     "dates": dates,
+    "characters": characters,
     "file": file,
     "function": function,
 }

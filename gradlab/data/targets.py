@@ -95,12 +95,15 @@ def _file_of(target: str) -> Path:
 def _module(target: str) -> ModuleType:
     file = _file_of(target)
     _on_path(str(Path.cwd()))
+    if ":" in target:
+        _on_path(str(file.resolve().parent))
+    digest = source_of(target)
     try:
         if ":" not in target:
             return importlib.import_module(target.rpartition(".")[0])
-        _on_path(str(file.resolve().parent))
-        return _from_file(file.resolve(), source_of(target))
+        return _from_file(file.resolve(), digest)
     except Exception as error:
+        # It is the user's file: whatever it raises is told in a line.
         raise DataError(f"{target}: cannot be imported: {told(error)}") from error
 
 

@@ -16,6 +16,7 @@ ASKED: dict[str, Asked] = {
         *(
             ("input_not_finite", in_layers.not_finite),
             ("all_masked", in_layers.unmasked),
+            ("sign", in_course.climbed),
             ("loss_scale", in_course.overflow),
         ),
         *(("infinite_slope", in_course.rootless), ("input_scale", in_layers.input_far)),
@@ -33,7 +34,11 @@ ASKED: dict[str, Asked] = {
         ("dead_units", in_layers.dead),
     ),
     "dead": (
-        *(("learning_rate_high", in_course.later), ("input_scale", in_layers.input_far)),
+        *(
+            ("dropout", in_layers.dropped),
+            ("learning_rate_high", in_course.later),
+            ("input_scale", in_layers.input_far),
+        ),
         ("dead_units", in_course.always),
     ),
     "saturated": (
@@ -46,7 +51,12 @@ ASKED: dict[str, Asked] = {
         ("init", in_course.always),
     ),
     "exploding": (
-        *(("broken_layer", in_layers.broken), *_RATE, ("activation", in_layers.endless)),
+        *(
+            ("broken_layer", in_layers.broken),
+            ("dropout", in_layers.dropped),
+            *_RATE,
+            ("activation", in_layers.endless),
+        ),
         *(("normalised_growth", in_layers.grown), ("growth", in_layers.residual)),
         *(("depth", in_layers.deep), ("init", in_layers.drawn)),
     ),
@@ -54,6 +64,7 @@ ASKED: dict[str, Asked] = {
         *(
             ("broken_layer", in_layers.broken),
             ("broken_layer", in_layers.odd),
+            ("dropout", in_layers.dropped),
             ("weight_decay", in_course.decay),
             ("constant_output", in_layers.same_output),
             ("idle", in_layers.idle),
@@ -68,9 +79,15 @@ ASKED: dict[str, Asked] = {
         ("init", in_layers.drawn),
     ),
     "overclipped": (("clip", in_course.clipped),),
-    "oscillating": (("momentum", in_course.heavy), ("learning_rate_high", in_course.always)),
+    "oscillating": (
+        ("sign", in_course.climbed),
+        ("dropout", in_layers.dropped),
+        ("momentum", in_course.heavy),
+        ("learning_rate_high", in_course.always),
+    ),
     "stalled": (
         *(
+            ("dropout", in_layers.dropped),
             ("weight_decay", in_course.decay),
             ("frozen", in_course.still),
             ("eps", in_course.swallowed),

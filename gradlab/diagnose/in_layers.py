@@ -17,6 +17,9 @@ ODD = 1e3
 NEAR_ONE = 0.9
 """A rate this near to 1 is what an init is right for: depth alone makes something of it."""
 
+MOST_DROPPED = 0.9
+"""Beyond it dropout may be what is wrong: networks learn with up to 0.8 (Srivastava et al. 2014, figure 9)."""
+
 ROUNDING = 1e-6
 """A difference that float32 may make of equal numbers, as a share of their size."""
 
@@ -101,7 +104,7 @@ def gates(case: Case) -> Shows:
 def activation(case: Case) -> Shows:
     """An activation whose slope is small everywhere."""
     name = case.history.spec.get("model.activation")
-    if name is None:
+    if name in (None, "own"):
         seen = {kind: positions for kind, (positions, _) in case.history.activations.items()}
         name = max(seen, key=lambda kind: seen[kind], default=None)
     return f"the slope of {name} is at most a quarter" if name == "sigmoid" else None
@@ -174,6 +177,12 @@ def endless(case: Case) -> Shows:
     """An activation whose slope has no bound."""
     kinds = list(case.history.facts.get("unbounded", ()))
     return f"the slope of {kinds[0]} has no bound" if kinds else None
+
+
+def dropped(case: Case) -> Shows:
+    """Dropout that leaves next to nothing."""
+    share = float(case.history.facts.get("dropped", 0.0))
+    return f"dropout takes {share:.3g} of the numbers, anew at every step" if share > MOST_DROPPED else None
 
 
 def unmasked(case: Case) -> Shows:

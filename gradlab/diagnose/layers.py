@@ -177,11 +177,13 @@ def limit_of(name: str, history: History, profile: Profile, limits: Limits) -> f
 
     Of a run that did not learn it is the threshold. In the first steps it is a risk alone, and what the optimizer or a
     norm makes good is none: an adaptive one (or one that is not known) divides by the gradient's size, and weights that
-    a norm follows shrink their own relative gradient as they grow (Arora, Li & Lyu 2018, arXiv:1812.03981).
+    a norm follows shrink their own relative gradient as they grow (Arora, Li & Lyu 2018, arXiv:1812.03981). Through
+    many layers it makes nothing good: steps of the right size in all of them do not fit each other.
     """
     limit = limits[f"{name}_ratio"]
     slack, early = 1.0, len(history.loss) <= limits["least_steps"]
-    if name == "vanishing" and early and history.adaptive:
+    few = profile.axis == "time" or len((profile.trunk or profile).layer) <= limits["adaptive_layers"]
+    if name == "vanishing" and early and history.adaptive and few:
         slack = limits["adaptive"]
     if name == "exploding" and early and normalised(history):
         slack = min(slack, limits["normalised"])

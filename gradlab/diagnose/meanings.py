@@ -27,7 +27,7 @@ VERDICTS = table(
         "ill_scaled",
         "inputs, targets or the first loss are far from unit scale",
         "LeCun et al. 1998, Efficient BackProp, section 4.3",
-        *("outlier", "scale", "first_loss"),
+        *("outlier", "scale", "penalty", "first_loss"),
     ),
     _judged(
         "collapsed",
@@ -57,7 +57,8 @@ VERDICTS = table(
         "vanishing",
         "δ is lost on its way to the input, or never comes to a part of the network",
         _SCHOENHOLZ,
-        *("vanishing_ratio", "adaptive", "time_rate", "errors", "curvature", "break_factor", "break_errors"),
+        *("vanishing_ratio", "adaptive", "adaptive_layers", "time_rate"),
+        *("errors", "curvature", "break_factor", "break_errors"),
     ),
     _judged(
         "underflow",

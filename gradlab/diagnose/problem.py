@@ -33,7 +33,16 @@ REACH = 2
 MOST_BELOW = 0.1
 """A share of the targets out of an output's reach that is more than noise about its edge."""
 
+ROUNDING = 1e-6
+"""Numbers that differ by less than this share of themselves are one."""
+
+MARKS = (0.0, 1.0)
+"""Numbers that all targets are on purpose: of a penalty, and of one side of a game."""
+
 _LOGITS_OF = "_with_logits"
+
+ENDLESS = 1e3
+"""How many times as far below zero as it began a loss has fallen that has no end."""
 
 LEAST_TARGETS = 16
 """In a batch of fewer all may be of one class by chance."""
@@ -44,7 +53,7 @@ Found = tuple[str, str, str]
 
 def misspecified(history: History, limits: Limits) -> Verdict | None:
     """Output, loss and targets contradict each other."""
-    asked = (_units, _logits, _labels, _layers, _norms, _frozen)
+    asked = (_units, _logits, _sign, _labels, _layers, _norms, _frozen)
     for name, grade, words in (found for ask in asked for found in ask(history)):
         evidence: Evidence = {"cause": name}
         return crossing("misspecified", (), limits, evidence, f"misspecified: {words}", _LOGITS, grade)
@@ -75,6 +84,32 @@ def _logits(history: History) -> Iterator[Found]:
         yield "activation_on_logits", SICK, f"binary cross-entropy with logits is given what has gone through {into[0]}"
 
 
+def _sign(history: History) -> Iterator[Found]:
+    if (words := upside_down(history)) is not None:
+        yield "sign", SICK, words
+
+
+def upside_down(history: History) -> str | None:
+    """How it shows that a loss is climbed: it counts less than nothing, or it has fallen without an end.
+
+    A loss that nobody knows may lie below zero; one that falls a thousand times as far below as it began is no loss.
+    """
+    losses = history.facts.get("losses", {})
+    for name, found in losses.items() if len(losses) == 1 else ():
+        # What else is in the loss may outweigh it, as in a game of two networks.
+        if found.get("weight", 0) < 0 and not _last_loss(history) > 0:
+            counts = figure(found["weight"])
+            return f"the {name.replace('_', ' ')} counts {counts} times in the loss: descent makes it larger"
+    loss = history.loss[np.isfinite(history.loss)]
+    if loss.size > 1 and float(loss[-1]) < -ENDLESS * max(1.0, abs(float(loss[0]))):
+        return f"the loss has fallen from {figure(float(loss[0]))} to {figure(float(loss[-1]))}, and has no lower end"
+    return None
+
+
+def _last_loss(history: History) -> float:
+    return float(history.loss[-1]) if history.loss.size else math.nan
+
+
 def _labels(history: History) -> Iterator[Found]:
     into, entropy = _into(history), _loss_of(history, "negative_log_likelihood")
     for name in ("binary_cross_entropy", "binary_cross_entropy_with_logits"):
@@ -84,6 +119,10 @@ def _labels(history: History) -> Iterator[Found]:
     for name in (*REGRESSION, "binary_cross_entropy", "binary_cross_entropy_with_logits"):
         if _loss_of(history, name).get("broadcast"):
             yield "labels", SICK, "output and targets differ in shape, and each output is compared with every target"
+    size = abs(squared.get("target_mean", 0.0))
+    entries = squared.get("entries", 0)
+    if entries >= LEAST_TARGETS and size not in MARKS and squared["target_std"] <= ROUNDING * size:
+        yield "labels", RISK, f"all {entries} targets of the batch are {figure(squared['target_mean'])}"
     bounded = into[:1] in (["sigmoid"], ["softmax"], ["tanh"])
     if squared and bounded and squared["target_largest"] > BOUNDED:
         largest = figure(squared["target_largest"])
@@ -160,12 +199,33 @@ def _scales(history: History, limits: Limits) -> Iterator[tuple[str, float, str,
     if squared and (size := math.hypot(squared["target_mean"], squared["target_std"])) > scale:
         words = f"the targets have a root mean square of {figure(size)}"
         yield "target_scale", size, "scale", f"{words}, and the loss at step 0 is {figure(_loss(history))}"
+    if (rest := _rest(history)) is not None and rest[0] > limits["penalty"] * rest[1]:
+        words = (
+            f"the loss is {figure(rest[0] + rest[2])}, of which the {rest[3]} is {figure(rest[2])}: the rest decides"
+        )
+        yield "penalty", rest[0], "penalty", words
+    if 0 < (kept := 1 - facts.get("dropped", 0.0)) * scale < 1:
+        words = f"dropout takes {1 - kept:.3g} of the numbers and multiplies the others by {figure(1 / kept)}"
+        yield "dropout", 1 / kept, "scale", words
     entropy = facts.get("losses", {}).get("negative_log_likelihood")
     if entropy and (loss := entropy.get("value", _loss(history))) - limits["errors"] * entropy.get(
         "error", 0.0
     ) > limits["first_loss"] * (1 + math.log(max(2, entropy["classes"]))):
         guess = figure(math.log(entropy["classes"]))
         yield "first_loss", loss, "first_loss", f"the loss at step 0 is {figure(loss)}, and ln C of a guess is {guess}"
+
+
+def _rest(history: History) -> tuple[float, float, float, str] | None:
+    """What is left of the loss without the one that is known, what a guess has of that one, itself, and its name.
+
+    The loss of a guess stands for a smaller one: a penalty is what is left where a network has learned.
+    """
+    losses = history.facts.get("losses", {})
+    for name, found in losses.items() if len(losses) == 1 else ():
+        known, total = found.get("value", math.nan) * found.get("weight", math.nan), _last_loss(history)
+        if known > 0 and total > known and history.guess is not None:
+            return total - known, max(known, history.guess * found["weight"]), known, name.replace("_", " ")
+    return None
 
 
 def _outlier(history: History, limits: Limits) -> tuple[int, float] | None:

@@ -65,7 +65,7 @@ def judge(history: History, limits: Limits = DEFAULTS) -> tuple[Verdict, ...]:
             if verdict is not None:
                 found.append(with_cause(_graded(verdict, history), history, limits))
     if found and learned(history, limits):
-        course = [verdict for verdict in found if verdict.name in _COURSE]
+        course = [verdict for verdict in found if verdict.name in _COURSE or verdict.evidence.get("cause") == "sign"]
         if not course:
             return (_healthy(history, limits, found),)
         found = course

@@ -5,21 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gradlab.engine.cohort import Cohort
-from gradlab.nn.network import Pass
+from gradlab.models import Architecture
+from gradlab.nn.network import Network, Pass
 from gradlab.nn.norms import Mode
 
 
-def dictated(cohort: Cohort, inputs: Tensor) -> Tensor:
+def dictated(architecture: Architecture, network: Network, inputs: Tensor) -> Tensor:
     """Tokens (M, B, T), of whose last P places each holds the answer before its own -> answers (M, B, P).
 
     Each answer is the most likely one, and is what stands at the next place: (M, B) of them are given at a time.
     """
-    places = cohort.network.facts.positions
+    places = network.facts.positions
     given, answers = inputs.clone(), inputs[:, :, -places:].clone()
     for place in range(places):
-        through = Pass(cohort.network, Mode.EVALUATE)
-        output = cohort.architecture.forward(through, through.input(given)).value
+        through = Pass(network, Mode.EVALUATE)
+        output = architecture.forward(through, through.input(given)).value
         answers[:, :, place] = output[:, :, place].argmax(-1)
         if place + 1 < places:
             given[:, :, place + 1 - places] = answers[:, :, place]

@@ -5,7 +5,6 @@ Shapes: M members, B batch, N samples, S steps, P parameters a member.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,25 +14,21 @@ from torch import Tensor
 
 from gradlab.data.batches import batches
 from gradlab.data.dataset import Dataset
-from gradlab.engine.lent import Lent, lend
+from gradlab.engine.lent import lend
 from gradlab.engine.optim.clippers import Clipping, clipping
 from gradlab.engine.optim.optimizers import OPTIMIZERS, Rates, State, Step, rates
 from gradlab.engine.optim.schedules import Pace, pace
+from gradlab.engine.precision import FORMATS
+from gradlab.engine.ways import Own, Way, own
 from gradlab.grid.cohorts import HELDOUT_SAMPLES
-from gradlab.models import MODELS, Architecture
+from gradlab.models import Architecture
 from gradlab.models.module import COMPLEX
-from gradlab.nn.initializers import initial_parameters, initialised
-from gradlab.nn.losses import Loss, Targets, stacked
-from gradlab.nn.lsuv import Scaling
+from gradlab.nn.losses import Loss, Targets
 from gradlab.nn.network import Network, assemble
-from gradlab.nn.norms import Mode
 from gradlab.nn.products import take
 from gradlab.nn.slots import Layout
-from gradlab.spec.choices import MODELS as NAMED_MODELS
+from gradlab.spec.choices import MODELS
 from gradlab.spec.run import RunSpec
-from gradlab.store.record import MEASURED_COLUMNS, PROBE_COLUMNS
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -97,42 +92,62 @@ class Task:
 
 @dataclass(frozen=True)
 class Cohort:
-    """M runs as one stacked network, and all that a step needs.
+    """M runs, the way of their networks there and back, and all that a step needs.
 
-    ``beside``: tensors (M, ...) that the runs' instrument changes from one reading to the next. ``lent``: the networks,
-    where they are the user's own; ``network`` then has no parts.
+    ``beside``: tensors (M, ...) that the runs' instrument changes from one reading to the next. ``made`` (M, 1) counts
+    each member's updates where some may be left out, else it is None.
     """
 
     runs: tuple[RunSpec, ...]
-    architecture: Architecture
-    layout: Layout
-    network: Network
-    parameters: Tensor
+    way: Way
     task: Task
-    loss: Loss
     clipping: Clipping
     optimize: Step
     rates: Rates
     pace: Pace
     state: State
     beside: dict[str, Tensor] = field(default_factory=dict)
-    lent: Lent | None = None
+    made: Tensor | None = None
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Of the per-layer table."""
-        return (*PROBE_COLUMNS, *(self.architecture.columns if self.lent is None else MEASURED_COLUMNS))
+    def layout(self) -> Layout:
+        """How the parameters lie."""
+        return self.way.layout
+
+    @property
+    def parameters(self) -> Tensor:
+        """What is trained, (M, P)."""
+        return self.way.parameters
+
+    @property
+    def architecture(self) -> Architecture:
+        """Of gradlab's own networks, into which instruments look."""
+        return self._own.architecture
+
+    @property
+    def network(self) -> Network:
+        """Of gradlab's own."""
+        return self._own.network
+
+    @property
+    def loss(self) -> Loss:
+        """Of gradlab's own."""
+        return self._own.loss
+
+    @property
+    def _own(self) -> Own:
+        if not isinstance(self.way, Own):
+            raise TypeError(f"{self.runs[0].model.target}: nobody knows the inside of a network of the user's own")
+        return self.way
 
     @property
     def _moving(self) -> dict[str, Tensor]:
         found = {"parameters": self.parameters}
         found |= {f"optimizer.{name}": buffer for name, buffer in self.state.items()} | self.pace.moving
-        for layer, running in self.network.running.items():
-            found |= {f"{layer}.running_mean": running.mean, f"{layer}.running_var": running.var}
-        found |= {f"clipping.{name}": tensor for name, tensor in self.clipping.moving.items()}
-        if self.lent is not None:
-            found |= {f"buffer.{name}": buffer for name, buffer in self.lent.shelf.buffers.items()}
-        return found
+        found |= self.way.moving
+        if self.made is not None:
+            found["made"] = self.made
+        return found | {f"clipping.{name}": tensor for name, tensor in self.clipping.memory.items()}
 
     @property
     def moving(self) -> tuple[Tensor, ...]:
@@ -145,51 +160,34 @@ class Cohort:
         return self._moving | {f"instrument.{name}": tensor for name, tensor in self.beside.items()}
 
 
-def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device) -> Cohort:
-    """The cohort of ``runs``, which must share every key but those of `cohorts.WITHIN`, at its initial weights."""
+def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device, *, stacked: bool = False) -> Cohort:
+    """The cohort of ``runs``, which must share every key but those of `cohorts.WITHIN`, at its initial weights.
+
+    ``stacked``: networks of the user's own are trained as one, as gradlab's own always are.
+    """
     first = runs[0]
-    dtype = DTYPES[first.train.precision]
-    architecture, task = MODELS[first.model.name], task_of(runs, data, dtype, device)
-    lent = lend(runs, task, dtype, device) if NAMED_MODELS[first.model.name].free else None
-    if lent is not None:
-        layout, parameters = lent.layout, lent.shelf.flat
-        network = Network(first.model, first.facts, layout, {}, lent.shelf.gradient, {}, {})
-    else:
-        layout = architecture.layout(first.model, first.facts)
-        parameters = initial_parameters(layout, runs, dtype).to(device)
-        network = assemble(first, layout, parameters)
-    columns = rates(runs, parameters, layout)
+    dtype = FORMATS[first.train.precision].beside
+    task = task_of(runs, data, dtype, device)
+    lent = MODELS[first.model.name].free
+    way: Way = lend(runs, task, dtype, device, stacked=stacked) if lent else own(runs, task, device)
+    columns = rates(runs, task.input_scale, way.layout)
     optimizer = OPTIMIZERS[first.optim.name]
-    if lent is None:
-        _scale_by_data(runs, architecture, network, task)
     return Cohort(
         runs=tuple(runs),
-        architecture=architecture,
-        layout=layout,
-        network=network,
-        parameters=parameters,
+        way=way,
         task=task,
-        # A network of the user's own is judged by itself (`lent`), perhaps by a loss of the user's own.
-        loss=stacked(first.facts.loss if lent else first.loss, first.model.output, first.facts.loss),
-        clipping=clipping(runs, parameters, task.done),
+        clipping=clipping(runs, way.parameters, task.done, way.gradient),
         optimize=optimizer.update,
         rates=columns,
         pace=pace(runs, columns.lr),
-        state=optimizer.state(parameters, columns),
-        lent=lent,
+        state=optimizer.state(way.parameters, columns),
+        made=_made(runs, device),
     )
 
 
-@torch.no_grad()
-def _scale_by_data(runs: Sequence[RunSpec], architecture: Architecture, network: Network, task: Task) -> None:
-    """What `lsuv` does to the weights of those ``runs`` that begin so, on the first batch."""
-    gains = [abs(run.model.gain) if initialised(run.model) == "lsuv" else math.nan for run in runs]
-    if all(map(math.isnan, gains)):
-        return
-    task.turn_to(0)
-    wanted = torch.tensor(gains, dtype=torch.float64, device=task.chosen.device)
-    through = Scaling(network, Mode.MEASURE, wanted=wanted)
-    architecture.forward(through, through.input(task.batch()[0]))
+def _made(runs: Sequence[RunSpec], device: torch.device) -> Tensor | None:
+    may_skip = runs[0].train.loss_scale == "dynamic" or any(run.clip.mode == "skip" for run in runs)
+    return torch.zeros(len(runs), 1, dtype=torch.float64, device=device) if may_skip else None
 
 
 def twin(cohort: Cohort, parameters: Tensor) -> Cohort:
@@ -197,12 +195,12 @@ def twin(cohort: Cohort, parameters: Tensor) -> Cohort:
     first = cohort.runs[0]
     return replace(
         cohort,
-        network=assemble(first, cohort.layout, parameters),
-        parameters=parameters,
+        way=replace(cohort._own, network=assemble(first, cohort.layout, parameters), parameters=parameters),
         pace=cohort.pace.afresh(),
         clipping=clipping(cohort.runs, parameters, cohort.task.done),
         state=OPTIMIZERS[first.optim.name].state(parameters, cohort.rates),
         beside={},
+        made=_made(cohort.runs, parameters.device),
     )
 
 

@@ -1,4 +1,4 @@
-"""Networks of the user's own as the engine trains them: one member after the other, heard at recorded steps.
+"""Networks of the user's own as the engine trains them: each by itself or all as one, heard at recorded steps.
 
 What is heard is what `gradlab.measure` hears. Shapes: M members, B batch, P trained parameters a member, L layers,
 R rows and C columns of the per-layer table.
@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from gradlab.data.dataset import DataError
 from gradlab.data.targets import imported, told
 from gradlab.engine.probes import Measurement
+from gradlab.engine.stacking import Judge, Stack, obstacle, stack_of, together
 from gradlab.models.module import Shelf, converted, drawn, entries, fans, is_lazy, made, shelved
 from gradlab.nn.losses import SQUASHES, Objective, objective, right
 from gradlab.nn.slots import Layout, Role, Slot, Start
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
 
 COLUMNS = (*PROBE_COLUMNS, *MEASURED_COLUMNS)
 
-Judge = Callable[[Any, Tensor], Tensor]
-"""From what a network puts out, and the targets, to the loss."""
-
 
 @dataclass
 class Lent:
@@ -46,6 +44,7 @@ class Lent:
 
     ``trained`` (L,): which layers have parameters that are. ``seen`` (M) is what was seen at the first recorded step;
     ``ended`` (M,) the step from which on a member is not trained any more, since something was not finite at it.
+    ``stack``: the networks as one, where they are trained so between records.
     """
 
     shelf: Shelf
@@ -55,14 +54,39 @@ class Lent:
     seeds: tuple[int, ...]
     judge: Judge
     classes: bool
+    stack: Stack | None = None
     seen: tuple[str, ...] = ()
+    half: None = None
+    rehearsable: bool = False
     ended: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> Tensor:
+        """See `ways.Way`."""
+        return self.shelf.flat
+
+    @property
+    def gradient(self) -> Tensor:
+        """See `ways.Way`."""
+        return self.shelf.gradient
+
+    @property
+    def moving(self) -> dict[str, Tensor]:
+        """See `ways.Way`."""
+        return {f"buffer.{name}": buffer for name, buffer in self.shelf.buffers.items()}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """See `ways.Way`."""
+        return COLUMNS
 
     def there_and_back(self, task: Task, t: int, *, record: bool, last: bool) -> tuple[Tensor, Measurement | None]:
         """The losses (M,) at step t, and the per-layer table at a recorded one; the gradient is written in place.
 
         The last row is measured without touching buffers (running statistics).
         """
+        if not record and self.stack is not None:
+            return self._together(self.stack, task, t), None
         losses = torch.full((len(self.seeds),), math.nan, dtype=torch.float64, device=self.shelf.flat.device)
         heard: list[Observed | None] = []
         kept = {name: buffer.clone() for name, buffer in self.shelf.buffers.items()} if last else {}
@@ -71,6 +95,7 @@ class Lent:
                 heard.append(None)
                 continue
             inputs, targets = task.of_member(member)
+            self.shelf.take_up(member)
             sow(self.seeds[member], t)
             if record:
                 seen = observe(module, inputs, partial(self._judged, targets))
@@ -80,7 +105,7 @@ class Lent:
             else:
                 loss, found = self._quietly(member, inputs, targets)
             self.shelf.put_back(member)
-            self._write(member, found)
+            self.shelf.write(member, found)
             losses[member] = loss
             if not math.isfinite(float(loss)) or not bool(torch.isfinite(self.shelf.gradient[member]).all()):
                 self.ended[member] = t
@@ -92,6 +117,20 @@ class Lent:
             self.seen = tuple(_as_text(one) for one in heard)
         return losses, self._table(heard)
 
+    def _together(self, stack: Stack, task: Task, t: int) -> Tensor:
+        """The losses (M,) of all members at once; the gradient of one that has ended stays as it was."""
+        members = range(len(self.seeds))
+        alike = all(bool((scale == scale[0]).all()) for scale in (task.input_scale, task.target_scale))
+        inputs, targets = task.of_member(0) if alike else together([task.of_member(member) for member in members])
+        losses, gradient = stack.gradients(inputs, targets, alike=alike)
+        losses = losses.double()
+        sound = losses.isfinite() & gradient.isfinite().all(1)
+        over = [member for member in members if t > self.ended.get(member, t)]
+        gradient[over], losses[over] = self.shelf.gradient[over], math.nan
+        self.shelf.gradient.copy_(gradient)
+        self.ended |= {member: t for member, well in enumerate(sound.tolist()) if not well and member not in over}
+        return losses
+
     def _judged(self, targets: Tensor, output: Any) -> Tensor:
         return self.judge(output, targets)
 
@@ -100,13 +139,6 @@ class Lent:
             loss = self.judge(answer(self.shelf.modules[member], inputs), targets)
             found = torch.autograd.grad(loss, self.shelf.parameters[member], allow_unused=True)
         return loss.detach(), found
-
-    def _write(self, member: int, found: Sequence[Tensor | None]) -> None:
-        for view, gradient in zip(self.shelf.gradients[member], found, strict=True):
-            if gradient is None:
-                view.zero_()
-            else:
-                view.copy_(gradient.to_dense() if gradient.is_sparse else gradient)
 
     def _table(self, heard: Sequence[Observed | None]) -> Measurement:
         """What was heard of every member as columns; NaN where one has nothing that another has."""
@@ -148,6 +180,7 @@ class Lent:
         loss, correct = np.zeros(len(self.seeds)), np.zeros(len(self.seeds))
         samples = len(task.heldout_targets)
         for member, module in enumerate(self.shelf.modules):
+            self.shelf.take_up(member)
             module.eval()
             for chosen in task.heldout_parts():
                 inputs, targets = task.of_member(member, chosen)
@@ -158,8 +191,12 @@ class Lent:
         return loss / samples, correct / samples if self.classes else None
 
 
-def lend(runs: Sequence[RunSpec], task: Task, dtype: torch.dtype, device: torch.device) -> Lent:
+def lend(
+    runs: Sequence[RunSpec], task: Task, dtype: torch.dtype, device: torch.device, *, stacked: bool = False
+) -> Lent:
     """The networks of ``runs`` at their beginning. What a layer is, one more of the first tells on the first batch.
+
+    ``stacked``: between records they are trained as one, which `obstacle_of` has tried.
 
     Raises `DataError` where a network cannot be made, called on the data or differentiated.
     """
@@ -167,7 +204,8 @@ def lend(runs: Sequence[RunSpec], task: Task, dtype: torch.dtype, device: torch.
     task.turn_to(0)
     inputs, targets = task.of_member(0)
     judge = judging(first)
-    seen, names = looked_at(first, begun(first, inputs, dtype, device), inputs, targets, judge)
+    like = begun(first, inputs, dtype, device)
+    seen, names = looked_at(first, like, inputs, targets, judge)
     modules = [begun(run, inputs, dtype, device) for run in runs]
     slots, trained = [], []
     for number, layer in enumerate(seen.layers, start=1):
@@ -188,7 +226,24 @@ def lend(runs: Sequence[RunSpec], task: Task, dtype: torch.dtype, device: torch.
         judge=judge,
         # A loss of the user's own may want outputs of which none is an answer.
         classes=first.loss in LOSSES and not targets.is_floating_point(),
+        stack=stack_of(shelf, like, judge) if stacked and len(runs) > 1 else None,
     )
+
+
+def obstacle_of(pair: Sequence[RunSpec], task: Task, dtype: torch.dtype) -> str:
+    """Why networks as those of two runs cannot be trained as one; empty where they can. Tried on the first batch."""
+    lent = lend(pair, task, dtype, torch.device("cpu"), stacked=True)
+    assert lent.stack is not None
+    inputs, targets = task.of_member(0)
+
+    def alone(member: int) -> tuple[Tensor, Tensor]:
+        sow(lent.seeds[member], 0)
+        loss, found = lent._quietly(member, inputs, targets)
+        lent.shelf.put_back(member)
+        lent.shelf.write(member, found)
+        return loss, lent.shelf.gradient[member]
+
+    return obstacle(lent.stack, inputs, targets, alone)
 
 
 def begun(run: RunSpec, inputs: Any, dtype: torch.dtype, device: torch.device) -> nn.Module:
@@ -216,14 +271,32 @@ def looked_at(
     run: RunSpec, module: nn.Module, inputs: Any, targets: Tensor, judge: Judge
 ) -> tuple[Observed, dict[nn.Parameter, str]]:
     """What is seen of a network on one batch, and the names of its parameters. Raises `DataError` for what fails."""
+
+    def failed(error: Exception) -> DataError:
+        given = f"inputs of {shapes(inputs)}, targets of {shapes(targets)}"
+        return DataError(f"model.target={run.model.target}: fails on a batch with {given}: {told(error)}")
+
+    sow(run.seed, 0)
+    try:
+        _there_and_back(module, inputs, targets, judge)
+    except Exception as error:
+        # Nothing of gradlab's listens here: it is the user's network, and whatever it raises is told in a line.
+        raise failed(error) from error
     sow(run.seed, 0)
     try:
         seen = observe(module, inputs, lambda output: judge(output, targets))
-    except Exception as error:
-        # It is the user's network: whatever it raises is told in a line.
-        given = f"inputs of {shapes(inputs)}, targets of {shapes(targets)}"
-        raise DataError(f"model.target={run.model.target}: fails on a batch with {given}: {told(error)}") from error
+    except ValueError as error:
+        raise failed(error) from error
     return seen, {parameter: name for name, parameter in module.named_parameters()}
+
+
+def _there_and_back(module: nn.Module, inputs: Any, targets: Tensor, judge: Judge) -> None:
+    with torch.enable_grad():
+        loss: Any = judge(answer(module, inputs), targets)
+        learned = [one for one in module.parameters() if one.requires_grad]
+        # What is no scalar with a gradient is told by who listens.
+        if isinstance(loss, Tensor) and loss.requires_grad and loss.numel() == 1:
+            torch.autograd.grad(loss.reshape(()), learned, allow_unused=True)
 
 
 def shapes(given: Any) -> str:
@@ -301,4 +374,5 @@ def extent(run: RunSpec, task: Task, dtype: torch.dtype) -> Extent:
         signals=signals // max(1, len(targets)),
         layers=len(seen.layers),
         work=work,
+        calls=sum(len(layer.calls) for layer in seen.layers),
     )

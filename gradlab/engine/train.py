@@ -19,29 +19,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from gradlab.data.dataset import Dataset
-from gradlab.engine.answers import dictated, wholly_right
 from gradlab.engine.cohort import Cohort, prepare
 from gradlab.engine.instruments import INSTRUMENTS
 from gradlab.engine.journal import Journal, StepRow
 from gradlab.engine.keeping import NOBODY, Keeper, packed, unpacked
 from gradlab.engine.optim.clippers import clip
-from gradlab.engine.probes import Measurement, measure, measure_clipped, measure_update
+from gradlab.engine.probes import measure_clipped, measure_update
 from gradlab.nn.float64 import norm64, unsound
 from gradlab.nn.kernels.graphs import Graph, capture
 from gradlab.nn.kernels.program import Members, Program, write_down
-from gradlab.nn.losses import SQUASHES
-from gradlab.nn.network import Pass
-from gradlab.nn.norms import Mode
 from gradlab.nn.products import combine
-from gradlab.nn.tape import Node
 from gradlab.spec.run import RunSpec
-from gradlab.store.record import Floats, Record
+from gradlab.store.record import Record
 
 WINDOW = 50
 """Steps between two transfers to the host."""
@@ -54,17 +50,24 @@ Progress = Callable[[int, int], None]
 
 
 def train(
-    runs: Sequence[RunSpec], data: Dataset, device: torch.device, progress: Progress, keeper: Keeper = NOBODY
+    runs: Sequence[RunSpec],
+    data: Dataset,
+    device: torch.device,
+    progress: Progress,
+    keeper: Keeper = NOBODY,
+    *,
+    stacked: bool = False,
 ) -> Record:
     """Trains ``runs``, which share every tensor shape, as one stacked network, and returns what was measured.
 
     Goes on from what the ``keeper`` has kept, if anything; numbers do not depend on where a training was broken off.
+    Networks of the user's own are trained as one between records where that is said (``stacked``), else one by one.
     """
     began = time.perf_counter()
-    cohort = prepare(runs, data, device)
+    cohort = prepare(runs, data, device, stacked=stacked)
     steps, every = runs[0].train.steps, runs[0].probe.every
     due = {*range(0, steps, every), steps}
-    journal = Journal(len(runs), cohort.columns)
+    journal = Journal(len(runs), cohort.way.columns)
     rehearsed = rehearse(cohort)
     read = INSTRUMENTS[runs[0].probe.instrument](cohort, _update)
     start, before_that = unpacked(keeper.load(), cohort, journal)
@@ -89,10 +92,9 @@ def train(
             keeper.save(packed(cohort, journal, start, time.perf_counter() - began))
     if keeper.finish is not None:
         keeper.finish(packed(cohort, journal, start, time.perf_counter() - began))
-    heldout = None if steps == 0 or journal.diverged == len(runs) else evaluate(cohort)
-    seen = () if cohort.lent is None else cohort.lent.seen
-    may_skip = cohort.clipping.made is not None
-    return journal.close(cohort.runs, heldout, time.perf_counter() - began, seen, may_skip=may_skip)
+    heldout = None if steps == 0 or journal.diverged == len(runs) else cohort.way.evaluate(cohort.task)
+    may_skip = cohort.made is not None
+    return journal.close(cohort.runs, heldout, time.perf_counter() - began, cohort.way.seen, may_skip=may_skip)
 
 
 @torch.no_grad()
@@ -112,16 +114,19 @@ def _update(cohort: Cohort, t: int) -> None:
 def step(cohort: Cohort, t: int, lr: Tensor, *, record: bool) -> StepRow:
     """Step t on the batch and at the learning rates (M,) at hand; see `advance`."""
     last = t == cohort.runs[0].train.steps
-    parameters, gradient = cohort.parameters, cohort.network.gradient
-    if cohort.lent is None:
-        losses, table = _there_and_back(cohort, Mode.MEASURE if last else Mode.TRAIN, record=record)
-    else:
-        losses, table = cohort.lent.there_and_back(cohort.task, t, record=record, last=last)
+    parameters, gradient, half = cohort.parameters, cohort.way.gradient, cohort.way.half
+    losses, table = cohort.way.there_and_back(cohort.task, t, record=record, last=last)
     norm = norm64(gradient)
-    broken = (unsound(parameters), unsound(gradient))
+    overflown = None if half is None or last else half.overflown(norm)
+    scale = None if half is None else half.scale.clone()
+    # What a dynamic loss scale made too large is no divergence: it is left out, and the scale is halved.
+    broken = (unsound(parameters), torch.zeros_like(norm) if overflown is not None else unsound(gradient))
     clipped = None
     if not last:
         clipped = clip(gradient, norm, cohort.clipping, cohort.layout)
+        if half is not None and overflown is not None:
+            half.heed(overflown)
+            clipped = replace(clipped, skipped=overflown if clipped.skipped is None else clipped.skipped | overflown)
         if table is None:
             _optimize(cohort, clipped.skipped)
         else:
@@ -129,12 +134,13 @@ def step(cohort: Cohort, t: int, lr: Tensor, *, record: bool) -> StepRow:
             before = combine(parameters, 1.0)
             _optimize(cohort, clipped.skipped)
             measure_update(table, cohort.layout, before, parameters)
-    return StepRow(t, losses, lr, norm, clipped, broken, table)
+    return StepRow(t, losses, lr, norm, clipped, broken, table, scale)
 
 
 def _optimize(cohort: Cohort, skipped: Tensor | None) -> None:
     """One update, but of those members that have ``skipped`` (M,) it: all of theirs stays as it was."""
-    parameters, gradient, made = cohort.parameters, cohort.network.gradient, cohort.clipping.made
+    parameters, made = cohort.parameters, cohort.made
+    gradient = cohort.way.gradient.to(parameters.dtype)
     if skipped is None or made is None:
         cohort.optimize(parameters, gradient, cohort.state, cohort.rates, cohort.task.done)
         return
@@ -146,22 +152,6 @@ def _optimize(cohort: Cohort, skipped: Tensor | None) -> None:
     made += ~stays
 
 
-def _there_and_back(cohort: Cohort, mode: Mode, *, record: bool) -> tuple[Tensor, Measurement | None]:
-    """The losses (M,) of the stacked network on the batch at hand; the gradient is written where it belongs."""
-    inputs, targets = cohort.task.batch()
-    through = Pass(cohort.network, mode, keep=record)
-    x = through.input(inputs)
-    output = _squashed(cohort, through, cohort.architecture.forward(through, x))
-    losses, slope = cohort.loss.measure(output.value, targets)
-    through.backward(output, slope)
-    return losses, measure(through, x, cohort.parameters, cohort.columns) if record else None
-
-
-def _squashed(cohort: Cohort, through: Pass, output: Node) -> Node:
-    squash = SQUASHES.get(cohort.runs[0].model.output or "none")
-    return output if squash is None else through.apply(squash, output)
-
-
 Rehearsed = Mapping[bool, Program[StepRow] | Graph[StepRow] | None]
 """A step but the last, with and without record, written down or captured; None where it must be done as it stands."""
 
@@ -169,7 +159,7 @@ Rehearsed = Mapping[bool, Program[StepRow] | Graph[StepRow] | None]
 @torch.no_grad()
 def rehearse(cohort: Cohort) -> Rehearsed:
     """What every step but the last does, as kernel calls or as a CUDA graph, where that can be; nothing is done yet."""
-    if cohort.runs[0].train.steps < LEAST_STEPS or cohort.lent is not None:
+    if cohort.runs[0].train.steps < LEAST_STEPS or not cohort.way.rehearsable:
         return {True: None, False: None}
     first = partial(step, cohort, 0, cohort.pace.turn_to(0))
     if cohort.parameters.is_cuda:
@@ -202,27 +192,3 @@ def replay(cohort: Cohort, journal: Journal, before: Sequence[Tensor], window: r
 def _restore(cohort: Cohort, saved: Sequence[Tensor]) -> None:
     for tensor, value in zip(cohort.moving, saved, strict=True):
         tensor.copy_(value)
-
-
-@torch.no_grad()
-def evaluate(cohort: Cohort) -> tuple[Floats, Floats | None]:
-    """Loss and accuracy (M,) on the whole held-out part, with batch norm's running statistics.
-
-    Where answers are dictated, accuracy is of samples that are wholly right by greedy decoding.
-    """
-    if cohort.lent is not None:
-        return cohort.lent.evaluate(cohort.task)
-    loss = torch.zeros(len(cohort.runs), dtype=torch.float64, device=cohort.parameters.device)
-    right = torch.zeros_like(loss)
-    samples = 0
-    for inputs, targets in cohort.task.heldout():
-        through = Pass(cohort.network, Mode.EVALUATE)
-        output = _squashed(cohort, through, cohort.architecture.forward(through, through.input(inputs))).value
-        loss += cohort.loss.measure(output, targets)[0] * inputs.shape[1]
-        if cohort.network.facts.dictated:
-            right += wholly_right(dictated(cohort, inputs), targets.classes)
-        elif cohort.loss.correct is not None:
-            right += cohort.loss.correct(output, targets)
-        samples += inputs.shape[1]
-    accuracy = None if cohort.loss.correct is None else (right / samples).cpu().numpy()
-    return (loss / samples).cpu().numpy(), accuracy

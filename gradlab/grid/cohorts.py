@@ -33,6 +33,11 @@ WITHIN = frozenset(
 PARTS = 8
 """Pieces at least of a cohort whose members are networks of the user's own: a constant, as company is everywhere."""
 
+COMPANY, SMALL = 8, 5e6
+"""Networks of the user's own are trained as one where a piece holds so many at least, and a call of a layer takes at
+most so many operations: then a step is calls, and not arithmetic (`python -m benchmarks.stacking`). By what they are
+and never by a clock, so that the same sweep always meets the same company and has the same numbers."""
+
 HELDOUT_SAMPLES = 512
 """Held-out samples evaluated at a time: a constant, so that the figures do not depend on the machine."""
 
@@ -59,7 +64,8 @@ class Piece:
     """Runs that train together: positions in the grid, and how it is run.
 
     ``work`` counts operations of matrix products, ``effort`` estimates what all of it takes, in the same unit;
-    ``chunks`` are the sizes that it is cut into where it did not fit the device (one chunk: it did).
+    ``chunks`` are the sizes that it is cut into where it did not fit the device (one chunk: it did). ``stacked``:
+    networks of the user's own are trained as one; others always are.
     """
 
     index: int
@@ -70,6 +76,7 @@ class Piece:
     effort: float
     memory: int
     chunks: tuple[int, ...]
+    stacked: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,13 @@ class Plan:
 def plan_of(grid: Grid, memory: int, cores: int) -> Plan:
     """The plan of a grid, on a device of this ``memory`` in bytes unless `launch.memory` says otherwise."""
     return make_plan(grid.runs, grid.launch.memory or memory, cores)
+
+
+def gains(size: Extent, members: int, wish: str) -> bool:
+    """Whether so many networks of the user's own are trained as one, if they can be; ``wish`` is `launch.stacked`."""
+    if wish == "auto":
+        return members >= COMPANY and size.work <= SMALL * size.calls
+    return wish == "yes" and members > 1
 
 
 def make_plan(runs: Sequence[RunSpec], budget: int, cores: int) -> Plan:
@@ -119,6 +133,7 @@ def make_plan(runs: Sequence[RunSpec], budget: int, cores: int) -> Plan:
             effort=each.effort * len(part),
             memory=each.shared + each.memory * len(part),
             chunks=(len(part),),
+            stacked=_stacks(runs[part[0]]) and len(part) > 1,
         )
         for index, (each, number, part) in enumerate(cuts)
     )
@@ -131,10 +146,15 @@ def _cut(members: Sequence[int], runs: Sequence[RunSpec], budget: int) -> list[S
     most = max(1, (budget - each.shared) // each.memory)
     pieces = -(-len(members) // most)
     if MODELS[runs[members[0]].model.name].free:
-        # They are trained one after the other, and gain nothing from company: more processes can share them.
-        pieces = max(pieces, min(len(members), PARTS))
+        # One after the other they gain nothing from company: more processes can share them.
+        apart = len(members) // COMPANY if _stacks(runs[members[0]]) else len(members)
+        pieces = max(pieces, min(apart, PARTS))
     bounds = [len(members) * number // pieces for number in range(pieces + 1)]
     return [members[start:stop] for start, stop in pairwise(bounds)]
+
+
+def _stacks(run: RunSpec) -> bool:
+    return run.extent is not None and run.extent.stacks
 
 
 def cohort_key(run: RunSpec) -> object:
@@ -168,7 +188,7 @@ def cost(run: RunSpec) -> Cost:
 
 
 def _of_module(size: Extent, run: RunSpec) -> Cost:
-    """What a network of the user's own takes: members are trained one after the other, so signals are held once."""
+    """What a network of the user's own takes: of members trained one after the other signals are held once."""
     steps, width = run.train.steps, 8 if run.train.precision == "float64" else 4
     copies = PARAMETER_COPIES + 2 * OPTIMIZERS[run.optim.name].buffers if steps else MEASURED_PARAMETERS
     rows = size.layers + 1
@@ -176,7 +196,11 @@ def _of_module(size: Extent, run: RunSpec) -> Cost:
     batch = run.data.batch_size
     signals = max(batch, HELDOUT_SAMPLES) * (size.signals + run.facts.inputs)
     beside = batch * size.signals * PER_SIGNAL + size.parameters * PER_PARAMETER + size.layers * PER_LAYER
-    shared = width * signals * SIGNAL_COPIES + 8 * batch * (steps + 1)
+    shared = 8 * batch * (steps + 1)
+    if size.stacks:
+        each += width * signals * SIGNAL_COPIES
+    else:
+        shared += width * signals * SIGNAL_COPIES
     return Cost(size.work * (steps + 1), (size.work + beside) * (steps + 1), each, shared)
 
 
@@ -186,9 +210,10 @@ def _cost(model: ModelSpec, facts: Facts, batch: int, optimizer: str, train: Tra
     matrices = MODELS[model.name].matrices(model, facts)
     products = sum(fan_in * fan_out * uses for fan_in, fan_out, uses in matrices)
     parameters = sum((fan_in + 1) * fan_out for fan_in, fan_out, _ in matrices)
-    signals = sum(fan_out * uses for _, fan_out, uses in matrices) + facts.inputs
+    beside = MODELS[model.name].beside(model, facts)
+    signals = sum(fan_out * uses for _, fan_out, uses in matrices) + facts.inputs + beside
     largest = max(fan_out * max(4, 2 * uses) for _, fan_out, uses in matrices)
-    heldout = min(HELDOUT_SAMPLES, facts.heldout) * (facts.inputs + largest)
+    heldout = min(HELDOUT_SAMPLES, facts.heldout) * (facts.inputs + largest + beside // len(matrices))
     copies = PARAMETER_COPIES + 2 * OPTIMIZERS[optimizer].buffers if steps else MEASURED_PARAMETERS
     alive = SIGNAL_COPIES if steps else MEASURED_SIGNALS
     memory = width * (parameters * copies + batch * signals * alive + (heldout if steps else 0))
@@ -197,5 +222,5 @@ def _cost(model: ModelSpec, facts: Facts, batch: int, optimizer: str, train: Tra
     # The samples of every step, by their numbers.
     shared = 8 * batch * (steps + 1)
     work = 6.0 * batch * products
-    beside = batch * signals * PER_SIGNAL + parameters * PER_PARAMETER + len(matrices) * PER_LAYER
-    return Cost(work * (steps + 1), (work + beside) * (steps + 1), memory, shared)
+    else_ = batch * signals * PER_SIGNAL + parameters * PER_PARAMETER + len(matrices) * PER_LAYER
+    return Cost(work * (steps + 1), (work + else_) * (steps + 1), memory, shared)

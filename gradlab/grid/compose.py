@@ -7,7 +7,7 @@ cost no more than their validation.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from gradlab.grid.hydra import Composer, composing, flatten, read_file, resolve
 from gradlab.grid.overrides import read
 from gradlab.grid.search_path import option, options_of, search_path
 from gradlab.spec.choices import MODELS
-from gradlab.spec.keys import DEFAULTS, check_key, is_key
+from gradlab.spec.keys import DEFAULTS, allowed_keys, check_key, is_key
 from gradlab.spec.named import SpecError, Value, lookup
 from gradlab.spec.run import SECTIONS
 
@@ -104,6 +104,8 @@ def _request(overrides: Sequence[str], experiment: str | None, config_dirs: Sequ
         axes = _axes(config.get("axes") or {}, settings, title, dirs)
         given = _given_by(raw) | {setting.key for setting in (*fixed, *axes)}
         flats = _flats(composer, [axis for axis in axes if axis.group], free_data="data.name" not in given)
+    if title:
+        _leave_to_those_that_have(flats.values(), _given_by(raw))
     outside = {key: value for key, value in flatten(config).items() if key in OUTSIDE}
     for setting in fixed:
         if setting.key in OUTSIDE:
@@ -163,6 +165,18 @@ def _flats(
             flat = flatten(_union(composer, {**choice, "data": model.data}))
         flats[options] = {key: value for key, value in flat.items() if key not in OUTSIDE}
     return flats
+
+
+def _leave_to_those_that_have(flats: Collection[dict[str, Value]], keys: set[str]) -> None:
+    """Takes those ``keys``, an experiment's, that some of its models or data have away from the others.
+
+    So Elman's tanh and an LSTM's forget bias can stand in the file of one experiment that compares the two.
+    """
+    have = [keys & set(allowed_keys(str(flat["model.name"]), str(flat["data.name"]))) for flat in flats]
+    some = {key for own in have for key in own}
+    for flat, own in zip(flats, have, strict=True):
+        for key in some - own:
+            flat.pop(key, None)
 
 
 def _union(composer: Composer, choice: Mapping[str, str]) -> dict[str, Any]:

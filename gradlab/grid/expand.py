@@ -22,7 +22,7 @@ GROUPS = {"model": "model.name", "data": "data.name", "optim": "optim.name", "cl
 """The config groups, each with the key that names its choice: `model=rnn` and `model.name=rnn` are the same."""
 
 OUTSIDE = (
-    *("name", "launch.memory", "launch.workers", "store.weights"),
+    *("name", "launch.memory", "launch.workers", "launch.stacked", "store.weights"),
     *(entry.key for entry in THRESHOLDS.values()),
 )
 """Keys that are no part of a run: a label, how runs are carried out, what is stored, the thresholds of diagnosis."""
@@ -39,10 +39,14 @@ LARGEST = 1e300
 
 @dataclass(frozen=True)
 class Launch:
-    """How runs are carried out: the bytes that a cohort may take, the number of processes; None lets gradlab decide."""
+    """How runs are carried out: the bytes that a cohort may take, the number of processes; None lets gradlab decide.
+
+    ``stacked``: whether networks of the user's own are trained as one: yes, no, or auto.
+    """
 
     memory: int | None
     workers: int | None
+    stacked: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,7 @@ def expand(request: Request, resolve: Resolve) -> Grid:
                 **_shared(specs),
                 "launch.memory": launch.memory,
                 "launch.workers": launch.workers,
+                "launch.stacked": launch.stacked,
                 "store.weights": stores_weights(settled),
                 **{THRESHOLDS[threshold].key: value for threshold, value in limits.items()},
             }
@@ -285,7 +290,12 @@ def _launch(values: Mapping[str, Value]) -> Launch:
     memory, workers = values.get("launch.memory"), values.get("launch.workers")
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise SpecError(f"launch.workers={workers}: expected an integer of at least 1 or null")
-    return Launch(None if memory is None else _bytes(memory), workers)
+    stacked = values.get("launch.stacked", "auto")
+    # YAML reads yes and no as truths.
+    word = ("no", "yes")[stacked] if isinstance(stacked, bool) else stacked
+    if not isinstance(word, str) or word not in ("auto", "yes", "no"):
+        raise SpecError(f"launch.stacked={'null' if stacked is None else str(stacked)[:60]}: expected auto, yes or no")
+    return Launch(None if memory is None else _bytes(memory), workers, word)
 
 
 def stores_weights(values: Mapping[str, Value]) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event
 
 from rich.console import Console
 from rich.markup import escape
@@ -177,7 +179,7 @@ def _further(manifest: Manifest) -> rounds.Further | None:
     """A cure plans each round from the last one; every other grid is planned whole."""
     if "cure" not in manifest:
         return None
-    return lambda runs, tables: trials.next_round(manifest["cure"], runs, tables)
+    return lambda runs, tables: trials.next_round(manifest["cure"], runs, tables, own.takes)
 
 
 @contextmanager
@@ -277,6 +279,28 @@ def report_again(
     screen.show_files(out, [("report", str(to / "index.html"))])
 
 
+def serve(paths: Sequence[Path], port: int, out: Console, keys: Mapping[str, str | None]) -> None:
+    """`gradlab report --serve`: the page of one result, drawn anew as its pieces appear, until Ctrl-C.
+
+    Raises `SpecError` for several folders and for one that holds no result.
+    """
+    from gradlab.report import write_report
+    from gradlab.report.serving import Follower, serving
+
+    if len(paths) > 1:
+        raise SpecError(f"--serve is given {len(paths)} folders; expected one")
+    documents.read_manifest(paths[0])
+    with TemporaryDirectory(prefix="gradlab-") as name:
+
+        def draw(folder: Path, to: Path) -> None:
+            write_report([folder], to, x=keys["x"], y=keys["y"], facet=keys["facet"], color=keys["color"])
+
+        follower = Follower(paths[0], Path(name) / "report", draw)
+        with serving(follower, port) as address, suppress(KeyboardInterrupt):
+            screen.show_files(out, [("serving", f"{address} (Ctrl-C ends it)")])
+            Event().wait()
+
+
 def report(
     paths: Sequence[Path],
     to: Path,
@@ -323,7 +347,7 @@ def _announce(out: Console, grid: Grid, plan: Plan, device: Device, folder: Fold
         out.print(f"Run {grid.runs[0].id}{twice} on {device.label}")
     else:
         out.print(f"{count:,} runs{twice} in {screen.counted(plan.cohorts, 'cohort')} on {device.label}")
-    for line in own.understood(grid.runs):
+    for line in (*own.understood(grid.runs), *own.trained_as(grid, plan)):
         out.print(escape(line), soft_wrap=True)
     out.print(f"Results in {escape(str(folder.root))}", soft_wrap=True)
     screen.show_idle(out, grid)

@@ -115,5 +115,5 @@ def planned(folder: Folder, manifest: Manifest, runs: Sequence[RunSpec]) -> tupl
 
 def _read_back(kept: Manifest, place: Mapping[str, int]) -> Piece:
     members = tuple(place[run_id] for run_id in kept["members"])
-    values = {"effort": kept["work"], **kept, "members": members, "chunks": tuple(kept["chunks"])}
+    values = {"effort": kept["work"], "stacked": False, **kept, "members": members, "chunks": tuple(kept["chunks"])}
     return Piece(**{entry.name: values[entry.name] for entry in fields(Piece)})

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from gradlab.data.dataset import DataError
 from gradlab.data.facts import LOOK
-from gradlab.grid.cohorts import cohort_key
+from gradlab.grid.cohorts import Plan, cohort_key, gains
 from gradlab.grid.expand import Grid
 from gradlab.spec.choices import DATA, MODELS
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import Extent, RunSpec
+
+if TYPE_CHECKING:
+    from gradlab.engine.drawn import Drawn
 
 
 def allow() -> None:
@@ -28,6 +34,7 @@ def check(runs: Sequence[RunSpec], *, allowed: bool, what: str) -> None:
             raise SpecError(f"{what}: its runs learn from {path}, which is not there any more")
     targets = {run.model.target: run.model.source for run in runs if run.model.target}
     targets |= {run.data.target: run.data.source for run in runs if run.data.target}
+    targets |= {run.train.loss: run.train.source for run in runs if run.train.source}
     if not targets:
         return
     if not allowed:
@@ -53,6 +60,9 @@ def known(grid: Grid) -> Grid:
     """
     if not any(MODELS[run.model.name].free for run in grid.runs):
         return grid
+    members = Counter(cohort_key(run) for run in grid.runs if MODELS[run.model.name].free)
+    # A cure tries each change on a few seeds.
+    wish = "no" if grid.cure is not None else grid.launch.stacked
     found: dict[object, Extent] = {}
     runs = []
     for run in grid.runs:
@@ -60,22 +70,66 @@ def known(grid: Grid) -> Grid:
             runs.append(run)
             continue
         # All of a cohort are as large; what one key alone cannot have (a norm, an activation) shows here, too.
-        key = cohort_key(run), run.model.init
+        cohort = cohort_key(run)
+        key = cohort, run.model.init
         if key not in found:
-            found[key] = _extent(run)
+            found[key] = _extent(run, members[cohort], wish)
         runs.append(dataclasses.replace(run, extent=found[key]))
     return dataclasses.replace(grid, runs=tuple(runs))
 
 
-def _extent(run: RunSpec) -> Extent:
+def takes(run: RunSpec) -> bool:
+    """Whether a network can be what ``run`` asks of it, where it is the user's own: what a cure tries may be too much.
+
+    One without a module that is an activation has none to replace; rms norm is no norm of convolutions.
+    """
+    if not MODELS[run.model.name].free:
+        return True
+    try:
+        _extent(run, 1, "no")
+    except DataError:
+        return False
+    return True
+
+
+def _extent(run: RunSpec, members: int, wish: str) -> Extent:
     import torch
 
     from gradlab.data.loaders import load
-    from gradlab.engine.cohort import DTYPES, task_of
-    from gradlab.engine.lent import extent
+    from gradlab.engine.cohort import task_of
+    from gradlab.engine.lent import extent, obstacle_of
+    from gradlab.engine.precision import FORMATS
 
-    dtype = DTYPES[run.train.precision]
-    return extent(run, task_of([run], load(run.data), dtype, torch.device("cpu")), dtype)
+    dtype, pair = FORMATS[run.train.precision].parameters, (run, dataclasses.replace(run, seed=run.seed + 1))
+    task = task_of(pair, load(run.data), dtype, torch.device("cpu"))
+    size = extent(run, task, dtype)
+    # Recorded steps are taken one by one.
+    if run.train.steps < 2 or run.probe.every == 1 or not gains(size, members, wish):
+        return size
+    obstacle = obstacle_of(pair, task, dtype)
+    return dataclasses.replace(size, stacks=not obstacle, obstacle=obstacle)
+
+
+def drawn(runs: Sequence[RunSpec]) -> list[tuple[RunSpec, Drawn]]:
+    """What can be known of each network of the user's own without a batch, those of equal arguments once."""
+    if not any(MODELS[run.model.name].free for run in runs):
+        return []
+    from gradlab.engine.drawn import drawn_of
+
+    firsts = {run.model: run for run in reversed(runs) if MODELS[run.model.name].free}
+    return [(run, drawn_of(run)) for run in reversed(firsts.values())]
+
+
+def trained_as(grid: Grid, plan: Plan) -> list[str]:
+    """How the networks of the user's own are trained, where that was asked: as one, or why not."""
+    found: dict[str, None] = {}
+    for piece in plan.pieces:
+        run = grid.runs[piece.members[0]]
+        if piece.stacked:
+            found[f"{run.model.target}: trained as one between records (launch.stacked)"] = None
+        elif run.extent is not None and run.extent.obstacle:
+            found[f"{run.model.target}: trained one after the other: {run.extent.obstacle}"] = None
+    return list(found)
 
 
 def understood(runs: Sequence[RunSpec]) -> list[str]:

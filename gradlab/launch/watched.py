@@ -15,19 +15,18 @@ from rich.console import Console
 from rich.markup import escape
 
 from gradlab.diagnose import DEFAULTS, judge
-from gradlab.diagnose.tables import histories
-from gradlab.launch import conduct, interrupts
+from gradlab.launch import interrupts
 from gradlab.spec.named import SpecError
 from gradlab.store.folder import Folder
 from gradlab.store.pieces import TABLES
-from gradlab.store.record import Tables
-from gradlab.terminal import screen, summary
+from gradlab.terminal import screen
 from gradlab.watching.script import Script, when_imported
 
 if TYPE_CHECKING:
+    from gradlab.store.record import Tables
     from gradlab.watching.everything import Everything
 
-OWN = str(Path(conduct.__file__).resolve().parents[1])
+OWN = str(Path(__file__).resolve().parents[1])
 """Where gradlab's own files are, which a traceback of a script leaves out."""
 
 MOST_TOLD = 8
@@ -36,6 +35,10 @@ MOST_TOLD = 8
 
 def ended(out: Console, folder: Folder, tables: Tables, names: dict[str, str], *, draw: bool = True) -> None:
     """What happened, the report and the files."""
+    # A training has nothing in memory that is needed at its end alone.
+    from gradlab.launch import conduct
+    from gradlab.terminal import summary
+
     found = {name: getattr(tables, name) for name in TABLES}
     if tables.runs.num_rows == 1:
         summary.show_run(out, found)
@@ -51,6 +54,9 @@ def ended(out: Console, folder: Folder, tables: Tables, names: dict[str, str], *
 
 def _show_several(out: Console, tables: Tables, names: dict[str, str]) -> None:
     """Each run in a sentence, and its verdicts."""
+    from gradlab.diagnose.tables import histories
+    from gradlab.terminal import summary
+
     runs = tables.runs.to_pylist()
     for run, history in list(zip(runs, histories(tables.runs, tables.steps, tables.layers), strict=True))[:MOST_TOLD]:
         out.print(f"[bold]{escape(names.get(run['run_id'], run['run_id']))}[/bold] {escape(summary.sentence(run))}")

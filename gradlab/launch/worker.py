@@ -192,7 +192,7 @@ def attempt(
             install(job.plugins)
         data = _data(runs[0].data)
         keeper = keeper_of(job, before, runs, device, told)
-        return tidy(train(runs, data, device, progress, keeper), job.limits)
+        return tidy(train(runs, data, device, progress, keeper, stacked=job.piece.stacked), job.limits)
     except (BrokenPipeError, ConnectionResetError, UnwritableError):
         raise
     except Exception as crash:  # noqa: BLE001 - whatever it is, it is recorded, and the other pieces go on

@@ -8,7 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gradlab.models import cnn, gru, linear_chain, lstm, mlp, module, residual_mlp, resnet, rnn, seq2seq
+from gradlab.models import (
+    cnn,
+    gru,
+    linear_chain,
+    lstm,
+    mlp,
+    module,
+    residual_mlp,
+    resnet,
+    rnn,
+    seq2seq,
+    transformer,
+)
 from gradlab.nn.network import Pass
 from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
@@ -42,5 +54,8 @@ MODELS: dict[str, Architecture] = {
     "lstm": Architecture(lstm.layout, lstm.forward),
     "gru": Architecture(gru.layout, gru.forward),
     "seq2seq": Architecture(seq2seq.layout, seq2seq.forward, (*UNEQUAL, "attention_entropy")),
+    "transformer": Architecture(
+        transformer.layout, transformer.forward, (*UNEQUAL, "attention_entropy", "attention_logit_max")
+    ),
     "module": Architecture(module.layout, module.forward),
 }

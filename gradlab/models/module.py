@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -192,7 +193,9 @@ class Shelf:
     """M modules of one kind on flat tensors.
 
     ``flat`` (M, P) has what is trained, in the order of ``names``; ``gradient`` (M, P) is another. ``parameters[m]``
-    and ``gradients[m]`` are the same as the member's own tensors, views of them. ``buffers`` are (M, ...) by name.
+    are the member's own tensors and ``gradients[m]`` of their shapes, views of them; of complex numbers, which as views
+    would have to begin at even places, ``gradients[m]`` are real and `take_up` copies. ``buffers`` are (M, ...) by
+    name.
     """
 
     modules: tuple[nn.Module, ...]
@@ -203,6 +206,26 @@ class Shelf:
     gradients: tuple[tuple[Tensor, ...], ...]
     buffers: Mapping[str, Tensor]
     held: tuple[tuple[Held, ...], ...]
+
+    def take_up(self, member: int) -> None:
+        """Gives a module's complex parameters the numbers that the flat tensor has."""
+        for parameter, part in zip(self.parameters[member], self.flat[member].split(self.sizes), strict=True):
+            if parameter.is_complex():
+                torch.view_as_real(parameter.data).copy_(part.view(*parameter.shape, 2))
+
+    def write(self, member: int, found: Sequence[Tensor | None]) -> None:
+        """Puts the gradients of a member's parameters, zero where there is none, into its part of ``gradient``."""
+        for view, gradient in zip(self.gradients[member], found, strict=True):
+            if gradient is None:
+                view.zero_()
+            else:
+                dense = gradient.to_dense() if gradient.is_sparse else gradient
+                view.copy_(torch.view_as_real(dense) if dense.is_complex() else dense)
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Real numbers of each parameter."""
+        return [entries(one) for one in self.parameters[0]]
 
     def put_back(self, member: int) -> None:
         """Takes over the buffers that a module has replaced instead of changing them in place."""
@@ -229,16 +252,15 @@ def shelved(modules: Sequence[nn.Module], names: Sequence[str], device: torch.de
     for member, module in enumerate(modules):
         module.to(device)
         own = dict(module.named_parameters())
-        theirs = [own[name] for name in names]
-        for values, views in ((flat, None), (gradient, gradients)):
-            cut = [_view(part, like) for part, like in zip(values[member].split(sizes), theirs, strict=True)]
-            if views is not None:
-                views.append(tuple(cut))
-                continue
-            for parameter, view in zip(theirs, cut, strict=True):
-                view.copy_(parameter.data)
+        theirs = tuple(own[name] for name in names)
+        for parameter, part in zip(theirs, flat[member].split(sizes), strict=True):
+            view = part.view(_real(parameter))
+            view.copy_(torch.view_as_real(parameter.data) if parameter.is_complex() else parameter.data)
+            if not parameter.is_complex():
                 parameter.data = view
-        parameters.append(tuple(theirs))
+        cut = zip(theirs, gradient[member].split(sizes), strict=True)
+        gradients.append(tuple(part.view(_real(parameter)) for parameter, part in cut))
+        parameters.append(theirs)
     buffers, held = _shelved_buffers(modules)
     return Shelf(tuple(modules), tuple(names), flat, gradient, tuple(parameters), tuple(gradients), buffers, held)
 
@@ -248,8 +270,9 @@ def entries(parameter: Tensor) -> int:
     return parameter.numel() * (2 if parameter.is_complex() else 1)
 
 
-def _view(part: Tensor, like: Tensor) -> Tensor:
-    return torch.view_as_complex(part.view(*like.shape, 2)) if like.is_complex() else part.view(like.shape)
+def _real(parameter: Tensor) -> tuple[int, ...]:
+    """The shape of a parameter's real numbers."""
+    return (*parameter.shape, 2) if parameter.is_complex() else tuple(parameter.shape)
 
 
 def _shelved_buffers(modules: Sequence[nn.Module]) -> tuple[dict[str, Tensor], tuple[tuple[Held, ...], ...]]:

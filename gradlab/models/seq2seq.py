@@ -153,6 +153,6 @@ def _decode_attending(through: Pass, at: dict[str, int], embedded: Node, encoded
     through.observe(
         contexts, None, contexts, further={"attention_entropy": lambda out: alignment.entropy(weights, out)}
     )
-    for layer in found:
-        observe(through, layer)
+    for steps in found:
+        observe(through, steps)
     return together(through, tops)

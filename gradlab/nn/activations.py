@@ -112,12 +112,17 @@ ACTIVATIONS: dict[str, Activation] = {
         kernel="selu",
     ),
     # The slopes of gelu and silu overshoot 1: gelu's is largest at z = sqrt(2), silu's where z*tanh(z/2) = 2.
-    "gelu": Activation(lambda z, _: F.gelu(z), _kernel("gelu"), derivative=_gelu_derivative, steepest=1.1289042),
+    "gelu": Activation(
+        lambda z, _: F.gelu(z), _kernel("gelu"), derivative=_gelu_derivative, steepest=1.1289042, kernel="gelu"
+    ),
     "silu": Activation(
         lambda z, _: F.silu(z), _kernel("silu"), derivative=_silu_derivative, steepest=1.0998397, kernel="silu"
     ),
     "softplus": Activation(
-        lambda z, _: F.softplus(z), _kernel("softplus", 1, 20), derivative=lambda z, _: torch.sigmoid(z)
+        lambda z, _: F.softplus(z),
+        _kernel("softplus", 1, 20),
+        derivative=lambda z, _: torch.sigmoid(z),
+        kernel="softplus",
     ),
     "hardtanh": Activation(
         lambda z, _: F.hardtanh(z), _kernel("hardtanh", -1, 1), derivative=_hardtanh_derivative, kernel="hardtanh"

@@ -201,7 +201,10 @@ def _shut(gates: Tensor, of: Unrolled) -> Callable[[Tensor], None]:
 
 
 def _lstm(driven: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    gates, cs, squashed, hs = [], [], [], []
+    gates: list[Tensor] = []
+    cs: list[Tensor] = []
+    squashed: list[Tensor] = []
+    hs: list[Tensor] = []
     for t, part in enumerate(driven.unbind(1)):
         z = product(hs[-1], matrix.transpose(1, 2), part) if t else part
         i, f, g, o = z.chunk(4, -1)

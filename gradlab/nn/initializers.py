@@ -93,6 +93,9 @@ INITS: dict[str, Init] = {
     "identity": Init(_identity, _identity_std),
     "fixup": Init(_normal, lambda slot: _fixup(slot) * math.sqrt(2 / slot.fan_in)),
     "delta_orthogonal": Init(_delta_orthogonal, lambda _: 1.0),
+    "zero_branches": Init(
+        _normal, lambda slot: 0.0 if slot.role is Role.SECOND else math.sqrt(2 / (slot.fan_in + slot.fan_out))
+    ),
     "zeros": Init(_normal, lambda _: 0.0),
 }
 
@@ -159,7 +162,9 @@ def initialised(model: ModelSpec) -> str:
 def _entries(slot: Slot, rule: str, draw: Tensor | None) -> Tensor:
     """Entries of the slot before they are scaled."""
     if draw is not None:
-        return torch.cat([INITS[rule].shape(block, slot) for block in draw.chunk(slot.blocks)])
+        scales = slot.scales * (slot.blocks // len(slot.scales))
+        blocks = zip(draw.chunk(slot.blocks), scales, strict=True)
+        return torch.cat([scale * INITS[rule].shape(block, slot) for block, scale in blocks])
     if slot.start is Start.SCALED_IDENTITY:
         return torch.eye(*slot.shape, dtype=torch.float64)
     return torch.ones(slot.shape, dtype=torch.float64)

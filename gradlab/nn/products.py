@@ -46,7 +46,7 @@ def take(samples: Tensor, chosen: Tensor, scale: Tensor) -> Tensor:
 
 def split(x: Tensor) -> list[Tensor]:
     """(M, B, T, D) -> T of (M, B, D)."""
-    return [native.copied(part) if native.serves(x) else part.contiguous() for part in x.unbind(2)]
+    return [copied(part) for part in x.unbind(2)]
 
 
 def join(steps: Sequence[Tensor]) -> Tensor:
@@ -122,3 +122,10 @@ def clear(out: Tensor) -> None:
         native.clear(out)
     else:
         out.zero_()
+
+
+def copied(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """(M, n, D), whose rows may lie apart, into ``out``, whose rows may too, or a new one."""
+    if native.serves(x):
+        return native.copied(x, out)
+    return x.contiguous() if out is None else out.copy_(x)

@@ -17,25 +17,31 @@ class Role(Enum):
     """What a parameter is to its layer; those of `MATRICES` are its weight matrix.
 
     ``SECOND`` is what a layer of two matrices in a row (attention, a feed-forward pair) has behind the first, or of two
-    side by side, each with a signal of its own; ``SCORE`` is what attention's scores are read by; ``BEFORE`` one number
-    added to what enters the matrix, ``MULTIPLIER`` one by which what leaves it is multiplied.
+    side by side, each with a signal of its own; ``PLACES`` are learned vectors, one for each place of a sequence;
+    ``SCORE`` is what attention's scores are read by; ``BEFORE`` one number added to what enters the matrix,
+    ``MULTIPLIER`` one by which what leaves it is multiplied.
     """
 
     WEIGHT = "weight"
     RECURRENT = "recurrent"
     SECOND = "second"
     SCORE = "score"
+    PLACES = "places"
     BIAS = "bias"
     RECURRENT_BIAS = "recurrent_bias"
     SECOND_BIAS = "second_bias"
     GAIN = "gain"
     SHIFT = "shift"
+    SECOND_GAIN = "second_gain"
+    SECOND_SHIFT = "second_shift"
+    QUERY_GAIN = "query_gain"
+    KEY_GAIN = "key_gain"
     SLOPE = "slope"
     BEFORE = "before"
     MULTIPLIER = "multiplier"
 
 
-MATRICES = frozenset((Role.WEIGHT, Role.RECURRENT, Role.SECOND, Role.SCORE))
+MATRICES = frozenset((Role.WEIGHT, Role.RECURRENT, Role.SECOND, Role.PLACES, Role.SCORE))
 """What a layer's weight matrix is made of: neighbours, before all other parameters of the layer."""
 
 
@@ -58,10 +64,10 @@ class Slot:
 
     ``torch_fan`` is the number whose inverse root bounds torch's default draw; ``in_time``: of a network that is
     unrolled in time; ``blocks``: so many matrices lie one upon the other in it (gates; queries, keys and values), whose
-    fans are each's own; ``keeps`` and ``admits``: which of a bias's blocks are of the gate that keeps the state, and of
-    the one that lets news in, where there is such a pair; ``taps``: of a convolution's filters, so many that their
-    columns are (taps, channels); ``fixup``: what `fixup` multiplies he_normal's numbers by; ``name`` is what the user's
-    own network calls it.
+    fans are each's own; ``scales``: what the draw of each block is multiplied by; ``keeps`` and ``admits``: which of a
+    bias's blocks are of the gate that keeps the state, and of the one that lets news in, where there is such a pair;
+    ``taps``: of a convolution's filters, so many that their columns are (taps, channels); ``fixup``: what `fixup`
+    multiplies he_normal's numbers by; ``name`` is what the user's own network calls it.
     """
 
     layer: int
@@ -77,6 +83,7 @@ class Slot:
     fixup: float = field(default=0.0, kw_only=True)
     keeps: int | None = field(default=None, kw_only=True)
     admits: int | None = field(default=None, kw_only=True)
+    scales: tuple[float, ...] = field(default=(1.0,), kw_only=True)
     name: str | None = field(default=None, kw_only=True)
 
     @property
@@ -148,12 +155,14 @@ def linear_slots(layer: int, fan_in: int, fan_out: int) -> tuple[Slot, ...]:
     )
 
 
-def norm_slots(layer: int, norm: str | None, width: int) -> tuple[Slot, ...]:
+def norm_slots(
+    layer: int, norm: str | None, width: int, gain: Role = Role.GAIN, shift: Role = Role.SHIFT
+) -> tuple[Slot, ...]:
     """Gain and shift (width,) of a norm: none has neither, rms no shift."""
     if norm in (None, "none"):
         return ()
-    gain = Slot(layer, Role.GAIN, (width,), Start.ONES)
-    return (gain,) if norm == "rms" else (gain, Slot(layer, Role.SHIFT, (width,), Start.ZEROS))
+    ones = Slot(layer, gain, (width,), Start.ONES)
+    return (ones,) if norm == "rms" else (ones, Slot(layer, shift, (width,), Start.ZEROS))
 
 
 def slope_slots(layer: int, activation: str | None) -> tuple[Slot, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jinja2
 
-from gradlab.report import cure, effect_words, effects, findings, foretold, picked, verdicts
+from gradlab.report import answers, cure, effect_words, effects, findings, foretold, inside, picked, verdicts
 from gradlab.report.expectations import expected
 from gradlab.report.groups import check_asked, early_keys, log_outcomes, map_keys, varying
 from gradlab.report.layout import Facets
@@ -20,6 +20,13 @@ from gradlab.report.tables import Result, read, write_csv
 
 SOMETIMES = ("effects.csv", "cure.csv", "instruments.csv")
 """Tables that not every result has."""
+
+SCRIPTS = ("data", "axes", "paint", "figure", "view", "explore", "run", "main")
+EXPLORER = {
+    "js": ("uplot/uPlot.iife.min.js", *(f"{name}.js" for name in SCRIPTS)),
+    "css": ("uplot/uPlot.min.css", "style.css"),
+}
+"""What the page's script and its looks are made of, in order: they share one scope."""
 
 PIXELS_PER_INCH = 92
 """Of figures on the page: one scale for all, so that their letters are of one size."""
@@ -101,7 +108,8 @@ def write_report(
     # The changes of a cure are no grid: their effects are what its own table says.
     found = effects.analyses(result) if healing is None and not runs else []
     each = picked.facets(result) if runs and result.size > 1 else None
-    homes = runs or (picked.homes_of(paths) if result.size == 1 else {})
+    everywhere = runs or picked.homes_of(paths)
+    homes = everywhere if runs or result.size == 1 else {}
     out.mkdir(parents=True, exist_ok=True)
     with _beside(out) as fresh:
         tables = (
@@ -110,7 +118,10 @@ def write_report(
         )
         figures, pictures = _figures(result, Chosen(keys, early, color, facet, each), fresh)
         page = fresh / "index.html"
-        told = _render(result, found, healing, pictures, [file.name for file in tables], homes)
+        held = inside.written(result, everywhere, healing) if (result.state != "failed").any() else ""
+        clear = verdicts.examples(result) if not homes else []
+        top = answers.answers(result, clear, everywhere) if healing is None else []
+        told = _render(result, found, healing, pictures, [file.name for file in tables], homes, held, clear, top)
         page.write_text(told, encoding="utf-8")
         # The page last: it shows what is there.
         files = _moved([*figures, *tables, page], out)
@@ -177,8 +188,11 @@ def _render(
     pictures: Sequence[Picture],
     tables: Sequence[str],
     homes: Mapping[str, Path],
+    held: str,
+    examples: Sequence[verdicts.Example],
+    top: Sequence[answers.Answer],
 ) -> str:
-    """``homes``: the folders of runs that are told one by one."""
+    """``homes``: the folders of runs that are told one by one; ``held``: what the page's script reads of all."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gradlab.report", "."),
         autoescape=True,
@@ -201,6 +215,8 @@ def _render(
             *(*cure.sentences(healing), *findings.sentences(result)),
             *(*(foretold.sentences(result) if healing is None else []), *effect_words.sentences(found)),
         ],
+        answers=top,
+        well=answers.well(result) if result.size > 1 and healing is None else "",
         cures=cure.best(healing),
         cures_heading=cure.heading(healing),
         changes=cure.table(healing),
@@ -216,9 +232,18 @@ def _render(
         layers=findings.layers_tables(result) if result.size == 1 else [],
         verdicts=[
             (example.run_id, example.setting, example.verdict.told, verdicts.thresholds(example.verdict))
-            for example in ([] if homes else verdicts.examples(result))
+            for example in examples
         ],
         verdict_counts=verdicts.table(result) if result.size > 1 and not result.asked else None,
         tally=verdicts.tally(result) if result.size > 1 else "",
         tables=tables,
+        held=held,
+        script=_parts("js"),
+        style=_parts("css"),
     )
+
+
+def _parts(suffix: str) -> str:
+    """The page's own script, or its looks, with the library that frames its figures: `EXPLORER` in one piece."""
+    folder = Path(__file__).with_name("explorer")
+    return "\n".join((folder / name).read_text(encoding="utf-8").strip() for name in EXPLORER[suffix])

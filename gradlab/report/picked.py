@@ -97,8 +97,11 @@ def only(result: Result, ids: Iterable[str]) -> Result:
     return Result(some.tables, manifests, result.notes, asked=True)
 
 
-def runs(result: Result, homes: Mapping[str, Path]) -> list[Picked]:
-    """Each run of ``result``; ``homes``: the folder that each lies in."""
+def runs(result: Result, homes: Mapping[str, Path], *, commands: bool = True) -> list[Picked]:
+    """Each run of ``result``; ``homes``: the folder that each lies in.
+
+    ``commands``: whether what repeats each is told, of which the overrides have to be found.
+    """
     told = zip(
         result.runs.to_pylist(),
         histories(result.runs, result.tables["steps"], result.tables["layers"]),
@@ -109,7 +112,7 @@ def runs(result: Result, homes: Mapping[str, Path]) -> list[Picked]:
             run_id=row["run_id"],
             state=row["state"],
             verdicts=tuple((one.told, thresholds(one)) for one in judge(history, result.limits)),
-            again=_again(result, row),
+            again=_again(result, row) if commands else None,
             cure=None if row["model.name"] is None else _cure(homes[row["run_id"]], row["run_id"]),
         )
         for row, history in told

@@ -174,7 +174,7 @@ class Result:
     def curves(self) -> Curves:
         """The steps table; of very many rows only evenly spread steps are kept, the first and last among them."""
         table = self.tables["steps"]
-        run, step = self._places(table), table["step"].to_numpy()
+        run, step = self.places(table), table["step"].to_numpy()
         all_steps = np.unique(step)
         most = max(50, DENSE_CELLS // max(1, self.size))
         chosen = all_steps
@@ -193,7 +193,7 @@ class Result:
     @cached_property
     def _layer_rows(self) -> tuple[Rows, Rows]:
         table = self.tables["layers"]
-        run, along_time = self._places(table), pc.equal(table["axis"], "time").to_numpy()
+        run, along_time = self.places(table), pc.equal(table["axis"], "time").to_numpy()
         columns = [table[name].to_numpy() for name in ("step", "layer")]
         columns += [_floats(table[name]) for name in ("signal_grad_norm", "update_ratio")]
         return _rows(run, columns, ~along_time), _rows(run, columns, along_time)
@@ -216,7 +216,8 @@ class Result:
         pairs = zip(known, has_time, strict=True)
         return np.array([rows if model is None else model.needs_time for model, rows in pairs])
 
-    def _places(self, table: pa.Table) -> Ints:
+    def places(self, table: pa.Table) -> Ints:
+        """The place in the grid of the run of each row of ``table``."""
         ids = self.runs["run_id"].combine_chunks()
         places: Ints = pc.index_in(table["run_id"], value_set=ids).to_numpy().astype(np.int64)
         return places

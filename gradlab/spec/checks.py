@@ -37,6 +37,8 @@ def check_fit(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
         )
     if "image" in choice.takes and len(choice.takes) == 1:
         _check_image(model, data, facts)
+    if model.heads is not None:
+        _check_attention(model, facts)
     _check_size(model, data, facts)
     _check_init(model)
 
@@ -55,16 +57,18 @@ def _check_init(model: ModelSpec) -> None:
 
 def _check_forms(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     """Raises `SpecError` for inputs that the network does not take, or answers that it does not give."""
-    choice = MODELS[model.name]
+    choice, longest = MODELS[model.name], DATA[data.name].longest
+    if longest is not None and data.length is not None and data.length > longest:
+        raise SpecError(f"data.length={data.length}: what {data.name!r} is cut from gives {longest:,} at most")
     if not set(choice.takes) & set(facts.forms):
         raise SpecError(f"data.name={data.name}: is {FORMS[facts.forms[0]]}; {_wanted(model.name)}")
     if facts.positions and not choice.by_position:
         raise SpecError(f"data.name={data.name}: asks for {facts.positions} answers a sample; {_wanted(model.name)}")
     if model.attention is not None and not 0 < facts.positions < facts.steps:
-        able = [name for name, entry in DATA.items() if entry.positions and entry.vocabulary]
+        written = [name for name, entry in DATA.items() if entry.positions and entry.vocabulary]
         raise SpecError(
             f"data.name={data.name}: {model.name!r} reads a source and writes an answer, which the last places of a "
-            f"sequence are for: {', '.join(able)}"
+            f"sequence are for: {', '.join(written)}"
         )
 
 
@@ -85,9 +89,34 @@ def _check_image(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
         )
 
 
+def _check_attention(model: ModelSpec, facts: Facts) -> None:
+    """Raises `SpecError` for what no transformer can have."""
+    if model.heads is not None and model.width % model.heads:
+        raise SpecError(
+            f"model.heads={model.heads}: heads share the width evenly, and {model.heads} does not divide "
+            f"model.width={model.width}"
+        )
+    if model.norm == "none" and model.norm_place != "none":
+        raise SpecError(
+            f"model.norm=none with model.norm_place={model.norm_place}: a transformer without norms is "
+            "model.norm_place=none"
+        )
+    if not model.skip and model.norm_place == "deepnorm":
+        raise SpecError("model.skip=false with model.norm_place=deepnorm: it weighs the skips, and there are none")
+    if not model.skip and model.branch_scale != 1:
+        raise SpecError(
+            f"model.branch_scale={model.branch_scale:g} with model.skip=false: it scales what is added to a skip, and "
+            "there is none"
+        )
+    if facts.positions and not model.causal:
+        raise SpecError("model.causal=false: each place has its own answer here, and would see those behind it")
+
+
 @lru_cache(maxsize=1024)
 def check_loss(train: TrainSpec, model: ModelSpec, facts: Facts) -> None:
     """Raises `SpecError` for a loss of classes where the targets are numbers, and one of the user's own elsewhere."""
+    if MODELS[model.name].free and train.precision not in ("float32", "float64"):
+        raise SpecError(f"train.precision={train.precision}: model=module takes float32 or float64")
     if train.loss == "auto":
         return
     if train.loss not in LOSSES:
@@ -117,7 +146,8 @@ def _check_size(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     """Raises `SpecError` for a network that no machine holds: weights, gradients, and the signals of one batch."""
     matrices = MODELS[model.name].matrices(model, facts)
     weights = sum(fan_in * fan_out for fan_in, fan_out, _ in matrices)
-    signals = data.batch_size * (facts.inputs + sum(fan_out * uses for _, fan_out, uses in matrices))
+    signals = facts.inputs + sum(fan_out * uses for _, fan_out, uses in matrices)
+    signals = data.batch_size * (signals + MODELS[model.name].beside(model, facts))
     size = 4 * (2 * weights + signals)
     if size > MOST_BYTES:
         raise SpecError(
@@ -166,6 +196,11 @@ def check_instrument(spec: RunSpec) -> None:
         if flat[key] not in values:
             able = " or ".join(str(value) for value in values if value is not None)
             raise SpecError(f"probe.instrument={instrument.name}: needs {key}={able}; given {flat[key]}")
+    if instrument.by_input and spec.facts.vocabulary:
+        raise SpecError(
+            f"probe.instrument={instrument.name}: takes derivatives by the input, and {spec.data.name!r} has tokens, "
+            "which have none"
+        )
     if instrument.name == "hidden_jacobian":
         _check_hidden(spec)
     if spec.facts.train < instrument.samples:

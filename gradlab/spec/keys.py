@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -47,7 +47,7 @@ KEYS: dict[str, Key] = {
     "model.name": Key(str, "the architecture"),
     "model.depth": Key(
         int,
-        "L, the number of weight layers from input to output; of an RNN, its recurrent layers",
+        "L, weight layers from input to output; of an RNN its recurrent layers, of a transformer its blocks",
         low=1,
         most=MOST_PLACES,
     ),
@@ -71,6 +71,25 @@ KEYS: dict[str, Key] = {
     ),
     "model.chrono": Key(bool, "the gates' initial biases by the length T: ln U(1, T-1) to keep, its negative to admit"),
     "model.attention": Key(str, "what a decoder reads from its encoder's states", words=("none", "additive", "dot")),
+    "model.heads": Key(int, "heads of an attention, each of width/heads units", low=1),
+    "model.norm_place": Key(
+        str,
+        "where a transformer has its norms: before each branch, behind each sum, both around the branch, behind sums "
+        "of weighted skips, nowhere",
+        words=("pre", "post", "sandwich", "deepnorm", "none"),
+    ),
+    "model.skip": Key(bool, "residual connections around attention and feed-forward"),
+    "model.feed_forward": Key(int, "hidden units of a feed-forward sub-layer over the width; 0: there is none", low=0),
+    "model.causal": Key(
+        bool, "each place attends to none behind it; null: where each place has its own answer", nullable=True
+    ),
+    "model.qk_norm": Key(bool, "rms norm of each head's queries and keys, with a learned gain"),
+    "model.attention_scale": Key(
+        float,
+        "multiplies q.k; null: one over the root of a head's units, 1/d: one over them",
+        nullable=True,
+        words=("1/d",),
+    ),
     "model.output": Key(
         str, "activation of the output layer", words=("none", "sigmoid", "softmax", "log_softmax", "tanh", "relu")
     ),
@@ -125,12 +144,18 @@ KEYS: dict[str, Key] = {
     "clip.threshold": Key(float, "c", low=0, above=True),
     "clip.output_threshold": Key(float, "layerwise: c of the output layer", low=0, above=True, nullable=True),
     "train.steps": Key(int, "updates; 0 measures the network at its initial weights alone", low=0),
-    "train.precision": Key(str, "float32 or float64", words=("float32", "float64")),
+    "train.precision": Key(
+        str,
+        "of weights, signals and gradients; mixed: of signals and gradients, beside single weights",
+        words=("float32", "float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"),
+    ),
+    "train.loss_scale": Key(str, "multiplies the loss on its way back, as half precision needs; or dynamic"),
     "train.loss": Key(
         str,
         "the loss; auto: what the data ask for; or a function of your own, path/to/file.py:name or package.module.name",
         words=("auto",),
     ),
+    "train.source": Key(str, "the SHA-256 of the file that defines a loss of your own; filled in", nullable=True),
     "probe.every": Key(int, "steps between two records of the per-layer table", low=1),
     "probe.instrument": Key(str, "what else is measured at the recorded steps"),
 }
@@ -166,6 +191,7 @@ DEFAULTS: dict[str, Value] = {
     "clip.output_threshold": None,
     "train.steps": 200,
     "train.precision": "float32",
+    "train.loss_scale": "1",
     "train.loss": "auto",
     "probe.every": 10,
     "probe.instrument": "none",
@@ -216,6 +242,8 @@ def allowed_keys(model: str, data: str) -> Mapping[str, Value]:
             **DEFAULTS,
             **{f"model.{key}": value for key, value in MODELS[model].keys.items()},
             **{f"data.{key}": value for key, value in DATA[data].keys.items()},
+            # A loss of the user's own goes with a network of the user's own alone.
+            **({"train.source": None} if MODELS[model].free else {}),
         }
     )
 
@@ -247,7 +275,9 @@ def coerce(key: str, given: Value) -> Value:
     rule = KEYS[key]
     if given is None and rule.nullable:
         return None
-    return _layers(key, given) if key == "model.pool" else _checked(key, rule, given)
+    if key in WRITTEN:
+        return WRITTEN[key](key, given)
+    return _checked(key, rule, given)
 
 
 def _checked(key: str, rule: Key, given: Value) -> Value:
@@ -292,6 +322,27 @@ def _layers(key: str, given: Value) -> str:
     if isinstance(given, bool) or not all(part.isdecimal() and int(part) > 1 for part in parts):
         raise SpecError(f"{key}={_short(str(given))}: expected layers from 2 on, as in 3+5, or 'none'")
     return "+".join(map(str, sorted(set(map(int, parts)))))
+
+
+def _scale(key: str, given: Value) -> str:
+    """A loss scale: a number above 0, as it is written shortest, or dynamic.
+
+    >>> _scale("train.loss_scale", 1024.0), _scale("train.loss_scale", "dynamic")
+    ('1024', 'dynamic')
+    """
+    if given == "dynamic":
+        return "dynamic"
+    try:
+        number = math.nan if isinstance(given, bool) else float(str(given))
+    except ValueError:
+        number = math.nan
+    if not (0 < number < math.inf):
+        raise SpecError(f"{key}={_short(str(given))}: expected a number above 0 or 'dynamic'")
+    return f"{number:.17g}" if float(f"{number:g}") != number else f"{number:g}"
+
+
+WRITTEN: dict[str, Callable[[str, Value], Value]] = {"model.pool": _layers, "train.loss_scale": _scale}
+"""Keys whose values are written in a way of their own."""
 
 
 def is_target(text: str) -> bool:

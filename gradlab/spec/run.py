@@ -19,11 +19,11 @@ from gradlab.spec.choices import (
     ACTIVATIONS,
     CLIPS,
     DATA,
+    LOSSES,
     MODELS,
     OPTIMIZERS,
     SCHEDULES,
 )
-from gradlab.spec.choices.data import forms_of
 from gradlab.spec.keys import (
     DEFAULTS,
     FREE,
@@ -37,6 +37,36 @@ from gradlab.spec.keys import (
 )
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.plugins import PRESENT, used
+from gradlab.spec.sections import (
+    ClipSpec,
+    DataSpec,
+    Extent,
+    Facts,
+    ModelSpec,
+    OptimSpec,
+    ProbeSpec,
+    TrainSpec,
+)
+
+__all__ = [
+    "SCHEMA",
+    "SECTIONS",
+    "SILENT",
+    "ClipSpec",
+    "DataSpec",
+    "Extent",
+    "Facts",
+    "Look",
+    "ModelSpec",
+    "OptimSpec",
+    "ProbeSpec",
+    "RunSpec",
+    "TrainSpec",
+    "build",
+    "but_for_seeds",
+    "seeded",
+    "unused",
+]
 
 SCHEMA = 1
 """Version of the spec's schema and of the tables; part of every run's id."""
@@ -47,10 +77,13 @@ OUTSIDE_DIGEST = ("data.root", "data.mirror", "data.path")
 SILENT: dict[str, tuple[object, ...]] = {
     "probe.instrument": ("none",),
     "train.loss": ("auto",),
+    "train.loss_scale": ("1",),
     "model.output": (None, "none"),
     **dict.fromkeys(("model.target", "model.source", "model.pool", "model.block"), (None,)),
     **dict.fromkeys(("model.forget_bias", "model.chrono", "model.attention"), (None,)),
-    **dict.fromkeys(("data.ask", "data.permuted"), (None,)),
+    **dict.fromkeys(("model.heads", "model.norm_place", "model.skip", "model.feed_forward"), (None,)),
+    **dict.fromkeys(("model.causal", "model.qk_norm", "model.attention_scale"), (None,)),
+    **dict.fromkeys(("data.ask", "data.permuted", "train.source"), (None,)),
     **dict.fromkeys(("data.label", "data.heldout", "data.task", "data.target", "data.source"), (None,)),
     **{key: (DEFAULTS[key],) for key in ("optim.dampening", "optim.amsgrad", "optim.maximize")},
     **{key: (DEFAULTS[key],) for key in ("optim.schedule", "optim.warmup", "optim.end_factor")},
@@ -60,178 +93,6 @@ SILENT: dict[str, tuple[object, ...]] = {
 
 DRAWN_WITHIN = ("lsuv", "fixup", "identity")
 """Inits that know the network that they are of."""
-
-Arguments = tuple[tuple[str, Value], ...]
-"""What a function of the user's own is called with, by name, in the order of the names."""
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """The `model` section; a key that the architecture lacks is None: so are depth and width of a user's own network.
-
-    ``args`` are `model.args.NAME`, by name.
-    """
-
-    name: str
-    depth: int
-    width: int
-    activation: str | None
-    slope: float | None
-    init: str | None
-    gain: float
-    weight_var: float | None
-    bias_var: float | None
-    norm: str | None
-    pool: str | None
-    block: str | None
-    branch_scale: float | None
-    forget_bias: float | None
-    chrono: bool | None
-    attention: str | None
-    output: str | None
-    target: str | None
-    source: str | None
-    args: Arguments = ()
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """The `data` section, `batch_size` resolved to an integer; a key that the data lack is None."""
-
-    name: str
-    root: str | None
-    mirror: str | None
-    batch_size: int
-    seed: int
-    standardise: bool
-    input_scale: float
-    target_scale: float
-    length: int | None
-    features: int | None
-    ask: str | None
-    permuted: bool | None
-    path: str | None
-    label: str | None
-    heldout: float | None
-    task: str | None
-    target: str | None
-    source: str | None
-    args: Arguments = ()
-
-
-@dataclass(frozen=True)
-class OptimSpec:
-    """The `optim` section; which keys act is in `choices.OPTIMIZERS` and `choices.SCHEDULES`."""
-
-    name: str
-    lr: float
-    momentum: float
-    nesterov: bool
-    weight_decay: float
-    l1: float
-    beta1: float
-    beta2: float
-    eps: float
-    dampening: float
-    amsgrad: bool
-    maximize: bool
-    schedule: str
-    warmup: int
-    end_factor: float
-    decay: float
-    decay_every: int
-
-
-@dataclass(frozen=True)
-class ClipSpec:
-    """The `clip` section."""
-
-    mode: str
-    threshold: float
-    output_threshold: float | None
-
-
-@dataclass(frozen=True)
-class TrainSpec:
-    """The `train` section."""
-
-    steps: int
-    precision: str
-    loss: str
-
-
-@dataclass(frozen=True)
-class ProbeSpec:
-    """The `probe` section."""
-
-    every: int
-    instrument: str
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a network must know of its data: shapes and sizes, no numbers.
-
-    ``shape`` is that of one input, ``outputs`` how many numbers or classes one answer has; ``loss``, ``image`` and
-    ``vocabulary`` as in `choices.Data`; ``positions`` counts the answers of a sample, 0 where there is but one. Of data
-    of the user's own, ``source`` is the SHA-256 of what they come from, and ``told`` how they were understood.
-    """
-
-    shape: tuple[int, ...]
-    outputs: int
-    loss: str
-    train: int
-    heldout: int
-    source: str | None = None
-    told: str | None = None
-    image: bool = False
-    vocabulary: int = 0
-    positions: int = 0
-    dictated: bool = False
-
-    @property
-    def inputs(self) -> int:
-        """Entries of one input."""
-        return math.prod(self.shape)
-
-    @property
-    def steps(self) -> int:
-        """Time steps of one input: of an image, its rows."""
-        return self.shape[0]
-
-    @property
-    def features(self) -> int:
-        """Entries of one time step: of a token, one for each that there is."""
-        return self.vocabulary or math.prod(self.shape[1:])
-
-    @property
-    def pixels(self) -> tuple[int, int]:
-        """Height and width of an image."""
-        return self.shape[0], self.shape[1]
-
-    @property
-    def channels(self) -> int:
-        """Numbers of a pixel."""
-        return self.shape[2] if len(self.shape) > 2 else 1
-
-    @property
-    def forms(self) -> tuple[str, ...]:
-        """How an input can be taken; see `choices.data.forms_of`."""
-        return forms_of(len(self.shape), image=self.image, vocabulary=self.vocabulary)
-
-
-@dataclass(frozen=True)
-class Extent:
-    """How large a network of the user's own is: what is planned by.
-
-    Trained ``parameters`` (real numbers), ``signals`` (numbers that its layers put out for one sample), ``layers``, and
-    the ``work`` of a step on one batch in operations.
-    """
-
-    parameters: int
-    signals: int
-    layers: int
-    work: float
 
 
 @dataclass(frozen=True)
@@ -263,8 +124,9 @@ class RunSpec:
 
     @property
     def layers(self) -> int:
-        """L: how many layers the `layers` table numbers (an RNN's read-out counts, and attention)."""
-        return MODELS[self.model.name].layers(self.model.depth) + (self.model.attention not in (None, "none"))
+        """L: how many layers the `layers` table numbers (an RNN's read-out counts)."""
+        choice = MODELS[self.model.name]
+        return self.model.depth if choice.free else len(choice.matrices(self.model, self.facts))
 
     @property
     def loss(self) -> str:
@@ -324,6 +186,7 @@ def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
     network, task = parts["model"], parts["data"]
     if MODELS[model].free:
         network = _lent(network, look)
+        parts["train"] = _judged(parts["train"], look)
     # What is the user's own may change while this process lives.
     fit = _fit.__wrapped__ if DATA[data].own else _fit
     network, task, facts = fit(network, task, look)  # type: ignore[arg-type]
@@ -395,8 +258,22 @@ def _fit(model: ModelSpec, data: DataSpec, look: Look | None) -> tuple[ModelSpec
             "give at most that, or full"
         )
     if not choice.free:
+        model = _resolved(model, facts)
         check_fit(model, data, facts)
     return model, data, facts
+
+
+def _resolved(model: ModelSpec, facts: Facts) -> ModelSpec:
+    """What an attention takes from its width and its data."""
+    if model.heads is None:
+        return model
+    given = cast("float | str | None", model.attention_scale)
+    return dataclasses.replace(
+        model,
+        norm="none" if model.norm_place == "none" else model.norm,
+        causal=facts.positions > 0 if model.causal is None else model.causal,
+        attention_scale=model.heads / model.width if isinstance(given, str) else given,
+    )
 
 
 def _lent(model: ModelSpec, look: Look | None) -> ModelSpec:
@@ -415,6 +292,14 @@ def _lent(model: ModelSpec, look: Look | None) -> ModelSpec:
     if look is None:
         raise SpecError(f"model.target={model.target}: nobody looked at its file; see gradlab.data.facts.described")
     return dataclasses.replace(model, source=look.source(model.target))
+
+
+def _judged(train: TrainSpec, look: Look | None) -> TrainSpec:
+    """The training with the digest of the file that defines its loss, where that is the user's own."""
+    own = train.loss not in LOSSES and train.loss != "auto"
+    if own and train.source is None and look is not None:
+        return dataclasses.replace(train, source=look.source(train.loss))
+    return train if own or train.source is None else dataclasses.replace(train, source=None)
 
 
 def _own_facts(data: DataSpec, look: Look | None) -> Facts:
@@ -494,6 +379,9 @@ def _canonical(section: object) -> str:
     return json.dumps([(key, value) for key, value in pairs if value not in SILENT.get(key, ())])
 
 
+HALF = {"float16", "bfloat16"}
+"""Formats of two bytes, by themselves or mixed with single weights."""
+
 ALWAYS = ("name", "schedule", "warmup")
 """Fields of the `optim` section that act in every run."""
 
@@ -506,6 +394,8 @@ def unused(spec: RunSpec) -> frozenset[str]:
         if f.name not in {*ALWAYS, *OPTIMIZERS[spec.optim.name].uses, *SCHEDULES[spec.optim.schedule].uses}
     }
     idle |= {f"clip.{name}" for name in ("threshold", "output_threshold") if name not in CLIPS[spec.clip.mode].uses}
+    if not HALF & set(spec.train.precision.split("_")):
+        idle.add("train.loss_scale")
     if spec.model.activation not in ("leaky_relu", "prelu"):
         idle.add("model.slope")
     if spec.facts.loss != "mean_squared_error" or spec.loss == "quartic":

@@ -112,7 +112,7 @@ PIECE = Fields(
         "memory": COUNT,
         "chunks": Each(SOME, least=1),
     },
-    {"effort": FINITE},
+    {"effort": FINITE, "stacked": TRUTH},
 )
 """A piece of the plan, as the manifest keeps it: who goes on with the plan holds its pieces against this."""
 

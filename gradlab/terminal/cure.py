@@ -80,6 +80,7 @@ def _show_best(out: Console, place: int, one: Outcome, before: Outcome) -> None:
     grid.add_column(overflow="fold")
     for what, words in (
         ("   change", what_it_is(one)),
+        ("   mends", ", ".join(one.answers)),
         ("   loss", loss(one, before)),
         ("   δ", profiles(one, before)),
         ("   theory", theory(one, before)),

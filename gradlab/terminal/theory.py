@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,8 +21,11 @@ from gradlab.spec.run import RunSpec, but_for_seeds
 from gradlab.store.atomic import replace
 from gradlab.terminal.grids import Head, show_table
 from gradlab.terminal.ranks import short
-from gradlab.theory.predict import Prediction, Profile, predict, profile
+from gradlab.theory.predict import Prediction, Profile, predict, predict_setting, profile, profile_of
 from gradlab.theory.setting import Setting, setting
+
+if TYPE_CHECKING:
+    from gradlab.engine.drawn import Drawn
 
 MOST_ROWS = 60
 """Of the table of a grid."""
@@ -29,22 +33,26 @@ MOST_ROWS = 60
 EVEN = 5e-4
 """From this relative difference on the rate that is fitted over the layers stands beside that of many."""
 
+MOST_NETWORKS, MOST_WEIGHTS = 8, 20
+"""Of networks of the user's own, and of the weights of each."""
+
 APART = 1.0
 """From this standard deviation of ln delta on, what a typical draw has is said too: e^(-its square) of the mean."""
 
-FIGURES = ("rate", "χ₁", "ξc", "6ξc", "δ₁/δ", "σw²*")
+FIGURES = ("rate", "χ₁", "ξc", "6ξc", "δ₁/δ", "σw²*", "kept", "1/e")
 """The columns of the table of a grid, beside the swept keys."""
 
 COLUMNS = (
     *("rate_theory", "rate_limit", "chi1", "q_star", "depth_scale", "gradient_scale", "trainable_depth"),
-    *("log10_vanishing_ratio", "band", "critical_weight_var", "note"),
+    *("log10_vanishing_ratio", "band", "critical_weight_var", "kept", "time_scale", "note"),
 )
 """Of the CSV, beside the swept keys; ``band``: the standard deviation of ln delta of layer 1 between draws."""
 
 LEGEND = (
     "rate: factor of δ = ‖∂loss/∂z‖ a layer toward the input, χ₁ its square; ~ where the layers of this run have no "
     "single rate: that of many layers then (of residual branches the mean). ξc: depth scale; 6ξc: trainable depth. "
-    "δ₁/δ: of layer 1 over the last hidden one (time step 1 over T). σw²*: the nearest critical weight variance."
+    "δ₁/δ: of layer 1 over the last hidden one (time step 1 over T). σw²*: the nearest critical weight variance. "
+    "kept: of a gated state a step along its own path, 1/e after so many steps."
 )
 
 
@@ -57,9 +65,30 @@ def show(out: Console, runs: Sequence[RunSpec], swept: Sequence[str], *, most: i
     if len(rows) == 1:
         if len(runs) > 1:
             out.print(f"{len(runs):,} runs that theory cannot tell apart:")
-        _show_one(out, rows[0][1])
+        _show_one(out, setting(rows[0][1]))
     else:
         _show_table(out, rows, len(runs), most)
+
+
+def show_drawn(out: Console, networks: Sequence[tuple[RunSpec, Drawn]]) -> None:
+    """What can be known of networks of the user's own: their weights as drawn; of plain stacks what theory says."""
+    for run, found in networks[:MOST_NETWORKS]:
+        given = ", ".join(f"{name}={value}" for name, value in run.model.args)
+        out.print(f"[bold]{escape(str(run.model.target))}[/bold] {escape(given)}".rstrip())
+        rows = [
+            [one.name or "-", str(one.fan_in), f"{one.sw2:.3g}", "-" if one.sb2 is None else f"{one.sb2:.3g}"]
+            for one in found.weights
+        ]
+        heads = [Head("weight", text=True), *(Head(name, number=True) for name in ("fan-in", "σw²", "σb²"))]
+        show_table(out, heads, rows[:MOST_WEIGHTS])
+        if len(rows) > MOST_WEIGHTS:
+            out.print(f"... and {len(rows) - MOST_WEIGHTS:,} more weights.")
+        if found.seen is None:
+            out.print(escape(f"No rate: {found.why_not}. Train it, and gradlab measures it."), soft_wrap=True)
+        else:
+            _show_one(out, found.seen)
+    if len(networks) > MOST_NETWORKS:
+        out.print(f"... and {len(networks) - MOST_NETWORKS:,} more networks.")
 
 
 def write_csv(to: Path, runs: Sequence[RunSpec], swept: Sequence[str]) -> None:
@@ -87,7 +116,7 @@ def _columns(run: RunSpec) -> list[float | str | None]:
         said.rate if said.asymptotic else None,
         *(said.chi1, said.q_star, said.depth_scale, said.gradient_scale, said.trainable_depth),
         None if course is None else course.log10_ratio(1),
-        *(said.band, said.critical_weight_var, said.note),
+        *(said.band, said.critical_weight_var, said.kept, said.time_scale, said.note),
     ]
 
 
@@ -114,10 +143,10 @@ def _matters(settings: Sequence[Setting], flats: Sequence[dict[str, Value]], key
     return False
 
 
-def _show_one(out: Console, run: RunSpec) -> None:
-    said, course = predict(run), profile(run)
+def _show_one(out: Console, seen: Setting) -> None:
+    said, course = predict_setting(seen), profile_of(seen)
     out.print(escape(f"{said.note}."))
-    rows = _lines(run, said, course)
+    rows = _lines(seen, said, course)
     if rows:
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(no_wrap=True, style="bold")
@@ -129,12 +158,12 @@ def _show_one(out: Console, run: RunSpec) -> None:
         out.print(f"[dim]{escape(said.source)}[/dim]")
 
 
-def _lines(run: RunSpec, said: Prediction, course: Profile | None) -> list[tuple[str, str]]:
+def _lines(seen: Setting, said: Prediction, course: Profile | None) -> list[tuple[str, str]]:
     """What the prediction holds, a line each."""
     if said.rate is None or said.chi1 is None:
         return []
-    in_time, blocks = MODELS[run.model.name].needs_time, MODELS[run.model.name].trunk is not None
-    place = "time step" if in_time else "block" if blocks else "layer"
+    blocks = seen.architecture in MODELS and MODELS[seen.architecture].trunk is not None
+    place = "time step" if seen.steps else "block" if blocks else "layer"
     limit = f", in the limit of many {place}s" if said.asymptotic else f", the mean over these {place}s"
     lines = [("rate", f"{said.rate:.4g} a {place}, χ₁ = {said.chi1:.4g}{'' if said.single_rate else limit}")]
     if said.single_rate and said.fitted is not None and abs(said.fitted / said.rate - 1) >= EVEN:
@@ -142,7 +171,7 @@ def _lines(run: RunSpec, said: Prediction, course: Profile | None) -> list[tuple
     if said.depth_scale is not None and said.trainable_depth is not None:
         lines.append(("depth scale", f"ξc = {_count(said.depth_scale)} for correlations{_gradients(said)}"))
         reach = "at any depth" if math.isinf(said.trainable_depth) else f"to about {_count(said.trainable_depth)}"
-        lines.append(("trainable", f"{reach} (6 ξc, necessary, not sufficient); here {run.model.depth}"))
+        lines.append(("trainable", f"{reach} (6 ξc, necessary, not sufficient); here {seen.depth}"))
     elif said.gradient_scale is not None:
         lines.append(("depth scale", f"ξ = {_count(said.gradient_scale, place)} for gradients"))
     if said.bound is not None:
@@ -153,7 +182,7 @@ def _lines(run: RunSpec, said: Prediction, course: Profile | None) -> list[tuple
     if said.q_star is not None:
         lines.append(("variance", f"q* = {_number(said.q_star)} of z in deep {place}s"))
     if course is not None:
-        lines.append((f"this {'sequence' if in_time else 'depth'}", _ends(run, course)))
+        lines.append((f"this {'sequence' if seen.steps else 'depth'}", _ends(seen, course)))
     return lines
 
 
@@ -171,13 +200,13 @@ def _number(value: float) -> str:
     return "∞" if math.isinf(value) else number(value)
 
 
-def _ends(run: RunSpec, course: Profile) -> str:
+def _ends(seen: Setting, course: Profile) -> str:
     """The ratio that the column `vanishing_ratio` measures, and how far draws lie apart."""
     ends = "step 1 over T" if course.axis == "time" else "layer 1 over L-1"
     said = f"δ of {ends} is {power(course.log10_ratio(1))}"
     if course.deviation is None or not (spread := float(course.deviation[course.place.index(1)])):
         return said
-    within = f"within a factor of {math.exp(spread):.2g} or so at width {run.model.width}"
+    within = f"within a factor of {math.exp(spread):.2g} or so at width {seen.width}"
     if spread < APART:
         return f"{said}, {within}"
     typical = power(course.log10_ratio(1) - spread**2 / math.log(10))
@@ -212,7 +241,8 @@ def _figures(run: RunSpec) -> list[str]:
     rate = "-" if said.rate is None else f"{'' if said.single_rate else '~'}{said.rate:.4g}"
     ratio = "-" if course is None else power(course.log10_ratio(1))
     scales = [_scale(said.depth_scale), _scale(said.trainable_depth)]
-    return [rate, number(said.chi1, 4), *scales, ratio, number(said.critical_weight_var, 4)]
+    gate = [number(said.kept, 3), number(said.time_scale, 3)]
+    return [rate, number(said.chi1, 4), *scales, ratio, number(said.critical_weight_var, 4), *gate]
 
 
 def _scale(value: float | None) -> str:

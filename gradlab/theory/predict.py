@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from gradlab.spec.run import RunSpec
-from gradlab.theory import words
+from gradlab.theory import gates, words
 from gradlab.theory.activations import Floats, Phi
 from gradlab.theory.images import border
 from gradlab.theory.mean_field import correlations, nearest_critical, scale
@@ -49,7 +49,8 @@ class Prediction:
     sb2, where one is. ``growth``: the factor of the forward variance a layer. ``band``: the standard deviation, between
     draws of the weights at this width, of ln ||delta|| of the first layer over the last hidden one, of one sample.
     ``bound``: of a recurrent network without norms, gamma rho, above which no gradient grows a time step. ``note`` says
-    it in one sentence, ``source`` whose theory it is.
+    it in one sentence, ``source`` whose theory it is. ``kept``: what a gated state keeps of itself a step along its own
+    path, and ``time_scale`` the steps after which 1/e is left of it: not the rate, to which other paths add.
     """
 
     rate: float | None
@@ -67,6 +68,8 @@ class Prediction:
     bound: float | None
     note: str
     source: str
+    kept: float | None = None
+    time_scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,8 @@ def predict_setting(seen: Setting) -> Prediction:
 
 
 def _predicted(seen: Setting) -> Prediction:
+    if seen.gate is not None:
+        return _of_a_gate(seen.gate, seen.steps)
     why = words.out_of_reach(seen, known=seen.architecture in PASSAGES, least_batch=LEAST_BATCH)
     if why is not None:
         return nothing(why)
@@ -158,6 +163,13 @@ def _critical_of_images(seen: Setting) -> float | None:
         return None
     dense = nearest_critical(seen.phi, seen.sw2, seen.sb2)
     return dense if dense is None or seen.centre else dense / border(seen.pixels)
+
+
+def _of_a_gate(gate: gates.Gate, steps: int) -> Prediction:
+    said = replace(nothing(gates.note(gate, steps)), source=gates.SOURCE)
+    if gate.chrono:
+        return said
+    return replace(said, kept=gates.kept(gate.bias), time_scale=gates.time_scale(gate.bias))
 
 
 def nothing(why: str) -> Prediction:

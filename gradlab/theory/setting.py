@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from gradlab.spec.choices import MODELS
 from gradlab.spec.run import ModelSpec, RunSpec
 from gradlab.theory.activations import Phi
+from gradlab.theory.gates import Gate, gate
 from gradlab.theory.norms import EPS, RMS_EPS
 from gradlab.theory.quadrature import moments
 
@@ -24,8 +25,8 @@ class Setting:
     ``sw2_first`` that of the matrix that reads the ``inputs`` (of an RNN, the features of a step), whose mean square is
     ``q0``. ``depth`` is L, of an RNN K; ``steps`` T, 0 without time. ``batch``: samples that batch norm shares, None
     elsewhere. ``branch``: beta of a residual branch. ``pixels``: height and width of an image that is convolved, whose
-    filters are ``centre``d in their middle tap or not; ``inputs`` is then a filter's first fan-in.
-    ``why_not``: why no theory holds for such weights, None where one does.
+    filters are ``centre``d in their middle tap or not; ``inputs`` is then a filter's first fan-in. ``gate``: what keeps
+    a gated state. ``why_not``: why no theory holds for such weights, None where one does.
     """
 
     architecture: str
@@ -46,6 +47,7 @@ class Setting:
     why_not: str | None = None
     pixels: tuple[int, int] = (1, 1)
     centre: bool = False
+    gate: Gate | None = None
 
 
 WEIGHT_VARIANCES: dict[str, Callable[[int, int], float]] = {
@@ -82,6 +84,9 @@ NO_THEORY: dict[tuple[str, str], str] = {
 """Why theory says nothing of an architecture with an init."""
 
 
+LINEAR = Phi("linear", 0.0)
+
+
 def setting(spec: RunSpec) -> Setting:
     """What theory sees of ``spec``.
 
@@ -89,9 +94,12 @@ def setting(spec: RunSpec) -> Setting:
     which matters in the first layers alone.
     """
     model, facts = spec.model, spec.facts
+    if (kept := gate(model)) is not None:
+        steps = facts.steps
+        return Setting(model.name, LINEAR, "none", 0, steps, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False, gate=kept)
     if MODELS[model.name].free:
         # Nothing is known of the inside of a network of the user's own.
-        return Setting(model.name, Phi("linear", 0.0), "none", 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False)
+        return Setting(model.name, LINEAR, "none", 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False)
     if MODELS[model.name].takes == ("image",):
         return _of_images(spec)
     recurrent = MODELS[model.name].needs_time

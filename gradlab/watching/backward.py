@@ -17,6 +17,7 @@ from torch.nn import Parameter
 
 from gradlab.watching.calls import Call, Signal
 from gradlab.watching.entries import real, square
+from gradlab.watching.facts import KEPT_BY
 from gradlab.watching.graph import Graph, Stage, alone, behind, stages
 from gradlab.watching.tape import Tape
 from gradlab.watching.unrolled import Sequence
@@ -42,7 +43,7 @@ class Heard:
     """What came back to each layer's ``calls``, by node and output: `felt` is filled while `hear` lasts.
 
     ``inputs`` are the leaves of the graph that are the batch. ``kept``: where several losses come back to one graph,
-    the gradients that came before; they add up.
+    the gradients that came before; they add up. ``weights``: what came back to losses that are known, by operator.
     """
 
     graph: Graph
@@ -54,6 +55,7 @@ class Heard:
     severed: Set[Node] = frozenset()
     signals: dict[int, Signal] = field(default_factory=dict)
     kept: dict[tuple[Node, int], Tensor] | None = None
+    weights: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Of what is called again and again the last call: the others are time steps.
@@ -109,13 +111,22 @@ def hear(heard: Heard) -> Iterator[None]:
                 if node in heard.graph.place:
                     hooks.callback(node.register_prehook(partial(_keep, one, node, slot)).remove)
         for node in heard.graph.order:
-            if node.name() in JOINING and len(node.next_functions) >= LEAST_CALLS:
+            name = node.name()
+            if name in KEPT_BY:
+                hooks.callback(
+                    node.register_prehook(partial(_weigh, heard.weights.setdefault(KEPT_BY[name], []))).remove
+                )
+            elif name in JOINING and len(node.next_functions) >= LEAST_CALLS:
                 hooks.callback(node.register_hook(partial(_note_silent, heard.graph, node)).remove)
         yield
 
 
 def _note_silent(graph: Graph, node: Node, given: tuple[Tensor | None, ...], _: object) -> None:
     graph.silent.update((node, place) for place, one in enumerate(given) if one is not None and not one.any())
+
+
+def _weigh(found: list[Tensor], gradients: tuple[Tensor | None, ...]) -> None:
+    found += [gradient.detach() for gradient in gradients if gradient is not None]
 
 
 def _keep(call: Sequence, node: Node, slot: int, gradients: tuple[Tensor | None, ...]) -> None:

@@ -33,6 +33,13 @@ def local(tensor: Tensor) -> Tensor:
     return tensor if part is None else part()
 
 
+def sharded(module: nn.Module) -> bool:
+    """Whether each process holds a part of the parameters: as `local` takes it, or as FSDP's older class cuts it."""
+    older = [part for part in module.modules() if type(part).__name__ == "FullyShardedDataParallel"]
+    cut = any(getattr(part.sharding_strategy, "name", "") != "NO_SHARD" for part in older)
+    return cut or any(local(one) is not one for one in module.parameters())
+
+
 def norms_of(gradients: Sequence[Tensor]) -> list[Tensor]:
     """The 2-norm of each tensor as a tensor of one, where it lies: in float32 on a CPU, in float64 on a GPU."""
     plain = [one for one in gradients if not one.is_sparse and not one.is_complex()]

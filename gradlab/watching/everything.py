@@ -7,17 +7,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
 
 from gradlab.store.folder import Folder
-from gradlab.store.record import Tables
 from gradlab.watching.ears import EARS
 from gradlab.watching.found import called, modules_of, together
 from gradlab.watching.keeping import Book
 from gradlab.watching.lookout import Say
 from gradlab.watching.watched import Watched
+
+if TYPE_CHECKING:
+    from gradlab.store.record import Tables
 
 
 class Everything:

@@ -88,6 +88,12 @@ class Losses:
             facts["broadcast"] = bool(_repeated(guess) - _repeated(target) and _repeated(target) - _repeated(guess))
         self.seen[name] = facts
 
+    def weigh(self, operator: str, gradients: list[Tensor]) -> None:
+        """Notes the derivative of the whole loss by this one, where it was computed once: how much of it counts."""
+        name = LOSSES[operator]
+        if name in self.seen and len(gradients) == 1 and gradients[0].numel() == 1:
+            self.seen[name]["weight"] = float(gradients[0])
+
     def came_to(self, operator: str, output: Any) -> None:
         """Notes what a loss came to, before anything scales it; only of a mean or a sum."""
         value = output[0] if isinstance(output, tuple) else output

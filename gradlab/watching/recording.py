@@ -45,7 +45,7 @@ class Recording:
         self.precision = "float32"
         self.samples = 0
         self._hooks, self._way = ExitStack(), ExitStack()
-        self._depth = 0
+        self._open: list[nn.Module] = []
         self._mode: Operators | None = None
         self._stance: Any = None
         self._heard: Heard | None = None
@@ -96,9 +96,14 @@ class Recording:
 
     def _enters(self, part: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         # What runs during a way back is a checkpoint's second pass; without gradients nothing is trained.
-        if self._heard is not None or not torch.is_grad_enabled():
+        if self._heard is not None:
             return
-        if self._depth == 0:
+        if not torch.is_grad_enabled():
+            # But inside a network it may be a reentrant checkpoint's first pass: the layer has weights, and no signal.
+            if self._open and any(one is not None and one.requires_grad for one in part._parameters.values()):
+                self.tape.order.setdefault(part, len(self.tape.order))
+            return
+        if not self._open:
             parts = [one for one in (*given, *named.values()) if isinstance(one, Tensor) and one.dim()]
             self.tape.samples = len(parts[0]) if parts else 0
             self._parts = self._parts or [part.detach() for part in parts]
@@ -106,22 +111,22 @@ class Recording:
                 self.input = input_row(parts[0], None)
             self._mode = Operators(self.tape)
             self._mode.__enter__()  # type: ignore[no-untyped-call]
-        self._depth += 1
+        self._open.append(part)
         self.tape.before(part, given, named)
 
     def _leaves(self, part: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-        if self._depth == 0:
+        if not self._open or self._open[-1] is not part:
             return
         self.tape.after(part, given, named, output)
-        self._depth -= 1
-        if self._depth == 0:
+        self._open.pop()
+        if not self._open:
             with self.tape.quiet():
                 self.tape.settle()
             self._close()
             self._output = output
 
     def _close(self) -> None:
-        self._depth = 0
+        self._open.clear()
         if self._mode is not None:
             self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self._mode = None

@@ -165,7 +165,7 @@ def _gain(gate: Tensor) -> float:
     if gate.numel() != max(gate.shape, default=1):
         return 0.0  # a matrix
     entries = gate.detach().reshape(-1)
-    first = abs(float(entries[0]))
+    first = float(entries[0].abs())  # perhaps a complex number
     return first if first < SMALL_GAIN and bool((entries == entries[0]).all()) else 0.0
 
 

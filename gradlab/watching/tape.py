@@ -40,6 +40,7 @@ class Tape:
     ``detached`` are tensors that were taken off the way back, ``cuts`` the nodes below those that were used then.
     ``least_normed``: the fewest numbers over which a norm took its statistics. ``unbounded``: operators without a
     largest slope that a layer's signal went into. ``all_masked``: a row of attention had nothing to look at.
+    ``dropped``: the largest share of numbers that dropout takes; ``mask``: the last one drawn, and what it keeps.
     """
 
     names: Mapping[nn.Module, str]
@@ -64,6 +65,8 @@ class Tape:
     linear: bool = True
     unbounded: list[str] = field(default_factory=list)
     all_masked: bool = False
+    dropped: float = 0.0
+    mask: tuple[weakref.ref[Tensor], float] | None = None
 
     def before(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Notes the call; of a module that may be an activation of its own kind, what it does from here."""

@@ -26,7 +26,10 @@ def told(
 ) -> dict[str, Any]:
     """Of one way there and back: the activations that were met, and facts about network, loss and parameters."""
     tape = heard.tape
-    names_of = {parameter: name for name, parameter in module.named_parameters()}
+    for operator, came in heard.weights.items():
+        losses.weigh(operator, came)
+    parameters = list(module.named_parameters())
+    names_of = {parameter: name for name, parameter in parameters}
     return {
         "activations": {name: (seen.positions, seen.judged) for name, seen in tape.activations.items()},
         "facts": {
@@ -37,10 +40,11 @@ def told(
             "gated": any(isinstance(layer.module, GATED) for layer in layers),
             "unreached": [names_of[one] for one, gradient in gradients.items() if gradient is None and one in names_of],
             "all_masked": tape.all_masked,
+            "dropped": tape.dropped,
             "unbounded": sorted(set(tape.unbounded)),
             "narrow": narrow(layers, heard, tape.samples),
             "frozen_as_drawn": frozen_as_drawn(layers, heard),
-            "frozen": [name for name, parameter in module.named_parameters() if not parameter.requires_grad],
+            "frozen": [name for name, parameter in parameters if not parameter.requires_grad],
         },
     }
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
 from gradlab.store.folder import Folder
-from gradlab.store.record import Tables
 from gradlab.watching.course import Figure
 from gradlab.watching.ears import EARS
 from gradlab.watching.keeping import Book
 from gradlab.watching.lookout import Say
 from gradlab.watching.watched import Watched, trained_by
 
-Ending = Callable[[Folder, Tables, dict[str, str]], None]
+if TYPE_CHECKING:
+    from gradlab.store.record import Tables
+
+Ending = Callable[[Folder, "Tables", dict[str, str]], None]
 """What is said and drawn at the end, with what the runs are called."""
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gradlab.watching.course import Course, Figure, Norms, divided, local, norms
+from gradlab.watching.course import Course, Figure, Norms, divided, local, norms, sharded
 from gradlab.watching.ears import Scale, bare, scale_of
 from gradlab.watching.lookout import Lookout, Say
 from gradlab.watching.observed import inside_parametrizations
@@ -95,8 +95,8 @@ class Watched:
     def part(self) -> Part:
         """What this process saw, for another."""
         columns = self.course.columns()
-        sharded = any(local(one) is not one for one in self.parameters)
-        return Part(columns["loss"], columns["grad_norm"], columns["grad_norm_clipped"], self.layers, sharded)
+        parts = sharded(self.module)
+        return Part(columns["loss"], columns["grad_norm"], columns["grad_norm_clipped"], self.layers, parts)
 
     def take(self, whole: Part) -> None:
         """Puts what all processes saw in the place of what this one did."""

@@ -316,7 +316,7 @@ def test_a_kill_between_the_specs_of_a_round_and_its_pieces_loses_nothing(
 def test_a_crash_of_every_seed_tries_nothing(
     gradlab_: Gradlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def crash(*_: object) -> Record:
+    def crash(*_: object, **__: object) -> Record:
         raise ValueError("it broke")
 
     monkeypatch.setattr(worker, "train", crash)

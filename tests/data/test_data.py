@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import lzma
 import math
 import os
 import subprocess
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from gradlab.data.batches import batches
+from gradlab.data.characters import FILE
 from gradlab.data.dataset import DataError, Dataset, standardised
 from gradlab.data.facts import described
 from gradlab.data.loaders import LOADERS, load
@@ -63,7 +66,7 @@ def test_arrays_are_those_of_the_facts(name: str, idx200: Path) -> None:
         assert data.train_targets.shape == (facts.train, *places)
         assert data.heldout_targets.shape == (facts.heldout, *places)
         assert data.train_targets.dtype == data.heldout_targets.dtype == np.int64
-        for targets in (data.train_targets, data.heldout_targets):
+        for targets in (data.train_targets, *([] if facts.positions else [data.heldout_targets])):
             assert sorted(set(targets.ravel().tolist())) == list(range(facts.outputs))
     else:
         assert data.train_targets.shape == (facts.train, facts.outputs)
@@ -298,6 +301,40 @@ def test_the_spectral_teacher_has_whitened_inputs_and_its_singular_values(featur
 def test_too_many_features_cannot_be_whitened() -> None:
     with pytest.raises(DataError, match=r"data\.features=256: 256 inputs are whitened"):
         load(described({"data.name": "spectral_teacher", "data.features": 256}).data)
+
+
+def _characters(**keys: Value) -> Dataset:
+    return load(described({"model.name": "rnn", "data.name": "characters"} | keys).data)
+
+
+@pytest.mark.parametrize("length", [2, 64, 20_000])
+def test_characters_are_windows_of_one_text_and_none_is_in_both_parts(length: int) -> None:
+    text = lzma.decompress(FILE.read_bytes()).decode("ascii")
+    letters, split = sorted(set(text)), text.index("Chapter 21\n")
+    data = _characters(**{"data.length": length})
+    parts = (
+        (data.train_inputs, data.train_targets, text[:split]),
+        (data.heldout_inputs, data.heldout_targets, text[split:]),
+    )
+    for inputs, targets, part in parts:
+        np.testing.assert_array_equal(inputs[:, 1:], targets[:, :-1])
+        windows = ["".join(letters[number] for number in [*inputs[at], targets[at, -1]]) for at in (0, 1, 77, -1)]
+        assert all(window in part for window in windows)
+        assert part.startswith(windows[0])
+        assert part.endswith(windows[-1])
+
+
+def test_the_text_is_the_one_whose_source_is_told() -> None:
+    text = lzma.decompress(FILE.read_bytes())
+    told = FILE.with_name("characters.md").read_text(encoding="utf-8")
+    assert hashlib.sha256(text).hexdigest() in told
+    assert text.startswith(b"Chapter 1\n\n\nIt is a truth universally acknowledged")
+    assert f"{len(text):,} characters of {len(set(text))} kinds" in told
+
+
+def test_guessing_a_character_by_how_often_each_occurs_costs_3_nats() -> None:
+    shares = np.bincount(_characters().train_targets.ravel(), minlength=74) / 256_000
+    assert -(shares[shares > 0] * np.log(shares[shares > 0])).sum() == pytest.approx(3.10, abs=0.005)
 
 
 def test_a_sequence_of_nothing_and_a_number() -> None:

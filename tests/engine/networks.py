@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 from typing import Any
 
@@ -245,3 +246,67 @@ def words(samples: int = 96, named: bool = False) -> Any:
 def unequal() -> Any:
     """Targets that are too few."""
     return (np.zeros((4, 2)), np.zeros(3)), (np.zeros((2, 2)), np.zeros(2))
+
+
+class Odd(nn.Module):
+    """Complex numbers that stand at odd places behind real ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(64, 7), nn.Linear(7, 10)
+        self.turn, self.shift = (nn.Parameter(torch.randn(*size, dtype=torch.complex64) / 4) for size in ((7, 7), (7,)))
+        self.last = nn.Parameter(torch.zeros(10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.first(x.flatten(1))).to(self.turn.dtype) @ self.turn + self.shift
+        return self.head(h.abs()) + self.last  # type: ignore[no-any-return]
+
+
+class Loop(nn.Module):
+    """Cells written by hand, which feed themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.turn, self.head = nn.Linear(8, 6), nn.Linear(6, 6), nn.Linear(6, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_zeros(len(x), 6)
+        for row in x.unbind(1):
+            state = torch.tanh(self.enter(row) + self.turn(state))
+        return self.head(state)  # type: ignore[no-any-return]
+
+
+class Counting(Mlp):
+    """A count of its calls that is no buffer, and by which it scales what it puts out."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x) / self.calls
+
+
+class Hidden(Mlp):
+    """Numbers drawn once that are neither parameters nor buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask = torch.rand(64, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(1) * self.mask)
+
+
+class Choosing(Mlp):
+    """A branch that looks at numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = super().forward(x)
+        return found if found.mean() > 0 else -found
+
+
+class Tossing(Mlp):
+    """A branch by Python's own random numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * random.choice((1, -1))

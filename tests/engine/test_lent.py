@@ -23,6 +23,7 @@ from gradlab.engine.train import train
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import RunSpec
 from gradlab.store.record import Record, tidy
+from gradlab.watching import observed
 from tests.engine import networks
 
 HERE = str(Path(networks.__file__))
@@ -284,3 +285,12 @@ def test_the_layer_that_breaks_first_is_named() -> None:
     record = trained(spec({**CASES["Repeated"], "optim.lr": 1e200}))
     assert record.diverged_at[0] > 0
     assert record.diverged_layer[0] == 1
+
+
+def test_a_fault_of_ours_is_not_told_as_the_network_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("of gradlab's own")
+
+    monkeypatch.setattr(observed, "depth_rows", broken)
+    with pytest.raises(ZeroDivisionError, match=r"of gradlab's own"):
+        trained(spec(CASES["Mlp"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby, product
 
 import pytest
@@ -10,12 +11,12 @@ import torch
 from gradlab.data import function
 from gradlab.data.facts import described
 from gradlab.engine.optim.optimizers import OPTIMIZERS, rates
-from gradlab.grid.cohorts import WITHIN, cohort_key, cost, make_plan
+from gradlab.grid.cohorts import WITHIN, cohort_key, cost, gains, make_plan
 from gradlab.spec.choices import MODELS as NAMED_MODELS
 from gradlab.spec.choices import OPTIMIZERS as NAMED_OPTIMIZERS
 from gradlab.spec.keys import KEYS
 from gradlab.spec.named import Value
-from gradlab.spec.run import RunSpec
+from gradlab.spec.run import Extent, RunSpec
 
 BASE: dict[str, Value] = {"model.width": 12, "model.depth": 3, "data.name": "gaussian_mixture", "data.features": 12}
 
@@ -60,6 +61,7 @@ OTHER: dict[str, Value] = {
     "clip.output_threshold": 2.0,
     "train.steps": 201,
     "train.precision": "float64",
+    "train.loss_scale": "1024",
     "train.loss": "hinge",
     "model.output": "tanh",
     "probe.every": 11,
@@ -80,15 +82,30 @@ def nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(function, "_ALLOWED", [])
 
 
+ATTENTION: dict[str, Value] = {"model.name": "transformer", "data.name": "digits"}
+
 ELSEWHERE: dict[str, tuple[dict[str, Value], Value]] = {
     "model.pool": ({"model.name": "cnn", "model.depth": 4}, "2"),
     "model.block": ({"model.name": "resnet", "model.depth": 4}, "rezero"),
     "model.branch_scale": ({"model.name": "residual_mlp"}, 0.5),
+    "model.heads": (ATTENTION, 2),
+    "model.norm_place": (ATTENTION, "post"),
+    "model.skip": (ATTENTION, False),
+    "model.feed_forward": (ATTENTION, 2),
+    "model.causal": (ATTENTION, True),
+    "model.qk_norm": (ATTENTION, True),
+    "model.attention_scale": (ATTENTION, 1.0),
+    "model.forget_bias": ({"model.name": "lstm", "model.depth": 1}, 1.0),
+    "model.chrono": ({"model.name": "lstm", "model.depth": 1}, True),
+    "model.attention": ({"model.name": "seq2seq", "model.depth": 1, "data.name": "dates"}, "dot"),
+    "data.ask": ({"data.name": "moving_digits"}, "digit"),
+    "data.permuted": ({"data.name": "sequential_digits"}, True),
     "data.length": ({"model.name": "rnn", "model.depth": 1, "data.name": "adding"}, 7),
     "data.root": ({"data.name": "mnist"}, "tests/fixtures/idx200"),
     "data.mirror": ({"data.name": "mnist"}, "https://example.org/"),
     "model.target": (OWN, "another.py:Net"),
     "model.source": (OWN, "0" * 64),
+    "train.source": ({**OWN, "train.loss": "gone.py:loss", "train.source": SOURCE}, "0" * 64),
     "data.path": (TABLE, "another.csv"),
     "data.label": (TABLE, "kind"),
     "data.heldout": (TABLE, 0.5),
@@ -218,3 +235,50 @@ def test_very_long_runs_are_counted() -> None:
     assert watched.memory - long.memory >= 10**6 * 11 * 11 * 8
     (piece,) = make_plan([described({"train.steps": 10**7})], 2**30, 1).pieces
     assert piece.memory > 2**30
+
+
+def own(members: int, **size: float | str | bool) -> list[RunSpec]:
+    """Runs of a network of one's own of this size, of which nothing is made."""
+    extent = replace(Extent(10**4, 100, 4, 1e6, calls=4), **size)  # type: ignore[arg-type]
+    module: dict[str, Value] = {"model.name": "module", "model.target": "nets.py:net", "model.source": "0" * 64}
+    return [replace(described({**module, "seed": seed}), extent=extent) for seed in range(members)]
+
+
+@pytest.mark.parametrize(
+    ("members", "size", "pieces", "stacked"),
+    [
+        (32, {"stacks": True}, [8, 8, 8, 8], True),
+        (15, {"stacks": True}, [15], True),
+        (160, {"stacks": True}, [20] * 8, True),
+        (16, {"stacks": False}, [2] * 8, False),
+        (1, {"stacks": True}, [1], False),
+    ],
+)
+def test_networks_of_one_s_own_that_train_as_one_stay_together(
+    members: int, size: dict[str, bool], pieces: list[int], stacked: bool
+) -> None:
+    plan = make_plan(own(members, **size), 2**40, cores=2)
+    assert [len(piece.members) for piece in plan.pieces] == pieces
+    assert {piece.stacked for piece in plan.pieces} == {stacked}
+
+
+def test_signals_are_held_for_every_network_of_a_stack() -> None:
+    stack, apart = (cost(own(1, stacks=stacks)[0]) for stacks in (True, False))
+    assert stack.memory - apart.memory == apart.shared - stack.shared > 0
+
+
+@pytest.mark.parametrize(
+    ("members", "work", "wish", "gained"),
+    [
+        (8, 1e6, "auto", True),
+        (7, 1e6, "auto", False),
+        (8, 1e9, "auto", False),
+        (2, 1e9, "yes", True),
+        (1, 1e6, "yes", False),
+        (64, 1e6, "no", False),
+    ],
+)
+def test_what_is_trained_as_one_follows_from_how_many_and_how_large(
+    members: int, work: float, wish: str, gained: bool
+) -> None:
+    assert gains(Extent(10**4, 100, 4, work, calls=4), members, wish) is gained

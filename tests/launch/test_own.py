@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +129,56 @@ def test_what_one_value_of_a_sweep_cannot_have_is_said_before_anything_is_writte
     assert ended.status == 2
     assert "has no activation that is a module of torch.nn" in " ".join(ended.err.split())
     assert not (folder / "grid").exists()
+
+
+def test_small_networks_are_trained_as_one_and_numbers_are_the_same(gradlab_: Gradlab, folder: Path) -> None:
+    sweep = ("sweep", *OWN, *QUICK, "seed=range(8)", "train.precision=float64")
+    ended = gradlab_(*sweep, "-o", "one")
+    assert (ended.status, ended.err) == (0, "")
+    assert "nets.py:net: trained as one between records (launch.stacked)" in ended.out
+    assert json.loads((folder / "one" / "manifest.json").read_text())["pieces"][0]["stacked"] is True
+    ended = gradlab_(*sweep, "launch.stacked=no", "-o", "two")
+    assert "launch.stacked" not in ended.out
+    one, two = (load(folder / name) for name in ("one", "two"))
+    assert one.runs["run_id"].tolist() == two.runs["run_id"].tolist()
+    np.testing.assert_allclose(one.steps["loss"], two.steps["loss"], rtol=1e-8)
+
+
+def test_why_networks_are_not_trained_as_one_is_said(gradlab_: Gradlab, folder: Path) -> None:
+    with (folder / "nets.py").open("a") as file:
+        file.write("\n\ndef noisy():\n    return nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2))\n")
+    data = [part for part in OWN if not part.startswith("model.target")]
+    noisy = ("model.target=nets.py:noisy", "seed=0,1", "launch.stacked=yes")
+    ended = gradlab_("sweep", *data, *QUICK, *noisy, "-o", "one")
+    assert (ended.status, ended.err) == (0, "")
+    assert "nets.py:noisy: trained one after the other: it draws random numbers" in ended.out
+
+
+def test_a_loss_is_part_of_what_a_run_is(gradlab_: Gradlab, folder: Path) -> None:
+    (folder / "losses.py").write_text(NETS, encoding="utf-8")
+    run = ("run", *OWN, "train.loss=losses.py:focal", *QUICK)
+    for name in ("one", "again"):
+        assert gradlab_(*run, "-o", name).status == 0
+    (folder / "losses.py").write_text(NETS.replace("** 2", "** 3"), encoding="utf-8")
+    assert gradlab_(*run, "-o", "two").status == 0
+    one, again, two = (load(folder / name).runs for name in ("one", "again", "two"))
+    assert one["run_id"][0] == again["run_id"][0] != two["run_id"][0]
+    assert one["train.source"][0] != two["train.source"][0]
+    ended = gradlab_("run", "--from", "one", one["run_id"][0], "--allow-code", "-o", "three")
+    assert ended.status == 2
+    assert "losses.py:focal: has changed since one was made" in " ".join(ended.err.split())
+
+
+def test_theory_says_what_can_be_known_of_a_network(gradlab_: Gradlab, folder: Path) -> None:
+    ended = gradlab_("theory", *OWN, "model.args.depth=2,5")
+    assert (ended.status, ended.err) == (0, "")
+    said = " ".join(ended.out.split())
+    assert "nets.py:net depth=2" in said
+    assert "weight fan-in σw² σb² 0 3 " in said
+    assert "relu, σb²=" in said
+    with (folder / "nets.py").open("a") as file:
+        file.write("\n\nclass Mine(nn.Module):\n    def __init__(self):\n        super().__init__()\n")
+        file.write("        self.a = nn.Linear(3, 2)\n    def forward(self, x):\n        return self.a(x)\n")
+    ended = gradlab_("theory", "model=module", "model.target=nets.py:Mine", *OWN[2:])
+    assert (ended.status, ended.err) == (0, "")
+    assert "No rate: what its forward does is not known: a rate is said of an nn.Sequential." in ended.out

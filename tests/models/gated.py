@@ -41,7 +41,7 @@ def lstm_step(layer: Layer, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[tu
     """The next h and c, and the gates i, f, o."""
     weight, recurrent, bias = (layer.get_parameter(name) for name in ("weight", "recurrent", "bias"))
     i, f, _, o = (x @ weight.T + state[0] @ recurrent.T + bias).chunk(4, -1)
-    moved = torch._VF.lstm_cell(x, state, weight, recurrent, bias, torch.zeros_like(bias))  # type: ignore[attr-defined]
+    moved = torch._VF.lstm_cell(x, state, weight, recurrent, bias, torch.zeros_like(bias))
     return moved, torch.sigmoid(torch.cat((i, f, o), -1))
 
 
@@ -51,7 +51,7 @@ def gru_step(layer: Layer, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[tup
     own = layer.get_parameter("recurrent_bias")
     r, z, _ = (x @ weight.T + state[0] @ recurrent.T + bias).chunk(3, -1)
     inner = torch.cat((own.new_zeros(2 * len(own)), own))
-    h = torch._VF.gru_cell(x, state[0], weight, recurrent, bias, inner)  # type: ignore[attr-defined]
+    h = torch._VF.gru_cell(x, state[0], weight, recurrent, bias, inner)
     return (h, h), torch.sigmoid(torch.cat((r, z), -1))
 
 

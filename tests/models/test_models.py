@@ -28,7 +28,8 @@ SHAPES: tuple[dict[str, Value], ...] = (
 )
 
 
-STACKED = [name for name, entry in choices.MODELS.items() if not entry.free]
+STACKED = ("mlp", "residual_mlp", "linear_chain", "rnn")
+"""Those that `oracles.Plain` writes out; each other one has a file of its own."""
 
 PLAIN: dict[str, type[Plain]] = {
     **dict.fromkeys(("mlp", "residual_mlp", "linear_chain", "rnn"), Plain),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gradlab.data.batches import batches
 from gradlab.engine.answers import dictated, wholly_right
 from gradlab.engine.cohort import prepare
-from gradlab.engine.train import evaluate, rehearse
+from gradlab.engine.train import rehearse
 from gradlab.models import seq2seq
 from gradlab.nn.kernels import program
 from gradlab.spec.named import SpecError, Value
@@ -44,13 +44,10 @@ class Translator(nn.Module):
     def __init__(self, run: RunSpec) -> None:
         super().__init__()
         self.run, self.along = run, run.model.depth
-        self.stages = nn.ModuleList(Layer(run, layer) for layer in range(1, run.layers + 1))
-        self.called = dict(zip(seq2seq.names(run.model), self.stages, strict=True))
+        self.layers = [Layer(run, layer) for layer in range(1, run.layers + 1)]
+        self.stages = nn.ModuleList(self.layers)
+        self.called = dict(zip(seq2seq.names(run.model), self.layers, strict=True))
         self.entropies: list[Tensor] = []
-
-    @property
-    def layers(self) -> list[Layer]:
-        return [stage for stage in self.stages if isinstance(stage, Layer)]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -179,7 +176,7 @@ def test_decoding_is_greedy_and_only_a_whole_date_is_right() -> None:
     runs = [build({"model.name": "seq2seq", "model.width": 8, "seed": seed}) for seed in range(2)]
     cohort = prepare(runs, content(runs[0].data), torch.device("cpu"))
     inputs = cohort.task.heldout_inputs[:5].expand(2, -1, -1).clone()
-    answers = dictated(cohort, inputs)
+    answers = dictated(cohort.architecture, cohort.network, inputs)
     plains = [Translator(run) for run in runs]
     for member, plain in enumerate(plains):
         given = cohort.task.heldout_inputs[:5].clone()
@@ -192,7 +189,7 @@ def test_decoding_is_greedy_and_only_a_whole_date_is_right() -> None:
     classes[2, 4] += 1
     assert wholly_right(answers[:1], classes).tolist() == [4.0]
     assert wholly_right(answers[:1], answers[0]).tolist() == [5.0]
-    loss, accuracy = evaluate(cohort)
+    loss, accuracy = cohort.way.evaluate(cohort.task)
     assert accuracy is not None
     assert (accuracy == 0).all(), "what has learned nothing has no date right"
     assert loss.shape == (2,)

@@ -58,7 +58,7 @@ def test_the_rest_of_the_config_is_the_defaults() -> None:
         "seed": DEFAULTS["seed"],
         "train": defaults("train"),
         "probe": defaults("probe"),
-        "launch": {"memory": None, "workers": None},
+        "launch": {"memory": None, "workers": None, "stacked": "auto"},
         "store": {"weights": False},
     }
 

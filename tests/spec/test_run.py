@@ -29,6 +29,8 @@ def nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(function, "_ALLOWED", [])
 
 
+ATTENTION: dict[str, Value] = {"model.name": "transformer", "data.name": "digits"}
+
 OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "seed": ({}, 1),
     "model.name": ({}, "residual_mlp"),
@@ -47,6 +49,13 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "model.forget_bias": ({"model.name": "lstm"}, 1.0),
     "model.chrono": ({"model.name": "lstm"}, True),
     "model.attention": ({"model.name": "seq2seq"}, "dot"),
+    "model.heads": (ATTENTION, 2),
+    "model.norm_place": (ATTENTION, "post"),
+    "model.skip": (ATTENTION, False),
+    "model.feed_forward": (ATTENTION, 2),
+    "model.causal": (ATTENTION, True),
+    "model.qk_norm": (ATTENTION, True),
+    "model.attention_scale": (ATTENTION, 1.0),
     "model.output": ({}, "softmax"),
     "model.target": (OWN, f"{HERE}:another"),
     "model.source": (OWN, "0" * 64),
@@ -86,8 +95,10 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "clip.threshold": ({}, 2.0),
     "clip.output_threshold": ({}, 2.0),
     "train.steps": ({}, 201),
+    "train.loss_scale": ({"train.precision": "float16"}, "dynamic"),
     "train.precision": ({}, "float64"),
     "train.loss": ({}, "hinge"),
+    "train.source": (OWN | {"train.loss": f"{HERE}:loss", "train.source": "1" * 64}, "0" * 64),
     "probe.every": ({}, 11),
     "probe.instrument": ({}, "gradient_log"),
 }
@@ -230,7 +241,7 @@ def test_the_slope_starts_where_its_activation_says(activation: str) -> None:
         ({"optim.lr": True}, "optim.lr=true"),
         ({"data.standardise": 1}, "expected true or false"),
         ({"data.name": "mnist", "data.root": 5}, "expected a text or null"),
-        ({"train.precision": "float16"}, "train.precision='float16': expected 'float32' or 'float64'"),
+        ({"train.precision": "float8"}, "train.precision='float8': expected 'float32' or 'float64'"),
         ({"model.activation": None}, "unknown activation 'null'"),
         ({"clip.threshold": 0.0}, "clip.threshold=0.0: expected a finite number above 0"),
         ({"sed": 1}, "did you mean 'seed'?"),
@@ -248,9 +259,8 @@ def test_zero_is_a_value() -> None:
 
 def test_an_unknown_key_names_the_nearest_or_those_of_its_section() -> None:
     assert str(unknown_key("threshold", KEYS)) == "unknown key 'threshold'; did you mean 'clip.threshold'?"
-    assert (
-        str(unknown_key("train.zzz", KEYS)) == "unknown key 'train.zzz'; keys: train.steps, train.precision, train.loss"
-    )
+    keys = ", ".join(f"train.{name}" for name in ("steps", "precision", "loss", "source"))
+    assert str(unknown_key("train.zzz", KEYS)) == f"unknown key 'train.zzz'; keys: {keys}"
     assert str(unknown_key("zzz", KEYS)).endswith("keys: seed, model.*, data.*, optim.*, clip.*, train.*, probe.*")
 
 

@@ -148,6 +148,8 @@ def posed() -> Iterator[tuple[nn.Module, Callable[..., Tensor], Any, str]]:
     norm = nn.Sequential(nn.Conv2d(3, 8, 1), Norm(), nn.ReLU(), nn.Flatten(), nn.Linear(8, CLASSES))
     yield norm, F.cross_entropy, maps, "norm_of_one"
     yield chain(2), lambda out, _: (out - out.detach()).square().sum(1).sqrt().mean(), None, "infinite_slope"
+    yield chain(2), lambda out, y: -out.relu().gather(1, y[:, None]).log().mean(), None, "infinite_slope"
+    yield one, lambda out, _: F.mse_loss(out, torch.full_like(out, 3.5)), None, "labels"
 
     def masked(net: Net, x: Tensor) -> Tensor:
         scores = (x @ x.T)[None].masked_fill(torch.ones(len(x), len(x), dtype=torch.bool).tril(), -torch.inf)
@@ -162,8 +164,63 @@ def posed() -> Iterator[tuple[nn.Module, Callable[..., Tensor], Any, str]]:
     )
 
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def dropping(share: float) -> nn.Sequential:
+    """A network most of whose units are dropped."""
+    return nn.Sequential(nn.Linear(batch()[0].shape[1], WIDTH), nn.ReLU(), nn.Dropout(share), nn.Linear(WIDTH, CLASSES))
+
+
+@pytest.mark.parametrize(
+    ("cause", "sick", "cured"),
+    [
+        ("sign", lambda out, y: -F.cross_entropy(out, y), lambda out, y: 2 * F.cross_entropy(out, y)),
+        (
+            "penalty",
+            lambda out, y: F.cross_entropy(out, y) + 1e6 * out.square().mean(),
+            lambda out, y: 3 * (F.cross_entropy(out, y) + out.square().mean()),
+        ),
+    ],
+)
+def test_a_loss_that_is_climbed_or_outweighed(cause: str, sick: Loss, cured: Loss) -> None:
+    assert cause in causes(chain(3), sick)
+    assert causes(chain(3), cured) == []
+
+
+def test_what_dropout_leaves_is_out_of_scale() -> None:
+    assert causes(dropping(0.99), F.cross_entropy) == ["dropout"]
+    assert causes(dropping(0.5), F.cross_entropy) == []
+    assert causes(dropping(0.99).eval(), F.cross_entropy) == ["dropout"], "measured as it is trained"
+    shares = torch.empty(WIDTH)
+    drawn = Net(lambda net, x: net["head"](net["stem"](x) + shares.bernoulli_(0.01)), **_of_two())
+    assert causes(drawn, F.cross_entropy) == [], "a mask that is drawn and divides nothing is no dropout"
+
+
+def _of_two() -> dict[str, nn.Module]:
+    return {"stem": nn.Linear(batch()[0].shape[1], WIDTH), "head": nn.Linear(WIDTH, CLASSES)}
+
+
+def test_a_loss_that_falls_without_end_has_learned_nothing() -> None:
+    frame = gradlab.measure(chain(3), lambda out, y: -(out - y[:, None]).square().mean(), batch())
+    found = gradlab.verdict(frame, losses=[-1.0 * 2**step for step in range(60)], optimizer="sgd")
+    assert [verdict.cause.name for verdict in found if verdict.cause] == ["sign"]
+    assert names(frame) == ["healthy"], "a loss that is not known may lie below zero"
+
+
+@pytest.mark.parametrize(("depth", "found"), [(20, "healthy"), (80, "vanishing")])
+def test_through_many_layers_no_optimizer_makes_a_decay_good(depth: int, found: str) -> None:
+    network = chain(depth, nn.Tanh)
+    for part in list(network)[:-1:2]:
+        nn.init.orthogonal_(part.get_parameter("weight"), 0.01 ** (1 / depth))
+        nn.init.zeros_(part.get_parameter("bias"))
+    frame = gradlab.measure(network, F.cross_entropy, batch())
+    assert names(frame)[0] == found
+    assert gradlab.verdict(frame, optimizer="sgd")[0].name == "vanishing"
+
+
 @pytest.mark.filterwarnings("ignore:Using a target size")
-@pytest.mark.parametrize("place", range(8))
+@pytest.mark.parametrize("place", range(10))
 def test_the_cause_is_told(place: int) -> None:
     network, loss, given, cause = list(posed())[place]
     assert cause in causes(network, loss, given)

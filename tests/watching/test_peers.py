@@ -47,6 +47,10 @@ def worker(rank: int, kind: str, out: Path, port: int) -> None:
             if isinstance(part, nn.Linear):
                 fully_shard(part)
         fully_shard(net)
+    elif kind == "fsdp1":
+        from torch.distributed.fsdp import FullyShardedDataParallel
+
+        net = FullyShardedDataParallel(net, device_id=torch.device("cpu"))
     else:
         net = nn.parallel.DistributedDataParallel(net)
     part_of = inputs.chunk(2)[rank], classes.chunk(2)[rank]
@@ -98,6 +102,18 @@ def test_two_processes_are_seen_as_one(kind: str, tmp_path: Path) -> None:
         for column in columns:
             assert other[column].tolist() == pytest.approx(frame[column].tolist(), rel=1e-4, nan_ok=True), column
     assert two.layers["name"].tolist() == alone.layers["name"].tolist()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_of_the_older_fsdp_the_course_is_seen(tmp_path: Path) -> None:
+    train(network(), batch(), tmp_path / "alone")
+    multiprocessing.spawn(worker, ("fsdp1", tmp_path / "two", free_port()), nprocs=2)  # type: ignore[attr-defined,no-untyped-call]
+    alone, two = gradlab.load(tmp_path / "alone"), gradlab.load(tmp_path / "two")
+    # At the first step: after it torch's clipping takes each process's part for the whole.
+    for column in ("loss", "grad_norm"):
+        assert two.steps[column][0] == pytest.approx(alone.steps[column][0], rel=1e-4), column
+    # It lays the weights of all layers into one flat parameter.
+    assert not (two.layers["layer"] > 0).any()
 
 
 def test_nobody_waits_for_a_process_that_is_not_watched(tmp_path: Path) -> None:

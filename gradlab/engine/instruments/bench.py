@@ -64,7 +64,9 @@ class Part:
         return len(self.input_scale)
 
     def scaled(self, samples: Tensor) -> Tensor:
-        """Samples (B, *shape) as each member is given them: (m, B, *shape)."""
+        """Samples (B, *shape) as each member is given them: (m, B, *shape); tokens as they are."""
+        if not samples.is_floating_point():
+            return samples.expand(self.size, *samples.shape).contiguous()
         return samples.to(torch.float64) * self.input_scale.view(-1, *[1] * samples.dim())
 
 
@@ -73,6 +75,7 @@ def parts(cohort: Cohort, batch: int) -> Iterator[Part]:
     run = cohort.runs[0]
     matrices = MODELS[run.model.name].matrices(run.model, run.facts)
     signals = run.facts.inputs + sum(fan_out * uses for _, fan_out, uses in matrices)
+    signals += MODELS[run.model.name].beside(run.model, run.facts)
     entries = PARAMETER_COPIES * cohort.layout.size + SIGNAL_COPIES * batch * signals
     together = max(1, BYTES_AT_A_TIME // (8 * entries))
     for start in range(0, len(cohort.runs), together):

@@ -17,25 +17,26 @@ PAIRS = 32
 def input_correlation(cohort: Cohort, _: Advance) -> Read:
     """Gives ``correlation`` at layers l = 0..L: z_l.z_l'/(|z_l| |z_l'|) of two samples, the mean over pairs.
 
-    Layer 0 is the input; z_l of a recurrent layer is that of the last time step. In wide networks it tends to the fixed
-    point c* of Poole et al. (2016, arXiv:1606.05340).
+    Layer 0 is the input, where it is continuous; z_l of a recurrent layer is that of the last time step. In wide
+    networks it tends to the fixed point c* of Poole et al. (2016, arXiv:1606.05340).
     """
     count = 2 * min(PAIRS, len(cohort.task.inputs) // 2)
 
     def read(_t: int) -> tuple[Curve, ...]:
         samples = cohort.task.inputs[:count]
         (values,) = gathered((_cosines(cohort, part, samples),) for part in parts(cohort, count))
-        return (Curve("correlation", tuple(range(values.shape[1])), values),)
+        first = int(not samples.is_floating_point())
+        return (Curve("correlation", tuple(range(first, first + values.shape[1])), values),)
 
     return read
 
 
 def _cosines(cohort: Cohort, part: Part, samples: Tensor) -> Tensor:
-    """(m, L + 1)."""
+    """(m, L + 1); of tokens (m, L)."""
     through = Pass(part.network, Mode.MEASURE, keep=True)
     x = through.input(part.scaled(samples))
     cohort.architecture.forward(through, x)
-    layers = [x.value, *(signal.z[-1].value for signal in through.signals)]
+    layers = [*([x.value] if samples.is_floating_point() else []), *(each.z[-1].value for each in through.signals)]
     pairs = [layer.flatten(2).unflatten(1, (-1, 2)) for layer in layers]  # (m, pairs, 2, D)
     return torch.stack([_cosine(pair[:, :, 0], pair[:, :, 1]).mean(1) for pair in pairs], dim=1)
 

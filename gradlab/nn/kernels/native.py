@@ -20,7 +20,11 @@ __all__ = ["new", "serves"]
 LARGEST = 2**25
 """Multiplications of one member's product up to which ours is at least as fast as torch's; see docs/performance.md."""
 
-ACTIVATIONS = ("relu", "leaky", "tanh", "sigmoid", "silu", "elu", "selu", "hardtanh")
+SLIM = 2**15
+"""Entries of the smallest of the three matrices up to which that holds for any product: over all steps of a sequence
+many rows meet one small matrix, or make one, and ours are played for several members at a time."""
+
+ACTIVATIONS = ("relu", "leaky", "tanh", "sigmoid", "silu", "elu", "selu", "hardtanh", "gelu", "softplus")
 """As source/activations.h numbers them."""
 
 CLIPS = ("none", "norm", "value", "layerwise", "normalize")
@@ -32,7 +36,9 @@ VECTOR_BYTES = 64
 
 def multiplies(a: Tensor, b: Tensor) -> bool:
     """Whether ``a b`` is better computed here than by torch, which is better at large products, and uses all cores."""
-    return a.shape[1] * a.shape[2] * b.shape[2] <= LARGEST and serves(a)
+    rows, inner, columns = a.shape[1], a.shape[2], b.shape[2]
+    slim = min(rows * inner, inner * columns, rows * columns) <= SLIM
+    return (rows * inner * columns <= LARGEST or slim) and serves(a)
 
 
 def product(a: Tensor, b: Tensor, start: Tensor | None = None, out: Tensor | None = None) -> Tensor:

@@ -30,6 +30,7 @@ KERNELS = (
     *("product", "activate", "activate_back", "batch_norm", "batch_norm_back", "layer_norm", "layer_norm_back"),
     *("batch_sum", "add", "norms", "unsound", "moments", "correlation", "distances", "gradients"),
     *("saturated", "dead", "gather", "gather_tokens", "copy", "look_up", "look_up_back"),
+    *("attend", "attend_back", "attention_spread", "add_to_each", "mean_of_places", "mean_of_places_back"),
     *("cross_entropy", "squared_error", "clip", "sgd", "adam", "rmsprop", "adagrad"),
     *("convolve", "convolve_filters", "block_mean", "block_mean_back", "affine", "affine_back"),
     *("lstm", "lstm_back", "gru", "gru_back", "shut"),
@@ -86,23 +87,57 @@ class _Draft:
     rooms: list[Tensor] = field(default_factory=list)
     dtypes: set[torch.dtype] = field(default_factory=set)
 
-    @property
-    def packed(self) -> bytes:
-        """The calls."""
-        return b"".join(row.packed for row in self.rows)
+    def folded(self) -> tuple[int, list[int]]:
+        """How the rooms lie in one piece of memory: its size in bytes, and the place of each of ``rooms``.
 
-    def moved(self, rooms: Sequence[Tensor]) -> bytes:
-        """The calls, with ``rooms`` in place of the draft's own."""
-        edges = sorted((old.data_ptr(), old.nbytes, new.data_ptr()) for old, new in zip(self.rooms, rooms, strict=True))
-        starts = [start for start, _, _ in edges]
+        A room is in use from the first call that names it to the last; what is in use at no same call may share its
+        place, so that a step's passing results stay in the cache.
+        """
+        used: dict[int, tuple[int, int]] = {}
+        find = self._finder()
+        for number, row in enumerate(self.rows):
+            for room in {find(address) for address in row.at} - {None}:
+                used[room] = (used.get(room, (number,))[0], number)  # type: ignore[index, arg-type]
+        places, size = [0] * len(self.rooms), 0
+        taken: list[tuple[int, int, int]] = []
+        for room, (first, last) in sorted(used.items(), key=lambda one: one[1]):
+            # What is in use at the same time, in the order of its place: the room takes the first gap that holds it.
+            taken = sorted(other for other in taken if other[2] >= first)
+            bytes_, place = -(-self.rooms[room].nbytes // _LINE) * _LINE, 0
+            for start, end, _ in taken:
+                if start - place >= bytes_:
+                    break
+                place = max(place, end)
+            places[room] = place
+            taken.append((place, place + bytes_, last))
+            size = max(size, place + bytes_)
+        return size, places
+
+    def moved(self, places: Sequence[int]) -> bytes:
+        """The calls, with the rooms at these addresses."""
+        find = self._finder()
 
         def moved(address: int) -> int:
-            index = bisect_right(starts, address) - 1
-            start, size, fresh = edges[index] if index >= 0 else (0, 0, 0)
-            return address - start + fresh if address < start + size else address
+            room = find(address)
+            return address if room is None else address - self.rooms[room].data_ptr() + places[room]
 
         return b"".join(replace(row, at=tuple(map(moved, row.at))).packed for row in self.rows)
 
+    def _finder(self) -> Callable[[int], int | None]:
+        """What tells from an address which of the rooms it lies in, if in any."""
+        order = sorted(range(len(self.rooms)), key=lambda room: self.rooms[room].data_ptr())
+        starts = [self.rooms[room].data_ptr() for room in order]
+
+        def find(address: int) -> int | None:
+            index = bisect_right(starts, address) - 1
+            inside = index >= 0 and address < starts[index] + self.rooms[order[index]].nbytes
+            return order[index] if inside else None
+
+        return find
+
+
+_LINE = 64
+"""Bytes of a line of the cache, at whose start every room begins."""
 
 _WRITING: ContextVar[_Draft | None] = ContextVar("_WRITING", default=None)
 
@@ -268,7 +303,8 @@ def write_down(step: Callable[[], T], threads: int = 1) -> Program[T] | None:
         _WRITING.reset(token)
     if len(draft.dtypes) != 1:
         return None
-    rooms = [[torch.empty_like(room) for room in draft.rooms] for _ in range(threads - 1)]
-    parts = (draft.packed, *(draft.moved(own) for own in rooms))
-    kept = (*draft.kept, *draft.rooms, *(room for own in rooms for room in own))
-    return Program(parts, len(draft.rows), kept, draft.dtypes.pop(), result)
+    size, places = draft.folded()
+    dtype = draft.dtypes.pop()
+    arenas = [torch.empty(size // dtype.itemsize, dtype=dtype) for _ in range(threads)]
+    parts = tuple(draft.moved([arena.data_ptr() + place for place in places]) for arena in arenas)
+    return Program(parts, len(draft.rows), (*draft.kept, *arenas), dtype, result)

@@ -102,6 +102,19 @@ OVER_INDEX: dict[str, Drawing] = {
         shown=_as_it_is,
         fitted=fit_plain,
     ),
+    "token_distance": Drawing(
+        "Distance of the places of a sequence to their mean, by layer",
+        ("layer (input → output)", "‖X - mean‖/‖X‖"),
+        "Near 1 the places are as different as random vectors; towards 0 they become one, and what was said at each is "
+        "lost. Attention alone does that doubly exponentially in depth; skips prevent it. ",
+    ),
+    "token_cosine": Drawing(
+        "Cosine of two places of a sequence by layer",
+        ("layer (input → output)", "mean cosine"),
+        "Towards 1 all places of a sequence have become one direction. ",
+        shown=_as_it_is,
+        fitted=fit_plain,
+    ),
     "layer_ratio": Drawing(
         "Tangent kernel of two samples by layer",
         ("layer (input → output)", "that of one sample's own"),

@@ -19,8 +19,8 @@ class Data(Choice):
     where it is one, None where every place of the sequence has its own; where they are fewer than the places, they
     belong to the last of these. ``dictated``: each of these places holds the answer before its own (answers are the
     first tokens), which a network does not have when it is asked: `accuracy` is the share of samples that it has wholly
-    right, given back what it has answered. ``least_length`` is that of `data.length`. ``variance`` is that of the
-    targets, which one answer to every input costs; None where it is drawn.
+    right, given back what it has answered. ``least_length`` and ``longest`` bound `data.length`. ``variance`` is that
+    of the targets, which one answer to every input costs; None where it is drawn.
     ``own``: they are the user's, and must be looked at; ``free``: made by a function, with arguments of any names.
     """
 
@@ -35,6 +35,7 @@ class Data(Choice):
     positions: int | None = 0
     dictated: bool = False
     least_length: int = 2
+    longest: int | None = None
     own: bool = False
     free: bool = False
     keys: Mapping[str, Value] = field(default_factory=dict)
@@ -232,6 +233,19 @@ DATA: dict[str, Data] = table(
         vocabulary=43,
         positions=10,
         dictated=True,
+    ),
+    Data(
+        "characters",
+        "the next character of a novel, at every place; guessing evenly among 74 costs ln 74 = 4.30",
+        "Jane Austen 1813, Pride and Prejudice, volume one, public domain",
+        shape=(None,),
+        outputs=74,
+        train=4_000,
+        heldout=500,
+        vocabulary=74,
+        positions=None,
+        longest=20_000,
+        keys={"length": 64},
     ),
     Data(
         "file",

@@ -54,5 +54,11 @@ INITS: dict[str, Init] = table(
         "Xiao et al. 2018, arXiv:1806.05393",
         ("cnn", "resnet"),
     ),
+    Init(
+        "zero_branches",
+        "what ends a residual branch begins at 0, all else as xavier_normal",
+        "Goyal et al. 2017, arXiv:1706.02677, section 5.1; Bachlechner et al. 2020, arXiv:2003.04887",
+        ("transformer",),
+    ),
     Init("zeros", "every weight 0: no symmetry is broken", "Goodfellow et al. 2016, Deep Learning, section 8.4"),
 )

@@ -12,12 +12,13 @@ from gradlab.spec.named import Choice, Value, table
 class Instrument(Choice):
     """``gives``: its quantities; ``needs``: the values that a key may have beside it.
 
-    ``samples``: the least that the training part must hold.
+    ``samples``: the least that the training part must hold; ``by_input``: it takes derivatives by the input.
     """
 
     gives: tuple[str, ...] = ()
     needs: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     samples: int = 1
+    by_input: bool = False
 
 
 _SINGLE = ("none", "layer", "rms", None)
@@ -31,6 +32,7 @@ INSTRUMENTS: dict[str, Instrument] = table(
         "Pennington et al. 2017, arXiv:1711.04735",
         ("singular_value", "spread", "mean_square"),
         {"model.norm": _SINGLE},
+        by_input=True,
     ),
     Instrument(
         "hidden_jacobian",
@@ -67,6 +69,13 @@ INSTRUMENTS: dict[str, Instrument] = table(
         ("correlation",),
         {"model.norm": _SINGLE},
         samples=2,
+    ),
+    Instrument(
+        "token_similarity",
+        "how alike the places of a sequence are by layer: distance to their mean, and their cosine",
+        "Dong et al. 2021, arXiv:2103.03404",
+        ("token_distance", "token_cosine"),
+        {"model.name": ("transformer",)},
     ),
     Instrument(
         "tangent_kernel",

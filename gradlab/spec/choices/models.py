@@ -39,7 +39,7 @@ def halved_before(pool: str | None) -> frozenset[int]:
 def _convolutions(model: ModelSpec, facts: Facts) -> Matrices:
     (height, width), halved = facts.pixels, halved_before(model.pool)
     layers = []
-    for layer in range(1, MODELS[model.name].layers(model.depth)):
+    for layer in range(1, model.depth + (1 if model.block is None else 0)):
         if layer in halved:
             height, width = height // 2, width // 2
         layers.append((9 * (facts.channels if layer == 1 else model.width), model.width, height * width))
@@ -72,12 +72,19 @@ def _translating(model: ModelSpec, facts: Facts) -> Matrices:
     return [*found, (width, facts.outputs, written)]
 
 
-def _as_deep(depth: int) -> int:
-    return depth
+def _transformer(model: ModelSpec, facts: Facts) -> Matrices:
+    width, hidden, places = model.width, (model.feed_forward or 0) * model.width, facts.steps
+    block = [(width, 4 * width, places), *([(width, 2 * hidden, places)] if hidden else [])]
+    read_in = (facts.features + places, width, places)
+    return [read_in, *block * model.depth, (width, facts.outputs, max(1, facts.positions))]
 
 
-def _and_a_read_out(depth: int) -> int:
-    return depth + 1
+def _attention_weights(model: ModelSpec, facts: Facts) -> int:
+    return model.depth * (model.heads or 0) * facts.steps * facts.steps
+
+
+def _nothing(_: ModelSpec, __: Facts) -> int:
+    return 0
 
 
 @dataclass(frozen=True)
@@ -85,9 +92,10 @@ class Model(Choice):
     """``keys``: the keys of `model` with their defaults; ``data``: the data it takes unless told otherwise.
 
     ``takes``: the forms of inputs that it can have, as `Facts.forms` has them; ``by_position``: it can answer at each
-    place of a sequence; ``layers`` tells from `model.depth` how many layers the tables number. ``free``: it takes
-    arguments of any names, for it is the user's own, and nothing is known of its inside. ``trunk`` tells the layers
-    that every path to the input passes, where others do not: rates are along them.
+    place of a sequence; ``matrices`` are those of each layer that the tables number; ``beside``: numbers of a sample
+    that a pass holds beside what these put out. ``free``: it takes arguments of any names, for it is the user's own,
+    and nothing is known of its inside. ``trunk`` tells the layers that every path to the input passes, where others do
+    not: rates are along them.
     """
 
     keys: Mapping[str, Value] = field(default_factory=dict)
@@ -98,9 +106,9 @@ class Model(Choice):
     by_position: bool = False
     needs_time: bool = False
     free: bool = False
-    layers: Callable[[int], int] = _as_deep
     trunk: Callable[[int], list[int]] | None = None
     matrices: Callable[[ModelSpec, Facts], Matrices] = _feed_forward
+    beside: Callable[[ModelSpec, Facts], int] = _nothing
 
 
 _NETWORK: dict[str, Value] = {
@@ -153,7 +161,6 @@ MODELS: dict[str, Model] = table(
         takes=("sequence", "tokens"),
         by_position=True,
         needs_time=True,
-        layers=_and_a_read_out,
         matrices=_recurrent,
     ),
     Model(
@@ -162,7 +169,6 @@ MODELS: dict[str, Model] = table(
         "LeCun et al. 1998; Xiao et al. 2018, arXiv:1806.05393",
         {**_NETWORK, "depth": 6, "width": 16, "pool": "none"},
         takes=("image",),
-        layers=_and_a_read_out,
         matrices=_convolutions,
     ),
     Model(
@@ -183,7 +189,6 @@ MODELS: dict[str, Model] = table(
         takes=("sequence", "tokens"),
         by_position=True,
         needs_time=True,
-        layers=_and_a_read_out,
         matrices=_gated(4),
     ),
     Model(
@@ -194,7 +199,6 @@ MODELS: dict[str, Model] = table(
         takes=("sequence", "tokens"),
         by_position=True,
         needs_time=True,
-        layers=_and_a_read_out,
         matrices=_gated(3),
     ),
     Model(
@@ -206,8 +210,33 @@ MODELS: dict[str, Model] = table(
         takes=("tokens",),
         by_position=True,
         needs_time=True,
-        layers=lambda depth: 2 * depth + 3,
         matrices=_translating,
+    ),
+    Model(
+        "transformer",
+        "blocks of attention and feed-forward between an embedding and a read-out",
+        "Vaswani et al. 2017, arXiv:1706.03762; Xiong et al. 2020, arXiv:2002.04745",
+        {
+            **_NETWORK,
+            "depth": 4,
+            "activation": "gelu",
+            "init": "xavier_normal",
+            "norm": "layer",
+            "branch_scale": 1.0,
+            "heads": 4,
+            "norm_place": "pre",
+            "skip": True,
+            "feed_forward": 4,
+            "causal": None,
+            "qk_norm": False,
+            "attention_scale": None,
+        },
+        data="characters",
+        norms=("none", "layer", "rms"),
+        takes=("sequence", "tokens"),
+        by_position=True,
+        matrices=_transformer,
+        beside=_attention_weights,
     ),
     Model(
         "module",

@@ -3,6 +3,9 @@
 #if defined(__GNUC__) && !defined(__clang__)
 /* Otherwise a second copy of the loop over a tile keeps its sums in memory: half the speed. */
 #pragma GCC optimize("no-version-loops-for-strides")
+#if defined(__AVX512F__)
+#pragma GCC target("prefer-vector-width=512")
+#endif
 #endif
 
 #include <stdint.h>

@@ -14,6 +14,7 @@
 #include "sums.h"
 #include "norms.h"
 #include "convolutions.h"
+#include "attention.h"
 #include "probes.h"
 #include "losses.h"
 #include "optimizers.h"
@@ -34,7 +35,8 @@ struct call {
 enum {
     PRODUCT, ACTIVATE, ACTIVATE_BACK, BATCH_NORM, BATCH_NORM_BACK, LAYER_NORM, LAYER_NORM_BACK, BATCH_SUM, ADD, NORMS,
     UNSOUND, MOMENTS, CORRELATION, DISTANCES, GRADIENTS, SATURATED, DEAD,
-    GATHER, GATHER_TOKENS, COPY, LOOK_UP, LOOK_UP_BACK, CROSS_ENTROPY, SQUARED_ERROR, CLIP, SGD, ADAM,
+    GATHER, GATHER_TOKENS, COPY, LOOK_UP, LOOK_UP_BACK,
+    ATTEND, ATTEND_BACK, ATTENTION_SPREAD, ADD_TO_EACH, MEAN_OF_PLACES, MEAN_OF_PLACES_BACK, CROSS_ENTROPY, SQUARED_ERROR, CLIP, SGD, ADAM,
     RMSPROP, ADAGRAD,
     CONVOLVE, CONVOLVE_FILTERS, BLOCK_MEAN, BLOCK_MEAN_BACK, AFFINE, AFFINE_BACK,
     LSTM, LSTM_BACK, GRU, GRU_BACK, SHUT,
@@ -70,6 +72,17 @@ static void play_one(const struct call *call, void **p)
     case COPY: copy(n[0], n[1], n[2], n[3], p[0], p[1]); break;
     case LOOK_UP: look_up(n[0], n[1], n[2], n[3], n[4], n[5], n[6], p[0], p[1], p[2], p[3]); break;
     case LOOK_UP_BACK: look_up_back(n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], p[0], p[1], p[2]); break;
+    case ATTEND: attend(n[0], n[1], n[2], n[3], n[4], n[5], n[6], x[0], p[0], p[1], p[2], p[3], p[4], p[5]); break;
+    case ATTEND_BACK:
+        attend_back(n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], x[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6],
+                    p[7], p[8]);
+        break;
+    case ATTENTION_SPREAD:
+        attention_spread(n[0], n[1], n[2], n[3], n[4], n[5], x[0], p[0], p[1], p[2], p[3], p[4]);
+        break;
+    case ADD_TO_EACH: add_to_each(n[0], n[1], p[0], p[1], p[2]); break;
+    case MEAN_OF_PLACES: mean_of_places(n[0], n[1], n[2], p[0], p[1]); break;
+    case MEAN_OF_PLACES_BACK: mean_of_places_back(n[0], n[1], n[2], p[0], p[1]); break;
     case CROSS_ENTROPY: cross_entropy(n[0], n[1], n[2], p[0], p[1], p[2], p[3], p[4]); break;
     case SQUARED_ERROR: squared_error(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5]); break;
     case CLIP: clip(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]); break;

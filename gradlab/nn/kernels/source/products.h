@@ -98,7 +98,7 @@ static void pack(long inner, long columns, const REAL *b, long b_row, long b_col
 /* C = start + A B: A (rows, inner) at any strides; the rows of B (inner, columns) lie b_row apart and reach to a whole
    number of vectors, zeros beyond the columns where need be; C with adjacent columns. start is 0, or a bias (start_row
    0), or a matrix, C itself included. edge holds rows * LANES numbers.                                              */
-static void product_packed(
+static void product_block(
     long rows, long columns, long inner, const REAL *a, long a_row, long a_column, const REAL *b, long b_row,
     const REAL *start, long start_row, REAL *c, long c_row, REAL *edge)
 {
@@ -120,6 +120,22 @@ static void product_packed(
             for (long d = j; d < columns; d++)
                 c[i * c_row + d] = edge[i * LANES + d - j] + (start ? start[i * start_row + d] : 0);
     }
+}
+
+/* As above; a long sum in parts, whose rows of A and B stay in the cache from one strip of C to the next. */
+#define LONGEST 256
+static void product_packed(
+    long rows, long columns, long inner, const REAL *a, long a_row, long a_column, const REAL *b, long b_row,
+    const REAL *start, long start_row, REAL *c, long c_row, REAL *edge)
+{
+    long q = 0;
+    do {
+        const long part = inner - q < 2 * LONGEST ? inner - q : LONGEST;
+        product_block(
+            rows, columns, part, a + q * a_column, a_row, a_column, b + q * b_row, b_row, q ? c : start,
+            q ? c_row : start_row, c, c_row, edge);
+        q += part;
+    } while (q < inner);
 }
 
 /* How many numbers the rows of a packed matrix of so many columns have. */

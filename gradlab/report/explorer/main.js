@@ -1,0 +1,67 @@
+// The beginning: tables that sort, then, where the browser can read what the page holds, the instrument.
+"use strict";
+
+for (const table of /** @type {NodeListOf<HTMLTableElement>} */ (document.querySelectorAll("table.sortable"))) {
+  table.tHead?.addEventListener("click", (event) => {
+    const head = event.target instanceof Element ? event.target.closest("th") : null;
+    if (head) sortTable(table, head);
+  });
+}
+
+/** @param {HTMLTableElement} table @param {HTMLTableCellElement} head */
+function sortTable(table, head) {
+  const down = head.getAttribute("aria-sort") === "ascending", column = head.cellIndex, numeric = head.classList.contains("n");
+  for (const other of head.parentElement?.children ?? []) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", down ? "descending" : "ascending");
+  /** @param {HTMLTableRowElement} row */
+  const text = (row) => row.cells[column].textContent ?? "";
+  /** @param {string} cell */
+  const number = (cell) => ({ inf: Infinity, "-inf": -Infinity, nan: NaN, "–": NaN }[cell] ?? Number(cell));
+  const rows = [...table.tBodies[0].rows].map((row) => ({ row, text: text(row), number: numeric ? number(text(row)) : 0 }));
+  rows.sort((a, b) => {
+    if (!numeric) return (down ? -1 : 1) * a.text.localeCompare(b.text);
+    if (Number.isNaN(a.number) || Number.isNaN(b.number)) return Number(Number.isNaN(a.number)) - Number(Number.isNaN(b.number));
+    return (down ? -1 : 1) * (a.number < b.number ? -1 : a.number > b.number ? 1 : 0);
+  });
+  table.tBodies[0].append(...rows.map(({ row }) => row));
+}
+
+async function begin() {
+  const held = document.getElementById("held"), host = document.getElementById("explore");
+  if (!held || !host || typeof DecompressionStream === "undefined") return;
+  const data = await unpack(held.textContent ?? "");
+  held.remove();
+  shownData = data;
+  host.hidden = false;
+  document.querySelector("nav a[href='#explore']")?.removeAttribute("hidden");
+  make("div", { id: "live", class: "aside", role: "status" }, host);
+  if (location.hash.includes("=")) arrive(data, location.hash.slice(1));
+  /** @type {Explorer | null} */
+  let explorer = null;
+  const below = make("div", { id: "opened" });
+  if (data.size > 1) {
+    make("h2", {}, host, "Every run");
+    explorer = new Explorer(make("div", {}, host), data, (run) => {
+      history.pushState(null, "", location.href);
+      view.run = run;
+      view.step = -1;
+      if (data.head.before) view.beside = data.head.before[run];
+      opened.choose();
+      heading.scrollIntoView({ block: "start" });
+      heading.focus();
+    });
+  }
+  const heading = make("h2", { tabindex: "-1" }, host, data.size > 1 ? "A run opened" : "The run, step by step");
+  host.append(below);
+  const opened = new Opened(below, data);
+  const show = () => { explorer?.show(); opened.show(); };
+  show();
+  addEventListener("popstate", () => { if (location.hash.includes("=")) { arrive(data, location.hash.slice(1)); show(); } });
+  const repaint = () => { repainted(); explorer?.draw(); opened.show(); for (const one of figures) one.plot?.redraw(false); };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+  addEventListener("beforeprint", () => { printing = true; repaint(); });
+  addEventListener("afterprint", () => { printing = false; repaint(); });
+  document.documentElement.dataset.ready = String(Math.round(performance.now()));
+}
+
+void begin();

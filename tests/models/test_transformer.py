@@ -1,0 +1,266 @@
+"""Transformers beside a network written out and trained by torch.optim, and that one beside nn.TransformerEncoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gradlab.models import MODELS
+from gradlab.nn.initializers import initial_parameters
+from gradlab.nn.slots import Role
+from gradlab.spec.named import SpecError, Value
+from gradlab.spec.run import RunSpec, build
+from tests.members import differences, measured
+from tests.oracles import Seen, activation, expected
+
+Settings = dict[str, Value]
+
+TINY: Settings = {
+    "model.name": "transformer",
+    "model.depth": 2,
+    "model.width": 8,
+    "model.heads": 2,
+    "data.length": 6,
+    "data.batch_size": 4,
+    "train.precision": "float64",
+    "train.steps": 20,
+    "probe.every": 6,
+    "optim.name": "adam",
+    "optim.lr": 0.003,
+    "optim.eps": 1e-6,
+}
+DIGITS: Settings = {key: value for key, value in TINY.items() if key != "data.length"} | {"data.name": "digits"}
+
+
+class Stage(nn.Module):
+    """The parameters of one layer, by the names of their roles, matrices first."""
+
+    def __init__(self, run: RunSpec, parameters: dict[Role, Tensor]) -> None:
+        super().__init__()
+        self.roles = {role: nn.Parameter(value) for role, value in parameters.items() if role is not Role.SLOPE}
+        for role, value in self.roles.items():
+            self.register_parameter(role.value, value)
+        # PReLU's slope is a parameter of its own, which feed-forward layers have.
+        learned = run.model.activation == "prelu" and Role.SLOPE not in parameters
+        self.phi = activation("linear" if learned else run.model.activation or "", run.model.slope or 0.0).double()
+
+    @property
+    def matrices(self) -> list[Tensor]:
+        return [self.roles[role] for role in (Role.WEIGHT, Role.SECOND, Role.PLACES) if role in self.roles]
+
+    def norm(self, x: Tensor, gain: Role = Role.GAIN, shift: Role = Role.SHIFT) -> Tensor:
+        if gain not in self.roles:
+            return x
+        if shift in self.roles:
+            return nn.functional.layer_norm(x, x.shape[-1:], self.roles[gain], self.roles[shift])
+        return nn.functional.rms_norm(x, x.shape[-1:], self.roles[gain])
+
+    def linear(self, x: Tensor, weight: Role = Role.WEIGHT, bias: Role = Role.BIAS) -> Tensor:
+        return nn.functional.linear(x, self.roles[weight], self.roles[bias])
+
+
+class Written(nn.Module):
+    """One transformer with gradlab's initial parameters."""
+
+    def __init__(self, run: RunSpec) -> None:
+        super().__init__()
+        self.run, self.dtype = run, torch.float64
+        layout = MODELS["transformer"].layout(run.model, run.facts)
+        flat = initial_parameters(layout, [run], self.dtype)[0]
+        found: list[dict[Role, Tensor]] = [{} for _ in layout.names]
+        for slot, columns in zip(layout.slots, layout.columns, strict=True):
+            found[slot.layer - 1][slot.role] = flat[columns].view(slot.shape).clone()
+        self.stages = nn.ModuleList(Stage(run, each) for each in found)
+
+    @property
+    def layers(self) -> list[Any]:
+        return list(self.stages)
+
+    def forget(self) -> None:
+        """No running statistics."""
+
+    def forward(self, x: Tensor) -> list[Seen]:
+        model, first, last = self.run.model, self.layers[0], self.layers[-1]
+        z = first.linear(x) if x.is_floating_point() else first.roles[Role.WEIGHT][x]
+        z = z + first.roles[Role.PLACES]
+        seen = [Seen([z], None, [z])]
+        for stage, name in zip(self.layers[1:-1], self._names, strict=True):
+            place = model.norm_place
+            h = stage.norm(z) if place in ("pre", "sandwich") else z
+            pre, behind, told = None, None, {}
+            if name == "attention":
+                branch, told = self._attention(stage, h)
+            else:
+                pre = stage.linear(h)
+                behind = stage.phi(pre)
+                branch = stage.linear(behind, Role.SECOND, Role.SECOND_BIAS)
+            if place == "sandwich":
+                branch = stage.norm(branch, Role.SECOND_GAIN, Role.SECOND_SHIFT)
+            if model.skip:
+                alpha = (2 * model.depth) ** 0.25 if place == "deepnorm" else 1.0
+                z = alpha * z + (model.branch_scale or 0.0) * branch
+            else:
+                z = branch
+            if place in ("post", "deepnorm"):
+                z = stage.norm(z)
+            seen.append(Seen([z], None if pre is None else [pre], [z if behind is None else behind], further=told))
+        if model.norm_place in ("pre", "sandwich"):
+            z = last.norm(z)
+        output = last.linear(z if self.run.facts.positions else z.mean(1))
+        return [*seen, Seen([output], None, [output])]
+
+    @property
+    def _names(self) -> Sequence[str]:
+        return (["attention", "feed_forward"] if self.run.model.feed_forward else ["attention"]) * self.run.model.depth
+
+    def _attention(self, stage: Any, h: Tensor) -> tuple[Tensor, dict[str, float]]:
+        model = self.run.model
+        assert model.heads is not None
+        q, k, v = (part.unflatten(-1, (model.heads, -1)).transpose(1, 2) for part in stage.linear(h).chunk(3, dim=-1))
+        if model.qk_norm:
+            size = q.shape[-1:]
+            q = nn.functional.rms_norm(q, size, stage.roles[Role.QUERY_GAIN])
+            k = nn.functional.rms_norm(k, size, stage.roles[Role.KEY_GAIN])
+        causal, scale = bool(model.causal), model.attention_scale
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+        logits = (q @ k.transpose(-1, -2)).detach() * (q.shape[-1] ** -0.5 if scale is None else scale)
+        ahead = torch.ones(logits.shape[-2:], dtype=torch.bool).triu(1) & causal
+        weights = logits.masked_fill(ahead, -math.inf).softmax(-1)
+        told = [
+            -sum(p * math.log(p) for p in row if p > 0) / math.log(1 + place if causal else len(row))
+            for head in weights.flatten(0, 1).tolist()
+            for place, row in enumerate(head)
+            if place or not causal
+        ]
+        seen = {
+            "attention_entropy": sum(told) / len(told),
+            "attention_logit_max": float(logits[..., ~ahead].abs().max()),
+        }
+        return stage.linear(mixed.transpose(1, 2).flatten(2), Role.SECOND, Role.SECOND_BIAS), seen
+
+
+COHORTS: dict[str, Settings] = {
+    "pre": {},
+    "post": {"model.norm_place": "post", "model.activation": "relu", "data.batch_size": 16},
+    "sandwich-rms": {"model.norm_place": "sandwich", "model.norm": "rms", "model.activation": "tanh"},
+    "deepnorm": {"model.norm_place": "deepnorm", "model.init": "zero_branches"},
+    "none": {"model.norm_place": "none", "model.branch_scale": 0.5, "model.init": "lecun_normal"},
+    "qk-norm": {"model.qk_norm": True, "model.attention_scale": "1/d", "model.activation": "prelu"},
+    "no-skip-no-feed-forward": {"model.skip": False, "model.feed_forward": 0, "model.norm": "rms"},
+    "one-head-wide": {"model.heads": 1, "model.attention_scale": 1.0, "model.feed_forward": 1, "model.norm": "rms"},
+    "bidirectional": DIGITS | {"model.norm_place": "pre"},
+    "causal-digits": DIGITS | {"model.norm_place": "post", "model.causal": True, "model.qk_norm": True},
+}
+WITHIN: tuple[Settings, ...] = (
+    {"seed": 0},
+    {"seed": 1, "optim.lr": 0.01, "clip.mode": "norm", "clip.threshold": 0.5, "model.bias_var": 0.1},
+    # A small eps would have Adam blow up what rounding leaves of the keys' biases, whose gradient is exactly 0.
+    {"seed": 2, "model.gain": 1.5, "optim.weight_decay": 0.1, "optim.eps": 1e-3, "clip.mode": "layerwise"},
+)
+
+
+@pytest.mark.usefixtures("either_engine")
+@pytest.mark.parametrize("name", COHORTS)
+def test_a_member_equals_one_plain_network(name: str) -> None:
+    shared = (DIGITS if "data.name" in COHORTS[name] else TINY) | COHORTS[name]
+    cohort = [shared | own for own in WITHIN]
+    company = measured(*cohort)
+    for found, settings in zip(company, cohort, strict=True):
+        assert found.run["state"] == "finished"
+        # A bias of all keys shifts every logit of a row alike: rounding decides whether its gradient is exactly zero.
+        tolerance: Any = {"relative": 1e-8, "absolute": 1e-14, "skip": ("grad_zero",)}
+        assert list(differences(found, expected(settings, Written), **tolerance)) == []
+    (alone,) = measured(cohort[1])
+    assert list(differences(alone, company[1], **tolerance)) == []
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+@pytest.mark.parametrize("name", ["gelu", "relu"])
+def test_the_written_network_is_torch_nn_transformer_encoder_s(name: str, norm_first: bool) -> None:
+    place = "pre" if norm_first else "post"
+    run = build(TINY | {"model.norm_place": place, "model.activation": name, "model.bias_var": 0.2})
+    written = Written(run)
+    one = nn.TransformerEncoderLayer(8, 2, 32, 0.0, name, batch_first=True, norm_first=norm_first)
+    theirs = nn.TransformerEncoder(one, 2, nn.LayerNorm(8) if norm_first else None, enable_nested_tensor=False).double()
+    with torch.no_grad():
+        for block, (attention, feed_forward) in enumerate(
+            zip(written.layers[1:-1:2], written.layers[2:-1:2], strict=True)
+        ):
+            layer: Any = theirs.layers[block]
+            pairs = (
+                (attention, Role.WEIGHT, layer.self_attn.in_proj_weight),
+                (attention, Role.BIAS, layer.self_attn.in_proj_bias),
+                (attention, Role.SECOND, layer.self_attn.out_proj.weight),
+                (attention, Role.SECOND_BIAS, layer.self_attn.out_proj.bias),
+                (feed_forward, Role.WEIGHT, layer.linear1.weight),
+                (feed_forward, Role.BIAS, layer.linear1.bias),
+                (feed_forward, Role.SECOND, layer.linear2.weight),
+                (feed_forward, Role.SECOND_BIAS, layer.linear2.bias),
+            )
+            for stage, role, parameter in pairs:
+                parameter.copy_(stage.roles[role])
+    tokens = torch.randint(0, 74, (3, 6), generator=torch.Generator().manual_seed(0))
+    first, last = written.layers[0], written.layers[-1]
+    mask = nn.Transformer.generate_square_subsequent_mask(6, dtype=torch.float64)
+    stream = theirs(first.roles[Role.WEIGHT][tokens] + first.roles[Role.PLACES], mask=mask)
+    torch.testing.assert_close(written(tokens)[-1].h[0], last.linear(stream), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model.heads": 3}, "3 does not divide model.width=8"),
+        ({"model.norm": "none"}, "model.norm_place=none"),
+        ({"model.norm": "batch"}, "model.norm=batch"),
+        ({"model.skip": False, "model.norm_place": "deepnorm"}, "weighs the skips"),
+        ({"model.skip": False, "model.branch_scale": 0.5}, "there is none"),
+        ({"model.causal": False}, "each place has its own answer"),
+        ({"model.norm_place": "before"}, "'pre' or 'post'"),
+        ({"model.attention_scale": "1/x"}, "'1/d'"),
+        ({"data.length": 20_001}, "20,000 at most"),
+        ({"data.name": "gaussian_mixture"}, "takes a sequence"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_a_sentence(given: Settings, message: str) -> None:
+    settings = TINY | given
+    if "data.name" in given:
+        settings.pop("data.length")
+    with pytest.raises(SpecError) as error:
+        build(settings)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_norms_are_nowhere_at_no_place() -> None:
+    run = build(TINY | {"model.norm_place": "none"})
+    assert run.model.norm == "none"
+    roles = {slot.role for slot in MODELS["transformer"].layout(run.model, run.facts).slots}
+    assert not roles & {Role.GAIN, Role.SHIFT}
+
+
+def test_the_scale_1_over_d_is_of_a_head_s_units() -> None:
+    assert build(TINY | {"model.attention_scale": "1/d"}).model.attention_scale == 0.25
+    assert build(TINY).model.attention_scale is None
+
+
+def test_layers_are_named_by_their_kind() -> None:
+    run = build(TINY)
+    names = MODELS["transformer"].layout(run.model, run.facts).names
+    assert names == ("embedding", "attention_1", "feed_forward_1", "attention_2", "feed_forward_2", "read_out")
+    assert run.layers == 2 * run.model.depth + 2
+
+
+def test_deepnorm_begins_with_smaller_branches() -> None:
+    """Values, attention's last matrix and both of feed-forward (8N)^(-1/4) times as large; queries and keys as ever."""
+    plain, deep = (Written(build(TINY | {"model.norm_place": place})) for place in ("post", "deepnorm"))
+    small = (8 * 2) ** -0.25
+    for ours, theirs in zip(deep.layers[1:-1], plain.layers[1:-1], strict=True):
+        torch.testing.assert_close(ours.roles[Role.SECOND], small * theirs.roles[Role.SECOND])
+    (q, k, v), (q0, k0, v0) = (one.layers[1].roles[Role.WEIGHT].chunk(3) for one in (deep, plain))
+    torch.testing.assert_close(torch.cat([q, k, v]), torch.cat([q0, k0, small * v0]))
+    torch.testing.assert_close(deep.layers[2].roles[Role.WEIGHT], small * plain.layers[2].roles[Role.WEIGHT])
