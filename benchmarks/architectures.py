@@ -46,12 +46,13 @@ class Row:
 
 
 class Recurrent(nn.Module):
-    """torch.nn.RNN and a read-out of the last step, or of each."""
+    """torch.nn.RNN, LSTM or GRU, and a read-out of the last step, or of each."""
 
     def __init__(self, run: RunSpec) -> None:
         super().__init__()
         self.every = run.facts.positions > 0
-        self.recurrent = nn.RNN(run.facts.features, run.model.width, run.model.depth, batch_first=True)
+        kind = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[run.model.name]
+        self.recurrent = kind(run.facts.features, run.model.width, run.model.depth, batch_first=True)
         self.read_out = nn.Linear(run.model.width, run.facts.outputs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,6 +60,44 @@ class Recurrent(nn.Module):
         h = self.recurrent(x.flatten(2))[0]
         output: Tensor = self.read_out(h if self.every else h[:, -1])
         return output
+
+
+class Translator(nn.Module):
+    """torch.nn.GRU that reads, GRUCell or GRU that writes, and attention between them, one layer each."""
+
+    def __init__(self, run: RunSpec) -> None:
+        super().__init__()
+        facts, width, self.kind = run.facts, run.model.width, run.model.attention
+        self.read = facts.steps - facts.positions
+        self.source, self.target = nn.Embedding(facts.vocabulary, width), nn.Embedding(facts.vocabulary, width)
+        self.encoder = nn.GRU(width, width, batch_first=True)
+        self.decoder = nn.GRU(width, width, batch_first=True)
+        self.cell = nn.GRUCell(2 * width, width)
+        self.keys, self.query = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+        self.score, self.mix = nn.Linear(width, 1, bias=False), nn.Linear(2 * width, width)
+        self.read_out = nn.Linear(width, facts.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T) -> (B, P, K)."""
+        memory, h = self.encoder(self.source(x[:, : self.read]))
+        embedded = self.target(x[:, self.read :])
+        states: Tensor = (
+            self._attending(embedded, memory, h[0]) if self.kind == "additive" else self.decoder(embedded, h)[0]
+        )
+        if self.kind == "dot":
+            context = torch.softmax(states @ memory.transpose(1, 2), -1) @ memory
+            states = torch.tanh(self.mix(torch.cat((context, states), -1)))
+        output: Tensor = self.read_out(states)
+        return output
+
+    def _attending(self, embedded: Tensor, memory: Tensor, h: Tensor) -> Tensor:
+        keys, states = self.keys(memory), []
+        for y in embedded.unbind(1):
+            scores = self.score(torch.tanh(keys + self.query(h).unsqueeze(1))).squeeze(-1)
+            context = (torch.softmax(scores, -1).unsqueeze(1) @ memory).squeeze(1)
+            h = self.cell(torch.cat((y, context), -1), h)
+            states.append(h)
+        return torch.stack(states, 1)
 
 
 class Convolutions(nn.Module):
@@ -133,6 +172,14 @@ class Transformer(nn.Module):
 
 COHORTS: dict[str, Row] = {
     "rnn": Row({"model.name": "rnn", "model.width": 32, "model.activation": "tanh"}, Recurrent, 2.0),
+    **{
+        name: Row({"model.name": name, "model.width": 32, "data.name": "adding", "data.length": 20}, Recurrent, 5.0)
+        for name in ("lstm", "gru")
+    },
+    **{
+        f"seq2seq-{kind}": Row({"model.name": "seq2seq", "model.width": 32, "model.attention": kind}, Translator, 4.0)
+        for kind in ("none", "additive", "dot")
+    },
     "cnn6": Row({"model.name": "cnn", "model.depth": 6}, Convolutions, 3.0),
     "cnn20": Row({"model.name": "cnn", "model.depth": 20}, Convolutions, 3.0),
     "resnet20": Row({"model.name": "resnet", "model.depth": 20, "model.branch_scale": 0.3}, Residual, 3.0),

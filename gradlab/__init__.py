@@ -13,21 +13,28 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
-    from gradlab.diagnose import Verdict
+    from gradlab.diagnose import Verdicts
+    from gradlab.report.notebook import Loaded
     from gradlab.store.folder import Folder
     from gradlab.store.record import Tables
-    from gradlab.store.tables import Frames
     from gradlab.watching.signals import LossFunction
     from gradlab.watching.watch import Watch
 
 __version__ = "0.1.0"
 
 
-def load(path: str | Path) -> Frames:
-    """The tables of a result folder as pandas frames: ``.runs``, ``.steps``, ``.layers``, ``.instruments``."""
+def load(path: str | Path) -> Loaded:
+    """The tables of a result folder as pandas frames: ``.runs``, ``.steps``, ``.layers``, ``.instruments``.
+
+    A notebook shows them as a table, and ``.plot()`` gives the report's figures: `report.notebook.Loaded`.
+    """
+    from pathlib import Path as FilePath
+
+    from gradlab.report.notebook import Loaded
     from gradlab.store.tables import load as load_frames
 
-    return load_frames(path)
+    frames = load_frames(path)
+    return Loaded(frames.runs, frames.steps, frames.layers, frames.instruments, FilePath(path))
 
 
 def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFrame:
@@ -50,7 +57,7 @@ def verdict(
     *,
     losses: Sequence[float] | None = None,
     optimizer: str | Optimizer | None = None,
-) -> tuple[Verdict, ...]:
+) -> Verdicts:
     """What is wrong with a network by its `layers` frame, of `measure` or of one run of a result; else `healthy`.
 
     ``thresholds`` replaces defaults by name (``{"vanishing_ratio": 1e-3}``); a ratio that is given is meant as it is,
@@ -59,14 +66,14 @@ def verdict(
     name of one, or one of ``torch.optim``. What only clipping shows is not judged. Raises `ValueError` for a frame of
     several runs, one that lacks columns or is of an unknown precision, and a name that is no threshold.
     """
-    from gradlab.diagnose import THRESHOLDS, judge, limits
+    from gradlab.diagnose import THRESHOLDS, Verdicts, judge, limits
     from gradlab.diagnose.tables import of_frame
 
     given = dict(thresholds or {})
     if unknown := sorted(set(given) - set(THRESHOLDS)):
         raise ValueError(f"unknown threshold {unknown[0]!r}; expected some of {', '.join(THRESHOLDS)}")
     plain = {"adaptive": 1.0, "normalised": 1.0} if {"vanishing_ratio", "exploding_ratio"} & set(given) else {}
-    return judge(of_frame(frame, losses, _of_optimizer(optimizer)), limits(plain | given))
+    return Verdicts(judge(of_frame(frame, losses, _of_optimizer(optimizer)), limits(plain | given)))
 
 
 def watch(

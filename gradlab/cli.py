@@ -220,9 +220,13 @@ def cure(
 @app.command()
 def report(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Folders of finished output.", show_default=False)
-    ],
+        list[Path] | None, typer.Argument(metavar="PATH...", help="Folders of finished output.", show_default=False)
+    ] = None,
     out: Out = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", metavar="", help="Serve the page to this machine, and follow a running sweep.")
+    ] = False,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of --serve; 0 is any that is free.")] = 0,
     x: Annotated[str | None, typer.Option("--x", help="Key along x of the heat maps.")] = None,
     y: Annotated[str | None, typer.Option("--y", help="Key along y of the heat maps.")] = None,
     facet: Annotated[str | None, typer.Option("--facet", help="Key of the panels of all figures of lines.")] = None,
@@ -242,8 +246,13 @@ def report(
     from gradlab.launch import conduct
     from gradlab.terminal import screen
 
-    terminal = screen.console(quiet=quiet)
-    conduct.report_again(paths, out, terminal, {"x": x, "y": y, "facet": facet, "color": color}, run or [])
+    terminal, keys = screen.console(quiet=quiet), {"x": x, "y": y, "facet": facet, "color": color}
+    if serve:
+        if out is not None or run:
+            raise SpecError("--serve follows a whole result and writes no folder; it takes neither -o nor --run")
+        conduct.serve(paths or [Path("outputs/latest")], port, terminal, keys)
+    else:
+        conduct.report_again(paths or [], out, terminal, keys, run or [])
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

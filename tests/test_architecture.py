@@ -28,7 +28,13 @@ Every room may read the version from the package itself.
 APART = {("report", "terminal")}
 """Rooms that know nothing of each other though the order would let them: a page has words of its own."""
 
-LAZY = {("expect", "store"), ("__init__", "store"), ("__init__", "watching"), ("__init__", "diagnose")}
+LAZY = {
+    ("expect", "store"),
+    ("__init__", "store"),
+    ("__init__", "watching"),
+    ("__init__", "diagnose"),
+    ("__init__", "report"),
+}
 """Arrows that may only be followed inside a function: what stands at their end is not paid for by who never asks."""
 
 TORCH_FREE = (

@@ -93,7 +93,8 @@ def treated(spec: RunSpec, remedies: Sequence[Remedy], norms: Norms = UNSEEN) ->
         touched |= dict.fromkeys(change)
         now = after
     before, values = spec.flat(), now.flat()
-    told = {key: values[key] for key in touched if values[key] != before[key]}
+    known = allowed_keys(now.model.name, now.data.name)
+    told = {key: values[key] for key in touched if key in known and values[key] != before[key]}
     return Treated(now, told) if set(told) - unused(now) else None
 
 

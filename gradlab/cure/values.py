@@ -26,6 +26,9 @@ LEARNING_RATE_OF_SGD = 1e-2
 WARMUP_SHARE = 10
 """One step in so many is warmup."""
 
+FORGET_BIAS = 1.0
+"""Gers et al. 2000 and Jozefowicz et al. 2015, section 4.4."""
+
 ONE_INPUT = "point"
 """Data whose inputs are all equal: no statistic over samples can be divided by."""
 
@@ -123,8 +126,40 @@ def delta_orthogonal(spec: RunSpec) -> Change | None:
 
 
 def identity(spec: RunSpec) -> Change | None:
-    """Of recurrent networks alone."""
-    return without_biases("identity")(spec) if MODELS[spec.model.name].needs_time else None
+    """Of Elman networks alone: gates have other ways to keep a state."""
+    return without_biases("identity")(spec) if spec.model.name == "rnn" else None
+
+
+def forget_bias(spec: RunSpec) -> Change | None:
+    """Where a cell forgets faster than at 1."""
+    before = spec.model.forget_bias
+    return {"model.forget_bias": FORGET_BIAS} if before is not None and before < FORGET_BIAS else None
+
+
+def chrono(spec: RunSpec) -> Change | None:
+    """Where there are gates that begin otherwise."""
+    return {"model.chrono": True} if spec.model.chrono is False and spec.model.attention is None else None
+
+
+def gates(name: str) -> Callable[[RunSpec], Change | None]:
+    """A gated network of the same size in place of Elman's, its weights as torch's; of an LSTM, forget bias 1."""
+
+    def change(spec: RunSpec) -> Change | None:
+        if spec.model.name != "rnn":
+            return None
+        keys = MODELS[name].keys
+        own = {f"model.{key}": value for key, value in keys.items() if key not in ("depth", "width", "output")}
+        if "forget_bias" in keys:
+            own["model.forget_bias"] = FORGET_BIAS
+        lacking = {f"model.{key}": None for key in MODELS["rnn"].keys if key not in keys}
+        return {"model.name": name, **own, **lacking}
+
+    return change
+
+
+def attention(spec: RunSpec) -> Change | None:
+    """Where a decoder has nothing of its encoder but the last state."""
+    return {"model.attention": "additive"} if spec.model.attention == "none" else None
 
 
 def orthogonal(spec: RunSpec) -> Change:

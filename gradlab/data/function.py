@@ -13,7 +13,8 @@ from gradlab.data.dataset import DataError, Dataset, Inputs
 from gradlab.data.file import facts_of, unknown
 from gradlab.data.targets import called, source_of
 from gradlab.spec.named import Value
-from gradlab.spec.run import Arguments, DataSpec, Facts
+from gradlab.spec.run import DataSpec, Facts
+from gradlab.spec.sections import Arguments
 
 _ALLOWED: list[bool] = []
 

@@ -10,7 +10,7 @@ from gradlab.diagnose.history import History, Profile
 from gradlab.diagnose.rules import ORDER, joined, judge, names
 from gradlab.diagnose.slope import Fit, fit, rate, vanishing_ratio
 from gradlab.diagnose.thresholds import DEFAULTS, THRESHOLDS, Limits, Threshold, limits
-from gradlab.diagnose.verdict import Verdict
+from gradlab.diagnose.verdict import Verdict, Verdicts
 
 __all__ = [
     "DEFAULTS",
@@ -22,6 +22,7 @@ __all__ = [
     "Profile",
     "Threshold",
     "Verdict",
+    "Verdicts",
     "final_loss",
     "fit",
     "joined",

@@ -25,6 +25,9 @@ HEAVY_MOMENTUM = 0.95
 SHORT = 0.01
 """A share of what a step should change beyond which no curvature explains that it does not."""
 
+LARGEST = 1e18
+"""Of an output whose square single precision holds."""
+
 FAR_LOSS = 1e3
 """A first loss beyond which the scale of targets or weights, and no learning rate, is what is wrong."""
 
@@ -95,11 +98,16 @@ def explodes(case: Case) -> Shows:
 
 
 def rootless(case: Case) -> Shows:
-    """The loss and every signal are finite, and its gradient is no number: what it is made of has no slope there."""
-    depth, loss = case.history.depth, case.history.loss
-    if depth is None or not loss.size or not math.isfinite(float(loss[-1])):
+    """Every signal is finite, and the loss, or its gradient, is no number: what it is made of has no end there."""
+    depth, loss, facts = case.history.depth, case.history.loss, case.history.facts
+    if depth is None or not loss.size:
         return None
     signals, gradients = depth.column("act_std", -1), depth.column("signal_grad_norm", -1)
+    if not math.isfinite(float(loss[-1])):
+        targets = sum(found.get("target_not_finite", 0) for found in facts.get("losses", {}).values())
+        sound = np.isfinite(signals).all() and not targets and abs(facts.get("output_largest", math.inf)) < LARGEST
+        began = sound and facts.get("output_not_finite") == 0 and not case.history.trained
+        return "what the network puts out is finite, and the loss of it is not" if began else None
     nan = np.isfinite(signals).all() and np.isnan(gradients).any() and not np.isinf(gradients).any()
     return "the loss is a number, and its gradient is none" if nan else None
 

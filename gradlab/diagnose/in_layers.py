@@ -104,7 +104,7 @@ def gates(case: Case) -> Shows:
 def activation(case: Case) -> Shows:
     """An activation whose slope is small everywhere."""
     name = case.history.spec.get("model.activation")
-    if name is None:
+    if name in (None, "own"):
         seen = {kind: positions for kind, (positions, _) in case.history.activations.items()}
         name = max(seen, key=lambda kind: seen[kind], default=None)
     return f"the slope of {name} is at most a quarter" if name == "sigmoid" else None

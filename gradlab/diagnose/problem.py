@@ -33,6 +33,12 @@ REACH = 2
 MOST_BELOW = 0.1
 """A share of the targets out of an output's reach that is more than noise about its edge."""
 
+ROUNDING = 1e-6
+"""Numbers that differ by less than this share of themselves are one."""
+
+MARKS = (0.0, 1.0)
+"""Numbers that all targets are on purpose: of a penalty, and of one side of a game."""
+
 _LOGITS_OF = "_with_logits"
 
 ENDLESS = 1e3
@@ -113,6 +119,10 @@ def _labels(history: History) -> Iterator[Found]:
     for name in (*REGRESSION, "binary_cross_entropy", "binary_cross_entropy_with_logits"):
         if _loss_of(history, name).get("broadcast"):
             yield "labels", SICK, "output and targets differ in shape, and each output is compared with every target"
+    size = abs(squared.get("target_mean", 0.0))
+    entries = squared.get("entries", 0)
+    if entries >= LEAST_TARGETS and size not in MARKS and squared["target_std"] <= ROUNDING * size:
+        yield "labels", RISK, f"all {entries} targets of the batch are {figure(squared['target_mean'])}"
     bounded = into[:1] in (["sigmoid"], ["softmax"], ["tanh"])
     if squared and bounded and squared["target_largest"] > BOUNDED:
         largest = figure(squared["target_largest"])
@@ -194,7 +204,7 @@ def _scales(history: History, limits: Limits) -> Iterator[tuple[str, float, str,
             f"the loss is {figure(rest[0] + rest[2])}, of which the {rest[3]} is {figure(rest[2])}: the rest decides"
         )
         yield "penalty", rest[0], "penalty", words
-    if (kept := 1 - facts.get("dropped", 0.0)) * scale < 1:
+    if 0 < (kept := 1 - facts.get("dropped", 0.0)) * scale < 1:
         words = f"dropout takes {1 - kept:.3g} of the numbers and multiplies the others by {figure(1 / kept)}"
         yield "dropout", 1 / kept, "scale", words
     entropy = facts.get("losses", {}).get("negative_log_likelihood")

@@ -89,7 +89,7 @@ def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History
                 along=along,
                 **_seen(fact, other=other),
                 state=fact["state"],
-                precision=fact["train.precision"],
+                precision=fact["train.precision"].removeprefix("mixed_"),
                 clip_mode=fact["clip.mode"],
                 # What is not known of a training is not there; of a run null is a value.
                 spec={name: fact[name] for name in _SPEC if name in fact and not (watched and fact[name] is None)},

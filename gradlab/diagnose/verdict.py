@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 
 from gradlab.diagnose.thresholds import THRESHOLDS, Limits
 
@@ -50,6 +51,20 @@ class Verdict:
 
     def __str__(self) -> str:
         return self.sentence
+
+    def _repr_html_(self) -> str:
+        by = ", ".join(f"{key}={value:g}" for key, value in self.threshold.items())
+        source = f"<br><small>{escape(f'{by}: {self.source}' if by else self.source)}</small>" if self.source else ""
+        return f"<p><b>{escape(self.name)}</b>{escape(self.told.removeprefix(self.name))}.{source}</p>"
+
+
+class Verdicts(tuple[Verdict, ...]):
+    """The verdicts of one network, which a notebook shows one below the other."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return "".join(one._repr_html_() for one in self)
 
 
 def crossing(

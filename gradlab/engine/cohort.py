@@ -18,6 +18,7 @@ from gradlab.engine.lent import lend
 from gradlab.engine.optim.clippers import Clipping, clipping
 from gradlab.engine.optim.optimizers import OPTIMIZERS, Rates, State, Step, rates
 from gradlab.engine.optim.schedules import Pace, pace
+from gradlab.engine.precision import FORMATS
 from gradlab.engine.ways import Own, Way, own
 from gradlab.grid.cohorts import HELDOUT_SAMPLES
 from gradlab.models import Architecture
@@ -28,8 +29,6 @@ from gradlab.nn.products import take
 from gradlab.nn.slots import Layout
 from gradlab.spec.choices import MODELS
 from gradlab.spec.run import RunSpec
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,8 @@ class Task:
 class Cohort:
     """M runs, the way of their networks there and back, and all that a step needs.
 
-    ``beside``: tensors (M, ...) that the runs' instrument changes from one reading to the next.
+    ``beside``: tensors (M, ...) that the runs' instrument changes from one reading to the next. ``made`` (M, 1) counts
+    each member's updates where some may be left out, else it is None.
     """
 
     runs: tuple[RunSpec, ...]
@@ -107,6 +107,7 @@ class Cohort:
     pace: Pace
     state: State
     beside: dict[str, Tensor] = field(default_factory=dict)
+    made: Tensor | None = None
 
     @property
     def layout(self) -> Layout:
@@ -144,7 +145,9 @@ class Cohort:
         found = {"parameters": self.parameters}
         found |= {f"optimizer.{name}": buffer for name, buffer in self.state.items()} | self.pace.moving
         found |= self.way.moving
-        return found | {f"clipping.{name}": tensor for name, tensor in self.clipping.moving.items()}
+        if self.made is not None:
+            found["made"] = self.made
+        return found | {f"clipping.{name}": tensor for name, tensor in self.clipping.memory.items()}
 
     @property
     def moving(self) -> tuple[Tensor, ...]:
@@ -163,22 +166,28 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device, *, sta
     ``stacked``: networks of the user's own are trained as one, as gradlab's own always are.
     """
     first = runs[0]
-    dtype = DTYPES[first.train.precision]
+    dtype = FORMATS[first.train.precision].beside
     task = task_of(runs, data, dtype, device)
     lent = MODELS[first.model.name].free
-    way: Way = lend(runs, task, dtype, device, stacked=stacked) if lent else own(runs, task, dtype, device)
-    columns = rates(runs, way.parameters, way.layout)
+    way: Way = lend(runs, task, dtype, device, stacked=stacked) if lent else own(runs, task, device)
+    columns = rates(runs, task.input_scale, way.layout)
     optimizer = OPTIMIZERS[first.optim.name]
     return Cohort(
         runs=tuple(runs),
         way=way,
         task=task,
-        clipping=clipping(runs, way.parameters, task.done),
+        clipping=clipping(runs, way.parameters, task.done, way.gradient),
         optimize=optimizer.update,
         rates=columns,
         pace=pace(runs, columns.lr),
         state=optimizer.state(way.parameters, columns),
+        made=_made(runs, device),
     )
+
+
+def _made(runs: Sequence[RunSpec], device: torch.device) -> Tensor | None:
+    may_skip = runs[0].train.loss_scale == "dynamic" or any(run.clip.mode == "skip" for run in runs)
+    return torch.zeros(len(runs), 1, dtype=torch.float64, device=device) if may_skip else None
 
 
 def twin(cohort: Cohort, parameters: Tensor) -> Cohort:
@@ -191,6 +200,7 @@ def twin(cohort: Cohort, parameters: Tensor) -> Cohort:
         clipping=clipping(cohort.runs, parameters, cohort.task.done),
         state=OPTIMIZERS[first.optim.name].state(parameters, cohort.rates),
         beside={},
+        made=_made(cohort.runs, parameters.device),
     )
 
 

@@ -38,6 +38,7 @@ class StepRow:
     clipped: Clipped | None
     broken: tuple[Tensor, Tensor]
     measurement: Measurement | None
+    loss_scale: Tensor | None = None
 
     def taken(self, t: int, lr: Tensor) -> StepRow:
         """A copy, as step t at the rates ``lr`` (M,): what was written down is played into the same tensors again."""
@@ -59,7 +60,7 @@ class Journal:
     def __init__(self, members: int, columns: tuple[str, ...] = PROBE_COLUMNS) -> None:
         self._members = members
         self._columns = columns  # of the per-layer table
-        self._steps: list[Floats] = []  # (7, steps, M) a window: `KEPT_OF_STEPS`
+        self._steps: list[Floats] = []  # (8, steps, M) a window: `KEPT_OF_STEPS`
         self._layers: list[LayerTable] = []
         self._finite: dict[int, Bools] = {}  # step -> (M, L), z_l is finite
         self._rows: tuple[Row, ...] = ()
@@ -91,6 +92,7 @@ class Journal:
             [row.broken[0] + row.broken[1] for row in rows],
             [row.lr for row in rows],
             [blank if row.clipped is None or row.clipped.skipped is None else row.clipped.skipped for row in rows],
+            [blank if row.loss_scale is None else row.loss_scale for row in rows],
         ]
         values = torch.stack([torch.stack(column).to(torch.float64) for column in columns]).cpu().numpy()
         self._steps.append(values)
@@ -213,4 +215,5 @@ class Journal:
             columns=self._columns,
             seen=seen,
             skipped=steps[6] != 0 if may_skip else None,
+            loss_scale=steps[7] if (steps[7] != 0).any() else None,
         )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from gradlab.engine.cohort import Cohort
 from gradlab.engine.journal import Journal
@@ -37,8 +38,13 @@ def packed(cohort: Cohort, journal: Journal, step: int, seconds: float) -> Kept:
     """What there is before ``step``, ``seconds`` from the beginning; on a CPU the arrays are the tensors themselves."""
     facts, arrays = journal.packed()
     slots = [[slot.label, list(slot.shape)] for slot in cohort.layout.slots]
-    state = {f"{STATE}{name}": tensor.cpu().numpy() for name, tensor in cohort.remembered.items()}
+    state = {f"{STATE}{name}": _plain(tensor).cpu().numpy() for name, tensor in cohort.remembered.items()}
     return Kept({**facts, "step": step, "seconds": seconds, "slots": slots}, {**state, **arrays})
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """As numpy can hold it, which has no bfloat16: what is rounded to that is a single number, too."""
+    return tensor.float() if tensor.dtype is torch.bfloat16 else tensor
 
 
 @torch.no_grad()
@@ -51,7 +57,7 @@ def unpacked(kept: Kept | None, cohort: Cohort, journal: Journal) -> tuple[int, 
         return 0, 0.0
     state = {name.removeprefix(STATE): array for name, array in kept.arrays.items() if name.startswith(STATE)}
     found = {name: (array.shape, torch.from_numpy(array[:0].copy()).dtype) for name, array in state.items()}
-    here = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in cohort.remembered.items()}
+    here = {name: (tuple(tensor.shape), _plain(tensor).dtype) for name, tensor in cohort.remembered.items()}
     if found != here or kept.facts["columns"] != [*KEPT_OF_STEPS, *cohort.way.columns]:
         return 0, 0.0
     for name, tensor in cohort.remembered.items():

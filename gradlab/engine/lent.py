@@ -56,6 +56,7 @@ class Lent:
     classes: bool
     stack: Stack | None = None
     seen: tuple[str, ...] = ()
+    half: None = None
     rehearsable: bool = False
     ended: dict[int, int] = field(default_factory=dict)
 

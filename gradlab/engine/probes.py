@@ -73,12 +73,20 @@ def _table_rows(layout: Layout, through: Pass, *, continuous: bool) -> tuple[Row
     return tuple(rows)
 
 
-def measure(through: Pass, x: Node, parameters: Tensor, columns: tuple[str, ...] = PROBE_COLUMNS) -> Measurement:
+def measure(
+    through: Pass,
+    x: Node,
+    parameters: Tensor,
+    gradient: Tensor,
+    columns: tuple[str, ...] = PROBE_COLUMNS,
+    scale: Tensor | None = None,
+) -> Measurement:
     """All columns but those of an update, from a pass that has been gone back through, keeping its derivatives.
 
-    ``x`` is the input; ``parameters`` (M, P) and the network's gradient are those before clipping and updating.
+    ``x`` is the input; ``parameters`` and ``gradient`` (M, P) are those before clipping and updating. Derivatives by
+    signals are divided by the ``scale`` (M,) of the loss.
     """
-    network, layout, gradient = through.network, through.network.layout, through.network.gradient
+    network, layout = through.network, through.network.layout
     first, layers = int(x.value.is_floating_point()), len(layout.names)
     rows = _table_rows(layout, through, continuous=first == 1)
     values = parameters.new_zeros(len(parameters), len(columns), len(rows), dtype=torch.float64)
@@ -106,6 +114,8 @@ def measure(through: Pass, x: Node, parameters: Tensor, columns: tuple[str, ...]
     found = [table.of_layers(name, layers) for name in ("grad_norm", "weight_grad_norm", "grad_zero")]
     layer_gradients(gradient, layout.matrices, layout.layers, *found)
     norms64(parameters, layout.matrices, table.of_layers("weight_norm", layers))
+    if scale is not None:
+        values[:, columns.index("signal_grad_norm")] /= scale.unsqueeze(1)
     return table
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -92,7 +93,7 @@ def train(
     if keeper.finish is not None:
         keeper.finish(packed(cohort, journal, start, time.perf_counter() - began))
     heldout = None if steps == 0 or journal.diverged == len(runs) else cohort.way.evaluate(cohort.task)
-    may_skip = cohort.clipping.made is not None
+    may_skip = cohort.made is not None
     return journal.close(cohort.runs, heldout, time.perf_counter() - began, cohort.way.seen, may_skip=may_skip)
 
 
@@ -113,13 +114,19 @@ def _update(cohort: Cohort, t: int) -> None:
 def step(cohort: Cohort, t: int, lr: Tensor, *, record: bool) -> StepRow:
     """Step t on the batch and at the learning rates (M,) at hand; see `advance`."""
     last = t == cohort.runs[0].train.steps
-    parameters, gradient = cohort.parameters, cohort.way.gradient
+    parameters, gradient, half = cohort.parameters, cohort.way.gradient, cohort.way.half
     losses, table = cohort.way.there_and_back(cohort.task, t, record=record, last=last)
     norm = norm64(gradient)
-    broken = (unsound(parameters), unsound(gradient))
+    overflown = None if half is None or last else half.overflown(norm)
+    scale = None if half is None else half.scale.clone()
+    # What a dynamic loss scale made too large is no divergence: it is left out, and the scale is halved.
+    broken = (unsound(parameters), torch.zeros_like(norm) if overflown is not None else unsound(gradient))
     clipped = None
     if not last:
         clipped = clip(gradient, norm, cohort.clipping, cohort.layout)
+        if half is not None and overflown is not None:
+            half.heed(overflown)
+            clipped = replace(clipped, skipped=overflown if clipped.skipped is None else clipped.skipped | overflown)
         if table is None:
             _optimize(cohort, clipped.skipped)
         else:
@@ -127,12 +134,13 @@ def step(cohort: Cohort, t: int, lr: Tensor, *, record: bool) -> StepRow:
             before = combine(parameters, 1.0)
             _optimize(cohort, clipped.skipped)
             measure_update(table, cohort.layout, before, parameters)
-    return StepRow(t, losses, lr, norm, clipped, broken, table)
+    return StepRow(t, losses, lr, norm, clipped, broken, table, scale)
 
 
 def _optimize(cohort: Cohort, skipped: Tensor | None) -> None:
     """One update, but of those members that have ``skipped`` (M,) it: all of theirs stays as it was."""
-    parameters, gradient, made = cohort.parameters, cohort.way.gradient, cohort.clipping.made
+    parameters, made = cohort.parameters, cohort.made
+    gradient = cohort.way.gradient.to(parameters.dtype)
     if skipped is None or made is None:
         cohort.optimize(parameters, gradient, cohort.state, cohort.rates, cohort.task.done)
         return

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from gradlab.engine.answers import dictated, wholly_right
+from gradlab.engine.precision import FORMATS, Scaled, of_cohort
 from gradlab.engine.probes import Measurement, measure
 from gradlab.models import MODELS, Architecture
 from gradlab.nn.initializers import initial_parameters, initialised
 from gradlab.nn.losses import SQUASHES, Loss, stacked
 from gradlab.nn.lsuv import Scaling
-from gradlab.nn.network import Network, Pass, assemble
+from gradlab.nn.network import Network, Pass
 from gradlab.nn.norms import Mode
 from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
@@ -58,6 +59,10 @@ class Way(Protocol):
         """Of each network that is not gradlab's own, what was seen of it at the first record."""
 
     @property
+    def half(self) -> Scaled | None:
+        """What there is beside in half precision."""
+
+    @property
     def rehearsable(self) -> bool:
         """Whether every step does the same to the same memory."""
 
@@ -80,18 +85,19 @@ class Own:
     network: Network
     parameters: Tensor
     loss: Loss
+    half: Scaled | None = None
     seen: tuple[str, ...] = ()
     rehearsable: bool = True
 
     @property
     def gradient(self) -> Tensor:
-        """See `Way`."""
-        return self.network.gradient
+        """See `Way`; in half precision divided by the loss scale."""
+        return self.network.gradient if self.half is None else self.half.gradient
 
     @property
     def moving(self) -> dict[str, Tensor]:
         """See `Way`."""
-        found: dict[str, Tensor] = {}
+        found = {} if self.half is None else {f"loss.{name}": tensor for name, tensor in self.half.moving.items()}
         for layer, running in self.network.running.items():
             found |= {f"{layer}.running_mean": running.mean, f"{layer}.running_var": running.var}
         return found
@@ -105,16 +111,25 @@ class Own:
         """See `Way`; every step does the same, whatever its number."""
         del t
         inputs, targets = task.batch()
-        through = Pass(self.network, Mode.MEASURE if last else Mode.TRAIN, keep=record)
-        x = through.input(inputs)
-        output = self._squashed(through, self.architecture.forward(through, x))
-        losses, slope = self.loss.measure(output.value, targets)
-        through.backward(output, slope)
-        return losses, measure(through, x, self.parameters, self.columns) if record else None
+        through, half = Pass(self.network, Mode.MEASURE if last else Mode.TRAIN, keep=record), self.half
+        x, output = self._passed(through, inputs)
+        losses, slope = self.loss.measure(output.value if half is None else output.value.float(), targets)
+        through.backward(output, slope if half is None else half.slope(slope, output.value.dtype))
+        if half is not None:
+            half.leave(self.network.gradient)
+        if not record:
+            return losses, None
+        scale = None if half is None else half.scale
+        return losses, measure(through, x, self.parameters, self.gradient, self.columns, scale)
 
-    def _squashed(self, through: Pass, output: Node) -> Node:
-        squash = SQUASHES.get(self.network.model.output or "none")
-        return output if squash is None else through.apply(squash, output)
+    def _passed(self, through: Pass, inputs: Tensor) -> tuple[Node, Node]:
+        """The inputs (M, B, *shape) as they enter, and the output behind the activation of the output layer."""
+        if self.half is not None:
+            self.half.enter(self.parameters)
+            inputs = inputs.to(self.network.gradient.dtype) if inputs.is_floating_point() else inputs
+        x, squash = through.input(inputs), SQUASHES.get(self.network.model.output or "none")
+        output = self.architecture.forward(through, x)
+        return x, output if squash is None else through.apply(squash, output)
 
     @torch.no_grad()
     def evaluate(self, task: Task) -> tuple[Floats, Floats | None]:
@@ -124,7 +139,8 @@ class Own:
         samples = 0
         for inputs, targets in task.heldout():
             through = Pass(self.network, Mode.EVALUATE)
-            output = self._squashed(through, self.architecture.forward(through, through.input(inputs))).value
+            output = self._passed(through, inputs)[1].value
+            output = output if self.half is None else output.float()
             loss += self.loss.measure(output, targets)[0] * inputs.shape[1]
             if self.network.facts.dictated:
                 right += wholly_right(dictated(self.architecture, self.network, inputs), targets.classes)
@@ -135,16 +151,16 @@ class Own:
         return (loss / samples).cpu().numpy(), accuracy
 
 
-def own(runs: Sequence[RunSpec], task: Task, dtype: torch.dtype, device: torch.device) -> Own:
+def own(runs: Sequence[RunSpec], task: Task, device: torch.device) -> Own:
     """The stack of ``runs`` at its initial weights."""
     first = runs[0]
     architecture = MODELS[first.model.name]
     layout = architecture.layout(first.model, first.facts)
-    parameters = initial_parameters(layout, runs, dtype).to(device)
-    network = assemble(first, layout, parameters)
+    parameters = initial_parameters(layout, runs, FORMATS[first.train.precision].parameters).to(device)
+    network, half = of_cohort(runs, layout, parameters)
     _scale_by_data(runs, architecture, network, task)
     loss = stacked(first.loss, first.model.output, first.facts.loss)
-    return Own(architecture, layout, network, parameters, loss)
+    return Own(architecture, layout, network, parameters, loss, half)
 
 
 @torch.no_grad()

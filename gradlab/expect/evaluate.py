@@ -124,6 +124,8 @@ def read(measure: Measure, tables: Tables) -> Reading:
         kept = np.flatnonzero(_rows(measure, table, run, chosen))
     if not kept.size:
         return Reading(None, 0, "no such row")
+    if measure.column not in table.column_names:
+        return Reading(None, 0, "no such column")
     column = table[measure.column].take(pa.array(kept))
     if measure.test is not None:
         values = np.array([measure.test.holds(value) for value in column.to_pylist()], dtype=float)

@@ -158,10 +158,11 @@ def _table(given: object, where: str) -> str:
 
 
 def _columns(table: str) -> dict[str, str]:
-    """The columns of a table, each "text" or "number"."""
-    from gradlab.store.record import SCHEMAS
+    """The columns of a table, each "text" or "number", with those that only some architectures have."""
+    from gradlab.store.record import MEASURED_COLUMNS, SCHEMAS
 
-    return {field.name: "text" if str(field.type) == "string" else "number" for field in SCHEMAS[table]}
+    own = {field.name: "text" if str(field.type) == "string" else "number" for field in SCHEMAS[table]}
+    return own | (dict.fromkeys(MEASURED_COLUMNS, "number") if table == "layers" else {})
 
 
 def _fit(entry: Mapping[str, object], columns: Mapping[str, str], where: str) -> Fit | None:

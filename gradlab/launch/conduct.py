@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event
 
 from rich.console import Console
 from rich.markup import escape
@@ -275,6 +277,28 @@ def report_again(
         with new_report(wanted, time_here()) as to:
             report(paths, to, out, keys, chosen)
     screen.show_files(out, [("report", str(to / "index.html"))])
+
+
+def serve(paths: Sequence[Path], port: int, out: Console, keys: Mapping[str, str | None]) -> None:
+    """`gradlab report --serve`: the page of one result, drawn anew as its pieces appear, until Ctrl-C.
+
+    Raises `SpecError` for several folders and for one that holds no result.
+    """
+    from gradlab.report import write_report
+    from gradlab.report.serving import Follower, serving
+
+    if len(paths) > 1:
+        raise SpecError(f"--serve is given {len(paths)} folders; expected one")
+    documents.read_manifest(paths[0])
+    with TemporaryDirectory(prefix="gradlab-") as name:
+
+        def draw(folder: Path, to: Path) -> None:
+            write_report([folder], to, x=keys["x"], y=keys["y"], facet=keys["facet"], color=keys["color"])
+
+        follower = Follower(paths[0], Path(name) / "report", draw)
+        with serving(follower, port) as address, suppress(KeyboardInterrupt):
+            screen.show_files(out, [("serving", f"{address} (Ctrl-C ends it)")])
+            Event().wait()
 
 
 def report(

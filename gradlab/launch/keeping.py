@@ -16,8 +16,8 @@ from dataclasses import replace
 import torch
 
 import gradlab
-from gradlab.engine.cohort import DTYPES
 from gradlab.engine.keeping import Keeper
+from gradlab.engine.precision import FORMATS
 from gradlab.launch.events import Job
 from gradlab.nn.kernels.compiler import library
 from gradlab.nn.kernels.program import serves
@@ -94,7 +94,7 @@ def keeper_of(job: Job, start: int, runs: Sequence[RunSpec], device: torch.devic
 
 def surroundings(precision: str, device: torch.device) -> dict[str, str]:
     """What the last digits depend on, beside the runs."""
-    own = library(precision) if serves(torch.empty(0, dtype=DTYPES[precision], device=device)) else None
+    own = library(precision) if serves(torch.empty(0, dtype=FORMATS[precision].passes, device=device)) else None
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return {
         "gradlab": gradlab.__version__,

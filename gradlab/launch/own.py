@@ -96,10 +96,11 @@ def _extent(run: RunSpec, members: int, wish: str) -> Extent:
     import torch
 
     from gradlab.data.loaders import load
-    from gradlab.engine.cohort import DTYPES, task_of
+    from gradlab.engine.cohort import task_of
     from gradlab.engine.lent import extent, obstacle_of
+    from gradlab.engine.precision import FORMATS
 
-    dtype, pair = DTYPES[run.train.precision], (run, dataclasses.replace(run, seed=run.seed + 1))
+    dtype, pair = FORMATS[run.train.precision].parameters, (run, dataclasses.replace(run, seed=run.seed + 1))
     task = task_of(pair, load(run.data), dtype, torch.device("cpu"))
     size = extent(run, task, dtype)
     # Recorded steps are taken one by one.

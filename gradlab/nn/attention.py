@@ -148,7 +148,7 @@ def _mix_back(grad: Tensor, seen: Three, weights: Tensor | None, heads: Heads, i
 
 def _apart(x: Tensor, heads: Heads) -> Tensor:
     """(M, B, T, D) -> (M, B, H, T, d)."""
-    return x.unflatten(-1, (heads.count, -1)).transpose(2, 3)
+    return x.view(*x.shape[:-1], heads.count, x.shape[-1] // heads.count).transpose(2, 3)
 
 
 def _together(x: Tensor) -> Tensor:

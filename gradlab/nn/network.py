@@ -88,8 +88,9 @@ def assemble(run: RunSpec, layout: Layout, flat: Tensor) -> Network:
         return {(slot.layer, slot.role): of[:, columns].view(members, *slot.shape) for slot, columns in places}
 
     gradient = torch.zeros_like(flat)
+    statistics = flat.new_empty(0, dtype=single(flat.dtype))
     running = {
-        slot.layer: Running(flat.new_zeros(members, *slot.shape), flat.new_ones(members, *slot.shape))
+        slot.layer: Running(statistics.new_zeros(members, *slot.shape), statistics.new_ones(members, *slot.shape))
         for slot in layout.slots
         if slot.role is Role.GAIN and run.model.norm == "batch"
     }
@@ -231,17 +232,20 @@ class Pass:
         if norm is None:
             return z
         parameters, cell = self.network.parameters, z.cell
-        affine = Affine(parameters[layer, gain], parameters.get((layer, shift)), self.network.running.get(layer))
-        value, pull = norm(rows(z.value), affine, self.mode)
+        dtype = z.value.dtype
+        moved = parameters.get((layer, shift))
+        moved = None if moved is None else moved.to(single(dtype))
+        affine = Affine(parameters[layer, gain].to(single(dtype)), moved, self.network.running.get(layer))
+        value, pull = norm(rows(z.value).to(single(dtype)), affine, self.mode)
 
         def back(dy: Tensor) -> None:
-            dz, dgain, dshift = pull(rows(dy))
-            give(cell, dz.view(shape))
-            self.deposit((layer, gain), dgain)
+            dz, dgain, dshift = pull(rows(dy).to(single(dtype)))
+            give(cell, dz.to(dtype).view(shape))
+            self.deposit((layer, gain), dgain.to(dtype))
             if dshift is not None:
-                self.deposit((layer, shift), dshift)
+                self.deposit((layer, shift), dshift.to(dtype))
 
-        return self.remember(Node(value.view(shape)), back)
+        return self.remember(Node(value.to(dtype).view(shape)), back)
 
     def activate(self, layer: int, z: Node, name: str | None = None) -> Node:
         """(M, B, ..., D) -> the same: phi(z), of the model's activation or of the one called ``name``."""
@@ -316,6 +320,11 @@ class Pass:
         """Adds ``part`` (M, ...) to the gradient of a parameter."""
         deposit(self.network.gradients[name], part, more=name in self.written)
         self.written.add(name)
+
+
+def single(dtype: torch.dtype) -> torch.dtype:
+    """What is computed in where half precision would not do: single for half, else the dtype itself."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def rows(x: Tensor) -> Tensor:

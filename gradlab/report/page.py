@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jinja2
 
-from gradlab.report import cure, effect_words, effects, findings, foretold, inside, picked, verdicts
+from gradlab.report import answers, cure, effect_words, effects, findings, foretold, inside, picked, verdicts
 from gradlab.report.expectations import expected
 from gradlab.report.groups import check_asked, early_keys, log_outcomes, map_keys, varying
 from gradlab.report.layout import Facets
@@ -119,7 +119,9 @@ def write_report(
         figures, pictures = _figures(result, Chosen(keys, early, color, facet, each), fresh)
         page = fresh / "index.html"
         held = inside.written(result, everywhere, healing) if (result.state != "failed").any() else ""
-        told = _render(result, found, healing, pictures, [file.name for file in tables], homes, held)
+        clear = verdicts.examples(result) if not homes else []
+        top = answers.answers(result, clear, everywhere) if healing is None else []
+        told = _render(result, found, healing, pictures, [file.name for file in tables], homes, held, clear, top)
         page.write_text(told, encoding="utf-8")
         # The page last: it shows what is there.
         files = _moved([*figures, *tables, page], out)
@@ -187,6 +189,8 @@ def _render(
     tables: Sequence[str],
     homes: Mapping[str, Path],
     held: str,
+    examples: Sequence[verdicts.Example],
+    top: Sequence[answers.Answer],
 ) -> str:
     """``homes``: the folders of runs that are told one by one; ``held``: what the page's script reads of all."""
     environment = jinja2.Environment(
@@ -211,6 +215,8 @@ def _render(
             *(*cure.sentences(healing), *findings.sentences(result)),
             *(*(foretold.sentences(result) if healing is None else []), *effect_words.sentences(found)),
         ],
+        answers=top,
+        well=answers.well(result) if result.size > 1 and healing is None else "",
         cures=cure.best(healing),
         cures_heading=cure.heading(healing),
         changes=cure.table(healing),
@@ -226,7 +232,7 @@ def _render(
         layers=findings.layers_tables(result) if result.size == 1 else [],
         verdicts=[
             (example.run_id, example.setting, example.verdict.told, verdicts.thresholds(example.verdict))
-            for example in ([] if homes else verdicts.examples(result))
+            for example in examples
         ],
         verdict_counts=verdicts.table(result) if result.size > 1 and not result.asked else None,
         tally=verdicts.tally(result) if result.size > 1 else "",

@@ -115,6 +115,8 @@ def _check_attention(model: ModelSpec, facts: Facts) -> None:
 @lru_cache(maxsize=1024)
 def check_loss(train: TrainSpec, model: ModelSpec, facts: Facts) -> None:
     """Raises `SpecError` for a loss of classes where the targets are numbers, and one of the user's own elsewhere."""
+    if MODELS[model.name].free and train.precision not in ("float32", "float64"):
+        raise SpecError(f"train.precision={train.precision}: model=module takes float32 or float64")
     if train.loss == "auto":
         return
     if train.loss not in LOSSES:
@@ -165,6 +167,24 @@ def check_together(optim: OptimSpec, clip: ClipSpec) -> None:
         raise SpecError("optim.nesterov=true needs optim.dampening=0 (as torch.optim.SGD does)")
 
 
+MOST_HIDDEN = 4096
+"""Entries of a signal whose square Jacobian is decomposed: seconds, and 134 MB in double precision."""
+
+
+def _check_hidden(spec: RunSpec) -> None:
+    """Raises `SpecError` where there are no two hidden signals, or they are too large."""
+    if spec.layers < 3:
+        raise SpecError(
+            f"probe.instrument=hidden_jacobian: needs two hidden layers; given model.depth={spec.model.depth}"
+        )
+    *hidden, _ = MODELS[spec.model.name].matrices(spec.model, spec.facts)
+    largest = max(fan_out * uses for _, fan_out, uses in hidden)
+    if largest > MOST_HIDDEN:
+        raise SpecError(
+            f"probe.instrument=hidden_jacobian: a signal has {largest:,} entries; expected at most {MOST_HIDDEN:,}"
+        )
+
+
 def check_instrument(spec: RunSpec) -> None:
     """Raises `SpecError` where the run's instrument has nothing to measure in it."""
     instrument, flat = INSTRUMENTS[spec.probe.instrument], spec.flat()
@@ -181,6 +201,8 @@ def check_instrument(spec: RunSpec) -> None:
             f"probe.instrument={instrument.name}: takes derivatives by the input, and {spec.data.name!r} has tokens, "
             "which have none"
         )
+    if instrument.name == "hidden_jacobian":
+        _check_hidden(spec)
     if spec.facts.train < instrument.samples:
         raise SpecError(
             f"probe.instrument={instrument.name}: needs {instrument.samples} samples; the training part of "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -144,7 +144,12 @@ KEYS: dict[str, Key] = {
     "clip.threshold": Key(float, "c", low=0, above=True),
     "clip.output_threshold": Key(float, "layerwise: c of the output layer", low=0, above=True, nullable=True),
     "train.steps": Key(int, "updates; 0 measures the network at its initial weights alone", low=0),
-    "train.precision": Key(str, "float32 or float64", words=("float32", "float64")),
+    "train.precision": Key(
+        str,
+        "of weights, signals and gradients; mixed: of signals and gradients, beside single weights",
+        words=("float32", "float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"),
+    ),
+    "train.loss_scale": Key(str, "multiplies the loss on its way back, as half precision needs; or dynamic"),
     "train.loss": Key(
         str,
         "the loss; auto: what the data ask for; or a function of your own, path/to/file.py:name or package.module.name",
@@ -186,6 +191,7 @@ DEFAULTS: dict[str, Value] = {
     "clip.output_threshold": None,
     "train.steps": 200,
     "train.precision": "float32",
+    "train.loss_scale": "1",
     "train.loss": "auto",
     "probe.every": 10,
     "probe.instrument": "none",
@@ -269,7 +275,9 @@ def coerce(key: str, given: Value) -> Value:
     rule = KEYS[key]
     if given is None and rule.nullable:
         return None
-    return _layers(key, given) if key == "model.pool" else _checked(key, rule, given)
+    if key in WRITTEN:
+        return WRITTEN[key](key, given)
+    return _checked(key, rule, given)
 
 
 def _checked(key: str, rule: Key, given: Value) -> Value:
@@ -314,6 +322,27 @@ def _layers(key: str, given: Value) -> str:
     if isinstance(given, bool) or not all(part.isdecimal() and int(part) > 1 for part in parts):
         raise SpecError(f"{key}={_short(str(given))}: expected layers from 2 on, as in 3+5, or 'none'")
     return "+".join(map(str, sorted(set(map(int, parts)))))
+
+
+def _scale(key: str, given: Value) -> str:
+    """A loss scale: a number above 0, as it is written shortest, or dynamic.
+
+    >>> _scale("train.loss_scale", 1024.0), _scale("train.loss_scale", "dynamic")
+    ('1024', 'dynamic')
+    """
+    if given == "dynamic":
+        return "dynamic"
+    try:
+        number = math.nan if isinstance(given, bool) else float(str(given))
+    except ValueError:
+        number = math.nan
+    if not (0 < number < math.inf):
+        raise SpecError(f"{key}={_short(str(given))}: expected a number above 0 or 'dynamic'")
+    return f"{number:.17g}" if float(f"{number:g}") != number else f"{number:g}"
+
+
+WRITTEN: dict[str, Callable[[str, Value], Value]] = {"model.pool": _layers, "train.loss_scale": _scale}
+"""Keys whose values are written in a way of their own."""
 
 
 def is_target(text: str) -> bool:

@@ -24,7 +24,6 @@ from gradlab.spec.choices import (
     OPTIMIZERS,
     SCHEDULES,
 )
-from gradlab.spec.choices.data import forms_of
 from gradlab.spec.keys import (
     DEFAULTS,
     FREE,
@@ -38,6 +37,36 @@ from gradlab.spec.keys import (
 )
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.plugins import PRESENT, used
+from gradlab.spec.sections import (
+    ClipSpec,
+    DataSpec,
+    Extent,
+    Facts,
+    ModelSpec,
+    OptimSpec,
+    ProbeSpec,
+    TrainSpec,
+)
+
+__all__ = [
+    "SCHEMA",
+    "SECTIONS",
+    "SILENT",
+    "ClipSpec",
+    "DataSpec",
+    "Extent",
+    "Facts",
+    "Look",
+    "ModelSpec",
+    "OptimSpec",
+    "ProbeSpec",
+    "RunSpec",
+    "TrainSpec",
+    "build",
+    "but_for_seeds",
+    "seeded",
+    "unused",
+]
 
 SCHEMA = 1
 """Version of the spec's schema and of the tables; part of every run's id."""
@@ -48,6 +77,7 @@ OUTSIDE_DIGEST = ("data.root", "data.mirror", "data.path")
 SILENT: dict[str, tuple[object, ...]] = {
     "probe.instrument": ("none",),
     "train.loss": ("auto",),
+    "train.loss_scale": ("1",),
     "model.output": (None, "none"),
     **dict.fromkeys(("model.target", "model.source", "model.pool", "model.block"), (None,)),
     **dict.fromkeys(("model.forget_bias", "model.chrono", "model.attention"), (None,)),
@@ -63,190 +93,6 @@ SILENT: dict[str, tuple[object, ...]] = {
 
 DRAWN_WITHIN = ("lsuv", "fixup", "identity")
 """Inits that know the network that they are of."""
-
-Arguments = tuple[tuple[str, Value], ...]
-"""What a function of the user's own is called with, by name, in the order of the names."""
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """The `model` section; a key that the architecture lacks is None: so are depth and width of a user's own network.
-
-    ``args`` are `model.args.NAME`, by name.
-    """
-
-    name: str
-    depth: int
-    width: int
-    activation: str | None
-    slope: float | None
-    init: str | None
-    gain: float
-    weight_var: float | None
-    bias_var: float | None
-    norm: str | None
-    pool: str | None
-    block: str | None
-    branch_scale: float | None
-    forget_bias: float | None
-    chrono: bool | None
-    attention: str | None
-    heads: int | None
-    norm_place: str | None
-    skip: bool | None
-    feed_forward: int | None
-    causal: bool | None
-    qk_norm: bool | None
-    attention_scale: float | None
-    output: str | None
-    target: str | None
-    source: str | None
-    args: Arguments = ()
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """The `data` section, `batch_size` resolved to an integer; a key that the data lack is None."""
-
-    name: str
-    root: str | None
-    mirror: str | None
-    batch_size: int
-    seed: int
-    standardise: bool
-    input_scale: float
-    target_scale: float
-    length: int | None
-    features: int | None
-    ask: str | None
-    permuted: bool | None
-    path: str | None
-    label: str | None
-    heldout: float | None
-    task: str | None
-    target: str | None
-    source: str | None
-    args: Arguments = ()
-
-
-@dataclass(frozen=True)
-class OptimSpec:
-    """The `optim` section; which keys act is in `choices.OPTIMIZERS` and `choices.SCHEDULES`."""
-
-    name: str
-    lr: float
-    momentum: float
-    nesterov: bool
-    weight_decay: float
-    l1: float
-    beta1: float
-    beta2: float
-    eps: float
-    dampening: float
-    amsgrad: bool
-    maximize: bool
-    schedule: str
-    warmup: int
-    end_factor: float
-    decay: float
-    decay_every: int
-
-
-@dataclass(frozen=True)
-class ClipSpec:
-    """The `clip` section."""
-
-    mode: str
-    threshold: float
-    output_threshold: float | None
-
-
-@dataclass(frozen=True)
-class TrainSpec:
-    """The `train` section."""
-
-    steps: int
-    precision: str
-    loss: str
-    source: str | None = None
-
-
-@dataclass(frozen=True)
-class ProbeSpec:
-    """The `probe` section."""
-
-    every: int
-    instrument: str
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a network must know of its data: shapes and sizes, no numbers.
-
-    ``shape`` is that of one input, ``outputs`` how many numbers or classes one answer has; ``loss``, ``image`` and
-    ``vocabulary`` as in `choices.Data`; ``positions`` counts the answers of a sample, 0 where there is but one. Of data
-    of the user's own, ``source`` is the SHA-256 of what they come from, and ``told`` how they were understood.
-    """
-
-    shape: tuple[int, ...]
-    outputs: int
-    loss: str
-    train: int
-    heldout: int
-    source: str | None = None
-    told: str | None = None
-    image: bool = False
-    vocabulary: int = 0
-    positions: int = 0
-    dictated: bool = False
-
-    @property
-    def inputs(self) -> int:
-        """Entries of one input."""
-        return math.prod(self.shape)
-
-    @property
-    def steps(self) -> int:
-        """Time steps of one input: of an image, its rows."""
-        return self.shape[0]
-
-    @property
-    def features(self) -> int:
-        """Entries of one time step: of a token, one for each that there is."""
-        return self.vocabulary or math.prod(self.shape[1:])
-
-    @property
-    def pixels(self) -> tuple[int, int]:
-        """Height and width of an image."""
-        return self.shape[0], self.shape[1]
-
-    @property
-    def channels(self) -> int:
-        """Numbers of a pixel."""
-        return self.shape[2] if len(self.shape) > 2 else 1
-
-    @property
-    def forms(self) -> tuple[str, ...]:
-        """How an input can be taken; see `choices.data.forms_of`."""
-        return forms_of(len(self.shape), image=self.image, vocabulary=self.vocabulary)
-
-
-@dataclass(frozen=True)
-class Extent:
-    """How large a network of the user's own is: what is planned by.
-
-    Trained ``parameters`` (real numbers), ``signals`` (numbers that its layers put out for one sample), ``layers``,
-    their ``calls``, and the ``work`` of a step on one batch in operations. ``stacks``: several have been tried as one,
-    and ``obstacle`` is empty; otherwise it may say why they cannot be trained so.
-    """
-
-    parameters: int
-    signals: int
-    layers: int
-    work: float
-    calls: int = 1
-    stacks: bool = False
-    obstacle: str = ""
 
 
 @dataclass(frozen=True)
@@ -426,7 +272,7 @@ def _resolved(model: ModelSpec, facts: Facts) -> ModelSpec:
         model,
         norm="none" if model.norm_place == "none" else model.norm,
         causal=facts.positions > 0 if model.causal is None else model.causal,
-        attention_scale=model.heads / model.width if given == "1/d" else given,
+        attention_scale=model.heads / model.width if isinstance(given, str) else given,
     )
 
 
@@ -533,6 +379,9 @@ def _canonical(section: object) -> str:
     return json.dumps([(key, value) for key, value in pairs if value not in SILENT.get(key, ())])
 
 
+HALF = {"float16", "bfloat16"}
+"""Formats of two bytes, by themselves or mixed with single weights."""
+
 ALWAYS = ("name", "schedule", "warmup")
 """Fields of the `optim` section that act in every run."""
 
@@ -545,6 +394,8 @@ def unused(spec: RunSpec) -> frozenset[str]:
         if f.name not in {*ALWAYS, *OPTIMIZERS[spec.optim.name].uses, *SCHEDULES[spec.optim.schedule].uses}
     }
     idle |= {f"clip.{name}" for name in ("threshold", "output_threshold") if name not in CLIPS[spec.clip.mode].uses}
+    if not HALF & set(spec.train.precision.split("_")):
+        idle.add("train.loss_scale")
     if spec.model.activation not in ("leaky_relu", "prelu"):
         idle.add("model.slope")
     if spec.facts.loss != "mean_squared_error" or spec.loss == "quartic":

@@ -53,7 +53,7 @@ MEASURED_COLUMNS = (
 )
 """What stands beside them of a network that is not gradlab's own."""
 
-KEPT_OF_STEPS = ("loss", "grad_norm", "grad_norm_clipped", "clipped", "broken", "lr", "skipped")
+KEPT_OF_STEPS = ("loss", "grad_norm", "grad_norm_clipped", "clipped", "broken", "lr", "skipped", "loss_scale")
 """What is kept of each step of a training that goes on, in this order; ``broken`` is zero where all is finite."""
 
 _KINDS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
@@ -182,10 +182,10 @@ class Record:
     """A finished cohort.
 
     ``loss``, ``lr``, ``grad_norm``, ``grad_norm_clipped``, ``clipped`` are (S, M), row t measured at step t; where the
-    last row made no update, ``updates`` < S. So are ``skipped`` updates, None where none can be. ``diverged_at`` and
-    ``diverged_layer`` (M,) are -1 where there is none. ``heldout_loss`` and ``accuracy`` (M,) are None where data or
-    run have none. ``columns`` are the C of the per-layer table; ``seen`` (M) is what was seen of networks that are
-    not gradlab's own: see `SEEN`.
+    last row made no update, ``updates`` < S. So are ``skipped`` updates and the ``loss_scale``, None where none can be.
+    ``diverged_at`` and ``diverged_layer`` (M,) are -1 where there is none. ``heldout_loss`` and ``accuracy`` (M,) are
+    None where data or run have none. ``columns`` are the C of the per-layer table; ``seen`` (M) is what was seen of
+    networks that are not gradlab's own: see `SEEN`.
     """
 
     runs: tuple[RunSpec, ...]
@@ -206,6 +206,7 @@ class Record:
     columns: tuple[str, ...] = PROBE_COLUMNS
     seen: tuple[str, ...] = ()
     skipped: Bools | None = None
+    loss_scale: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -351,6 +352,7 @@ def _steps_table(record: Record, last: Ints) -> pa.Table:
         "grad_norm": record.grad_norm.T[kept],
         "grad_norm_clipped": _where(updated, record.grad_norm_clipped.T[kept]),
         "clipped": _where(updated, record.clipped.T[kept]),
+        "loss_scale": None if record.loss_scale is None else record.loss_scale.T[kept],
         "skipped": None if record.skipped is None else _where(updated, record.skipped.T[kept]),
     }
     return table_of("steps", columns, len(at))

@@ -17,7 +17,10 @@ from gradlab.theory.quadrature import moments
 EPS = 1e-5
 """What batch and layer norm add to a variance, as torch's."""
 
-RMS_EPS = {"float32": 1.1920928955078125e-07, "float64": 2.220446049250313e-16}
+RMS_EPS = {
+    "float64": 2.220446049250313e-16,
+    **dict.fromkeys(("float32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"), 1.1920928955078125e-07),
+}
 """What rms norm adds to a mean square, by precision, as torch's."""
 
 LEAST_BATCH = 4

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gradlab.watching.activations import ACTIVATIONS, KEPT, WAVES, first_of, of_operator
 from gradlab.watching.attention import Spread, entropy, entropy_of, largest
 from gradlab.watching.entries import moments
+from gradlab.watching.facts import LOSSES
 from gradlab.watching.tape import Tape
 
 _LINEAR = """
@@ -36,6 +37,9 @@ MASKING = frozenset({"native_dropout", "bernoulli_", "div_"})
 """Operators of which dropout is made."""
 
 SOFTMAX, FUSED_ATTENTION = ("_softmax", "_safe_softmax"), "_scaled_dot_product"
+
+WATCHED = frozenset({"detach", *ACTIVATIONS, *WAVES, *UNBOUNDED, *MASKING, *LOSSES, *SOFTMAX})
+"""Operators that are more than steps on the way; most of a pass are none, and cost next to nothing."""
 
 
 class Operators(TorchDispatchMode):
@@ -59,13 +63,18 @@ class Operators(TorchDispatchMode):
 
 def _dispatched(tape: Tape, func: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """Runs one operator; it is looked at before, since it may overwrite what it is given."""
-    name, run = func.overloadpacket.__name__, partial(func, *given, **named)
+    name, watched = _known(func)
     if tape.inside and name not in KEPT:
         tape.inside[-1].operators.append(name)
-    _note_cut(tape, name, given)
+    if tape.detached:
+        _note_cut(tape, name, given)
+    if tape.linear:
+        tape.linear = tape.judging or name in LINEAR
+    if not watched:
+        return func(*given, **named)
+    run = partial(func, *given, **named)
     if name in MASKING:
         _note_dropout(tape, name, given)
-    tape.linear &= tape.judging or name in LINEAR
     z = given[0] if given else None
     if name == "detach" and isinstance(z, Tensor) and z.grad_fn is not None:
         output = run()
@@ -78,15 +87,29 @@ def _dispatched(tape: Tape, func: Any, given: tuple[Any, ...], named: dict[str, 
     if name in UNBOUNDED and tape.taken(z) is not None:
         tape.unbounded.append(name)
     output = _lost(tape, name, given, run)
-    if name in SOFTMAX and z.dim() >= 3:
+    if z.dim() >= 3:
+        _attended(tape, name, given, named, output)
+    return output
+
+
+def _attended(tape: Tape, name: str, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+    """Notes how far attention spreads, and a row of it that may look at nothing."""
+    z = given[0]
+    if name in SOFTMAX:
         first, masked = output.detach().select(given[1], 0), z.detach().select(given[1], 0)
         tape.all_masked |= bool((torch.isnan(first) & ~torch.isnan(masked)).any())
-    if tape.last is not None and name in SOFTMAX and z.dim() >= 3:
-        tape.last.attention.append(Spread(entropy(output, given[1]), largest(z)))
+        if tape.last is not None:
+            tape.last.attention.append(Spread(entropy(output, given[1]), largest(z)))
     elif tape.last is not None and name.startswith(FUSED_ATTENTION):
         causal, mask = any(one is True for one in given[3:]), named.get("attn_mask")
         tape.last.attention.append(entropy_of(z, given[1], mask, named.get("scale"), causal=causal))
-    return output
+
+
+@cache
+def _known(func: Any) -> tuple[str, bool]:
+    """What an operator is called, whatever it takes, and whether more than its name is looked at."""
+    name = str(func.overloadpacket.__name__)
+    return name, name in WATCHED or name.startswith(FUSED_ATTENTION)
 
 
 def _activated(tape: Tape, name: str, func: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -102,6 +125,8 @@ def _activated(tape: Tape, name: str, func: Any, given: tuple[Any, ...], named: 
 
 def _lost(tape: Tape, name: str, given: tuple[Any, ...], run: Callable[[], Any]) -> Any:
     """Runs an operator, and notes it if it is a loss."""
+    if name not in LOSSES:
+        return run()
     tape.losses.see(name, given)
     output = run()
     tape.losses.came_to(name, output)
@@ -110,7 +135,7 @@ def _lost(tape: Tape, name: str, given: tuple[Any, ...], run: Callable[[], Any])
 
 def _note_cut(tape: Tape, name: str, given: tuple[Any, ...]) -> None:
     """Notes where what was detached goes on into an operator; what autograd keeps for itself does not."""
-    if not tape.detached or name == "detach":
+    if name == "detach":
         return
     for one in given:
         held, node = tape.detached.get(id(one), (None, None))

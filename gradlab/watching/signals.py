@@ -58,10 +58,10 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
 def _framed(rows: list[Row]) -> pd.DataFrame:
     """The rows as a frame; the numbers as one matrix, for pandas would look at each column's type."""
     columns = (*PROBE_COLUMNS, *MEASURED_COLUMNS)
-    frame = pd.DataFrame(np.array([[row.get(name, math.nan) for name in columns] for row in rows]), columns=columns)
-    for place, name in enumerate(("step", "axis", "layer", "name")):
-        frame.insert(place, name, [row[name] for row in rows])
-    return frame
+    numbers = np.array([[row.get(name, math.nan) for row in rows] for name in columns])
+    words = {name: [row[name] for row in rows] for name in ("step", "axis", "layer", "name")}
+    # All at once: each column that is put in later costs as much as the whole frame.
+    return pd.DataFrame(words | dict(zip(columns, numbers, strict=True)))
 
 
 def _pair(batch: Any) -> tuple[Any, Any]:

@@ -28,7 +28,8 @@ def told(
     tape = heard.tape
     for operator, came in heard.weights.items():
         losses.weigh(operator, came)
-    names_of = {parameter: name for name, parameter in module.named_parameters()}
+    parameters = list(module.named_parameters())
+    names_of = {parameter: name for name, parameter in parameters}
     return {
         "activations": {name: (seen.positions, seen.judged) for name, seen in tape.activations.items()},
         "facts": {
@@ -43,7 +44,7 @@ def told(
             "unbounded": sorted(set(tape.unbounded)),
             "narrow": narrow(layers, heard, tape.samples),
             "frozen_as_drawn": frozen_as_drawn(layers, heard),
-            "frozen": [name for name, parameter in module.named_parameters() if not parameter.requires_grad],
+            "frozen": [name for name, parameter in parameters if not parameter.requires_grad],
         },
     }
 

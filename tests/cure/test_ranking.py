@@ -255,6 +255,14 @@ def test_the_front_holds_changes_that_are_worth_their_cost() -> None:
     assert [one.name for one in front(only_helps)] == ["a"]
 
 
+def test_of_the_smallest_what_takes_the_cause_away_comes_first() -> None:
+    """A change of the same cost that gains more beyond doubt follows it; one that gains a little more does not."""
+    for other, expected in ((0.49, ["answers"]), (0.1, ["answers", "treats"])):
+        facts, tables = cure(SICK, Made(("treats",), 1, (other,) * 3), Made(("answers",), 1, (0.5,) * 3))
+        facts["changes"][2]["answers"] = ["input_scale"]
+        assert [one.name for one in front(outcomes(facts, tables))] == expected
+
+
 def test_the_front_compares_pair_by_pair() -> None:
     """A narrower interval is no larger gain, and intervals that overlap may hide one that every seed shows."""
     noisy, calm = Made(("noisy",), 1, (0.1, 0.03, 0.3)), Made(("calm",), 2, (0.11, 0.1, 0.09))

@@ -9,12 +9,14 @@ import pyarrow as pa
 import pytest
 
 from gradlab.cure.changes import APPLIED, COSTS, cost, overrides, treated
-from gradlab.cure.remedies import REMEDIES
+from gradlab.cure.remedies import MENDS, REMEDIES
 from gradlab.cure.trials import norms_seen
 from gradlab.cure.values import END_TO_END, variance_of_targets
 from gradlab.data.facts import described
+from gradlab.diagnose.causes import CAUSES
 from gradlab.diagnose.thresholds import DEFAULTS
 from gradlab.grid.compose import compose_run
+from gradlab.spec.keys import allowed_keys
 from gradlab.spec.named import Value
 from gradlab.spec.run import build
 from gradlab.theory.predict import predict, profile
@@ -29,6 +31,8 @@ SICK: dict[str, dict[str, Value]] = {
     "one sample": {"data.batch_size": 1},
     "residual": {"model.name": "residual_mlp", "model.depth": 20},
     "rnn": {"model.name": "rnn", "model.activation": "tanh"},
+    "lstm": {"model.name": "lstm", "data.name": "adding"},
+    "seq2seq": {"model.name": "seq2seq", "model.attention": "none"},
     "convolutions": {"model.name": "cnn", "model.activation": "tanh"},
     "blocks": {"model.name": "resnet", "model.depth": 8},
     "huge targets": {"data.name": "linear_teacher", "data.target_scale": 300.0},
@@ -77,7 +81,8 @@ def test_what_is_typed_again_is_the_same_run(sick: str) -> None:
         if after is None:
             continue
         assert after.spec.id != spec.id, remedy.name
-        given = {**SICK[sick], **after.change}
+        known = allowed_keys(after.spec.model.name, after.spec.data.name)
+        given = {key: value for key, value in {**SICK[sick], **after.change}.items() if key in known}
         assert compose_run(typed(given)).runs[0].id == after.spec.id, remedy.name
         before, now = spec.flat(), after.spec.flat()
         lacking = {key for key in now if None in (before[key], now[key])}
@@ -105,6 +110,21 @@ def test_only_what_a_run_can_have_and_does_not_have_yet() -> None:
     assert "branch-scale" in names_for("residual")
     assert {"gain", "lr/10"} <= names_for("chain")
     assert {"he", "tanh", "twice-as-wide", "batch"}.isdisjoint(names_for("chain"))
+    gates = {"forget-bias", "chrono"}
+    assert gates <= names_for("lstm")
+    assert "orthogonal" in names_for("lstm")
+    assert {"gru", "lstm", "identity"} <= names_for("rnn")
+    assert {"gru", "lstm", "identity", "tanh", "layer"}.isdisjoint(names_for("lstm"))
+    assert "attention" in names_for("seq2seq")
+    assert gates.isdisjoint(names_for("rnn") | names_for("seq2seq") | names_for("sigmoid"))
+
+
+def test_gates_take_elman_s_place_with_the_keys_that_they_have() -> None:
+    after = treated(build(SICK["rnn"] | {"model.depth": 2, "model.weight_var": 3.0}), [REMEDIES["lstm"]])
+    assert after is not None
+    assert after.spec == build({"model.name": "lstm", "model.depth": 2, "model.forget_bias": 1.0})
+    assert set(after.change) >= {"model.name", "model.init", "model.weight_var"}
+    assert "model.activation" not in after.change
 
 
 def test_the_critical_variance_is_that_of_theory() -> None:
@@ -186,6 +206,18 @@ def test_the_page_tells_every_remedy_and_its_cost() -> None:
     for kind, price in COSTS.items():
         names = ", ".join(f"`{name}`" for name, remedy in REMEDIES.items() if remedy.kind == kind)
         assert f"| {kind} | {price} | {names} |" in page
+
+
+def test_remedies_by_cause_name_causes_and_remedies_that_there_are() -> None:
+    assert set(MENDS) <= set(CAUSES)
+    assert set().union(*MENDS.values()) <= set(REMEDIES)
+
+
+def test_an_activation_of_the_output_is_taken_off_where_there_is_one() -> None:
+    after = treated(described({"model.output": "softmax"}), [REMEDIES["bare-output"]])
+    assert after is not None
+    assert after.change == {"model.output": "none"}
+    assert treated(described({}), [REMEDIES["bare-output"]]) is None
 
 
 def applying(**values: Value) -> set[str]:

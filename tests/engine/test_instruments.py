@@ -38,6 +38,7 @@ CHAIN: dict[str, Value] = {
 FITTING: dict[str, dict[str, Value]] = {
     "none": {},
     "jacobian_spectrum": {**BASE, "model.depth": 3},
+    "hidden_jacobian": {**BASE, "model.depth": 3},
     "gradient_log": {**BASE, "model.depth": 3},
     "input_autocorrelation": {**BASE, "data.name": "interval", "model.depth": 3},
     "recurrent_jacobian": {**RNN, "data.name": "adding"},
@@ -349,6 +350,30 @@ def test_a_diverged_member_ends_and_its_companions_go_on() -> None:
     assert {step for step, _ in gone} < {0, 2, 4, 6}
     assert {step for step, _ in well} == {0, 2, 4, 6}
     assert all(np.isfinite(values).all() for values in well.values())
+
+
+@pytest.mark.parametrize("model", ["cnn", "mlp"])
+def test_the_hidden_jacobian_is_the_product_of_what_lies_between(model: str) -> None:
+    """Of linear layers: of dense ones the matrices, of filters of their middle taps those at every pixel."""
+    own: dict[str, Value] = {
+        "model.name": model,
+        "model.activation": "linear",
+        "model.depth": 4 if model == "mlp" else 3,
+    }
+    init = {"mlp": "orthogonal", "cnn": "delta_orthogonal"}[model]
+    (found,) = read({**BASE, **own, "model.init": init, "model.gain": 1.5, "probe.instrument": "hidden_jacobian"})
+    values = found[0, "hidden_singular_value"]
+    assert len(values) == (7 if model == "mlp" else 7 * 64)
+    np.testing.assert_allclose(values, 1.5**2, rtol=1e-12)
+    assert found[0, "condition"][0] == pytest.approx(1)
+    (found,) = read({**BASE, **own, "probe.instrument": "hidden_jacobian"})
+    assert found[0, "condition"][0] > 3
+
+
+def test_a_hidden_jacobian_that_is_none_or_too_large_is_refused() -> None:
+    for settings, words in (({"model.depth": 2}, "2 hidden layers"), ({"model.width": 5000}, "at most 4,096")):
+        with pytest.raises(SpecError, match=words):
+            build({"probe.instrument": "hidden_jacobian", **settings})
 
 
 def test_singular_values_of_what_is_not_finite_are_not_numbers() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from gradlab.engine.instruments.bench import Curve, Instrument
 from gradlab.engine.instruments.gradient_log import gradient_log
+from gradlab.engine.instruments.hidden_jacobian import hidden_jacobian
 from gradlab.engine.instruments.input_autocorrelation import input_autocorrelation
 from gradlab.engine.instruments.input_correlation import input_correlation
 from gradlab.engine.instruments.jacobian_spectrum import jacobian_spectrum
@@ -22,6 +23,7 @@ __all__ = ["INSTRUMENTS", "Curve"]
 INSTRUMENTS: dict[str, Instrument] = {
     "none": lambda _cohort, _advance: lambda _t: (),
     "jacobian_spectrum": jacobian_spectrum,
+    "hidden_jacobian": hidden_jacobian,
     "gradient_log": gradient_log,
     "input_autocorrelation": input_autocorrelation,
     "recurrent_jacobian": recurrent_jacobian,

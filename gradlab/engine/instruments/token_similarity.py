@@ -43,11 +43,13 @@ def _seen(cohort: Cohort, part: Part, samples: Tensor) -> tuple[Tensor, Tensor]:
 def _distance(x: Tensor) -> Tensor:
     """(m, B, T, D) -> (m,)."""
     apart = (x - x.mean(2, keepdim=True)).flatten(2).norm(dim=2)
-    return (apart / x.flatten(2).norm(dim=2)).mean(1)
+    distance: Tensor = (apart / x.flatten(2).norm(dim=2)).mean(1)
+    return distance
 
 
 def _cosine(x: Tensor) -> Tensor:
     """(m, B, T, D) -> (m,)."""
     places = x.shape[2]
     whole = (x / x.norm(dim=3, keepdim=True)).sum(2).square().sum(2)
-    return ((whole - places) / (places * (places - 1))).mean(1)
+    cosine: Tensor = ((whole - places) / (places * (places - 1))).mean(1)
+    return cosine

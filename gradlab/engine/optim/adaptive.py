@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gradlab.engine.optim.rates import Rates, State, decay, descend, lasso, shrink
+from gradlab.engine.optim.rates import Rates, State, blend, decay, descend, lasso, shrink
 from gradlab.nn.float64 import norms64
 
 MOMENTUM_DECAY = 4e-3
@@ -19,7 +19,7 @@ MOMENTUM_DECAY = 4e-3
 def _averages(gradient: Tensor, state: State, rate: Rates) -> tuple[Tensor, Tensor]:
     """Running mean and mean square of the gradient, moved by one step."""
     mean, square = state["mean"], state["square"]
-    mean.lerp_(gradient, 1 - rate.beta1)
+    blend(mean, gradient, 1 - rate.beta1)
     square.mul_(rate.beta2).addcmul_(gradient, gradient * (1 - rate.beta2))
     return mean, square
 
@@ -35,9 +35,10 @@ def adam_step(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t
     if "amsgrad" in rate.active:
         largest = torch.maximum(state["largest"], square, out=state["largest"])
         square = torch.where(rate.amsgrad.bool(), largest, square)
-    correction = _unbiased(rate.beta2, t).sqrt().to(mean.dtype)
-    denominator = (square.sqrt() / correction).add_(rate.eps)
-    descend(parameters, mean / denominator, rate.lr / _unbiased(rate.beta1, t).to(mean.dtype))
+    correction = _unbiased(rate.beta2, t).sqrt().to(rate.lr.dtype)
+    # In half precision the root is rounded before eps is added, and eps with it: 1e-8 is zero there, as in torch.
+    denominator = (square.sqrt() / correction).to(square.dtype).add_(rate.eps)
+    descend(parameters, mean / denominator, rate.lr / _unbiased(rate.beta1, t).to(rate.lr.dtype))
 
 
 def adam(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Tensor) -> None:
@@ -60,12 +61,12 @@ def nadam(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Te
     beta1, product = rate.beta1.double(), state["momenta"]
     here, ahead = (beta1 * (1 - 0.5 * 0.96 ** ((t + step) * MOMENTUM_DECAY)) for step in (1, 2))
     product.mul_(here.to(product.dtype))
-    denominator = (square / _unbiased(rate.beta2, t).to(square.dtype)).sqrt_().add_(rate.eps)
+    denominator = (square / _unbiased(rate.beta2, t).to(rate.lr.dtype)).to(square.dtype).sqrt_().add_(rate.eps)
     so_far = product.double()
     of_gradient = rate.lr.double() * (1 - here) / (1 - so_far)
     of_mean = rate.lr.double() * ahead / (1 - so_far * ahead)
-    descend(parameters, gradient / denominator, of_gradient.to(mean.dtype))
-    descend(parameters, mean / denominator, of_mean.to(mean.dtype))
+    descend(parameters, gradient / denominator, of_gradient.to(rate.lr.dtype))
+    descend(parameters, mean / denominator, of_mean.to(rate.lr.dtype))
 
 
 def radam(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Tensor) -> None:
@@ -77,18 +78,18 @@ def radam(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Te
     most = 2 / (1 - beta2) - 1
     length = most - 2 * count * beta2**count / unbiased
     told = (length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)
-    scale = (told.clamp(min=0).sqrt() * unbiased.sqrt()).to(mean.dtype)
+    scale = (told.clamp(min=0).sqrt() * unbiased.sqrt()).to(rate.lr.dtype)
     direction = torch.where(length > 5, scale / (square.sqrt() + rate.eps), torch.ones_like(mean))
-    descend(parameters, mean * direction, (rate.lr.double() / _unbiased(rate.beta1, t)).to(mean.dtype))
+    descend(parameters, mean * direction, (rate.lr.double() / _unbiased(rate.beta1, t)).to(rate.lr.dtype))
 
 
 def adamax(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Tensor) -> None:
     """torch.optim.Adamax: the largest entry lately in place of the mean square (Kingma & Ba 2014, algorithm 2)."""
     decay(parameters, gradient, rate)
     mean, largest = state["mean"], state["largest"]
-    mean.lerp_(gradient, 1 - rate.beta1)
+    blend(mean, gradient, 1 - rate.beta1)
     torch.maximum(largest.mul_(rate.beta2), gradient.abs().add_(rate.eps), out=largest)
-    descend(parameters, mean / largest, (rate.lr.double() / _unbiased(rate.beta1, t)).to(mean.dtype))
+    descend(parameters, mean / largest, (rate.lr.double() / _unbiased(rate.beta1, t)).to(rate.lr.dtype))
 
 
 def rmsprop(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Tensor) -> None:
@@ -127,7 +128,7 @@ def lamb(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Ten
     """Adam's direction and the decay, as long in each tensor as its weights are (You et al. 2019, algorithm 2)."""
     lasso(parameters, gradient, rate)
     mean, square = _averages(gradient, state, rate)
-    one, two = (_unbiased(beta, t).to(mean.dtype) for beta in (rate.beta1, rate.beta2))
+    one, two = (_unbiased(beta, t).to(rate.lr.dtype) for beta in (rate.beta1, rate.beta2))
     direction = (mean / one).div_((square / two).sqrt_().add_(rate.eps)).addcmul_(parameters, rate.weight_decay)
     spans = rate.layout.columns
     weights, lengths = norms64(parameters, spans), norms64(direction, spans)

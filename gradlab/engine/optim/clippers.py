@@ -221,22 +221,21 @@ class Clipping:
     """How each member of a cohort clips: segment by segment, and the same as columns for our kernels.
 
     ``columns`` is None where a mode has no kernel. ``memory`` (M, ...) is what modes keep from step to step;
-    ``made`` (M, 1) counts each member's updates where some may be skipped, else it is None.
+    ``skips``: some members may make no update.
     """
 
     segments: tuple[Segment, ...]
     columns: native.Clips | None
     memory: Mapping[str, Tensor]
-    made: Tensor | None
-
-    @property
-    def moving(self) -> dict[str, Tensor]:
-        """All that a step changes here, in place."""
-        return dict(self.memory) | ({} if self.made is None else {"made": self.made})
+    skips: bool
 
 
-def clipping(runs: Sequence[RunSpec], parameters: Tensor, done: Tensor) -> Clipping:
-    """Of ``runs``, sorted by clip mode lest they fall into more segments; ``done`` (1,) will count the steps so far."""
+def clipping(runs: Sequence[RunSpec], parameters: Tensor, done: Tensor, like: Tensor | None = None) -> Clipping:
+    """Of ``runs``, sorted by clip mode lest they fall into more segments; ``done`` (1,) will count the steps so far.
+
+    Gradients are ``like`` another tensor than the parameters in half precision.
+    """
+    like = parameters if like is None else like
 
     def column(numbers: list[float]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.float64, device=parameters.device)
@@ -257,18 +256,17 @@ def clipping(runs: Sequence[RunSpec], parameters: Tensor, done: Tensor) -> Clipp
         limits = Limits(
             common[part],
             output[part],
-            common[part].to(parameters.dtype).unsqueeze(1),
+            common[part].to(like.dtype).unsqueeze(1),
             common.new_zeros(len(members)),
             parameters[part],
             done,
             {name: tensor[part] for name, tensor in memory.items()},
         )
         found.append(Segment(CLIPPERS[mode], part, limits))
-    made = common.new_zeros(len(runs), 1) if "skip" in modes else None
     if not set(modes) <= set(native.CLIPS):
-        return Clipping(tuple(found), None, memory, made)
+        return Clipping(tuple(found), None, memory, "skip" in modes)
     numbers = torch.tensor([native.CLIPS.index(mode) for mode in modes])
-    return Clipping(tuple(found), native.Clips(numbers, common, output), memory, made)
+    return Clipping(tuple(found), native.Clips(numbers, common, output), memory, skips=False)
 
 
 def clip(gradient: Tensor, norm: Tensor, how: Clipping, layout: Layout) -> Clipped:
@@ -277,7 +275,7 @@ def clip(gradient: Tensor, norm: Tensor, how: Clipping, layout: Layout) -> Clipp
         return Clipped(*native.clip(gradient, norm, how.columns, layout.layers))
     parts = [part.clipper(gradient[part.members], norm[part.members], part.limits, layout) for part in how.segments]
     skipped = None
-    if how.made is not None:
+    if how.skips:
         skipped = torch.cat(
             [
                 torch.zeros_like(part.changed, dtype=torch.bool) if part.skipped is None else part.skipped

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gradlab.engine.optim.adaptive import adam_step
-from gradlab.engine.optim.rates import Rates, State, decay, descend, lasso, shrink
+from gradlab.engine.optim.rates import Rates, State, blend, decay, descend, lasso, shrink
 from gradlab.nn.slots import MATRICES
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -46,8 +46,8 @@ def lion(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Ten
     lasso(parameters, gradient, rate)
     shrink(parameters, rate)
     mean = state["mean"]
-    descend(parameters, torch.lerp(mean, gradient, 1 - rate.beta1).sign_(), rate.lr)
-    mean.lerp_(gradient, 1 - rate.beta2)
+    descend(parameters, blend(mean.clone(), gradient, 1 - rate.beta1).sign_(), rate.lr)
+    blend(mean, gradient, 1 - rate.beta2)
 
 
 def muon(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Tensor) -> None:
@@ -58,8 +58,8 @@ def muon(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Ten
     lasso(parameters, gradient, rate)
     shrink(parameters, rate)
     before = parameters.clone()
-    buffer = state["momentum"].lerp_(gradient, 1 - rate.momentum)
-    ahead = torch.where(rate.nesterov.bool(), gradient.lerp(buffer, rate.momentum), buffer)
+    buffer = blend(state["momentum"], gradient, 1 - rate.momentum)
+    ahead = torch.where(rate.nesterov.bool(), blend(gradient.clone(), buffer, rate.momentum), buffer)
     adam_step(parameters, gradient, state, rate, t)
     for slot, span in zip(rate.layout.slots, rate.layout.columns, strict=True):
         if slot.role not in MATRICES or len(slot.shape) != 2:

@@ -47,7 +47,7 @@ class Rates:
 
 
 def rates(runs: Sequence[RunSpec], like: Tensor, layout: Layout = NOWHERE) -> Rates:
-    """The columns of ``runs`` in the dtype and on the device of ``like``."""
+    """The columns of ``runs`` in the dtype and on the device of ``like``: single ones beside parameters in half."""
     values = {name: [float(getattr(run.optim, name)) for run in runs] for name in (*NUMBERS, *SWITCHES)}
     columns = {
         name: torch.tensor(numbers, dtype=like.dtype, device=like.device).unsqueeze(1)
@@ -79,6 +79,13 @@ def shrink(parameters: Tensor, rate: Rates) -> None:
     """Weight decay of the weights themselves, not of the gradient (Loshchilov & Hutter 2017)."""
     if "weight_decay" in rate.active:
         parameters.mul_(1 - rate.lr * rate.weight_decay)
+
+
+def blend(mean: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
+    """Moves ``mean`` in place towards ``gradient`` by ``weight`` (M, 1); in half precision too it is rounded once."""
+    if mean.dtype == weight.dtype:
+        return mean.lerp_(gradient, weight)
+    return mean.copy_(torch.lerp(mean.to(weight.dtype), gradient.to(weight.dtype), weight))
 
 
 def descend(parameters: Tensor, direction: Tensor, lr: Tensor) -> None:

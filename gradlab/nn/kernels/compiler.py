@@ -53,14 +53,14 @@ TRIAL = "import ctypes, sys; ctypes.CDLL(sys.argv[1]).play(None, ctypes.c_int64(
 
 @cache
 def library(precision: str) -> Path | None:
-    """The kernels in ``precision`` (float32 or float64) as a shared library; None where they cannot be had.
+    """The kernels in ``precision`` (float32, float64) as a shared library; None where they cannot be had, or are none.
 
     Compiled on first use, in about two seconds. What was compiled for another source, compiler or processor is
     another file. A library is the user's own, writable by nobody else, and has the checksum that was noted when it had
     been compiled and tried; else it is compiled again.
     """
     command = _compiler()
-    if command is None or os.environ.get(SWITCH, "native") == "torch":
+    if precision not in ("float32", "float64") or command is None or os.environ.get(SWITCH, "native") == "torch":
         return None
     try:
         folder = _private_folder()

@@ -98,7 +98,8 @@ class _Draft:
         for number, row in enumerate(self.rows):
             for room in {find(address) for address in row.at} - {None}:
                 used[room] = (used.get(room, (number,))[0], number)  # type: ignore[index, arg-type]
-        places, taken, size = [0] * len(self.rooms), [], 0
+        places, size = [0] * len(self.rooms), 0
+        taken: list[tuple[int, int, int]] = []
         for room, (first, last) in sorted(used.items(), key=lambda one: one[1]):
             # What is in use at the same time, in the order of its place: the room takes the first gap that holds it.
             taken = sorted(other for other in taken if other[2] >= first)

@@ -37,8 +37,8 @@ class Explorer {
     const { data } = this, has = /** @param {string} name */ (name) => data.fields.has(name);
     view.x ||= ["vanishing_ratio", "rate", "loss_final", "loss_last", data.outcomes[0]?.name].find((name) => name && has(name)) ?? "";
     view.y ||= ["loss_final", "loss_heldout", "loss_last", "accuracy"].find((name) => has(name) && name !== view.x) ?? view.x;
-    view.colour ||= has("change") ? "state" : "verdict";
-    if (!has(view.colour)) view.colour = "state";
+    const telling = /** @param {string} name */ (name) => (data.fields.get(name)?.labels?.length ?? 0) > 1;
+    view.colour ||= (has("change") ? ["state"] : ["verdict", ...data.keys.map((field) => field.name)]).find(telling) ?? "state";
   }
   show() {
     this.defaults();

@@ -62,6 +62,12 @@ OVER_INDEX: dict[str, Drawing] = {
         "Where the line is flat, all directions keep their length alike; where it falls, a few carry all of it. "
         "Below 10⁻¹⁶ of the largest there is only rounding. ",
     ),
+    "hidden_singular_value": Drawing(
+        "Singular values of the way from the first hidden signal to the last",
+        ("k, from the largest to the smallest", "singular value"),
+        "Where the line is flat, all directions of a signal pass the layers alike. "
+        "Below 10⁻¹⁶ of the largest there is only rounding. ",
+    ),
     "log_square": Drawing(
         "Squared gradient of one output by layer",
         ("layer (input → output)", "‖∂y/∂zₗ‖²"),

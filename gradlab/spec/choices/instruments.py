@@ -35,6 +35,13 @@ INSTRUMENTS: dict[str, Instrument] = table(
         by_input=True,
     ),
     Instrument(
+        "hidden_jacobian",
+        "singular values of dz_(L-1)/dz_1 at one sample, and the largest over the least",
+        "Pennington et al. 2017, arXiv:1711.04735; Xiao et al. 2018, arXiv:1806.05393",
+        ("hidden_singular_value", "condition"),
+        {"model.name": ("mlp", "residual_mlp", "cnn", "resnet"), "model.norm": _SINGLE},
+    ),
+    Instrument(
         "gradient_log",
         "ln |dy/dz_l|^2 by layer, y the first output at one sample: its moments over many seeds",
         "Hanin 2018, arXiv:1801.03744; Hanin & Nica 2018, arXiv:1812.05994",

@@ -1,0 +1,100 @@
+"""Half precision: which numbers are held in it, and how a loss scale keeps gradients inside its range.
+
+In ``float16`` and ``bfloat16`` weights, signals, gradients and what the optimizer remembers are; in the mixed ones the
+weights and the optimizer are single, and each pass takes a rounded copy of the weights. The loss and its derivative are
+single everywhere, and so is what is inside a norm, as under torch's autocast. Shapes: M members, P parameters a member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradlab.nn.network import Network, assemble
+from gradlab.nn.slots import Layout
+from gradlab.spec.run import RunSpec
+
+FIRST_SCALE, GROWS_AFTER = 2.0**16, 2000
+"""A dynamic loss scale: where it begins, and the good steps after which it is doubled, as torch.amp.GradScaler's."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """Dtypes of the parameters and of the ``passes``; all that is neither is of ``beside``, single or double."""
+
+    parameters: torch.dtype
+    passes: torch.dtype
+    beside: torch.dtype
+
+
+FORMATS = {
+    "float32": Format(torch.float32, torch.float32, torch.float32),
+    "float64": Format(torch.float64, torch.float64, torch.float64),
+    "float16": Format(torch.float16, torch.float16, torch.float32),
+    "bfloat16": Format(torch.bfloat16, torch.bfloat16, torch.float32),
+    "mixed_float16": Format(torch.float32, torch.float16, torch.float32),
+    "mixed_bfloat16": Format(torch.float32, torch.bfloat16, torch.float32),
+}
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """What a cohort has beside in half precision.
+
+    ``gradient`` (M, P) is single, and divided by the ``scale`` (M,); ``good`` (M,) counts the steps since a dynamic
+    scale was last changed. ``copies``: the network's parameters are rounded copies of the cohort's.
+    """
+
+    gradient: Tensor
+    scale: Tensor
+    good: Tensor
+    dynamic: bool
+    copies: Tensor | None
+
+    def enter(self, parameters: Tensor) -> None:
+        """Rounds the weights (M, P) for a pass."""
+        if self.copies is not None:
+            self.copies.copy_(parameters)
+
+    def slope(self, slope: Tensor, dtype: torch.dtype) -> Tensor:
+        """The loss's derivative (M, ...), times the scale."""
+        return (slope * self.scale.view(-1, *[1] * (slope.dim() - 1))).to(dtype)
+
+    def leave(self, gradient: Tensor) -> None:
+        """Takes the gradient (M, P) that came back, and divides it."""
+        torch.mul(gradient.float(), (1 / self.scale).float().unsqueeze(1), out=self.gradient)
+
+    def overflown(self, norm: Tensor) -> Tensor | None:
+        """Whose gradient of this ``norm`` (M,) is not finite: its update is left out. None where none can be."""
+        return ~torch.isfinite(norm) if self.dynamic else None
+
+    def heed(self, overflown: Tensor | None) -> None:
+        """Halves the scale of those, and doubles it after many good steps."""
+        if overflown is None:
+            return
+        self.good.copy_(torch.where(overflown, 0.0, self.good + 1))
+        grown = self.good >= GROWS_AFTER
+        self.good.masked_fill_(grown, 0.0)
+        self.scale.mul_(torch.where(overflown, 0.5, torch.where(grown, 2.0, 1.0)))
+
+    @property
+    def moving(self) -> dict[str, Tensor]:
+        """All that a step changes here, in place."""
+        return {"scale": self.scale, "good": self.good} if self.dynamic else {}
+
+
+def of_cohort(runs: Sequence[RunSpec], layout: Layout, parameters: Tensor) -> tuple[Network, Scaled | None]:
+    """The network of ``runs`` whose parameters (M, P) these are, and what half precision has beside."""
+    first = runs[0]
+    form, told = FORMATS[first.train.precision], first.train.loss_scale
+    if form.passes == form.beside:
+        return assemble(first, layout, parameters), None
+    copies = parameters.to(form.passes) if form.passes != form.parameters else None
+    network = assemble(first, layout, parameters if copies is None else copies)
+    scale = FIRST_SCALE if told == "dynamic" else float(told)
+    column = torch.full((len(runs),), scale, dtype=torch.float64, device=parameters.device)
+    gradient = torch.zeros_like(parameters, dtype=torch.float32)
+    return network, Scaled(gradient, column, torch.zeros_like(column), told == "dynamic", copies)
