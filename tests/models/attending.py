@@ -21,7 +21,9 @@ class Stage(nn.Module):
 
     def __init__(self, run: RunSpec, parameters: dict[Role, Tensor]) -> None:
         super().__init__()
-        self.roles = {role: nn.Parameter(value) for role, value in parameters.items() if role is not Role.SLOPE}
+        self.roles: dict[Role, nn.Parameter] = {
+            role: nn.Parameter(value) for role, value in parameters.items() if role is not Role.SLOPE
+        }
         for role, value in self.roles.items():
             self.register_parameter(role.value, value)
         # PReLU's slope is a parameter of its own, which feed-forward layers have.
@@ -71,7 +73,8 @@ class Written(nn.Module):
         for stage, name in zip(self.layers[1:-1], self._names, strict=True):
             place = model.norm_place
             h = stage.norm(z) if place in ("pre", "sandwich") else z
-            pre, behind, told = None, None, {}
+            pre, behind = None, None
+            told: dict[str, Any] = {}
             if name == "attention":
                 branch, told = self._attention(stage, h)
             else:
