@@ -61,7 +61,7 @@ def penalised(factor: float) -> Callable[[], Case]:
 
     def case() -> Case:
         network = mlp(3)
-        penalty = lambda: sum(one.weight.square().sum() for one in linears(network))  # noqa: E731
+        penalty: Callable[[], Any] = lambda: sum(one.weight.square().sum() for one in linears(network))  # noqa: E731
         return Case(
             network, classes(), lambda out, y: F.cross_entropy(out, y) + factor * penalty(), partial(SGD, lr=0.01)
         )

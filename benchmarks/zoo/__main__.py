@@ -26,7 +26,7 @@ from benchmarks.zoo.common_kinds import common
 from benchmarks.zoo.published import PUBLISHED
 
 QUICK = 0.3
-"""Seconds of the process, of a plain pass, below which a network is trained too: the same on a busy machine."""
+"""Seconds of the process, of a plain pass, below which a network is trained too."""
 
 
 @dataclass(frozen=True)

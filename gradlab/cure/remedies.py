@@ -209,6 +209,20 @@ REMEDIES: dict[str, Remedy] = {
             "init",
             to.branch_scale,
         ),
+        Remedy(
+            "zero-branches",
+            "branches of a transformer that begin at 0",
+            "Goyal et al. 2017, arXiv:1706.02677; Bachlechner et al. 2020, arXiv:2003.04887",
+            "init",
+            to.without_biases("zero_branches"),
+        ),
+        Remedy(
+            "attention-scale",
+            "q.k over the root of a head's units",
+            "Vaswani et al. 2017, arXiv:1706.03762, section 3.2.1",
+            "init",
+            to.attention_scale,
+        ),
         Remedy("tanh", "tanh, of slope 1 at the origin", "Glorot & Bengio 2010", "activation", to.activation("tanh")),
         Remedy("relu", "relu, which does not saturate", "Nair & Hinton 2010", "activation", to.activation("relu")),
         Remedy(
@@ -248,6 +262,27 @@ REMEDIES: dict[str, Remedy] = {
             "Yang et al. 2019, arXiv:1902.08129",
             "norm",
             to.norm("none"),
+        ),
+        Remedy(
+            "pre-norm",
+            "norms before each branch of a transformer, and before its read-out",
+            "Xiong et al. 2020, arXiv:2002.04745",
+            "norm",
+            to.norms_first,
+        ),
+        Remedy(
+            "deepnorm",
+            "norms behind weighted skips, and smaller branches",
+            "Wang et al. 2022, arXiv:2203.00555",
+            "norm",
+            to.deepnorm,
+        ),
+        Remedy(
+            "qk-norm",
+            "rms norm of queries and keys, which bounds the logits of attention",
+            "Henry et al. 2020, arXiv:2010.04245; Wortsman et al. 2023, arXiv:2309.14322",
+            "norm",
+            to.qk_norm,
         ),
         Remedy("momentum", "momentum 0.9", "Sutskever et al. 2013", "optimizer", to.momentum),
         Remedy(

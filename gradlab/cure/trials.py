@@ -43,7 +43,7 @@ from gradlab.diagnose.thresholds import limits
 from gradlab.grid.cohorts import cost as work_of
 from gradlab.grid.expand import Grid, Launch, Round, spec_yaml
 from gradlab.grid.rerun import UNNAMED
-from gradlab.spec.choices import MODELS
+from gradlab.spec.choices import LOSSES, MODELS
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec
 from gradlab.store.documents import read_manifest, read_runs
@@ -120,6 +120,9 @@ def guess(spec: RunSpec) -> Guess:
     ask for.
     """
     asked = spec.loss == spec.facts.loss
+    if spec.loss not in LOSSES:
+        # What an output of the user's own loss means, and so whether it is right, nobody knows.
+        return {"loss": None, "accuracy": None}
     match spec.facts.loss:
         case "cross_entropy":
             return {"loss": math.log(spec.facts.outputs) if asked else None, "accuracy": 1 / spec.facts.outputs}

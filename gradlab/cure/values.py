@@ -332,3 +332,25 @@ def twice_as_wide(spec: RunSpec) -> Change | None:
     if MODELS[spec.model.name].free:
         return None
     return {"model.width": 2 * spec.model.width}
+
+
+def norms_first(spec: RunSpec) -> Change | None:
+    """Of a transformer whose norms stand elsewhere, or nowhere."""
+    if spec.model.norm_place in (None, "pre"):
+        return None
+    return {"model.norm_place": "pre", "model.norm": "layer" if spec.model.norm == "none" else spec.model.norm}
+
+
+def deepnorm(spec: RunSpec) -> Change | None:
+    """Of a transformer whose norms follow its sums."""
+    return {"model.norm_place": "deepnorm"} if spec.model.norm_place == "post" and spec.model.skip else None
+
+
+def qk_norm(spec: RunSpec) -> Change | None:
+    """Where there is attention without it."""
+    return {"model.qk_norm": True} if spec.model.qk_norm is False else None
+
+
+def attention_scale(spec: RunSpec) -> Change | None:
+    """The usual one, where another is given."""
+    return None if spec.model.attention_scale is None else {"model.attention_scale": None}

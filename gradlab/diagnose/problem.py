@@ -224,7 +224,7 @@ def _rest(history: History) -> tuple[float, float, float, str] | None:
     for name, found in losses.items() if len(losses) == 1 else ():
         known, total = found.get("value", math.nan) * found.get("weight", math.nan), _last_loss(history)
         if known > 0 and total > known and history.guess is not None:
-            return total - known, max(known, history.guess * found["weight"]), known, name.replace("_", " ")
+            return total - known, max(known, history.guess), known, name.replace("_", " ")
     return None
 
 

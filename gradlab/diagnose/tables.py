@@ -190,14 +190,14 @@ def of_frame(
 
 
 def _guess_of(facts: Mapping[str, Any]) -> float | None:
-    """The loss of one answer to every input, from what was seen of a batch."""
+    """The loss of one answer to every input, from what was seen of a batch, as it counts in the whole."""
     losses = facts.get("losses", {})
-    if len(losses) != 1:
+    if len(losses) != 1 or not (weight := next(iter(losses.values())).get("weight", 1.0)) > 0:
         return None
     if entropy := losses.get("negative_log_likelihood"):
-        return math.log(entropy["classes"]) if entropy["classes"] > 1 else None
+        return weight * math.log(entropy["classes"]) if entropy["classes"] > 1 else None
     squared = losses.get("mean_squared_error")
-    return float(squared["target_std"]) ** 2 or None if squared else None
+    return weight * float(squared["target_std"]) ** 2 or None if squared else None
 
 
 def _measured(profile: Profile) -> Profile:
@@ -228,6 +228,8 @@ def _on_trunk(profile: Profile, layers: Sequence[int]) -> Profile:
         return profile
     known = np.isin(profile.layer, layers)
     columns = {name: column[:, known] for name, column in profile.columns.items()}
+    # A matrix of zeros that has a gradient, as fixup's read-out, lets δ pass after one step.
+    columns["starts_at_zero"] = ((columns["weight_norm"] == 0) & (columns["weight_grad_norm"] > 0)).astype(float)
     return replace(profile, trunk=Profile("depth", profile.step, profile.layer[known], columns))
 
 

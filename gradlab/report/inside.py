@@ -52,6 +52,10 @@ MOST_COMMANDS = 1000
 """So many runs have the overrides that repeat them beside them; of more `--from` does."""
 
 
+MOST_TOLD = 10_000
+"""So many runs are judged again for their sentences; the others have their verdicts by name."""
+
+
 @dataclass(frozen=True)
 class Block:
     """The rows of one table along one axis: run, step and place (N,), and the columns that are held."""
@@ -73,6 +77,8 @@ def written(result: Result, homes: Mapping[str, Path], healing: Cure | None) -> 
     """The data of the page as text that can stand inside a script element. ``homes``: the folder of each run."""
     blocks = _blocks(result)
     found, notes = _fitted(blocks, result.size)
+    if result.size > MOST_TOLD:
+        notes.append(f"The sentences and commands of the first {MOST_TOLD:,} runs are here; `gradlab verdict` has all.")
     numbers = bytearray()
     head: dict[str, Any] = {
         "schema": SCHEMA,
@@ -253,12 +259,16 @@ def _before(result: Result, healing: Cure | None) -> list[int] | None:
 
 
 def _told(result: Result, homes: Mapping[str, Path]) -> dict[str, Any]:
-    """Each run's verdicts as sentences with what they were judged by, and the commands that repeat and heal it."""
+    """Each run's verdicts as sentences with what they were judged by, and the commands that repeat and heal it.
+
+    Of more than `MOST_TOLD` runs the first ones.
+    """
     sources: dict[str, int] = {}
     texts = []
     many = result.size > MOST_COMMANDS
     again, cures = [], []
-    for one in picked.runs(result, homes, commands=not many):
+    told_of = result if result.size <= MOST_TOLD else result.only(np.arange(result.size) < MOST_TOLD)
+    for one in picked.runs(told_of, homes, commands=not many):
         texts.append([[told, sources.setdefault(source, len(sources))] for told, source in one.verdicts])
         own = one.cure is not None
         again.append(

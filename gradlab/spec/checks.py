@@ -175,7 +175,7 @@ def _check_hidden(spec: RunSpec) -> None:
     """Raises `SpecError` where there are no two hidden signals, or they are too large."""
     if spec.layers < 3:
         raise SpecError(
-            f"probe.instrument=hidden_jacobian: needs two hidden layers; given model.depth={spec.model.depth}"
+            f"probe.instrument=hidden_jacobian: needs 2 hidden layers; given model.depth={spec.model.depth}"
         )
     *hidden, _ = MODELS[spec.model.name].matrices(spec.model, spec.facts)
     largest = max(fan_out * uses for _, fan_out, uses in hidden)

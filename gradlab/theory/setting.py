@@ -64,6 +64,8 @@ WEIGHT_VARIANCES: dict[str, Callable[[int, int], float]] = {
     "delta_orthogonal": lambda fan_in, fan_out: fan_in / max(fan_in, fan_out),
     # Of its branches; the read-in is he_normal's.
     "fixup": lambda _, __: 0.0,
+    # Of all that does not end a branch.
+    "zero_branches": lambda fan_in, fan_out: 2 * fan_in / (fan_in + fan_out),
     "zeros": lambda _, __: 0.0,
 }
 """sw2 = fan_in Var W of every init, by the fan-in and fan-out of a matrix; that of `lsuv` depends on the signals."""
@@ -83,6 +85,24 @@ NO_THEORY: dict[tuple[str, str], str] = {
 }
 """Why theory says nothing of an architecture with an init."""
 
+_LAST = "the gradient of its last feed-forward layer"
+
+TRANSFORMERS: dict[str, str] = {
+    "pre": f"no rate of a transformer is known; {_LAST}, norms first, falls as 1/√N of N blocks (Xiong et al. 2020)",
+    "post": f"no rate of a transformer is known; {_LAST}, norms last, is as large at any depth, so that Adam wants a "
+    "warmup (Xiong et al. 2020)",
+    "deepnorm": "no rate of a transformer is known: with weighted skips what an update does is bounded at any depth "
+    "(Wang et al. 2022)",
+    "sandwich": "no rate of a transformer with norms on both sides of its branches is known",
+    "none": "no rate of a transformer without norms is known",
+}
+"""What is known of one by `model.norm_place`; no mean field goes through its attention."""
+
+NO_SKIPS = (
+    "no rate of a transformer is known: without skips its attention makes all places of a sequence one, doubly "
+    "exponentially in depth (Dong et al. 2021)"
+)
+
 
 LINEAR = Phi("linear", 0.0)
 
@@ -100,6 +120,9 @@ def setting(spec: RunSpec) -> Setting:
     if MODELS[model.name].free:
         # Nothing is known of the inside of a network of the user's own.
         return Setting(model.name, LINEAR, "none", 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False)
+    if model.norm_place is not None:
+        why = TRANSFORMERS[model.norm_place] if model.skip else NO_SKIPS
+        return Setting(model.name, LINEAR, "none", 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False, why_not=why)
     if MODELS[model.name].takes == ("image",):
         return _of_images(spec)
     recurrent = MODELS[model.name].needs_time

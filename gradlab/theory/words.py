@@ -43,7 +43,7 @@ def out_of_reach(seen: Setting, *, known: bool, least_batch: int) -> str | None:
     if MODELS[seen.architecture].free:
         return OWN
     if not known:
-        return f"no theory of {seen.architecture!r} is known here"
+        return seen.why_not or f"no theory of {seen.architecture!r} is known here"
     if seen.why_not is not None:
         return seen.why_not
     if seen.phi.name not in ACTIVATIONS:

@@ -28,6 +28,14 @@ LOSSES = {
 }
 """The operators of the losses that are known, by the names of the key `train.loss` where it has one."""
 
+REDUCED_AT = {"nll_loss_forward": 3, "nll_loss2d_forward": 3, "binary_cross_entropy": 3} | {
+    "binary_cross_entropy_with_logits": 4
+}
+"""At which place an operator is told to take a mean or a sum, where that is not the third."""
+
+SUM = 2
+"""What a sum over the batch is to torch's operators."""
+
 IGNORED = -100
 """The class that torch leaves out of a loss."""
 
@@ -66,6 +74,8 @@ class Losses:
             return
         guess, target = given[0].detach(), given[1].detach()
         facts: Facts = {"entries": target.numel()}
+        place = REDUCED_AT.get(operator, 2)
+        facts["summed"] = len(given) > place and given[place] == SUM
         if name == "negative_log_likelihood":
             classes = guess.shape[1 if guess.dim() > 1 else 0]
             known = target[(target >= 0) & (target < classes)]
@@ -89,16 +99,18 @@ class Losses:
         self.seen[name] = facts
 
     def weigh(self, operator: str, gradients: list[Tensor]) -> None:
-        """Notes the derivative of the whole loss by this one, where it was computed once: how much of it counts."""
+        """Notes the derivative of the whole loss by the mean of this one, where it was computed once: how it counts."""
         name = LOSSES[operator]
         if name in self.seen and len(gradients) == 1 and gradients[0].numel() == 1:
-            self.seen[name]["weight"] = float(gradients[0])
+            facts = self.seen[name]
+            facts["weight"] = float(gradients[0]) * (facts["entries"] if facts["summed"] else 1)
 
     def came_to(self, operator: str, output: Any) -> None:
-        """Notes what a loss came to, before anything scales it; only of a mean or a sum."""
+        """Notes what a loss came to in the mean, before anything scales it."""
         value = output[0] if isinstance(output, tuple) else output
         if operator in LOSSES and isinstance(value, Tensor) and value.numel() == 1:
-            self.seen[LOSSES[operator]]["value"] = float(value)
+            facts = self.seen[LOSSES[operator]]
+            facts["value"] = float(value) / (max(1, facts["entries"]) if facts["summed"] else 1)
 
 
 KEPT_BY = {
@@ -128,9 +140,11 @@ def losses_behind(loss: Node, value: float) -> Losses:
             waiting += [below for below, _ in node.next_functions if below is not None and below not in met]
             continue
         kept: Any = node
-        found.see(operator, (kept._saved_self, kept._saved_target))
+        reduction: tuple[Any, ...] = (None,) * (REDUCED_AT.get(operator, 2) - 2) + (kept._saved_reduction,)
+        found.see(operator, (kept._saved_self, kept._saved_target, *reduction))
         if node is loss:
-            found.seen[LOSSES[operator]]["value"] = value
+            facts = found.seen[LOSSES[operator]]
+            facts["value"] = value / (max(1, facts["entries"]) if facts["summed"] else 1)
     return found
 
 

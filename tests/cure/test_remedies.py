@@ -37,6 +37,7 @@ SICK: dict[str, dict[str, Value]] = {
     "blocks": {"model.name": "resnet", "model.depth": 8},
     "huge targets": {"data.name": "linear_teacher", "data.target_scale": 300.0},
     "a cycle": {"optim.schedule": "one_cycle", "optim.lr": 3.0},
+    "transformer": {"model.name": "transformer", "model.norm_place": "post", "model.attention_scale": 1.0},
     "chain": {"model.name": "linear_chain", "model.gain": 0.5},
 }
 
@@ -108,6 +109,8 @@ def test_only_what_a_run_can_have_and_does_not_have_yet() -> None:
     assert "batch" not in names_for("one sample") | names_for("batch norm") | names_for("rnn")
     assert "residual" not in names_for("residual") | names_for("rnn") | names_for("chain")
     assert "branch-scale" in names_for("residual")
+    assert {"pre-norm", "deepnorm", "qk-norm", "zero-branches", "attention-scale"} <= names_for("transformer")
+    assert {"pre-norm", "deepnorm", "qk-norm", "zero-branches", "attention-scale"}.isdisjoint(names_for("residual"))
     assert {"gain", "lr/10"} <= names_for("chain")
     assert {"he", "tanh", "twice-as-wide", "batch"}.isdisjoint(names_for("chain"))
     gates = {"forget-bias", "chrono"}

@@ -20,6 +20,7 @@ from gradlab.spec.run import RunSpec, build
 from gradlab.store.record import Tables, tidy
 from gradlab.theory.recurrent import spectral_bound
 from tests.members import content, measured
+from tests.models.attending import Written
 from tests.oracles import PHI, Plain
 
 Curves = dict[tuple[int, str], NDArray[np.float64]]
@@ -35,6 +36,13 @@ CHAIN: dict[str, Value] = {
     "data.name": "spectral_teacher",
     "train.precision": "float64",
 }
+ATTENTION: dict[str, Value] = {
+    "model.name": "transformer",
+    "model.depth": 2,
+    "model.width": 8,
+    "model.heads": 2,
+    "train.precision": "float64",
+}
 FITTING: dict[str, dict[str, Value]] = {
     "none": {},
     "jacobian_spectrum": {**BASE, "model.depth": 3},
@@ -43,6 +51,7 @@ FITTING: dict[str, dict[str, Value]] = {
     "input_autocorrelation": {**BASE, "data.name": "interval", "model.depth": 3},
     "recurrent_jacobian": {**RNN, "data.name": "adding"},
     "input_correlation": {**BASE, "model.depth": 3},
+    "token_similarity": {**ATTENTION, "data.name": "digits"},
     "tangent_kernel": {**BASE, "model.depth": 3},
     "twin_distance": {**BASE, "model.depth": 3},
     "loss_plane": {**RNN, "model.width": 1, "data.name": "silence"},
@@ -208,6 +217,27 @@ def test_the_correlation_is_the_cosine_of_pairs(model: str) -> None:
         wanted.append(np.mean([a @ b / np.sqrt(a @ a * (b @ b)) for a, b in zip(rows[::2], rows[1::2], strict=True)]))
     (found,) = read(values)
     np.testing.assert_allclose(found[0, "correlation"], wanted, rtol=1e-9)
+
+
+def test_tokens_are_compared_with_their_mean_and_with_each_other() -> None:
+    values = with_instrument("token_similarity", model__skip=False, model__norm_place="post")
+    run = build(values)
+    (found,) = read(values)
+    inputs = torch.from_numpy(content(run.data).train_inputs[:16])
+    streams = [seen.z[0].detach().numpy() for seen in Written(run)(inputs)]
+    distances, cosines = [], []
+    for x in streams[:-1]:
+        distances.append(np.mean([np.linalg.norm(one - one.mean(0)) / np.linalg.norm(one) for one in x]))
+        pairs = [(a, b) for one in x for place, a in enumerate(one) for b in one[:place]]
+        cosines.append(np.mean([a @ b / np.sqrt(a @ a * (b @ b)) for a, b in pairs]))
+    np.testing.assert_allclose(found[0, "token_distance"], distances, rtol=1e-9)
+    np.testing.assert_allclose(found[0, "token_cosine"], cosines, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["input_correlation", "gradient_log", "token_similarity"])
+def test_tokens_are_an_input_as_others(name: str) -> None:
+    settings = ATTENTION | {"data.length": 4, "train.steps": 0, "probe.instrument": name}
+    assert all(np.isfinite(curve).all() for curve in read(settings)[0].values())
 
 
 def test_the_tangent_kernel_is_that_of_autograds_derivatives_by_all_parameters() -> None:
@@ -392,6 +422,8 @@ def test_singular_values_of_what_is_not_finite_are_not_numbers() -> None:
         ({"probe.instrument": "twin_distance"}, "needs train.precision=float64; given float32"),
         ({"probe.instrument": "mode_strength", **CHAIN, "data.batch_size": 8}, "needs data.batch_size=256; given 8"),
         ({"probe.instrument": "input_correlation", "data.name": "point"}, "needs 2 samples"),
+        ({"probe.instrument": "jacobian_spectrum", **ATTENTION}, "'characters' has tokens"),
+        ({"probe.instrument": "token_similarity"}, "needs model.name=transformer"),
         ({"probe.instrument": "jacobian_spectrun"}, "did you mean 'jacobian_spectrum'"),
     ],
 )

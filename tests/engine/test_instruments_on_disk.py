@@ -98,6 +98,10 @@ CASES: dict[str, tuple[tuple[str, ...], set[str]]] = {
         {"jacobian_norm"},
     ),
     "correlation": (("seed=0,1", "probe.instrument=input_correlation"), {"correlation"}),
+    "tokens": (
+        ("model=transformer", "data=digits", "model.skip=true,false", "probe.instrument=token_similarity"),
+        {"token_distance", "token_cosine"},
+    ),
     "tangent": (("seed=0,1", "probe.instrument=tangent_kernel"), {"layer_ratio"}),
     "twins": (
         ("seed=0,1", "train.steps=20", "train.precision=float64", "probe.instrument=twin_distance"),

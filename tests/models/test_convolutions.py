@@ -276,3 +276,17 @@ def test_pooled_layers_are_one_text_in_any_order() -> None:
     assert {run.model.pool for run in runs} == {"3+5"}
     assert len({run.id for run in runs}) == 1
     assert build({"model.name": "cnn", "model.pool": 3}).model.pool == "3"
+
+
+def test_a_resnet_is_judged_along_its_stream() -> None:
+    settings: Settings = {"model.name": "resnet", "model.depth": 12, "model.width": 8, "data.batch_size": 8}
+    (rezero,) = measured(settings | {"model.block": "rezero", "train.steps": 0})
+    assert rezero.profile("signal_grad_norm")[1::2][:-1] == pytest.approx(0.0), "inside the blocks"
+    assert rezero.run["rate"] == pytest.approx(1.0)
+    assert rezero.run["rate_theory"] == pytest.approx(1.0)
+    assert rezero.run["verdict"] == "healthy"
+    (fixup,) = measured(settings | {"model.block": "fixup", "train.steps": 20, "optim.lr": 0.01})
+    assert (fixup.profile("signal_grad_norm")[:-1] == 0).all(), "behind a read-out of zeros"
+    assert fixup.run["verdict"] == "healthy"
+    (zeros,) = measured(settings | {"model.init": "zeros", "train.steps": 20, "optim.lr": 0.01})
+    assert "vanishing" in zeros.run["verdict"]

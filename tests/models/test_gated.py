@@ -98,7 +98,8 @@ def test_the_plain_network_is_torch_s_own(name: str, depth: int) -> None:
 
 def biases(settings: dict[str, Value]) -> dict[str, np.ndarray[Any, Any]]:
     """The initial bias of the first layer, by gate."""
-    run = build({"model.name": "lstm", "model.width": 2000, "model.init": "xavier"} | settings)
+    base: dict[str, Value] = {"model.name": "lstm", "model.width": 2000, "model.init": "xavier"}
+    run = build(base | settings)
     layout = MODELS[run.model.name].layout(run.model, run.facts)
     flat = initial_parameters(layout, [run], torch.float64)[0]
     places = zip(layout.slots, layout.columns, strict=True)

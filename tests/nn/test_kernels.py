@@ -103,6 +103,14 @@ SETTINGS: dict[str, dict[str, Value]] = {
     "a cosine behind a warmup": {"optim.schedule": "cosine", "optim.warmup": 3, "optim.lr": 0.3},
     "residual, selu": {"model.name": "residual_mlp", "model.activation": "selu", "model.branch_scale": 0.5},
     "chain": {"model.name": "linear_chain", "data.name": "linear_teacher", "model.width": 8, "model.gain": 0.9},
+    "a transformer": {"model.name": "transformer", "model.depth": 1, "data.length": 5, "model.activation": "softplus"},
+    "a transformer, qk norm, rows of digits": {
+        "model.name": "transformer",
+        "model.depth": 1,
+        "data.name": "digits",
+        "model.qk_norm": True,
+        "model.norm_place": "sandwich",
+    },
     "digits row by row": {"model.name": "rnn", "model.depth": 1, "model.activation": "tanh"},
 }
 

@@ -140,6 +140,10 @@ def test_of_very_many_runs_the_short_command_is_told(tmp_path: Path, monkeypatch
     monkeypatch.setattr(inside, "MOST_COMMANDS", 3)
     head, _ = unpacked(inside.written(result, homes(result, tmp_path), None))
     assert head["again"][0] == f"gradlab run --from {tmp_path / 'result'} {result.ids[0]}"
+    monkeypatch.setattr(inside, "MOST_TOLD", 5)
+    head, _ = unpacked(inside.written(result, homes(result, tmp_path), None))
+    assert len(head["told"]) == len(head["cures"]) == 5
+    assert "sentences and commands of the first 5 runs" in head["notes"][0]
 
 
 def test_what_is_vendored_is_what_its_record_says() -> None:

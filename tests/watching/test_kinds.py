@@ -188,6 +188,20 @@ def test_a_loss_that_is_climbed_or_outweighed(cause: str, sick: Loss, cured: Los
     assert causes(chain(3), cured) == []
 
 
+def test_a_sum_over_the_batch_is_no_large_loss() -> None:
+    def summed(out: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(out, y, reduction="sum")
+
+    mean, whole = (gradlab.measure(chain(3), loss, batch()) for loss in (F.cross_entropy, summed))
+    assert names(whole) == names(mean) == ["healthy"]
+    found = whole.attrs["facts"]["losses"]["negative_log_likelihood"]
+    assert found["weight"] == len(batch()[0])
+    assert found["value"] * found["weight"] == pytest.approx(whole.attrs["loss"])
+    left = [whole.attrs["loss"] * 0.9**step for step in range(60)]
+    (verdict,) = gradlab.verdict(whole, losses=left, optimizer="sgd")
+    assert "not learned" not in verdict.sentence
+
+
 def test_what_dropout_leaves_is_out_of_scale() -> None:
     assert causes(dropping(0.99), F.cross_entropy) == ["dropout"]
     assert causes(dropping(0.5), F.cross_entropy) == []

@@ -16,29 +16,30 @@ from gradlab.nn.tape import Node
 def gradient_log(cohort: Cohort, _: Advance) -> Read:
     """Gives ``log_square`` at layers l = 0..L: ln |dy/dz_l|^2, y the first output at the batch's first sample.
 
-    Layer 0 is the input, at layer L it is 0. A loss's gradient would not do: where it begins, at the output, depends on
-    all weights. In a ReLU network with He's weights it has, over seeds, the mean -2.5 beta and the variance 5 beta,
-    beta the sum of 1/width over the layers between (Hanin & Nica 2018, arXiv:1812.05994).
+    Layer 0 is the input, where it is continuous; at layer L it is 0. A loss's gradient would not do: where it begins,
+    at the output, depends on all weights. In a ReLU network with He's weights it has, over seeds, the mean -2.5 beta
+    and the variance 5 beta, beta the sum of 1/width over the layers between (Hanin & Nica 2018, arXiv:1812.05994).
     """
 
     def read(t: int) -> tuple[Curve, ...]:
         cohort.task.turn_to(t)
         sample = cohort.task.inputs[cohort.task.chosen[:1]]
         (norms,) = gathered((_norms(cohort, part, sample),) for part in parts(cohort, 1))
-        return (Curve("log_square", tuple(range(norms.shape[1])), 2 * norms.log()),)
+        first = int(not sample.is_floating_point())
+        return (Curve("log_square", tuple(range(first, first + norms.shape[1])), 2 * norms.log()),)
 
     return read
 
 
 def _norms(cohort: Cohort, part: Part, sample: Tensor) -> Tensor:
-    """|dy/dz_l| (m, L + 1) at the input and every layer, over all time steps."""
+    """|dy/dz_l| (m, L + 1) at the input and every layer, over all time steps; of tokens (m, L)."""
     through = Pass(part.network, Mode.MEASURE, keep=True)
     x = through.input(part.scaled(sample))
     output = cohort.architecture.forward(through, x)
     first = torch.zeros_like(output.value)
     first[..., 0] = 1.0
     through.backward(output, first)
-    layers = [(x,), *(signal.z for signal in through.signals)]
+    layers = [*([(x,)] if sample.is_floating_point() else []), *(signal.z for signal in through.signals)]
     return torch.stack([torch.stack([_norm(z) for z in zs]).square().sum(0).sqrt() for zs in layers], dim=1)
 
 

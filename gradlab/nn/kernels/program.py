@@ -96,8 +96,9 @@ class _Draft:
         used: dict[int, tuple[int, int]] = {}
         find = self._finder()
         for number, row in enumerate(self.rows):
-            for room in {find(address) for address in row.at} - {None}:
-                used[room] = (used.get(room, (number,))[0], number)  # type: ignore[index, arg-type]
+            for address in row.at:
+                if (room := find(address)) is not None:
+                    used[room] = (used.get(room, (number, number))[0], number)
         places, size = [0] * len(self.rooms), 0
         taken: list[tuple[int, int, int]] = []
         for room, (first, last) in sorted(used.items(), key=lambda one: one[1]):

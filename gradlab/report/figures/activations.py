@@ -31,7 +31,11 @@ ACTIVATIONS = (
     Quantity("act_correlation", "mean cosine of two samples", True, "magma_r"),
     Quantity("saturated", "share of saturated entries", True, "magma_r"),
     Quantity("dead", "share of dead units", True, "magma_r"),
+    Quantity("attention_entropy", "entropy of attention", True, "magma"),
 )
+
+MOST_NAMES = 14
+"""Layers that are told by their names, where these are of more kinds than one and the output."""
 
 
 UPDATES = (
@@ -42,13 +46,17 @@ UPDATES = (
 
 @dataclass(frozen=True)
 class Panel:
-    """One run: why it is shown, its place, the recorded steps (K,), the layers (N,) and each quantity (N, K)."""
+    """One run: why it is shown, its place, the recorded steps (K,), the layers (N,) and each quantity (N, K).
+
+    ``names`` (N,) are those of the layers.
+    """
 
     why: str
     run: int
     steps: Ints
     layers: Ints
     values: dict[str, Floats]
+    names: list[str]
 
 
 def activations_plot(result: Result, ids: Sequence[str] | None = None) -> Plot | None:
@@ -59,7 +67,8 @@ def activations_plot(result: Result, ids: Sequence[str] | None = None) -> Plot |
     caption = (
         "h is what a layer passes on. Where its spread changes from layer to layer the signal grows or fades on its "
         "way to the output; where the cosine nears 1 the layers above cannot tell samples apart; a saturated entry has "
-        "a slope below 5 % of the largest, a dead unit none on the whole batch. Grey: not measured, or no number."
+        "a slope below 5 % of the largest, a dead unit none on the whole batch. Attention whose entropy nears 0 looks "
+        "at one place. Grey: not measured, or no number."
     )
     words = ("activations_by_layer_and_step", "Activations by layer and step", caption)
     return _plot(result, ids, ACTIVATIONS, words)
@@ -109,8 +118,10 @@ def _panel(result: Result, why: str, run: int, quantities: Sequence[Quantity]) -
     values = {}
     for one in quantities:
         values[one.column] = np.full((len(layers), len(steps)), np.nan)
-        values[one.column][row, column] = table[one.column].to_numpy()
-    return Panel(why, run, steps, layers, values)
+        if one.column in table.column_names:
+            values[one.column][row, column] = table[one.column].to_numpy()
+    names = dict(zip(row.tolist(), table["name"].to_pylist(), strict=True))
+    return Panel(why, run, steps, layers, values, [str(names[place]) for place in range(len(layers))])
 
 
 def _row(figure: Figure, row: list[Axes], panels: list[Panel], one: Quantity) -> None:
@@ -131,12 +142,21 @@ def _row(figure: Figure, row: list[Axes], panels: list[Panel], one: Quantity) ->
         )
         axes.set_facecolor("#f2f2f2")
         axes.grid(False)
-        integer_ticks(axes.yaxis, 5)
+        if _tells_by_name(panel.names):
+            axes.set_yticks(panel.layers, panel.names, fontsize=6)
+        else:
+            integer_ticks(axes.yaxis, 5)
         places = even_places(len(panel.steps), 6)
         axes.set_xticks(places, [str(panel.steps[place]) for place in places])
-    row[0].set_ylabel("layer (input at the bottom)")
+    if not _tells_by_name(panels[0].names):
+        row[0].set_ylabel("layer (input at the bottom)")
     bar = figure.colorbar(row[0].collections[0], ax=row, pad=0.01)
     bar.set_label(one.label)
     if not one.share:
         scale.dress(bar.ax, ticks=5)
         bar.ax.set_ylim(low, high)
+
+
+def _tells_by_name(names: Sequence[str]) -> bool:
+    """Whether names say more than numbers: few layers, of several kinds (attention_2, feed_forward_2)."""
+    return len(names) <= MOST_NAMES and len({name.rstrip("_0123456789") for name in names}) > 2
