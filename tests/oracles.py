@@ -369,6 +369,8 @@ def _layer_rows(run: RunSpec, t: int, network: Plain, x: Tensor, seen: Sequence[
         stage, top = network.layers[network.along], seen[network.along]
         for step, (z, h) in enumerate(zip(top.z, top.h, strict=True), start=1):
             row = {**blank, "step": t, "axis": "time", "layer": step, **_moments([h])}
+            if unequal:
+                row["signal_grad_rms"] = rms([z.grad])
             row |= _slopes(run, stage, top.pre and [z]) | _shut(top.gates and top.gates[step - 1 : step])
             rows.append(row | {"signal_grad_norm": norm([z.grad]) if z.grad is not None else None})
     return rows
