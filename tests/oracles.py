@@ -452,6 +452,8 @@ def _outcome(
     along = "time" if NAMED_MODELS[run.model.name].needs_time else "depth"
     of = "signal_grad_rms" if "signal_grad_rms" in MODELS[run.model.name].columns else "signal_grad_norm"
     deltas = [r[of] for r in layers if (r["step"], r["axis"]) == (0, along) and r["layer"] > 0]
+    if along == "depth" and (trunk := NAMED_MODELS[run.model.name].trunk) is not None:
+        deltas = [deltas[layer - 1] for layer in trunk(run.model.depth)]
     row |= {"rate": fitted_rate(deltas, along), "vanishing_ratio": ratio(deltas, along)}
     if diverged is None and run.train.steps > 0:
         network.eval()
