@@ -26,7 +26,7 @@ BAD_RUNS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("optim.nesterov=yes",), "expected true or false"),
     (("clip.threshold=0",), "above 0"),
     (("clip.output_threshold=-2",), "or null"),
-    (("train.precision=float16",), "expected 'float32' or 'float64'"),
+    (("train.precision=float8",), "expected 'float32' or 'float64'"),
     (("train.steps=-5",), "train.steps=-5"),
     (("probe.every=0",), "probe.every=0"),
     (("data.batch_size=fill",), "did you mean 'full'?"),

@@ -9,7 +9,9 @@ import os
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import pytest
@@ -24,14 +26,21 @@ from gradlab.data.loaders import LOADERS, load
 from gradlab.spec.choices import DATA
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec
+from tests.images import cifar_images
 
 MANY = [name for name, entry in DATA.items() if entry.train > 1]
 """The data of more than one sample."""
 
 
+@cache
+def _cifar() -> Path:
+    return cifar_images(Path(mkdtemp()))
+
+
 def _run(name: str, idx200: Path, **keys: Value) -> RunSpec:
     """A run on ``name``, its images read from the fixture where they are not embedded or drawn."""
-    root: dict[str, Value] = {"data.root": str(idx200)} if "root" in DATA[name].keys else {}
+    folder = _cifar() if name == "cifar10" else idx200
+    root: dict[str, Value] = {"data.root": str(folder)} if "root" in DATA[name].keys else {}
     return described(
         {
             "model.name": "lstm" if DATA[name].vocabulary else "mlp",
