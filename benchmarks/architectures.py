@@ -71,10 +71,14 @@ class Translator(nn.Module):
         self.read = facts.steps - facts.positions
         self.source, self.target = nn.Embedding(facts.vocabulary, width), nn.Embedding(facts.vocabulary, width)
         self.encoder = nn.GRU(width, width, batch_first=True)
-        self.decoder = nn.GRU(width, width, batch_first=True)
-        self.cell = nn.GRUCell(2 * width, width)
-        self.keys, self.query = nn.Linear(width, width), nn.Linear(width, width, bias=False)
-        self.score, self.mix = nn.Linear(width, 1, bias=False), nn.Linear(2 * width, width)
+        if self.kind == "additive":
+            self.cell = nn.GRUCell(2 * width, width)
+            self.keys, self.query = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+            self.score = nn.Linear(width, 1, bias=False)
+        else:
+            self.decoder = nn.GRU(width, width, batch_first=True)
+        if self.kind == "dot":
+            self.mix = nn.Linear(2 * width, width)
         self.read_out = nn.Linear(width, facts.outputs)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ BAD_OPTIONS = (
 USAGE = (
     (("run", "--nonsense"), "--nonsense"),
     (("list", "--nonsense"), "--nonsense"),
-    (("report",), "PATH"),
+    (("report",), "no result folder given"),
     (("sweep", "--resume"), "--resume"),
     (("run", "--from", "made"), "--from"),
     (("report", "made", "--x"), "--x"),

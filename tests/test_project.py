@@ -26,7 +26,7 @@ MADE = {
     ".ruff_cache",
     "multirun",
 }
-BINARY = {".gz", ".npz", ".png", ".ico", ".parquet", ".woff2", ".pyc"}
+BINARY = {".gz", ".xz", ".npz", ".png", ".ico", ".parquet", ".woff2", ".pyc"}
 
 REGISTRY = r"py[p]i\.org|python[h]osted|deb\.d[e]bian\.org|registry\.npm[j]s|download\.py[t]orch"
 MACHINE_PATH = r"(?<![\w.<>*-])/(?:wor[k]|far[m]|hom[e]|roo[t]|Use[r]s)/"

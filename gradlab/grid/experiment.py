@@ -19,7 +19,7 @@ KNOWN = tuple(dict.fromkeys(("defaults", *BESIDE, *(key.partition(".")[0] for ke
 
 THEMES = (
     *("chains of layers", "initial weights", "activations", "order and chaos", "norms and residual branches"),
-    *("recurrent networks", "attention", "clipping", "training"),
+    *("recurrent networks", "attention", "clipping", "precision", "training"),
 )
 """Of gradlab's own experiments, in the order of a list; others stand behind them."""
 

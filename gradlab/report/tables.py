@@ -237,7 +237,7 @@ def read(paths: Sequence[Path]) -> Result:
     Raises `SpecError` where a folder holds no result, or no run at all.
     """
     if not paths:
-        raise SpecError("no result folder given")
+        raise SpecError("no result folder given; expected one or more, as in gradlab report outputs/latest")
     manifests = {path: read_manifest(path) for path in paths}
     folders = [_judged(load_tables(path), manifests[path]) for path in paths]
     owner: dict[str, tuple[int, bool]] = {}
