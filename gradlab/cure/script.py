@@ -35,6 +35,15 @@ CLIPS = {
         "torch.nn.utils.clip_grad_norm_(layer.parameters(False), {threshold})"
     ),
     "normalize": "torch.nn.utils.clip_grad_norm_(model.parameters(), {threshold})  # after scaling the gradient up",
+    "soft": "for one in model.parameters(): one.grad.mul_({threshold} / (norm + {threshold}))  # norm: of all",
+    "agc": "timm.utils.adaptive_clip_grad(model.parameters(), {threshold})",
+    "autoclip": (
+        "norms.append(norm); torch.nn.utils.clip_grad_norm_(model.parameters(), numpy.percentile(norms, {threshold}))"
+    ),
+    "zclip": (
+        "zclip = ZClip(z_thresh={threshold}, mode='zscore'); zclip.step(model)  # of its authors, arXiv:2504.02507"
+    ),
+    "skip": "if norm > {threshold}: continue  # before optimizer.step()",
 }
 
 INITS = {

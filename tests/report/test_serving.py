@@ -76,12 +76,15 @@ def test_the_command_says_where_and_ends_with_ctrl_c(tmp_path: Path) -> None:
     folder = write_result(tmp_path / "result", [{"train.steps": 10, "seed": 0}])
     command = [sys.executable, "-m", "gradlab", "report", "--serve", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        address = line.split()[1]
-        assert "gradlab report, 1 run" in get(address)[1]
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
-        assert process.stderr is not None
-        assert process.stderr.read() == ""
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            address = line.split()[1]
+            assert "gradlab report, 1 run" in get(address)[1]
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+            assert process.stderr is not None
+            assert process.stderr.read() == ""
+        finally:
+            process.kill()
     assert not (folder / "report").exists()
