@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from gradlab.cure.changes import Change, typed
+from gradlab.spec import choices
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec
 
@@ -35,15 +36,10 @@ CLIPS = {
         "torch.nn.utils.clip_grad_norm_(layer.parameters(False), {threshold})"
     ),
     "normalize": "torch.nn.utils.clip_grad_norm_(model.parameters(), {threshold})  # after scaling the gradient up",
-    "soft": "for one in model.parameters(): one.grad.mul_({threshold} / (norm + {threshold}))  # norm: of all",
-    "agc": "timm.utils.adaptive_clip_grad(model.parameters(), {threshold})",
-    "autoclip": (
-        "norms.append(norm); torch.nn.utils.clip_grad_norm_(model.parameters(), numpy.percentile(norms, {threshold}))"
+    "soft": (
+        "norm = torch.nn.utils.get_total_norm([one.grad for one in model.parameters()]); "
+        "[one.grad.mul_({threshold} / (norm + {threshold})) for one in model.parameters()]"
     ),
-    "zclip": (
-        "zclip = ZClip(z_thresh={threshold}, mode='zscore'); zclip.step(model)  # of its authors, arXiv:2504.02507"
-    ),
-    "skip": "if norm > {threshold}: continue  # before optimizer.step()",
 }
 
 INITS = {
@@ -98,7 +94,11 @@ def _schedule(values: Mapping[str, Value], change: Change) -> list[str]:
 
 
 def _clip(values: Mapping[str, Value], _: Change) -> list[str]:
-    told = CLIPS.get(str(values["clip.mode"]))
+    mode = str(values["clip.mode"])
+    told = CLIPS.get(mode)
+    if told is None and mode != "none":
+        entry = choices.CLIPS[mode]
+        return [f"# c = {typed(values['clip.threshold'])}: {entry.summary.partition('; c ')[0]} ({entry.source})"]
     if told is None:
         return ["# no clipping between loss.backward() and optimizer.step()"]
     return [f"{told.format(threshold=typed(values['clip.threshold']))}  # between loss.backward() and optimizer.step()"]

@@ -82,6 +82,10 @@ def test_what_torch_has_no_line_for_is_told_in_words() -> None:
 
 def test_every_choice_is_said() -> None:
     assert set(OPTIMIZERS) <= set(choices.OPTIMIZERS)
-    assert set(CLIPS) == set(choices.CLIPS) - {"none"}
+    # The others look at weights, or at norms gone by: no line of torch does that, and a comment says what to do.
+    assert set(CLIPS) == set(choices.CLIPS) - {"none", "agc", "autoclip", "zclip", "skip"}
+    spec = described({"clip.mode": "agc"})
+    (said,) = lines(spec, {"clip.threshold": 0.01})
+    assert said.startswith("# c = 0.01: each unit's gradient to at most c times the norm of its weights (Brock")
     assert set(INITS) <= set(choices.INITS)
     assert set(SCHEDULES) <= set(choices.SCHEDULES)
