@@ -167,8 +167,10 @@ def others() -> Iterator[Any]:
 @pytest.mark.parametrize("cohort", [*mlps(), *others()])
 def test_a_member_equals_one_plain_network(cohort: Cohort) -> None:
     for found, settings in zip(measured(*cohort), cohort, strict=True):
-        # Of a bias before a batch norm, rounding decides whether its gradient is exactly zero.
-        skip = ("grad_zero",) if settings.get("model.norm") == "batch" else ()
+        # Of a bias before a batch norm, rounding decides whether its gradient is exactly zero; and 1 + erf(-6) is zero
+        # where torch takes gelu by it, and is not where our kernel does by what is left of it.
+        rounded = settings.get("model.norm") == "batch" or settings.get("model.activation") == "gelu"
+        skip = ("grad_zero",) if rounded else ()
         assert found.run["state"] == "finished", "a setting that diverges compares nothing"
         assert list(differences(found, expected(settings), relative=1e-8, absolute=1e-14, skip=skip)) == []
 
@@ -274,7 +276,9 @@ def test_every_named_choice_trains_two_steps(key: str, name: str, precision: str
     if name == "cifar10":
         settings["data.root"] = str(cifar_images(tmp_path))
     if key == "model.init" and INITS[name].models:
-        settings |= {"model.name": INITS[name].models[-1], "model.depth": 4}
+        settings |= {"model.name": INITS[name].models[-1], "model.depth": 4, "model.width": 8}
+    if key == "data.name" and DATA[name].vocabulary:
+        settings["model.name"] = "gru"
     (found,) = measured(settings | {key: name})
     assert (found.run["state"], found.run["steps"]) == ("finished", 2)
     assert [row["step"] for row in found.steps] == [0, 1, 2]
