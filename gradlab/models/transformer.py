@@ -46,7 +46,7 @@ def layout(model: ModelSpec, facts: Facts) -> Layout:
 
 
 def forward(through: Pass, x: Node) -> Node:
-    """Tokens (M, B, T), or ``x`` (M, B, T, *F) -> output (M, B, K); (M, B, T, K) where each place has an answer."""
+    """Tokens (M, B, T), or ``x`` (M, B, T, *F) -> output (M, B, K); (M, B, P, K) where P places have answers."""
     model, facts, last = through.network.model, through.network.facts, _last(through.network.model)
     if x.value.is_floating_point():
         z = through.linear(1, through.view(x, *x.value.shape[:3], -1) if x.value.dim() != 4 else x)
@@ -63,6 +63,8 @@ def forward(through: Pass, x: Node) -> Node:
             layer += 1
     if model.norm_place in ("pre", "sandwich"):
         z = through.norm(last, z)
+    if 0 < facts.positions < facts.steps:
+        z = through.together(through.steps(z)[-facts.positions :])
     output = through.linear(last, z if facts.positions else mean_of_places(through, z))
     through.observe([output], None, [output])
     return output

@@ -52,6 +52,9 @@ class Loss:
 
 def _cross_entropy(output: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
     """In nats."""
+    answers = (len(targets.chosen), *targets.all.shape[1:])
+    if output.shape[1:-1] != answers:
+        raise ValueError(f"outputs of {tuple(output.shape[1:-1])} answers; the targets have {answers}")
     if native.serves(output):
         return native.cross_entropy(output, targets.all, targets.chosen)
     flat = output.flatten(1, -2)

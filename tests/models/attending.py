@@ -93,7 +93,8 @@ class Written(nn.Module):
             seen.append(Seen([z], None if pre is None else [pre], [z if behind is None else behind], further=told))
         if model.norm_place in ("pre", "sandwich"):
             z = last.norm(z)
-        output = last.linear(z if self.run.facts.positions else z.mean(1))
+        places = self.run.facts.positions
+        output = last.linear(z[:, -places:] if places else z.mean(1))
         return [*seen, Seen([output], None, [output])]
 
     @property

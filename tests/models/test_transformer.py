@@ -44,6 +44,7 @@ COHORTS: dict[str, Settings] = {
     "no-skip-no-feed-forward": {"model.skip": False, "model.feed_forward": 0, "model.norm": "rms"},
     "one-head-wide": {"model.heads": 1, "model.attention_scale": 1.0, "model.feed_forward": 1, "model.norm": "rms"},
     "bidirectional": DIGITS | {"model.norm_place": "pre"},
+    "last-places": {"data.name": "copy_memory", "data.length": 21},
     "causal-digits": DIGITS | {"model.norm_place": "post", "model.causal": True, "model.qk_norm": True},
 }
 WITHIN: tuple[Settings, ...] = (

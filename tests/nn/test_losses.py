@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradlab.nn.losses import Targets, objective, right, stacked
+from gradlab.nn.losses import LOSSES, Targets, objective, right, stacked
 
 OUTPUT = torch.randn(3, 16, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 CLASSES = torch.arange(16) % 5
@@ -85,3 +85,9 @@ def test_classes_of_sequences_stand_beside_either_axis() -> None:
 def test_right_answers_are_counted_in_samples() -> None:
     assert right(ONE_HOT, CLASSES) == 16
     assert right(torch.tensor([[1.0], [-1.0]]), torch.tensor([1, 1])) == 1
+
+
+def test_cross_entropy_refuses_answers_that_have_no_target() -> None:
+    targets = Targets(torch.zeros(4, 2, dtype=torch.long), torch.arange(3), torch.ones(1))
+    with pytest.raises(ValueError, match=r"outputs of \(3, 5\) answers; the targets have \(3, 2\)"):
+        LOSSES["cross_entropy"].measure(torch.zeros(1, 3, 5, 7), targets)
