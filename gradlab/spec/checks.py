@@ -22,10 +22,8 @@ def check_fit(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     if model.depth < choice.least_depth:
         raise SpecError(f"model.depth={model.depth}: {model.name!r} needs at least {choice.least_depth} layers")
     if model.norm is not None and model.norm not in choice.norms:
-        raise SpecError(
-            f"model.norm={model.norm}: {model.name!r} shares its weights over time, so running statistics have no "
-            f"meaning; it takes: {', '.join(choice.norms)}"
-        )
+        why = " shares its weights over time, so running statistics have no meaning; it" if choice.needs_time else ""
+        raise SpecError(f"model.norm={model.norm}: {model.name!r}{why} takes: {', '.join(choice.norms)}")
     if model.norm is not None and NORMS[model.norm].over_batch and data.batch_size == 1:
         raise SpecError(f"model.norm={model.norm} with data.batch_size=1: a batch norm needs at least 2 samples")
     _check_forms(model, data, facts)
