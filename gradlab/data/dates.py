@@ -60,9 +60,9 @@ FORMS = 7
 def written(date: dt.date, form: int) -> str:
     """One of the ways to write a date.
 
-    >>> [written(datetime.date(1987, 5, 3), form) for form in range(FORMS)][:4]
+    >>> [written(dt.date(1987, 5, 3), form) for form in range(FORMS)][:4]
     ['3rd of may 1987', 'may 3, 1987', '3 may 1987', 'sunday, 3 may 1987']
-    >>> [written(datetime.date(1987, 5, 22), form) for form in range(4, FORMS)]
+    >>> [written(dt.date(1987, 5, 22), form) for form in range(4, FORMS)]
     ['22.5.1987', '1987/05/22', 'may the 22nd, 1987']
     """
     day, month, year = date.day, MONTHS[date.month - 1], date.year
