@@ -89,16 +89,16 @@ def dead(case: Case) -> Shows:
 def recurrent(case: Case) -> Shows:
     """Along time, without gates."""
     along = case.verdict.evidence.get("axis") == "time"
-    return "one matrix acts at every time step" if along and not case.history.facts.get("gated") else None
+    return "one matrix acts at every time step" if along and not _gated(case) else None
 
 
 def gates(case: Case) -> Shows:
     """Along time, with gates."""
-    return (
-        "the gates are shut"
-        if case.verdict.evidence.get("axis") == "time" and case.history.facts.get("gated")
-        else None
-    )
+    return "the gates are shut" if case.verdict.evidence.get("axis") == "time" and _gated(case) else None
+
+
+def _gated(case: Case) -> bool:
+    return case.history.spec.get("model.name") in ("lstm", "gru", "seq2seq") or bool(case.history.facts.get("gated"))
 
 
 def activation(case: Case) -> Shows:
@@ -132,7 +132,9 @@ def deep(case: Case) -> Shows:
 
 def residual(case: Case) -> Shows:
     """Branches that add up."""
-    streams = case.history.spec.get("model.name") == "residual_mlp" or bool(case.history.facts.get("branches"))
+    streams = case.history.spec.get("model.name") in ("residual_mlp", "resnet") or bool(
+        case.history.facts.get("branches")
+    )
     return "every residual branch adds to the stream" if streams else None
 
 
