@@ -1,4 +1,4 @@
-"""A network of the user's own in half precision: a plain loop with torch's autocast and GradScaler makes the same of it."""
+"""A network of one's own in half precision: a plain loop with autocast and GradScaler makes the same of it."""
 
 from __future__ import annotations
 
