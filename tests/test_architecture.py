@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = (
     *("spec", "diagnose", "theory", "data", "nn", "models", "store", "expect", "watching", "grid", "engine"),
-    *("cure", "terminal", "report", "launch", "cli", "__init__", "__main__"),
+    *("cure", "terminal", "report", "launch", "verbs", "cli", "__init__", "__main__"),
 )
 """The rooms from the ground up, and the files in the hallway: each imports only what stands before it.
 
@@ -38,7 +38,7 @@ LAZY = {
 """Arrows that may only be followed inside a function: what stands at their end is not paid for by who never asks."""
 
 TORCH_FREE = (
-    *("cli", "spec", "diagnose", "theory", "data", "store", "expect", "grid", "cure", "terminal", "report"),
+    *("cli", "verbs", "spec", "diagnose", "theory", "data", "store", "expect", "grid", "cure", "terminal", "report"),
     *("launch.conduct", "launch.rounds", "launch.manifest"),
 )
 """Rooms, or files of a room, whose import must not import torch: commands that need none of it must not wait for it."""
@@ -46,7 +46,7 @@ TORCH_FREE = (
 ONLY = {
     "hydra": {"grid.hydra"},
     "omegaconf": {"grid.hydra"},
-    "typer": {"cli"},
+    "typer": {"cli", "verbs"},
     "click": set(),
     "rich": {"cli", "terminal", "launch"},
     "matplotlib": {"report"},
