@@ -13,6 +13,7 @@ from gradlab.spec.named import SpecError
 from gradlab.verbs.choices import list_choices
 from gradlab.verbs.cure import cure
 from gradlab.verbs.docs import docs
+from gradlab.verbs.export import export
 from gradlab.verbs.options import GRAMMAR
 from gradlab.verbs.report import report
 from gradlab.verbs.results import list_results
@@ -35,6 +36,7 @@ for verb in (run, sweep, cure):
 app.command()(report)
 app.command(context_settings=GRAMMAR | {"allow_interspersed_args": False})(watch)
 app.command()(verdict)
+app.command()(export)
 app.command(context_settings=GRAMMAR)(theory)
 app.command("ls")(list_results)
 app.command()(docs)
