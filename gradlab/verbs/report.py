@@ -1,0 +1,48 @@
+"""`gradlab report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gradlab.spec.named import SpecError
+from gradlab.verbs.options import Out, Quiet
+
+
+def report(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="PATH...", help="Folders of finished output.", show_default=False)
+    ] = None,
+    out: Out = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", metavar="", help="Serve the page to this machine, and follow a running sweep.")
+    ] = False,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of --serve; 0 is any that is free.")] = 0,
+    x: Annotated[str | None, typer.Option("--x", help="Key along x of the heat maps.")] = None,
+    y: Annotated[str | None, typer.Option("--y", help="Key along y of the heat maps.")] = None,
+    facet: Annotated[str | None, typer.Option("--facet", help="Key of the panels of all figures of lines.")] = None,
+    color: Annotated[str | None, typer.Option("--color", help="Key of their colours.")] = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option("--run", metavar="ID", help="Only this run, by the beginning of its id; several: side by side."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Tables, plots and a page from finished output.
+
+    Examples:
+      gradlab report outputs/latest
+      gradlab report outputs/latest --run 3f2a --run 77aa
+    """
+    from gradlab.launch import conduct
+    from gradlab.terminal import screen
+
+    terminal, keys = screen.console(quiet=quiet), {"x": x, "y": y, "facet": facet, "color": color}
+    if serve:
+        if out is not None or run:
+            raise SpecError("--serve follows a whole result and writes no folder; it takes neither -o nor --run")
+        conduct.serve(paths or [Path("outputs/latest")], port, terminal, keys)
+    else:
+        conduct.report_again(paths or [], out, terminal, keys, run or [])
