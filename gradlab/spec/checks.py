@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from gradlab.spec.choices import DATA, INITS, INSTRUMENTS, LOSSES, MODELS, NORMS
+from gradlab.spec.choices import DATA, INITS, INSTRUMENTS, LOSSES, MODELS, NORMS, OPTIMIZERS
 from gradlab.spec.choices.models import halved_before
 from gradlab.spec.named import SpecError
 
@@ -41,11 +41,20 @@ def check_fit(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     _check_init(model)
 
 
+BY_FANS = tuple(name for name in INITS if INITS[name].by_fans)
+"""Inits that a parametrization can scale."""
+
+
 def _check_init(model: ModelSpec) -> None:
     """Raises `SpecError` for weights that the network cannot begin with."""
     for key, value in (("model.activation", model.activation), ("model.init", model.init)):
         if value == "own":
             raise SpecError(f"{key}=own: only model=module has something of its own; {model.name!r} takes a name")
+    if model.parametrization == "mup" and model.weight_var is None and model.init not in BY_FANS:
+        raise SpecError(
+            f"model.init={model.init} with model.parametrization=mup: needs variances that go by the fans; it takes: "
+            f"{', '.join(BY_FANS)}"
+        )
     able = INITS[model.init].models if model.init is not None else ()
     if able and model.name not in able and model.weight_var is None:
         raise SpecError(f"model.init={model.init}: is for {' and '.join(able)}; given model.name={model.name}")
@@ -153,8 +162,14 @@ def _check_size(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
 
 
 @lru_cache(maxsize=1024)
-def check_together(optim: OptimSpec, clip: ClipSpec) -> None:
-    """Raises `SpecError` for values of the optimizer, or of clipping, that contradict each other."""
+def check_together(optim: OptimSpec, clip: ClipSpec, model: ModelSpec) -> None:
+    """Raises `SpecError` for values of the optimizer, or of clipping, that contradict each other, or the network."""
+    if model.parametrization in ("mup", "ntk") and OPTIMIZERS[optim.name].as_long_as == "weights":
+        able = ", ".join(name for name, one in OPTIMIZERS.items() if one.as_long_as != "weights")
+        raise SpecError(
+            f"model.parametrization={model.parametrization} with optim.name={optim.name}: its steps are as long as "
+            f"the weights are, or a matrix's sides, for which it has no rule; it takes: {able}"
+        )
     if clip.mode == "autoclip" and clip.threshold > 100:
         raise SpecError(f"clip.threshold={clip.threshold:g}: of clip.mode=autoclip it is a percentile, at most 100")
     if optim.name == "sgd" and optim.nesterov and optim.momentum == 0:

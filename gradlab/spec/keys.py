@@ -93,6 +93,14 @@ KEYS: dict[str, Key] = {
     "model.output": Key(
         str, "activation of the output layer", words=("none", "sigmoid", "softmax", "log_softmax", "tanh", "relu")
     ),
+    "model.parametrization": Key(
+        str,
+        "how initial weights and learning rates go with the width: standard, mup (from the base width on) or ntk",
+        words=("standard", "mup", "ntk"),
+    ),
+    "model.base_width": Key(
+        int, "mup: the width at which it is the standard parametrization; null: the default width", low=1, nullable=True
+    ),
     "model.target": Key(str, "a network of your own: path/to/file.py:Name or package.module.Name", nullable=True),
     "model.source": Key(str, "the SHA-256 of the file that defines it; filled in", nullable=True),
     "data.name": Key(str, "the data set"),

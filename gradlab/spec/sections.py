@@ -43,9 +43,16 @@ class ModelSpec:
     qk_norm: bool | None
     attention_scale: float | None
     output: str | None
+    parametrization: str | None
+    base_width: int | None
     target: str | None
     source: str | None
     args: Arguments = ()
+
+    @property
+    def drawn_width(self) -> int:
+        """The width whose fans tell the variances of the initial weights: under `mup` the base's, else its own."""
+        return self.base_width if self.parametrization == "mup" and self.base_width else self.width
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ OTHER: dict[str, Value] = {
     "train.loss_scale": "1024",
     "train.loss": "hinge",
     "model.output": "tanh",
+    "model.parametrization": "ntk",
+    "model.base_width": 32,
     "probe.every": 11,
     "probe.instrument": "gradient_log",
 }

@@ -57,6 +57,8 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "model.qk_norm": (ATTENTION, True),
     "model.attention_scale": (ATTENTION, 1.0),
     "model.output": ({}, "softmax"),
+    "model.parametrization": ({}, "ntk"),
+    "model.base_width": ({}, 32),
     "model.target": (OWN, f"{HERE}:another"),
     "model.source": (OWN, "0" * 64),
     "data.name": ({}, "gaussian_mixture"),

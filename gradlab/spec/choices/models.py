@@ -111,6 +111,8 @@ class Model(Choice):
     beside: Callable[[ModelSpec, Facts], int] = _nothing
 
 
+_SCALED: dict[str, Value] = {"parametrization": "standard", "base_width": None}
+
 _NETWORK: dict[str, Value] = {
     "depth": 10,
     "width": 64,
@@ -122,6 +124,7 @@ _NETWORK: dict[str, Value] = {
     "bias_var": 0.0,
     "norm": "none",
     "output": "none",
+    **_SCALED,
 }
 
 _GATED: dict[str, Value] = {
@@ -185,7 +188,7 @@ MODELS: dict[str, Model] = table(
         "lstm",
         "K stacked layers of long short-term memory, as torch.nn.LSTM, and a read-out of the last step",
         "Hochreiter & Schmidhuber 1997; Gers et al. 2000",
-        {**_GATED, "forget_bias": 0.0},
+        {**_GATED, **_SCALED, "forget_bias": 0.0},
         takes=("sequence", "tokens"),
         by_position=True,
         needs_time=True,
@@ -195,7 +198,7 @@ MODELS: dict[str, Model] = table(
         "gru",
         "K stacked layers of gated recurrent units, as torch.nn.GRU, and a read-out of the last step",
         "Cho et al. 2014, arXiv:1406.1078",
-        _GATED,
+        {**_GATED, **_SCALED},
         takes=("sequence", "tokens"),
         by_position=True,
         needs_time=True,
