@@ -169,7 +169,7 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device, *, sta
     dtype = FORMATS[first.train.precision].beside
     task = task_of(runs, data, dtype, device)
     lent = MODELS[first.model.name].free
-    way: Way = lend(runs, task, dtype, device, stacked=stacked) if lent else own(runs, task, device)
+    way: Way = lend(runs, task, device, stacked=stacked) if lent else own(runs, task, device)
     columns = rates(runs, task.input_scale, way.layout)
     optimizer = OPTIMIZERS[first.optim.name]
     return Cohort(

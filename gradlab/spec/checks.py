@@ -113,8 +113,6 @@ def _check_attention(model: ModelSpec, facts: Facts) -> None:
 @lru_cache(maxsize=1024)
 def check_loss(train: TrainSpec, model: ModelSpec, facts: Facts) -> None:
     """Raises `SpecError` for a loss of classes where the targets are numbers, and one of the user's own elsewhere."""
-    if MODELS[model.name].free and train.precision not in ("float32", "float64"):
-        raise SpecError(f"train.precision={train.precision}: model=module takes float32 or float64")
     if train.loss == "auto":
         return
     if train.loss not in LOSSES:
