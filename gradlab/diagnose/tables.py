@@ -40,6 +40,7 @@ _SPEC = (
         "data.input_scale",
     ),
     *("data.target_scale", "optim.name", "optim.lr", "optim.momentum", "optim.weight_decay", "optim.eps"),
+    "clip.threshold",
 )
 """What a run's verdicts and their causes ask of how it was made and trained."""
 
