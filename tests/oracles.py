@@ -244,7 +244,10 @@ def _gradients(module: nn.Module) -> list[Tensor]:
 
 
 def loss_of(run: RunSpec, output: Tensor, targets: Tensor) -> Tensor:
-    """Mean over the batch: cross-entropy, the squared error of scaled targets, or the fourth power of the output."""
+    """Mean over the batch: margins, cross-entropy, squared errors of scaled targets, or fourth powers of the output."""
+    if run.loss == "margin":
+        right = F.one_hot(targets, output.shape[-1])
+        return (right * F.relu(0.9 - output) ** 2 + 0.5 * (1 - right) * F.relu(output - 0.1) ** 2).sum(-1).mean()
     if run.facts.loss == "quartic":
         return output.pow(4).mean()
     if run.facts.loss == "cross_entropy":

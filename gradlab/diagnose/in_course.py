@@ -103,6 +103,8 @@ def rootless(case: Case) -> Shows:
     if depth is None or not loss.size:
         return None
     signals, gradients = depth.column("act_std", -1), depth.column("signal_grad_norm", -1)
+    if case.history.spec.get("model.squash_eps") == 0 and case.history.diverged_at == 0:
+        return "a capsule of zeros is divided by its length, with nothing added under the root (model.squash_eps=0)"
     if not math.isfinite(float(loss[-1])):
         targets = sum(found.get("target_not_finite", 0) for found in facts.get("losses", {}).values())
         sound = np.isfinite(signals).all() and not targets and abs(facts.get("output_largest", math.inf)) < LARGEST

@@ -66,6 +66,9 @@ KEYS: dict[str, Key] = {
         str, "how a residual block is built", words=("preact", "postact", "rezero", "fixup"), nullable=True
     ),
     "model.branch_scale": Key(float, "beta of a residual branch"),
+    "model.capsule_width": Key(int, "entries of a primary capsule; a digit capsule has twice as many", low=1),
+    "model.routing": Key(int, "how often the votes of capsules are shared out by how well they agree", low=1, most=100),
+    "model.squash_eps": Key(float, "added under the roots by which capsules are squashed and measured", low=0),
     "model.forget_bias": Key(
         float, "added to the initial bias of an LSTM's forget gate; null under model.chrono", nullable=True
     ),

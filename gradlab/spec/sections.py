@@ -32,6 +32,9 @@ class ModelSpec:
     pool: str | None
     block: str | None
     branch_scale: float | None
+    capsule_width: int | None
+    routing: int | None
+    squash_eps: float | None
     forget_bias: float | None
     chrono: bool | None
     attention: str | None
