@@ -37,6 +37,7 @@ _SPEC = (
         "model.init",
         "model.weight_var",
         "model.activation",
+        "model.skip",
         "data.input_scale",
     ),
     *("data.target_scale", "optim.name", "optim.lr", "optim.momentum", "optim.weight_decay", "optim.eps"),
@@ -49,6 +50,8 @@ MEASURED = (
     *("units", "gain", "act_correlation"),
 )
 """Columns that are judged where they are there: of updates, and of what `gradlab.measure` sees beside the tables."""
+
+OPEN_ENDED = frozenset(name for name, entry in DATA.items() if entry.open_ended)
 
 _CURVES = ("loss", "grad_norm", "grad_norm_clipped", "clipped")
 
@@ -88,6 +91,7 @@ def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History
             History(
                 along=along,
                 **_seen(fact, other=other),
+                open_ended=fact.get("data.name") in OPEN_ENDED,
                 state=fact["state"],
                 precision=fact["train.precision"].removeprefix("mixed_"),
                 clip_mode=fact["clip.mode"],
@@ -115,10 +119,12 @@ def _seen(fact: Mapping[str, Any], *, other: bool) -> dict[str, Any]:
 
 
 def _guess(fact: Mapping[str, Any]) -> float | None:
-    """The loss of one answer to every input: ln K of K classes, the variance of targets; None where it is not known."""
+    """The loss of one answer to every input: its entropy, ln K of K classes, or a variance; None if not known."""
     known = DATA.get(fact.get("data.name") or "")
     if known is None:
         return None
+    if known.guess is not None:
+        return known.guess
     if known.loss == "cross_entropy":
         return math.log(known.outputs) if known.outputs else None
     return None if known.variance is None else known.variance * float(fact.get("data.target_scale") or 1.0) ** 2
