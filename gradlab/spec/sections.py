@@ -70,6 +70,7 @@ class DataSpec:
     standardise: bool
     input_scale: float
     target_scale: float
+    bad_every: int
     length: int | None
     features: int | None
     ask: str | None

@@ -70,6 +70,7 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "data.standardise": ({}, False),
     "data.input_scale": ({}, 2.0),
     "data.target_scale": ({}, 2.0),
+    "data.bad_every": ({}, 50),
     "data.length": ({"data.name": "adding"}, 51),
     "data.features": ({"data.name": "gaussian_mixture"}, 65),
     "data.ask": ({"model.name": "lstm", "data.name": "moving_digits"}, "digit"),
