@@ -6,6 +6,7 @@ Each is a function of a cohort and gives curves at the recorded steps, per membe
 from __future__ import annotations
 
 from gradlab.engine.instruments.bench import Curve, Instrument
+from gradlab.engine.instruments.coordinates import coordinates
 from gradlab.engine.instruments.gradient_log import gradient_log
 from gradlab.engine.instruments.hidden_jacobian import hidden_jacobian
 from gradlab.engine.instruments.input_autocorrelation import input_autocorrelation
@@ -32,6 +33,7 @@ INSTRUMENTS: dict[str, Instrument] = {
     "input_correlation": input_correlation,
     "token_similarity": token_similarity,
     "tangent_kernel": tangent_kernel,
+    "coordinates": coordinates,
     "twin_distance": twin_distance,
     "loss_plane": loss_plane,
     "mode_strength": mode_strength,

@@ -94,6 +94,12 @@ INSTRUMENTS: dict[str, Instrument] = table(
         samples=2,
     ),
     Instrument(
+        "coordinates",
+        "size of the signals z_l on samples that stay the same, and how far training has moved them",
+        "Yang et al. 2022, arXiv:2203.03466, appendix D.1",
+        ("signal_rms", "signal_change"),
+    ),
+    Instrument(
         "twin_distance",
         "distance to a training from nearly equal weights, and its Lyapunov exponent a step",
         "Herrmann et al. 2022, Chaotic dynamics are intrinsic to neural network training with SGD",
