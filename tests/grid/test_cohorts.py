@@ -38,6 +38,7 @@ OTHER: dict[str, Value] = {
     "data.standardise": False,
     "data.input_scale": 2.0,
     "data.target_scale": 2.0,
+    "data.bad_every": 50,
     "data.features": 13,
     "optim.name": "adam",
     "optim.lr": 0.2,
