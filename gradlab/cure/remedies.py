@@ -254,6 +254,13 @@ REMEDIES: dict[str, Remedy] = {
             to.activation("gelu"),
         ),
         Remedy(
+            "squash-eps",
+            "1e-8 under the root by which capsules are squashed, so that one of zeros stays one",
+            "Sabour et al. 2017, arXiv:1710.09829, equation 1",
+            "activation",
+            to.squash_eps,
+        ),
+        Remedy(
             "bare-output",
             "no activation behind the last layer: the loss takes what it puts out",
             "Goodfellow et al. 2016, section 6.2.2",
@@ -353,6 +360,7 @@ _SLOWER = "lr/3 lr/10 lr/100 lr-usual"
 MENDS: dict[str, frozenset[str]] = {
     cause: frozenset(names.split())
     for cause, names in {
+        "infinite_slope": "squash-eps",
         "input_scale": "standardise",
         "input_offset": "standardise",
         "target_scale": "unit-targets",

@@ -116,17 +116,17 @@ def patient(grid: Grid) -> Grid:
 def guess(spec: RunSpec) -> Guess:
     """What one answer to every input comes to: ln K of K classes, each right as often; the variance of real targets.
 
-    Neither where the targets do not vary, or where the loss knows none; no loss where another is trained than the data
-    ask for.
+    Neither where the targets do not vary, or where the loss knows none; no loss where it is not known of that which is
+    trained.
     """
-    asked = spec.loss == spec.facts.loss
     if spec.loss not in LOSSES:
         # What an output of the user's own loss means, and so whether it is right, nobody knows.
         return {"loss": None, "accuracy": None}
     match spec.facts.loss:
         case "cross_entropy":
-            return {"loss": math.log(spec.facts.outputs) if asked else None, "accuracy": 1 / spec.facts.outputs}
-        case "mean_squared_error" if asked:
+            of = LOSSES[spec.loss].guess
+            return {"loss": None if of is None else of(spec.facts.outputs), "accuracy": 1 / spec.facts.outputs}
+        case "mean_squared_error" if spec.loss == spec.facts.loss:
             variance = variance_of_targets(spec.data) * spec.data.target_scale**2
             return {"loss": variance or None, "accuracy": None}
         case _:

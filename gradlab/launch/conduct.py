@@ -240,6 +240,7 @@ def _finish(folder: Folder, manifest: Manifest, tables: Merged, wishes: Wishes, 
         summary.show_run(out, tables, limits(manifest.get("diagnose")))
     else:
         summary.show_sweep(out, tables["runs"], manifest["swept"])
+        summary.show_scaling(out, tables, manifest["swept"])
     if (told := documents.read_expectations(folder.root)) is not None:
         summary.show_expectations(out, told)
     written = ",".join(name for name in TABLES if folder.table(name).is_file())

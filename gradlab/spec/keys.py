@@ -11,6 +11,12 @@ from types import MappingProxyType
 from gradlab.spec.choices import ALIASES, CLIPS, DATA, MODELS, NAMED, NOUNS, OPTIMIZERS, Clip, Optimizer
 from gradlab.spec.named import SpecError, Value, closest, lookup, nearest
 
+GROUPS = {"model": "model.name", "data": "data.name", "optim": "optim.name", "clip": "clip.mode"}
+"""The config groups, each with the key that names its choice: `model=rnn` and `model.name=rnn` are the same."""
+
+APART = ("name", "launch.memory", "launch.workers", "launch.stacked", "store.weights")
+"""Keys that are no part of a run: a label, how runs are carried out, what is stored."""
+
 
 @dataclass(frozen=True)
 class Key:
@@ -66,6 +72,9 @@ KEYS: dict[str, Key] = {
         str, "how a residual block is built", words=("preact", "postact", "rezero", "fixup"), nullable=True
     ),
     "model.branch_scale": Key(float, "beta of a residual branch"),
+    "model.capsule_width": Key(int, "entries of a primary capsule; a digit capsule has twice as many", low=1),
+    "model.routing": Key(int, "how often the votes of capsules are shared out by how well they agree", low=1, most=100),
+    "model.squash_eps": Key(float, "added under the roots by which capsules are squashed and measured", low=0),
     "model.forget_bias": Key(
         float, "added to the initial bias of an LSTM's forget gate; null under model.chrono", nullable=True
     ),
@@ -92,6 +101,14 @@ KEYS: dict[str, Key] = {
     ),
     "model.output": Key(
         str, "activation of the output layer", words=("none", "sigmoid", "softmax", "log_softmax", "tanh", "relu")
+    ),
+    "model.parametrization": Key(
+        str,
+        "how initial weights and learning rates go with the width: standard, mup (from the base width on) or ntk",
+        words=("standard", "mup", "ntk"),
+    ),
+    "model.base_width": Key(
+        int, "mup: the width at which it is the standard parametrization; null: the default width", low=1, nullable=True
     ),
     "model.target": Key(str, "a network of your own: path/to/file.py:Name or package.module.Name", nullable=True),
     "model.source": Key(str, "the SHA-256 of the file that defines it; filled in", nullable=True),

@@ -32,6 +32,9 @@ class ModelSpec:
     pool: str | None
     block: str | None
     branch_scale: float | None
+    capsule_width: int | None
+    routing: int | None
+    squash_eps: float | None
     forget_bias: float | None
     chrono: bool | None
     attention: str | None
@@ -43,9 +46,16 @@ class ModelSpec:
     qk_norm: bool | None
     attention_scale: float | None
     output: str | None
+    parametrization: str | None
+    base_width: int | None
     target: str | None
     source: str | None
     args: Arguments = ()
+
+    @property
+    def drawn_width(self) -> int:
+        """The width whose fans tell the variances of the initial weights: under `mup` the base's, else its own."""
+        return self.base_width if self.parametrization == "mup" and self.base_width else self.width
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.markup import escape
 
-from gradlab.diagnose import DEFAULTS, ORDER, Limits, judge, names
+from gradlab.diagnose import DEFAULTS, ORDER, Limits, judge, names, scaling
 from gradlab.diagnose.numbers import number
 from gradlab.diagnose.tables import histories
 from gradlab.spec.choices import MODELS
@@ -182,6 +182,14 @@ def show_sweep(out: Console, runs: pa.Table, swept: Sequence[str]) -> None:
     errors = Counter(row["error"] for row in rows if row["state"] == "failed")
     for error, count in errors.most_common(3):
         out.print(escape(f"{count} failed: {error}"))
+
+
+def show_scaling(out: Console, tables: Mapping[str, pa.Table], swept: Sequence[str]) -> None:
+    """How what was measured goes with the width or the depth, where a sweep has enough of them."""
+    if set(scaling.ALONG) & set(swept):
+        rows = with_final_losses(tables["runs"], tables["steps"]).to_pylist()
+        for line in scaling.sentences(rows, swept, tables["instruments"]):
+            out.print(escape(line), soft_wrap=True)
 
 
 SHOWN = {"fail": "FAIL"}

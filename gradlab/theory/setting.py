@@ -104,6 +104,8 @@ NO_SKIPS = (
 )
 
 
+ROUTED = "no rate of capsules is known: routing makes one signal weigh another, which mean field does not allow for"
+
 LINEAR = Phi("linear", 0.0)
 
 
@@ -120,15 +122,16 @@ def setting(spec: RunSpec) -> Setting:
     if MODELS[model.name].free:
         # Nothing is known of the inside of a network of the user's own.
         return Setting(model.name, LINEAR, "none", 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False)
-    if model.norm_place is not None:
-        why = TRANSFORMERS[model.norm_place] if model.skip else NO_SKIPS
+    if (why := _unknown(model)) is not None:
         return Setting(model.name, LINEAR, "none", 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False, why_not=why)
     if MODELS[model.name].takes == ("image",):
         return _of_images(spec)
     recurrent = MODELS[model.name].needs_time
     inputs = facts.features if recurrent else facts.inputs
     # torch.nn.RNN bounds the default draw of every matrix by its hidden width.
-    first_fan = model.width if recurrent and model.init == "torch_default" and model.weight_var is None else inputs
+    first_fan = (
+        model.drawn_width if recurrent and model.init == "torch_default" and model.weight_var is None else inputs
+    )
     norm = model.norm or "none"
     phi = Phi(model.activation or "linear", (model.slope or 0.0) if model.activation in TANGIBLE else 0.0)
     init = None if model.weight_var is not None else model.init
@@ -137,7 +140,7 @@ def setting(spec: RunSpec) -> Setting:
         sw2, sw2_first = _unit_variance(model, phi, q0)
     else:
         sw2 = weight_variance(model, model.width, model.width)
-        sw2_first = weight_variance(model, inputs, model.width) * inputs / first_fan
+        sw2_first = weight_variance(model, inputs, model.drawn_width) * inputs / first_fan
     return Setting(
         architecture=model.name,
         phi=phi,
@@ -158,6 +161,13 @@ def setting(spec: RunSpec) -> Setting:
     )
 
 
+def _unknown(model: ModelSpec) -> str | None:
+    """Why no rate is known of an architecture whatever its weights."""
+    if model.norm_place is not None:
+        return TRANSFORMERS[model.norm_place] if model.skip else NO_SKIPS
+    return None if model.routing is None else ROUTED
+
+
 def _of_images(spec: RunSpec) -> Setting:
     """What theory sees of convolutions: of a `resnet` its stream alone, a place a block."""
     model, facts = spec.model, spec.facts
@@ -167,11 +177,11 @@ def _of_images(spec: RunSpec) -> Setting:
     # Rows of an orthogonal matrix are a filter each; what other inits call fan-out counts its taps too.
     orthogonal = init in ("orthogonal", "delta_orthogonal")
     taps = 1 if init == "delta_orthogonal" else 9
-    fan_out = model.width if orthogonal else 9 * model.width
+    fan_out = model.width if orthogonal else 9 * model.drawn_width
     if init == "lsuv":
         sw2, sw2_first = _unit_variance(model, phi, q0)
     else:
-        sw2 = weight_variance(model, taps * model.width, fan_out)
+        sw2 = weight_variance(model, taps * model.drawn_width, fan_out)
         sw2_first = weight_variance(model, taps * facts.channels, fan_out)
     return Setting(
         architecture=model.name,
@@ -182,7 +192,7 @@ def _of_images(spec: RunSpec) -> Setting:
         width=model.width,
         inputs=taps * facts.channels,
         sw2=sw2,
-        sb2=1 / (27 * model.width) if init == "torch_default" else model.bias_var or 0.0,
+        sb2=1 / (27 * model.drawn_width) if init == "torch_default" else model.bias_var or 0.0,
         sw2_first=sw2_first,
         q0=q0,
         batch=spec.data.batch_size * facts.pixels[0] * facts.pixels[1] if norm == "batch" else None,
@@ -244,5 +254,5 @@ def _unit_variance(model: ModelSpec, phi: Phi, q0: float) -> tuple[float, float]
 
 def _bias_variance(model: ModelSpec) -> float:
     if model.init == "torch_default" and model.weight_var is None:
-        return 1 / (3 * model.width)
+        return 1 / (3 * model.drawn_width)
     return model.bias_var or 0.0

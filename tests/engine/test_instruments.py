@@ -48,12 +48,14 @@ FITTING: dict[str, dict[str, Value]] = {
     "jacobian_spectrum": {**BASE, "model.depth": 3},
     "hidden_jacobian": {**BASE, "model.depth": 3},
     "gradient_log": {**BASE, "model.depth": 3},
+    "jacobian_covariance": {**BASE, "model.depth": 3},
     "input_autocorrelation": {**BASE, "data.name": "interval", "model.depth": 3},
     "recurrent_jacobian": {**RNN, "data.name": "adding"},
     "input_correlation": {**BASE, "model.depth": 3},
     "token_similarity": {**ATTENTION, "data.name": "digits"},
     "tangent_kernel": {**BASE, "model.depth": 3},
     "number_range": {**BASE, "model.depth": 3},
+    "coordinates": {**BASE, "model.depth": 3},
     "twin_distance": {**BASE, "model.depth": 3},
     "loss_plane": {**RNN, "model.width": 1, "data.name": "silence"},
     "mode_strength": CHAIN,
@@ -175,6 +177,20 @@ def test_the_range_of_numbers_is_that_of_autograds_rounded() -> None:
             found[0, f"{kind}_log2"], [np.mean(exponent == e) for e in range(-80, 41)], atol=1e-12
         )
     assert found[0, "delta_zero_float16"][0] > 0
+
+
+@pytest.mark.parametrize("norm", ["none", "layer"])
+def test_the_score_of_a_batch_is_that_of_its_jacobians_correlations(norm: str) -> None:
+    values = with_instrument("jacobian_covariance", model__norm=norm, model__activation="tanh", data__batch_size=9)
+    run = build(values)
+    data = content(run.data)
+    x = torch.from_numpy(data.train_inputs[batches(run.data, len(data.train_inputs), 1)[0]]).requires_grad_()
+    (slope,) = torch.autograd.grad(Plain(run)(x)[-1].z[0].sum(), x)
+    correlations = np.corrcoef(slope.flatten(1).numpy())
+    s = np.linalg.eigvalsh(correlations) + 1e-5
+    (found,) = read(values)
+    np.testing.assert_allclose(found[0, "jacobian_score"], [-np.sum(np.log(s) + 1 / s)], rtol=1e-8)
+    np.testing.assert_allclose(found[0, "jacobian_correlation"], [(correlations.sum() - 9) / 72], rtol=1e-9, atol=1e-12)
 
 
 def statistics_frozen(network: Plain, grid: Tensor) -> None:
@@ -475,3 +491,25 @@ def test_a_run_without_an_instrument_is_what_it_was_before_there_were_any() -> N
 
 def test_the_oracle_knows_every_activation() -> None:
     assert {"tanh", "gelu", "silu", "prelu", "relu", "leaky_relu", "linear", "sigmoid"} <= set(PHI)
+
+
+def test_coordinates_are_how_far_the_signals_of_fixed_samples_have_moved() -> None:
+    settings = {**BASE, "model.depth": 3, "train.steps": 3, "probe.every": 3, "data.batch_size": 8, "optim.lr": 0.2}
+    settings["probe.instrument"] = "coordinates"
+    found, other = read(settings, settings | {"seed": 1})
+    run = build(settings)
+    network, data = Plain(run), content(run.data)
+    inputs, targets = torch.from_numpy(data.train_inputs).double(), torch.from_numpy(data.train_targets)
+    before = [seen.z[0].detach() for seen in network(inputs[:32])]
+    mover = torch.optim.SGD(network.parameters(), lr=0.2)
+    for chosen in batches(run.data, len(inputs), 3):
+        mover.zero_grad()
+        torch.autograd.backward(nn.functional.cross_entropy(network(inputs[chosen])[-1].z[0], targets[chosen]))
+        mover.step()
+    after = [seen.z[0].detach() for seen in network(inputs[:32])]
+    sizes = [float(z.square().mean().sqrt()) for z in after]
+    changes = [float((z - was).square().mean().sqrt()) for z, was in zip(after, before, strict=True)]
+    np.testing.assert_allclose(found[3, "signal_rms"], sizes, rtol=1e-10)
+    np.testing.assert_allclose(found[3, "signal_change"], changes, rtol=1e-10)
+    assert (0, "signal_change") not in found
+    assert not np.allclose(other[3, "signal_change"], changes)

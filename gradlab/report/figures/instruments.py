@@ -115,6 +115,12 @@ OVER_INDEX: dict[str, Drawing] = {
         shown=_as_it_is,
         fitted=fit_plain,
     ),
+    "signal_change": Drawing(
+        "How far training has moved the signals",
+        ("layer (input → output)", "rms of zₗ(t) - zₗ(0)"),
+        "Where lines of different widths lie on each other, networks of all widths train alike, and one learning rate "
+        "serves them. ",
+    ),
     "layer_ratio": Drawing(
         "Tangent kernel of two samples by layer",
         ("layer (input → output)", "that of one sample's own"),

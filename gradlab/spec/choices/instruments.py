@@ -55,6 +55,14 @@ INSTRUMENTS: dict[str, Instrument] = table(
         {"model.norm": _SINGLE},
     ),
     Instrument(
+        "jacobian_covariance",
+        "how alike d(output)/d(input) of a batch's samples are: the score of search without training",
+        "Mellor et al. 2020, arXiv:2006.04647",
+        ("jacobian_score", "jacobian_correlation"),
+        samples=2,
+        by_input=True,
+    ),
+    Instrument(
         "input_autocorrelation",
         "d(output)/d(input) along a one-dimensional grid, and its autocorrelation by lag",
         "Balduzzi et al. 2017, arXiv:1702.08591",
@@ -99,6 +107,12 @@ INSTRUMENTS: dict[str, Instrument] = table(
             *(f"{kind}_{what}_{name}" for kind in RANGED for name in SHORT for what in OUT_OF_RANGE),
             *(f"{kind}_{what}" for kind in RANGED for what in ("exact_zero", "log2")),
         ),
+    ),
+    Instrument(
+        "coordinates",
+        "size of the signals z_l on samples that stay the same, and how far training has moved them",
+        "Yang et al. 2022, arXiv:2203.03466, appendix D.1",
+        ("signal_rms", "signal_change"),
     ),
     Instrument(
         "twin_distance",
