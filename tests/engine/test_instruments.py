@@ -54,6 +54,7 @@ FITTING: dict[str, dict[str, Value]] = {
     "input_correlation": {**BASE, "model.depth": 3},
     "token_similarity": {**ATTENTION, "data.name": "digits"},
     "tangent_kernel": {**BASE, "model.depth": 3},
+    "number_range": {**BASE, "model.depth": 3},
     "coordinates": {**BASE, "model.depth": 3},
     "twin_distance": {**BASE, "model.depth": 3},
     "loss_plane": {**RNN, "model.width": 1, "data.name": "silence"},
@@ -144,6 +145,38 @@ def test_the_logarithm_of_the_gradient_is_autograds(model: str) -> None:
     squares = [sum(float(next(grads).square().sum()) for _ in zs) for zs in layers]
     (found,) = read({**BASE, "model.name": model, "model.depth": 2, "probe.instrument": "gradient_log", "seed": 3})
     np.testing.assert_allclose(found[0, "log_square"], np.log(squares), rtol=1e-9, atol=1e-12)
+
+
+def test_the_range_of_numbers_is_that_of_autograds_rounded() -> None:
+    values = with_instrument("number_range", model__activation="sigmoid", model__depth=6, model__gain=6.0, seed=3)
+    run, (found,) = build(values), read(values)
+    network = Plain(run)
+    data = content(run.data)
+    chosen = batches(run.data, len(data.train_inputs), 1)[0]
+    seen = network(torch.from_numpy(data.train_inputs[chosen]))
+    loss = nn.functional.cross_entropy(seen[-1].z[0], torch.from_numpy(data.train_targets[chosen]))
+    z, w = [layer.z[0] for layer in seen], [stage.linear.weight for stage in network.layers]
+    derived = torch.autograd.grad(loss, [*z, *w])
+    entries = {"weight": w, "signal": z, "delta": derived[: len(z)], "gradient": derived[len(z) :]}
+    formats = {"float16": (2.0**-14, np.float16), "float8_e5m2": (2.0**-14, None)}
+    for kind, tensors in entries.items():
+        layers = [tensor.detach().numpy().ravel() for tensor in tensors]
+        exact = [np.mean(one == 0) for one in layers]
+        np.testing.assert_allclose(found[0, f"{kind}_exact_zero"], exact, atol=1e-12)
+        some = [np.abs(one[one != 0]) for one in layers]
+        for name, (normal, dtype) in formats.items():
+            below = [np.mean(one < normal) for one in some]
+            np.testing.assert_allclose(found[0, f"{kind}_below_{name}"], below, atol=1e-12)
+            # e5m2 is float16 with two of its ten digits behind the point: half of 2^-16 is rounded to zero, to even.
+            zero = [np.mean(one.astype(dtype) == 0 if dtype else one <= 2.0**-17) for one in some]
+            np.testing.assert_allclose(found[0, f"{kind}_zero_{name}"], zero, atol=1e-12)
+        above = [np.mean(one > 448) for one in some]
+        np.testing.assert_allclose(found[0, f"{kind}_above_float8_e4m3"], above, atol=1e-12)
+        exponent = np.floor(np.log2(np.concatenate(some))).clip(-80, 40)
+        np.testing.assert_allclose(
+            found[0, f"{kind}_log2"], [np.mean(exponent == e) for e in range(-80, 41)], atol=1e-12
+        )
+    assert found[0, "delta_zero_float16"][0] > 0
 
 
 @pytest.mark.parametrize("norm", ["none", "layer"])

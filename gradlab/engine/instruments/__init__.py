@@ -15,6 +15,7 @@ from gradlab.engine.instruments.jacobian_covariance import jacobian_covariance
 from gradlab.engine.instruments.jacobian_spectrum import jacobian_spectrum
 from gradlab.engine.instruments.loss_plane import loss_plane
 from gradlab.engine.instruments.mode_strength import mode_strength
+from gradlab.engine.instruments.number_range import number_range
 from gradlab.engine.instruments.recurrent_jacobian import recurrent_jacobian
 from gradlab.engine.instruments.tangent_kernel import tangent_kernel
 from gradlab.engine.instruments.token_similarity import token_similarity
@@ -33,6 +34,7 @@ INSTRUMENTS: dict[str, Instrument] = {
     "input_correlation": input_correlation,
     "token_similarity": token_similarity,
     "tangent_kernel": tangent_kernel,
+    "number_range": number_range,
     "coordinates": coordinates,
     "twin_distance": twin_distance,
     "loss_plane": loss_plane,
