@@ -45,6 +45,7 @@ class ModelSpec:
     output: str | None
     parametrization: str | None
     base_width: int | None
+    dropout: float | None
     target: str | None
     source: str | None
     args: Arguments = ()
