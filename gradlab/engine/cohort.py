@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradlab.data.batches import batches
+from gradlab.data.batches import batches, with_bad_batches
 from gradlab.data.dataset import Dataset
 from gradlab.engine.lent import lend
 from gradlab.engine.optim.clippers import Clipping, clipping
@@ -169,7 +169,7 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device, *, sta
     dtype = FORMATS[first.train.precision].beside
     task = task_of(runs, data, dtype, device)
     lent = MODELS[first.model.name].free
-    way: Way = lend(runs, task, dtype, device, stacked=stacked) if lent else own(runs, task, device)
+    way: Way = lend(runs, task, device, stacked=stacked) if lent else own(runs, task, device)
     columns = rates(runs, task.input_scale, way.layout)
     optimizer = OPTIMIZERS[first.optim.name]
     return Cohort(
@@ -218,14 +218,16 @@ def task_of(runs: Sequence[RunSpec], data: Dataset, dtype: torch.dtype, device: 
         return tensor.to(device, kinds.get(tensor.dtype, tensor.dtype))
 
     first = runs[0]
-    order = to_device(batches(first.data, len(data.train_targets), first.train.steps + 1))
+    data, order = with_bad_batches(
+        first.data, data, batches(first.data, len(data.train_targets), first.train.steps + 1)
+    )
     return Task(
         inputs=to_device(data.train_inputs),
         targets=to_device(data.train_targets),
         heldout_inputs=to_device(data.heldout_inputs),
         heldout_targets=to_device(data.heldout_targets),
-        order=order,
-        chosen=torch.empty_like(order[0]),
+        order=(rows := to_device(order)),
+        chosen=torch.empty_like(rows[0]),
         done=torch.zeros(1, dtype=torch.float64, device=device),
         input_scale=torch.tensor([run.data.input_scale for run in runs], dtype=dtype, device=device),
         target_scale=torch.tensor([run.data.target_scale for run in runs], dtype=dtype, device=device),

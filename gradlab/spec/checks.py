@@ -91,6 +91,11 @@ def _check_image(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     halved = sorted(halved_before(model.pool))
     if halved and halved[-1] > model.depth:
         raise SpecError(f"model.pool={model.pool}: {model.name!r} has convolutions 1 to {model.depth}")
+    if model.capsule_width is not None and model.width % model.capsule_width:
+        raise SpecError(
+            f"model.capsule_width={model.capsule_width}: capsules share the channels evenly, and "
+            f"{model.capsule_width} does not divide model.width={model.width}"
+        )
     if min(facts.pixels) >> len(halved) == 0:
         raise SpecError(
             f"model.pool={model.pool}: images of {facts.pixels[0]}x{facts.pixels[1]} on {data.name!r} can be halved "
@@ -124,16 +129,15 @@ def _check_attention(model: ModelSpec, facts: Facts) -> None:
 @lru_cache(maxsize=1024)
 def check_loss(train: TrainSpec, model: ModelSpec, facts: Facts) -> None:
     """Raises `SpecError` for a loss of classes where the targets are numbers, and one of the user's own elsewhere."""
-    if MODELS[model.name].free and train.precision not in ("float32", "float64"):
-        raise SpecError(f"train.precision={train.precision}: model=module takes float32 or float64")
-    if train.loss == "auto":
+    loss = (MODELS[model.name].loss or "auto") if train.loss == "auto" else train.loss
+    if loss == "auto":
         return
-    if train.loss not in LOSSES:
+    if loss not in LOSSES:
         if not MODELS[model.name].free:
             raise SpecError(f"train.loss={train.loss}: a function of your own goes with model=module alone")
         return
-    if LOSSES[train.loss].classes and facts.loss == "mean_squared_error":
-        raise SpecError(f"train.loss={train.loss}: is of classes, and the targets of these data are numbers")
+    if LOSSES[loss].classes and facts.loss == "mean_squared_error":
+        raise SpecError(f"train.loss={loss}: is of classes, and the targets of these data are numbers")
 
 
 FORMS = {"vector": "a vector", "sequence": "a sequence", "image": "an image", "tokens": "a sequence of tokens"}

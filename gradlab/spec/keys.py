@@ -11,6 +11,12 @@ from types import MappingProxyType
 from gradlab.spec.choices import ALIASES, CLIPS, DATA, MODELS, NAMED, NOUNS, OPTIMIZERS, Clip, Optimizer
 from gradlab.spec.named import SpecError, Value, closest, lookup, nearest
 
+GROUPS = {"model": "model.name", "data": "data.name", "optim": "optim.name", "clip": "clip.mode"}
+"""The config groups, each with the key that names its choice: `model=rnn` and `model.name=rnn` are the same."""
+
+APART = ("name", "launch.memory", "launch.workers", "launch.stacked", "store.weights")
+"""Keys that are no part of a run: a label, how runs are carried out, what is stored."""
+
 
 @dataclass(frozen=True)
 class Key:
@@ -66,6 +72,9 @@ KEYS: dict[str, Key] = {
         str, "how a residual block is built", words=("preact", "postact", "rezero", "fixup"), nullable=True
     ),
     "model.branch_scale": Key(float, "beta of a residual branch"),
+    "model.capsule_width": Key(int, "entries of a primary capsule; a digit capsule has twice as many", low=1),
+    "model.routing": Key(int, "how often the votes of capsules are shared out by how well they agree", low=1, most=100),
+    "model.squash_eps": Key(float, "added under the roots by which capsules are squashed and measured", low=0),
     "model.forget_bias": Key(
         float, "added to the initial bias of an LSTM's forget gate; null under model.chrono", nullable=True
     ),
@@ -119,6 +128,7 @@ KEYS: dict[str, Key] = {
     "data.standardise": Key(bool, "inputs minus their mean over their standard deviation, one scalar each"),
     "data.input_scale": Key(float, "multiplies the (standardised) inputs"),
     "data.target_scale": Key(float, "multiplies regression targets"),
+    "data.bad_every": Key(int, "every so many-th batch is a bad one: all its answers are the largest; 0: none", low=0),
     "data.length": Key(int, "sequence length", low=2, most=MOST_PLACES),
     "data.features": Key(int, "input features of synthetic data", low=1, nullable=True),
     "data.ask": Key(str, "of the films: which way the digit moves, or which digit it is", words=("way", "digit")),
@@ -183,6 +193,7 @@ DEFAULTS: dict[str, Value] = {
     "data.standardise": True,
     "data.input_scale": 1.0,
     "data.target_scale": 1.0,
+    "data.bad_every": 0,
     "optim.name": "sgd",
     "optim.lr": 0.1,
     "optim.momentum": 0.0,

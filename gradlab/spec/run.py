@@ -78,9 +78,11 @@ SILENT: dict[str, tuple[object, ...]] = {
     "probe.instrument": ("none",),
     "train.loss": ("auto",),
     "train.loss_scale": ("1",),
+    "data.bad_every": (0,),
     "model.output": (None, "none"),
     **dict.fromkeys(("model.target", "model.source", "model.pool", "model.block"), (None,)),
     **dict.fromkeys(("model.forget_bias", "model.chrono", "model.attention"), (None,)),
+    **dict.fromkeys(("model.capsule_width", "model.routing", "model.squash_eps"), (None,)),
     **dict.fromkeys(("model.heads", "model.norm_place", "model.skip", "model.feed_forward"), (None,)),
     **dict.fromkeys(("model.causal", "model.qk_norm", "model.attention_scale"), (None,)),
     "model.parametrization": (None, "standard"),
@@ -133,8 +135,8 @@ class RunSpec:
 
     @property
     def loss(self) -> str:
-        """The loss that is trained: that of the data, unless `train.loss` names another."""
-        return self.facts.loss if self.train.loss == "auto" else self.train.loss
+        """The loss that is trained: that of the data or the architecture, unless `train.loss` names another."""
+        return self.train.loss if self.train.loss != "auto" else MODELS[self.model.name].loss or self.facts.loss
 
 
 SECTIONS: dict[str, type] = {

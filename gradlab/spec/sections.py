@@ -32,6 +32,9 @@ class ModelSpec:
     pool: str | None
     block: str | None
     branch_scale: float | None
+    capsule_width: int | None
+    routing: int | None
+    squash_eps: float | None
     forget_bias: float | None
     chrono: bool | None
     attention: str | None
@@ -68,6 +71,7 @@ class DataSpec:
     standardise: bool
     input_scale: float
     target_scale: float
+    bad_every: int
     length: int | None
     features: int | None
     ask: str | None

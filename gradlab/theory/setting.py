@@ -106,6 +106,8 @@ NO_SKIPS = (
 )
 
 
+ROUTED = "no rate of capsules is known: routing makes one signal weigh another, which mean field does not allow for"
+
 LINEAR = Phi("linear", 0.0)
 
 
@@ -122,8 +124,7 @@ def setting(spec: RunSpec) -> Setting:
     if MODELS[model.name].free:
         # Nothing is known of the inside of a network of the user's own.
         return Setting(model.name, LINEAR, "none", 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False)
-    if model.norm_place is not None:
-        why = TRANSFORMERS[model.norm_place] if model.skip else NO_SKIPS
+    if (why := _unknown(model)) is not None:
         return Setting(model.name, LINEAR, "none", 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False, why_not=why)
     if MODELS[model.name].takes == ("image",):
         return _of_images(spec)
@@ -161,6 +162,13 @@ def setting(spec: RunSpec) -> Setting:
         why_not=_why_not(model.name, init) or _not_with_dropout(model),
         keep=keep,
     )
+
+
+def _unknown(model: ModelSpec) -> str | None:
+    """Why no rate is known of an architecture whatever its weights."""
+    if model.norm_place is not None:
+        return TRANSFORMERS[model.norm_place] if model.skip else NO_SKIPS
+    return None if model.routing is None else ROUTED
 
 
 def _of_images(spec: RunSpec) -> Setting:

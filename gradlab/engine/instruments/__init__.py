@@ -11,6 +11,7 @@ from gradlab.engine.instruments.gradient_log import gradient_log
 from gradlab.engine.instruments.hidden_jacobian import hidden_jacobian
 from gradlab.engine.instruments.input_autocorrelation import input_autocorrelation
 from gradlab.engine.instruments.input_correlation import input_correlation
+from gradlab.engine.instruments.jacobian_covariance import jacobian_covariance
 from gradlab.engine.instruments.jacobian_spectrum import jacobian_spectrum
 from gradlab.engine.instruments.loss_plane import loss_plane
 from gradlab.engine.instruments.mode_strength import mode_strength
@@ -26,6 +27,7 @@ INSTRUMENTS: dict[str, Instrument] = {
     "jacobian_spectrum": jacobian_spectrum,
     "hidden_jacobian": hidden_jacobian,
     "gradient_log": gradient_log,
+    "jacobian_covariance": jacobian_covariance,
     "input_autocorrelation": input_autocorrelation,
     "recurrent_jacobian": recurrent_jacobian,
     "input_correlation": input_correlation,

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from gradlab.report.beforehand import beforehand
 from gradlab.report.cure import Cure, cure
 from gradlab.report.effects import analyses
 from gradlab.report.figures.activations import activations_plot, updates_plot
+from gradlab.report.figures.beforehand import beforehand_plot
 from gradlab.report.figures.cure import cure_plots, shown
 from gradlab.report.figures.effects import effects_plot
 from gradlab.report.figures.evidence import evidence_plot
@@ -30,7 +32,7 @@ MOST_PANELS = 4
 """Runs that have a panel each beside one another."""
 
 NAMES = (
-    *("cure_gains", "cure_profiles", "verdict_evidence", "effects"),
+    *("cure_gains", "cure_profiles", "verdict_evidence", "effects", "beforehand"),
     *(f"signal_by_{place}{which}" for place in ("layer", "time") for which in ("", "_start", "_end", "_and_step")),
     *(f"{what}_{shape}" for what in OUTCOMES for shape in ("map", "by_key")),
     *("loss_by_step", "gradient_norm_by_step", "update_ratio_by_layer"),
@@ -62,7 +64,7 @@ def plots(
     if result.size == 1:
         yield from _there(updates_plot(result))
     yield from _there(activations_plot(result))
-    yield from _there(effects_plot(analyses(result)))
+    yield from _there(effects_plot(analyses(result)), beforehand_plot(beforehand(result)))
     yield from map_plots(result, keys, early)
     yield from step_plots(result, chosen)
     yield from _there(update_plot(result, chosen))

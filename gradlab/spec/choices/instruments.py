@@ -49,6 +49,14 @@ INSTRUMENTS: dict[str, Instrument] = table(
         {"model.norm": _SINGLE},
     ),
     Instrument(
+        "jacobian_covariance",
+        "how alike d(output)/d(input) of a batch's samples are: the score of search without training",
+        "Mellor et al. 2020, arXiv:2006.04647",
+        ("jacobian_score", "jacobian_correlation"),
+        samples=2,
+        by_input=True,
+    ),
+    Instrument(
         "input_autocorrelation",
         "d(output)/d(input) along a one-dimensional grid, and its autocorrelation by lag",
         "Balduzzi et al. 2017, arXiv:1702.08591",
