@@ -193,9 +193,10 @@ def _made(runs: Sequence[RunSpec], device: torch.device) -> Tensor | None:
 def twin(cohort: Cohort, parameters: Tensor) -> Cohort:
     """The same runs at their first step, from the weights ``parameters`` (M, P); data and batches are shared."""
     first = cohort.runs[0]
+    network = replace(assemble(first, cohort.layout, parameters), drops=cohort.network.drops)
     return replace(
         cohort,
-        way=replace(cohort._own, network=assemble(first, cohort.layout, parameters), parameters=parameters),
+        way=replace(cohort._own, network=network, parameters=parameters),
         pace=cohort.pace.afresh(),
         clipping=clipping(cohort.runs, parameters, cohort.task.done),
         state=OPTIMIZERS[first.optim.name].state(parameters, cohort.rates),

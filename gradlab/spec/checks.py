@@ -26,6 +26,8 @@ def check_fit(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
         raise SpecError(f"model.norm={model.norm}: {model.name!r}{why} takes: {', '.join(choice.norms)}")
     if model.norm is not None and NORMS[model.norm].over_batch and data.batch_size == 1:
         raise SpecError(f"model.norm={model.norm} with data.batch_size=1: a batch norm needs at least 2 samples")
+    if model.dropout and choice.needs_time and model.depth == 1:
+        raise SpecError(f"model.dropout={model.dropout:g} with model.depth=1: acts between recurrent layers")
     _check_forms(model, data, facts)
     if model.name == "linear_chain" and not model.width == facts.inputs == facts.outputs:
         raise SpecError(

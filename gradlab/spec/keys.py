@@ -110,6 +110,12 @@ KEYS: dict[str, Key] = {
     "model.base_width": Key(
         int, "mup: the width at which it is the standard parametrization; null: the default width", low=1, nullable=True
     ),
+    "model.dropout": Key(
+        float,
+        "share of a signal's entries that training sets to zero behind the activation; of recurrences between layers",
+        low=0,
+        below=1,
+    ),
     "model.target": Key(str, "a network of your own: path/to/file.py:Name or package.module.Name", nullable=True),
     "model.source": Key(str, "the SHA-256 of the file that defines it; filled in", nullable=True),
     "data.name": Key(str, "the data set"),

@@ -87,6 +87,7 @@ SILENT: dict[str, tuple[object, ...]] = {
     **dict.fromkeys(("model.causal", "model.qk_norm", "model.attention_scale"), (None,)),
     "model.parametrization": (None, "standard"),
     "model.base_width": (None,),
+    "model.dropout": (None, 0.0),
     **dict.fromkeys(("data.ask", "data.permuted", "train.source"), (None,)),
     **dict.fromkeys(("data.label", "data.heldout", "data.task", "data.target", "data.source"), (None,)),
     **{key: (DEFAULTS[key],) for key in ("optim.dampening", "optim.amsgrad", "optim.maximize")},

@@ -51,6 +51,7 @@ class ModelSpec:
     output: str | None
     parametrization: str | None
     base_width: int | None
+    dropout: float | None
     target: str | None
     source: str | None
     args: Arguments = ()

@@ -141,7 +141,7 @@ class Model(Choice):
     beside: Callable[[ModelSpec, Facts], int] = _nothing
 
 
-_SCALED: dict[str, Value] = {"parametrization": "standard", "base_width": None}
+_SCALED: dict[str, Value] = {"parametrization": "standard", "base_width": None, "dropout": 0.0}
 
 _NETWORK: dict[str, Value] = {
     "depth": 10,
