@@ -15,6 +15,7 @@ from gradlab.engine.instruments.jacobian_spectrum import jacobian_spectrum
 from gradlab.engine.instruments.loss_plane import loss_plane
 from gradlab.engine.instruments.mode_strength import mode_strength
 from gradlab.engine.instruments.recurrent_jacobian import recurrent_jacobian
+from gradlab.engine.instruments.sharpness import sharpness
 from gradlab.engine.instruments.tangent_kernel import tangent_kernel
 from gradlab.engine.instruments.token_similarity import token_similarity
 from gradlab.engine.instruments.twin_distance import twin_distance
@@ -32,6 +33,7 @@ INSTRUMENTS: dict[str, Instrument] = {
     "input_correlation": input_correlation,
     "token_similarity": token_similarity,
     "tangent_kernel": tangent_kernel,
+    "sharpness": sharpness,
     "twin_distance": twin_distance,
     "loss_plane": loss_plane,
     "mode_strength": mode_strength,

@@ -94,6 +94,12 @@ INSTRUMENTS: dict[str, Instrument] = table(
         samples=2,
     ),
     Instrument(
+        "sharpness",
+        "largest eigenvalue of the Hessian of the batch's loss, beside that at which descent is unstable",
+        "Cohen et al. 2021, arXiv:2103.00065; Lanczos 1950",
+        ("sharpness", "sharpness_error", "stable"),
+    ),
+    Instrument(
         "twin_distance",
         "distance to a training from nearly equal weights, and its Lyapunov exponent a step",
         "Herrmann et al. 2022, Chaotic dynamics are intrinsic to neural network training with SGD",
