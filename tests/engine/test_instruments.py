@@ -48,6 +48,7 @@ FITTING: dict[str, dict[str, Value]] = {
     "jacobian_spectrum": {**BASE, "model.depth": 3},
     "hidden_jacobian": {**BASE, "model.depth": 3},
     "gradient_log": {**BASE, "model.depth": 3},
+    "gradient_noise": {**BASE, "model.depth": 3},
     "jacobian_covariance": {**BASE, "model.depth": 3},
     "input_autocorrelation": {**BASE, "data.name": "interval", "model.depth": 3},
     "recurrent_jacobian": {**RNN, "data.name": "adding"},

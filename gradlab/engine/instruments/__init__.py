@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from gradlab.engine.instruments.bench import Curve, Instrument
 from gradlab.engine.instruments.gradient_log import gradient_log
+from gradlab.engine.instruments.gradient_noise import gradient_noise
 from gradlab.engine.instruments.hidden_jacobian import hidden_jacobian
 from gradlab.engine.instruments.input_autocorrelation import input_autocorrelation
 from gradlab.engine.instruments.input_correlation import input_correlation
@@ -27,6 +28,7 @@ INSTRUMENTS: dict[str, Instrument] = {
     "jacobian_spectrum": jacobian_spectrum,
     "hidden_jacobian": hidden_jacobian,
     "gradient_log": gradient_log,
+    "gradient_noise": gradient_noise,
     "jacobian_covariance": jacobian_covariance,
     "input_autocorrelation": input_autocorrelation,
     "recurrent_jacobian": recurrent_jacobian,

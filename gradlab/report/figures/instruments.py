@@ -134,6 +134,12 @@ OVER_STEPS: dict[str, Drawing] = {
         "A straight rise is a positive Lyapunov exponent: training is chaotic. A flat line: the twins stay together. ",
         shown=_logs_of_logs,
     ),
+    "noise_scale": Drawing(
+        "Gradient noise scale",
+        ("step", "tr Σ/|G|²"),
+        "The batch size at which half of a batch's gradient is noise: larger batches hardly save steps, smaller ones "
+        "hardly save samples. It grows as the loss falls; where it is not finite, the gradient drowns in its noise. ",
+    ),
     "sharpness": Drawing(
         "Sharpness: the largest curvature of the loss",
         ("step", "largest eigenvalue of the Hessian"),
