@@ -240,3 +240,8 @@ def check_instrument(spec: RunSpec) -> None:
             f"probe.instrument={instrument.name}: needs {instrument.samples} samples; the training part of "
             f"{spec.data.name!r} has {spec.facts.train}"
         )
+    if spec.data.batch_size < instrument.batch:
+        raise SpecError(
+            f"probe.instrument={instrument.name}: needs data.batch_size of at least {instrument.batch}; given "
+            f"{spec.data.batch_size}"
+        )

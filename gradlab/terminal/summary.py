@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from gradlab.diagnose import DEFAULTS, ORDER, Limits, judge, names, scaling
+from gradlab.diagnose.noise import advised
 from gradlab.diagnose.numbers import number
 from gradlab.diagnose.tables import histories
 from gradlab.spec.choices import MODELS
@@ -48,6 +49,9 @@ def show_run(out: Console, tables: Mapping[str, pa.Table], limits: Limits = DEFA
         out.print("[dim]δ = ‖∂loss/∂z‖, ∇W = ‖∂loss/∂W‖, ΔW/W = ‖ΔW‖/‖W‖, h = φ(z); @ = at step[/dim]")
     zeros = exact_zeros(tables["layers"], float64=run["train.precision"] == "float64")
     out.print(escape(" ".join([sentence(run), *zeros])))
+    (advice,) = advised(tables["instruments"], tables["runs"])
+    if advice is not None:
+        out.print(escape(advice.sentence))
     (history,) = histories(tables["runs"], tables["steps"], tables["layers"])
     for verdict in judge(history, limits):
         out.print(f"[bold]Verdict[/bold] {escape(verdict.sentence)}.")
