@@ -72,6 +72,16 @@ def bury(job: Job, error: str) -> Event:
     return Event("failed", job.piece.index, 1.0, failed=len(job.runs), error=error)
 
 
+def halved(chunks: Sequence[int]) -> tuple[int, ...] | None:
+    """Every chunk in two; None where each is one run already.
+
+    >>> halved((5, 1)), halved((1, 1))
+    ((3, 2, 1), None)
+    """
+    halves = tuple(half for chunk in chunks for half in (chunk - chunk // 2, chunk // 2) if half)
+    return halves if len(halves) > len(chunks) else None
+
+
 class Crew(Protocol):
     """Who runs pieces: processes of this machine (`local`), tasks of a Ray cluster (`ray`), jobs of Slurm (`slurm`)."""
 

@@ -28,7 +28,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import gradlab
 from gradlab.grid.launching import Launch
 from gradlab.launch.devices import CPU_MEMORY, WORKER_MEMORY, Device
-from gradlab.launch.events import Event, Job, bury
+from gradlab.launch.events import Event, Job, bury, halved
 from gradlab.launch.places import GPU_MEMORY
 from gradlab.spec.named import SpecError
 from gradlab.store import atomic
@@ -215,16 +215,6 @@ def share(memory: int, card: int) -> float:
     (0.1, 0.13, 1.0)
     """
     return min(1.0, math.ceil(100 * (memory + CONTEXT) / card) / 100)
-
-
-def halved(chunks: Sequence[int]) -> tuple[int, ...] | None:
-    """Every chunk in two; None where each is one run already.
-
-    >>> halved((5, 1)), halved((1, 1))
-    ((3, 2, 1), None)
-    """
-    halves = tuple(half for chunk in chunks for half in (chunk - chunk // 2, chunk // 2) if half)
-    return halves if len(halves) > len(chunks) else None
 
 
 @contextmanager

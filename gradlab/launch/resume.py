@@ -27,6 +27,7 @@ from gradlab.launch.events import Crew
 from gradlab.launch.local import crew_of
 from gradlab.launch.manifest import differing, planned, start_of
 from gradlab.launch.rounds import kernels, note_kernels
+from gradlab.launch.slurm import at_work
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec
 from gradlab.store import documents
@@ -80,6 +81,11 @@ def resume(
         for table in whole.values():
             tally.add(table["state"].to_pylist())
         where = _place(manifest, launch, allowed=allow_code, what=str(path))
+        if where.name != "slurm" and (names := at_work(folder)):
+            raise SpecError(
+                f"{path}: jobs of Slurm are still at work in it ({', '.join(names)}); follow them with launch=slurm, "
+                f"or end them with scancel -n {','.join(names)}"
+            )
         device = given or choose(manifest["device"]["name"] if where.name == "local" else "cpu")
         with crew_of(0, device) as early, places.crew_for(where, early, detach=wishes.detach) as crew:
             return _go_on(folder, manifest, runs, missing, tally, wishes, crew, where, command, out)
