@@ -268,7 +268,7 @@ def heals(profile: Profile, found: Passage, row: int = 0) -> bool:
 def _rate_told(found: Passage, fitted: Fit, limits: Limits) -> str:
     """The fitted rate in words, and where one rate does not describe the profile, both of its ends."""
     noun = found.profile.noun
-    words = f"it changes by a factor of {rate_figure(fitted)} a {noun} on its way to the input"
+    words = f"it changes by a factor of {rate_figure(fitted)} a {found.profile.pace} on its way to the input"
     if fitted.bends(limits["curvature"]):
         words += (
             f", but not at one rate: {figure(fitted.near)} near {noun} {found.layer(fitted.first)}, "

@@ -166,7 +166,7 @@ def _doubt(history: History, profile: Profile, limits: Limits) -> list[str]:
             told.append(f"{words}, below branches whose learned gains start small on purpose, and grow")
         elif found.fit is not None and found.doubtful(name, limits):
             told.append(
-                f"{words}, but the fitted rate, {rate_figure(found.fit)} a {found.profile.noun}, is not {side} 1 by "
+                f"{words}, but the fitted rate, {rate_figure(found.fit)} a {found.profile.pace}, is not {side} 1 by "
                 f"{figure(limits['errors'])} of its errors"
             )
         elif heals(found.profile, found):
