@@ -109,9 +109,10 @@ def unlevel(case: Case) -> Shows:
     axis = case.verdict.evidence.get("axis", "depth")
     for profile in (one for one in case.history.along if one.axis == axis):
         found = passage_of(case.history, profile, case.limits)
-        for name in SIDES if found is not None and not heals(found.profile, found) else ():
-            if found.beyond(name, case.limits[f"{name}_ratio"]):
-                return f"{found.told} before the first step"
+        if found is None or heals(found.profile, found):
+            continue
+        if any(found.beyond(name, case.limits[f"{name}_ratio"]) for name in SIDES):
+            return f"{found.told} before the first step"
     return None
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 JUDGED = ("signal_grad_norm", "weight_grad_norm", "weight_norm", "act_std", "saturated", "dead", "grad_zero")
 """The probes that a verdict rests on."""
 
-_FACTS = ("state", "train.precision", "clip.mode", "data.name", "diverged_at", "diverged_layer")
+_FACTS = ("state", "train.precision", "train.loss", "clip.mode", "data.name", "diverged_at", "diverged_layer")
 _SPEC = (
     *(
         "model.name",
@@ -121,7 +121,7 @@ def _seen(fact: Mapping[str, Any], *, other: bool) -> dict[str, Any]:
 def _guess(fact: Mapping[str, Any]) -> float | None:
     """The loss of one answer to every input: its entropy, ln K of K classes, or a variance; None if not known."""
     known = DATA.get(fact.get("data.name") or "")
-    if known is None:
+    if known is None or fact.get("train.loss", "auto") not in ("auto", known.loss):
         return None
     if known.guess is not None:
         return known.guess
