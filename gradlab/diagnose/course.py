@@ -9,7 +9,7 @@ import numpy as np
 
 from gradlab.diagnose.broken import broken
 from gradlab.diagnose.final import LEAST, SHARE, final_loss
-from gradlab.diagnose.history import Floats, History, Profile
+from gradlab.diagnose.history import EMPTY, Floats, History, Profile
 from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.thresholds import Limits
 from gradlab.diagnose.verdict import Evidence, Verdict, crossing
@@ -56,6 +56,9 @@ def _first_broken(history: History, t: int) -> str:
 def _depth(history: History) -> list[Profile]:
     return [profile for profile in history.along if profile.axis == "depth"]
 
+
+SLOW, FAST = 1e-4, 0.1
+"""Updates over weights, ||dW||/||W||: healthy ones are about a thousandth (Karpathy 2019)."""
 
 SHORTENS = tuple(name for name, entry in CLIPS.items() if name == "none" or entry.always)
 """Ways of clipping in which doing so nearly always says nothing."""
@@ -279,3 +282,32 @@ def _first_loss(history: History, limits: Limits) -> float | None:
     loss = history.loss
     enough = len(loss) > max(limits["least_steps"], 4) and bool(np.isfinite(loss).all()) and loss[0] > 0
     return float(loss[0]) if enough and float(np.median(loss[len(loss) // 2 :])) > 0 else None
+
+
+def updates(history: History) -> float:
+    """The median over layers of the last updates over weights."""
+    known = _updates(history)
+    return float(np.median(known)) if known.size else math.nan
+
+
+def motionless(history: History) -> bool:
+    """Whether no layer's update is large enough to move its weights, whatever comes to it of the gradient."""
+    known = _updates(history)
+    return known.size > 0 and float(known.max()) < SLOW
+
+
+def _updates(history: History) -> Floats:
+    """Updates over weights that are known: recorded, or by the optimizer and its learning rate."""
+    depth = history.depth
+    if depth is None:
+        return EMPTY
+    ratios = depth.columns.get("update_ratio", np.empty(0)).ravel()
+    if not np.isfinite(ratios).any() and "optim.lr" in history.spec:
+        weights, gradients = depth.column("weight_norm", -1), depth.column("weight_grad_norm", -1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # An adaptive optimizer moves every entry by its learning rate.
+            entries = (depth.column("grad_norm", -1) / depth.column("grad_rms", -1)) ** 2
+            moved = np.sqrt(entries) if history.adaptive else gradients
+            ratios = float(history.spec["optim.lr"]) * moved / weights
+    found: Floats = ratios[np.isfinite(ratios)]
+    return found
