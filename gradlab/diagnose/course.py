@@ -93,7 +93,7 @@ def oscillating(history: History, limits: Limits) -> Verdict | None:
     late = loss[len(loss) // 2 :]
     # The second half, or its end where that is worse: a loss may be lost late.
     level = max(float(np.median(late)), float(np.median(loss[-max(LEAST, len(loss) // SHARE) :])))
-    if not level > limits["unlearned"] * _begun(history, first):
+    if not level > _enough(history, limits) * _begun(history, first):
         return None
     smooth = np.median(np.lib.stride_tricks.sliding_window_view(loss, 5), axis=1)
     climb = float(smooth.max()) / first
@@ -154,7 +154,7 @@ def stalled(history: History, limits: Limits) -> Verdict | None:
         return None
     found = _falls(loss)
     known = min(fall + limits["errors"] * error for fall, error in (found.late, found.whole))
-    still = max(found.late[0], known) < limits["stalled"] and found.level > limits["unlearned"] * _begun(history, first)
+    still = max(found.late[0], known) < limits["stalled"] and found.level > _enough(history, limits) * _begun(history, first)
     half = float(loss[len(loss) // 2 :].mean())
     guessing = (
         history.guess is not None
@@ -184,10 +184,17 @@ def stalled(history: History, limits: Limits) -> Verdict | None:
 def learned(history: History, limits: Limits) -> bool:
     """Whether the final loss is far below where it began, and below what one answer to every input has.
 
-    A profile is a risk, a course is a fact: what such a run was at risk of has not come about. Where the input does not
-    tell the answer no loss comes near zero, and what is learning has learned.
+    A profile is a risk, a course is a fact: what such a run was at risk of has not come about.
     """
-    return _below(history, limits["learning" if history.open_ended else "unlearned"])
+    return _below(history, _enough(history, limits))
+
+
+def _enough(history: History, limits: Limits) -> float:
+    """The share of a guess's loss below which a run has learned.
+
+    Where the input does not tell the answer no loss comes near zero, and what is learning has learned.
+    """
+    return limits["learning" if history.open_ended else "unlearned"]
 
 
 def learning(history: History, limits: Limits) -> bool:
@@ -217,7 +224,7 @@ def loss_told(history: History, limits: Limits) -> str:
     if first is not None:
         found = _falls(loss)
         if (
-            found.level > limits["unlearned"] * _begun(history, first)
+            found.level > _enough(history, limits) * _begun(history, first)
             and found.late[0] < limits["errors"] * found.late[1]
         ):
             return f"{words}, too noisy to tell whether it falls: over the second half it {found.told}"
