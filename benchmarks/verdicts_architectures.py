@@ -28,7 +28,7 @@ from gradlab.spec.run import RunSpec
 from gradlab.store.record import tidy
 
 FILE = Path(__file__).with_suffix(".yaml")
-HALVES, KINDS = ("tune", "held"), ("sick", "healthy")
+HALVES, KINDS = ("tune", "held", "unseen"), ("sick", "healthy")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Condition:
 
     def runs(self, half: str, seeds: Sequence[int] = ()) -> list[RunSpec]:
         """The runs of ``half``, from ``seeds`` if there are any; each records its first step and its last."""
+        if half not in self.overrides:
+            return []
         given = dict(override.split("=", 1) for override in self.overrides[half].split())
         given |= {"probe.every": given["train.steps"]} | ({"seed": ",".join(map(str, seeds))} if seeds else {})
         return list(compose_any([f"{key}={value}" for key, value in given.items()]).runs)
@@ -56,7 +58,7 @@ def conditions(kind: str) -> list[Condition]:
             kind,
             entry["why"],
             frozenset(entry.get("accepted", "healthy").split()),
-            {half: f"{entries['all']} {entry[half]}" for half in HALVES},
+            {half: f"{entries['all']} {entry[half]}" for half in HALVES if half in entry},
         )
         for model, entries in yaml.safe_load(FILE.read_text(encoding="utf-8")).items()
         for entry in entries[kind]
