@@ -1,10 +1,11 @@
 """How often a verdict is right on convolutions, gates, attention and Elman networks: sick runs and healthy ones.
 
-    python -m benchmarks.verdicts_architectures [--half tune|held] [--models lstm gru] [--seeds 40 41] [--every]
+    python -m benchmarks.verdicts_architectures [--half tune|held|unseen] [--models lstm gru] [--seeds 50 51] [--every]
 
 The runs stand in verdicts_architectures.yaml, in two halves: rules and thresholds of diagnosis are chosen by `tune`
-alone, and `held` has other sizes, data and seeds. A sick run is named where one of its verdicts is among those that its
-condition accepts, which are written down before it is run; a healthy one is right where `healthy` is the only one.
+alone, and `held` has other sizes, data and seeds. `unseen` holds conditions that were thought of after the rules. A
+sick run is named where one of its verdicts is among those that its condition accepts, which are written down before it
+is run; a healthy one is right where `healthy` is the only one.
 """
 
 from __future__ import annotations

@@ -154,7 +154,9 @@ def stalled(history: History, limits: Limits) -> Verdict | None:
         return None
     found = _falls(loss)
     known = min(fall + limits["errors"] * error for fall, error in (found.late, found.whole))
-    still = max(found.late[0], known) < limits["stalled"] and found.level > _enough(history, limits) * _begun(history, first)
+    still = max(found.late[0], known) < limits["stalled"] and found.level > _enough(history, limits) * _begun(
+        history, first
+    )
     half = float(loss[len(loss) // 2 :].mean())
     guessing = (
         history.guess is not None

@@ -1,8 +1,9 @@
-"""The sick and the healthy runs of every architecture: two halves that share no draw, and verdicts of a few of them."""
+"""The sick and the healthy runs of every architecture: lists that share no draw, and verdicts of a few of them."""
 
 from __future__ import annotations
 
 from collections import Counter
+from itertools import combinations
 
 import pytest
 import torch
@@ -16,10 +17,10 @@ torch.set_num_threads(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_sixty_runs_a_half_and_none_in_both(kind: str) -> None:
     halves = {half: [run for one in conditions(kind) for run in one.runs(half)] for half in HALVES}
-    assert all(len(runs) >= 60 for runs in halves.values())
-    tune, held = ({run.id for run in runs} for runs in halves.values())
-    assert not tune & held
-    assert not {run.seed for run in halves["tune"]} & {run.seed for run in halves["held"]}
+    assert all(len(halves[half]) >= 60 for half in ("tune", "held"))
+    for one, other in combinations(halves, 2):
+        assert not {run.id for run in halves[one]} & {run.id for run in halves[other]}
+        assert not {run.seed for run in halves[one]} & {run.seed for run in halves[other]}
     counted = Counter(run.model.name for run in halves["held"])
     assert min(counted.values()) >= 9
 
