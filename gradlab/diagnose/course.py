@@ -147,7 +147,8 @@ def stalled(history: History, limits: Limits) -> Verdict | None:
 
     It falls too little over the second half; that this is no chance may be known from the whole run, too, whose slope
     is the larger one where a loss levels off, and has about a third of the error. Where the loss of a guess is known,
-    and half a run stands above it, it need not be certain that nothing falls: only that nothing is known to.
+    and half a run stands above it, it need not be certain that nothing falls: only that nothing is known to, or that at
+    this pace as many steps again do not come to a guess.
     """
     loss, first = history.loss, _first_loss(history, limits)
     if first is None:
@@ -158,11 +159,10 @@ def stalled(history: History, limits: Limits) -> Verdict | None:
         history, first
     )
     half = float(loss[len(loss) // 2 :].mean())
-    guessing = (
-        history.guess is not None
-        and min(half, final_loss(loss)) > (1 - limits["stalled"]) * history.guess
-        and found.late[0] - limits["errors"] * found.late[1] < limits["stalled"]
-    )
+    above = min(half, final_loss(loss)) - (1 - limits["stalled"]) * (history.guess or math.inf)
+    late, doubt = found.late[0], limits["errors"] * found.late[1]
+    slow = above > 2 * found.level * max(0.0, late + doubt)
+    guessing = above > 0 and (late - doubt < limits["stalled"] or slow)
     if not (still or guessing):
         return None
     evidence: Evidence = {
@@ -180,6 +180,7 @@ def stalled(history: History, limits: Limits) -> Verdict | None:
     )
     if history.guess is not None and guessing:
         sentence += f", and one answer to every input has {figure(history.guess)}"
+        sentence += ", which it does not come to in as many steps again" if slow and late > doubt else ""
     return crossing("stalled", ("stalled", "errors", "unlearned"), limits, evidence, sentence)
 
 
