@@ -56,6 +56,7 @@ FITTING: dict[str, dict[str, Value]] = {
     "tangent_kernel": {**BASE, "model.depth": 3},
     "number_range": {**BASE, "model.depth": 3},
     "coordinates": {**BASE, "model.depth": 3},
+    "weight_motion": {**BASE, "model.depth": 3},
     "twin_distance": {**BASE, "model.depth": 3},
     "loss_plane": {**RNN, "model.width": 1, "data.name": "silence"},
     "mode_strength": CHAIN,

@@ -20,6 +20,7 @@ from gradlab.engine.instruments.recurrent_jacobian import recurrent_jacobian
 from gradlab.engine.instruments.tangent_kernel import tangent_kernel
 from gradlab.engine.instruments.token_similarity import token_similarity
 from gradlab.engine.instruments.twin_distance import twin_distance
+from gradlab.engine.instruments.weight_motion import weight_motion
 
 __all__ = ["INSTRUMENTS", "Curve"]
 
@@ -36,6 +37,7 @@ INSTRUMENTS: dict[str, Instrument] = {
     "tangent_kernel": tangent_kernel,
     "number_range": number_range,
     "coordinates": coordinates,
+    "weight_motion": weight_motion,
     "twin_distance": twin_distance,
     "loss_plane": loss_plane,
     "mode_strength": mode_strength,
