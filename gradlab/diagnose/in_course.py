@@ -65,7 +65,8 @@ def half(case: Case) -> Shows:
 
 def overflow(case: Case) -> Shows:
     """The scaled gradient leaves float16."""
-    sound = case.history.loss.size and math.isfinite(float(case.history.loss[0]))
+    gradient = case.verdict.evidence.get("quantity") in ("gradient", None)
+    sound = gradient and case.history.loss.size and math.isfinite(float(case.history.loss[0]))
     return (
         "the loss is finite in float16, and its gradient is not"
         if case.history.precision == "float16" and sound

@@ -180,6 +180,11 @@ KEYS: dict[str, Key] = {
         words=("float32", "float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"),
     ),
     "train.loss_scale": Key(str, "multiplies the loss on its way back, as half precision needs; or dynamic"),
+    "train.rounding": Key(
+        str,
+        "of updated weights in half precision: to the nearest, or up or down by chance",
+        words=("nearest", "stochastic"),
+    ),
     "train.loss": Key(
         str,
         "the loss; auto: what the data ask for; or a function of your own, path/to/file.py:name or package.module.name",
@@ -223,6 +228,7 @@ DEFAULTS: dict[str, Value] = {
     "train.steps": 200,
     "train.precision": "float32",
     "train.loss_scale": "1",
+    "train.rounding": "nearest",
     "train.loss": "auto",
     "probe.every": 10,
     "probe.instrument": "none",

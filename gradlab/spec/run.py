@@ -78,6 +78,7 @@ SILENT: dict[str, tuple[object, ...]] = {
     "probe.instrument": ("none",),
     "train.loss": ("auto",),
     "train.loss_scale": ("1",),
+    "train.rounding": ("nearest",),
     "data.bad_every": (0,),
     "model.output": (None, "none"),
     **dict.fromkeys(("model.target", "model.source", "model.pool", "model.block"), (None,)),
@@ -409,6 +410,8 @@ def unused(spec: RunSpec) -> frozenset[str]:
         idle.add("model.base_width")
     if not HALF & set(spec.train.precision.split("_")):
         idle.add("train.loss_scale")
+    if spec.train.precision not in HALF:
+        idle.add("train.rounding")
     if spec.model.activation not in ("leaky_relu", "prelu"):
         idle.add("model.slope")
     if spec.facts.loss != "mean_squared_error" or spec.loss == "quartic":

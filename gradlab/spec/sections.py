@@ -127,6 +127,7 @@ class TrainSpec:
     steps: int
     precision: str
     loss_scale: str
+    rounding: str
     loss: str
     source: str | None = None
 

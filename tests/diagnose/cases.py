@@ -69,6 +69,23 @@ def clipping(share: float, scale: float, mode: str = "norm") -> History:
     )
 
 
+def in_half(quantity: str, spec: dict[str, object], **columns: np.ndarray) -> History:
+    """A run of float16 weights whose ``quantity`` is the first that is not finite, in layer 10 at step 200."""
+    broken = {"signal": {"act_std": np.array([1.0] * 9 + [np.nan] * 11)}}[quantity] | columns
+    first, last = profile().columns, profile(None, "depth", weight_norm=np.full(LAYERS, 300.0), **broken).columns
+    both = {name: np.stack([first[name][0], column[0]]) for name, column in last.items()}
+    return replace(
+        healthy(),
+        along=(replace(profile(), columns=both),),
+        state="diverged",
+        precision="float16",
+        diverged_at=STEPS,
+        diverged_layer=10,
+        loss=np.append(falling(1.8)[:-1], np.nan),
+        spec={"model.name": "mlp", "train.precision": "float16", **spec},
+    )
+
+
 def losing(loss: np.ndarray) -> History:
     return replace(healthy(), loss=loss)
 
@@ -224,6 +241,26 @@ CASES: dict[str, tuple[History, str]] = {
             precision="float16",
         ),
         "underflow",
+    ),
+    "a sigmoid network in half precision": (
+        replace(passed(deltas=np.array([*np.zeros(4), *0.236 ** np.arange(15, -1, -1.0)])), precision="float16"),
+        "vanishing",
+    ),
+    "eps that is zero": (in_half("signal", {"optim.name": "adam", "optim.eps": 1e-8}), "diverged"),
+    "a sum beyond 65,504": (in_half("signal", {}, act_std=np.array([300.0] * 9 + [np.nan] * 11)), "diverged"),
+    "weights that do not move": (
+        replace(
+            healthy(),
+            along=(profile(weight_norm=np.full(LAYERS, 10.0), grad_norm=np.ones(LAYERS), grad_rms=np.ones(LAYERS)),),
+            loss=np.random.default_rng(0).normal(2.3, 0.02, STEPS + 1),
+            precision="bfloat16",
+            spec={"model.name": "mlp", "optim.name": "sgd", "optim.lr": 1e-3, "train.precision": "bfloat16"},
+        ),
+        "stalled",
+    ),
+    "clipped before unscaling": (
+        replace(clipping(1.0, 2.0**-16), clip_mode="none of ours", loss_scale=np.full(STEPS + 1, 2.0**16)),
+        "overclipped",
     ),
     "a part that is cut off": (passed(cut=np.where(np.arange(LAYERS) == 9, 1.0, 0.0)), "vanishing"),
     "a cell that forgets": (

@@ -48,7 +48,7 @@ def test_a_verdict_tells_its_numbers_its_threshold_and_where_that_comes_from(cas
         assert verdict.name in ORDER
         assert verdict.sentence.startswith(verdict.name)
         assert str(verdict) == verdict.sentence
-        certain = verdict.name in ("no_gradient", "misspecified") or verdict.evidence.get("ratio") == 0
+        certain = verdict.name in ("no_gradient", "misspecified", "diverged") or verdict.evidence.get("ratio") == 0
         certain |= verdict.evidence.get("cause") == "equal_weights"
         assert any(character.isdigit() for character in verdict.sentence) or certain or not verdict.evidence
         if verdict.name != "healthy":
@@ -282,6 +282,11 @@ CAUSED: dict[str, tuple[str, str, str]] = {
     "the same under plain descent": ("init", "risk", "0.6"),
     "a cell that forgets at once": ("recurrence", "risk", "time step 1"),
     "the same in half precision": ("underflow_half", "risk", "float16"),
+    "a sigmoid network in half precision": ("underflow_half", "sick", "exactly zero up to layer 4"),
+    "eps that is zero": ("eps_half", "sick", "signal"),
+    "a sum beyond 65,504": ("overflow_half", "sick", "signal"),
+    "weights that do not move": ("rounding", "sick", "stalled"),
+    "clipped before unscaling": ("clip_scaled", "sick", "100%"),
 }
 
 

@@ -102,6 +102,7 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "clip.threshold": ({}, 2.0),
     "clip.output_threshold": ({}, 2.0),
     "train.steps": ({}, 201),
+    "train.rounding": ({"train.precision": "bfloat16"}, "stochastic"),
     "train.loss_scale": ({"train.precision": "float16"}, "dynamic"),
     "train.precision": ({}, "float64"),
     "train.loss": ({}, "hinge"),
@@ -266,7 +267,7 @@ def test_zero_is_a_value() -> None:
 
 def test_an_unknown_key_names_the_nearest_or_those_of_its_section() -> None:
     assert str(unknown_key("threshold", KEYS)) == "unknown key 'threshold'; did you mean 'clip.threshold'?"
-    keys = ", ".join(f"train.{name}" for name in ("steps", "precision", "loss_scale", "loss", "source"))
+    keys = ", ".join(f"train.{name}" for name in ("steps", "precision", "loss_scale", "rounding", "loss", "source"))
     assert str(unknown_key("train.zzz", KEYS)) == f"unknown key 'train.zzz'; keys: {keys}"
     assert str(unknown_key("zzz", KEYS)).endswith("keys: seed, model.*, data.*, optim.*, clip.*, train.*, probe.*")
 

@@ -130,6 +130,14 @@ OVER_INDEX: dict[str, Drawing] = {
         fitted=fit_plain,
         beside="layer_predicted",
     ),
+    "unmoved": Drawing(
+        "Weights that training has not moved, by layer",
+        ("layer (input → output)", "share with its first value"),
+        "Near 0 where every weight has moved. Where it stays near 1, updates are smaller than half a step of the "
+        "number format, and lost. ",
+        shown=_as_it_is,
+        fitted=fit_plain,
+    ),
     "delta_below_float16": Drawing(
         "Derivatives by the signals that half precision cannot hold, by layer",
         ("layer (input → output)", "share below 6.1·10⁻⁵"),
