@@ -21,7 +21,7 @@ class Instrument(Choice):
     by_input: bool = False
 
 
-_SINGLE = ("none", "layer", "rms", None)
+_SINGLE = ("none", "layer", "rms", "group", "instance", "weight", None)
 
 
 INSTRUMENTS: dict[str, Instrument] = table(
