@@ -14,13 +14,9 @@ from gradlab.diagnose.passage import Passage, passage_of, rate_figure
 from gradlab.diagnose.slope import Fit
 from gradlab.diagnose.thresholds import Limits
 from gradlab.diagnose.verdict import Evidence, Verdict, crossing
+from gradlab.spec.choices.formats import FORMATS
 
-SMALLEST_NORMAL = {
-    "float64": float(np.finfo(np.float64).smallest_normal),
-    "float32": float(np.finfo(np.float32).smallest_normal),
-    "bfloat16": 2.0**-126,
-    "float16": float(np.finfo(np.float16).smallest_normal),
-}
+SMALLEST_NORMAL = {name: FORMATS[name].smallest_normal for name in ("float64", "float32", "bfloat16", "float16")}
 """Below it a number of this precision loses digits, and some thousand times below it becomes zero."""
 
 SMALLEST_NORM = math.sqrt(SMALLEST_NORMAL["float64"])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradlab.data.batches import batches, with_bad_batches
-from gradlab.data.dataset import Dataset
+from gradlab.data.dataset import Dataset, channels_last
 from gradlab.engine.lent import lend
 from gradlab.engine.optim.clippers import Clipping, clipping
 from gradlab.engine.optim.optimizers import OPTIMIZERS, Rates, State, Step, rates
@@ -218,6 +218,7 @@ def task_of(runs: Sequence[RunSpec], data: Dataset, dtype: torch.dtype, device: 
         return tensor.to(device, kinds.get(tensor.dtype, tensor.dtype))
 
     first = runs[0]
+    data = channels_last(data) if first.facts.turned else data
     data, order = with_bad_batches(
         first.data, data, batches(first.data, len(data.train_targets), first.train.steps + 1)
     )

@@ -268,6 +268,7 @@ def _fit(model: ModelSpec, data: DataSpec, look: Look | None) -> tuple[ModelSpec
             "give at most that, or full"
         )
     if not choice.free:
+        facts = facts.channels_last()
         model = _resolved(model, facts)
         check_fit(model, data, facts)
     return model, data, facts

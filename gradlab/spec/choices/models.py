@@ -232,7 +232,7 @@ MODELS: dict[str, Model] = table(
         "convolutions, capsules of their channels, and by routing one a class: its length is the output",
         "Sabour et al. 2017, arXiv:1710.09829",
         {
-            **{key: value for key, value in _NETWORK.items() if key not in _NOT_OF_CAPSULES},
+            **{key: value for key, value in _NETWORK.items() if key not in ("norm", "output", *_SCALED)},
             "depth": 3,
             "width": 16,
             "init": "xavier_normal",
