@@ -72,7 +72,7 @@ KEYS: dict[str, Key] = {
     "model.gain": Key(float, "multiplies the initial weights"),
     "model.weight_var": Key(float, "sw2: overrides init with N(0, sw2/fan_in)", low=0, nullable=True),
     "model.bias_var": Key(float, "sb2: the variance of the initial biases", low=0),
-    "model.norm": Key(str, "normalization before the activation"),
+    "model.norm": Key(str, "normalization of signals, or of weights"),
     "model.pool": Key(str, "the layers before which an image is halved, as in 3+5; or none", nullable=True),
     "model.block": Key(
         str, "how a residual block is built", words=("preact", "postact", "rezero", "fixup"), nullable=True
@@ -121,6 +121,10 @@ KEYS: dict[str, Key] = {
         "share of a signal's entries that training sets to zero behind the activation; of recurrences between layers",
         low=0,
         below=1,
+    ),
+    "model.groups": Key(int, "groups of units that a group norm is over", low=1),
+    "model.norm_order": Key(
+        str, "whether a norm stands before the activation or behind it", words=("before", "behind")
     ),
     "model.target": Key(str, "a network of your own: path/to/file.py:Name or package.module.Name", nullable=True),
     "model.source": Key(str, "the SHA-256 of the file that defines it; filled in", nullable=True),

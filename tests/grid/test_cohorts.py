@@ -68,6 +68,8 @@ OTHER: dict[str, Value] = {
     "model.parametrization": "ntk",
     "model.base_width": 32,
     "model.dropout": 0.5,
+    "model.groups": 2,
+    "model.norm_order": "behind",
     "probe.every": 11,
     "probe.instrument": "gradient_log",
 }

@@ -63,6 +63,8 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "model.parametrization": ({}, "ntk"),
     "model.base_width": ({}, 32),
     "model.dropout": ({}, 0.5),
+    "model.groups": ({}, 8),
+    "model.norm_order": ({}, "behind"),
     "model.target": (OWN, f"{HERE}:another"),
     "model.source": (OWN, "0" * 64),
     "data.name": ({}, "gaussian_mixture"),

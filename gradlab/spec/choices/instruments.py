@@ -24,7 +24,7 @@ class Instrument(Choice):
     by_input: bool = False
 
 
-_SINGLE = ("none", "layer", "rms", None)
+_SINGLE = ("none", "layer", "rms", "group", "instance", "weight", None)
 
 RANGED = ("weight", "gradient", "signal", "delta")
 """What `number_range` looks at: a layer's matrix, the loss's derivative by it, z, and the derivative by that."""
