@@ -21,7 +21,17 @@ from gradlab.engine.optim.clippers import Clipped
 from gradlab.engine.probes import Measurement, stacked
 from gradlab.spec.run import RunSpec
 from gradlab.store.arrays import Array, Kept
-from gradlab.store.record import KEPT_OF_STEPS, PROBE_COLUMNS, Bools, Floats, LayerTable, Reading, Record, Row
+from gradlab.store.record import (
+    KEPT_OF_STEPS,
+    PROBE_COLUMNS,
+    Bools,
+    Floats,
+    LayerTable,
+    Pretrained,
+    Reading,
+    Record,
+    Row,
+)
 
 
 @dataclass(frozen=True)
@@ -186,10 +196,11 @@ class Journal:
         seen: tuple[str, ...] = (),
         *,
         may_skip: bool = False,
+        pretrained: tuple[Pretrained, ...] = (),
     ) -> Record:
         """The record of a training that is over; ``heldout`` is the loss and accuracy (M,) where they were taken.
 
-        ``seen`` as in `Record`; ``may_skip``: some member's updates may be left out.
+        ``seen`` and ``pretrained`` as in `Record`; ``may_skip``: some member's updates may be left out.
         """
         steps = np.concatenate(self._steps, axis=1)
         loss, accuracy = heldout if heldout is not None else (None, None)
@@ -216,4 +227,5 @@ class Journal:
             seen=seen,
             skipped=steps[6] != 0 if may_skip else None,
             loss_scale=steps[7] if (steps[7] != 0).any() else None,
+            pretrained=pretrained,
         )

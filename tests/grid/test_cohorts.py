@@ -64,6 +64,10 @@ OTHER: dict[str, Value] = {
     "train.loss_scale": "1024",
     "train.loss": "hinge",
     "model.output": "tanh",
+    "pretrain.mode": "masked",
+    "pretrain.steps": 50,
+    "pretrain.lr": 0.1,
+    "pretrain.corruption": 0.5,
     "probe.every": 11,
     "probe.instrument": "gradient_log",
 }

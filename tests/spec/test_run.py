@@ -99,6 +99,10 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "train.precision": ({}, "float64"),
     "train.loss": ({}, "hinge"),
     "train.source": (OWN | {"train.loss": f"{HERE}:loss", "train.source": "1" * 64}, "0" * 64),
+    "pretrain.mode": ({}, "layerwise"),
+    "pretrain.steps": ({}, 50),
+    "pretrain.lr": ({}, 0.1),
+    "pretrain.corruption": ({}, 0.5),
     "probe.every": ({}, 11),
     "probe.instrument": ({}, "gradient_log"),
 }
