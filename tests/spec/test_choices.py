@@ -58,6 +58,7 @@ def test_the_rest_of_the_config_is_the_defaults() -> None:
         "name": "run",
         "seed": DEFAULTS["seed"],
         "train": defaults("train"),
+        "pretrain": defaults("pretrain"),
         "probe": defaults("probe"),
         "launch": {"memory": None, "workers": None, "stacked": "auto"},
         "store": {"weights": False},
