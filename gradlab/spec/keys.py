@@ -195,6 +195,12 @@ KEYS: dict[str, Key] = {
         words=("auto",),
     ),
     "train.source": Key(str, "the SHA-256 of the file that defines a loss of your own; filled in", nullable=True),
+    "pretrain.mode": Key(str, "what the hidden layers learn from inputs alone, before training"),
+    "pretrain.steps": Key(int, "updates of it; layerwise: of each layer", low=1),
+    "pretrain.lr": Key(float, "its learning rate, of Adam", low=0),
+    "pretrain.corruption": Key(
+        float, "denoising: the deviation of the noise; masked: the share of inputs hidden", low=0, above=True, below=1
+    ),
     "probe.every": Key(int, "steps between two records of the per-layer table", low=1),
     "probe.instrument": Key(str, "what else is measured at the recorded steps"),
 }
@@ -234,6 +240,10 @@ DEFAULTS: dict[str, Value] = {
     "train.loss_scale": "1",
     "train.rounding": "nearest",
     "train.loss": "auto",
+    "pretrain.mode": "none",
+    "pretrain.steps": 500,
+    "pretrain.lr": 0.01,
+    "pretrain.corruption": 0.3,
     "probe.every": 10,
     "probe.instrument": "none",
 }

@@ -135,6 +135,16 @@ class TrainSpec:
 
 
 @dataclass(frozen=True)
+class PretrainSpec:
+    """The `pretrain` section; ``steps`` are of each layer where one is pre-trained after the other."""
+
+    mode: str
+    steps: int
+    lr: float
+    corruption: float
+
+
+@dataclass(frozen=True)
 class ProbeSpec:
     """The `probe` section."""
 

@@ -17,6 +17,7 @@ from gradlab.spec.choices import (
     MODELS,
     NORMS,
     OPTIMIZERS,
+    PRETRAINING,
     PROBES,
     SCHEDULES,
 )
@@ -32,6 +33,7 @@ KINDS: dict[str, Mapping[str, Choice]] = {
     "losses": LOSSES,
     "optimizers": OPTIMIZERS,
     "schedules": SCHEDULES,
+    "pretraining": PRETRAINING,
     "probes": {**PROBES, **{name: choice for name, choice in INSTRUMENTS.items() if name != "none"}},
     "verdicts": meanings.VERDICTS,
     "causes": meanings.CAUSES,

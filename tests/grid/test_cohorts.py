@@ -70,6 +70,10 @@ OTHER: dict[str, Value] = {
     "model.dropout": 0.5,
     "model.groups": 2,
     "model.norm_order": "behind",
+    "pretrain.mode": "masked",
+    "pretrain.steps": 50,
+    "pretrain.lr": 0.1,
+    "pretrain.corruption": 0.5,
     "probe.every": 11,
     "probe.instrument": "gradient_log",
 }
