@@ -94,7 +94,8 @@ def train(
         keeper.finish(packed(cohort, journal, start, time.perf_counter() - began))
     heldout = None if steps == 0 or journal.diverged == len(runs) else cohort.way.evaluate(cohort.task)
     may_skip = cohort.made is not None
-    return journal.close(cohort.runs, heldout, time.perf_counter() - began, cohort.way.seen, may_skip=may_skip)
+    journal.see(cohort.way.seen)
+    return journal.close(cohort.runs, heldout, time.perf_counter() - began, may_skip=may_skip)
 
 
 @torch.no_grad()

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.markup import escape
 
-from gradlab.diagnose import DEFAULTS, ORDER, Limits, names
+from gradlab.diagnose import DEFAULTS, ORDER, Limits, names, scaling
+from gradlab.diagnose.noise import advised
 from gradlab.diagnose.numbers import number
 from gradlab.spec.choices import MODELS
 from gradlab.store.record import with_final_losses
@@ -47,6 +48,9 @@ def show_run(out: Console, tables: Mapping[str, pa.Table], limits: Limits = DEFA
     show_verdicts(out, tables, limits, root)
     zeros = exact_zeros(tables["layers"], float64=run["train.precision"] == "float64")
     out.print(escape(" ".join([sentence(run), *zeros])))
+    (advice,) = advised(tables["instruments"], tables["runs"])
+    if advice is not None:
+        out.print(escape(advice.sentence))
     if run["state"] != "failed":
         for axis in ("depth", "time"):
             rows = tables["layers"].filter(pc.equal(tables["layers"]["axis"], axis))
@@ -186,6 +190,14 @@ def show_sweep(
         out.print(escape(f"{count} failed: {error}"))
     show_illnesses(out, wrong, root)
     show_ranks(out, rows, swept)
+
+
+def show_scaling(out: Console, tables: Mapping[str, pa.Table], swept: Sequence[str]) -> None:
+    """How what was measured goes with the width or the depth, where a sweep has enough of them."""
+    if set(scaling.ALONG) & set(swept):
+        rows = with_final_losses(tables["runs"], tables["steps"]).to_pylist()
+        for line in scaling.sentences(rows, swept, tables["instruments"]):
+            out.print(escape(line), soft_wrap=True)
 
 
 SHOWN = {"fail": "FAIL"}
