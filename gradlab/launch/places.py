@@ -39,7 +39,9 @@ def crew_for(launch: Launch, early: local.Crew, *, detach: bool = False) -> Iter
     early.fit(0)
     needed(launch.name)
     place = importlib.import_module(f"gradlab.launch.{launch.name}")
-    with place.crew_of(launch, detach=detach) as crew:
+    with place.crew_of(launch) as crew:
+        if detach:
+            crew.detach = True
         yield crew
 
 

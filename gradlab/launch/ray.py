@@ -1,7 +1,7 @@
 """Pieces as tasks of a Ray cluster: its nodes need gradlab, and no file system in common.
 
-Imported where `launch=ray` asks for it, and on the nodes. A node that sees the folder writes into it; of any other the
-tables come back through Ray's object store, and the command writes them.
+Ray is an extra, and is imported where `launch=ray` asks for it. A node that sees the folder writes into it; of any other
+the tables come back through Ray's object store, and the command writes them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-
-import ray
-from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import gradlab
 from gradlab.grid.launching import Launch
@@ -107,6 +103,9 @@ class Crew:
         self.count = count
         if count or not self.flying:
             return
+        import ray
+        from ray.exceptions import RayError
+
         for task in self.flying:
             ray.cancel(task)
         ended, late = ray.wait(list(self.flying), num_returns=len(self.flying), timeout=STOP_SECONDS)
@@ -120,6 +119,9 @@ class Crew:
 
     def run(self, jobs: Sequence[Job], *, fail_fast: bool) -> Iterator[Event]:
         """Runs ``jobs``; a piece that is lost with its worker or its node is run again, ``launch.retries`` times."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
         yield Event("told", -1, details=f"{self.cluster}.")
         node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         board = ray.remote(num_cpus=0)(Board).options(scheduling_strategy=node).remote()
@@ -159,6 +161,8 @@ class Crew:
         return float(self.launch.gpus or 0)
 
     def _task(self, job: Job, board: Any, mark: str) -> Any:
+        import ray
+
         piece = job.piece
         memory = min(WORKER_MEMORY + (piece.memory if self.device.is_cpu else 0), self.cluster.most("memory"))
         kept = {path.name: path.read_bytes() for path in Folder(job.folder).checkpoints(piece.index)}
@@ -175,6 +179,9 @@ class Crew:
 
     def _outcome(self, task: Any, job: Job, lost: dict[int, int], waiting: deque[Job]) -> Iterator[Event]:
         """What becomes of a task that has ended."""
+        import ray
+        from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
+
         index = job.piece.index
         try:
             event, files = ray.get(task)
@@ -218,12 +225,13 @@ def share(memory: int, card: int) -> float:
 
 
 @contextmanager
-def crew_of(launch: Launch, *, detach: bool) -> Iterator[Crew]:
+def crew_of(launch: Launch) -> Iterator[Crew]:
     """The tasks of the cluster that ``launch.address`` names, of the one of this machine, or of Ray started here.
 
     Raises `SpecError` where it is not to be reached, or has not what is asked for.
     """
-    assert not detach
+    import ray
+
     with _connected(launch.address) as address:
         nodes = tuple(node["Resources"] for node in ray.nodes() if node["Alive"])
         card = None
@@ -238,6 +246,8 @@ def crew_of(launch: Launch, *, detach: bool) -> Iterator[Crew]:
 
 @contextmanager
 def _connected(address: str | None) -> Iterator[str]:
+    import ray
+
     # Whoever starts Ray by hand decides on its own what it tells its makers; what is started here tells nothing.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ends = signal.getsignal(signal.SIGTERM)

@@ -73,7 +73,7 @@ class Crew:
 
     device: Device
     launch: Launch
-    detach: bool
+    detach: bool = False
     here: bool = False
     count: int = 0
     open: dict[int, tuple[str, int]] = field(default_factory=dict)
@@ -240,12 +240,12 @@ class Crew:
 
 
 @contextmanager
-def crew_of(launch: Launch, *, detach: bool) -> Iterator[Crew]:
+def crew_of(launch: Launch) -> Iterator[Crew]:
     """Jobs of the cluster that this machine can submit to. Raises `SpecError` where it can to none."""
     if shutil.which("sbatch") is None:
         raise SpecError("launch=slurm: there is no sbatch here; expected a machine that submits to a Slurm cluster")
     kind, memory = ("GPU", GPU_MEMORY) if launch.gpus else ("cpu", CPU_MEMORY)
-    yield Crew(Device("cuda:0" if launch.gpus else "cpu", f"{kind}, Slurm", memory, launch.cores), launch, detach)
+    yield Crew(Device("cuda:0" if launch.gpus else "cpu", f"{kind}, Slurm", memory, launch.cores), launch)
 
 
 def packed(jobs: Sequence[Job], most: int) -> list[list[Job]]:

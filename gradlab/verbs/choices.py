@@ -15,7 +15,7 @@ def list_choices(
         str | None,
         typer.Argument(
             help="models, data, activations, inits, norms, clips, losses, optimizers, schedules, probes, verdicts, "
-            "causes, thresholds, remedies or experiments.",
+            "causes, thresholds, remedies, launchers or experiments.",
             show_default=False,
         ),
     ] = None,
