@@ -1,7 +1,7 @@
 """Pieces as tasks of a Ray cluster: its nodes need gradlab, and no file system in common.
 
-Ray is an extra, and is imported where `launch=ray` asks for it. A node that sees the folder writes into it; of any other
-the tables come back through Ray's object store, and the command writes them.
+Ray is an extra, and is imported where `launch=ray` asks for it. A node that sees the folder writes into it; any other
+sends the tables through Ray's object store, and the command writes them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 import gradlab
 from gradlab.grid.launching import Launch
-from gradlab.launch.devices import CPU_MEMORY, WORKER_MEMORY, Device
+from gradlab.launch.devices import WORKER_MEMORY, Device
 from gradlab.launch.events import Event, Job, bury, halved
-from gradlab.launch.places import GPU_MEMORY
+from gradlab.launch.interrupts import STOPPING, held
+from gradlab.launch.places import planned_for
 from gradlab.spec.named import SpecError
 from gradlab.store import atomic
 from gradlab.store.folder import Folder
@@ -106,15 +107,17 @@ class Crew:
         import ray
         from ray.exceptions import RayError
 
-        for task in self.flying:
-            ray.cancel(task)
-        ended, late = ray.wait(list(self.flying), num_returns=len(self.flying), timeout=STOP_SECONDS)
-        for task in ended:
-            # What was cancelled before it began, or died, has nothing to tell.
-            with contextlib.suppress(RayError):
-                _written(self.flying[task], ray.get(task)[1])
-        for task in late:
-            ray.cancel(task, force=True)
+        # Whoever presses Ctrl-C twice has been heard the first time.
+        with held(*STOPPING, signal.SIGALRM):
+            for task in self.flying:
+                ray.cancel(task)
+            ended, late = ray.wait(list(self.flying), num_returns=len(self.flying), timeout=STOP_SECONDS)
+            for task in ended:
+                # What was cancelled before it began, or died, has nothing to tell.
+                with contextlib.suppress(RayError):
+                    _written(self.flying[task], ray.get(task)[1])
+            for task in late:
+                ray.cancel(task, force=True)
         self.flying.clear()
 
     def run(self, jobs: Sequence[Job], *, fail_fast: bool) -> Iterator[Event]:
@@ -239,8 +242,8 @@ def crew_of(launch: Launch) -> Iterator[Crew]:
             raise SpecError(f"launch.gpus={launch.gpus}: no node of the Ray cluster at {address} has a GPU")
         if launch.gpus == "auto":
             card = ray.get(ray.remote(num_gpus=1)(_card).remote())
-        kind, memory = ("GPU", (card or 4 * GPU_MEMORY) // 4) if launch.gpus else ("cpu", CPU_MEMORY)
-        device = Device("cuda:0" if launch.gpus else "cpu", f"{kind}, Ray", memory, launch.cores)
+        device = planned_for(launch)
+        device = replace(device, memory=card // 4) if card else device
         yield Crew(device, launch, Cluster(address, nodes, card))
 
 
