@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -21,10 +22,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gradlab.grid.launching import Launch
-from gradlab.launch.devices import CPU_MEMORY, WORKER_MEMORY, Device
+from gradlab.launch.devices import WORKER_MEMORY, Device
 from gradlab.launch.events import ENDS, DetachedError, Event, Job, bury, halved
-from gradlab.launch.interrupts import SIGHUP_STATUS, status
-from gradlab.launch.places import GPU_MEMORY
+from gradlab.launch.interrupts import SIGHUP_STATUS, STOPPING, held, status
+from gradlab.launch.places import planned_for
 from gradlab.launch.slurm_job import said_by, train_pieces
 from gradlab.launch.speed import USUAL
 from gradlab.spec.named import SpecError
@@ -73,7 +74,7 @@ class Crew:
 
     device: Device
     launch: Launch
-    detach: bool
+    detach: bool = False
     here: bool = False
     count: int = 0
     open: dict[int, tuple[str, int]] = field(default_factory=dict)
@@ -101,11 +102,12 @@ class Crew:
         if count or not self.open or self.leaving or hung_up:
             return
         names = sorted({name for name, _ in self.open.values()})
-        for name in names:
-            _slurm("scancel", "-u", str(os.getuid()), "-n", name)
-        deadline = time.monotonic() + STOP_SECONDS
-        while time.monotonic() < deadline and _live(names):
-            time.sleep(LOOK_SECONDS)
+        with held(*STOPPING, signal.SIGALRM):
+            for name in names:
+                _slurm("scancel", "-u", str(os.getuid()), "-n", name)
+            deadline = time.monotonic() + STOP_SECONDS
+            while time.monotonic() < deadline and _live(names):
+                time.sleep(LOOK_SECONDS)
         self.open.clear()
 
     def run(self, jobs: Sequence[Job], *, fail_fast: bool) -> Iterator[Event]:
@@ -240,12 +242,11 @@ class Crew:
 
 
 @contextmanager
-def crew_of(launch: Launch, *, detach: bool) -> Iterator[Crew]:
+def crew_of(launch: Launch) -> Iterator[Crew]:
     """Jobs of the cluster that this machine can submit to. Raises `SpecError` where it can to none."""
     if shutil.which("sbatch") is None:
         raise SpecError("launch=slurm: there is no sbatch here; expected a machine that submits to a Slurm cluster")
-    kind, memory = ("GPU", GPU_MEMORY) if launch.gpus else ("cpu", CPU_MEMORY)
-    yield Crew(Device("cuda:0" if launch.gpus else "cpu", f"{kind}, Slurm", memory, launch.cores), launch, detach)
+    yield Crew(planned_for(launch), launch)
 
 
 def packed(jobs: Sequence[Job], most: int) -> list[list[Job]]:

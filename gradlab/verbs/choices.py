@@ -11,7 +11,7 @@ from gradlab.verbs.options import AllowCode, ConfigDir, Quiet
 
 KINDS = (
     *("models", "data", "activations", "inits", "norms", "clips", "losses", "optimizers", "schedules", "probes"),
-    *("verdicts", "causes", "thresholds", "remedies", "experiments"),
+    *("pretraining", "verdicts", "causes", "thresholds", "remedies", "launchers", "experiments"),
 )
 """What there are lists of, for the help; the lists are the catalogue's."""
 
