@@ -391,12 +391,13 @@ def _moments(h: Sequence[Tensor]) -> Row:
     """Mean, population standard deviation, and the mean cosine of two samples that are not all zero."""
     entries = torch.stack([piece.detach() for piece in h]).double()
     row: Row = {"act_mean": float(entries.mean()), "act_std": float(entries.std(correction=0))}
-    cosines: list[float] = []
+    cosines, pairs = 0.0, 0
     for step in entries.flatten(2):
         rows = step[step.norm(dim=1) != 0]
         unit = rows / rows.norm(dim=1, keepdim=True)
-        cosines += (unit @ unit.T)[torch.triu(torch.ones(len(rows), len(rows)), 1) > 0].tolist()
-    alike = {"act_correlation": sum(cosines) / len(cosines) if cosines else math.nan}
+        cosines += float((unit @ unit.T).triu(1).sum())
+        pairs += len(rows) * (len(rows) - 1) // 2
+    alike = {"act_correlation": cosines / pairs if pairs else math.nan}
     return row | (alike if entries.shape[1] > 1 else {})
 
 

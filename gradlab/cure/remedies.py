@@ -86,6 +86,13 @@ REMEDIES: dict[str, Remedy] = {
                 ("clip-most", "nine tenths", 0.9),
             )
         ),
+        Remedy(
+            "clip-advised",
+            "the way of clipping that fits the norms of the sick run: spikes alone, or one layer",
+            "Kumar et al. 2025, arXiv:2504.02507; Seetharaman et al. 2020, arXiv:2007.14469",
+            "clipping",
+            advised=True,
+        ),
         Remedy("clip-value", "clip each entry to 0.1", "Mikolov 2012", "clipping", to.clip("value", 0.1)),
         Remedy(
             "clip-layers",

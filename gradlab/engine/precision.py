@@ -7,14 +7,18 @@ single everywhere, and so is what is inside a norm, as under torch's autocast. S
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gradlab.nn.network import Network, assemble
 from gradlab.nn.slots import Layout
+from gradlab.spec.choices.formats import FORMATS as NAMED
 from gradlab.spec.run import RunSpec
 
 FIRST_SCALE, GROWS_AFTER = 2.0**16, 2000
@@ -29,6 +33,26 @@ class Format:
     passes: torch.dtype
     beside: torch.dtype
 
+    @property
+    def half(self) -> bool:
+        """Whether passes are of two bytes a number."""
+        return self.passes != self.beside
+
+    def cast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Inside, a module with weights of another format than the passes' casts as torch's autocast does."""
+        mixed = self.parameters != self.passes
+        return torch.autocast(device.type, self.passes) if mixed else nullcontext()
+
+    def enter(self, inputs: Any) -> Any:
+        """Real inputs, one or several, as a module with such weights takes them."""
+        if isinstance(inputs, Mapping):
+            return {name: self.enter(part) for name, part in inputs.items()}
+        if isinstance(inputs, tuple):
+            return tuple(map(self.enter, inputs))
+        return inputs.to(self.parameters) if inputs.is_floating_point() else inputs
+
+
+NUMBERS = {torch.float16: NAMED["float16"], torch.bfloat16: NAMED["bfloat16"]}
 
 FORMATS = {
     "float32": Format(torch.float32, torch.float32, torch.float32),
@@ -38,6 +62,26 @@ FORMATS = {
     "mixed_float16": Format(torch.float32, torch.float16, torch.float32),
     "mixed_bfloat16": Format(torch.float32, torch.bfloat16, torch.float32),
 }
+
+
+def rounded(x: Tensor, dtype: torch.dtype, chance: Tensor) -> Tensor:
+    """``x`` (M, P), single, in ``dtype``: up where it is 1 - ``chance`` of a step or more above the number below.
+
+    With ``chance`` evenly from [0, 1) the mean of what comes out is x: an update that is too small to count as such
+    counts once in so many (Zamirai et al. 2020, arXiv:2010.06192, section 4.1).
+    """
+    digits, least = NUMBERS[dtype].digits, NUMBERS[dtype].exponent
+    exponent = (torch.frexp(x)[1] - 1).clamp(min=least) - digits + 1
+    steps = torch.ldexp(x, -exponent)
+    below = steps.floor()
+    # Compared, not added: 1024 and a chance just below 1 make 1025 in single precision.
+    return torch.ldexp(below + (steps - below + chance >= 1), exponent).to(dtype)
+
+
+def chances(runs: Sequence[RunSpec], t: int, like: Tensor) -> Tensor:
+    """(M, P) of [0, 1), single, beside ``like``: each member's by its own generator, of its seed and the step."""
+    drawn = [np.random.default_rng([run.seed, t]).random(like.shape[1], dtype=np.float32) for run in runs]
+    return torch.from_numpy(np.stack(drawn)).to(like.device)
 
 
 @dataclass(frozen=True)
@@ -88,13 +132,19 @@ class Scaled:
 
 def of_cohort(runs: Sequence[RunSpec], layout: Layout, parameters: Tensor) -> tuple[Network, Scaled | None]:
     """The network of ``runs`` whose parameters (M, P) these are, and what half precision has beside."""
-    first = runs[0]
-    form, told = FORMATS[first.train.precision], first.train.loss_scale
-    if form.passes == form.beside:
-        return assemble(first, layout, parameters), None
-    copies = parameters.to(form.passes) if form.passes != form.parameters else None
-    network = assemble(first, layout, parameters if copies is None else copies)
-    scale = FIRST_SCALE if told == "dynamic" else float(told)
+    form = FORMATS[runs[0].train.precision]
+    mixed = form.half and form.passes != form.parameters
+    copies = parameters.to(form.passes) if mixed else None
+    network = assemble(runs[0], layout, parameters if copies is None else copies)
+    return network, beside(runs, parameters, copies)
+
+
+def beside(runs: Sequence[RunSpec], parameters: Tensor, copies: Tensor | None = None) -> Scaled | None:
+    """What networks with the ``parameters`` (M, P) have beside in half precision, and nothing in any other."""
+    train = runs[0].train
+    if not FORMATS[train.precision].half:
+        return None
+    scale = FIRST_SCALE if train.loss_scale == "dynamic" else float(train.loss_scale)
     column = torch.full((len(runs),), scale, dtype=torch.float64, device=parameters.device)
     gradient = torch.zeros_like(parameters, dtype=torch.float32)
-    return network, Scaled(gradient, column, torch.zeros_like(column), told == "dynamic", copies)
+    return Scaled(gradient, column, torch.zeros_like(column), train.loss_scale == "dynamic", copies)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -15,17 +15,20 @@ from torch import Tensor
 
 from gradlab.engine.answers import dictated, wholly_right
 from gradlab.engine.precision import FORMATS, Scaled, of_cohort
+from gradlab.engine.pretraining import pretrain
 from gradlab.engine.probes import Measurement, measure
 from gradlab.models import MODELS, Architecture
+from gradlab.nn.dropout import dropping
 from gradlab.nn.initializers import initial_parameters, initialised
 from gradlab.nn.losses import SQUASHES, Loss, stacked
 from gradlab.nn.lsuv import Scaling
 from gradlab.nn.network import Network, Pass
 from gradlab.nn.norms import Mode
+from gradlab.nn.parametrization import growing
 from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
 from gradlab.spec.run import RunSpec
-from gradlab.store.record import PROBE_COLUMNS, Floats
+from gradlab.store.record import PROBE_COLUMNS, Floats, Pretrained
 
 if TYPE_CHECKING:
     from gradlab.engine.cohort import Task
@@ -59,6 +62,10 @@ class Way(Protocol):
         """Of each network that is not gradlab's own, what was seen of it at the first record."""
 
     @property
+    def pretrained(self) -> tuple[Pretrained, ...]:
+        """The losses of what came before the initial weights."""
+
+    @property
     def half(self) -> Scaled | None:
         """What there is beside in half precision."""
 
@@ -87,6 +94,7 @@ class Own:
     loss: Loss
     half: Scaled | None = None
     seen: tuple[str, ...] = ()
+    pretrained: tuple[Pretrained, ...] = ()
     rehearsable: bool = True
 
     @property
@@ -152,15 +160,20 @@ class Own:
 
 
 def own(runs: Sequence[RunSpec], task: Task, device: torch.device) -> Own:
-    """The stack of ``runs`` at its initial weights."""
+    """The stack of ``runs`` at its initial weights, which are what a pre-training leaves."""
     first = runs[0]
     architecture = MODELS[first.model.name]
     layout = architecture.layout(first.model, first.facts)
+    if any(run.model.parametrization not in (None, "standard") for run in runs):
+        wider = replace(first.model, width=2 * first.model.width)
+        layout = growing(layout, architecture.layout(wider, first.facts))
     parameters = initial_parameters(layout, runs, FORMATS[first.train.precision].parameters).to(device)
     network, half = of_cohort(runs, layout, parameters)
     _scale_by_data(runs, architecture, network, task)
+    pretrained = pretrain(runs, layout, parameters, task)
+    network = replace(network, drops=dropping(runs, task.done))
     loss = stacked(first.loss, first.model.output, first.facts.loss)
-    return Own(architecture, layout, network, parameters, loss, half)
+    return Own(architecture, layout, network, parameters, loss, half, pretrained=pretrained)
 
 
 @torch.no_grad()

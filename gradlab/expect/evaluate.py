@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gradlab.expect.form import Expectation
-from gradlab.expect.measure import Fit, Measure, Place
+from gradlab.expect.measure import RANKS, WITHIN, Fit, Measure, Place
+from gradlab.expect.ranks import spearman, worst_diverged
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -136,11 +137,13 @@ def read(measure: Measure, tables: Tables) -> Reading:
     values = column.cast(pa.float64()).to_numpy()
     if measure.fit is None:
         return _gathered(values[known], kept.size, measure.over)
-    if measure.fit.along in table.column_names and measure.table != "runs":
+    if measure.fit.along in WITHIN:
         along = table[measure.fit.along].take(pa.array(kept)).to_numpy().astype(float)
         return _fitted_by_run(measure.fit, along[known], values[known], run[kept][known], measure.over)
-    keys = np.array([_number(value) for value in runs[measure.fit.along].to_pylist()])[run[kept]]
-    return _fitted(measure.fit, keys[known], values[known])
+    keys = np.array([_number(value) for value in runs[measure.fit.along].to_pylist()])
+    if measure.fit.along == "loss_final":
+        keys = worst_diverged(keys, np.array(runs["state"].to_pylist()))
+    return _fitted(measure.fit, keys[run[kept]][known], values[known])
 
 
 def _runs(measure: Measure, runs: pa.Table) -> Bools:
@@ -210,6 +213,14 @@ def _fitted_by_run(fit: Fit, x: Floats, y: Floats, run: Ints, over: str) -> Read
 
 def _fitted(fit: Fit, x: Floats, y: Floats) -> Reading:
     """Least squares of y on x, (K,) each, as `expect.measure.FITS` says; none where a logarithm has no value."""
+    if fit.how in RANKS:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            y = np.abs(np.log(y)) if fit.how == "level_rank" else y
+        there = ~np.isnan(x) & ~np.isnan(y)
+        found = spearman(x[there], y[there])
+        return Reading(
+            None if math.isnan(found) else found, max(1, len(x)), "" if found == found else "nothing to rank"
+        )
     if fit.how != "slope":
         with np.errstate(divide="ignore", invalid="ignore"):
             y = np.log(y)

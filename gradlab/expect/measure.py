@@ -29,15 +29,23 @@ FITS: dict[str, str] = {
     "growth": "factor a unit",
     "rate": "rate",
     "power": "exponent",
+    "rank": "rank correlation",
+    "level_rank": "rank correlation of the distance from 1",
 }
 """Least squares of a column y on x: its slope; exp of the slope of ln y; the inverse of that, as the column `rate`; the
-slope of ln y on ln x."""
+slope of ln y on ln x. Of their ranks: Spearman's correlation of y, or of |ln y|, with x."""
+
+RANKS = ("rank", "level_rank")
+"""Those of `FITS` that are of ranks."""
+
+WITHIN = ("step", "layer", "index")
+"""What a fit is along within each run; anything else is a number of each run."""
 
 
 MEASURE_KEYS = ("column", "table", "where", "axis", "step", "layer", "quantity", "index", "fit", "along", "is", "over")
 
 
-QUANTITIES = tuple(quantity for instrument in INSTRUMENTS.values() for quantity in instrument.gives)
+QUANTITIES = (*(quantity for instrument in INSTRUMENTS.values() for quantity in instrument.gives), "pretrain_loss")
 
 
 SELECTORS = (
@@ -66,7 +74,10 @@ Span = tuple[Place, Place]
 
 @dataclass(frozen=True)
 class Fit:
-    """One of `FITS` of the column on ``along``: a number of the table's rows, one fit a run, or a key of the runs."""
+    """One of `FITS` of the column on ``along``: a number of the table's rows, one fit a run, or a key of the runs.
+
+    Ranks may be along any number of the runs, such as their final loss.
+    """
 
     how: str
     along: str
@@ -107,7 +118,7 @@ class Measure:
             if span is not None
         ]
         at += [f"{key}={'|'.join(map(shown, values))}" for key, values in self.where]
-        across = self.fit is not None and self.fit.along in KEYS
+        across = self.fit is not None and self.fit.along not in WITHIN
         return (what if across else f"{OVER[self.over]} of {what}") + (f" at {', '.join(at)}" if at else "")
 
 
@@ -122,7 +133,7 @@ def read_measure(given: object, where: str) -> Measure:
     fit = _fit(entry, columns, where)
     test = _test(entry["is"], column, columns[column], where) if "is" in entry else None
     over = read_name("over", entry.get("over", "median" if test is None else "share"), list(OVER), where)
-    if fit is not None and fit.along in KEYS and "over" in entry:
+    if fit is not None and fit.along not in WITHIN and "over" in entry:
         raise SpecError(f"{where}: over: a fit on {fit.along} is one number already")
     if fit is not None and test is not None:
         raise SpecError(f"{where}: is: expected a column without a fit")
@@ -170,11 +181,12 @@ def _fit(entry: Mapping[str, object], columns: Mapping[str, str], where: str) ->
         raise SpecError(f"{where}: expected fit and along together, as in fit: rate, along: layer")
     if "fit" not in entry:
         return None
-    own = [name for name in ("step", "layer", "index") if name in columns and "run_id" in columns]
+    how = read_name("fit", entry["fit"], list(FITS), where)
+    own = [name for name in WITHIN if name in columns and "run_id" in columns]
     numeric = [key for key, rule in KEYS.items() if rule.kind in (int, float)]
-    return Fit(
-        read_name("fit", entry["fit"], list(FITS), where), read_name("along", entry["along"], [*own, *numeric], where)
-    )
+    if how in RANKS:
+        numeric += [name for name, kind in _columns("runs").items() if kind == "number" and name not in KEYS]
+    return Fit(how, read_name("along", entry["along"], [*own, *numeric], where))
 
 
 def _test(given: object, column: str, kind: str, where: str) -> Bound | Among:

@@ -15,6 +15,9 @@ from types import FrameType
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that end a command in good order."""
 
+SIGHUP_STATUS = 128 + signal.SIGHUP
+"""Exit status of a command whose terminal is gone."""
+
 AGAIN_SECONDS = 2.0
 """After which an interrupt that nobody has heard is raised again: one that comes inside an import's lock is lost."""
 
@@ -72,3 +75,13 @@ def heard() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
     for one in STOPPING:
         signal.signal(one, signal.SIG_IGN)
+
+
+@contextmanager
+def held(*signals: signal.Signals) -> Iterator[None]:
+    """These signals wait until the block is left; processes that are started in it never hear of them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gradlab.nn.parametrization import at_base
 from gradlab.nn.slots import BIASES, Layout, Role, Slot, Start
 from gradlab.spec.run import ModelSpec, RunSpec
 
@@ -114,10 +115,18 @@ def initial_parameters(layout: Layout, runs: Sequence[RunSpec], dtype: torch.dty
                 entries = _entries(slot, rule, draw).flatten()
                 scale = torch.tensor([_scale(slot, runs[member].model) for member in group], dtype=torch.float64)
                 flat[group, columns] = (scale.unsqueeze(1) * entries).to(dtype)
+            if slot.start is Start.LENGTHS:
+                at = next(place for place, one in enumerate(layout.slots) if _of_layer(one, slot.layer))
+                matrix = flat[members, layout.columns[at]].view(-1, *layout.slots[at].shape)
+                flat[members, columns] = matrix.norm(dim=2)
             if slot.keeps is not None and draw is not None:
                 for member in members:
                     _open(flat[member, columns].chunk(slot.blocks), slot, runs[member], draw.chunk(slot.blocks))
     return flat
+
+
+def _of_layer(slot: Slot, layer: int) -> bool:
+    return (slot.layer, slot.role) == (layer, Role.WEIGHT)
 
 
 def _open(biases: Sequence[Tensor], slot: Slot, run: RunSpec, draws: Sequence[Tensor]) -> None:
@@ -172,7 +181,7 @@ def _entries(slot: Slot, rule: str, draw: Tensor | None) -> Tensor:
 
 def _scale(slot: Slot, model: ModelSpec) -> float:
     match slot.start:
-        case Start.ONES:
+        case Start.ONES | Start.LENGTHS:
             return 1.0
         case Start.ZEROS:
             return 0.0
@@ -180,11 +189,12 @@ def _scale(slot: Slot, model: ModelSpec) -> float:
             return model.slope or 0.0
         case Start.SCALED_IDENTITY:
             return model.gain
+    slot, factor = at_base(slot, model)
     if slot.role in BIASES:
         from_torch = initialised(model) == "torch_default"
         return INITS["torch_default"].std(slot) if from_torch else math.sqrt(model.bias_var or 0.0)
     init = initialised(model)
-    gain = model.gain * (_fixup(slot) if model.block == "fixup" and init != "fixup" else 1.0)
+    gain = factor * model.gain * (_fixup(slot) if model.block == "fixup" and init != "fixup" else 1.0)
     if model.weight_var is not None:
         return gain * math.sqrt(model.weight_var / slot.fan_in)
     return gain * INITS[init].std(slot)

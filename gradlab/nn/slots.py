@@ -55,6 +55,7 @@ class Start(Enum):
     SCALED_IDENTITY = "gain * identity"
     ONES = "ones"
     ZEROS = "zeros"
+    LENGTHS = "of its matrix's rows"
     SLOPE = "model.slope"
 
 
@@ -67,7 +68,8 @@ class Slot:
     fans are each's own; ``scales``: what the draw of each block is multiplied by; ``keeps`` and ``admits``: which of a
     bias's blocks are of the gate that keeps the state, and of the one that lets news in, where there is such a pair;
     ``taps``: of a convolution's filters, so many that their columns are (taps, channels); ``fixup``: what `fixup`
-    multiplies he_normal's numbers by; ``name`` is what the user's own network calls it.
+    multiplies he_normal's numbers by; ``name`` is what the user's own network calls it; ``grows``: which of its sizes
+    are proportional to the network's width, where somebody has looked.
     """
 
     layer: int
@@ -85,6 +87,7 @@ class Slot:
     admits: int | None = field(default=None, kw_only=True)
     scales: tuple[float, ...] = field(default=(1.0,), kw_only=True)
     name: str | None = field(default=None, kw_only=True)
+    grows: frozenset[str] = field(default=frozenset(), kw_only=True)
 
     @property
     def label(self) -> str:
@@ -158,9 +161,11 @@ def linear_slots(layer: int, fan_in: int, fan_out: int) -> tuple[Slot, ...]:
 def norm_slots(
     layer: int, norm: str | None, width: int, gain: Role = Role.GAIN, shift: Role = Role.SHIFT
 ) -> tuple[Slot, ...]:
-    """Gain and shift (width,) of a norm: none has neither, rms no shift."""
+    """Gain and shift (width,) of a norm: none has neither, rms no shift; of a weight norm the lengths of the rows."""
     if norm in (None, "none"):
         return ()
+    if norm == "weight":
+        return (Slot(layer, gain, (width,), Start.LENGTHS),)
     ones = Slot(layer, gain, (width,), Start.ONES)
     return (ones,) if norm == "rms" else (ones, Slot(layer, shift, (width,), Start.ZEROS))
 

@@ -12,13 +12,26 @@ from pathlib import Path
 
 import jinja2
 
-from gradlab.report import answers, cure, effect_words, effects, findings, foretold, inside, picked, verdicts
+from gradlab.report import (
+    answers,
+    beforehand,
+    cure,
+    effect_words,
+    effects,
+    findings,
+    foretold,
+    inside,
+    noise,
+    picked,
+    verdicts,
+)
+from gradlab.report.clipping import clipping
 from gradlab.report.expectations import expected
 from gradlab.report.groups import check_asked, early_keys, log_outcomes, map_keys, varying
 from gradlab.report.layout import Facets
 from gradlab.report.tables import Result, read, write_csv
 
-SOMETIMES = ("effects.csv", "cure.csv", "instruments.csv")
+SOMETIMES = ("effects.csv", "beforehand.csv", "cure.csv", "instruments.csv")
 """Tables that not every result has."""
 
 SCRIPTS = ("data", "axes", "paint", "figure", "view", "explore", "run", "main")
@@ -107,6 +120,7 @@ def write_report(
     healing = cure.cure(result)
     # The changes of a cure are no grid: their effects are what its own table says.
     found = effects.analyses(result) if healing is None and not runs else []
+    known = beforehand.beforehand(result) if healing is None and not runs else None
     each = picked.facets(result) if runs and result.size > 1 else None
     everywhere = runs or picked.homes_of(paths)
     homes = everywhere if runs or result.size == 1 else {}
@@ -114,14 +128,16 @@ def write_report(
     with _beside(out) as fresh:
         tables = (
             *(*write_csv(result, fresh), verdicts.write_counts(result, fresh)),
-            *(*effect_words.write_effects(found, fresh), *cure.write_cure(healing, fresh)),
+            *effect_words.write_effects(found, fresh),
+            *beforehand.write_beforehand(known, fresh),
+            *cure.write_cure(healing, fresh),
         )
         figures, pictures = _figures(result, Chosen(keys, early, color, facet, each), fresh)
         page = fresh / "index.html"
         held = inside.written(result, everywhere, healing) if (result.state != "failed").any() else ""
-        clear = verdicts.examples(result) if not homes else []
+        clear = verdicts.examples(result) if not homes or result.size == 1 else []
         top = answers.answers(result, clear, everywhere) if healing is None else []
-        told = _render(result, found, healing, pictures, [file.name for file in tables], homes, held, clear, top)
+        told = _render(result, found, known, healing, pictures, [file.name for file in tables], homes, held, clear, top)
         page.write_text(told, encoding="utf-8")
         # The page last: it shows what is there.
         files = _moved([*figures, *tables, page], out)
@@ -184,6 +200,7 @@ def _figures(result: Result, chosen: Chosen, out: Path) -> tuple[list[Path], lis
 def _render(
     result: Result,
     found: Sequence[effects.Analysis],
+    known: beforehand.Beforehand | None,
     healing: cure.Cure | None,
     pictures: Sequence[Picture],
     tables: Sequence[str],
@@ -212,7 +229,7 @@ def _render(
         varying=[(key, findings.value_list(result, key)) for key in varying(result)],
         base=findings.base(result),
         sentences=[
-            *(*cure.sentences(healing), *findings.sentences(result)),
+            *(*cure.sentences(healing), *findings.sentences(result), *noise.sentences(result)),
             *(*(foretold.sentences(result) if healing is None else []), *effect_words.sentences(found)),
         ],
         answers=top,
@@ -226,6 +243,8 @@ def _render(
         differences=picked.differences(result) if result.asked and result.size > 1 else None,
         effects=effect_words.table(found),
         effects_notes=effect_words.notes(found),
+        beforehand=beforehand.table(known),
+        beforehand_words=beforehand.sentences(known),
         notes=[*result.notes, *findings.mixed(result), *verdicts.outdated(result)],
         pictures=pictures,
         runs=findings.runs_table(result, findings.one_by_one(result) if result.asked else None),
@@ -236,6 +255,7 @@ def _render(
         ],
         verdict_counts=verdicts.table(result) if result.size > 1 and not result.asked else None,
         tally=verdicts.tally(result) if result.size > 1 else "",
+        clipping=clipping(result),
         tables=tables,
         held=held,
         script=_parts("js"),

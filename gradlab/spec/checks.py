@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from gradlab.spec.choices import DATA, INITS, INSTRUMENTS, LOSSES, MODELS, NORMS
+from gradlab.spec.choices import DATA, INITS, INSTRUMENTS, LOSSES, MODELS, NORMS, OPTIMIZERS, PRETRAINING
 from gradlab.spec.choices.models import halved_before
 from gradlab.spec.named import SpecError
 
@@ -16,16 +16,44 @@ MOST_BYTES = 2**42
 """Of one run; a larger one is taken for a slip of the keyboard."""
 
 
+BEGIN_AT_ZERO = ("zeros", "fixup", "zero_branches")
+"""Inits of matrices that have no direction."""
+
+
+def _check_norm(model: ModelSpec, data: DataSpec) -> None:
+    """Raises `SpecError` for a norm that the network cannot have."""
+    choice = MODELS[model.name]
+    if model.norm is None:
+        return
+    if model.norm not in choice.norms:
+        why = " shares its weights over time, so running statistics have no meaning; it" if choice.needs_time else ""
+        raise SpecError(f"model.norm={model.norm}: {model.name!r}{why} takes: {', '.join(choice.norms)}")
+    if NORMS[model.norm].over_batch and data.batch_size == 1:
+        raise SpecError(f"model.norm={model.norm} with data.batch_size=1: a batch norm needs at least 2 samples")
+    if model.norm == "group" and model.width % (model.groups or 1):
+        raise SpecError(
+            f"model.groups={model.groups}: groups share the units evenly, and {model.groups} does not divide "
+            f"model.width={model.width}"
+        )
+    if model.norm == "weight":
+        if model.weight_var is None and model.init in (*BEGIN_AT_ZERO, "lsuv"):
+            raise SpecError(f"model.init={model.init} with model.norm=weight: needs matrices that begin with a length")
+        if 0 in (model.gain, model.weight_var):
+            raise SpecError("model.norm=weight: weights that begin at 0 have no direction")
+        if model.parametrization in ("mup", "ntk"):
+            raise SpecError(
+                f"model.parametrization={model.parametrization} with model.norm=weight: no rule is known for lengths"
+            )
+
+
 def check_fit(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     """Raises `SpecError` where a network of gradlab's own cannot have these values, or these data."""
     choice = MODELS[model.name]
     if model.depth < choice.least_depth:
         raise SpecError(f"model.depth={model.depth}: {model.name!r} needs at least {choice.least_depth} layers")
-    if model.norm is not None and model.norm not in choice.norms:
-        why = " shares its weights over time, so running statistics have no meaning; it" if choice.needs_time else ""
-        raise SpecError(f"model.norm={model.norm}: {model.name!r}{why} takes: {', '.join(choice.norms)}")
-    if model.norm is not None and NORMS[model.norm].over_batch and data.batch_size == 1:
-        raise SpecError(f"model.norm={model.norm} with data.batch_size=1: a batch norm needs at least 2 samples")
+    _check_norm(model, data)
+    if model.dropout and choice.needs_time and model.depth == 1:
+        raise SpecError(f"model.dropout={model.dropout:g} with model.depth=1: acts between recurrent layers")
     _check_forms(model, data, facts)
     if model.name == "linear_chain" and not model.width == facts.inputs == facts.outputs:
         raise SpecError(
@@ -41,11 +69,20 @@ def check_fit(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     _check_init(model)
 
 
+BY_FANS = tuple(name for name in INITS if INITS[name].by_fans)
+"""Inits that a parametrization can scale."""
+
+
 def _check_init(model: ModelSpec) -> None:
     """Raises `SpecError` for weights that the network cannot begin with."""
     for key, value in (("model.activation", model.activation), ("model.init", model.init)):
         if value == "own":
             raise SpecError(f"{key}=own: only model=module has something of its own; {model.name!r} takes a name")
+    if model.parametrization == "mup" and model.weight_var is None and model.init not in BY_FANS:
+        raise SpecError(
+            f"model.init={model.init} with model.parametrization=mup: needs variances that go by the fans; it takes: "
+            f"{', '.join(BY_FANS)}"
+        )
     able = INITS[model.init].models if model.init is not None else ()
     if able and model.name not in able and model.weight_var is None:
         raise SpecError(f"model.init={model.init}: is for {' and '.join(able)}; given model.name={model.name}")
@@ -98,6 +135,8 @@ def _check_image(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
             f"model.capsule_width={model.capsule_width}: capsules share the channels evenly, and "
             f"{model.capsule_width} does not divide model.width={model.width}"
         )
+    if model.norm == "instance" and max(facts.pixels) >> len(halved) == 1:
+        raise SpecError("model.norm=instance: a single pixel has no spread; expected larger images, or less model.pool")
     if min(facts.pixels) >> len(halved) == 0:
         raise SpecError(
             f"model.pool={model.pool}: images of {facts.pixels[0]}x{facts.pixels[1]} on {data.name!r} can be halved "
@@ -131,8 +170,6 @@ def _check_attention(model: ModelSpec, facts: Facts) -> None:
 @lru_cache(maxsize=1024)
 def check_loss(train: TrainSpec, model: ModelSpec, facts: Facts) -> None:
     """Raises `SpecError` for a loss of classes where the targets are numbers, and one of the user's own elsewhere."""
-    if MODELS[model.name].free and train.precision not in ("float32", "float64"):
-        raise SpecError(f"train.precision={train.precision}: model=module takes float32 or float64")
     loss = (MODELS[model.name].loss or "auto") if train.loss == "auto" else train.loss
     if loss == "auto":
         return
@@ -174,8 +211,14 @@ def _check_size(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
 
 
 @lru_cache(maxsize=1024)
-def check_together(optim: OptimSpec, clip: ClipSpec) -> None:
-    """Raises `SpecError` for values of the optimizer, or of clipping, that contradict each other."""
+def check_together(optim: OptimSpec, clip: ClipSpec, model: ModelSpec) -> None:
+    """Raises `SpecError` for values of the optimizer, or of clipping, that contradict each other, or the network."""
+    if model.parametrization in ("mup", "ntk") and OPTIMIZERS[optim.name].as_long_as == "weights":
+        able = ", ".join(name for name, one in OPTIMIZERS.items() if one.as_long_as != "weights")
+        raise SpecError(
+            f"model.parametrization={model.parametrization} with optim.name={optim.name}: its steps are as long as "
+            f"the weights are, or a matrix's sides, for which it has no rule; it takes: {able}"
+        )
     if clip.mode == "autoclip" and clip.threshold > 100:
         raise SpecError(f"clip.threshold={clip.threshold:g}: of clip.mode=autoclip it is a percentile, at most 100")
     if optim.name == "sgd" and optim.nesterov and optim.momentum == 0:
@@ -202,6 +245,23 @@ def _check_hidden(spec: RunSpec) -> None:
         )
 
 
+def check_pretraining(spec: RunSpec) -> None:
+    """Raises `SpecError` where a pre-training makes no sense for the run's network."""
+    mode, model = PRETRAINING[spec.pretrain.mode], spec.model
+    given = f"pretrain.mode={mode.name}"
+    if model.name not in mode.models:
+        able = [name for name, other in PRETRAINING.items() if model.name in other.models]
+        has = f"{model.name!r} has {' or '.join(able)}" if able else f"{model.name!r} has none"
+        raise SpecError(f"{given}: is for {' or '.join(mode.models)}; {has}")
+    if model.name in ("mlp", "residual_mlp") and model.depth < 2:
+        raise SpecError(f"{given}: pre-trains hidden layers; model.depth=1 has none")
+    if model.causal is False:
+        raise SpecError(
+            f"{given}: predicts each place from those before it; with model.causal=false it would see it: expected "
+            "model.causal=true"
+        )
+
+
 def check_instrument(spec: RunSpec) -> None:
     """Raises `SpecError` where the run's instrument has nothing to measure in it."""
     instrument, flat = INSTRUMENTS[spec.probe.instrument], spec.flat()
@@ -224,4 +284,9 @@ def check_instrument(spec: RunSpec) -> None:
         raise SpecError(
             f"probe.instrument={instrument.name}: needs {instrument.samples} samples; the training part of "
             f"{spec.data.name!r} has {spec.facts.train}"
+        )
+    if spec.data.batch_size < instrument.batch:
+        raise SpecError(
+            f"probe.instrument={instrument.name}: needs data.batch_size of at least {instrument.batch}; given "
+            f"{spec.data.batch_size}"
         )

@@ -49,9 +49,19 @@ class ModelSpec:
     qk_norm: bool | None
     attention_scale: float | None
     output: str | None
+    parametrization: str | None
+    base_width: int | None
+    dropout: float | None
+    groups: int | None
+    norm_order: str | None
     target: str | None
     source: str | None
     args: Arguments = ()
+
+    @property
+    def drawn_width(self) -> int:
+        """The width whose fans tell the variances of the initial weights: under `mup` the base's, else its own."""
+        return self.base_width if self.parametrization == "mup" and self.base_width else self.width
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,7 @@ class DataSpec:
     standardise: bool
     input_scale: float
     target_scale: float
+    bad_every: int
     length: int | None
     features: int | None
     ask: str | None
@@ -118,8 +129,19 @@ class TrainSpec:
     steps: int
     precision: str
     loss_scale: str
+    rounding: str
     loss: str
     source: str | None = None
+
+
+@dataclass(frozen=True)
+class PretrainSpec:
+    """The `pretrain` section; ``steps`` are of each layer where one is pre-trained after the other."""
+
+    mode: str
+    steps: int
+    lr: float
+    corruption: float
 
 
 @dataclass(frozen=True)

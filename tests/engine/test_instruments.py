@@ -48,11 +48,17 @@ FITTING: dict[str, dict[str, Value]] = {
     "jacobian_spectrum": {**BASE, "model.depth": 3},
     "hidden_jacobian": {**BASE, "model.depth": 3},
     "gradient_log": {**BASE, "model.depth": 3},
+    "gradient_noise": {**BASE, "model.depth": 3},
+    "jacobian_covariance": {**BASE, "model.depth": 3},
     "input_autocorrelation": {**BASE, "data.name": "interval", "model.depth": 3},
     "recurrent_jacobian": {**RNN, "data.name": "adding"},
     "input_correlation": {**BASE, "model.depth": 3},
     "token_similarity": {**ATTENTION, "data.name": "digits"},
     "tangent_kernel": {**BASE, "model.depth": 3},
+    "number_range": {**BASE, "model.depth": 3},
+    "coordinates": {**BASE, "model.depth": 3},
+    "sharpness": {**BASE, "model.depth": 3},
+    "weight_motion": {**BASE, "model.depth": 3},
     "twin_distance": {**BASE, "model.depth": 3},
     "loss_plane": {**RNN, "model.width": 1, "data.name": "silence"},
     "mode_strength": CHAIN,
@@ -142,6 +148,20 @@ def test_the_logarithm_of_the_gradient_is_autograds(model: str) -> None:
     squares = [sum(float(next(grads).square().sum()) for _ in zs) for zs in layers]
     (found,) = read({**BASE, "model.name": model, "model.depth": 2, "probe.instrument": "gradient_log", "seed": 3})
     np.testing.assert_allclose(found[0, "log_square"], np.log(squares), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", ["none", "layer"])
+def test_the_score_of_a_batch_is_that_of_its_jacobians_correlations(norm: str) -> None:
+    values = with_instrument("jacobian_covariance", model__norm=norm, model__activation="tanh", data__batch_size=9)
+    run = build(values)
+    data = content(run.data)
+    x = torch.from_numpy(data.train_inputs[batches(run.data, len(data.train_inputs), 1)[0]]).requires_grad_()
+    (slope,) = torch.autograd.grad(Plain(run)(x)[-1].z[0].sum(), x)
+    correlations = np.corrcoef(slope.flatten(1).numpy())
+    s = np.linalg.eigvalsh(correlations) + 1e-5
+    (found,) = read(values)
+    np.testing.assert_allclose(found[0, "jacobian_score"], [-np.sum(np.log(s) + 1 / s)], rtol=1e-8)
+    np.testing.assert_allclose(found[0, "jacobian_correlation"], [(correlations.sum() - 9) / 72], rtol=1e-9, atol=1e-12)
 
 
 def statistics_frozen(network: Plain, grid: Tensor) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from gradlab.expect.evaluate import FAIL, PASS, UNTESTED, Outcome, evaluate, read
 from gradlab.expect.form import parse
+from gradlab.spec.named import SpecError
 
 RUNS = pa.table(
     {
@@ -158,6 +159,24 @@ def test_nothing_to_fit_is_nothing() -> None:
     told = outcome(value={"column": "rate", "where": where, "fit": "slope", "along": "model.depth"}, above=0)
     assert (told.result, told.measured) == (FAIL, "nothing (nothing to fit)")
     assert number({"column": "loss_last", "fit": "power", "along": "model.depth"}) is None
+
+
+def test_ranks_are_spearmans_and_a_diverged_run_is_the_worst() -> None:
+    runs = RUNS.append_column("loss_final", pa.array([4.0, 2.0, 1.0, None]))
+
+    def ranked(**value: Any) -> float | None:
+        (expectation,) = parse([{"what": "x", "value": {"along": "loss_final", **value}, "above": 0}])
+        return read(expectation.value, {**TABLES, "runs": runs}).number
+
+    # Depths 1, 2, 4, 4 beside losses in the order 3rd, 2nd, 1st, last.
+    assert ranked(column="model.depth", fit="rank") == pytest.approx(
+        float(np.corrcoef([1, 2, 3.5, 3.5], [3, 2, 1, 4])[0, 1])
+    )
+    # |ln rate| keeps the order of rates above 1.
+    assert ranked(column="rate", fit="level_rank") == ranked(column="rate", fit="rank")
+    assert ranked(column="loss_last", fit="rank") == pytest.approx(-1)
+    with pytest.raises(SpecError, match="one number already"):
+        ranked(column="rate", fit="rank", over="max")
 
 
 def test_ratios() -> None:

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from gradlab.report.beforehand import beforehand
 from gradlab.report.cure import Cure, cure
 from gradlab.report.effects import analyses
 from gradlab.report.figures.activations import activations_plot, updates_plot
+from gradlab.report.figures.beforehand import beforehand_plot
 from gradlab.report.figures.cure import cure_plots, shown
 from gradlab.report.figures.effects import effects_plot
 from gradlab.report.figures.evidence import evidence_plot
@@ -18,6 +20,8 @@ from gradlab.report.figures.instruments import NAMES as OF_INSTRUMENTS
 from gradlab.report.figures.instruments import instrument_plots
 from gradlab.report.figures.layer_profiles import history_plot, layer_keys, signal_plots, update_plot
 from gradlab.report.figures.loss_curves import step_plots
+from gradlab.report.figures.number_range import NAME as RANGE
+from gradlab.report.figures.number_range import number_range_plot
 from gradlab.report.figures.style import Plot
 from gradlab.report.layout import Facets, by_id, facets
 from gradlab.report.tables import Result
@@ -30,12 +34,12 @@ MOST_PANELS = 4
 """Runs that have a panel each beside one another."""
 
 NAMES = (
-    *("cure_gains", "cure_profiles", "verdict_evidence", "effects"),
+    *("cure_gains", "cure_profiles", "verdict_evidence", "effects", "beforehand"),
     *(f"signal_by_{place}{which}" for place in ("layer", "time") for which in ("", "_start", "_end", "_and_step")),
     *(f"{what}_{shape}" for what in OUTCOMES for shape in ("map", "by_key")),
     *("loss_by_step", "gradient_norm_by_step", "update_ratio_by_layer"),
     *("updates_by_layer_and_step", "activations_by_layer_and_step"),
-    *OF_INSTRUMENTS,
+    *(*OF_INSTRUMENTS, RANGE),
 )
 """Every figure that a report can have, by the name of its files: what is removed before a report is made again."""
 
@@ -55,14 +59,14 @@ def plots(
         return
     chosen = facets(result, colour, facet, layer_keys(result, result.depth))
     yield from _there(evidence_plot(result))
-    yield from instrument_plots(result)
+    yield from (*instrument_plots(result), *_there(number_range_plot(result)))
     yield from signal_plots(result, "depth", chosen)
     yield from signal_plots(result, "time", chosen)
     yield from _there(history_plot(result, "depth"), history_plot(result, "time"))
     if result.size == 1:
         yield from _there(updates_plot(result))
     yield from _there(activations_plot(result))
-    yield from _there(effects_plot(analyses(result)))
+    yield from _there(effects_plot(analyses(result)), beforehand_plot(beforehand(result)))
     yield from map_plots(result, keys, early)
     yield from step_plots(result, chosen)
     yield from _there(update_plot(result, chosen))
@@ -82,7 +86,7 @@ def plots_of_runs(result: Result, chosen: Facets) -> Iterator[Plot]:
     yield from _there(update_plot(result, chosen), evidence_plot(result))
     yield from _there(history_plot(result, "depth", panels), history_plot(result, "time", panels))
     yield from _there(updates_plot(result, panels), activations_plot(result, panels))
-    yield from instrument_plots(result)
+    yield from (*instrument_plots(result), *_there(number_range_plot(result)))
 
 
 def _there(*plots: Plot | None) -> Iterator[Plot]:

@@ -82,7 +82,9 @@ CASES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "one failed run": ({"grid_values": [{}], "fail": {0: "RuntimeError: x"}}, set()),
     "models of many lengths": (
         {"grid_values": grid({"model.name": ["mlp", "rnn"], "model.depth": [2, 3, 4], "model.gain": [0.5, 1.0]})},
-        SWEEP | MAPS - {"diverged_map"} | {"signal_by_time_start", "signal_by_time_end", "signal_by_time_and_step"},
+        SWEEP
+        | MAPS - {"diverged_map"}
+        | {"signal_by_time_start", "signal_by_time_end", "signal_by_time_and_step", "beforehand"},
     ),
     "some failed": ({"grid_values": grid(SMALL), "fail": {0: "RuntimeError: x"}, "diverge": {1: 7}}, SWEEP | ONE_EARLY),
     "rnn and mlp": (
@@ -122,7 +124,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, str]:
 
 def test_a_large_grid_stays_small(large: tuple[Report, str]) -> None:
     report, page = large
-    assert names(report, ".png") == SWEEP | MAPS
+    assert names(report, ".png") == SWEEP | MAPS | {"beforehand"}
     assert report.page.stat().st_size < 5_000_000
     assert page.partition('<section id="runs">')[2].count("<tr") == 433
 
