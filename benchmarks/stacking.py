@@ -108,7 +108,7 @@ def lent(name: str, members: int, *, stacked: bool) -> tuple[Lent, Any]:
     }
     runs = [described({**values, "seed": seed}) for seed in range(members)]
     task = task_of(runs, load(runs[0].data), torch.float32, torch.device("cpu"))
-    return lend(runs, task, torch.float32, torch.device("cpu"), stacked=stacked), (runs, task)
+    return lend(runs, task, torch.device("cpu"), stacked=stacked), (runs, task)
 
 
 def a_step(way: Lent, task: Any) -> float:
@@ -130,8 +130,8 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).parent))
     for name in NETWORKS:
         _, (runs, task) = lent(name, 2, stacked=False)
-        size = extent(runs[0], task, torch.float32)
-        obstacle = obstacle_of(runs, task, torch.float32)
+        size = extent(runs[0], task)
+        obstacle = obstacle_of(runs, task)
         cells = []
         for members in COMPANIES:
             ways = [lent(name, members, stacked=stacked) for stacked in (False, True)]

@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = (
     *("spec", "diagnose", "theory", "data", "nn", "models", "store", "expect", "watching", "grid", "engine"),
-    *("cure", "terminal", "report", "launch", "cli", "__init__", "__main__"),
+    *("cure", "terminal", "report", "export", "launch", "verbs", "cli", "__init__", "__main__"),
 )
 """The rooms from the ground up, and the files in the hallway: each imports only what stands before it.
 
@@ -38,22 +38,39 @@ LAZY = {
 """Arrows that may only be followed inside a function: what stands at their end is not paid for by who never asks."""
 
 TORCH_FREE = (
-    *("cli", "spec", "diagnose", "theory", "data", "store", "expect", "grid", "cure", "terminal", "report"),
-    *("launch.conduct", "launch.rounds", "launch.manifest"),
+    *(
+        "cli",
+        "verbs",
+        "spec",
+        "diagnose",
+        "theory",
+        "data",
+        "store",
+        "expect",
+        "grid",
+        "cure",
+        "terminal",
+        "report",
+        "export",
+    ),
+    *("launch.conduct", "launch.rounds", "launch.manifest", "launch.slurm"),
 )
 """Rooms, or files of a room, whose import must not import torch: commands that need none of it must not wait for it."""
 
 ONLY = {
     "hydra": {"grid.hydra"},
     "omegaconf": {"grid.hydra"},
-    "typer": {"cli"},
+    "typer": {"cli", "verbs"},
     "click": set(),
     "rich": {"cli", "terminal", "launch"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "pooch": {"data", "nn.kernels", "launch.speed"},
-    "pyarrow": {"data", "store", "terminal", "report", "expect", "diagnose", "cure"},
+    "pyarrow": {"data", "store", "terminal", "report", "expect", "diagnose", "cure", "export"},
     "pandas": {"__init__", "store", "report", "diagnose", "watching"},
+    **{name: {f"export.to_{name}"} for name in ("tensorboard", "wandb", "mlflow", "trackio")},
+    "ray": {"launch.ray"},
+    "submitit": {"launch.slurm"},
     "torch": {"__init__", "watching", "launch", "engine", "nn", "models"},
 }
 """Packages from outside that only these rooms, or files of a room, may import."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gradlab.data.facts import described
+from gradlab.spec.choices import CLIPS
 from gradlab.spec.keys import allowed_keys
 from gradlab.spec.named import Choice, SpecError, Value
 from gradlab.spec.run import RunSpec, unused
@@ -53,14 +54,19 @@ class Remedy(Choice):
 
     ``kind`` is one of `COSTS`; ``change`` gives the values to set, or None where the remedy does not apply to a run.
     With a ``share`` it is a threshold of clipping instead: the norm that so many of the sick run's steps exceed.
+    ``advised``: the way of clipping that fits the sick run's norms, other than a fixed norm.
     """
 
     kind: str = ""
     change: Callable[[RunSpec], Change | None] = field(default=_never)
     share: float | None = None
+    advised: bool = False
 
     def of(self, spec: RunSpec, norms: Norms) -> Change | None:
         """The values to set in ``spec``, of a sick run of these norms; None where it does not apply."""
+        if self.advised:
+            mode = next((name for name in norms if name in CLIPS), None)
+            return None if mode is None else {"clip.mode": mode, "clip.threshold": norms[mode]}
         if self.share is None:
             return self.change(spec)
         threshold = norms.get(str(self.share))
@@ -68,7 +74,8 @@ class Remedy(Choice):
 
 
 Norms = Mapping[str, float]
-"""Norms of the gradient before clipping, by the share of a sick run's steps that exceed each: `share` as text."""
+"""Norms of the gradient before clipping, by the share of a sick run's steps that exceed each: `share` as text; and the
+threshold of the way of clipping that fits them, by the name of its mode."""
 
 UNSEEN: Norms = {}
 

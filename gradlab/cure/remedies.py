@@ -86,6 +86,13 @@ REMEDIES: dict[str, Remedy] = {
                 ("clip-most", "nine tenths", 0.9),
             )
         ),
+        Remedy(
+            "clip-advised",
+            "the way of clipping that fits the norms of the sick run: spikes alone, or one layer",
+            "Kumar et al. 2025, arXiv:2504.02507; Seetharaman et al. 2020, arXiv:2007.14469",
+            "clipping",
+            advised=True,
+        ),
         Remedy("clip-value", "clip each entry to 0.1", "Mikolov 2012", "clipping", to.clip("value", 0.1)),
         Remedy(
             "clip-layers",
@@ -247,6 +254,13 @@ REMEDIES: dict[str, Remedy] = {
             to.activation("gelu"),
         ),
         Remedy(
+            "squash-eps",
+            "1e-8 under the root by which capsules are squashed, so that one of zeros stays one",
+            "Sabour et al. 2017, arXiv:1710.09829, equation 1",
+            "activation",
+            to.squash_eps,
+        ),
+        Remedy(
             "bare-output",
             "no activation behind the last layer: the loss takes what it puts out",
             "Goodfellow et al. 2016, section 6.2.2",
@@ -346,6 +360,7 @@ _SLOWER = "lr/3 lr/10 lr/100 lr-usual"
 MENDS: dict[str, frozenset[str]] = {
     cause: frozenset(names.split())
     for cause, names in {
+        "infinite_slope": "squash-eps",
         "input_scale": "standardise",
         "input_offset": "standardise",
         "target_scale": "unit-targets",

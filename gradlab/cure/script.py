@@ -146,6 +146,21 @@ def _loss(values: Mapping[str, Value], change: Change) -> list[str]:
     return found
 
 
+def _precision(values: Mapping[str, Value], _: Change) -> list[str]:
+    form, scale = str(values["train.precision"]), str(values["train.loss_scale"])
+    dtype = form.removeprefix("mixed_")
+    if dtype == form:
+        found = [f"model, inputs = model.to(torch.{dtype}), inputs.to(torch.{dtype})"]
+    else:
+        found = [f"model.forward = torch.autocast(inputs.device.type, torch.{dtype})(model.forward)"]
+    if "16" in dtype and scale == "dynamic":
+        steps = "scale(loss).backward(), unscale_(optimizer), clipping, step(optimizer), update()"
+        found.append(f"scaler = torch.amp.GradScaler(inputs.device.type)  # of it {steps}")
+    elif "16" in dtype and scale != "1":
+        found.append(f"# ({scale} * loss).backward(), and every gradient divided by {scale} before it is clipped")
+    return found
+
+
 def _python(value: Value) -> str:
     return str(value) if isinstance(value, bool) else typed(value)
 
@@ -157,6 +172,7 @@ WRITERS: dict[tuple[str, ...], Write] = {
     ("model.activation", "model.norm"): _layers,
     ("model.init", "model.gain"): _init,
     ("train.loss", "model.output"): _loss,
+    ("train.precision", "train.loss_scale"): _precision,
     tuple(f"optim.{key}" for key in ("name", "lr", "momentum", "nesterov", "weight_decay")): _optimizer,
     ("optim.schedule", "optim.warmup", "optim.end_factor"): _schedule,
     ("clip.mode", "clip.threshold", "clip.output_threshold"): _clip,

@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from gradlab.cure.changes import COSTS, Change, Norms, Remedy, Treated, cost, overrides, treated
 from gradlab.cure.command import command
@@ -37,11 +36,13 @@ from gradlab.cure.remedies import MENDS, REMEDIES
 from gradlab.cure.script import lines
 from gradlab.cure.values import END_TO_END, has_squared_errors, variance_of_targets
 from gradlab.data.facts import described
+from gradlab.diagnose.clip_advice import advise, seen, thresholds
 from gradlab.diagnose.rules import judge, names
 from gradlab.diagnose.tables import histories
 from gradlab.diagnose.thresholds import limits
 from gradlab.grid.cohorts import cost as work_of
-from gradlab.grid.expand import Grid, Launch, Round, spec_yaml
+from gradlab.grid.expand import Grid, Round, spec_yaml
+from gradlab.grid.launching import Launch
 from gradlab.grid.rerun import UNNAMED
 from gradlab.spec.choices import LOSSES, MODELS
 from gradlab.spec.named import SpecError
@@ -116,17 +117,17 @@ def patient(grid: Grid) -> Grid:
 def guess(spec: RunSpec) -> Guess:
     """What one answer to every input comes to: ln K of K classes, each right as often; the variance of real targets.
 
-    Neither where the targets do not vary, or where the loss knows none; no loss where another is trained than the data
-    ask for.
+    Neither where the targets do not vary, or where the loss knows none; no loss where it is not known of that which is
+    trained.
     """
-    asked = spec.loss == spec.facts.loss
     if spec.loss not in LOSSES:
         # What an output of the user's own loss means, and so whether it is right, nobody knows.
         return {"loss": None, "accuracy": None}
     match spec.facts.loss:
         case "cross_entropy":
-            return {"loss": math.log(spec.facts.outputs) if asked else None, "accuracy": 1 / spec.facts.outputs}
-        case "mean_squared_error" if asked:
+            of = LOSSES[spec.loss].guess
+            return {"loss": None if of is None else of(spec.facts.outputs), "accuracy": 1 / spec.facts.outputs}
+        case "mean_squared_error" if spec.loss == spec.facts.loss:
             variance = variance_of_targets(spec.data) * spec.data.target_scale**2
             return {"loss": variance or None, "accuracy": None}
         case _:
@@ -182,7 +183,8 @@ def next_round(
     sick = runs[0]
     if facts["round"] == 0:
         members = facts["changes"][0]["members"]
-        facts = {**facts, "norms": norms_seen(tables, members), "causes": causes_seen(tables, members)}
+        norms = {**norms_seen(tables, members), **clipping_advised(tables, members)}
+        facts = {**facts, "norms": norms, "causes": causes_seen(tables, members)}
         chosen: list[tuple[Remedy, ...]] = [(remedy,) for remedy in REMEDIES.values()]
         what = "single change"
     elif facts["round"] == 1:
@@ -239,23 +241,29 @@ def causes_seen(tables: Mapping[str, pa.Table], members: Sequence[str]) -> list[
 def norms_seen(tables: Mapping[str, pa.Table], members: Sequence[str]) -> Norms:
     """The norms before clipping that the shares of the remedies exceed, over the updates of all ``members``.
 
-    Of one that diverged those up to its lowest loss: what follows is what a threshold must not let pass.
+    Of one that diverged those before it was on its way to infinity: what follows a threshold must not let pass.
     """
     runs = tables["runs"]
     diverged = set(runs.filter(pc.equal(runs["state"], "diverged"))["run_id"].to_pylist())
     steps = tables["steps"].select(["run_id", "loss", "grad_norm", "grad_norm_clipped"])
     steps = steps.filter(pc.is_valid(steps["grad_norm_clipped"]))
-    seen: list[NDArray[np.float64]] = []
+    found = []
     for member in members:
         own = steps.filter(pc.equal(steps["run_id"], member))
-        norms, losses = own["grad_norm"].to_numpy(), own["loss"].to_numpy()
-        if member in diverged and len(losses):
-            norms = norms[: int(np.argmin(np.where(np.isfinite(losses), losses, np.inf))) + 1]
-        seen.append(norms)
-    norms = np.concatenate(seen)
-    norms = norms[np.isfinite(norms) & (norms > 0)]
+        found.append(seen(own["grad_norm"].to_numpy(), own["loss"].to_numpy(), diverged=member in diverged)[1])
     shares = [remedy.share for remedy in REMEDIES.values() if remedy.share is not None]
-    return {str(share): float(f"{np.quantile(norms, 1 - share):.3g}") for share in shares} if norms.size else {}
+    return {str(share): norm for share, norm in thresholds(np.concatenate(found), shares).items()}
+
+
+def clipping_advised(tables: Mapping[str, pa.Table], members: Sequence[str]) -> Norms:
+    """The way of clipping that fits most of the ``members``, with its threshold, where it is not such a norm."""
+    runs = tables["runs"].filter(pc.is_in(tables["runs"]["run_id"], pa.array(members)))
+    advised = [advise(history) for history in histories(runs, tables["steps"], tables["layers"])]
+    fits = [(one.mode, one.threshold) for one in advised if one is not None and one.threshold is not None]
+    mode, times = Counter(name for name, _ in fits).most_common(1)[0] if fits else ("none", 0)
+    if mode in ("none", "norm") or 2 * times <= len(advised):
+        return {}
+    return {mode: float(f"{np.median([threshold for name, threshold in fits if name == mode]):.3g}")}
 
 
 def _unit(sick: RunSpec, after: RunSpec) -> float:

@@ -136,6 +136,11 @@ def forget_bias(spec: RunSpec) -> Change | None:
     return {"model.forget_bias": FORGET_BIAS} if before is not None and before < FORGET_BIAS else None
 
 
+def squash_eps(spec: RunSpec) -> Change | None:
+    """Of capsules that have none."""
+    return {"model.squash_eps": MODELS["capsule"].keys["squash_eps"]} if spec.model.squash_eps == 0 else None
+
+
 def chrono(spec: RunSpec) -> Change | None:
     """Where there are gates that begin otherwise."""
     return {"model.chrono": True} if spec.model.chrono is False and spec.model.attention is None else None

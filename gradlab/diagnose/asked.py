@@ -11,6 +11,13 @@ Asked = tuple[tuple[str, Callable[[Case], Shows]], ...]
 
 _RATE: Asked = (("recurrence", in_layers.recurrent), ("gates", in_layers.gates))
 
+_BROUGHT: Asked = (
+    ("weight_decay", in_course.decay),
+    ("input_scale", in_layers.input_far),
+    ("learning_rate_high", in_course.arose),
+)
+"""What makes a gradient explode or vanish that did neither at the start."""
+
 ASKED: dict[str, Asked] = {
     "diverged": (
         *(
@@ -36,8 +43,10 @@ ASKED: dict[str, Asked] = {
     "dead": (
         *(
             ("dropout", in_layers.dropped),
-            ("learning_rate_high", in_course.later),
             ("input_scale", in_layers.input_far),
+            ("weight_decay", in_course.decay),
+            ("init", in_course.unlevel),
+            ("learning_rate_high", in_course.later),
         ),
         ("dead_units", in_course.always),
     ),
@@ -45,13 +54,15 @@ ASKED: dict[str, Asked] = {
         *(
             ("attention", in_layers.crowded),
             ("broken_layer", in_layers.odd),
-            ("learning_rate_high", in_course.later),
             ("input_scale", in_layers.input_far),
+            ("init", in_course.unlevel),
+            ("learning_rate_high", in_course.later),
         ),
         ("init", in_course.always),
     ),
     "exploding": (
         *(
+            *_BROUGHT,
             ("broken_layer", in_layers.broken),
             ("dropout", in_layers.dropped),
             *_RATE,
@@ -62,10 +73,10 @@ ASKED: dict[str, Asked] = {
     ),
     "vanishing": (
         *(
+            *_BROUGHT,
             ("broken_layer", in_layers.broken),
             ("broken_layer", in_layers.odd),
             ("dropout", in_layers.dropped),
-            ("weight_decay", in_course.decay),
             ("constant_output", in_layers.same_output),
             ("idle", in_layers.idle),
             ("cut", in_layers.cut),
@@ -95,6 +106,7 @@ ASKED: dict[str, Asked] = {
             ("target_scale", in_layers.target_far),
         ),
         *(("learning_rate_low", in_course.slow), ("no_update", in_course.unmoved), ("clip", in_course.shortened)),
+        *(("constant_output", in_course.constant), ("rank", in_layers.skipless)),
         *(("learning_rate_high", in_course.fast), ("labels", in_course.guessing)),
     ),
 }

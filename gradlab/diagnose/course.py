@@ -116,7 +116,8 @@ def oscillating(history: History, limits: Limits) -> Verdict | None:
     stays = f"its median over the second half is {middle}, and was {figure(first)} at step 0"
     asked = limits["climb"] / certain if certain > 0 else math.inf
     beyond = f"(threshold {figure(asked)}, beyond the noise of a batch)"
-    if climb > asked:
+    # What climbs and comes back below half of where it began does not stay up, however far from a guess.
+    if climb > asked and level > limits["unlearned"] * first:
         sentence = (
             f"oscillating: the learning rate is too high: the loss climbs to {figure(climb)} times its first value "
             f"{beyond} at step {evidence['step']}; {stays}"
@@ -180,12 +181,23 @@ def stalled(history: History, limits: Limits) -> Verdict | None:
 def learned(history: History, limits: Limits) -> bool:
     """Whether the final loss is far below where it began, and below what one answer to every input has.
 
-    A profile is a risk, a course is a fact: what such a run was at risk of has not come about.
+    A profile is a risk, a course is a fact: what such a run was at risk of has not come about. Where the input does not
+    tell the answer no loss comes near zero, and what is learning has learned.
     """
+    return _below(history, limits["learning" if history.open_ended else "unlearned"])
+
+
+def learning(history: History, limits: Limits) -> bool:
+    """Whether the final loss is certainly below that of a guess: the run may not have learned, but goes there."""
+    return _below(history, limits["learning"])
+
+
+def _below(history: History, share: float) -> bool:
+    """Whether the final loss is at most this share of where learning begins."""
     loss = history.loss
     if history.state != "finished" or len(loss) <= LEAST or not math.isfinite(final := final_loss(loss)):
         return False
-    return final <= limits["unlearned"] * _begun(history, float(loss[0]))
+    return final <= share * _begun(history, float(loss[0]))
 
 
 def _begun(history: History, first: float) -> float:

@@ -19,6 +19,9 @@ ADAPTIVE = frozenset(
 )
 """Optimizers that divide by the gradient's size: what its scale is does not decide how far they go."""
 
+GATED = frozenset({"lstm", "gru", "seq2seq"})
+"""Architectures whose gates decide what is kept from one time step to the next."""
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -80,10 +83,11 @@ class History:
 
     ``loss``, ``grad_norm``, ``grad_norm_clipped`` and ``clipped`` (0 or 1) are (S,), row t at step t; empty where only
     a network at its present weights was measured. ``along`` holds the profile along depth and, of a recurrent network,
-    along time. ``guess``: the loss of one answer to every input, None where it is not known. ``spec`` has what is known
-    of how it was made and trained, by the names of the keys; ``facts`` what was seen of a batch, an output and a loss
-    that are not gradlab's, ``activations`` the (positions, of which judged) of each kind there. ``measured``: whether
-    it is the pass through a network of somebody else's. ``remembered`` is what several rules ask for, worked out once.
+    along time. ``guess``: the loss of one answer to every input, None where it is not known; ``open_ended``: the input
+    does not tell the answer, so that no loss comes near zero. ``spec`` has what is known of how it was made and
+    trained, by the names of the keys; ``facts`` what was seen of a batch, an output and a loss that are not gradlab's,
+    ``activations`` the (positions, of which judged) of each kind there. ``measured``: whether it is the pass through a
+    network of somebody else's. ``remembered`` is what several rules ask for, worked out once.
     """
 
     along: tuple[Profile, ...]
@@ -91,6 +95,7 @@ class History:
     precision: str = "float32"
     clip_mode: str = "none"
     guess: float | None = None
+    open_ended: bool = False
     diverged_at: int | None = None
     diverged_layer: int | None = None
     loss: Floats = field(default_factory=lambda: EMPTY)
@@ -124,3 +129,8 @@ class History:
         """Whether the gradient's scale may not matter: an adaptive optimizer, or one that is not known."""
         name = self.spec.get("optim.name")
         return name in ADAPTIVE if name is not None else self.measured
+
+    @property
+    def gated(self) -> bool:
+        """Whether gates decide what time steps keep."""
+        return bool(self.facts.get("gated")) or self.spec.get("model.name") in GATED

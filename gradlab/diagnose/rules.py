@@ -9,6 +9,7 @@ from gradlab.diagnose.causes import with_cause
 from gradlab.diagnose.course import diverged, learned, loss_told, oscillating, overclipped, stalled, unlearned
 from gradlab.diagnose.final import final_loss
 from gradlab.diagnose.history import History, Profile
+from gradlab.diagnose.in_course import motionless
 from gradlab.diagnose.layers import changed_at, dead, exploding, heals, no_gradient, saturated, underflow, vanishing
 from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.passage import passage_of, rate_figure
@@ -60,7 +61,9 @@ def judge(history: History, limits: Limits = DEFAULTS) -> tuple[Verdict, ...]:
         return ()
     found: list[Verdict] = []
     for name, rule in _RULES.items():
-        if not _EXPLAINED_BY.get(name, frozenset()) & {verdict.name for verdict in found}:
+        explained = _EXPLAINED_BY.get(name, frozenset()) & {verdict.name for verdict in found}
+        # No gradient explains a loss that does not move where no step is long enough to move it.
+        if not explained or (name == "stalled" and explained <= _PROFILE and motionless(history)):
             verdict = rule(history, limits)
             if verdict is not None:
                 found.append(with_cause(_graded(verdict, history), history, limits))

@@ -19,7 +19,7 @@ from gradlab.diagnose.history import EMPTY, Floats, History, Ints, Profile
 from gradlab.diagnose.layers import SMALLEST_NORMAL
 from gradlab.diagnose.rules import joined, judge
 from gradlab.diagnose.thresholds import DEFAULTS, Limits
-from gradlab.spec.choices import DATA, MODELS
+from gradlab.spec.choices import DATA, LOSSES, MODELS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 JUDGED = ("signal_grad_norm", "weight_grad_norm", "weight_norm", "act_std", "saturated", "dead", "grad_zero")
 """The probes that a verdict rests on."""
 
-_FACTS = ("state", "train.precision", "clip.mode", "data.name", "diverged_at", "diverged_layer")
+_FACTS = ("state", "train.precision", "train.loss", "clip.mode", "data.name", "diverged_at", "diverged_layer")
 _SPEC = (
     *(
         "model.name",
@@ -37,9 +37,12 @@ _SPEC = (
         "model.init",
         "model.weight_var",
         "model.activation",
+        "model.squash_eps",
+        "model.skip",
         "data.input_scale",
     ),
     *("data.target_scale", "optim.name", "optim.lr", "optim.momentum", "optim.weight_decay", "optim.eps"),
+    "clip.threshold",
 )
 """What a run's verdicts and their causes ask of how it was made and trained."""
 
@@ -49,6 +52,8 @@ MEASURED = (
     *("units", "gain", "act_correlation"),
 )
 """Columns that are judged where they are there: of updates, and of what `gradlab.measure` sees beside the tables."""
+
+OPEN_ENDED = frozenset(name for name, entry in DATA.items() if entry.open_ended)
 
 _CURVES = ("loss", "grad_norm", "grad_norm_clipped", "clipped")
 
@@ -88,6 +93,7 @@ def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History
             History(
                 along=along,
                 **_seen(fact, other=other),
+                open_ended=fact.get("data.name") in OPEN_ENDED,
                 state=fact["state"],
                 precision=fact["train.precision"].removeprefix("mixed_"),
                 clip_mode=fact["clip.mode"],
@@ -115,12 +121,19 @@ def _seen(fact: Mapping[str, Any], *, other: bool) -> dict[str, Any]:
 
 
 def _guess(fact: Mapping[str, Any]) -> float | None:
-    """The loss of one answer to every input: ln K of K classes, the variance of targets; None where it is not known."""
-    known = DATA.get(fact.get("data.name") or "")
+    """The loss of one answer to every input: its entropy, ln K of K classes, or a variance; None if not known."""
+    known, model = DATA.get(fact.get("data.name") or ""), MODELS.get(fact.get("model.name") or "")
     if known is None:
         return None
+    told = fact.get("train.loss") or "auto"
+    loss = told if told != "auto" else (model and model.loss) or known.loss
+    if known.guess is not None and loss == known.loss:
+        return known.guess
     if known.loss == "cross_entropy":
-        return math.log(known.outputs) if known.outputs else None
+        of = LOSSES[loss].guess if loss in LOSSES else None
+        return of(known.outputs) if of is not None and known.outputs else None
+    if loss != known.loss:
+        return None
     return None if known.variance is None else known.variance * float(fact.get("data.target_scale") or 1.0) ** 2
 
 

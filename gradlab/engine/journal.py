@@ -76,6 +76,11 @@ class Journal:
         self._rows: tuple[Row, ...] = ()
         self._ended = np.full(members, -1)
         self._readings: list[Reading] = []
+        self._seen: tuple[str, ...] = ()
+
+    def see(self, seen: tuple[str, ...]) -> None:
+        """Notes what was ``seen`` at the first record, as in `Record`, unless something is noted."""
+        self._seen = self._seen or seen
 
     @property
     def diverged(self) -> int:
@@ -154,6 +159,7 @@ class Journal:
                 "readings.index": np.concatenate(numbers).astype(np.int64),
             }
         facts = {
+            "seen": list(self._seen),
             "columns": [*KEPT_OF_STEPS, *self._columns],
             "rows": [[row.axis, row.layer, row.name] for row in self._rows],
             "readings": [
@@ -167,6 +173,7 @@ class Journal:
         """Puts an empty journal to where `packed` was taken."""
         arrays = {name.removeprefix("journal."): array for name, array in kept.arrays.items()}
         self._rows = tuple(Row(*row) for row in kept.facts["rows"])
+        self._seen = tuple(kept.facts.get("seen", ()))
         self._ended = arrays["ended"].copy()
         self._steps = [arrays["steps"]] if "steps" in arrays else []
         for number, t in enumerate(arrays.get("layers.step", ())):
@@ -193,14 +200,13 @@ class Journal:
         runs: tuple[RunSpec, ...],
         heldout: tuple[Floats, Floats | None] | None,
         duration_s: float,
-        seen: tuple[str, ...] = (),
         *,
         may_skip: bool = False,
         pretrained: tuple[Pretrained, ...] = (),
     ) -> Record:
         """The record of a training that is over; ``heldout`` is the loss and accuracy (M,) where they were taken.
 
-        ``seen`` and ``pretrained`` as in `Record`; ``may_skip``: some member's updates may be left out.
+        ``pretrained`` as in `Record`; ``may_skip``: some member's updates may be left out.
         """
         steps = np.concatenate(self._steps, axis=1)
         loss, accuracy = heldout if heldout is not None else (None, None)
@@ -224,7 +230,7 @@ class Journal:
             duration_s=duration_s,
             readings=tuple(self._readings),
             columns=self._columns,
-            seen=seen,
+            seen=self._seen,
             skipped=steps[6] != 0 if may_skip else None,
             loss_scale=steps[7] if (steps[7] != 0).any() else None,
             pretrained=pretrained,

@@ -36,6 +36,7 @@ NOBODY = Keeper()
 
 def packed(cohort: Cohort, journal: Journal, step: int, seconds: float) -> Kept:
     """What there is before ``step``, ``seconds`` from the beginning; on a CPU the arrays are the tensors themselves."""
+    journal.see(cohort.way.seen)
     facts, arrays = journal.packed()
     slots = [[slot.label, list(slot.shape)] for slot in cohort.layout.slots]
     state = {f"{STATE}{name}": _plain(tensor).cpu().numpy() for name, tensor in cohort.remembered.items()}

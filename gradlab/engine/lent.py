@@ -11,6 +11,7 @@ import json
 import math
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from gradlab.data.dataset import DataError
 from gradlab.data.targets import imported, told
+from gradlab.engine.precision import FORMATS, Format, Scaled, beside
 from gradlab.engine.probes import Measurement
 from gradlab.engine.stacking import Judge, Stack, obstacle, stack_of, together
 from gradlab.models.module import Shelf, converted, drawn, entries, fans, is_lazy, made, shelved
@@ -44,7 +46,8 @@ class Lent:
 
     ``trained`` (L,): which layers have parameters that are. ``seen`` (M) is what was seen at the first recorded step;
     ``ended`` (M,) the step from which on a member is not trained any more, since something was not finite at it.
-    ``stack``: the networks as one, where they are trained so between records.
+    ``form`` is that of the weights and the passes, and ``half`` what half precision has beside. ``stack``: the networks
+    as one, where they are trained so between records.
     """
 
     shelf: Shelf
@@ -54,10 +57,11 @@ class Lent:
     seeds: tuple[int, ...]
     judge: Judge
     classes: bool
+    form: Format
+    half: Scaled | None = None
     stack: Stack | None = None
     seen: tuple[str, ...] = ()
     pretrained: tuple[Pretrained, ...] = ()
-    half: None = None
     rehearsable: bool = False
     ended: dict[int, int] = field(default_factory=dict)
 
@@ -68,13 +72,14 @@ class Lent:
 
     @property
     def gradient(self) -> Tensor:
-        """See `ways.Way`."""
-        return self.shelf.gradient
+        """See `ways.Way`; in half precision divided by the loss scale."""
+        return self.shelf.gradient if self.half is None else self.half.gradient
 
     @property
     def moving(self) -> dict[str, Tensor]:
         """See `ways.Way`."""
-        return {f"buffer.{name}": buffer for name, buffer in self.shelf.buffers.items()}
+        found = {} if self.half is None else {f"loss.{name}": tensor for name, tensor in self.half.moving.items()}
+        return found | {f"buffer.{name}": buffer for name, buffer in self.shelf.buffers.items()}
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -87,7 +92,9 @@ class Lent:
         The last row is measured without touching buffers (running statistics).
         """
         if not record and self.stack is not None:
-            return self._together(self.stack, task, t), None
+            losses = self._together(self.stack, task, t)
+            self._leave()
+            return losses, None
         losses = torch.full((len(self.seeds),), math.nan, dtype=torch.float64, device=self.shelf.flat.device)
         heard: list[Observed | None] = []
         kept = {name: buffer.clone() for name, buffer in self.shelf.buffers.items()} if last else {}
@@ -95,11 +102,12 @@ class Lent:
             if t > self.ended.get(member, t):
                 heard.append(None)
                 continue
-            inputs, targets = task.of_member(member)
+            inputs, targets = self._given(task, member)
             self.shelf.take_up(member)
             sow(self.seeds[member], t)
             if record:
-                seen = observe(module, inputs, partial(self._judged, targets))
+                judged, there = partial(self._judged, targets), self.form.cast(self.shelf.flat.device)
+                seen = observe(module, inputs, judged, scale=self._scale(member), there=there)
                 heard.append(seen)
                 loss = seen.loss
                 found: Sequence[Tensor | None] = [seen.gradients[one] for one in self.shelf.parameters[member]]
@@ -108,8 +116,10 @@ class Lent:
             self.shelf.put_back(member)
             self.shelf.write(member, found)
             losses[member] = loss
-            if not math.isfinite(float(loss)) or not bool(torch.isfinite(self.shelf.gradient[member]).all()):
+            sound = self._may_overflow or bool(torch.isfinite(self.shelf.gradient[member]).all())
+            if not math.isfinite(float(loss)) or not sound:
                 self.ended[member] = t
+        self._leave()
         for name, buffer in kept.items():
             self.shelf.buffers[name].copy_(buffer)
         if not record:
@@ -122,23 +132,43 @@ class Lent:
         """The losses (M,) of all members at once; the gradient of one that has ended stays as it was."""
         members = range(len(self.seeds))
         alike = all(bool((scale == scale[0]).all()) for scale in (task.input_scale, task.target_scale))
-        inputs, targets = task.of_member(0) if alike else together([task.of_member(member) for member in members])
+        given = [self._given(task, member) for member in (members if not alike else range(1))]
+        inputs, targets = given[0] if alike else together(given)
         losses, gradient = stack.gradients(inputs, targets, alike=alike)
         losses = losses.double()
-        sound = losses.isfinite() & gradient.isfinite().all(1)
+        sound = losses.isfinite() & (gradient.isfinite().all(1) | self._may_overflow)
         over = [member for member in members if t > self.ended.get(member, t)]
         gradient[over], losses[over] = self.shelf.gradient[over], math.nan
         self.shelf.gradient.copy_(gradient)
         self.ended |= {member: t for member, well in enumerate(sound.tolist()) if not well and member not in over}
         return losses
 
+    def _given(self, task: Task, member: int, chosen: Tensor | None = None) -> tuple[Any, Tensor]:
+        inputs, targets = task.of_member(member, chosen)
+        return self.form.enter(inputs), targets
+
+    def _scale(self, member: int) -> float:
+        """Of a member's loss on its way back."""
+        return 1.0 if self.half is None else float(self.half.scale[member])
+
+    @property
+    def _may_overflow(self) -> bool:
+        """Whether a gradient that is not finite is only left out."""
+        return self.half is not None and self.half.dynamic
+
+    def _leave(self) -> None:
+        if self.half is not None:
+            self.half.leave(self.shelf.gradient)
+
     def _judged(self, targets: Tensor, output: Any) -> Tensor:
         return self.judge(output, targets)
 
     def _quietly(self, member: int, inputs: Any, targets: Tensor) -> tuple[Tensor, Sequence[Tensor | None]]:
         with torch.enable_grad():
-            loss = self.judge(answer(self.shelf.modules[member], inputs), targets)
-            found = torch.autograd.grad(loss, self.shelf.parameters[member], allow_unused=True)
+            with self.form.cast(self.shelf.flat.device):
+                loss = self.judge(answer(self.shelf.modules[member], inputs), targets)
+            begin = torch.full_like(loss, self._scale(member))
+            found = torch.autograd.grad(loss, self.shelf.parameters[member], begin, allow_unused=True)
         return loss.detach(), found
 
     def _table(self, heard: Sequence[Observed | None]) -> Measurement:
@@ -184,17 +214,16 @@ class Lent:
             self.shelf.take_up(member)
             module.eval()
             for chosen in task.heldout_parts():
-                inputs, targets = task.of_member(member, chosen)
-                output = answer(module, inputs)
-                loss[member] += float(self.judge(output, targets)) * len(chosen)
+                inputs, targets = self._given(task, member, chosen)
+                with self.form.cast(self.shelf.flat.device):
+                    output = answer(module, inputs)
+                    loss[member] += float(self.judge(output, targets)) * len(chosen)
                 correct[member] += float(right(tensor_of(output), targets)) if self.classes else 0.0
             module.train()
         return loss / samples, correct / samples if self.classes else None
 
 
-def lend(
-    runs: Sequence[RunSpec], task: Task, dtype: torch.dtype, device: torch.device, *, stacked: bool = False
-) -> Lent:
+def lend(runs: Sequence[RunSpec], task: Task, device: torch.device, *, stacked: bool = False) -> Lent:
     """The networks of ``runs`` at their beginning. What a layer is, one more of the first tells on the first batch.
 
     ``stacked``: between records they are trained as one, which `obstacle_of` has tried.
@@ -205,9 +234,9 @@ def lend(
     task.turn_to(0)
     inputs, targets = task.of_member(0)
     judge = judging(first)
-    like = begun(first, inputs, dtype, device)
+    like = begun(first, inputs, device)
     seen, names = looked_at(first, like, inputs, targets, judge)
-    modules = [begun(run, inputs, dtype, device) for run in runs]
+    modules = [begun(run, inputs, device) for run in runs]
     slots, trained = [], []
     for number, layer in enumerate(seen.layers, start=1):
         own = [one for one in layer.parameters if one.requires_grad]
@@ -217,7 +246,8 @@ def lend(
             role = Role.WEIGHT if one.dim() > 1 else Role.BIAS
             shape = (*one.shape, 2) if one.is_complex() else tuple(one.shape)
             slots.append(Slot(number, role, shape, Start.DRAWN, *fans(one), name=names[one]))
-    shelf = shelved(modules, [str(slot.name) for slot in slots], device)
+    shelf, form = shelved(modules, [str(slot.name) for slot in slots], device), FORMATS[first.train.precision]
+    half = beside(runs, shelf.flat)
     return Lent(
         shelf=shelf,
         layout=Layout(tuple(slots), tuple(layer.name for layer in seen.layers)),
@@ -227,15 +257,17 @@ def lend(
         judge=judge,
         # A loss of the user's own may want outputs of which none is an answer.
         classes=first.loss in LOSSES and not targets.is_floating_point(),
-        stack=stack_of(shelf, like, judge) if stacked and len(runs) > 1 else None,
+        form=form,
+        half=half,
+        stack=stack_of(shelf, like, judge, form, half) if stacked and len(runs) > 1 else None,
     )
 
 
-def obstacle_of(pair: Sequence[RunSpec], task: Task, dtype: torch.dtype) -> str:
+def obstacle_of(pair: Sequence[RunSpec], task: Task) -> str:
     """Why networks as those of two runs cannot be trained as one; empty where they can. Tried on the first batch."""
-    lent = lend(pair, task, dtype, torch.device("cpu"), stacked=True)
+    lent = lend(pair, task, torch.device("cpu"), stacked=True)
     assert lent.stack is not None
-    inputs, targets = task.of_member(0)
+    inputs, targets = lent._given(task, 0)
 
     def alone(member: int) -> tuple[Tensor, Tensor]:
         sow(lent.seeds[member], 0)
@@ -247,31 +279,27 @@ def obstacle_of(pair: Sequence[RunSpec], task: Task, dtype: torch.dtype) -> str:
     return obstacle(lent.stack, inputs, targets, alone)
 
 
-def begun(run: RunSpec, inputs: Any, dtype: torch.dtype, device: torch.device) -> nn.Module:
+def begun(run: RunSpec, inputs: Any, device: torch.device) -> nn.Module:
     """A run's network at its initial weights; parameters without a shape get one from the inputs."""
+    dtype = FORMATS[run.train.precision].parameters
     module = made(run.model, run.seed, dtype).to(device)
     if is_lazy(module):
         # Torch draws what has no shape yet in single precision, from inputs of it.
         sow(run.seed, 0)
         with torch.no_grad():
-            answer(module, _single(inputs))
+            answer(module, FORMATS["float32"].enter(inputs))
         module = converted(module, dtype)
     drawn(module, run.model, run.seed)
     return module
-
-
-def _single(inputs: Any) -> Any:
-    if isinstance(inputs, Mapping):
-        return {name: _single(part) for name, part in inputs.items()}
-    if isinstance(inputs, tuple):
-        return tuple(map(_single, inputs))
-    return inputs.float() if inputs.is_floating_point() else inputs
 
 
 def looked_at(
     run: RunSpec, module: nn.Module, inputs: Any, targets: Tensor, judge: Judge
 ) -> tuple[Observed, dict[nn.Parameter, str]]:
     """What is seen of a network on one batch, and the names of its parameters. Raises `DataError` for what fails."""
+    form = FORMATS[run.train.precision]
+    inputs = form.enter(inputs)
+    there = form.cast(targets.device)
 
     def failed(error: Exception) -> DataError:
         given = f"inputs of {shapes(inputs)}, targets of {shapes(targets)}"
@@ -279,21 +307,24 @@ def looked_at(
 
     sow(run.seed, 0)
     try:
-        _there_and_back(module, inputs, targets, judge)
+        _there_and_back(module, inputs, targets, judge, there)
     except Exception as error:
         # Nothing of gradlab's listens here: it is the user's network, and whatever it raises is told in a line.
         raise failed(error) from error
     sow(run.seed, 0)
     try:
-        seen = observe(module, inputs, lambda output: judge(output, targets))
+        seen = observe(module, inputs, lambda output: judge(output, targets), there=there)
     except ValueError as error:
         raise failed(error) from error
     return seen, {parameter: name for name, parameter in module.named_parameters()}
 
 
-def _there_and_back(module: nn.Module, inputs: Any, targets: Tensor, judge: Judge) -> None:
+def _there_and_back(
+    module: nn.Module, inputs: Any, targets: Tensor, judge: Judge, there: AbstractContextManager[Any]
+) -> None:
     with torch.enable_grad():
-        loss: Any = judge(answer(module, inputs), targets)
+        with there:
+            loss: Any = judge(answer(module, inputs), targets)
         learned = [one for one in module.parameters() if one.requires_grad]
         # What is no scalar with a gradient is told by who listens.
         if isinstance(loss, Tensor) and loss.requires_grad and loss.numel() == 1:
@@ -309,13 +340,19 @@ def shapes(given: Any) -> str:
 
 
 def judging(run: RunSpec) -> Judge:
-    """How the outputs of a run's network are judged: the activation of its output layer, then its loss."""
+    """How the outputs of a run's network are judged: the activation of its output layer, then its loss.
+
+    A loss that gradlab knows is of single numbers where the network's are of half precision.
+    """
     squash = SQUASHES.get(run.model.output or "none")
     known = run.loss in LOSSES
     loss: Objective = objective(run.loss, run.model.output) if known else imported(run.loss)
+    form = FORMATS[run.train.precision]
 
     def judge(output: Any, targets: Tensor) -> Tensor:
         found = tensor_of(output) if known or squash is not None else output
+        if known and form.half:
+            found = found.to(form.beside)
         return loss(found if squash is None else squash(found), targets)
 
     return judge
@@ -358,11 +395,11 @@ def _as_text(seen: Observed | None) -> str:
     )
 
 
-def extent(run: RunSpec, task: Task, dtype: torch.dtype) -> Extent:
+def extent(run: RunSpec, task: Task) -> Extent:
     """How large a network is; nothing but it and one batch is made. Raises `DataError` as `lend` does."""
     task.turn_to(0)
     inputs, targets = task.of_member(0)
-    seen, names = looked_at(run, begun(run, inputs, dtype, torch.device("cpu")), inputs, targets, judging(run))
+    seen, names = looked_at(run, begun(run, inputs, torch.device("cpu")), inputs, targets, judging(run))
     signals, work = 0, 0.0
     for layer in seen.layers:
         put_out = sum(call.raw.count for call in layer.calls)

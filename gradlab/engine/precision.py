@@ -7,8 +7,10 @@ single everywhere, and so is what is inside a norm, as under torch's autocast. S
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +30,24 @@ class Format:
     parameters: torch.dtype
     passes: torch.dtype
     beside: torch.dtype
+
+    @property
+    def half(self) -> bool:
+        """Whether passes are of two bytes a number."""
+        return self.passes != self.beside
+
+    def cast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Inside, a module with weights of another format than the passes' casts as torch's autocast does."""
+        mixed = self.parameters != self.passes
+        return torch.autocast(device.type, self.passes) if mixed else nullcontext()
+
+    def enter(self, inputs: Any) -> Any:
+        """Real inputs, one or several, as a module with such weights takes them."""
+        if isinstance(inputs, Mapping):
+            return {name: self.enter(part) for name, part in inputs.items()}
+        if isinstance(inputs, tuple):
+            return tuple(map(self.enter, inputs))
+        return inputs.to(self.parameters) if inputs.is_floating_point() else inputs
 
 
 FORMATS = {
@@ -88,13 +108,19 @@ class Scaled:
 
 def of_cohort(runs: Sequence[RunSpec], layout: Layout, parameters: Tensor) -> tuple[Network, Scaled | None]:
     """The network of ``runs`` whose parameters (M, P) these are, and what half precision has beside."""
-    first = runs[0]
-    form, told = FORMATS[first.train.precision], first.train.loss_scale
-    if form.passes == form.beside:
-        return assemble(first, layout, parameters), None
-    copies = parameters.to(form.passes) if form.passes != form.parameters else None
-    network = assemble(first, layout, parameters if copies is None else copies)
-    scale = FIRST_SCALE if told == "dynamic" else float(told)
+    form = FORMATS[runs[0].train.precision]
+    mixed = form.half and form.passes != form.parameters
+    copies = parameters.to(form.passes) if mixed else None
+    network = assemble(runs[0], layout, parameters if copies is None else copies)
+    return network, beside(runs, parameters, copies)
+
+
+def beside(runs: Sequence[RunSpec], parameters: Tensor, copies: Tensor | None = None) -> Scaled | None:
+    """What networks with the ``parameters`` (M, P) have beside in half precision, and nothing in any other."""
+    train = runs[0].train
+    if not FORMATS[train.precision].half:
+        return None
+    scale = FIRST_SCALE if train.loss_scale == "dynamic" else float(train.loss_scale)
     column = torch.full((len(runs),), scale, dtype=torch.float64, device=parameters.device)
     gradient = torch.zeros_like(parameters, dtype=torch.float32)
-    return network, Scaled(gradient, column, torch.zeros_like(column), told == "dynamic", copies)
+    return Scaled(gradient, column, torch.zeros_like(column), train.loss_scale == "dynamic", copies)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from gradlab.data.targets import told
+from gradlab.engine.precision import Format, Scaled
 from gradlab.models.module import Shelf
 from gradlab.watching.observed import called_with
 
@@ -36,13 +37,15 @@ NO_RULE = re.compile(r"[Bb]atching rule.*?aten::(\w+)", re.DOTALL)
 class Stack:
     """M networks as one: ``like`` is called, with tensors (M, ...) in the places of its own.
 
-    ``frozen`` (M, ...) are parameters that are not trained.
+    ``frozen`` (M, ...) are parameters that are not trained. ``form``, ``half``: as the networks have them one by one.
     """
 
     shelf: Shelf
     like: nn.Module
     frozen: dict[str, Tensor]
     judge: Judge
+    form: Format
+    half: Scaled | None
 
     def gradients(self, inputs: Any, targets: Tensor, *, alike: bool) -> tuple[Tensor, Tensor]:
         """The losses (M,) on a batch, and their gradients (M, P); buffers move on in place.
@@ -59,10 +62,12 @@ class Stack:
             learned[name] = (torch.view_as_complex(shaped) if like.is_complex() else shaped).requires_grad_()
         across = None if alike else 0
         with torch.enable_grad():
-            losses, buffers = torch.vmap(self._one, in_dims=(0, 0, across, across))(
-                learned | self.frozen, dict(shelf.buffers), inputs, targets
-            )
-            found = torch.autograd.grad(losses.sum(), list(learned.values()), allow_unused=True)
+            with self.form.cast(shelf.flat.device):
+                losses, buffers = torch.vmap(self._one, in_dims=(0, 0, across, across))(
+                    learned | self.frozen, dict(shelf.buffers), inputs, targets
+                )
+            begin = torch.ones_like(losses) if self.half is None else self.half.scale.to(losses.dtype)
+            found = torch.autograd.grad(losses, list(learned.values()), begin.view_as(losses), allow_unused=True)
         for name, buffer in buffers.items():
             shelf.buffers[name].copy_(buffer.detach())
         gradient = torch.zeros_like(shelf.gradient)
@@ -83,11 +88,12 @@ class Stack:
         return self.judge(output, targets), {name: held[name] for name in buffers}
 
 
-def stack_of(shelf: Shelf, like: nn.Module, judge: Judge) -> Stack:
+def stack_of(shelf: Shelf, like: nn.Module, judge: Judge, form: Format, half: Scaled | None) -> Stack:
     """The networks of ``shelf`` as one, called by ``like``, which is one more of them."""
     owned = [dict(module.named_parameters()) for module in shelf.modules]
     frozen = [name for name in owned[0] if name not in shelf.names]
-    return Stack(shelf, like, {name: torch.stack([one[name].detach() for one in owned]) for name in frozen}, judge)
+    still = {name: torch.stack([one[name].detach() for one in owned]) for name in frozen}
+    return Stack(shelf, like, still, judge, form, half)
 
 
 def together(batches: Sequence[tuple[Any, Tensor]]) -> tuple[Any, Tensor]:
@@ -123,17 +129,17 @@ def obstacle(stack: Stack, inputs: Any, targets: Tensor, alone: Callable[[int], 
         loss, wanted = alone(member)
         pairs = [(losses[member], loss), (gradient[member], wanted)]
         pairs += [(moved[name][member], buffer[member]) for name, buffer in stack.shelf.buffers.items()]
-        if not all(_near(one, other) for one, other in pairs):
+        if not all(_near(one, other, torch.finfo(stack.form.passes).eps) for one, other in pairs):
             return "together it is not what it is alone"
     return ""
 
 
-def _near(one: Tensor, other: Tensor) -> bool:
-    """Equal but for rounding, by the largest of the numbers."""
+def _near(one: Tensor, other: Tensor, eps: float) -> bool:
+    """Equal but for rounding at ``eps``, by the largest of the numbers."""
     if not (one.is_floating_point() or one.is_complex()):
         return torch.equal(one, other)
     most = float(other.abs().max()) if other.numel() else 0.0
-    return float((one - other).abs().max()) <= torch.finfo(one.dtype).eps ** 0.5 * most if other.numel() else True
+    return float((one - other).abs().max()) <= eps**0.5 * most if other.numel() else True
 
 
 def _refused(error: Exception) -> str:

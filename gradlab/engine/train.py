@@ -94,9 +94,9 @@ def train(
         keeper.finish(packed(cohort, journal, start, time.perf_counter() - began))
     heldout = None if steps == 0 or journal.diverged == len(runs) else cohort.way.evaluate(cohort.task)
     may_skip = cohort.made is not None
-    took = time.perf_counter() - began
-    way = cohort.way
-    return journal.close(cohort.runs, heldout, took, way.seen, may_skip=may_skip, pretrained=way.pretrained)
+    way, took = cohort.way, time.perf_counter() - began
+    journal.see(way.seen)
+    return journal.close(cohort.runs, heldout, took, may_skip=may_skip, pretrained=way.pretrained)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -18,11 +18,13 @@ from gradlab.engine.precision import FORMATS, Scaled, of_cohort
 from gradlab.engine.pretraining import pretrain
 from gradlab.engine.probes import Measurement, measure
 from gradlab.models import MODELS, Architecture
+from gradlab.nn.dropout import dropping
 from gradlab.nn.initializers import initial_parameters, initialised
 from gradlab.nn.losses import SQUASHES, Loss, stacked
 from gradlab.nn.lsuv import Scaling
 from gradlab.nn.network import Network, Pass
 from gradlab.nn.norms import Mode
+from gradlab.nn.parametrization import growing
 from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
 from gradlab.spec.run import RunSpec
@@ -162,10 +164,14 @@ def own(runs: Sequence[RunSpec], task: Task, device: torch.device) -> Own:
     first = runs[0]
     architecture = MODELS[first.model.name]
     layout = architecture.layout(first.model, first.facts)
+    if any(run.model.parametrization not in (None, "standard") for run in runs):
+        wider = replace(first.model, width=2 * first.model.width)
+        layout = growing(layout, architecture.layout(wider, first.facts))
     parameters = initial_parameters(layout, runs, FORMATS[first.train.precision].parameters).to(device)
     network, half = of_cohort(runs, layout, parameters)
     _scale_by_data(runs, architecture, network, task)
     pretrained = pretrain(runs, layout, parameters, task)
+    network = replace(network, drops=dropping(runs, task.done))
     loss = stacked(first.loss, first.model.output, first.facts.loss)
     return Own(architecture, layout, network, parameters, loss, half, pretrained=pretrained)
 

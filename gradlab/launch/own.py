@@ -100,13 +100,13 @@ def _extent(run: RunSpec, members: int, wish: str) -> Extent:
     from gradlab.engine.lent import extent, obstacle_of
     from gradlab.engine.precision import FORMATS
 
-    dtype, pair = FORMATS[run.train.precision].parameters, (run, dataclasses.replace(run, seed=run.seed + 1))
-    task = task_of(pair, load(run.data), dtype, torch.device("cpu"))
-    size = extent(run, task, dtype)
+    pair = run, dataclasses.replace(run, seed=run.seed + 1)
+    task = task_of(pair, load(run.data), FORMATS[run.train.precision].beside, torch.device("cpu"))
+    size = extent(run, task)
     # Recorded steps are taken one by one.
     if run.train.steps < 2 or run.probe.every == 1 or not gains(size, members, wish):
         return size
-    obstacle = obstacle_of(pair, task, dtype)
+    obstacle = obstacle_of(pair, task)
     return dataclasses.replace(size, stacks=not obstacle, obstacle=obstacle)
 
 

@@ -163,11 +163,19 @@ def is_lazy(module: nn.Module) -> bool:
 
 
 def converted(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The module with real numbers of ``dtype``, complex ones of the same precision; whole numbers stay."""
+    """The module with real numbers of ``dtype``, complex ones of the same precision; whole numbers stay.
+
+    Raises `DataError` for complex numbers of half precision, which there are not.
+    """
 
     def convert(tensor: Tensor) -> Tensor:
         if not (tensor.is_floating_point() or tensor.is_complex()):
             return tensor
+        if tensor.is_complex() and dtype not in COMPLEX:
+            raise DataError(
+                f"{str(dtype).removeprefix('torch.')}: the network has complex numbers, which are not of half "
+                "precision; expected float32, float64 or one of the mixed"
+            )
         return tensor.to(COMPLEX[dtype] if tensor.is_complex() else dtype)
 
     with torch.no_grad():
@@ -240,11 +248,7 @@ def shelved(modules: Sequence[nn.Module], names: Sequence[str], device: torch.de
     """Moves the parameters called ``names``, and all buffers, of ``modules`` into flat tensors on ``device``."""
     first = dict(modules[0].named_parameters())
     sizes = [entries(first[name]) for name in names]
-    real = (
-        torch.float64
-        if any(one.dtype in (torch.float64, torch.complex128) for one in first.values())
-        else torch.float32
-    )
+    real = max((one.dtype.to_real() for one in first.values()), key=lambda dtype: torch.finfo(dtype).bits)
     flat = torch.empty(len(modules), sum(sizes), dtype=real, device=device)
     gradient = torch.zeros_like(flat)
     parameters: list[tuple[nn.Parameter, ...]] = []

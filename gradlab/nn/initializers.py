@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gradlab.nn.parametrization import at_base
 from gradlab.nn.slots import BIASES, Layout, Role, Slot, Start
 from gradlab.spec.run import ModelSpec, RunSpec
 
@@ -180,11 +181,12 @@ def _scale(slot: Slot, model: ModelSpec) -> float:
             return model.slope or 0.0
         case Start.SCALED_IDENTITY:
             return model.gain
+    slot, factor = at_base(slot, model)
     if slot.role in BIASES:
         from_torch = initialised(model) == "torch_default"
         return INITS["torch_default"].std(slot) if from_torch else math.sqrt(model.bias_var or 0.0)
     init = initialised(model)
-    gain = model.gain * (_fixup(slot) if model.block == "fixup" and init != "fixup" else 1.0)
+    gain = factor * model.gain * (_fixup(slot) if model.block == "fixup" and init != "fixup" else 1.0)
     if model.weight_var is not None:
         return gain * math.sqrt(model.weight_var / slot.fan_in)
     return gain * INITS[init].std(slot)

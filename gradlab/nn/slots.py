@@ -67,7 +67,8 @@ class Slot:
     fans are each's own; ``scales``: what the draw of each block is multiplied by; ``keeps`` and ``admits``: which of a
     bias's blocks are of the gate that keeps the state, and of the one that lets news in, where there is such a pair;
     ``taps``: of a convolution's filters, so many that their columns are (taps, channels); ``fixup``: what `fixup`
-    multiplies he_normal's numbers by; ``name`` is what the user's own network calls it.
+    multiplies he_normal's numbers by; ``name`` is what the user's own network calls it; ``grows``: which of its sizes
+    are proportional to the network's width, where somebody has looked.
     """
 
     layer: int
@@ -85,6 +86,7 @@ class Slot:
     admits: int | None = field(default=None, kw_only=True)
     scales: tuple[float, ...] = field(default=(1.0,), kw_only=True)
     name: str | None = field(default=None, kw_only=True)
+    grows: frozenset[str] = field(default=frozenset(), kw_only=True)
 
     @property
     def label(self) -> str:

@@ -25,6 +25,7 @@ from gradlab.report import (
     picked,
     verdicts,
 )
+from gradlab.report.clipping import clipping
 from gradlab.report.expectations import expected
 from gradlab.report.groups import check_asked, early_keys, log_outcomes, map_keys, varying
 from gradlab.report.layout import Facets
@@ -254,6 +255,7 @@ def _render(
         ],
         verdict_counts=verdicts.table(result) if result.size > 1 and not result.asked else None,
         tally=verdicts.tally(result) if result.size > 1 else "",
+        clipping=clipping(result),
         tables=tables,
         held=held,
         script=_parts("js"),

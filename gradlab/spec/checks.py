@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from gradlab.spec.choices import DATA, INITS, INSTRUMENTS, LOSSES, MODELS, NORMS, PRETRAINING
+from gradlab.spec.choices import DATA, INITS, INSTRUMENTS, LOSSES, MODELS, NORMS, OPTIMIZERS, PRETRAINING
 from gradlab.spec.choices.models import halved_before
 from gradlab.spec.named import SpecError
 
@@ -26,6 +26,8 @@ def check_fit(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
         raise SpecError(f"model.norm={model.norm}: {model.name!r}{why} takes: {', '.join(choice.norms)}")
     if model.norm is not None and NORMS[model.norm].over_batch and data.batch_size == 1:
         raise SpecError(f"model.norm={model.norm} with data.batch_size=1: a batch norm needs at least 2 samples")
+    if model.dropout and choice.needs_time and model.depth == 1:
+        raise SpecError(f"model.dropout={model.dropout:g} with model.depth=1: acts between recurrent layers")
     _check_forms(model, data, facts)
     if model.name == "linear_chain" and not model.width == facts.inputs == facts.outputs:
         raise SpecError(
@@ -41,11 +43,20 @@ def check_fit(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     _check_init(model)
 
 
+BY_FANS = tuple(name for name in INITS if INITS[name].by_fans)
+"""Inits that a parametrization can scale."""
+
+
 def _check_init(model: ModelSpec) -> None:
     """Raises `SpecError` for weights that the network cannot begin with."""
     for key, value in (("model.activation", model.activation), ("model.init", model.init)):
         if value == "own":
             raise SpecError(f"{key}=own: only model=module has something of its own; {model.name!r} takes a name")
+    if model.parametrization == "mup" and model.weight_var is None and model.init not in BY_FANS:
+        raise SpecError(
+            f"model.init={model.init} with model.parametrization=mup: needs variances that go by the fans; it takes: "
+            f"{', '.join(BY_FANS)}"
+        )
     able = INITS[model.init].models if model.init is not None else ()
     if able and model.name not in able and model.weight_var is None:
         raise SpecError(f"model.init={model.init}: is for {' and '.join(able)}; given model.name={model.name}")
@@ -56,6 +67,19 @@ def _check_init(model: ModelSpec) -> None:
 def _check_forms(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     """Raises `SpecError` for inputs that the network does not take, or answers that it does not give."""
     choice, longest = MODELS[model.name], DATA[data.name].longest
+    if not facts.shape and "vector" not in choice.takes:
+        raise SpecError(f"{data.path or data.target}: cannot be looked at here, and {model.name!r} needs its shape")
+    if facts.whole:
+        raise SpecError(
+            f"data.name={data.name}: its inputs are whole numbers, which may be words; {model.name!r} takes floats, or "
+            "pixels of uint8"
+        )
+    if choice.takes == ("image",) and len(facts.shape) == 3 and not facts.image:
+        samples = "x".join(map(str, facts.shape))
+        raise SpecError(
+            f"data.name={data.name}: samples of {samples}; {model.name!r} takes (rows, columns), "
+            "or such an image with 1, 3 or 4 channels in its first or its last axis, not in both"
+        )
     if longest is not None and data.length is not None and data.length > longest:
         raise SpecError(f"data.length={data.length}: what {data.name!r} is cut from gives {longest:,} at most")
     if not set(choice.takes) & set(facts.forms):
@@ -80,6 +104,11 @@ def _check_image(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     halved = sorted(halved_before(model.pool))
     if halved and halved[-1] > model.depth:
         raise SpecError(f"model.pool={model.pool}: {model.name!r} has convolutions 1 to {model.depth}")
+    if model.capsule_width is not None and model.width % model.capsule_width:
+        raise SpecError(
+            f"model.capsule_width={model.capsule_width}: capsules share the channels evenly, and "
+            f"{model.capsule_width} does not divide model.width={model.width}"
+        )
     if min(facts.pixels) >> len(halved) == 0:
         raise SpecError(
             f"model.pool={model.pool}: images of {facts.pixels[0]}x{facts.pixels[1]} on {data.name!r} can be halved "
@@ -113,16 +142,15 @@ def _check_attention(model: ModelSpec, facts: Facts) -> None:
 @lru_cache(maxsize=1024)
 def check_loss(train: TrainSpec, model: ModelSpec, facts: Facts) -> None:
     """Raises `SpecError` for a loss of classes where the targets are numbers, and one of the user's own elsewhere."""
-    if MODELS[model.name].free and train.precision not in ("float32", "float64"):
-        raise SpecError(f"train.precision={train.precision}: model=module takes float32 or float64")
-    if train.loss == "auto":
+    loss = (MODELS[model.name].loss or "auto") if train.loss == "auto" else train.loss
+    if loss == "auto":
         return
-    if train.loss not in LOSSES:
+    if loss not in LOSSES:
         if not MODELS[model.name].free:
             raise SpecError(f"train.loss={train.loss}: a function of your own goes with model=module alone")
         return
-    if LOSSES[train.loss].classes and facts.loss == "mean_squared_error":
-        raise SpecError(f"train.loss={train.loss}: is of classes, and the targets of these data are numbers")
+    if LOSSES[loss].classes and facts.loss == "mean_squared_error":
+        raise SpecError(f"train.loss={loss}: is of classes, and the targets of these data are numbers")
 
 
 FORMS = {"vector": "a vector", "sequence": "a sequence", "image": "an image", "tokens": "a sequence of tokens"}
@@ -155,8 +183,14 @@ def _check_size(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
 
 
 @lru_cache(maxsize=1024)
-def check_together(optim: OptimSpec, clip: ClipSpec) -> None:
-    """Raises `SpecError` for values of the optimizer, or of clipping, that contradict each other."""
+def check_together(optim: OptimSpec, clip: ClipSpec, model: ModelSpec) -> None:
+    """Raises `SpecError` for values of the optimizer, or of clipping, that contradict each other, or the network."""
+    if model.parametrization in ("mup", "ntk") and OPTIMIZERS[optim.name].as_long_as == "weights":
+        able = ", ".join(name for name, one in OPTIMIZERS.items() if one.as_long_as != "weights")
+        raise SpecError(
+            f"model.parametrization={model.parametrization} with optim.name={optim.name}: its steps are as long as "
+            f"the weights are, or a matrix's sides, for which it has no rule; it takes: {able}"
+        )
     if clip.mode == "autoclip" and clip.threshold > 100:
         raise SpecError(f"clip.threshold={clip.threshold:g}: of clip.mode=autoclip it is a percentile, at most 100")
     if optim.name == "sgd" and optim.nesterov and optim.momentum == 0:

@@ -11,6 +11,18 @@ from types import MappingProxyType
 from gradlab.spec.choices import ALIASES, CLIPS, DATA, MODELS, NAMED, NOUNS, OPTIMIZERS, Clip, Optimizer
 from gradlab.spec.named import SpecError, Value, closest, lookup, nearest
 
+GROUPS = {
+    "model": "model.name",
+    "data": "data.name",
+    "optim": "optim.name",
+    "clip": "clip.mode",
+    "launch": "launch.name",
+}
+"""The config groups, each with the key that names its choice: `model=rnn` and `model.name=rnn` are the same."""
+
+APART = ("name", "store.weights")
+"""Keys that are no part of a run: a label, and what is stored; those of `launch` stand in `grid/launching.py`."""
+
 
 @dataclass(frozen=True)
 class Key:
@@ -66,6 +78,9 @@ KEYS: dict[str, Key] = {
         str, "how a residual block is built", words=("preact", "postact", "rezero", "fixup"), nullable=True
     ),
     "model.branch_scale": Key(float, "beta of a residual branch"),
+    "model.capsule_width": Key(int, "entries of a primary capsule; a digit capsule has twice as many", low=1),
+    "model.routing": Key(int, "how often the votes of capsules are shared out by how well they agree", low=1, most=100),
+    "model.squash_eps": Key(float, "added under the roots by which capsules are squashed and measured", low=0),
     "model.forget_bias": Key(
         float, "added to the initial bias of an LSTM's forget gate; null under model.chrono", nullable=True
     ),
@@ -93,6 +108,20 @@ KEYS: dict[str, Key] = {
     "model.output": Key(
         str, "activation of the output layer", words=("none", "sigmoid", "softmax", "log_softmax", "tanh", "relu")
     ),
+    "model.parametrization": Key(
+        str,
+        "how initial weights and learning rates go with the width: standard, mup (from the base width on) or ntk",
+        words=("standard", "mup", "ntk"),
+    ),
+    "model.base_width": Key(
+        int, "mup: the width at which it is the standard parametrization; null: the default width", low=1, nullable=True
+    ),
+    "model.dropout": Key(
+        float,
+        "share of a signal's entries that training sets to zero behind the activation; of recurrences between layers",
+        low=0,
+        below=1,
+    ),
     "model.target": Key(str, "a network of your own: path/to/file.py:Name or package.module.Name", nullable=True),
     "model.source": Key(str, "the SHA-256 of the file that defines it; filled in", nullable=True),
     "data.name": Key(str, "the data set"),
@@ -105,6 +134,7 @@ KEYS: dict[str, Key] = {
     "data.standardise": Key(bool, "inputs minus their mean over their standard deviation, one scalar each"),
     "data.input_scale": Key(float, "multiplies the (standardised) inputs"),
     "data.target_scale": Key(float, "multiplies regression targets"),
+    "data.bad_every": Key(int, "every so many-th batch is a bad one: all its answers are the largest; 0: none", low=0),
     "data.length": Key(int, "sequence length", low=2, most=MOST_PLACES),
     "data.features": Key(int, "input features of synthetic data", low=1, nullable=True),
     "data.ask": Key(str, "of the films: which way the digit moves, or which digit it is", words=("way", "digit")),
@@ -175,6 +205,7 @@ DEFAULTS: dict[str, Value] = {
     "data.standardise": True,
     "data.input_scale": 1.0,
     "data.target_scale": 1.0,
+    "data.bad_every": 0,
     "optim.name": "sgd",
     "optim.lr": 0.1,
     "optim.momentum": 0.0,

@@ -81,11 +81,16 @@ SILENT: dict[str, tuple[object, ...]] = {
     "probe.instrument": ("none",),
     "train.loss": ("auto",),
     "train.loss_scale": ("1",),
+    "data.bad_every": (0,),
     "model.output": (None, "none"),
     **dict.fromkeys(("model.target", "model.source", "model.pool", "model.block"), (None,)),
     **dict.fromkeys(("model.forget_bias", "model.chrono", "model.attention"), (None,)),
+    **dict.fromkeys(("model.capsule_width", "model.routing", "model.squash_eps"), (None,)),
     **dict.fromkeys(("model.heads", "model.norm_place", "model.skip", "model.feed_forward"), (None,)),
     **dict.fromkeys(("model.causal", "model.qk_norm", "model.attention_scale"), (None,)),
+    "model.parametrization": (None, "standard"),
+    "model.base_width": (None,),
+    "model.dropout": (None, 0.0),
     **dict.fromkeys(("data.ask", "data.permuted", "train.source"), (None,)),
     **dict.fromkeys(("data.label", "data.heldout", "data.task", "data.target", "data.source"), (None,)),
     **{key: (DEFAULTS[key],) for key in ("optim.dampening", "optim.amsgrad", "optim.maximize")},
@@ -135,8 +140,8 @@ class RunSpec:
 
     @property
     def loss(self) -> str:
-        """The loss that is trained: that of the data, unless `train.loss` names another."""
-        return self.facts.loss if self.train.loss == "auto" else self.train.loss
+        """The loss that is trained: that of the data or the architecture, unless `train.loss` names another."""
+        return self.train.loss if self.train.loss != "auto" else MODELS[self.model.name].loss or self.facts.loss
 
 
 SECTIONS: dict[str, type] = {
@@ -196,7 +201,7 @@ def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
     # What is the user's own may change while this process lives.
     fit = _fit.__wrapped__ if DATA[data].own else _fit
     network, task, facts = fit(network, task, look)  # type: ignore[arg-type]
-    check_together(parts["optim"], parts["clip"])
+    check_together(parts["optim"], parts["clip"], network)
     check_loss(parts["train"], network, facts)
     spec = RunSpec(
         seed=seed,  # type: ignore[arg-type]
@@ -249,6 +254,8 @@ def _fit(model: ModelSpec, data: DataSpec, look: Look | None) -> tuple[ModelSpec
         data = dataclasses.replace(data, features=model.width if model.name == "linear_chain" else 64)
     if model.activation is not None and model.slope is None and not choice.free:
         model = dataclasses.replace(model, slope=ACTIVATIONS[model.activation].slope)
+    if model.parametrization == "mup" and model.base_width is None:
+        model = dataclasses.replace(model, base_width=cast("int", choice.keys["width"]))
     if model.chrono:
         # It draws what forget_bias would be added to.
         model = dataclasses.replace(model, forget_bias=None)
@@ -267,6 +274,7 @@ def _fit(model: ModelSpec, data: DataSpec, look: Look | None) -> tuple[ModelSpec
             "give at most that, or full"
         )
     if not choice.free:
+        facts = facts.channels_last()
         model = _resolved(model, facts)
         check_fit(model, data, facts)
     return model, data, facts
@@ -277,6 +285,9 @@ def _resolved(model: ModelSpec, facts: Facts) -> ModelSpec:
     if model.heads is None:
         return model
     given = cast("float | str | None", model.attention_scale)
+    if given is None and model.parametrization == "mup" and model.base_width:
+        # 1/d of a head's d units, as large as one over their root at the base (Yang et al. 2022, definition 4.1).
+        given = math.sqrt(model.base_width * model.heads) / model.width
     return dataclasses.replace(
         model,
         norm="none" if model.norm_place == "none" else model.norm,
@@ -406,6 +417,8 @@ def unused(spec: RunSpec) -> frozenset[str]:
         if f.name not in {*ALWAYS, *OPTIMIZERS[spec.optim.name].uses, *SCHEDULES[spec.optim.schedule].uses}
     }
     idle |= {f"clip.{name}" for name in ("threshold", "output_threshold") if name not in CLIPS[spec.clip.mode].uses}
+    if spec.model.parametrization != "mup":
+        idle.add("model.base_width")
     if not HALF & set(spec.train.precision.split("_")):
         idle.add("train.loss_scale")
     if spec.pretrain.mode == "none":

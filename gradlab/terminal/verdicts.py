@@ -1,4 +1,4 @@
-"""What `gradlab verdict` says: the verdicts of every run of a folder, as sentences or as JSON."""
+"""What `gradlab verdict` says: verdicts and clipping of every run of a folder, as sentences or as JSON."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from gradlab.diagnose import ORDER, History, Verdict, judge
+from gradlab.diagnose.clip_advice import Advice, advise, summed_up
 from gradlab.diagnose.tables import histories
 from gradlab.diagnose.thresholds import limits
 from gradlab.spec.named import SpecError, nearest
@@ -29,11 +30,12 @@ ANY = "any"
 
 @dataclass(frozen=True)
 class Judged:
-    """A run with its verdicts, and of a watched one where its first number that is not finite was made."""
+    """A run with its verdicts and its advice on clipping, and of a watched one where its first number broke."""
 
     row: Run
     name: str | None
     verdicts: tuple[Verdict, ...]
+    clipping: Advice | None
     not_finite: Mapping[str, Any] | None = None
 
 
@@ -52,7 +54,9 @@ def judged(path: Path) -> list[Judged]:
     found = zip(runs.to_pylist(), histories(runs, tables["steps"], tables["layers"]), strict=True)
     broken = manifest.get("not_finite", {})
     return [
-        Judged(row, names.get(row["run_id"]), judge(_so_far(history), bounds), broken.get(row["run_id"]))
+        Judged(
+            row, names.get(row["run_id"]), judge(_so_far(history), bounds), advise(history), broken.get(row["run_id"])
+        )
         for row, history in found
     ]
 
@@ -80,7 +84,7 @@ def failing(found: Sequence[Judged], names: frozenset[str]) -> bool:
 
 
 def show(out: Console, found: Sequence[Judged]) -> None:
-    """A sentence for each verdict, with its cause; of several runs behind the run that it is of."""
+    """A sentence for each verdict, with its cause, and one on clipping; of several runs behind the id of each."""
     for one in found:
         of = f"{one.name or one.row['run_id']}: " if len(found) > 1 else ""
         if one.row["state"] == "failed":
@@ -91,6 +95,10 @@ def show(out: Console, found: Sequence[Judged]) -> None:
                 out.print(escape(f"  {one.not_finite['sentence']}"))
             if verdict.cause is not None:
                 out.print(escape(f"  cause {verdict.cause.name}: {verdict.cause}"))
+        if one.clipping is not None:
+            out.print(escape(f"{of}{one.clipping.sentence}."))
+    if len(advised := [one.clipping for one in found if one.clipping is not None]) > 1:
+        out.print(escape(f"{summed_up(advised)}."))
 
 
 def as_json(path: Path, found: Sequence[Judged]) -> str:
@@ -104,6 +112,7 @@ def as_json(path: Path, found: Sequence[Judged]) -> str:
             "loss_final": one.row["loss_final"],
             "not_finite": None if one.not_finite is None else dict(one.not_finite),
             "verdicts": [_told(verdict) for verdict in one.verdicts],
+            "clipping": None if one.clipping is None else _advised(one.clipping),
         }
         for one in found
     ]
@@ -120,6 +129,19 @@ def _told(verdict: Verdict) -> dict[str, Any]:
         "thresholds": dict(verdict.threshold),
         "source": verdict.source,
         "cause": None if cause is None else {"name": cause.name, "sentence": cause.sentence, "change": cause.change},
+    }
+
+
+def _advised(advice: Advice) -> dict[str, Any]:
+    return {
+        "mode": advice.mode,
+        "threshold": advice.threshold,
+        "reason": advice.reason,
+        "sentence": advice.sentence,
+        "thresholds": {str(share): norm for share, norm in advice.thresholds.items()},
+        "spikes": [{"step": one.step, "norm": one.norm, "around": one.around} for one in advice.spikes],
+        "share_of_spikes": advice.spiking,
+        "usual": advice.usual,
     }
 
 

@@ -105,6 +105,11 @@ class Losses:
             facts = self.seen[name]
             facts["weight"] = float(gradients[0]) * (facts["entries"] if facts["summed"] else 1)
 
+    def unscale(self, scale: float) -> None:
+        """Takes a loss scale out of how much each counts."""
+        for seen in self.seen.values():
+            seen |= {"weight": seen["weight"] / scale} if "weight" in seen else {}
+
     def came_to(self, operator: str, output: Any) -> None:
         """Notes what a loss came to in the mean, before anything scales it."""
         value = output[0] if isinstance(output, tuple) else output

@@ -25,6 +25,7 @@ from torch.nn.utils import parametrize
 
 from gradlab.watching.backward import Heard, hear
 from gradlab.watching.graph import graph
+from gradlab.watching.merging import unscaled
 from gradlab.watching.operators import AlreadyAsked, Operators
 from gradlab.watching.recurrence import time_rows
 from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, precision
@@ -47,9 +48,18 @@ class Observed:
     told: dict[str, Any]
 
 
-def observe(module: nn.Module, inputs: Any, judge: Callable[[Any], Tensor]) -> Observed:
+def observe(
+    module: nn.Module,
+    inputs: Any,
+    judge: Callable[[Any], Tensor],
+    *,
+    scale: float = 1.0,
+    there: AbstractContextManager[Any] | None = None,
+) -> Observed:
     """Calls ``module`` on ``inputs`` as `called_with` says, and goes back from what ``judge`` makes of its output.
 
+    The way back begins at ``scale`` instead of 1, and the gradients are of a loss so scaled; no row is. The way
+    ``there``, the loss with it, is taken inside a context (autocast).
     The network is left as a step of training leaves it: modes are untouched, buffers (running statistics) move on.
     Raises `ValueError` where the loss is no scalar with a gradient, and where no layer was called.
     """
@@ -57,7 +67,8 @@ def observe(module: nn.Module, inputs: Any, judge: Callable[[Any], Tensor]) -> O
     leaves = [_leaf(part) for part in parts]
     inside = inside_parametrizations(module)
     tape = Tape({part: name for name, part in module.named_modules() if part not in inside}, _samples(parts))
-    with torch.enable_grad(), _as_written():
+    with torch.enable_grad(), _as_written(), ExitStack() as outward:
+        outward.enter_context(there or nullcontext())
         # A copy, so that a network may overwrite its input in place.
         given = [leaf.clone() if leaf is not part else part for leaf, part in zip(leaves, parts, strict=True)]
         positional, named = given[: len(given) - len(names)], given[len(given) - len(names) :]
@@ -68,6 +79,7 @@ def observe(module: nn.Module, inputs: Any, judge: Callable[[Any], Tensor]) -> O
                 tape.settle()
             tape.judging = True
             loss = _scalar(judge(output))
+        outward.close()
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         wanted = [*parameters, *(leaf for leaf, part in zip(leaves, parts, strict=True) if leaf is not part)]
         if not loss.requires_grad or not wanted:
@@ -79,13 +91,14 @@ def observe(module: nn.Module, inputs: Any, judge: Callable[[Any], Tensor]) -> O
         fed = {get_gradient_edge(leaf).node for leaf, part in zip(leaves, parts, strict=True) if leaf is not part}
         heard = Heard(graph(loss.grad_fn), tape, [layer.calls for layer in layers], fed)
         with hear(heard):
-            found = torch.autograd.grad(loss, wanted, allow_unused=True)
+            found = torch.autograd.grad(loss, wanted, torch.full_like(loss, scale), allow_unused=True)
     gradients: dict[nn.Parameter, Tensor | None] = dict(zip(parameters, found, strict=False))
     rows = depth_rows(layers, heard, gradients)
     if len(parts) == 1 and leaves[0] is not parts[0]:
         rows.insert(0, input_row(parts[0], found[-1]))
-    rows += time_rows(layers, heard)
+    rows = [unscaled(row, scale) for row in (*rows, *time_rows(layers, heard))]
     seen = told(module, layers, heard, gradients, tape.losses)
+    tape.losses.unscale(scale)
     seen["facts"] |= of_batch(parts, output, loss.grad_fn)
     seen |= {"loss": float(loss.detach()), "precision": precision(module, layers)}
     return Observed(rows, layers, loss.detach(), gradients, seen)

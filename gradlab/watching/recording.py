@@ -170,8 +170,7 @@ class Recording:
         if "batch" in self.told:
             batch = self.told["batch"]
             self.told = told(self.root, layers, heard, gradients, self._losses)
-            for seen in self._losses.seen.values():
-                seen |= {"weight": seen["weight"] / float(self._scale)} if "weight" in seen else {}
+            self._losses.unscale(float(self._scale))
             self.told["facts"] |= batch
         self.samples += self.tape.samples
         here = [_localised(layer, gradients) for layer in layers]

@@ -38,6 +38,7 @@ SICK: dict[str, dict[str, Value]] = {
     "huge targets": {"data.name": "linear_teacher", "data.target_scale": 300.0},
     "a cycle": {"optim.schedule": "one_cycle", "optim.lr": 3.0},
     "transformer": {"model.name": "transformer", "model.norm_place": "post", "model.attention_scale": 1.0},
+    "capsules": {"model.name": "capsule", "model.squash_eps": 0.0},
     "chain": {"model.name": "linear_chain", "model.gain": 0.5},
 }
 
@@ -119,6 +120,8 @@ def test_only_what_a_run_can_have_and_does_not_have_yet() -> None:
     assert {"gru", "lstm", "identity"} <= names_for("rnn")
     assert {"gru", "lstm", "identity", "tanh", "layer"}.isdisjoint(names_for("lstm"))
     assert "attention" in names_for("seq2seq")
+    assert "squash-eps" in names_for("capsules")
+    assert {"squash-eps", "layer", "residual"}.isdisjoint(names_for("seq2seq"))
     assert gates.isdisjoint(names_for("rnn") | names_for("seq2seq") | names_for("sigmoid"))
 
 

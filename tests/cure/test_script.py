@@ -71,6 +71,20 @@ def test_inputs_and_targets_are_scaled() -> None:
     assert float(known["targets"][0]) == 0.5
 
 
+@pytest.mark.parametrize(("precision", "scale"), [("mixed_bfloat16", "1"), ("mixed_float16", "dynamic")])
+def test_mixed_precision_is_autocast(precision: str, scale: str) -> None:
+    said, known = after({"train.precision": precision, "train.loss_scale": scale})
+    assert known["model"](torch.ones(3, 4)).dtype == getattr(torch, precision.removeprefix("mixed_"))
+    assert ("scaler" in known) is (scale == "dynamic")
+    assert len(said) == 1 + (scale == "dynamic")
+
+
+def test_pure_half_precision_is_a_dtype_and_a_static_scale_is_told() -> None:
+    said, known = after({"train.precision": "float16", "train.loss_scale": "1024"})
+    assert known["model"][0].weight.dtype == torch.float16
+    assert said[1] == "# (1024 * loss).backward(), and every gradient divided by 1024 before it is clipped"
+
+
 def test_what_torch_has_no_line_for_is_told_in_words() -> None:
     said, _ = after({"model.norm": "layer", "model.activation": "relu", "train.loss": "hinge"})
     assert said == [

@@ -269,6 +269,42 @@ CASES: dict[str, tuple[History, str]] = {
     "dropout of 99 %": (told_of(dropped=0.99), "ill_scaled"),
     "one output for all": (told_of(output_mean=1.0, output_std=0.0, output_between=1e-7), "collapsed"),
     "equal weights": (passed(equal_weights=np.where(np.arange(LAYERS) == 3, 1.0, 0.0)), "collapsed"),
+    "growth through norms while it learns": (
+        replace(seen(profile(1.3 ** np.arange(19, -1, -1.0))), spec={"model.norm": "batch"}),
+        "healthy",
+    ),
+    "growth through norms of what does not learn": (
+        replace(seen(profile(1.3 ** np.arange(19, -1, -1.0))), spec={"model.norm": "batch"}, loss=FLAT),
+        "exploding",
+    ),
+    "growth that training brought about while it learns": (
+        seen(at_two_steps(np.ones(LAYERS), rate_of(1.3))),
+        "healthy",
+    ),
+    "growth that training brought about, and nothing learned": (
+        replace(losing(FLAT), along=(at_two_steps(np.ones(LAYERS), rate_of(1.3)),)),
+        "exploding",
+    ),
+    "a text, whose loss comes near no zero": (
+        replace(
+            seen(profile(rate_of(0.5))), loss=falling(2.4) + 2 * 0.5 ** np.arange(STEPS + 1), guess=3.1, open_ended=True
+        ),
+        "healthy",
+    ),
+    "the same loss where the answer can be known": (
+        replace(seen(profile(rate_of(0.5))), loss=falling(2.4) + 2 * 0.5 ** np.arange(STEPS + 1), guess=3.1),
+        "vanishing",
+    ),
+    "a loss that climbs and comes back to a guess, far below where it began": (
+        replace(
+            losing(np.concatenate([[1.0, 5.0, 6.0, 5.0, 5.0, 3.0], np.linspace(0.3, 0.15, STEPS - 5)])), guess=1 / 6
+        ),
+        "healthy",
+    ),
+    "steps too short for any gradient": (
+        replace(losing(FLAT), along=(profile(rate_of(0.5), update_ratio=np.full(LAYERS, 1e-7)),)),
+        "vanishing+stalled",
+    ),
     "crashed": (replace(healthy(), state="failed"), ""),
     "initial weights alone": (History(along=(profile(),)), "healthy"),
     "no layers at all": (History(along=()), "healthy"),

@@ -55,6 +55,8 @@ FITTING: dict[str, dict[str, Value]] = {
     "input_correlation": {**BASE, "model.depth": 3},
     "token_similarity": {**ATTENTION, "data.name": "digits"},
     "tangent_kernel": {**BASE, "model.depth": 3},
+    "number_range": {**BASE, "model.depth": 3},
+    "coordinates": {**BASE, "model.depth": 3},
     "sharpness": {**BASE, "model.depth": 3},
     "twin_distance": {**BASE, "model.depth": 3},
     "loss_plane": {**RNN, "model.width": 1, "data.name": "silence"},

@@ -118,6 +118,7 @@ CASES: dict[str, tuple[tuple[str, ...], set[str]]] = {
         ),
         {"strength"},
     ),
+    "range": (("probe.instrument=number_range", "seed=0,1"), {"delta_below_float16", "number_range"}),
     "some with, some without": (("probe.instrument=none,gradient_log",), {"log_square"}),
 }
 

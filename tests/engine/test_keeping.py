@@ -13,13 +13,17 @@ import pytest
 import torch
 
 from gradlab.data.loaders import load
-from gradlab.engine.keeping import Keeper
+from gradlab.engine.keeping import NOBODY, Keeper
 from gradlab.engine.train import train
 from gradlab.spec.choices import CLIPS, INSTRUMENTS, MODELS, OPTIMIZERS, SCHEDULES
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec, build
 from gradlab.store.arrays import Array, Kept, read_arrays, write_arrays
 from gradlab.store.record import SCHEMAS, Tables, tidy
+from tests.engine.test_lent import CASES, allowed, spec
+from tests.engine.test_lent_half import MIXED
+
+__all__ = ["allowed"]
 
 BASE: dict[str, Value] = {
     "model.width": 8,
@@ -31,11 +35,14 @@ BASE: dict[str, Value] = {
 DIVERGING: dict[str, Value] = {"data.name": "linear_teacher", "model.activation": "linear", "optim.lr": 1.0}
 """Slowly: two of three members, in different steps."""
 
+FEW: dict[str, Value] = {"train.steps": 24}
+"""Steps of architectures that take long."""
+
 CPU = torch.device("cpu")
 
 SETTINGS: dict[str, dict[str, Value]] = {
     **{
-        f"model {name}": {"model.name": name, "model.depth": 4}
+        f"model {name}": {"model.name": name, "model.depth": 4, **({} if name == "mlp" else FEW)}
         for name in MODELS
         if name not in ("rnn", "linear_chain", "module")
     },
@@ -55,6 +62,8 @@ SETTINGS: dict[str, dict[str, Value]] = {
         for name in SCHEDULES
     },
     "float64 without kernels of its own": {"model.activation": "gelu", "train.precision": "float64"},
+    "dropout": {"model.dropout": 0.4},
+    "parametrization": {"model.parametrization": "mup", "model.base_width": 4, "optim.momentum": 0.9},
     "a member that diverges": DIVERGING,
     "steps that are not rehearsed": {"train.steps": 8, "probe.every": 3},
 }
@@ -73,12 +82,11 @@ def company(values: dict[str, Value]) -> list[RunSpec]:
     ]
 
 
-def tables(runs: Sequence[RunSpec], keeper: Keeper | None = None) -> Tables:
-    data = load(runs[0].data)
-    return tidy(train(runs, data, CPU, lambda *_: None, *([keeper] if keeper else [])))
+def tables(runs: Sequence[RunSpec], keeper: Keeper = NOBODY, *, stacked: bool = False) -> Tables:
+    return tidy(train(runs, load(runs[0].data), CPU, lambda *_: None, keeper, stacked=stacked))
 
 
-def broken_off(runs: Sequence[RunSpec], at: int, path: Path) -> Tables:
+def broken_off(runs: Sequence[RunSpec], at: int, path: Path, *, stacked: bool = False) -> Tables:
     """KilledError after step ``at``, gone on with from the file, killed once more, and gone on with to the end."""
 
     def die(kept: Kept) -> None:
@@ -87,9 +95,10 @@ def broken_off(runs: Sequence[RunSpec], at: int, path: Path) -> Tables:
 
     steps = runs[0].train.steps
     for end in (at, (at + steps) // 2):
+        keeper = Keeper(load=lambda: read_arrays(path), wanted=partial(operator.eq, end), save=die)
         with pytest.raises(KilledError):
-            tables(runs, Keeper(load=lambda: read_arrays(path), wanted=partial(operator.eq, end), save=die))
-    return tables(runs, Keeper(load=lambda: read_arrays(path)))
+            tables(runs, keeper, stacked=stacked)
+    return tables(runs, Keeper(load=lambda: read_arrays(path)), stacked=stacked)
 
 
 def assert_equal(one: Tables, other: Tables) -> None:
@@ -112,6 +121,14 @@ def test_a_training_that_was_broken_off_is_the_same(setting: str, tmp_path: Path
     assert_equal(broken_off(runs, at, tmp_path / "kept.safetensors"), whole)
     if "diverges" in setting:
         assert set(whole.runs["state"].to_pylist()) == {"finished", "diverged"}
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize("more", [{}, MIXED], ids=["single", "half"])
+def test_networks_of_one_s_own_go_on(stacked: bool, more: dict[str, Value], tmp_path: Path) -> None:
+    runs = [spec({**CASES["Convolutional"], **more, "seed": seed, "probe.every": 4}) for seed in (0, 1, 2)]
+    whole = tables(runs, stacked=stacked)
+    assert_equal(broken_off(runs, 5, tmp_path / "kept.safetensors", stacked=stacked), whole)
 
 
 @pytest.mark.parametrize("name", INSTRUMENTS)

@@ -173,5 +173,3 @@ def test_the_words_are_those_of_the_spec() -> None:
         with pytest.raises(SpecError, match=r"above 0 or 'dynamic'"):
             build({"train.loss_scale": given})
     assert build({"train.loss_scale": 1.0}).id == build({}).id
-    with pytest.raises(SpecError, match="takes float32 or float64"):
-        build({"model.name": "module", "model.target": "a.b", "model.source": "0" * 64, "train.precision": "float16"})

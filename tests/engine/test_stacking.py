@@ -49,7 +49,7 @@ def three(name: str, **more: Value) -> list[RunSpec]:
 def why_not(name: str) -> str:
     pair = three(name)[:2]
     task = task_of(pair, load(pair[0].data), torch.float64, torch.device("cpu"))
-    return obstacle_of(pair, task, torch.float64)
+    return obstacle_of(pair, task)
 
 
 @pytest.mark.parametrize("more", TRAININGS, ids=["sgd", "adamw-clipped"])

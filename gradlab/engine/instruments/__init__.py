@@ -6,6 +6,7 @@ Each is a function of a cohort and gives curves at the recorded steps, per membe
 from __future__ import annotations
 
 from gradlab.engine.instruments.bench import Curve, Instrument
+from gradlab.engine.instruments.coordinates import coordinates
 from gradlab.engine.instruments.gradient_log import gradient_log
 from gradlab.engine.instruments.gradient_noise import gradient_noise
 from gradlab.engine.instruments.hidden_jacobian import hidden_jacobian
@@ -15,6 +16,7 @@ from gradlab.engine.instruments.jacobian_covariance import jacobian_covariance
 from gradlab.engine.instruments.jacobian_spectrum import jacobian_spectrum
 from gradlab.engine.instruments.loss_plane import loss_plane
 from gradlab.engine.instruments.mode_strength import mode_strength
+from gradlab.engine.instruments.number_range import number_range
 from gradlab.engine.instruments.recurrent_jacobian import recurrent_jacobian
 from gradlab.engine.instruments.sharpness import sharpness
 from gradlab.engine.instruments.tangent_kernel import tangent_kernel
@@ -35,6 +37,8 @@ INSTRUMENTS: dict[str, Instrument] = {
     "input_correlation": input_correlation,
     "token_similarity": token_similarity,
     "tangent_kernel": tangent_kernel,
+    "number_range": number_range,
+    "coordinates": coordinates,
     "sharpness": sharpness,
     "twin_distance": twin_distance,
     "loss_plane": loss_plane,

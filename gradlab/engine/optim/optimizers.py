@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradlab.engine.optim import adaptive, descent
 from gradlab.engine.optim.rates import SWITCHES, Rates, State, Step, rates
-from gradlab.nn.kernels import native
+from gradlab.nn.kernels import convolutions, native
 
 __all__ = ["OPTIMIZERS", "Optimizer", "Rates", "State", "Step", "rates"]
 
@@ -42,13 +42,17 @@ class Optimizer:
     def update(self, parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Tensor) -> None:
         """As ``step``."""
         if self.kernel is not None and native.serves(parameters) and not rate.active & set(SWITCHES) and t.dim() == 1:
-            columns = [getattr(rate, name) for name in self.takes]
             own = [name for what, name in self.if_active if what not in SWITCHES]
-            native.descend(self.kernel, parameters, gradient, t, columns, [state.get(n) for n in (*self.buffers, *own)])
+            buffers = [state.get(name) for name in (*self.buffers, *own)]
+            for span, factor in rate.factors or ((slice(None), None),):
+                lr = rate.lr if factor is None else convolutions.affine(rate.lr, factor, None)
+                columns = [lr if name == "lr" else getattr(rate, name) for name in self.takes]
+                parts = [None if buffer is None else buffer[:, span] for buffer in buffers]
+                native.descend(self.kernel, parameters[:, span], gradient[:, span], t, columns, parts)
             return
         if "maximize" in rate.active:
             gradient.mul_(1 - 2 * rate.maximize)
-        self.step(parameters, gradient, state, rate, t)
+        self.step(parameters, gradient, state, rate.spread(), t)
 
 
 _DECAYS = ("weight_decay", "l1")

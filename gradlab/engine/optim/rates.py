@@ -6,11 +6,12 @@ Shapes: M members, P parameters a member.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from gradlab.nn.parametrization import rate_factors
 from gradlab.nn.slots import Layout
 from gradlab.spec.run import RunSpec
 
@@ -28,7 +29,8 @@ NOWHERE = Layout((), ())
 class Rates:
     """Columns (M, 1) of the members' own numbers, and which of them are idle in the whole cohort.
 
-    ``layout`` says which of the P columns are one matrix, for those that ask.
+    ``layout`` says which of the P columns are one matrix, for those that ask. ``factors``: where parameters have
+    learning rates of their own, neighbours that share theirs, and what ``lr`` is multiplied by there, (M, 1).
     """
 
     lr: Tensor
@@ -44,6 +46,15 @@ class Rates:
     maximize: Tensor
     active: frozenset[str]
     layout: Layout = NOWHERE
+    factors: tuple[tuple[slice, Tensor], ...] = ()
+
+    def spread(self) -> Rates:
+        """The same with an ``lr`` (M, P) of every parameter."""
+        if not self.factors:
+            return self
+        sizes = torch.tensor([span.stop - span.start for span, _ in self.factors], device=self.lr.device)
+        factors = torch.cat([factor for _, factor in self.factors], dim=1)
+        return replace(self, lr=self.lr * factors.repeat_interleave(sizes, dim=1), factors=())
 
 
 def rates(runs: Sequence[RunSpec], like: Tensor, layout: Layout = NOWHERE) -> Rates:
@@ -53,7 +64,12 @@ def rates(runs: Sequence[RunSpec], like: Tensor, layout: Layout = NOWHERE) -> Ra
         name: torch.tensor(numbers, dtype=like.dtype, device=like.device).unsqueeze(1)
         for name, numbers in values.items()
     }
-    return Rates(**columns, active=frozenset(name for name, found in values.items() if any(found)), layout=layout)
+    active = frozenset(name for name, found in values.items() if any(found))
+    factors = tuple(
+        (span, torch.tensor(found, dtype=like.dtype, device=like.device).unsqueeze(1))
+        for span, found in rate_factors(layout, runs)
+    )
+    return Rates(**columns, active=active, layout=layout, factors=factors)
 
 
 Step = Callable[[Tensor, Tensor, State, Rates, Tensor], None]
@@ -89,5 +105,5 @@ def blend(mean: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
 
 
 def descend(parameters: Tensor, direction: Tensor, lr: Tensor) -> None:
-    """Moves the parameters by ``lr`` (M, 1) against a direction."""
+    """Moves the parameters by ``lr`` (M, 1 or P) against a direction."""
     parameters.addcmul_(direction, lr, value=-1)

@@ -35,7 +35,7 @@ KERNELS = (
     *("cross_entropy", "squared_error", "clip", "sgd", "adam", "rmsprop", "adagrad"),
     *("convolve", "convolve_filters", "block_mean", "block_mean_back", "affine", "affine_back"),
     *("lstm", "lstm_back", "gru", "gru_back", "shut"),
-    *("align_dot", "align_dot_back", "align_additive", "align_additive_back", "entropy"),
+    *("align_dot", "align_dot_back", "align_additive", "align_additive_back", "entropy", "dropout"),
 )
 """As source/player.c numbers them."""
 

@@ -121,6 +121,12 @@ OVER_INDEX: dict[str, Drawing] = {
         "What the hidden layers learned of the inputs alone, before step 0. Where they are pre-trained one after the "
         "other, each begins anew. ",
     ),
+    "signal_change": Drawing(
+        "How far training has moved the signals",
+        ("layer (input → output)", "rms of zₗ(t) - zₗ(0)"),
+        "Where lines of different widths lie on each other, networks of all widths train alike, and one learning rate "
+        "serves them. ",
+    ),
     "layer_ratio": Drawing(
         "Tangent kernel of two samples by layer",
         ("layer (input → output)", "that of one sample's own"),
@@ -129,6 +135,14 @@ OVER_INDEX: dict[str, Drawing] = {
         shown=_as_it_is,
         fitted=fit_plain,
         beside="layer_predicted",
+    ),
+    "delta_below_float16": Drawing(
+        "Derivatives by the signals that half precision cannot hold, by layer",
+        ("layer (input → output)", "share below 6.1·10⁻⁵"),
+        "Of ∂loss/∂zₗ the share that lies below the smallest normal number of float16, with no loss scale: from there "
+        "on digits are lost, and a thousand times below all. ",
+        shown=_as_it_is,
+        fitted=fit_plain,
     ),
 }
 """The quantities that are drawn over their index, at the last recorded step."""
@@ -267,7 +281,7 @@ def _whole_numbers(axes: Axes) -> None:
     integer_ticks(axes.xaxis)
 
 
-def _panels(result: Result, found: Readings) -> tuple[list[int], str]:
+def panels(result: Result, found: Readings) -> tuple[list[int], str]:
     """The runs that get a panel: the first of each setting, as many as there is room for; and what is left out."""
     able = [run for run in np.unique(found.run).tolist() if not _repeated(result)[run]]
     left = len(able) - MOST_PANELS
@@ -280,7 +294,7 @@ def _planes(result: Result) -> Plot | None:
     if not len(found.run):
         return None
     sides = [readings(result, side).at_the_end() for side in ("plane_weight", "plane_bias")]
-    runs, left_out = _panels(result, found)
+    runs, left_out = panels(result, found)
     logs = [log10(found.where(found.run == run).value) for run in runs]
     finite = np.concatenate([values[np.isfinite(values)] for values in logs])
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (-1.0, 1.0)
@@ -318,7 +332,7 @@ def _modes(result: Result) -> Plot | None:
     found, told = readings(result, MODES), readings(result, "predicted")
     if len(np.unique(found.step)) < 2:
         return None
-    runs, left_out = _panels(result, found)
+    runs, left_out = panels(result, found)
     modes = np.unique(found.index).tolist()
     ramp = mpl.colormaps["viridis"](np.linspace(0, 0.8, len(modes)))
     palette = {mode: to_hex(colour) for mode, colour in zip(modes, ramp, strict=True)}

@@ -9,18 +9,22 @@ from gradlab.spec.named import Choice, table
 
 @dataclass(frozen=True)
 class Init(Choice):
-    """``models``: the architectures that it is for; every one that has `model.init` where there is none."""
+    """``models``: the architectures that it is for; every one that has `model.init` where there is none.
+
+    ``by_fans``: its entries are independent, of a variance that goes by the fans alone.
+    """
 
     models: tuple[str, ...] = ()
+    by_fans: bool = False
 
 
 INITS: dict[str, Init] = table(
-    Init("xavier_normal", "N(0, 2/(fan_in+fan_out)); alias xavier", "Glorot & Bengio 2010"),
-    Init("xavier_uniform", "uniform of variance 2/(fan_in+fan_out)", "Glorot & Bengio 2010"),
-    Init("he_normal", "N(0, 2/fan_in), whatever the slope; alias he", "He et al. 2015, arXiv:1502.01852"),
-    Init("he_uniform", "uniform of variance 2/fan_in", "He et al. 2015, arXiv:1502.01852"),
-    Init("lecun_normal", "N(0, 1/fan_in); alias lecun", "LeCun et al. 1998, Efficient BackProp"),
-    Init("lecun_uniform", "uniform of variance 1/fan_in", "LeCun et al. 1998, Efficient BackProp"),
+    Init("xavier_normal", "N(0, 2/(fan_in+fan_out)); alias xavier", "Glorot & Bengio 2010", by_fans=True),
+    Init("xavier_uniform", "uniform of variance 2/(fan_in+fan_out)", "Glorot & Bengio 2010", by_fans=True),
+    Init("he_normal", "N(0, 2/fan_in), whatever the slope; alias he", "He et al. 2015, arXiv:1502.01852", by_fans=True),
+    Init("he_uniform", "uniform of variance 2/fan_in", "He et al. 2015, arXiv:1502.01852", by_fans=True),
+    Init("lecun_normal", "N(0, 1/fan_in); alias lecun", "LeCun et al. 1998, Efficient BackProp", by_fans=True),
+    Init("lecun_uniform", "uniform of variance 1/fan_in", "LeCun et al. 1998, Efficient BackProp", by_fans=True),
     Init(
         "orthogonal",
         "a random orthogonal matrix (semi-orthogonal where not square)",
@@ -30,6 +34,7 @@ INITS: dict[str, Init] = table(
         "torch_default",
         "uniform of variance 1/(3 fan_in), biases too, as torch.nn.Linear",
         "PyTorch documentation, torch.nn.Linear",
+        by_fans=True,
     ),
     Init(
         "lsuv",
@@ -47,6 +52,7 @@ INITS: dict[str, Init] = table(
         "of L branches of m layers all but the last he_normal by L^(-1/(2m-2)), it and the read-out 0",
         "Zhang et al. 2019, arXiv:1901.09321",
         ("residual_mlp", "resnet"),
+        by_fans=True,
     ),
     Init(
         "delta_orthogonal",
@@ -59,6 +65,12 @@ INITS: dict[str, Init] = table(
         "what ends a residual branch begins at 0, all else as xavier_normal",
         "Goyal et al. 2017, arXiv:1706.02677, section 5.1; Bachlechner et al. 2020, arXiv:2003.04887",
         ("transformer",),
+        by_fans=True,
     ),
-    Init("zeros", "every weight 0: no symmetry is broken", "Goodfellow et al. 2016, Deep Learning, section 8.4"),
+    Init(
+        "zeros",
+        "every weight 0: no symmetry is broken",
+        "Goodfellow et al. 2016, Deep Learning, section 8.4",
+        by_fans=True,
+    ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gradlab.spec.choices.formats import SHORT
 from gradlab.spec.named import Choice, Value, table
 
 
@@ -25,6 +26,11 @@ class Instrument(Choice):
 
 _SINGLE = ("none", "layer", "rms", None)
 
+RANGED = ("weight", "gradient", "signal", "delta")
+"""What `number_range` looks at: a layer's matrix, the loss's derivative by it, z, and the derivative by that."""
+
+OUT_OF_RANGE = ("zero", "below", "above")
+"""Entries, of those that are not zero, that a format rounds to zero, has below its normal numbers, or above all."""
 
 INSTRUMENTS: dict[str, Instrument] = table(
     Instrument("none", "no instrument", "-"),
@@ -102,6 +108,21 @@ INSTRUMENTS: dict[str, Instrument] = table(
         ("layer_ratio", "layer_predicted", "kernel_ratio", "kernel_predicted"),
         {"model.name": ("mlp",), "model.norm": ("none",)},
         samples=2,
+    ),
+    Instrument(
+        "number_range",
+        "what formats of 16 and 8 bits would lose of weights, signals and gradients; the sizes of these",
+        "Micikevicius et al. 2018, arXiv:1710.03740, figure 3; Micikevicius et al. 2022, arXiv:2209.05433",
+        (
+            *(f"{kind}_{what}_{name}" for kind in RANGED for name in SHORT for what in OUT_OF_RANGE),
+            *(f"{kind}_{what}" for kind in RANGED for what in ("exact_zero", "log2")),
+        ),
+    ),
+    Instrument(
+        "coordinates",
+        "size of the signals z_l on samples that stay the same, and how far training has moved them",
+        "Yang et al. 2022, arXiv:2203.03466, appendix D.1",
+        ("signal_rms", "signal_change"),
     ),
     Instrument(
         "sharpness",

@@ -46,6 +46,31 @@ def _convolutions(model: ModelSpec, facts: Facts) -> Matrices:
     return [*layers, (model.width, facts.outputs, 1)]
 
 
+DIGIT_OVER_PRIMARY = 2
+"""Entries of a digit capsule over those of a primary one: 16 and 8 in Sabour et al. 2017."""
+
+
+def primary_capsules(model: ModelSpec, facts: Facts) -> int:
+    """Capsules cut from the channels of all pixels, of which half are left in height and in width."""
+    height, width = facts.pixels
+    return -(-height // 2) * -(-width // 2) * model.width // (model.capsule_width or 1)
+
+
+def _capsules(model: ModelSpec, facts: Facts) -> Matrices:
+    (height, width), size = facts.pixels, model.capsule_width or 1
+    channels = [facts.channels, *[model.width] * (model.depth - 2)]
+    layers = [(9 * fan_in, model.width, height * width) for fan_in in channels]
+    layers[-1] = (9 * channels[-1], model.width, -(-height // 2) * -(-width // 2))
+    votes = size * primary_capsules(model, facts), DIGIT_OVER_PRIMARY * size * facts.outputs
+    return [*layers, (*votes, 1)]
+
+
+def _votes(model: ModelSpec, facts: Facts) -> int:
+    """Each in two orders, and of each pair a logit and its share at every iteration."""
+    pairs = primary_capsules(model, facts) * facts.outputs
+    return pairs * (2 * DIGIT_OVER_PRIMARY * (model.capsule_width or 1) + 2 * (model.routing or 1))
+
+
 def _stream(depth: int) -> list[int]:
     return [1, *range(3, depth, 2), depth]
 
@@ -95,7 +120,8 @@ class Model(Choice):
     place of a sequence; ``matrices`` are those of each layer that the tables number; ``beside``: numbers of a sample
     that a pass holds beside what these put out. ``free``: it takes arguments of any names, for it is the user's own,
     and nothing is known of its inside. ``trunk`` tells the layers that every path to the input passes, where others do
-    not: rates are along them.
+    not: rates are along them. ``loss``: what it is trained by where `train.loss` is auto, if not by what the data ask
+    for.
     """
 
     keys: Mapping[str, Value] = field(default_factory=dict)
@@ -107,9 +133,12 @@ class Model(Choice):
     needs_time: bool = False
     free: bool = False
     trunk: Callable[[int], list[int]] | None = None
+    loss: str | None = None
     matrices: Callable[[ModelSpec, Facts], Matrices] = _feed_forward
     beside: Callable[[ModelSpec, Facts], int] = _nothing
 
+
+_SCALED: dict[str, Value] = {"parametrization": "standard", "base_width": None, "dropout": 0.0}
 
 _NETWORK: dict[str, Value] = {
     "depth": 10,
@@ -122,6 +151,7 @@ _NETWORK: dict[str, Value] = {
     "bias_var": 0.0,
     "norm": "none",
     "output": "none",
+    **_SCALED,
 }
 
 _GATED: dict[str, Value] = {
@@ -182,10 +212,29 @@ MODELS: dict[str, Model] = table(
         matrices=_convolutions,
     ),
     Model(
+        "capsule",
+        "convolutions, capsules of their channels, and by routing one a class: its length is the output",
+        "Sabour et al. 2017, arXiv:1710.09829",
+        {
+            **{key: value for key, value in _NETWORK.items() if key not in ("norm", "output", *_SCALED)},
+            "depth": 3,
+            "width": 16,
+            "init": "xavier_normal",
+            "capsule_width": 8,
+            "routing": 3,
+            "squash_eps": 1e-8,
+        },
+        least_depth=3,
+        takes=("image",),
+        loss="margin",
+        matrices=_capsules,
+        beside=_votes,
+    ),
+    Model(
         "lstm",
         "K stacked layers of long short-term memory, as torch.nn.LSTM, and a read-out of the last step",
         "Hochreiter & Schmidhuber 1997; Gers et al. 2000",
-        {**_GATED, "forget_bias": 0.0},
+        {**_GATED, **_SCALED, "forget_bias": 0.0},
         takes=("sequence", "tokens"),
         by_position=True,
         needs_time=True,
@@ -195,7 +244,7 @@ MODELS: dict[str, Model] = table(
         "gru",
         "K stacked layers of gated recurrent units, as torch.nn.GRU, and a read-out of the last step",
         "Cho et al. 2014, arXiv:1406.1078",
-        _GATED,
+        {**_GATED, **_SCALED},
         takes=("sequence", "tokens"),
         by_position=True,
         needs_time=True,

@@ -13,12 +13,19 @@ class Optimizer(Choice):
     """``uses``: the keys of `optim` that act; ``defaults``: its values of them where they differ from SGD's.
 
     Those are torch's, but RMSprop's learning rate, which is Keras's: torch's 0.01 loses ten layers of ReLU on digits.
-    ``buffers``: how many numbers its state holds for each parameter at most.
+    ``buffers``: how many numbers its state holds for each parameter at most; ``as_long_as``: what its steps go with
+    when all gradients are multiplied by a number, and all weights: gradients, neither (``rate``), or weights.
     """
 
     uses: tuple[str, ...] = ()
     defaults: Mapping[str, Value] = field(default_factory=dict)
     buffers: int = 0
+    as_long_as: str = "rate"
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether its steps are as long however small the gradients are."""
+        return self.as_long_as != "gradients"
 
 
 _DECAYS = ("lr", "weight_decay", "l1", "maximize")
@@ -32,6 +39,7 @@ OPTIMIZERS: dict[str, Optimizer] = table(
         "torch.optim.SGD; Sutskever et al. 2013",
         (*_DECAYS, "momentum", "nesterov", "dampening"),
         buffers=1,
+        as_long_as="gradients",
     ),
     Optimizer(
         "adam",
@@ -104,6 +112,7 @@ OPTIMIZERS: dict[str, Optimizer] = table(
         _ADAM,
         {"lr": 0.001, "weight_decay": 0.01, "eps": 1e-6},
         buffers=2,
+        as_long_as="weights",
     ),
     Optimizer(
         "lion",
@@ -120,5 +129,6 @@ OPTIMIZERS: dict[str, Optimizer] = table(
         (*_ADAM, "momentum", "nesterov"),
         {"lr": 0.001, "weight_decay": 0.1, "momentum": 0.95, "nesterov": True, "beta2": 0.95},
         buffers=3,
+        as_long_as="weights",
     ),
 )
