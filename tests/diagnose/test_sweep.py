@@ -32,3 +32,10 @@ def test_a_run_that_diverged_was_another_one_before() -> None:
     broken = replace(history(*(0.5,) * 5), state="diverged", diverged_at=200, diverged_layer=3)
     assert since(broken, "diverged", DEFAULTS) == 200
     assert since(broken, "vanishing", DEFAULTS) == 0
+
+
+def test_what_a_clipped_run_was_before_has_the_scales_of_those_steps_alone() -> None:
+    one = history(*(0.5,) * 5)
+    clipped = replace(one, clip_mode="norm", clipped=np.ones_like(one.loss), loss_scale=np.ones_like(one.loss))
+    assert since(clipped, "vanishing", DEFAULTS) == 0
+    assert since(clipped, "stalled", DEFAULTS) == since(one, "stalled", DEFAULTS)
