@@ -22,7 +22,7 @@ from gradlab.data.dataset import Dataset
 from gradlab.engine.keeping import Keeper
 from gradlab.engine.train import Progress
 from gradlab.engine.train import train as real_train
-from gradlab.launch import local, resume, rounds, worker
+from gradlab.launch import local, resume, worker
 from gradlab.launch.devices import Device
 from gradlab.launch.events import Event, Job
 from gradlab.launch.local import Crew
@@ -122,8 +122,8 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     for place in (resume, local):
         monkeypatch.setattr(place, "crew_of", nobody)
-    monkeypatch.setattr(rounds, "fit", nobody_fits)
-    monkeypatch.setattr(rounds, "run_jobs", run_jobs)
+    monkeypatch.setattr(Crew, "fit", nobody_fits)
+    monkeypatch.setattr(Crew, "run", run_jobs)
 
 
 def before_training(monkeypatch: pytest.MonkeyPatch, what: Callable[[list[RunSpec], Keeper], None]) -> None:

@@ -53,7 +53,7 @@ TORCH_FREE = (
         "report",
         "export",
     ),
-    *("launch.conduct", "launch.rounds", "launch.manifest"),
+    *("launch.conduct", "launch.rounds", "launch.manifest", "launch.slurm"),
 )
 """Rooms, or files of a room, whose import must not import torch: commands that need none of it must not wait for it."""
 
@@ -69,6 +69,8 @@ ONLY = {
     "pyarrow": {"data", "store", "terminal", "report", "expect", "diagnose", "cure", "export"},
     "pandas": {"__init__", "store", "report", "diagnose", "watching"},
     **{name: {f"export.to_{name}"} for name in ("tensorboard", "wandb", "mlflow", "trackio")},
+    "ray": {"launch.ray"},
+    "submitit": {"launch.slurm"},
     "torch": {"__init__", "watching", "launch", "engine", "nn", "models"},
 }
 """Packages from outside that only these rooms, or files of a room, may import."""

@@ -41,7 +41,8 @@ from gradlab.diagnose.rules import judge, names
 from gradlab.diagnose.tables import histories
 from gradlab.diagnose.thresholds import limits
 from gradlab.grid.cohorts import cost as work_of
-from gradlab.grid.expand import Grid, Launch, Round, spec_yaml
+from gradlab.grid.expand import Grid, Round, spec_yaml
+from gradlab.grid.launching import Launch
 from gradlab.grid.rerun import UNNAMED
 from gradlab.spec.choices import LOSSES, MODELS
 from gradlab.spec.named import SpecError

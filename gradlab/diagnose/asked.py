@@ -110,7 +110,8 @@ ASKED: dict[str, Asked] = {
         ),
         *(("clip_scaled", in_precision.scaled_when_clipped), ("rounding", in_precision.rounded_away)),
         *(("learning_rate_low", in_course.slow), ("no_update", in_course.unmoved), ("clip", in_course.shortened)),
-        *(("rank", in_layers.skipless), ("learning_rate_high", in_course.fast), ("labels", in_course.guessing)),
+        *(("constant_output", in_course.constant), ("rank", in_layers.skipless)),
+        *(("learning_rate_high", in_course.fast), ("labels", in_course.guessing)),
     ),
 }
 """By verdict the causes that may be behind it, in the order in which they are asked."""

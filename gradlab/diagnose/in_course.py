@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from gradlab.diagnose.case import Case, Shows
-from gradlab.diagnose.final import final_loss
+from gradlab.diagnose.final import LEAST, SHARE, final_loss
 from gradlab.diagnose.history import EMPTY, Floats, History
 from gradlab.diagnose.layers import heals
 from gradlab.diagnose.numbers import figure
@@ -25,6 +25,9 @@ HEAVY_MOMENTUM = 0.95
 
 SHORT = 0.01
 """A share of what a step should change beyond which no curvature explains that it does not."""
+
+ROUNDING = 1e-6
+"""Losses that differ by less than this share of themselves are one."""
 
 LARGEST = 1e18
 """Of an output whose square single precision holds."""
@@ -214,11 +217,26 @@ def unmoved(case: Case) -> Shows:
     return "the loss is the same to the last digit at every step" if np.ptp(case.history.loss) == 0 else None
 
 
+def constant(case: Case) -> Shows:
+    """Batches differ, and their losses have ceased to."""
+    loss = case.history.loss
+    late = loss[-max(LEAST, len(loss) // SHARE) :]
+    same = np.ptp(late) <= ROUNDING * abs(float(late[-1])) < np.ptp(loss)
+    return (
+        "the loss has become the same whatever the batch: the input does not reach the output any more"
+        if same
+        else None
+    )
+
+
 def guessing(case: Case) -> Shows:
     """The loss of one answer to every input, in spite of steps that are long enough."""
     guess, final = case.history.guess, final_loss(case.history.loss)
     # The targets of gradlab's own data fit their inputs.
-    if guess is None or not case.history.measured or not abs(final / guess - 1) < 2 * case.limits["stalled"]:
+    if guess is None or not case.history.measured:
+        return None
+    # Steps are long enough where all of them together could have changed the weights.
+    if updates(case.history) * len(case.history.loss) < FAST or not abs(final / guess - 1) < 2 * case.limits["stalled"]:
         return None
     return "the steps are long enough, and the loss stays at that of one answer to every input: none tells its target"
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradlab.data.batches import batches, with_bad_batches
-from gradlab.data.dataset import Dataset
+from gradlab.data.dataset import Dataset, channels_last
 from gradlab.engine.lent import lend
 from gradlab.engine.optim.clippers import Clipping, clipping
 from gradlab.engine.optim.optimizers import OPTIMIZERS, Rates, State, Step, rates
@@ -203,9 +203,10 @@ def _made(runs: Sequence[RunSpec], device: torch.device) -> Tensor | None:
 def twin(cohort: Cohort, parameters: Tensor) -> Cohort:
     """The same runs at their first step, from the weights ``parameters`` (M, P); data and batches are shared."""
     first = cohort.runs[0]
+    network = replace(assemble(first, cohort.layout, parameters), drops=cohort.network.drops)
     return replace(
         cohort,
-        way=replace(cohort._own, network=assemble(first, cohort.layout, parameters), parameters=parameters),
+        way=replace(cohort._own, network=network, parameters=parameters),
         pace=cohort.pace.afresh(),
         clipping=clipping(cohort.runs, parameters, cohort.task.done),
         state=OPTIMIZERS[first.optim.name].state(parameters, cohort.rates),
@@ -227,6 +228,7 @@ def task_of(runs: Sequence[RunSpec], data: Dataset, dtype: torch.dtype, device: 
         return tensor.to(device, kinds.get(tensor.dtype, tensor.dtype))
 
     first = runs[0]
+    data = channels_last(data) if first.facts.turned else data
     data, order = with_bad_batches(
         first.data, data, batches(first.data, len(data.train_targets), first.train.steps + 1)
     )

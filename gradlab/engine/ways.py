@@ -17,6 +17,7 @@ from gradlab.engine.answers import dictated, wholly_right
 from gradlab.engine.precision import FORMATS, Scaled, of_cohort
 from gradlab.engine.probes import Measurement, measure
 from gradlab.models import MODELS, Architecture
+from gradlab.nn.dropout import dropping
 from gradlab.nn.initializers import initial_parameters, initialised
 from gradlab.nn.losses import SQUASHES, Loss, stacked
 from gradlab.nn.lsuv import Scaling
@@ -163,6 +164,7 @@ def own(runs: Sequence[RunSpec], task: Task, device: torch.device) -> Own:
     parameters = initial_parameters(layout, runs, FORMATS[first.train.precision].parameters).to(device)
     network, half = of_cohort(runs, layout, parameters)
     _scale_by_data(runs, architecture, network, task)
+    network = replace(network, drops=dropping(runs, task.done))
     loss = stacked(first.loss, first.model.output, first.facts.loss)
     return Own(architecture, layout, network, parameters, loss, half)
 

@@ -23,7 +23,7 @@ WITHIN = frozenset(
     {
         "seed",
         *(f"model.{key}" for key in ("init", "gain", "weight_var", "bias_var", "forget_bias", "chrono")),
-        *(f"model.{key}" for key in ("parametrization", "base_width")),
+        *(f"model.{key}" for key in ("parametrization", "base_width", "dropout")),
         *(f"data.{key}" for key in ("input_scale", "target_scale")),
         *(f"optim.{field.name}" for field in dataclasses.fields(OptimSpec) if field.name != "name"),
         *(f"clip.{key}" for key in ("mode", "threshold", "output_threshold")),

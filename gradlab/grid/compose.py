@@ -15,10 +15,11 @@ from gradlab.expect.form import check_rows, parse
 from gradlab.grid.expand import OUTSIDE, UNALTERING, Grid, Request, Setting, expand
 from gradlab.grid.experiment import Experiment, about, checked, grammar, maps, record
 from gradlab.grid.hydra import Composer, composing, flatten, read_file, resolve
+from gradlab.grid.launching import Launch, launch_of
 from gradlab.grid.overrides import read
 from gradlab.grid.search_path import option, options_of, search_path
 from gradlab.spec.choices import MODELS
-from gradlab.spec.keys import DEFAULTS, GROUPS, allowed_keys, check_key, is_key
+from gradlab.spec.keys import DEFAULTS, GROUPS, allowed_keys, check_key, is_key, unknown_key
 from gradlab.spec.named import SpecError, Value, lookup
 from gradlab.spec.run import SECTIONS
 
@@ -50,6 +51,30 @@ def compose_run(overrides: Sequence[str], *, experiment: str | None = None, conf
 def compose_any(overrides: Sequence[str], *, experiment: str | None = None, config_dirs: Sequence[Path] = ()) -> Grid:
     """The grid of `gradlab theory`, of one run or of several; `SpecError` for anything wrong."""
     return _expanded(_request(overrides, experiment, config_dirs))
+
+
+def compose_launch(overrides: Sequence[str], before: Launch, *, config_dirs: Sequence[Path] = ()) -> Launch:
+    """Where a result goes on that was launched as ``before``: with what ``overrides``, all of `launch`, change.
+
+    What the plan was made with stays. Raises `SpecError` for anything wrong.
+    """
+    if not overrides:
+        return before
+    dirs = search_path(config_dirs)
+    settings = [read(text, dirs) for text in overrides]
+    _refuse_twice(settings)
+    values = {f"launch.{key}": value for key, value in before.stored().items()}
+    for setting in settings:
+        if setting.key in ("launch.memory", "launch.stacked"):
+            raise SpecError(f"{setting.text}: its pieces are planned; launch.memory and launch.stacked stay")
+        if setting.group:
+            with composing({"launch": str(setting.values[0])}, dirs) as composer:
+                fresh = {key: value for key, value in _outside(composer(())).items() if key.startswith("launch.")}
+            values = {**fresh, **{key: values[key] for key in ("launch.memory", "launch.stacked")}}
+    for setting in settings:
+        if not setting.group:
+            _apply(setting, values)
+    return launch_of(values)
 
 
 def _expanded(request: Request) -> Grid:
@@ -106,9 +131,9 @@ def _request(overrides: Sequence[str], experiment: str | None, config_dirs: Sequ
         flats = _flats(composer, [axis for axis in axes if axis.group], free_data="data.name" not in given)
     if title:
         _leave_to_those_that_have(flats.values(), _given_by(raw))
-    outside = {key: value for key, value in flatten(config).items() if key in OUTSIDE}
+    outside = _outside(config)
     for setting in fixed:
-        if setting.key in OUTSIDE:
+        if setting.key in OUTSIDE and not setting.group:
             _apply(setting, outside)
     for flat in flats.values():
         _settle(flat, (*fixed, *axes))
@@ -126,6 +151,15 @@ def _request(overrides: Sequence[str], experiment: str | None, config_dirs: Sequ
         maps=maps(title, raw),
         about=about(raw),
     )
+
+
+def _outside(config: Mapping[str, Any]) -> dict[str, Value]:
+    """The values of the composed config that are no part of a run."""
+    flat = flatten(config)
+    for key in flat:
+        if key.startswith("launch.") and key not in OUTSIDE:
+            raise unknown_key(key, OUTSIDE)
+    return {key: value for key, value in flat.items() if key in OUTSIDE}
 
 
 def _title(setting: Setting, dirs: Sequence[Path]) -> str | None:

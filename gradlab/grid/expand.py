@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +13,13 @@ import yaml
 
 from gradlab.data.facts import described
 from gradlab.diagnose.thresholds import DEFAULTS, THRESHOLDS, Limits
+from gradlab.grid.launching import KEYS as LAUNCH_KEYS
+from gradlab.grid.launching import Launch, launch_of
 from gradlab.spec.keys import APART, GROUPS, allowed_keys, is_free
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import SECTIONS, RunSpec, but_for_seeds, seeded
 
-OUTSIDE = (*APART, *(entry.key for entry in THRESHOLDS.values()))
+OUTSIDE = (*APART, *LAUNCH_KEYS, *(entry.key for entry in THRESHOLDS.values()))
 """Keys that are no part of a run: a label, how runs are carried out, what is stored, the thresholds of diagnosis."""
 
 UNALTERING = (*OUTSIDE, "seed", "data.seed", "data.root", "data.mirror", "probe.every")
@@ -29,18 +30,6 @@ MOST_RUNS = 1_000_000
 
 LARGEST = 1e300
 """Of a threshold."""
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How runs are carried out: the bytes that a cohort may take, the number of processes; None lets gradlab decide.
-
-    ``stacked``: whether networks of the user's own are trained as one: yes, no, or auto.
-    """
-
-    memory: int | None
-    workers: int | None
-    stacked: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -177,7 +166,7 @@ def expand(request: Request, resolve: Resolve) -> Grid:
         if place < len(axes):
             known[others] = seeded(spec)
     settled = first or outside
-    name, launch, limits = _name(settled.get("name")), _launch(settled), _limits(settled)
+    name, launch, limits = _name(settled.get("name")), launch_of(settled), _limits(settled)
     specs = tuple(runs.values())
     return Grid(
         runs=specs,
@@ -190,9 +179,7 @@ def expand(request: Request, resolve: Resolve) -> Grid:
             {
                 "name": name,
                 **_shared(specs),
-                "launch.memory": launch.memory,
-                "launch.workers": launch.workers,
-                "launch.stacked": launch.stacked,
+                **{f"launch.{key}": value for key, value in launch.stored().items()},
                 "store.weights": stores_weights(settled),
                 **{THRESHOLDS[threshold].key: value for threshold, value in limits.items()},
             }
@@ -280,18 +267,6 @@ def _name(given: Value) -> str:
     return name
 
 
-def _launch(values: Mapping[str, Value]) -> Launch:
-    memory, workers = values.get("launch.memory"), values.get("launch.workers")
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-        raise SpecError(f"launch.workers={workers}: expected an integer of at least 1 or null")
-    stacked = values.get("launch.stacked", "auto")
-    # YAML reads yes and no as truths.
-    word = ("no", "yes")[stacked] if isinstance(stacked, bool) else stacked
-    if not isinstance(word, str) or word not in ("auto", "yes", "no"):
-        raise SpecError(f"launch.stacked={'null' if stacked is None else str(stacked)[:60]}: expected auto, yes or no")
-    return Launch(None if memory is None else _bytes(memory), workers, word)
-
-
 def stores_weights(values: Mapping[str, Value]) -> bool:
     """Whether the weights that runs end with are stored. Raises `SpecError` for what is neither true nor false."""
     given = values.get("store.weights", False)
@@ -314,14 +289,3 @@ def _limits(values: Mapping[str, Value]) -> Limits:
             raise SpecError(f"{entry.key}={str(given)[:60]}: expected a finite number of at least 0{most}, or null")
         found[name] = float(given)
     return found
-
-
-def _bytes(given: Value) -> int:
-    units = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)", str(given))
-    size = int(float(match[1]) * units.get(match[2].lower(), 0)) if match else 0
-    if size < 1 or isinstance(given, (bool, float)):
-        raise SpecError(
-            f"launch.memory={given}: expected bytes as an integer, or a size such as 512MiB or 2GiB, or null"
-        )
-    return size

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from gradlab.data.facts import described
-from gradlab.grid.expand import OUTSIDE, Grid, Launch, Setting, spec_yaml, stores_weights
+from gradlab.grid.expand import OUTSIDE, Grid, Setting, spec_yaml, stores_weights
+from gradlab.grid.launching import Launch
 from gradlab.grid.overrides import read
 from gradlab.grid.search_path import search_path
 from gradlab.spec.choices import SCHEDULES
@@ -39,7 +40,7 @@ def again(path: Path, run_id: str, changes: Sequence[str] = ()) -> Grid:
     if name in UNNAMED:
         name = f"again-{found[0].id[:8]}"
     given = frozenset(change.key for change in settings)
-    grid = Grid((spec,), 0, (), given, name, Launch(None, None), spec_yaml(spec), tuple(changes), None)
+    grid = Grid((spec,), 0, (), given, name, Launch(), spec_yaml(spec), tuple(changes), None)
     weights = stores_weights({setting.key: (*setting.values, False)[0] for setting in storing})
     # A schedule that ends with the training had other learning rates on its way to a later end.
     longer = not SCHEDULES[spec.optim.schedule].to_the_end and spec.train.steps > found[0].train.steps

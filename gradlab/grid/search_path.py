@@ -38,6 +38,6 @@ def option(group: str, given: Value, dirs: Sequence[Path]) -> str:
     names = options_of(group, dirs)
     shown = "null" if given is None else canonical(str(given), names)
     if shown not in names:
-        noun = NOUNS.get(GROUPS.get(group, ""), group)
+        noun = "launcher" if group == "launch" else NOUNS.get(GROUPS.get(group, ""), group)
         raise SpecError(f"unknown {noun} {shown!r}{nearest(shown, names) or ';'} available: {', '.join(names)}")
     return shown

@@ -19,9 +19,9 @@ from gradlab.diagnose.thresholds import limits
 from gradlab.expect.form import parse
 from gradlab.grid.cohorts import Piece, Plan, plan_of
 from gradlab.grid.expand import Grid
-from gradlab.launch import interrupts, own, rounds, speed
-from gradlab.launch.devices import Device, workers_on
-from gradlab.launch.local import Crew
+from gradlab.launch import interrupts, local, own, places, rounds, speed
+from gradlab.launch.devices import Device
+from gradlab.launch.events import Crew, DetachedError
 from gradlab.launch.manifest import drawn_up
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec
@@ -32,7 +32,7 @@ from gradlab.store.folder import Folder, has_begun, locked, new_report, new_resu
 from gradlab.store.pieces import TABLES, drop_pieces, lost
 from gradlab.store.tables import Merged, merge
 from gradlab.store.weights import going_on
-from gradlab.terminal import cure, progress, screen, summary
+from gradlab.terminal import cure, illnesses, progress, screen, summary
 
 DONE, CRASHED = 0, 1
 """Exit statuses; a wrong command or value is 2, and is raised as `SpecError`."""
@@ -51,17 +51,25 @@ class Wishes:
     out: Path | None = None
     report: bool = True
     fail_fast: bool = False
+    detach: bool = False
 
 
-def start(grid: Grid, wishes: Wishes, crew: Crew, command: Sequence[str], out: Console) -> int:
-    """Runs a grid on ``crew`` in a new folder; the exit status. Raises `SpecError` before anything is written."""
+def start(grid: Grid, wishes: Wishes, early: local.Crew, command: Sequence[str], out: Console) -> int:
+    """Runs a grid in a new folder, on the workers ``early`` unless it is launched elsewhere; the exit status.
+
+    Raises `SpecError` before anything is written.
+    """
+    with places.crew_for(grid.launch, early, detach=wishes.detach) as crew:
+        return _start(grid, wishes, crew, command, out)
+
+
+def _start(grid: Grid, wishes: Wishes, crew: Crew, command: Sequence[str], out: Console) -> int:
     grid = own.known(grid)
     plan = plan_of(grid, crew.device.memory, crew.device.cores)
     for data in {run.data for run in grid.runs}:
         prefetch(data)
     now = time_here()
-    largest = max(piece.memory for piece in plan.pieces)
-    workers, fewer = workers_on(crew.device, grid.launch.workers, largest)
+    workers, fewer = crew.at_once(grid.launch.workers, plan.pieces)
     manifest = drawn_up(grid, plan, crew.device, command, now, workers)
     kept, said = _longer(grid)
     with new_result(wishes.out, grid.name, now) as folder, drawing_prepared(wishes):
@@ -108,7 +116,7 @@ def carry_out(
         site = rounds.Site(crew, folder, manifest, tally, out, wishes.fail_fast, _further(manifest))
         clock = time.monotonic()
         crashed = rounds.run(site, runs, pieces)
-        if not crashed and site.further is None:
+        if not crashed and site.further is None and crew.here:
             workers = min(manifest["workers"], max(1, len(pieces)))
             speed.remember(manifest["device"]["name"], pieces, workers, time.monotonic() - clock)
         if crashed and wishes.fail_fast:
@@ -124,6 +132,9 @@ def carry_out(
         # Before the manifest says that all is done: a resume must find nothing left to do then.
         _hold_expectations(folder, manifest, tables)
         _close(folder, manifest, "failed" if crashed else "done", began)
+    except DetachedError as left:
+        out.print(escape(str(left)), soft_wrap=True)
+        return DONE
     except KeyboardInterrupt as stopped:
         interrupts.heard()
         _close(folder, manifest, "interrupted", began)
@@ -233,13 +244,15 @@ def _close(folder: Folder, manifest: Manifest, state: str, began: float) -> None
 
 
 def _finish(folder: Folder, manifest: Manifest, tables: Merged, wishes: Wishes, out: Console) -> None:
-    """The end of a command: what happened, the report, the files."""
+    """The end of a command: what is wrong and what happened, the report, the files."""
+    bounds = limits(manifest.get("diagnose"))
     if "cure" in manifest:
         cure.show(out, manifest["cure"], tables)
     elif manifest["runs"] == 1:
-        summary.show_run(out, tables, limits(manifest.get("diagnose")))
+        summary.show_run(out, tables, bounds, folder.root)
     else:
-        summary.show_sweep(out, tables["runs"], manifest["swept"])
+        wrong = illnesses.found(tables, manifest["swept"], bounds)
+        summary.show_sweep(out, tables["runs"], manifest["swept"], wrong, folder.root)
         summary.show_scaling(out, tables, manifest["swept"])
     if (told := documents.read_expectations(folder.root)) is not None:
         summary.show_expectations(out, told)

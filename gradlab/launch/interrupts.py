@@ -15,6 +15,9 @@ from types import FrameType
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that end a command in good order."""
 
+SIGHUP_STATUS = 128 + signal.SIGHUP
+"""Exit status of a command whose terminal is gone."""
+
 AGAIN_SECONDS = 2.0
 """After which an interrupt that nobody has heard is raised again: one that comes inside an import's lock is lost."""
 

@@ -13,10 +13,14 @@ from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from typing import TYPE_CHECKING
 
-from gradlab.launch.devices import Device
-from gradlab.launch.events import Event, Job
+from gradlab.launch.devices import Device, workers_on
+from gradlab.launch.events import ENDS, Event, Job, bury
 from gradlab.launch.interrupts import STOPPING
+
+if TYPE_CHECKING:
+    from gradlab.grid.cohorts import Piece
 
 EARLY = 4
 """Workers that are started before it is known how many there is work for."""
@@ -40,6 +44,60 @@ class Crew:
 
     device: Device
     workers: list[Worker] = field(default_factory=list)
+    here: bool = True
+
+    @property
+    def there(self) -> int:
+        """Workers that are started."""
+        return len(self.workers)
+
+    def at_once(self, asked: int | None, pieces: Sequence[Piece]) -> tuple[int, str | None]:
+        """As many as there are cores and memory for."""
+        return workers_on(self.device, asked, max((piece.memory for piece in pieces), default=0))
+
+    def fit(self, count: int) -> None:
+        """Starts or ends workers until there are ``count``.
+
+        They are ended without a word: an idle one has nothing to lose, and tables are renamed into their places whole.
+        """
+        while len(self.workers) < count:
+            self.workers.append(_start(self.device.name))
+        with _held(*STOPPING, signal.SIGALRM):
+            leaving = self.workers[count:]
+            for worker in leaving:
+                worker.process.terminate()
+            deadline = time.monotonic() + STOP_SECONDS
+            for worker in leaving:
+                worker.process.join(max(0.0, deadline - time.monotonic()))
+                if worker.process.is_alive():
+                    worker.process.kill()
+                    worker.process.join()
+                worker.pipe.close()
+            del self.workers[count:]
+
+    def run(self, jobs: Sequence[Job], *, fail_fast: bool) -> Iterator[Event]:
+        """Runs ``jobs`` and yields what is said of them, as it is said.
+
+        A worker that dies takes its piece with it, whose runs are recorded as failed, and is replaced. With
+        ``fail_fast`` nothing is heard after the first failure.
+        """
+        waiting = list(reversed(jobs))
+        while waiting or any(worker.job for worker in self.workers):
+            for worker in [idle for idle in self.workers if idle.job is None][: len(waiting)]:
+                if _tell(worker, waiting[-1]):
+                    yield Event("started", waiting.pop().piece.index)
+                else:
+                    _replace(self, worker)
+            for worker in _speaking(self.workers):
+                try:
+                    event: Event = worker.pipe.recv()
+                except (EOFError, ConnectionResetError):
+                    event = _bury(worker)
+                if event.kind in ENDS:
+                    worker.job = None
+                yield event
+                if fail_fast and event.kind == "failed":
+                    return
 
 
 @contextmanager
@@ -47,31 +105,10 @@ def crew_of(count: int, device: Device) -> Iterator[Crew]:
     """Starts ``count`` workers, which import torch while the caller goes on, and ends them whatever happens."""
     crew = Crew(device)
     try:
-        fit(crew, count)
+        crew.fit(count)
         yield crew
     finally:
-        fit(crew, 0)
-
-
-def fit(crew: Crew, count: int) -> None:
-    """Starts or ends workers until there are ``count``.
-
-    They are ended without a word: an idle one has nothing to lose, and tables are renamed into their places whole.
-    """
-    while len(crew.workers) < count:
-        crew.workers.append(_start(crew.device.name))
-    with _held(*STOPPING, signal.SIGALRM):
-        leaving = crew.workers[count:]
-        for worker in leaving:
-            worker.process.terminate()
-        deadline = time.monotonic() + STOP_SECONDS
-        for worker in leaving:
-            worker.process.join(max(0.0, deadline - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-            worker.pipe.close()
-        del crew.workers[count:]
+        crew.fit(0)
 
 
 @contextmanager
@@ -124,31 +161,6 @@ def _tell(worker: Worker, job: Job) -> bool:
     return True
 
 
-def run_jobs(crew: Crew, jobs: Sequence[Job], *, fail_fast: bool) -> Iterator[Event]:
-    """Runs ``jobs`` on the crew and yields what is said of them, as it is said.
-
-    A worker that dies takes its piece with it, whose runs are recorded as failed, and is replaced. With ``fail_fast``
-    nothing is heard after the first failure.
-    """
-    waiting = list(reversed(jobs))
-    while waiting or any(worker.job for worker in crew.workers):
-        for worker in [idle for idle in crew.workers if idle.job is None][: len(waiting)]:
-            if _tell(worker, waiting[-1]):
-                yield Event("started", waiting.pop().piece.index)
-            else:
-                _replace(crew, worker)
-        for worker in _speaking(crew.workers):
-            try:
-                event: Event = worker.pipe.recv()
-            except (EOFError, ConnectionResetError):
-                event = _bury(worker)
-            if event.kind in ("finished", "failed", "unwritable"):
-                worker.job = None
-            yield event
-            if fail_fast and event.kind == "failed":
-                return
-
-
 def _speaking(crew: Sequence[Worker]) -> list[Worker]:
     busy = {worker.pipe: worker for worker in crew if worker.job is not None}
     return [busy[pipe] for pipe in wait(list(busy)) if isinstance(pipe, Connection)] if busy else []
@@ -161,18 +173,10 @@ def _replace(crew: Crew, worker: Worker) -> None:
 
 def _bury(worker: Worker) -> Event:
     """Records that the runs of a dead worker failed."""
-    # Arrow, which these import, is not needed before workers are started.
-    from gradlab.store.folder import Folder
-    from gradlab.store.pieces import save_piece
-    from gradlab.store.record import failed_tables
-
-    job = worker.job
-    if job is None:
+    if worker.job is None:
         raise RuntimeError("a worker without a job was heard")
     worker.process.join()
-    error = f"the worker process was ended: {_how(worker.process.exitcode)}"
-    save_piece(Folder(job.folder), job.piece.index, failed_tables(job.runs, error))
-    return Event("failed", job.piece.index, 1.0, failed=len(job.runs), error=error)
+    return bury(worker.job, f"the worker process was ended: {_how(worker.process.exitcode)}")
 
 
 def _how(code: int | None) -> str:

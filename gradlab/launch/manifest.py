@@ -49,6 +49,7 @@ def drawn_up(
         "starts": [],
         "weights": grid.weights,
         "plugins": [asdict(source) for source in needed(grid.runs)],
+        "launch": grid.launch.stored(),
         "workers": most,
         "cohorts": plan.cohorts,
         "memory": plan.budget,

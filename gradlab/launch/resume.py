@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from gradlab.expect.form import parse
-from gradlab.launch import interrupts, own
+from gradlab.grid.cohorts import Piece
+from gradlab.grid.launching import Launch, launch_of
+from gradlab.launch import interrupts, own, places
 from gradlab.launch.conduct import (
     Wishes,
     carry_out,
@@ -20,10 +22,14 @@ from gradlab.launch.conduct import (
     report,
     verdict_on_expectations,
 )
-from gradlab.launch.devices import choose, workers_on
+from gradlab.launch.devices import choose
+from gradlab.launch.events import Crew
 from gradlab.launch.local import crew_of
 from gradlab.launch.manifest import differing, planned, start_of
 from gradlab.launch.rounds import kernels, note_kernels
+from gradlab.launch.slurm import at_work
+from gradlab.spec.named import SpecError
+from gradlab.spec.run import RunSpec
 from gradlab.store import documents
 from gradlab.store.documents import Manifest
 from gradlab.store.folder import Folder, locked, open_result, sweep_up, time_here
@@ -35,12 +41,20 @@ from gradlab.terminal.screen import point, show_files
 
 
 def resume(
-    path: Path, asked: str, wishes: Wishes, command: Sequence[str], out: Console, *, allow_code: bool = False
+    path: Path,
+    asked: str,
+    wishes: Wishes,
+    command: Sequence[str],
+    out: Console,
+    *,
+    allow_code: bool = False,
+    launch: Callable[[Launch], Launch] = lambda before: before,
 ) -> int:
     """Finishes what is unfinished in the folder ``path``: runs that are missing, tables, the report; the exit status.
 
     Runs are trained in the pieces that were planned, on the device that is ``asked`` for; auto is the one that it began
     on. A piece whose tables are damaged, or of other runs, is missing. What killed processes left behind is removed.
+    ``launch`` says where, from where it began.
     """
     folder = open_result(path)
     given = None if asked == "auto" else choose(asked)
@@ -66,33 +80,72 @@ def resume(
         tally = Tally(manifest["runs"])
         for table in whole.values():
             tally.add(table["state"].to_pylist())
-        device = given or choose(manifest["device"]["name"])
-        starts = manifest.get("starts") or [start_of(manifest)]
-        now = time_here().isoformat(timespec="seconds")
-        fresh = start_of(surroundings(asdict(device)) | {"started": now, "kernels": kernels(runs, device.name)})
-        manifest |= {
-            "state": "running",
-            "resumed": [*manifest.get("resumed", []), list(command)],
-            "device": asdict(device),
-            "starts": [*starts, fresh],
-        }
-        note_kernels(manifest, runs)
-        workers, fewer = workers_on(device, manifest["workers"], max((piece.memory for piece in missing), default=0))
-        manifest |= {"workers": workers}
-        documents.write_manifest(folder, manifest)
-        count = sum(len(piece.members) for piece in missing)
-        halfway = sum(len(piece.members) for piece in missing if folder.checkpoints(piece.index))
-        kept = f" {halfway} of them were kept in mid-training." if halfway else ""
-        out.print(escape(f"Resuming {path}: {count} of {len(runs)} runs are missing.{kept}"), soft_wrap=True)
-        if whole and (change := differing(starts[-1], fresh)) is not None:
-            out.print(
-                escape(f"So far with {change[0]}, now with {change[1]}: numbers may differ in their last digits."),
-                soft_wrap=True,
+        where = _place(manifest, launch, allowed=allow_code, what=str(path))
+        if where.name != "slurm" and (names := at_work(folder)):
+            raise SpecError(
+                f"{path}: jobs of Slurm are still at work in it ({', '.join(names)}); follow them with launch=slurm, "
+                f"or end them with scancel -n {','.join(names)}"
             )
-        if fewer is not None:
-            out.print(escape(fewer), soft_wrap=True)
-        with crew_of(min(workers, len(missing)), device) as crew, drawing_prepared(wishes):
-            return carry_out(folder, manifest, runs, missing, tally, wishes, crew, out)
+        device = given or choose(manifest["device"]["name"] if where.name == "local" else "cpu")
+        with crew_of(0, device) as early, places.crew_for(where, early, detach=wishes.detach) as crew:
+            return _go_on(folder, manifest, runs, missing, tally, wishes, crew, where, command, out)
+
+
+def _place(manifest: Manifest, changed: Callable[[Launch], Launch], *, allowed: bool, what: str) -> Launch:
+    """Where a result goes on. Raises `SpecError` where its folder alone would say what this machine is made to do."""
+    try:
+        before = launch_of({f"launch.{key}": value for key, value in manifest.get("launch", {}).items()})
+    except SpecError as error:
+        raise SpecError(f"{what}: its manifest: {error}") from error
+    now = changed(before)
+    asked = now.asks_trust()
+    if asked is not None and asked == before.asks_trust() and not allowed:
+        raise SpecError(f"{what}: goes on with {asked}, as its manifest says; to do so add --allow-code")
+    return now
+
+
+def _go_on(
+    folder: Folder,
+    manifest: Manifest,
+    runs: Sequence[RunSpec],
+    missing: Sequence[Piece],
+    tally: Tally,
+    wishes: Wishes,
+    crew: Crew,
+    where: Launch,
+    command: Sequence[str],
+    out: Console,
+) -> int:
+    starts = manifest.get("starts") or [start_of(manifest)]
+    now = time_here().isoformat(timespec="seconds")
+    facts = surroundings(asdict(crew.device)) | {"started": now}
+    fresh = start_of(facts | ({"kernels": kernels(runs, crew.device.name)} if crew.here else {}))
+    workers, fewer = crew.at_once(where.workers or manifest["workers"], missing)
+    manifest |= {
+        "state": "running",
+        "resumed": [*manifest.get("resumed", []), list(command)],
+        "device": asdict(crew.device),
+        "launch": where.stored(),
+        "starts": [*starts, fresh],
+        "workers": workers,
+    }
+    if crew.here:
+        note_kernels(manifest, runs)
+    documents.write_manifest(folder, manifest)
+    count = sum(len(piece.members) for piece in missing)
+    halfway = sum(len(piece.members) for piece in missing if folder.checkpoints(piece.index))
+    kept = f" {halfway} of them were kept in mid-training." if halfway else ""
+    out.print(escape(f"Resuming {folder.root}: {count} of {len(runs)} runs are missing.{kept}"), soft_wrap=True)
+    if len(missing) < len(manifest["pieces"]) and (change := differing(starts[-1], fresh)) is not None:
+        out.print(
+            escape(f"So far with {change[0]}, now with {change[1]}: numbers may differ in their last digits."),
+            soft_wrap=True,
+        )
+    if fewer is not None:
+        out.print(escape(fewer), soft_wrap=True)
+    crew.fit(min(workers, len(missing)))
+    with drawing_prepared(wishes):
+        return carry_out(folder, manifest, runs, missing, tally, wishes, crew, out)
 
 
 def _ended(folder: Folder, manifest: Manifest, wishes: Wishes, out: Console) -> int:

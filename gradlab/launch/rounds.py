@@ -9,11 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from rich.console import Console
+from rich.markup import escape
 
 from gradlab.diagnose.thresholds import limits
 from gradlab.grid.cohorts import Piece, make_plan
-from gradlab.launch.events import Event, Job
-from gradlab.launch.local import Crew, fit, run_jobs
+from gradlab.launch.events import Crew, Event, Job
 from gradlab.launch.manifest import written
 from gradlab.nn.kernels.compiler import library
 from gradlab.spec.plugins import Source
@@ -48,19 +48,20 @@ def run(site: Site, runs: Sequence[RunSpec], pieces: Sequence[Piece]) -> bool:
     """Runs ``pieces``, and those of the rounds that follow them; whether a run crashed. The crew is gone then."""
     manifest, crashed = site.manifest, False
     # Where the kernels were never compiled on this machine, that happens while the workers import torch.
-    beside(partial(kernels, runs, site.crew.device.name))
+    if site.crew.here:
+        beside(partial(kernels, runs, site.crew.device.name))
     try:
         while True:
             # Of a cure further rounds follow: who is there already is kept for them.
-            there = len(site.crew.workers) if site.further else 0
-            fit(site.crew, min(manifest["workers"], max(there, len(pieces))))
+            there = site.crew.there if site.further else 0
+            site.crew.fit(min(manifest["workers"], max(there, len(pieces))))
             crashed |= bool(pieces) and _round(site, runs, pieces)
             if (crashed and site.fail_fast) or (following := _following(site, runs)) is None:
                 return crashed
             runs, pieces = following
             site.tally.total = len(runs)
     finally:
-        fit(site.crew, 0)
+        site.crew.fit(0)
 
 
 def beside(work: Callable[[], object]) -> threading.Thread | None:
@@ -85,9 +86,9 @@ def _round(site: Site, runs: Sequence[RunSpec], pieces: Sequence[Piece]) -> bool
     ]
     crashed = False
     with progress.gauge(site.out, pieces, site.tally) as bars:
-        for event in run_jobs(site.crew, jobs, fail_fast=site.fail_fast):
+        for event in site.crew.run(jobs, fail_fast=site.fail_fast):
             _show(event, bars)
-            if event.kind != "started" and "kernels" not in manifest["starts"][-1]:
+            if site.crew.here and event.kind != "started" and "kernels" not in manifest["starts"][-1]:
                 note_kernels(manifest, runs)
                 documents.write_manifest(folder, manifest)
             if event.kind == "halved":
@@ -169,6 +170,8 @@ def _show(event: Event, bars: progress.Gauge) -> None:
             bars.started(event.piece)
         case "progress":
             bars.moved(event.piece, event.share)
+        case "told":
+            bars.console.print(escape(event.details), soft_wrap=True)
         case "finished" | "failed":
             bars.tally.diverged += event.diverged
             bars.tally.failed += event.failed

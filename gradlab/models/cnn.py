@@ -34,6 +34,7 @@ def forward(through: Pass, x: Node) -> Node:
         z = through.norm(layer, convolve(through, layer, h))
         h = through.activate(layer, z)
         through.observe([z], [z], [h])
+        h = through.drop(layer, h)
     output = through.linear(model.depth + 1, mean_of_pixels(through, h))
     through.observe([output], None, [output])
     return output

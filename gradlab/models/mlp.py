@@ -1,4 +1,4 @@
-"""Fully connected layers: z_l = norm(W_l h_{l-1} + b_l), h_l = phi(z_l); the last layer is linear."""
+"""Fully connected layers: z_l = norm(W_l h_{l-1} + b_l), h_l = phi(z_l), with dropout; the last layer is linear."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def forward(through: Pass, x: Node) -> Node:
         z = through.norm(layer, through.linear(layer, h))
         h = through.activate(layer, z)
         through.observe([z], [z], [h])
+        h = through.drop(layer, h)
     output = through.linear(through.network.model.depth, h)
     through.observe([output], None, [output])
     return output

@@ -28,7 +28,7 @@ def forward(through: Pass, x: Node) -> Node:
     for layer in range(2, depth):
         pre = through.norm(layer, z)
         h = through.activate(layer, pre)
-        z = through.add(z, through.linear(layer, h), scale)
+        z = through.add(z, through.linear(layer, through.drop(layer, h)), scale)
         through.observe([z], [pre], [h])
     output = through.linear(depth, z)
     through.observe([output], None, [output])

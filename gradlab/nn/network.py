@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gradlab.nn.activations import ACTIVATIONS, phi, phi_back
+from gradlab.nn.dropout import Drops
 from gradlab.nn.norms import NORMS, Affine, Mode, Running
 from gradlab.nn.products import (
     batch_sum,
@@ -57,7 +58,8 @@ class Network:
     """M networks of one architecture.
 
     ``parameters`` are views of one flat (M, P) tensor, ``gradients`` views of ``gradient``, which is another. What
-    members may not differ in comes from ``model`` and ``facts``; all else is in the numbers.
+    members may not differ in comes from ``model`` and ``facts``; all else is in the numbers. Without ``drops`` no entry
+    of a signal is dropped.
     """
 
     model: ModelSpec
@@ -67,6 +69,7 @@ class Network:
     gradient: Tensor
     gradients: Mapping[Name, Tensor]
     running: Mapping[int, Running]
+    drops: Drops | None = None
 
     def slope(self, layer: int) -> float | Tensor:
         """Below zero, of the leaky family: PReLU's (M, 1, 1), leaky_relu's number; zero for any other activation."""
@@ -262,6 +265,13 @@ class Pass:
                 self.deposit((layer, Role.SLOPE), dslope)
 
         return self.remember(h, back)
+
+    def drop(self, layer: int, h: Node, which: int = 0) -> Node:
+        """(M, B, ..., D) -> the same, with dropout, but in evaluation; ``which`` counts the places in a layer."""
+        drops, cell, site = self.network.drops, h.cell, layer + (which << 32)
+        if drops is None or self.mode is Mode.EVALUATE:
+            return h
+        return self.remember(Node(drops.drop(h.value, site)), lambda dy: give(cell, drops.drop(dy, site)))
 
     def add(self, z: Node, branch: Node, scale: float = 1.0, keep: float = 1.0) -> Node:
         """Two of (M, B, ..., D) -> keep*z + scale*branch."""

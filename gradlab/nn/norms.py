@@ -102,9 +102,9 @@ def layer_norm(z: Tensor, affine: Affine, mode: Mode) -> tuple[Tensor, Back]:
     if native.serves(z):
         y, found = native.layer_norm(z, affine.gain, shift, EPS, centred=True)
         return y, lambda dy: native.layer_norm_back(dy, found, affine.gain, centred=True, shifted=True)
-    normalised = z - z.mean(-1, keepdim=True)
-    inverse = torch.rsqrt(normalised.square().mean(-1, keepdim=True) + EPS)
-    normalised.mul_(inverse)
+    centred = z - z.mean(-1, keepdim=True)
+    inverse = torch.rsqrt(centred.square().mean(-1, keepdim=True) + EPS)
+    normalised = centred * inverse
 
     def back(dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # As for batch norm, with n the normalised signal and dn = gain dy:

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gradlab.diagnose import ORDER
+from gradlab.diagnose.sweep import gathered, since
 from gradlab.report.groups import short
 from gradlab.report.tables import Result
 from gradlab.report.verdicts import Count, Example, counts, given
 
 MOST = 3
 """Illnesses that are told at the top; the section on verdicts has all."""
-
-STANDS_OUT = 1.5
-"""A value of a key is named where its runs are ill so much more often than all."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,15 @@ def answers(result: Result, examples: Sequence[Example], homes: Mapping[str, Pat
         heal = (
             f"gradlab cure --from {shlex.quote(str(homes[one.run_id]))} {one.run_id}" if result.own[one.run] else None
         )
-        told.append(Answer(name, _gathered(rows, name), f"{one.setting}: {one.verdict.told}.", heal))
+        told.append(
+            Answer(name, _gathered(rows, name), f"{one.setting}: {one.verdict.told}.{_since(one, result)}", heal)
+        )
     return told
+
+
+def _since(one: Example, result: Result) -> str:
+    step = since(one.history, one.verdict.name, result.limits) if one.verdict.name != "diverged" else None
+    return "" if step is None else f" It has been so since step {step}."
 
 
 def well(result: Result) -> str:
@@ -54,8 +59,4 @@ def _gathered(rows: Sequence[Count], name: str) -> str:
     """How many runs have an illness, and at which value of a key it gathers: the one that tells ill from well best."""
     place = ORDER.index(name)
     every, ill = rows[0].runs, rows[0].verdicts[place]
-    words = f"{ill} of {every} runs"
-    best = max(rows[1:], key=lambda row: row.verdicts[place] / (ill + row.runs), default=None)
-    if best is None or best.verdicts[place] * every < STANDS_OUT * ill * best.runs:
-        return words
-    return f"{words}; {best.verdicts[place]} of the {best.runs} with {short(best.key)}={best.value}"
+    return gathered(every, ill, [(short(row.key), row.value, row.runs, row.verdicts[place]) for row in rows[1:]])

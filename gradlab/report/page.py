@@ -21,6 +21,7 @@ from gradlab.report import (
     findings,
     foretold,
     inside,
+    noise,
     picked,
     verdicts,
 )
@@ -228,7 +229,7 @@ def _render(
         varying=[(key, findings.value_list(result, key)) for key in varying(result)],
         base=findings.base(result),
         sentences=[
-            *(*cure.sentences(healing), *findings.sentences(result)),
+            *(*cure.sentences(healing), *findings.sentences(result), *noise.sentences(result)),
             *(*(foretold.sentences(result) if healing is None else []), *effect_words.sentences(found)),
         ],
         answers=top,

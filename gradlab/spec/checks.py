@@ -26,6 +26,8 @@ def check_fit(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
         raise SpecError(f"model.norm={model.norm}: {model.name!r}{why} takes: {', '.join(choice.norms)}")
     if model.norm is not None and NORMS[model.norm].over_batch and data.batch_size == 1:
         raise SpecError(f"model.norm={model.norm} with data.batch_size=1: a batch norm needs at least 2 samples")
+    if model.dropout and choice.needs_time and model.depth == 1:
+        raise SpecError(f"model.dropout={model.dropout:g} with model.depth=1: acts between recurrent layers")
     _check_forms(model, data, facts)
     if model.name == "linear_chain" and not model.width == facts.inputs == facts.outputs:
         raise SpecError(
@@ -65,6 +67,19 @@ def _check_init(model: ModelSpec) -> None:
 def _check_forms(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     """Raises `SpecError` for inputs that the network does not take, or answers that it does not give."""
     choice, longest = MODELS[model.name], DATA[data.name].longest
+    if not facts.shape and "vector" not in choice.takes:
+        raise SpecError(f"{data.path or data.target}: cannot be looked at here, and {model.name!r} needs its shape")
+    if facts.whole:
+        raise SpecError(
+            f"data.name={data.name}: its inputs are whole numbers, which may be words; {model.name!r} takes floats, or "
+            "pixels of uint8"
+        )
+    if choice.takes == ("image",) and len(facts.shape) == 3 and not facts.image:
+        samples = "x".join(map(str, facts.shape))
+        raise SpecError(
+            f"data.name={data.name}: samples of {samples}; {model.name!r} takes (rows, columns), "
+            "or such an image with 1, 3 or 4 channels in its first or its last axis, not in both"
+        )
     if longest is not None and data.length is not None and data.length > longest:
         raise SpecError(f"data.length={data.length}: what {data.name!r} is cut from gives {longest:,} at most")
     if not set(choice.takes) & set(facts.forms):
@@ -224,4 +239,9 @@ def check_instrument(spec: RunSpec) -> None:
         raise SpecError(
             f"probe.instrument={instrument.name}: needs {instrument.samples} samples; the training part of "
             f"{spec.data.name!r} has {spec.facts.train}"
+        )
+    if spec.data.batch_size < instrument.batch:
+        raise SpecError(
+            f"probe.instrument={instrument.name}: needs data.batch_size of at least {instrument.batch}; given "
+            f"{spec.data.batch_size}"
         )

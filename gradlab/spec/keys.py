@@ -11,11 +11,17 @@ from types import MappingProxyType
 from gradlab.spec.choices import ALIASES, CLIPS, DATA, MODELS, NAMED, NOUNS, OPTIMIZERS, Clip, Optimizer
 from gradlab.spec.named import SpecError, Value, closest, lookup, nearest
 
-GROUPS = {"model": "model.name", "data": "data.name", "optim": "optim.name", "clip": "clip.mode"}
+GROUPS = {
+    "model": "model.name",
+    "data": "data.name",
+    "optim": "optim.name",
+    "clip": "clip.mode",
+    "launch": "launch.name",
+}
 """The config groups, each with the key that names its choice: `model=rnn` and `model.name=rnn` are the same."""
 
-APART = ("name", "launch.memory", "launch.workers", "launch.stacked", "store.weights")
-"""Keys that are no part of a run: a label, how runs are carried out, what is stored."""
+APART = ("name", "store.weights")
+"""Keys that are no part of a run: a label, and what is stored; those of `launch` stand in `grid/launching.py`."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,12 @@ KEYS: dict[str, Key] = {
     ),
     "model.base_width": Key(
         int, "mup: the width at which it is the standard parametrization; null: the default width", low=1, nullable=True
+    ),
+    "model.dropout": Key(
+        float,
+        "share of a signal's entries that training sets to zero behind the activation; of recurrences between layers",
+        low=0,
+        below=1,
     ),
     "model.target": Key(str, "a network of your own: path/to/file.py:Name or package.module.Name", nullable=True),
     "model.source": Key(str, "the SHA-256 of the file that defines it; filled in", nullable=True),

@@ -88,6 +88,7 @@ SILENT: dict[str, tuple[object, ...]] = {
     **dict.fromkeys(("model.causal", "model.qk_norm", "model.attention_scale"), (None,)),
     "model.parametrization": (None, "standard"),
     "model.base_width": (None,),
+    "model.dropout": (None, 0.0),
     **dict.fromkeys(("data.ask", "data.permuted", "train.source"), (None,)),
     **dict.fromkeys(("data.label", "data.heldout", "data.task", "data.target", "data.source"), (None,)),
     **{key: (DEFAULTS[key],) for key in ("optim.dampening", "optim.amsgrad", "optim.maximize")},
@@ -265,6 +266,7 @@ def _fit(model: ModelSpec, data: DataSpec, look: Look | None) -> tuple[ModelSpec
             "give at most that, or full"
         )
     if not choice.free:
+        facts = facts.channels_last()
         model = _resolved(model, facts)
         check_fit(model, data, facts)
     return model, data, facts

@@ -89,6 +89,7 @@ _MANIFEST = Fields(
                 {"kernels": Named(TEXT)},
             )
         ),
+        "launch": Named(VALUE),
         "weights": TRUTH,
         "plugins": Each(Fields({"kind": Words(("package", "file")), "place": TEXT, "sha256": TEXT})),
         "cure": _CURE,

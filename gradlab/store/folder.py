@@ -82,6 +82,11 @@ class Folder:
         return self.root / "expectations.json"
 
     @property
+    def jobs(self) -> Path:
+        """Which jobs of Slurm have which pieces, beside their logs; there while any may be at work."""
+        return self.root / "slurm" / "jobs.json"
+
+    @property
     def report(self) -> Path:
         """The report's folder."""
         return self.root / "report"
@@ -93,6 +98,10 @@ class Folder:
     def piece(self, index: int, name: str) -> Path:
         """The same of one piece."""
         return self.pieces / f"{index:05d}.{name}.parquet"
+
+    def said(self, index: int) -> Path:
+        """What a job of Slurm said of a piece, a line an event."""
+        return self.pieces / f"{index:05d}.said.jsonl"
 
     def checkpoint(self, index: int, start: int) -> Path:
         """A piece in the middle of its training, from its run ``start`` on."""
@@ -175,7 +184,8 @@ def time_here() -> dt.datetime:
 
 def sweep_up(folder: Folder) -> None:
     """Removes what processes that were killed left behind in a folder that this one holds."""
-    for place in (folder.root, folder.pieces, folder.report):
+    # Jobs of Slurm write their pieces without holding the folder.
+    for place in (folder.root, folder.report, *(() if folder.jobs.is_file() else (folder.pieces,))):
         for path in place.iterdir() if place.is_dir() else ():
             if not is_left_over(path):
                 continue

@@ -26,7 +26,8 @@ class Setting:
     ``q0``. ``depth`` is L, of an RNN K; ``steps`` T, 0 without time. ``batch``: samples that batch norm shares, None
     elsewhere. ``branch``: beta of a residual branch. ``pixels``: height and width of an image that is convolved, whose
     filters are ``centre``d in their middle tap or not; ``inputs`` is then a filter's first fan-in. ``gate``: what keeps
-    a gated state. ``why_not``: why no theory holds for such weights, None where one does.
+    a gated state. ``keep``: the share of activations that dropout leaves; ``sw2`` is then over it, for what is kept is
+    as much larger. ``why_not``: why no theory holds for such weights, None where one does.
     """
 
     architecture: str
@@ -48,6 +49,7 @@ class Setting:
     pixels: tuple[int, int] = (1, 1)
     centre: bool = False
     gate: Gate | None = None
+    keep: float = 1.0
 
 
 WEIGHT_VARIANCES: dict[str, Callable[[int, int], float]] = {
@@ -126,7 +128,7 @@ def setting(spec: RunSpec) -> Setting:
         return Setting(model.name, LINEAR, "none", 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False, why_not=why)
     if MODELS[model.name].takes == ("image",):
         return _of_images(spec)
-    recurrent = MODELS[model.name].needs_time
+    recurrent, keep = MODELS[model.name].needs_time, 1 - (model.dropout or 0.0)
     inputs = facts.features if recurrent else facts.inputs
     # torch.nn.RNN bounds the default draw of every matrix by its hidden width.
     first_fan = (
@@ -149,7 +151,7 @@ def setting(spec: RunSpec) -> Setting:
         steps=facts.steps if recurrent else 0,
         width=model.width,
         inputs=inputs,
-        sw2=sw2,
+        sw2=sw2 / keep,
         sb2=_bias_variance(model),
         sw2_first=sw2_first,
         q0=q0,
@@ -157,7 +159,8 @@ def setting(spec: RunSpec) -> Setting:
         eps={"none": 0.0, "rms": RMS_EPS[spec.train.precision]}.get(norm, EPS),
         branch=model.branch_scale or 0.0,
         orthogonal=init == "orthogonal",
-        why_not=_why_not(model.name, init),
+        why_not=_why_not(model.name, init) or _not_with_dropout(model),
+        keep=keep,
     )
 
 
@@ -170,7 +173,7 @@ def _unknown(model: ModelSpec) -> str | None:
 
 def _of_images(spec: RunSpec) -> Setting:
     """What theory sees of convolutions: of a `resnet` its stream alone, a place a block."""
-    model, facts = spec.model, spec.facts
+    model, facts, keep = spec.model, spec.facts, 1 - (spec.model.dropout or 0.0)
     norm, init = model.norm or "none", None if model.weight_var is not None else model.init
     phi = Phi(model.activation or "linear", (model.slope or 0.0) if model.activation in TANGIBLE else 0.0)
     q0 = spec.data.input_scale * spec.data.input_scale
@@ -191,7 +194,7 @@ def _of_images(spec: RunSpec) -> Setting:
         steps=0,
         width=model.width,
         inputs=taps * facts.channels,
-        sw2=sw2,
+        sw2=sw2 / keep,
         sb2=1 / (27 * model.drawn_width) if init == "torch_default" else model.bias_var or 0.0,
         sw2_first=sw2_first,
         q0=q0,
@@ -199,10 +202,21 @@ def _of_images(spec: RunSpec) -> Setting:
         eps={"none": 0.0, "rms": RMS_EPS[spec.train.precision]}.get(norm, EPS),
         branch=0.0 if model.block in ("rezero", "fixup") else model.branch_scale or 0.0,
         orthogonal=orthogonal,
-        why_not=_why_not(model.name, init) or _no_theory_of_images(model),
+        why_not=_why_not(model.name, init) or _no_theory_of_images(model) or _not_with_dropout(model),
+        keep=keep,
         pixels=facts.pixels,
         centre=init == "delta_orthogonal",
     )
+
+
+def _not_with_dropout(model: ModelSpec) -> str | None:
+    if not model.dropout:
+        return None
+    if model.norm == "batch":
+        return "a batch norm sees what dropout adds to a variance, which theory here does not follow"
+    if MODELS[model.name].needs_time or model.block is not None:
+        return f"dropout in {model.name!r} is in some of its layers alone, which theory here does not follow"
+    return None
 
 
 def _no_theory_of_images(model: ModelSpec) -> str | None:

@@ -73,7 +73,7 @@ def lost(seen: Setting, critical: float | None, why: str) -> str:
     if seen.steps:
         return f"{_subject(seen)}: {why}"
     known = "no critical σw²" if critical is None else f"critical at σw²={figure(critical)}"
-    return f"{_subject(seen)}: {known}; yours is {figure(seen.sw2)}: {why}"
+    return f"{_subject(seen)}: {known}; yours is {figure(seen.keep * seen.sw2)}: {why}"
 
 
 def _subject(seen: Setting) -> str:
@@ -90,12 +90,13 @@ def _subject(seen: Setting) -> str:
         "resnet": f"residual convolutions of {name}, β={seen.branch:.3g}",
     }.get(seen.architecture, name)
     biases = "" if seen.norm == "batch" else f", σb²={seen.sb2:.3g}"
-    return f"{what}{behind}{biases}"
+    dropped = f", dropout {1 - seen.keep:.3g}" if seen.keep < 1 else ""
+    return f"{what}{behind}{biases}{dropped}"
 
 
 def _claim(seen: Setting, said: Findings) -> str:
     if seen.architecture == "mlp" and seen.norm == "none":
-        return f"{_critical(said)}; yours is {figure(seen.sw2)}, {_course(seen, said)}"
+        return f"{_critical(seen, said)}; yours is {figure(seen.keep * seen.sw2)}, {_course(seen, said)}"
     course = _course(seen, said)
     if seen.norm == "batch" and seen.architecture == "mlp":
         what = "only depth, φ and the batch size matter"
@@ -110,7 +111,9 @@ def _claim(seen: Setting, said: Findings) -> str:
     return course
 
 
-def _critical(said: Findings) -> str:
+def _critical(seen: Setting, said: Findings) -> str:
+    if seen.keep < 1:
+        return "no critical σw²: dropout parts any two inputs (Schoenholz et al. 2016)"
     return "no critical σw²" if said.critical is None else f"critical at σw²={figure(said.critical)}"
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import typer
 
+from gradlab.grid.launching import KEYS as LAUNCH_KEYS
+from gradlab.grid.launching import LAUNCHERS
 from gradlab.grid.search_path import options_of, search_path, shipped
 from gradlab.spec.choices import DATA, MODELS, NAMED
 from gradlab.spec.keys import APART, DEFAULTS, GROUPS, KEYS, allowed_keys
@@ -55,7 +57,7 @@ def short(about: str) -> str:
 def _keys(begun: str) -> Iterable[Item]:
     """The keys of the model and data that are chosen, or of all; without a dot the sections alone."""
     known = {key: rule.summary for key, rule in KEYS.items() if key in _allowed()}
-    known |= dict.fromkeys(APART, "not part of a run")
+    known |= dict.fromkeys((*APART, *LAUNCH_KEYS), "not part of a run")
     known |= {group: f"the config group of {key}" for group, key in GROUPS.items()} | {"experiment": "as -e"}
     if begun.startswith("diagnose"):
         from gradlab.diagnose.thresholds import THRESHOLDS
@@ -86,9 +88,10 @@ def _values(ctx: typer.Context, key: str) -> list[Item]:
     if key == "experiment":
         return experiments(ctx, "")
     key = GROUPS.get(key, key)
-    if key in PLACES or (key not in KEYS and key not in APART):
+    if key in PLACES or (key not in KEYS and key not in APART and key not in LAUNCH_KEYS):
         return []
-    found = {name: choice.summary for name, choice in NAMED.get(key, {}).items()}
+    named = LAUNCHERS if key == "launch.name" else NAMED.get(key, {})
+    found = {name: choice.summary for name, choice in named.items()}
     group = next((group for group, named in GROUPS.items() if named == key), None)
     found |= {name: "of a folder of configs" for name in _options(ctx, group or "") if name not in found}
     rule = KEYS.get(key)

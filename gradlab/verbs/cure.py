@@ -44,12 +44,12 @@ def cure(
       gradlab cure model.depth=30 model.activation=sigmoid
       gradlab cure outputs/latest
     """
-    from gradlab.launch import devices, local
+    from gradlab.launch import devices, local, places
 
     texts, named, chosen = overrides_of(context, given), one_experiment(experiment), devices.choose(device)
     folders = [text for text in texts if "=" not in text and ("/" in text or Path(text).exists())]
     # The workers import torch while the sick run is found.
-    with local.crew_of(min(chosen.workers, local.EARLY), chosen) as crew:
+    with local.crew_of(0 if places.elsewhere(texts) else min(chosen.workers, local.EARLY), chosen) as crew:
         from gradlab.cure import trials
         from gradlab.grid import compose, rerun
         from gradlab.launch import own

@@ -44,13 +44,13 @@ def run(
       gradlab run -e he-depth30 seed=3 --dry-run
       gradlab run --from outputs/latest 3f2a optim.lr=0.01
     """
-    from gradlab.launch import devices, local
+    from gradlab.launch import devices, local, places
 
     given, named, chosen = overrides_of(context, overrides), one_experiment(experiment), devices.choose(device)
     if source is not None:
         refuse([], what="--from", experiment=named, config_dir=config_dir)
     # The worker imports torch while the run is composed.
-    with local.crew_of(0 if dry_run else 1, chosen) as crew:
+    with local.crew_of(0 if dry_run or places.elsewhere(given) else 1, chosen) as crew:
         from gradlab.grid import compose, expand, rerun
         from gradlab.launch import own
 

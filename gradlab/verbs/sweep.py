@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,9 @@ def sweep(
         ),
     ] = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", metavar="", help="Stop at the first crashed run.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", metavar="", help="launch=slurm: hand the jobs over, and end.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """A grid of runs, in Hydra's sweep grammar.
@@ -41,20 +45,29 @@ def sweep(
       gradlab sweep -e reference-grid --plan
       gradlab sweep --resume outputs/latest
     """
-    from gradlab.launch import devices, local
+    from gradlab.launch import devices, local, places
 
     given, named, chosen = overrides_of(context, overrides), one_experiment(experiment), devices.choose(device)
     if resume is not None:
-        refuse(given, what="--resume", experiment=named, config_dir=config_dir, out=out, plan=plan or None)
+        refuse(
+            [text for text in given if not text.lstrip("+~").startswith("launch")],
+            what="--resume",
+            experiment=named,
+            out=out,
+            plan=plan or None,
+        )
+        from gradlab.grid.compose import compose_launch
         from gradlab.launch import conduct
         from gradlab.launch.resume import resume as go_on
         from gradlab.terminal import screen
 
         made_with(resume, allow_code)
-        wishes = conduct.Wishes(report=not no_report, fail_fast=fail_fast)
-        raise typer.Exit(go_on(resume, device, wishes, sys.argv, screen.console(quiet=quiet), allow_code=allow_code))
+        wishes = conduct.Wishes(report=not no_report, fail_fast=fail_fast, detach=detach)
+        launch = partial(compose_launch, given, config_dirs=[config_dir] if config_dir else [])
+        terminal = screen.console(quiet=quiet)
+        raise typer.Exit(go_on(resume, device, wishes, sys.argv, terminal, allow_code=allow_code, launch=launch))
     # The workers import torch while the grid is composed.
-    with local.crew_of(0 if plan else min(chosen.workers, local.EARLY), chosen) as crew:
+    with local.crew_of(0 if plan or places.elsewhere(given) else min(chosen.workers, local.EARLY), chosen) as crew:
         from gradlab.grid import compose
         from gradlab.launch import own
 
@@ -69,5 +82,5 @@ def sweep(
             return
         from gradlab.launch import conduct
 
-        wishes = conduct.Wishes(out=out, report=not no_report, fail_fast=fail_fast)
+        wishes = conduct.Wishes(out=out, report=not no_report, fail_fast=fail_fast, detach=detach)
         raise typer.Exit(conduct.start(grid, wishes, crew, sys.argv, screen.console(quiet=quiet)))

@@ -62,6 +62,8 @@ SETTINGS: dict[str, dict[str, Value]] = {
         for name in SCHEDULES
     },
     "float64 without kernels of its own": {"model.activation": "gelu", "train.precision": "float64"},
+    "dropout": {"model.dropout": 0.4},
+    "parametrization": {"model.parametrization": "mup", "model.base_width": 4, "optim.momentum": 0.9},
     "a member that diverges": DIVERGING,
     "steps that are not rehearsed": {"train.steps": 8, "probe.every": 3},
 }

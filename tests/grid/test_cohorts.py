@@ -67,6 +67,7 @@ OTHER: dict[str, Value] = {
     "model.output": "tanh",
     "model.parametrization": "ntk",
     "model.base_width": 32,
+    "model.dropout": 0.5,
     "probe.every": 11,
     "probe.instrument": "gradient_log",
 }

@@ -15,7 +15,7 @@ from gradlab.grid.cohorts import make_plan
 from gradlab.launch import devices, local, worker
 from gradlab.launch.devices import CPU_MEMORY
 from gradlab.launch.events import Event, Job
-from gradlab.launch.local import crew_of, run_jobs
+from gradlab.launch.local import crew_of
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec, build
 from gradlab.store.folder import Folder
@@ -141,7 +141,7 @@ def test_a_crew_runs_its_jobs_and_leaves_nobody_behind(tmp_path: Path) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with crew_of(2, devices.choose("cpu")) as crew:
         pids = [member.process.pid for member in crew.workers]
-        events = list(run_jobs(crew, jobs, fail_fast=False))
+        events = list(crew.run(jobs, fail_fast=False))
     assert sorted(event.piece for event in events if event.kind == "finished") == [0, 1]
     assert not any(alive(pid) for pid in pids if pid)
     assert not multiprocessing.active_children()
@@ -156,7 +156,7 @@ def test_a_crew_that_cannot_train_fails_its_jobs(tmp_path: Path) -> None:
         crew.workers[0].process.terminate()
         crew.workers[0].process.join()
         crew.workers[0].job = jobs[0]
-        events = list(run_jobs(crew, jobs[1:], fail_fast=False))
+        events = list(crew.run(jobs[1:], fail_fast=False))
     failed = [event for event in events if event.kind == "failed"]
     assert [(event.piece, event.error) for event in failed] == [(0, "the worker process was ended: SIGTERM")]
     assert [event.piece for event in events if event.kind == "finished"] == [1]
@@ -170,7 +170,7 @@ def test_an_exception_ends_the_crew_at_once(tmp_path: Path) -> None:
     def interrupted() -> None:
         with crew_of(2, devices.choose("cpu")) as crew:
             pids.extend(member.process.pid for member in crew.workers)
-            assert next(run_jobs(crew, jobs, fail_fast=False)).kind == "started"
+            assert next(crew.run(jobs, fail_fast=False)).kind == "started"
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

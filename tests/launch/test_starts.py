@@ -128,7 +128,7 @@ def test_no_more_workers_are_started_than_there_are_pieces(
     pieces = make_plan(runs, 1, 1).pieces
     rest: list[Sequence[Piece]] = [pieces[2:]] if cure else []
     fitted: list[int] = []
-    monkeypatch.setattr(rounds, "fit", lambda _crew, count: fitted.append(count))
+    monkeypatch.setattr(Crew, "fit", lambda _crew, count: fitted.append(count))
     monkeypatch.setattr(rounds, "_round", lambda *_: False)
 
     def following(_site: rounds.Site, _runs: Sequence[RunSpec]) -> tuple[Sequence[RunSpec], Sequence[Piece]] | None:

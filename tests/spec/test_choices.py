@@ -52,7 +52,14 @@ def test_the_files_of_a_group_are_its_choices(group: str) -> None:
 def test_the_rest_of_the_config_is_the_defaults() -> None:
     config = yaml.safe_load((CONFIGS / "config.yaml").read_text())
     chosen = {group: name for entry in config.pop("defaults") if entry != "_self_" for group, name in entry.items()}
-    assert chosen == {"model": "mlp", "data": "digits", "optim": "sgd", "clip": "none", "experiment": None}
+    assert chosen == {
+        "model": "mlp",
+        "data": "digits",
+        "optim": "sgd",
+        "clip": "none",
+        "launch": "local",
+        "experiment": None,
+    }
     assert config == {
         "name": "run",
         "seed": DEFAULTS["seed"],

@@ -62,6 +62,7 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "model.output": ({}, "softmax"),
     "model.parametrization": ({}, "ntk"),
     "model.base_width": ({}, 32),
+    "model.dropout": ({}, 0.5),
     "model.target": (OWN, f"{HERE}:another"),
     "model.source": (OWN, "0" * 64),
     "data.name": ({}, "gaussian_mixture"),

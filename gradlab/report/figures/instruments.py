@@ -156,6 +156,19 @@ OVER_STEPS: dict[str, Drawing] = {
         "A straight rise is a positive Lyapunov exponent: training is chaotic. A flat line: the twins stay together. ",
         shown=_logs_of_logs,
     ),
+    "noise_scale": Drawing(
+        "Gradient noise scale",
+        ("step", "tr Σ/|G|²"),
+        "The batch size at which half of a batch's gradient is noise: larger batches hardly save steps, smaller ones "
+        "hardly save samples. It grows as the loss falls; where it is not finite, the gradient drowns in its noise. ",
+    ),
+    "sharpness": Drawing(
+        "Sharpness: the largest curvature of the loss",
+        ("step", "largest eigenvalue of the Hessian"),
+        "Thin lines are the curvature above which descent is unstable on a quadratic, 2/lr. A sharpness that rises to "
+        "its line and stays there is at the edge of stability; far above it the loss climbs. ",
+        beside="stable",
+    ),
 }
 """The quantities that are drawn over the steps."""
 
@@ -215,7 +228,10 @@ def instrument_plots(result: Result) -> Iterator[Plot]:
         found = readings(result, quantity)
         if len(np.unique(found.step)) > 1:
             x, values = found.over(found.step, result.size)
-            yield _lines(result, quantity, drawing, x, values, None)
+            beside = None
+            if drawing.beside is not None and len((others := readings(result, drawing.beside)).run):
+                beside = others.over(others.step, result.size)[1]
+            yield _lines(result, quantity, drawing, x, values, beside)
     yield from (plot for plot in (_planes(result), _modes(result)) if plot is not None)
 
 

@@ -13,12 +13,14 @@ from gradlab.spec.named import Choice, Value, table
 class Instrument(Choice):
     """``gives``: its quantities; ``needs``: the values that a key may have beside it.
 
-    ``samples``: the least that the training part must hold; ``by_input``: it takes derivatives by the input.
+    ``samples``: the least that the training part must hold, ``batch`` that a batch must; ``by_input``: it takes
+    derivatives by the input.
     """
 
     gives: tuple[str, ...] = ()
     needs: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     samples: int = 1
+    batch: int = 1
     by_input: bool = False
 
 
@@ -55,11 +57,19 @@ INSTRUMENTS: dict[str, Instrument] = table(
         {"model.norm": _SINGLE},
     ),
     Instrument(
+        "gradient_noise",
+        "gradient noise scale tr Sigma/|G|^2 from per-sample gradients: the batch size that is worth it",
+        "McCandlish et al. 2018, arXiv:1812.06162",
+        ("noise_scale", "gradient_variance", "gradient_square"),
+        {"model.norm": _SINGLE},
+        batch=2,
+    ),
+    Instrument(
         "jacobian_covariance",
         "how alike d(output)/d(input) of a batch's samples are: the score of search without training",
         "Mellor et al. 2020, arXiv:2006.04647",
         ("jacobian_score", "jacobian_correlation"),
-        samples=2,
+        batch=2,
         by_input=True,
     ),
     Instrument(
@@ -119,6 +129,12 @@ INSTRUMENTS: dict[str, Instrument] = table(
         "share of the weights that training has left where they began, by layer",
         "Zamirai et al. 2020, arXiv:2010.06192",
         ("unmoved",),
+    ),
+    Instrument(
+        "sharpness",
+        "largest eigenvalue of the Hessian of the batch's loss, beside that at which descent is unstable",
+        "Cohen et al. 2021, arXiv:2103.00065; Lanczos 1950",
+        ("sharpness", "sharpness_error", "stable"),
     ),
     Instrument(
         "twin_distance",

@@ -65,9 +65,6 @@ def _capsules(model: ModelSpec, facts: Facts) -> Matrices:
     return [*layers, (*votes, 1)]
 
 
-_NOT_OF_CAPSULES = ("norm", "output", "parametrization", "base_width")
-
-
 def _votes(model: ModelSpec, facts: Facts) -> int:
     """Each in two orders, and of each pair a logit and its share at every iteration."""
     pairs = primary_capsules(model, facts) * facts.outputs
@@ -141,7 +138,7 @@ class Model(Choice):
     beside: Callable[[ModelSpec, Facts], int] = _nothing
 
 
-_SCALED: dict[str, Value] = {"parametrization": "standard", "base_width": None}
+_SCALED: dict[str, Value] = {"parametrization": "standard", "base_width": None, "dropout": 0.0}
 
 _NETWORK: dict[str, Value] = {
     "depth": 10,
@@ -219,7 +216,7 @@ MODELS: dict[str, Model] = table(
         "convolutions, capsules of their channels, and by routing one a class: its length is the output",
         "Sabour et al. 2017, arXiv:1710.09829",
         {
-            **{key: value for key, value in _NETWORK.items() if key not in _NOT_OF_CAPSULES},
+            **{key: value for key, value in _NETWORK.items() if key not in ("norm", "output", *_SCALED)},
             "depth": 3,
             "width": 16,
             "init": "xavier_normal",

@@ -1,0 +1,113 @@
+"""`launch=ray` on a cluster of two nodes, one of which is killed in mid-sweep: tables are those of this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gradlab.store import documents
+from gradlab.store.folder import Folder
+from tests.commands import ENVIRONMENT, assert_same_tables, run, spawn, wait_for
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
+
+SWEEP = (
+    *("sweep", "seed=range(6)", "optim.lr=0.1,1e38", "model.width=8", "model.depth=2", "train.steps=4000"),
+    *("probe.every=100", "launch.memory=1", "--no-report"),
+)
+"""12 pieces of one run each, half of which diverge at once."""
+
+UNSEEN = """
+import contextlib
+from gradlab.launch import ray
+ray._marked = lambda folder: contextlib.nullcontext("a file that no node sees")
+from gradlab.cli import main
+main()
+"""
+"""The command, whose folder no node sees."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The address of a cluster, and who kills its second node at a line."""
+    line = [sys.executable, str(Path(__file__).with_name("two_nodes.py"))]
+    process = subprocess.Popen(
+        line, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    yield process.stdout.readline().strip(), process
+    process.communicate("\n\n", timeout=30)
+
+
+@pytest.fixture(scope="module")
+def at_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The result of the same sweep on this machine."""
+    folder = tmp_path_factory.mktemp("home")
+    ended = run([*SWEEP, "launch.workers=2", "-o", "out"], folder)
+    assert (ended.status, ended.err) == (0, "")
+    return folder / "out"
+
+
+def finished(root: Path) -> int:
+    return len(list(Folder(root / "out").pieces.glob("[0-9]*.runs.parquet")))
+
+
+def test_an_interrupt_cancels_what_is_queued_and_a_resume_goes_on(
+    cluster: tuple[str, subprocess.Popen[str]], tmp_path: Path, at_home: Path
+) -> None:
+    process = spawn([*SWEEP, "launch=ray", f"launch.address={cluster[0]}", "-o", "out"], tmp_path)
+    wait_for(lambda: finished(tmp_path) >= 2)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert f"Ray at {cluster[0]}: 2 nodes, 2 cores" in out
+    assert "gradlab sweep --resume out" in err
+    assert "Traceback" not in err
+    assert 2 <= finished(tmp_path) < 12
+    assert list(Folder(tmp_path / "out").pieces.glob("*.from*.safetensors")), "what was at work is kept"
+    refused = run(["sweep", "--resume", "out"], tmp_path)
+    assert refused.status == 2
+    assert f"launch.address={cluster[0]}, as its manifest says; to do so add --allow-code" in refused.err
+    ended = run(["sweep", "--resume", "out", "--allow-code", "--no-report"], tmp_path)
+    assert (ended.status, ended.err) == (0, "")
+    assert_same_tables(tmp_path / "out", at_home)
+
+
+def test_a_node_killed_in_mid_sweep_that_shares_no_file_system(
+    cluster: tuple[str, subprocess.Popen[str]], tmp_path: Path, at_home: Path
+) -> None:
+    address, killer = cluster
+    line = [sys.executable, "-c", UNSEEN, *SWEEP, "launch=ray", f"launch.address={address}", "-o", "out"]
+    process = subprocess.Popen(
+        line, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: finished(tmp_path) >= 3)
+    assert killer.stdin is not None
+    killer.stdin.write("\n")
+    killer.stdin.flush()
+    out, err = process.communicate(timeout=90)
+    assert (process.returncode, err) == (0, "")
+    assert "was lost with its worker or node, and is run again" in out
+    assert documents.read_manifest(tmp_path / "out")["state"] == "done"
+    assert_same_tables(tmp_path / "out", at_home)
+
+
+def test_what_no_node_has_is_refused_before_anything_is_written(
+    cluster: tuple[str, subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    line = ["run", "train.steps=1", "launch=ray", f"launch.address={cluster[0]}", "-o", "out"]
+    for wish, why in (
+        ("launch.gpus=1", "no node of the Ray cluster"),
+        ("launch.cores=64", "a piece takes 64 cores, and no node has more than 1"),
+    ):
+        ended = run([*line, wish], tmp_path)
+        assert (ended.status, ended.out) == (2, "")
+        assert why in ended.err
+    assert not (tmp_path / "out").exists()

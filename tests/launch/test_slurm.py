@@ -1,0 +1,167 @@
+"""`launch=slurm` on a real Slurm of one node: a job cancelled, and one preempted in mid-piece."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import gradlab
+from gradlab.launch import slurm
+from gradlab.launch.events import Job
+from gradlab.launch.slurm_job import said_by
+from gradlab.launch.speed import USUAL
+from gradlab.store.folder import Folder
+from tests.commands import ENVIRONMENT, Ended, assert_same_tables, run, wait_for
+from tests.launch.test_local import jobs_of
+
+SCRIPT = Path(__file__).with_name("one_node_slurm.sh")
+SWEEP = (
+    *("sweep", "seed=0,1", "model.width=8", "model.depth=2", "train.steps=30000", "probe.every=1000"),
+    *("launch.memory=1", "--no-report"),
+)
+"""Two pieces of one run each."""
+
+APART = """
+from gradlab.launch import slurm
+slurm.JOB_SECONDS = 0
+from gradlab.cli import main
+main()
+"""
+"""The command, with a job for each piece however small it is."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Slurm of one node with two cores."""
+    if importlib.util.find_spec("submitit") is None:
+        pytest.skip("submitit is not installed")
+    if not all(map(shutil.which, ("slurmctld", "slurmd", "munged"))):
+        pytest.skip("no Slurm: slurm-wlm and munge are not installed")
+    if os.getuid() != 0:
+        pytest.skip("only root starts a Slurm")
+    folder = tmp_path_factory.mktemp("slurm")
+    subprocess.run([SCRIPT, "start", folder], check=True)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(ENVIRONMENT, "SLURM_CONF", str(folder / "slurm.conf"))
+        patched.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+        yield
+        ask("scancel", "-u", str(os.getuid()))
+    subprocess.run([SCRIPT, "stop", folder], check=True)
+
+
+@pytest.fixture(scope="module")
+def at_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The result of the same sweep on this machine."""
+    folder = tmp_path_factory.mktemp("home")
+    ended = run([*SWEEP, "-o", "out"], folder)
+    assert (ended.status, ended.err) == (0, "")
+    return folder / "out"
+
+
+def ask(*line: str) -> str:
+    return subprocess.run(line, check=True, capture_output=True, text=True).stdout
+
+
+def start(line: list[str], folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", APART, *line],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def end_of(process: subprocess.Popen[str]) -> Ended:
+    out, err = process.communicate(timeout=120)
+    return Ended(process.returncode, out, err)
+
+
+def in_mid_piece(folder: Folder, index: int) -> bool:
+    return any(event.kind == "progress" for event in said_by(folder, index)[0])
+
+
+def tasks() -> list[str]:
+    """The jobs of gradlab, as Slurm numbers them."""
+    return [line for line in ask("squeue", "-h", "-r", "-p", "low", "-o", "%i").split("\n") if line]
+
+
+def test_jobs_that_were_left_are_followed_and_a_preempted_one_goes_on(tmp_path: Path, at_home: Path) -> None:
+    folder = Folder(tmp_path / "out")
+    leaving = start([*SWEEP, "launch=slurm", "--detach", "-o", "out"], tmp_path)
+    wait_for(lambda: in_mid_piece(folder, 0) and in_mid_piece(folder, 1))
+    ask("sbatch", "-p", "high", "-n2", "-o", "/dev/null", "--wrap", "true")
+    wait_for(lambda: bool(folder.checkpoints(0) and folder.checkpoints(1)), 20)
+    left = end_of(leaving)
+    assert (left.status, left.err) == (0, "")
+    assert "Follow them with: gradlab sweep --resume" in left.out
+    wait_for(lambda: ask("squeue", "-h", "-r", "-p", "low", "-o", "%T %r").split("\n").count("PENDING BeginTime") == 2)
+    assert all(said_by(folder, index)[0][-1].kind == "progress" for index in (0, 1))
+    elsewhere = run(["sweep", "--resume", "out", "launch=local"], tmp_path)
+    assert elsewhere.status == 2
+    assert "jobs of Slurm are still at work in it" in elsewhere.err
+    following = start(["sweep", "--resume", "out", "--no-report"], tmp_path)
+    for task in tasks():
+        # Slurm lets what it took from its node wait for two minutes.
+        ask("scontrol", "update", f"jobid={task}", "StartTime=now")
+    ended = end_of(following)
+    assert (ended.status, ended.err) == (0, "")
+    assert "At work already: 2 jobs of gradlab-out-" in ended.out
+    assert "handed over" not in ended.out
+    assert not folder.jobs.exists()
+    assert_same_tables(folder.root, at_home)
+
+
+def test_a_job_that_is_cancelled_says_so_and_a_resume_goes_on(tmp_path: Path, at_home: Path) -> None:
+    folder = Folder(tmp_path / "out")
+    process = start([*SWEEP, "launch=slurm", "-o", "out"], tmp_path)
+    wait_for(lambda: in_mid_piece(folder, 1))
+    (second,) = (task for task in tasks() if task.endswith("_1"))
+    ask("scancel", second)
+    ended = end_of(process)
+    assert ended.status == 1
+    assert "1 of 2 runs crashed" in ended.err
+    (error,) = gradlab.load(folder.root).runs["error"].dropna()
+    assert error.startswith(f"Slurm job {second} CANCELLED")
+    assert folder.checkpoints(1), "what it had trained is kept"
+    again = run(["sweep", "--resume", "out", "--no-report"], tmp_path)
+    assert (again.status, again.err) == (0, "")
+    assert_same_tables(folder.root, at_home)
+
+
+def test_an_interrupt_cancels_the_jobs_and_what_the_cluster_refuses_is_said(tmp_path: Path) -> None:
+    refused = run([*SWEEP, "launch=slurm", "launch.partition=nowhere", "-o", "out"], tmp_path)
+    assert (refused.status, refused.out) == (2, "")
+    assert "launch=slurm: the cluster refuses such a job: " in refused.err
+    assert "Invalid partition name specified" in refused.err
+    assert not (tmp_path / "out").exists()
+    process = start([*SWEEP, "launch=slurm", "-o", "out"], tmp_path)
+    wait_for(lambda: len(tasks()) == 2)
+    os.killpg(process.pid, signal.SIGINT)
+    ended = end_of(process)
+    assert ended.status == 130
+    assert "gradlab sweep --resume out" in ended.err
+    assert not tasks()
+
+
+def test_small_pieces_share_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = jobs_of(tmp_path, 1)[0]
+
+    def of(index: int, seconds: float) -> Job:
+        return replace(job, piece=replace(job.piece, index=index, effort=seconds * USUAL))
+
+    jobs = [of(index, seconds) for index, seconds in enumerate([300, 50, 40, 30, 20, 10, 5, 5])]
+    assert [slurm._indices(task) for task in slurm.packed(jobs[1:], 1000)] == [(1, 4, 6), (2, 3, 5, 7)]
+    assert [slurm._indices(task) for task in slurm.packed(jobs, 2)] == [(0,), (1, 2, 3, 4, 5, 6, 7)]
+    assert len(slurm.packed(jobs[4:], 1000)) == 1
