@@ -14,6 +14,7 @@ _RATE: Asked = (("recurrence", in_layers.recurrent), ("gates", in_layers.gates))
 _BROUGHT: Asked = (
     ("weight_decay", in_course.decay),
     ("input_scale", in_layers.input_far),
+    ("init", in_layers.weightless),
     ("learning_rate_high", in_course.arose),
 )
 """What makes a gradient explode or vanish that did neither at the start."""
@@ -47,6 +48,8 @@ ASKED: dict[str, Asked] = {
             ("dropout", in_layers.dropped),
             ("input_scale", in_layers.input_far),
             ("weight_decay", in_course.decay),
+            ("init", in_layers.weightless),
+            ("underflow_half", in_layers.faint),
             ("init", in_course.unlevel),
             ("learning_rate_high", in_course.later),
         ),

@@ -31,7 +31,8 @@ class Profile:
     out), ``columns`` the probes, (K, R) each. ``modules`` has the layers' names in a network that is not gradlab's.
     ``independent``: whether the layers are known to be independent draws that share nothing, as those of an `mlp` are
     without a norm and without orthogonal matrices; what a rate's error rests on. ``trunk`` holds the layers that every
-    path from the loss to the first one passes, where others do not: δ is judged on it. ``reads``: whether the loss
+    path from the loss to the first one passes, where others do not: δ is judged on it; ``by_block``: so they are, of
+    residual blocks, and a rate is that of a block. ``reads``: whether the loss
     reads every time step, so that δ of the last is but one step's.
     """
 
@@ -43,11 +44,17 @@ class Profile:
     independent: bool = False
     trunk: Profile | None = None
     reads: bool = False
+    by_block: bool = False
 
     @property
     def noun(self) -> str:
         """What a row is."""
         return "layer" if self.axis == "depth" else "time step"
+
+    @property
+    def pace(self) -> str:
+        """From one row to the next."""
+        return "block" if self.by_block else self.noun
 
     def place(self, layer: int) -> str:
         """A row in words."""

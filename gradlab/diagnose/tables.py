@@ -245,7 +245,7 @@ def _on_trunk(profile: Profile, layers: Sequence[int]) -> Profile:
     columns = {name: column[:, known] for name, column in profile.columns.items()}
     # A matrix of zeros that has a gradient, as fixup's read-out, lets δ pass after one step.
     columns["starts_at_zero"] = ((columns["weight_norm"] == 0) & (columns["weight_grad_norm"] > 0)).astype(float)
-    return replace(profile, trunk=Profile("depth", profile.step, profile.layer[known], columns))
+    return replace(profile, trunk=Profile("depth", profile.step, profile.layer[known], columns, by_block=True))
 
 
 def _gains(profile: Profile, known: Sequence[int]) -> Floats:

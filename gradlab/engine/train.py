@@ -95,8 +95,9 @@ def train(
         keeper.finish(packed(cohort, journal, start, time.perf_counter() - began))
     heldout = None if steps == 0 or journal.diverged == len(runs) else cohort.way.evaluate(cohort.task)
     may_skip = cohort.made is not None
-    journal.see(cohort.way.seen)
-    return journal.close(cohort.runs, heldout, time.perf_counter() - began, may_skip=may_skip)
+    took, way = time.perf_counter() - began, cohort.way
+    journal.see(way.seen)
+    return journal.close(cohort.runs, heldout, took, may_skip=may_skip, pretrained=way.pretrained)
 
 
 @torch.no_grad()

@@ -344,6 +344,14 @@ CASES: dict[str, tuple[History, str]] = {
         ),
         "healthy",
     ),
+    "a loss that falls, and would not come to a guess in twice the steps": (
+        replace(losing(np.linspace(4.5, 3.8, STEPS + 1) + RNG.normal(0, 0.02, STEPS + 1)), guess=3.1),
+        "stalled",
+    ),
+    "a loss that would": (
+        replace(losing(np.linspace(4.5, 3.3, STEPS + 1) + RNG.normal(0, 0.02, STEPS + 1)), guess=3.1),
+        "healthy",
+    ),
     "steps too short for any gradient": (
         replace(losing(FLAT), along=(profile(rate_of(0.5), update_ratio=np.full(LAYERS, 1e-7)),)),
         "vanishing+stalled",

@@ -121,6 +121,12 @@ OVER_INDEX: dict[str, Drawing] = {
         "Where lines of different widths lie on each other, networks of all widths train alike, and one learning rate "
         "serves them. ",
     ),
+    "pretrain_loss": Drawing(
+        "Loss of the pre-training",
+        ("step of the pre-training, layer after layer", "loss"),
+        "What the hidden layers learned of the inputs alone, before step 0. Where they are pre-trained one after the "
+        "other, each begins anew. ",
+    ),
     "layer_ratio": Drawing(
         "Tangent kernel of two samples by layer",
         ("layer (input → output)", "that of one sample's own"),
