@@ -393,6 +393,7 @@ MENDS: dict[str, frozenset[str]] = {
         "normalised_growth": "warmup norm-off",
         "norm_of_one": "norm-off group",
         "recurrence": "orthogonal identity",
+        "gates": "forget-bias chrono",
         "learning_rate_high": f"{_SLOWER} calmer-momentum",
         "learning_rate_low": "lr*3 lr*10 lr*100 lr-usual",
         "momentum": f"calmer-momentum {_SLOWER}",

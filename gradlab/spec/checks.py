@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from gradlab.spec.choices import DATA, INITS, INSTRUMENTS, LOSSES, MODELS, NORMS, OPTIMIZERS
+from gradlab.spec.choices import DATA, INITS, INSTRUMENTS, LOSSES, MODELS, NORMS, OPTIMIZERS, PRETRAINING
 from gradlab.spec.choices.models import halved_before
 from gradlab.spec.named import SpecError
 
@@ -244,6 +244,23 @@ def _check_hidden(spec: RunSpec) -> None:
     if largest > MOST_HIDDEN:
         raise SpecError(
             f"probe.instrument=hidden_jacobian: a signal has {largest:,} entries; expected at most {MOST_HIDDEN:,}"
+        )
+
+
+def check_pretraining(spec: RunSpec) -> None:
+    """Raises `SpecError` where a pre-training makes no sense for the run's network."""
+    mode, model = PRETRAINING[spec.pretrain.mode], spec.model
+    given = f"pretrain.mode={mode.name}"
+    if model.name not in mode.models:
+        able = [name for name, other in PRETRAINING.items() if model.name in other.models]
+        has = f"{model.name!r} has {' or '.join(able)}" if able else f"{model.name!r} has none"
+        raise SpecError(f"{given}: is for {' or '.join(mode.models)}; {has}")
+    if model.name in ("mlp", "residual_mlp") and model.depth < 2:
+        raise SpecError(f"{given}: pre-trains hidden layers; model.depth=1 has none")
+    if model.causal is False:
+        raise SpecError(
+            f"{given}: predicts each place from those before it; with model.causal=false it would see it: expected "
+            "model.causal=true"
         )
 
 

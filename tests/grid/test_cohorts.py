@@ -63,6 +63,7 @@ OTHER: dict[str, Value] = {
     "train.steps": 201,
     "train.precision": "float64",
     "train.loss_scale": "1024",
+    "train.rounding": "stochastic",
     "train.loss": "hinge",
     "model.output": "tanh",
     "model.parametrization": "ntk",
@@ -70,6 +71,10 @@ OTHER: dict[str, Value] = {
     "model.dropout": 0.5,
     "model.groups": 2,
     "model.norm_order": "behind",
+    "pretrain.mode": "masked",
+    "pretrain.steps": 50,
+    "pretrain.lr": 0.1,
+    "pretrain.corruption": 0.5,
     "probe.every": 11,
     "probe.instrument": "gradient_log",
 }

@@ -131,6 +131,12 @@ INSTRUMENTS: dict[str, Instrument] = table(
         ("sharpness", "sharpness_error", "stable"),
     ),
     Instrument(
+        "weight_motion",
+        "share of the weights that training has left where they began, by layer",
+        "Zamirai et al. 2020, arXiv:2010.06192",
+        ("unmoved",),
+    ),
+    Instrument(
         "twin_distance",
         "distance to a training from nearly equal weights, and its Lyapunov exponent a step",
         "Herrmann et al. 2022, Chaotic dynamics are intrinsic to neural network training with SGD",
