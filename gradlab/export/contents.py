@@ -102,7 +102,7 @@ class Contents:
                 {name: float(row[name]) for name in OUTCOMES if row.get(name) is not None},
                 tuple(one.name for one in verdicts),
                 (*crash, *(one.sentence for one in verdicts), *causes),
-                tuple(_rows(*(table.take(places[place]) for table, places in found), digits)),
+                tuple(_rows([table.take(places[place]) for table, places in found], digits)),
             )
 
 
@@ -135,7 +135,9 @@ def _digits(layers: pa.Table) -> dict[str, int]:
     return {row["axis"]: len(str(row["layer_max"])) for row in most}
 
 
-def _rows(steps: pa.Table, layers: pa.Table, instruments: pa.Table, digits: Mapping[str, int]) -> list[Row]:
+def _rows(parts: Sequence[pa.Table], digits: Mapping[str, int]) -> list[Row]:
+    """The rows of a run, from those of its steps, layers and instruments."""
+    steps, layers, instruments = parts
     found: dict[int, dict[str, float]] = {}
     for step, name, value in chain(_of_steps(steps), _of_layers(layers, digits), _of_instruments(instruments)):
         if value is not None:
