@@ -94,6 +94,7 @@ class Contents:
             verdicts = judge(history, result.limits) if row["state"] != "failed" else []
             crash = [f"crashed: {row['error']}"] if row["state"] == "failed" else []
             causes = [f"cause {one.cause.name}: {one.cause}" for one in verdicts if one.cause is not None]
+            steps, layers, instruments = (table.take(places[place]) for table, places in found)
             yield Run(
                 row["run_id"],
                 self.names.get(row["run_id"]) or in_words(result, place, self.varying, limit=6) or row["run_id"],
@@ -102,7 +103,7 @@ class Contents:
                 {name: float(row[name]) for name in OUTCOMES if row.get(name) is not None},
                 tuple(one.name for one in verdicts),
                 (*crash, *(one.sentence for one in verdicts), *causes),
-                tuple(_rows([table.take(places[place]) for table, places in found], digits)),
+                tuple(_rows(steps, layers, instruments, digits)),
             )
 
 
@@ -135,9 +136,7 @@ def _digits(layers: pa.Table) -> dict[str, int]:
     return {row["axis"]: len(str(row["layer_max"])) for row in most}
 
 
-def _rows(parts: Sequence[pa.Table], digits: Mapping[str, int]) -> list[Row]:
-    """The rows of a run, from those of its steps, layers and instruments."""
-    steps, layers, instruments = parts
+def _rows(steps: pa.Table, layers: pa.Table, instruments: pa.Table, digits: Mapping[str, int]) -> list[Row]:
     found: dict[int, dict[str, float]] = {}
     for step, name, value in chain(_of_steps(steps), _of_layers(layers, digits), _of_instruments(instruments)):
         if value is not None:

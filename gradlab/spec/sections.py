@@ -52,6 +52,8 @@ class ModelSpec:
     parametrization: str | None
     base_width: int | None
     dropout: float | None
+    groups: int | None
+    norm_order: str | None
     target: str | None
     source: str | None
     args: Arguments = ()
@@ -127,8 +129,19 @@ class TrainSpec:
     steps: int
     precision: str
     loss_scale: str
+    rounding: str
     loss: str
     source: str | None = None
+
+
+@dataclass(frozen=True)
+class PretrainSpec:
+    """The `pretrain` section; ``steps`` are of each layer where one is pre-trained after the other."""
+
+    mode: str
+    steps: int
+    lr: float
+    corruption: float
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gradlab.cure.remedies import REMEDIES
 from gradlab.diagnose import meanings
+from gradlab.grid.launching import LAUNCHERS
 from gradlab.spec.choices import (
     ACTIVATIONS,
     CLIPS,
@@ -17,6 +18,7 @@ from gradlab.spec.choices import (
     MODELS,
     NORMS,
     OPTIMIZERS,
+    PRETRAINING,
     PROBES,
     SCHEDULES,
 )
@@ -32,11 +34,13 @@ KINDS: dict[str, Mapping[str, Choice]] = {
     "losses": LOSSES,
     "optimizers": OPTIMIZERS,
     "schedules": SCHEDULES,
+    "pretraining": PRETRAINING,
     "probes": {**PROBES, **{name: choice for name, choice in INSTRUMENTS.items() if name != "none"}},
     "verdicts": meanings.VERDICTS,
     "causes": meanings.CAUSES,
     "thresholds": meanings.KEYS,
     "remedies": REMEDIES,
+    "launchers": LAUNCHERS,
 }
 
 Rows = list[tuple[str, str, str]]

@@ -63,6 +63,8 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "model.parametrization": ({}, "ntk"),
     "model.base_width": ({}, 32),
     "model.dropout": ({}, 0.5),
+    "model.groups": ({}, 8),
+    "model.norm_order": ({}, "behind"),
     "model.target": (OWN, f"{HERE}:another"),
     "model.source": (OWN, "0" * 64),
     "data.name": ({}, "gaussian_mixture"),
@@ -102,10 +104,15 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "clip.threshold": ({}, 2.0),
     "clip.output_threshold": ({}, 2.0),
     "train.steps": ({}, 201),
+    "train.rounding": ({"train.precision": "bfloat16"}, "stochastic"),
     "train.loss_scale": ({"train.precision": "float16"}, "dynamic"),
     "train.precision": ({}, "float64"),
     "train.loss": ({}, "hinge"),
     "train.source": (OWN | {"train.loss": f"{HERE}:loss", "train.source": "1" * 64}, "0" * 64),
+    "pretrain.mode": ({}, "layerwise"),
+    "pretrain.steps": ({}, 50),
+    "pretrain.lr": ({}, 0.1),
+    "pretrain.corruption": ({}, 0.5),
     "probe.every": ({}, 11),
     "probe.instrument": ({}, "gradient_log"),
 }
@@ -266,9 +273,10 @@ def test_zero_is_a_value() -> None:
 
 def test_an_unknown_key_names_the_nearest_or_those_of_its_section() -> None:
     assert str(unknown_key("threshold", KEYS)) == "unknown key 'threshold'; did you mean 'clip.threshold'?"
-    keys = ", ".join(f"train.{name}" for name in ("steps", "precision", "loss_scale", "loss", "source"))
+    keys = ", ".join(f"train.{name}" for name in ("steps", "precision", "loss_scale", "rounding", "loss", "source"))
     assert str(unknown_key("train.zzz", KEYS)) == f"unknown key 'train.zzz'; keys: {keys}"
-    assert str(unknown_key("zzz", KEYS)).endswith("keys: seed, model.*, data.*, optim.*, clip.*, train.*, probe.*")
+    sections = ("model", "data", "optim", "clip", "train", "pretrain", "probe")
+    assert str(unknown_key("zzz", KEYS)).endswith(f"keys: seed, {', '.join(f'{one}.*' for one in sections)}")
 
 
 def test_unused_keys_do_nothing_in_their_run() -> None:

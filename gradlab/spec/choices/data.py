@@ -256,6 +256,18 @@ DATA: dict[str, Data] = table(
         keys={"length": 64},
     ),
     Data(
+        "quotations",
+        "whether a passage of that novel is told or spoken by somebody; guessing costs ln 2 = 0.69",
+        "Jane Austen 1813, Pride and Prejudice, volume one, public domain",
+        shape=(None,),
+        outputs=2,
+        train=4_000,
+        heldout=500,
+        vocabulary=74,
+        longest=64,
+        keys={"length": 32},
+    ),
+    Data(
         "file",
         "your own: a .csv, .parquet, .npz or .safetensors file, or a folder of images by class (data.path)",
         "-",
