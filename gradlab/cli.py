@@ -26,7 +26,6 @@ from gradlab.verbs.watch import watch
 app = typer.Typer(
     help="What happens to the gradient, layer by layer, and which change cures it?",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -67,6 +66,10 @@ def main() -> None:
     from gradlab.terminal.streams import endure
 
     endure()
+    if any("-completion" in word for word in sys.argv[1:]):
+        from gradlab.verbs import shells
+
+        shells.put_in_place()
     try:
         with interrupts.listening():
             # However it was started, its help is to be typed.

@@ -244,7 +244,10 @@ def _gradients(module: nn.Module) -> list[Tensor]:
 
 
 def loss_of(run: RunSpec, output: Tensor, targets: Tensor) -> Tensor:
-    """Mean over the batch: cross-entropy, the squared error of scaled targets, or the fourth power of the output."""
+    """Mean over the batch: margins, cross-entropy, squared errors of scaled targets, or fourth powers of the output."""
+    if run.loss == "margin":
+        right = F.one_hot(targets, output.shape[-1])
+        return (right * F.relu(0.9 - output) ** 2 + 0.5 * (1 - right) * F.relu(output - 0.1) ** 2).sum(-1).mean()
     if run.facts.loss == "quartic":
         return output.pow(4).mean()
     if run.facts.loss == "cross_entropy":
@@ -388,12 +391,13 @@ def _moments(h: Sequence[Tensor]) -> Row:
     """Mean, population standard deviation, and the mean cosine of two samples that are not all zero."""
     entries = torch.stack([piece.detach() for piece in h]).double()
     row: Row = {"act_mean": float(entries.mean()), "act_std": float(entries.std(correction=0))}
-    cosines: list[float] = []
+    cosines, pairs = 0.0, 0
     for step in entries.flatten(2):
         rows = step[step.norm(dim=1) != 0]
         unit = rows / rows.norm(dim=1, keepdim=True)
-        cosines += (unit @ unit.T)[torch.triu(torch.ones(len(rows), len(rows)), 1) > 0].tolist()
-    alike = {"act_correlation": sum(cosines) / len(cosines) if cosines else math.nan}
+        cosines += float((unit @ unit.T).triu(1).sum())
+        pairs += len(rows) * (len(rows) - 1) // 2
+    alike = {"act_correlation": cosines / pairs if pairs else math.nan}
     return row | (alike if entries.shape[1] > 1 else {})
 
 

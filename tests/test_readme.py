@@ -44,6 +44,7 @@ KINDS = {
     "model.init": "inits",
     "model.norm": "norms",
     "train.loss": "losses",
+    "pretrain.mode": "pretraining",
     "probe.instrument": "probes",
 }
 

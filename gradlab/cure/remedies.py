@@ -230,6 +230,13 @@ REMEDIES: dict[str, Remedy] = {
             "init",
             to.attention_scale,
         ),
+        Remedy(
+            "mup",
+            "muP: variances and learning rates that go with the width as one learning rate for all widths needs",
+            "Yang et al. 2022, arXiv:2203.03466",
+            "init",
+            to.mup,
+        ),
         Remedy("tanh", "tanh, of slope 1 at the origin", "Glorot & Bengio 2010", "activation", to.activation("tanh")),
         Remedy("relu", "relu, which does not saturate", "Nair & Hinton 2010", "activation", to.activation("relu")),
         Remedy(
@@ -254,6 +261,13 @@ REMEDIES: dict[str, Remedy] = {
             to.activation("gelu"),
         ),
         Remedy(
+            "squash-eps",
+            "1e-8 under the root by which capsules are squashed, so that one of zeros stays one",
+            "Sabour et al. 2017, arXiv:1710.09829, equation 1",
+            "activation",
+            to.squash_eps,
+        ),
+        Remedy(
             "bare-output",
             "no activation behind the last layer: the loss takes what it puts out",
             "Goodfellow et al. 2016, section 6.2.2",
@@ -263,6 +277,13 @@ REMEDIES: dict[str, Remedy] = {
         Remedy("batch", "batch norm", "Ioffe & Szegedy 2015, arXiv:1502.03167", "norm", to.batch_norm),
         Remedy("layer", "layer norm", "Ba et al. 2016, arXiv:1607.06450", "norm", to.norm("layer")),
         Remedy("rms", "rms norm", "Zhang & Sennrich 2019, arXiv:1910.07467", "norm", to.norm("rms")),
+        Remedy(
+            "group",
+            "group norm in place of a batch norm over few samples",
+            "Wu & He 2018, arXiv:1803.08494",
+            "norm",
+            to.group_norm,
+        ),
         Remedy(
             "norm-off",
             "no norm: a deep batch norm explodes by itself",
@@ -353,6 +374,7 @@ _SLOWER = "lr/3 lr/10 lr/100 lr-usual"
 MENDS: dict[str, frozenset[str]] = {
     cause: frozenset(names.split())
     for cause, names in {
+        "infinite_slope": "squash-eps",
         "input_scale": "standardise",
         "input_offset": "standardise",
         "target_scale": "unit-targets",
@@ -369,8 +391,9 @@ MENDS: dict[str, frozenset[str]] = {
         "rank": "batch layer rms residual",
         "growth": "branch-scale fixup rezero batch layer rms",
         "normalised_growth": "warmup norm-off",
-        "norm_of_one": "norm-off",
+        "norm_of_one": "norm-off group",
         "recurrence": "orthogonal identity",
+        "gates": "forget-bias chrono",
         "learning_rate_high": f"{_SLOWER} calmer-momentum",
         "learning_rate_low": "lr*3 lr*10 lr*100 lr-usual",
         "momentum": f"calmer-momentum {_SLOWER}",

@@ -44,7 +44,7 @@ from gradlab.grid.cohorts import cost as work_of
 from gradlab.grid.expand import Grid, Round, spec_yaml
 from gradlab.grid.launching import Launch
 from gradlab.grid.rerun import UNNAMED
-from gradlab.spec.choices import LOSSES, MODELS
+from gradlab.spec.choices import DATA, LOSSES, MODELS
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec
 from gradlab.store.documents import read_manifest, read_runs
@@ -117,16 +117,19 @@ def patient(grid: Grid) -> Grid:
 def guess(spec: RunSpec) -> Guess:
     """What one answer to every input comes to: ln K of K classes, each right as often; the variance of real targets.
 
-    Neither where the targets do not vary, or where the loss knows none; no loss where another is trained than the data
-    ask for.
+    Neither where the targets do not vary, or where the loss knows none; no loss where it is not known of that which is
+    trained. Where classes are not as likely as each other the loss alone: their entropy.
     """
-    asked = spec.loss == spec.facts.loss
+    asked, known = spec.loss == spec.facts.loss, DATA[spec.data.name].guess
     if spec.loss not in LOSSES:
         # What an output of the user's own loss means, and so whether it is right, nobody knows.
         return {"loss": None, "accuracy": None}
     match spec.facts.loss:
+        case "cross_entropy" if known is not None:
+            return {"loss": known if asked else None, "accuracy": None}
         case "cross_entropy":
-            return {"loss": math.log(spec.facts.outputs) if asked else None, "accuracy": 1 / spec.facts.outputs}
+            of = LOSSES[spec.loss].guess
+            return {"loss": None if of is None else of(spec.facts.outputs), "accuracy": 1 / spec.facts.outputs}
         case "mean_squared_error" if asked:
             variance = variance_of_targets(spec.data) * spec.data.target_scale**2
             return {"loss": variance or None, "accuracy": None}

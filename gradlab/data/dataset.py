@@ -39,6 +39,12 @@ def split(inputs: Inputs, targets: Targets, train: int) -> Dataset:
     return Dataset(inputs[:train], targets[:train], inputs[train:], targets[train:])
 
 
+def channels_last(data: Dataset) -> Dataset:
+    """Images (N, C, H, W) as (N, H, W, C)."""
+    train, heldout = (np.moveaxis(part, 1, -1) for part in (data.train_inputs, data.heldout_inputs))
+    return Dataset(train, data.train_targets, heldout, data.heldout_targets)
+
+
 def standardised(data: Dataset) -> Dataset:
     """Inputs minus the training part's mean over its standard deviation: one scalar each, for both parts.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -60,7 +60,8 @@ def facts(data: DataSpec) -> Facts:
     if data.source is not None and not Path(data.path).exists():
         return unknown(data)
     found = file(data)
-    return facts_of(found, digest(data.path), _told(data, found))
+    known = facts_of(found, digest(data.path), _told(data, found))
+    return replace(known, image=True) if Path(data.path).expanduser().is_dir() else known
 
 
 def unknown(data: DataSpec) -> Facts:
@@ -76,7 +77,8 @@ def facts_of(found: Dataset, source: str, said: str) -> Facts:
     parts = [targets, found.heldout_targets]
     outputs = int(max(part.max() for part in parts if part.size)) + 1 if classes else int(np.prod(targets.shape[1:]))
     loss = "cross_entropy" if classes else "mean_squared_error"
-    return Facts(shape, outputs, loss, len(targets), len(found.heldout_targets), source, said)
+    whole = isinstance(inputs, np.ndarray) and inputs.dtype.kind == "i"
+    return Facts(shape, outputs, loss, len(targets), len(found.heldout_targets), source, said, whole=whole)
 
 
 def _told(data: DataSpec, found: Dataset) -> str:

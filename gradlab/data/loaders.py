@@ -24,6 +24,7 @@ from gradlab.data.mnist import SOURCE as MNIST
 from gradlab.data.mnist import mnist
 from gradlab.data.moving_digits import moving_digits
 from gradlab.data.point import point
+from gradlab.data.quotations import quotations
 from gradlab.data.sequential_digits import sequential_digits
 from gradlab.data.silence import silence
 from gradlab.data.spectral_teacher import spectral_teacher
@@ -49,6 +50,7 @@ LOADERS: dict[str, Callable[[DataSpec], Dataset]] = {
     "sequential_digits": sequential_digits,
     "dates": dates,
     "characters": characters,
+    "quotations": quotations,
     "file": file,
     "function": function,
 }

@@ -29,7 +29,7 @@ SPIKE, UNUSUAL = 3.0, 6.0
 absolute value, which a tenth of spikes hardly moves)."""
 
 RARE = 0.05
-"""Spikes of more steps than this share are no exceptions, but how these norms are distributed."""
+"""More spikes than so many of the steps are no exceptions, but how these norms are distributed."""
 
 OUTRIGHT = 10.0
 """A batch whose norm is so many times the usual one has nothing to say that the others do not contradict."""
@@ -55,8 +55,9 @@ STEADY = 0.01
 
 @dataclass(frozen=True)
 class Spike:
-    """Neighbouring steps that stand out: the highest of them, its norm, and the median around it."""
+    """Neighbouring steps that stand out, from ``first`` on: the highest of them, its norm, and the median around it."""
 
+    first: int
     step: int
     norm: float
     around: float
@@ -191,19 +192,18 @@ def _against_spikes(
     """Rare ones are passed over where each is outright and apart from all others, and shortened where not."""
     if not spikes:
         return None
-    if share > RARE:
+    if len(spikes) > RARE * norms.size:
         often = f"{_percent(share)} of the steps stand out: that is no exception but a heavy tail"
         return _tail(often, middle, thresholds(norms, (share,))[share])
     rare = f"spikes are rare, and all other norms within {figure(usual, 2)} times the median around them"
-    apart = np.isin(norms, [one.norm for one in spikes])
-    least, rest = min(one.norm for one in spikes), float(norms[~apart].max())
+    least, rest = min(one.norm for one in spikes), float(np.sort(norms)[: -len(spikes)].max())
     if min(one.times for one in spikes) > OUTRIGHT and least > SPIKE * rest:
         between = _rounded(math.sqrt(least * rest))
         return "skip", between, f"{rare}; so large a norm is that of a batch to be passed over, and none lies between"
-    if spikes[0].step < WARMUP:
+    if spikes[0].first < WARMUP:
         # What zclip gathers its figures from must not be a spike.
         limit = thresholds(norms, (share,))[share]
-        return "norm", limit, f"{rare}; the first comes at step {spikes[0].step}, before zclip knows what is usual"
+        return "norm", limit, f"{rare}; the first comes at step {spikes[0].first}, before zclip knows what is usual"
     return "zclip", 2.5, f"{rare}; it follows what is usual, and needs no number of yours"
 
 
@@ -281,7 +281,7 @@ def _peaks(steps: Ints, norms: Floats, middle: Floats, spiking: np.typing.NDArra
     found = []
     for stretch in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1):
         top = int(stretch[norms[stretch].argmax()])
-        found.append(Spike(int(steps[top]), float(norms[top]), float(middle[top])))
+        found.append(Spike(int(steps[stretch[0]]), int(steps[top]), float(norms[top]), float(middle[top])))
     return tuple(found)
 
 

@@ -7,23 +7,24 @@ import math
 import numpy as np
 
 from gradlab.diagnose.case import Case, Shows
-from gradlab.diagnose.final import final_loss
-from gradlab.diagnose.history import History
+from gradlab.diagnose.course import FAST, SLOW, motionless, updates
+from gradlab.diagnose.final import LEAST, SHARE, final_loss
+from gradlab.diagnose.layers import heals
 from gradlab.diagnose.numbers import figure
-from gradlab.diagnose.passage import passage_of
+from gradlab.diagnose.passage import SIDES, passage_of
 from gradlab.diagnose.problem import upside_down
 
 DECAYED = 0.3
 """A share of its first norm below which a layer's weights have been taken away rather than trained."""
-
-SLOW, FAST = 1e-4, 0.1
-"""Updates over weights, ||dW||/||W||: healthy ones are about a thousandth (Karpathy 2019)."""
 
 HEAVY_MOMENTUM = 0.95
 """Beyond it a step is more than twenty gradients."""
 
 SHORT = 0.01
 """A share of what a step should change beyond which no curvature explains that it does not."""
+
+ROUNDING = 1e-6
+"""Losses that differ by less than this share of themselves are one."""
 
 LARGEST = 1e18
 """Of an output whose square single precision holds."""
@@ -36,7 +37,8 @@ def decay(case: Case) -> Shows:
     """Weight decay has taken the weights away."""
     depth = case.history.depth
     decay = float(case.history.spec.get("optim.weight_decay") or 0.0)
-    if depth is None or decay == 0:
+    late = case.verdict.evidence.get("step") != 0 or case.history.measured
+    if depth is None or decay == 0 or not late:
         return None
     if len(depth.step) > 1:
         norms = depth.columns["weight_norm"]
@@ -63,7 +65,8 @@ def half(case: Case) -> Shows:
 
 def overflow(case: Case) -> Shows:
     """The scaled gradient leaves float16."""
-    sound = case.history.loss.size and math.isfinite(float(case.history.loss[0]))
+    gradient = case.verdict.evidence.get("quantity") in ("gradient", None)
+    sound = gradient and case.history.loss.size and math.isfinite(float(case.history.loss[0]))
     return (
         "the loss is finite in float16, and its gradient is not"
         if case.history.precision == "float16" and sound
@@ -97,12 +100,35 @@ def explodes(case: Case) -> Shows:
     return f"the loss is {figure(float(case.history.loss[0]))} before the first step" if far else None
 
 
+def unlevel(case: Case) -> Shows:
+    """Of what training brought about: the gradient exploded or vanished on its way before the first step."""
+    if case.history.measured or not int(case.verdict.evidence.get("step") or 0):
+        return None
+    axis = case.verdict.evidence.get("axis", "depth")
+    for profile in (one for one in case.history.along if one.axis == axis):
+        found = passage_of(case.history, profile, case.limits)
+        if found is None or heals(found.profile, found):
+            continue
+        if any(found.beyond(name, case.limits[f"{name}_ratio"]) for name in SIDES):
+            return f"{found.told} before the first step"
+    return None
+
+
+def arose(case: Case) -> Shows:
+    """Of gradlab's own runs: the gradient was level along this axis, and steps that are long enough changed that."""
+    history = case.history
+    brought = not history.measured and history.trained and not motionless(history) and unlevel(case) is None
+    return later(case) if brought else None
+
+
 def rootless(case: Case) -> Shows:
     """Every signal is finite, and the loss, or its gradient, is no number: what it is made of has no end there."""
     depth, loss, facts = case.history.depth, case.history.loss, case.history.facts
     if depth is None or not loss.size:
         return None
     signals, gradients = depth.column("act_std", -1), depth.column("signal_grad_norm", -1)
+    if case.history.spec.get("model.squash_eps") == 0 and case.history.diverged_at == 0:
+        return "a capsule of zeros is divided by its length, with nothing added under the root (model.squash_eps=0)"
     if not math.isfinite(float(loss[-1])):
         targets = sum(found.get("target_not_finite", 0) for found in facts.get("losses", {}).values())
         sound = np.isfinite(signals).all() and not targets and abs(facts.get("output_largest", math.inf)) < LARGEST
@@ -122,23 +148,6 @@ def overflows(case: Case) -> Shows:
 def too_high(case: Case) -> Shows:
     """What was level at the start is lost."""
     return "the profile at the start is level, and the steps are too long" if case.history.trained else None
-
-
-def updates(history: History) -> float:
-    """The median over layers of the last updates over weights: recorded, or by the optimizer and its learning rate."""
-    depth = history.depth
-    if depth is None:
-        return math.nan
-    ratios = depth.columns.get("update_ratio", np.empty(0)).ravel()
-    if not np.isfinite(ratios).any() and "optim.lr" in history.spec:
-        weights, gradients = depth.column("weight_norm", -1), depth.column("weight_grad_norm", -1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            # An adaptive optimizer moves every entry by its learning rate.
-            entries = (depth.column("grad_norm", -1) / depth.column("grad_rms", -1)) ** 2
-            moved = np.sqrt(entries) if history.adaptive else gradients
-            ratios = float(history.spec["optim.lr"]) * moved / weights
-    known = ratios[np.isfinite(ratios)]
-    return float(np.median(known)) if known.size else math.nan
 
 
 def slow(case: Case) -> Shows:
@@ -175,10 +184,26 @@ def unmoved(case: Case) -> Shows:
     return "the loss is the same to the last digit at every step" if np.ptp(case.history.loss) == 0 else None
 
 
+def constant(case: Case) -> Shows:
+    """Batches differ, and their losses have ceased to."""
+    loss = case.history.loss
+    late = loss[-max(LEAST, len(loss) // SHARE) :]
+    same = np.ptp(late) <= ROUNDING * abs(float(late[-1])) < np.ptp(loss)
+    return (
+        "the loss has become the same whatever the batch: the input does not reach the output any more"
+        if same
+        else None
+    )
+
+
 def guessing(case: Case) -> Shows:
     """The loss of one answer to every input, in spite of steps that are long enough."""
     guess, final = case.history.guess, final_loss(case.history.loss)
-    if guess is None or not abs(final / guess - 1) < 2 * case.limits["stalled"]:
+    # The targets of gradlab's own data fit their inputs.
+    if guess is None or not case.history.measured:
+        return None
+    # Steps are long enough where all of them together could have changed the weights.
+    if updates(case.history) * len(case.history.loss) < FAST or not abs(final / guess - 1) < 2 * case.limits["stalled"]:
         return None
     return "the steps are long enough, and the loss stays at that of one answer to every input: none tells its target"
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from gradlab.diagnose.case import Case, Shows
-from gradlab.diagnose.history import History
-from gradlab.diagnose.layers import NEXT_LAYER, SMALLEST_NORMAL
+from gradlab.diagnose.history import History, Profile
+from gradlab.diagnose.layers import HALVES, NEXT_LAYER, SMALLEST_NORMAL
 from gradlab.diagnose.numbers import figure
 
 ODD = 1e3
@@ -58,16 +58,26 @@ def cut(case: Case) -> Shows:
         return None
     if case.verdict.evidence.get("axis") == "time":
         return severed(case, int(last))
+    row = _row(case, depth)
     above = np.flatnonzero(depth.layer > int(last))[:1]
-    asleep = depth.column("dead", 0)[above] > case.limits["dead"] if above.size else np.zeros(1, dtype=bool)
-    started = np.nansum(depth.column("signal_grad_norm", 0)[above]) > 0
-    return f"nothing comes back through {depth.place(int(last))}" if started and not asleep.any() else None
+    # Units at rest pass nothing back to what feeds them, nor does what is flat.
+    near = np.flatnonzero(depth.layer >= int(last))[:2]
+    rest = any((depth.column(name, row)[near] > case.limits[name]).any() for name in ("dead", "saturated"))
+    started = np.nansum(depth.column("signal_grad_norm", row)[above]) > 0
+    return f"nothing comes back through {depth.place(int(last))}" if started and not rest else None
+
+
+def _row(case: Case, profile: Profile) -> int:
+    """Where the step of the verdict stands in a profile; the first recorded one where it tells of none."""
+    return max(0, int(np.searchsorted(profile.step, int(case.verdict.evidence.get("step") or 0))))
 
 
 def severed(case: Case, last: int) -> Shows:
     """Along time: at once, and not where a gradient has come down to the smallest numbers there are."""
-    along = next(one for one in case.history.along if one.axis == "time")
-    first = along.deltas[along.layer > last][:1]
+    along, depth = next(one for one in case.history.along if one.axis == "time"), case.history.depth
+    if depth is not None and np.nanmax([0, *depth.column("saturated", _row(case, depth))]) > case.limits["saturated"]:
+        return None
+    first = along.column("signal_grad_norm", _row(case, along))[along.layer > last][:1]
     sudden = first.size and first[0] > NEXT_LAYER * SMALLEST_NORMAL[case.history.precision]
     return f"nothing comes back through {along.place(last)}" if sudden else None
 
@@ -82,23 +92,22 @@ def idle(case: Case) -> Shows:
 def dead(case: Case) -> Shows:
     """Units at rest."""
     depth = case.history.depth
-    share = np.nan if depth is None else np.nanmax([0.0, *depth.column("dead", 0)])
+    share = np.nan if depth is None else np.nanmax([0.0, *depth.column("dead", _row(case, depth))])
     return f"up to {share:.0%} of a layer's units are at rest" if share > case.limits["dead"] else None
 
 
 def recurrent(case: Case) -> Shows:
     """Along time, without gates."""
     along = case.verdict.evidence.get("axis") == "time"
-    return "one matrix acts at every time step" if along and not case.history.facts.get("gated") else None
+    return "one matrix acts at every time step" if along and not case.history.gated else None
 
 
 def gates(case: Case) -> Shows:
     """Along time, with gates."""
-    return (
-        "the gates are shut"
-        if case.verdict.evidence.get("axis") == "time" and case.history.facts.get("gated")
-        else None
-    )
+    rate = case.verdict.evidence.get("rate")
+    if case.verdict.evidence.get("axis") != "time" or not case.history.gated:
+        return None
+    return "the gates are shut" if rate is None else f"the gates pass {figure(float(rate))} of δ at each time step"
 
 
 def activation(case: Case) -> Shows:
@@ -132,7 +141,10 @@ def deep(case: Case) -> Shows:
 
 def residual(case: Case) -> Shows:
     """Branches that add up."""
-    streams = case.history.spec.get("model.name") == "residual_mlp" or bool(case.history.facts.get("branches"))
+    known, spec = ("residual_mlp", "resnet", "transformer"), case.history.spec
+    streams = (spec.get("model.name") in known and spec.get("model.skip") is not False) or bool(
+        case.history.facts.get("branches")
+    )
     return "every residual branch adds to the stream" if streams else None
 
 
@@ -188,6 +200,31 @@ def dropped(case: Case) -> Shows:
 def unmasked(case: Case) -> Shows:
     """Attention that may look at nothing."""
     return "a row of attention is masked everywhere" if case.history.facts.get("all_masked") else None
+
+
+def weightless(case: Case) -> Shows:
+    """Weights of zero, as they were drawn."""
+    depth = case.history.depth
+    norms = np.empty(0) if depth is None or case.history.measured else depth.column("weight_norm", 0)
+    return "every weight began at zero" if np.isfinite(norms).any() and np.nansum(norms) == 0 else None
+
+
+def faint(case: Case) -> Shows:
+    """Of units at rest: the signal has come below the smallest numbers of half a precision."""
+    depth, precision = case.history.depth, case.history.precision
+    if depth is None or precision not in HALVES:
+        return None
+    signal = depth.column("act_std", _row(case, depth))[depth.layer == case.verdict.evidence.get("layer")]
+    smallest = SMALLEST_NORMAL[precision]
+    return (
+        f"the signal has come below {figure(smallest)}, where {precision} ends" if (signal < smallest).any() else None
+    )
+
+
+def skipless(case: Case) -> Shows:
+    """Blocks of attention without skips."""
+    none = case.history.spec.get("model.skip") is False
+    return "the blocks have no skips: attention makes all places one" if none else None
 
 
 def same_output(case: Case) -> Shows:

@@ -7,19 +7,16 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from gradlab.diagnose.course import learning, motionless
 from gradlab.diagnose.history import Floats, History, Profile
 from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.passage import Passage, passage_of, rate_figure
 from gradlab.diagnose.slope import Fit
 from gradlab.diagnose.thresholds import Limits
 from gradlab.diagnose.verdict import Evidence, Verdict, crossing
+from gradlab.spec.choices.formats import FORMATS
 
-SMALLEST_NORMAL = {
-    "float64": float(np.finfo(np.float64).smallest_normal),
-    "float32": float(np.finfo(np.float32).smallest_normal),
-    "bfloat16": 2.0**-126,
-    "float16": float(np.finfo(np.float16).smallest_normal),
-}
+SMALLEST_NORMAL = {name: FORMATS[name].smallest_normal for name in ("float64", "float32", "bfloat16", "float16")}
 """Below it a number of this precision loses digits, and some thousand times below it becomes zero."""
 
 SMALLEST_NORM = math.sqrt(SMALLEST_NORMAL["float64"])
@@ -175,13 +172,14 @@ def cut(history: History, limits: Limits) -> Verdict | None:
 def limit_of(name: str, history: History, profile: Profile, limits: Limits) -> float:
     """The ratio beyond which a profile is a verdict.
 
-    Of a run that did not learn it is the threshold. In the first steps it is a risk alone, and what the optimizer or a
-    norm makes good is none: an adaptive one (or one that is not known) divides by the gradient's size, and weights that
-    a norm follows shrink their own relative gradient as they grow (Arora, Li & Lyu 2018, arXiv:1812.03981). Through
-    many layers it makes nothing good: steps of the right size in all of them do not fit each other.
+    Of a run that did not learn it is the threshold. In the first steps, where no step is long enough to be one, and
+    while a run is learning, it is a risk alone, and what the optimizer or a norm makes good is none: an adaptive one
+    (or one that is not known) divides by the gradient's size, and weights that a norm follows shrink their own relative
+    gradient as they grow (Arora, Li & Lyu 2018, arXiv:1812.03981). Through many layers it makes nothing good: steps of
+    the right size in all of them do not fit each other.
     """
     limit = limits[f"{name}_ratio"]
-    slack, early = 1.0, len(history.loss) <= limits["least_steps"]
+    slack, early = 1.0, len(history.loss) <= limits["least_steps"] or motionless(history) or learning(history, limits)
     few = profile.axis == "time" or len((profile.trunk or profile).layer) <= limits["adaptive_layers"]
     if name == "vanishing" and early and history.adaptive and few:
         slack = limits["adaptive"]
@@ -212,7 +210,8 @@ def _changed(history: History, profile: Profile, name: str, limits: Limits) -> l
 
     A run that learned nothing is judged at its last recorded step too: what began well may have been undone.
     """
-    rows = history.sound(profile)[: None if history.trained else 1]
+    undone = history.trained and not learning(history, limits)
+    rows = history.sound(profile)[: None if undone else 1]
     return [found for row in rows if (found := changed_at(history, profile, name, limits, row)) is not None]
 
 
@@ -269,7 +268,7 @@ def heals(profile: Profile, found: Passage, row: int = 0) -> bool:
 def _rate_told(found: Passage, fitted: Fit, limits: Limits) -> str:
     """The fitted rate in words, and where one rate does not describe the profile, both of its ends."""
     noun = found.profile.noun
-    words = f"it changes by a factor of {rate_figure(fitted)} a {noun} on its way to the input"
+    words = f"it changes by a factor of {rate_figure(fitted)} a {found.profile.pace} on its way to the input"
     if fitted.bends(limits["curvature"]):
         words += (
             f", but not at one rate: {figure(fitted.near)} near {noun} {found.layer(fitted.first)}, "

@@ -51,13 +51,13 @@ VERDICTS = table(
         "exploding",
         "δ grows on its way to the input",
         _SCHOENHOLZ,
-        *("exploding_ratio", "normalised", "errors", "curvature", "break_factor", "break_errors"),
+        *("exploding_ratio", "normalised", "learning", "errors", "curvature", "break_factor", "break_errors"),
     ),
     _judged(
         "vanishing",
         "δ is lost on its way to the input, or never comes to a part of the network",
         _SCHOENHOLZ,
-        *("vanishing_ratio", "adaptive", "adaptive_layers", "time_rate"),
+        *("vanishing_ratio", "adaptive", "adaptive_layers", "learning", "time_rate"),
         *("errors", "curvature", "break_factor", "break_errors"),
     ),
     _judged(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gradlab.diagnose.course import learning
 from gradlab.diagnose.history import Floats, History
 from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.thresholds import Limits
@@ -296,10 +297,14 @@ def collapsed(history: History, limits: Limits) -> Verdict | None:
         classes = history.facts["losses"]["negative_log_likelihood"]["classes"]
         words = f"collapsed: everything passes through {narrow}, one number a sample, and there are {classes} classes"
         return crossing("collapsed", (), limits, {"cause": "rank", "numbers": 1}, words, "Dong et al. 2021", grade=RISK)
+    if history.guess is not None and learning(history, limits):
+        # No constant output comes below the loss of a guess.
+        return None
     size = math.hypot(facts.get("output_mean", math.nan), facts.get("output_std", math.nan))
     between = facts.get("output_between", math.nan)
+    # What a branch that starts at zero, or small, will tell of the input is not in the output yet.
     starts = depth is not None and (
-        np.nansum(depth.column("starts_at_zero", 0)[-1:]) > 0 or np.isfinite(depth.column("gain", 0)).any()
+        np.nansum(depth.column("starts_at_zero", 0)) > 0 or np.isfinite(depth.column("gain", 0)).any()
     )
     if size > 0 and not starts and between < limits["collapsed"] * size:
         sentence = (

@@ -19,7 +19,7 @@ from gradlab.diagnose.history import EMPTY, Floats, History, Ints, Profile
 from gradlab.diagnose.layers import SMALLEST_NORMAL
 from gradlab.diagnose.rules import joined, judge
 from gradlab.diagnose.thresholds import DEFAULTS, Limits
-from gradlab.spec.choices import DATA, MODELS
+from gradlab.spec.choices import DATA, LOSSES, MODELS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 JUDGED = ("signal_grad_norm", "weight_grad_norm", "weight_norm", "act_std", "saturated", "dead", "grad_zero")
 """The probes that a verdict rests on."""
 
-_FACTS = ("state", "train.precision", "clip.mode", "data.name", "diverged_at", "diverged_layer")
+_FACTS = ("state", "train.precision", "train.loss", "clip.mode", "data.name", "diverged_at", "diverged_layer")
 _SPEC = (
     *(
         "model.name",
@@ -37,10 +37,12 @@ _SPEC = (
         "model.init",
         "model.weight_var",
         "model.activation",
+        "model.squash_eps",
+        "model.skip",
         "data.input_scale",
     ),
     *("data.target_scale", "optim.name", "optim.lr", "optim.momentum", "optim.weight_decay", "optim.eps"),
-    "clip.threshold",
+    *("clip.threshold", "train.precision", "train.rounding"),
 )
 """What a run's verdicts and their causes ask of how it was made and trained."""
 
@@ -51,13 +53,16 @@ MEASURED = (
 )
 """Columns that are judged where they are there: of updates, and of what `gradlab.measure` sees beside the tables."""
 
-_CURVES = ("loss", "grad_norm", "grad_norm_clipped", "clipped")
+OPEN_ENDED = frozenset(name for name, entry in DATA.items() if entry.open_ended)
+
+_CURVES = ("loss", "grad_norm", "grad_norm_clipped", "clipped", "loss_scale")
 
 
 def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History]:
     """The history of each row of ``runs``, in order, from the tables that the contract names."""
     facts = runs.select([name for name in (*_FACTS, *_SPEC, "seen") if name in runs.column_names]).to_pylist()
-    curves, cuts = {name: _floats(steps[name]) for name in _CURVES}, _cuts(runs, steps)
+    curves = {name: _floats(steps[name]) for name in _CURVES if name in steps.column_names}
+    cuts = _cuts(runs, steps)
     probes = (*JUDGED, *(name for name in MEASURED if name in layers.column_names))
     columns, places = {name: _floats(layers[name]) for name in probes}, _cuts(runs, layers)
     step, layer = layers["step"].to_numpy(), layers["layer"].to_numpy()
@@ -89,6 +94,7 @@ def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History
             History(
                 along=along,
                 **_seen(fact, other=other),
+                open_ended=fact.get("data.name") in OPEN_ENDED,
                 state=fact["state"],
                 precision=fact["train.precision"].removeprefix("mixed_"),
                 clip_mode=fact["clip.mode"],
@@ -100,6 +106,7 @@ def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History
                 grad_norm=curves["grad_norm"][curved],
                 grad_norm_clipped=curves["grad_norm_clipped"][curved],
                 clipped=curves["clipped"][curved],
+                loss_scale=curves["loss_scale"][curved] if "loss_scale" in curves else EMPTY,
             )
         )
     return found
@@ -116,12 +123,19 @@ def _seen(fact: Mapping[str, Any], *, other: bool) -> dict[str, Any]:
 
 
 def _guess(fact: Mapping[str, Any]) -> float | None:
-    """The loss of one answer to every input: ln K of K classes, the variance of targets; None where it is not known."""
-    known = DATA.get(fact.get("data.name") or "")
+    """The loss of one answer to every input: its entropy, ln K of K classes, or a variance; None if not known."""
+    known, model = DATA.get(fact.get("data.name") or ""), MODELS.get(fact.get("model.name") or "")
     if known is None:
         return None
+    told = fact.get("train.loss") or "auto"
+    loss = told if told != "auto" else (model and model.loss) or known.loss
+    if known.guess is not None and loss == known.loss:
+        return known.guess
     if known.loss == "cross_entropy":
-        return math.log(known.outputs) if known.outputs else None
+        of = LOSSES[loss].guess if loss in LOSSES else None
+        return of(known.outputs) if of is not None and known.outputs else None
+    if loss != known.loss:
+        return None
     return None if known.variance is None else known.variance * float(fact.get("data.target_scale") or 1.0) ** 2
 
 
@@ -231,7 +245,7 @@ def _on_trunk(profile: Profile, layers: Sequence[int]) -> Profile:
     columns = {name: column[:, known] for name, column in profile.columns.items()}
     # A matrix of zeros that has a gradient, as fixup's read-out, lets δ pass after one step.
     columns["starts_at_zero"] = ((columns["weight_norm"] == 0) & (columns["weight_grad_norm"] > 0)).astype(float)
-    return replace(profile, trunk=Profile("depth", profile.step, profile.layer[known], columns))
+    return replace(profile, trunk=Profile("depth", profile.step, profile.layer[known], columns, by_block=True))
 
 
 def _gains(profile: Profile, known: Sequence[int]) -> Floats:

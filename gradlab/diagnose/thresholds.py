@@ -226,6 +226,15 @@ THRESHOLDS: dict[str, Threshold] = {
             "the number is ours: a loss that has converged does not move either",
         ),
         Threshold(
+            "learning",
+            0.9,
+            "exploding, vanishing: below this share of the loss of a guess a run is learning, and what its optimizer "
+            "or a norm makes good is no fact; a text is learned there, whose loss comes near no zero",
+            "half-way from single letters to pairs of them, 4.03 and 3.32 bits (Shannon 1951, Prediction and Entropy "
+            "of Printed English)",
+            1.0,
+        ),
+        Threshold(
             "least_steps",
             40.0,
             "oscillating, stalled, overclipped: with fewer updates nothing is said",

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradlab.data.batches import batches
-from gradlab.data.dataset import Dataset
+from gradlab.data.batches import batches, with_bad_batches
+from gradlab.data.dataset import Dataset, channels_last
 from gradlab.engine.lent import lend
 from gradlab.engine.optim.clippers import Clipping, clipping
 from gradlab.engine.optim.optimizers import OPTIMIZERS, Rates, State, Step, rates
@@ -28,7 +28,7 @@ from gradlab.nn.network import Network, assemble
 from gradlab.nn.products import take
 from gradlab.nn.slots import Layout
 from gradlab.spec.choices import MODELS
-from gradlab.spec.run import RunSpec
+from gradlab.spec.run import RunSpec, unused
 
 
 @dataclass(frozen=True)
@@ -180,9 +180,19 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device, *, sta
         optimize=optimizer.update,
         rates=columns,
         pace=pace(runs, columns.lr),
-        state=optimizer.state(way.parameters, columns),
+        state=optimizer.state(moved(runs, way.parameters), columns),
         made=_made(runs, device),
     )
+
+
+def moved(runs: Sequence[RunSpec], parameters: Tensor) -> Tensor:
+    """What the optimizer moves: single copies (M, P) where they are rounded by chance, else the parameters."""
+    return parameters.float() if is_by_chance(runs) else parameters
+
+
+def is_by_chance(runs: Sequence[RunSpec]) -> bool:
+    """Whether weights in half precision are rounded by chance."""
+    return runs[0].train.rounding == "stochastic" and "train.rounding" not in unused(runs[0])
 
 
 def _made(runs: Sequence[RunSpec], device: torch.device) -> Tensor | None:
@@ -193,9 +203,10 @@ def _made(runs: Sequence[RunSpec], device: torch.device) -> Tensor | None:
 def twin(cohort: Cohort, parameters: Tensor) -> Cohort:
     """The same runs at their first step, from the weights ``parameters`` (M, P); data and batches are shared."""
     first = cohort.runs[0]
+    network = replace(assemble(first, cohort.layout, parameters), drops=cohort.network.drops)
     return replace(
         cohort,
-        way=replace(cohort._own, network=assemble(first, cohort.layout, parameters), parameters=parameters),
+        way=replace(cohort._own, network=network, parameters=parameters),
         pace=cohort.pace.afresh(),
         clipping=clipping(cohort.runs, parameters, cohort.task.done),
         state=OPTIMIZERS[first.optim.name].state(parameters, cohort.rates),
@@ -217,14 +228,17 @@ def task_of(runs: Sequence[RunSpec], data: Dataset, dtype: torch.dtype, device: 
         return tensor.to(device, kinds.get(tensor.dtype, tensor.dtype))
 
     first = runs[0]
-    order = to_device(batches(first.data, len(data.train_targets), first.train.steps + 1))
+    data = channels_last(data) if first.facts.turned else data
+    data, order = with_bad_batches(
+        first.data, data, batches(first.data, len(data.train_targets), first.train.steps + 1)
+    )
     return Task(
         inputs=to_device(data.train_inputs),
         targets=to_device(data.train_targets),
         heldout_inputs=to_device(data.heldout_inputs),
         heldout_targets=to_device(data.heldout_targets),
-        order=order,
-        chosen=torch.empty_like(order[0]),
+        order=(rows := to_device(order)),
+        chosen=torch.empty_like(rows[0]),
         done=torch.zeros(1, dtype=torch.float64, device=device),
         input_scale=torch.tensor([run.data.input_scale for run in runs], dtype=dtype, device=device),
         target_scale=torch.tensor([run.data.target_scale for run in runs], dtype=dtype, device=device),

@@ -21,7 +21,17 @@ from gradlab.engine.optim.clippers import Clipped
 from gradlab.engine.probes import Measurement, stacked
 from gradlab.spec.run import RunSpec
 from gradlab.store.arrays import Array, Kept
-from gradlab.store.record import KEPT_OF_STEPS, PROBE_COLUMNS, Bools, Floats, LayerTable, Reading, Record, Row
+from gradlab.store.record import (
+    KEPT_OF_STEPS,
+    PROBE_COLUMNS,
+    Bools,
+    Floats,
+    LayerTable,
+    Pretrained,
+    Reading,
+    Record,
+    Row,
+)
 
 
 @dataclass(frozen=True)
@@ -192,10 +202,11 @@ class Journal:
         duration_s: float,
         *,
         may_skip: bool = False,
+        pretrained: tuple[Pretrained, ...] = (),
     ) -> Record:
         """The record of a training that is over; ``heldout`` is the loss and accuracy (M,) where they were taken.
 
-        ``may_skip``: some member's updates may be left out.
+        ``pretrained`` as in `Record`; ``may_skip``: some member's updates may be left out.
         """
         steps = np.concatenate(self._steps, axis=1)
         loss, accuracy = heldout if heldout is not None else (None, None)
@@ -222,4 +233,5 @@ class Journal:
             seen=self._seen,
             skipped=steps[6] != 0 if may_skip else None,
             loss_scale=steps[7] if (steps[7] != 0).any() else None,
+            pretrained=pretrained,
         )

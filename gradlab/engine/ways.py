@@ -15,8 +15,10 @@ from torch import Tensor
 
 from gradlab.engine.answers import dictated, wholly_right
 from gradlab.engine.precision import FORMATS, Scaled, of_cohort
+from gradlab.engine.pretraining import pretrain
 from gradlab.engine.probes import Measurement, measure
 from gradlab.models import MODELS, Architecture
+from gradlab.nn.dropout import dropping
 from gradlab.nn.initializers import initial_parameters, initialised
 from gradlab.nn.losses import SQUASHES, Loss, stacked
 from gradlab.nn.lsuv import Scaling
@@ -26,7 +28,7 @@ from gradlab.nn.parametrization import growing
 from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
 from gradlab.spec.run import RunSpec
-from gradlab.store.record import PROBE_COLUMNS, Floats
+from gradlab.store.record import PROBE_COLUMNS, Floats, Pretrained
 
 if TYPE_CHECKING:
     from gradlab.engine.cohort import Task
@@ -60,6 +62,10 @@ class Way(Protocol):
         """Of each network that is not gradlab's own, what was seen of it at the first record."""
 
     @property
+    def pretrained(self) -> tuple[Pretrained, ...]:
+        """The losses of what came before the initial weights."""
+
+    @property
     def half(self) -> Scaled | None:
         """What there is beside in half precision."""
 
@@ -88,6 +94,7 @@ class Own:
     loss: Loss
     half: Scaled | None = None
     seen: tuple[str, ...] = ()
+    pretrained: tuple[Pretrained, ...] = ()
     rehearsable: bool = True
 
     @property
@@ -153,7 +160,7 @@ class Own:
 
 
 def own(runs: Sequence[RunSpec], task: Task, device: torch.device) -> Own:
-    """The stack of ``runs`` at its initial weights."""
+    """The stack of ``runs`` at its initial weights, which are what a pre-training leaves."""
     first = runs[0]
     architecture = MODELS[first.model.name]
     layout = architecture.layout(first.model, first.facts)
@@ -163,8 +170,10 @@ def own(runs: Sequence[RunSpec], task: Task, device: torch.device) -> Own:
     parameters = initial_parameters(layout, runs, FORMATS[first.train.precision].parameters).to(device)
     network, half = of_cohort(runs, layout, parameters)
     _scale_by_data(runs, architecture, network, task)
+    pretrained = pretrain(runs, layout, parameters, task)
+    network = replace(network, drops=dropping(runs, task.done))
     loss = stacked(first.loss, first.model.output, first.facts.loss)
-    return Own(architecture, layout, network, parameters, loss, half)
+    return Own(architecture, layout, network, parameters, loss, half, pretrained=pretrained)
 
 
 @torch.no_grad()

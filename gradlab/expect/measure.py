@@ -45,7 +45,7 @@ WITHIN = ("step", "layer", "index")
 MEASURE_KEYS = ("column", "table", "where", "axis", "step", "layer", "quantity", "index", "fit", "along", "is", "over")
 
 
-QUANTITIES = tuple(quantity for instrument in INSTRUMENTS.values() for quantity in instrument.gives)
+QUANTITIES = (*(quantity for instrument in INSTRUMENTS.values() for quantity in instrument.gives), "pretrain_loss")
 
 
 SELECTORS = (

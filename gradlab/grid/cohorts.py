@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from gradlab.spec.choices import MODELS, OPTIMIZERS
-from gradlab.spec.run import DataSpec, Extent, Facts, ModelSpec, OptimSpec, RunSpec, TrainSpec
+from gradlab.spec.run import DataSpec, Extent, Facts, ModelSpec, OptimSpec, PretrainSpec, RunSpec, TrainSpec
 
 if TYPE_CHECKING:
     from gradlab.grid.expand import Grid
@@ -23,9 +23,10 @@ WITHIN = frozenset(
     {
         "seed",
         *(f"model.{key}" for key in ("init", "gain", "weight_var", "bias_var", "forget_bias", "chrono")),
-        *(f"model.{key}" for key in ("parametrization", "base_width")),
+        *(f"model.{key}" for key in ("parametrization", "base_width", "dropout")),
         *(f"data.{key}" for key in ("input_scale", "target_scale")),
         *(f"optim.{field.name}" for field in dataclasses.fields(OptimSpec) if field.name != "name"),
+        *(f"pretrain.{field.name}" for field in dataclasses.fields(PretrainSpec)),
         *(f"clip.{key}" for key in ("mode", "threshold", "output_threshold")),
     }
 )
@@ -185,7 +186,14 @@ def cost(run: RunSpec) -> Cost:
     """What a run takes."""
     if MODELS[run.model.name].free:
         return _of_module(run.extent or Extent(10**5, 10**4, 10, 1e8), run)
-    return _cost(run.model, run.facts, run.data.batch_size, run.optim.name, run.train, run.probe.every)
+    trained = _cost(run.model, run.facts, run.data.batch_size, run.optim.name, run.train, run.probe.every)
+    if run.pretrain.mode == "none":
+        return trained
+    # A layer's own autoencoder has two layers, and what it is given comes through those before it, there alone.
+    layers = run.layers
+    share = (layers - 1) * (2 + layers / 6) / layers if run.pretrain.mode == "layerwise" else 1.0
+    more = 1 + share * run.pretrain.steps / (run.train.steps + 1)
+    return dataclasses.replace(trained, work=trained.work * more, effort=trained.effort * more)
 
 
 def _of_module(size: Extent, run: RunSpec) -> Cost:

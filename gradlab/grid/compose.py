@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from gradlab.expect.form import check_rows, parse
-from gradlab.grid.expand import GROUPS, OUTSIDE, UNALTERING, Grid, Request, Setting, expand
+from gradlab.grid.expand import OUTSIDE, UNALTERING, Grid, Request, Setting, expand
 from gradlab.grid.experiment import Experiment, about, checked, grammar, maps, record
 from gradlab.grid.hydra import Composer, composing, flatten, read_file, resolve
 from gradlab.grid.launching import Launch, launch_of
 from gradlab.grid.overrides import read
 from gradlab.grid.search_path import option, options_of, search_path
 from gradlab.spec.choices import MODELS
-from gradlab.spec.keys import DEFAULTS, allowed_keys, check_key, is_key, unknown_key
+from gradlab.spec.keys import DEFAULTS, GROUPS, allowed_keys, check_key, is_key, unknown_key
 from gradlab.spec.named import SpecError, Value, lookup
 from gradlab.spec.run import SECTIONS
 

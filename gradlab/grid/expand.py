@@ -15,23 +15,11 @@ from gradlab.data.facts import described
 from gradlab.diagnose.thresholds import DEFAULTS, THRESHOLDS, Limits
 from gradlab.grid.launching import KEYS as LAUNCH_KEYS
 from gradlab.grid.launching import Launch, launch_of
-from gradlab.spec.keys import allowed_keys, is_free
+from gradlab.spec.keys import APART, GROUPS, allowed_keys, is_free
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import SECTIONS, RunSpec, but_for_seeds, seeded
 
-GROUPS = {
-    "model": "model.name",
-    "data": "data.name",
-    "optim": "optim.name",
-    "clip": "clip.mode",
-    "launch": "launch.name",
-}
-"""The config groups, each with the key that names its choice: `model=rnn` and `model.name=rnn` are the same."""
-
-OUTSIDE = (
-    *("name", *LAUNCH_KEYS, "store.weights"),
-    *(entry.key for entry in THRESHOLDS.values()),
-)
+OUTSIDE = (*APART, *LAUNCH_KEYS, *(entry.key for entry in THRESHOLDS.values()))
 """Keys that are no part of a run: a label, how runs are carried out, what is stored, the thresholds of diagnosis."""
 
 UNALTERING = (*OUTSIDE, "seed", "data.seed", "data.root", "data.mirror", "probe.every")

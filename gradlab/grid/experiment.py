@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gradlab.grid.expand import GROUPS, OUTSIDE
-from gradlab.spec.keys import KEYS, is_key, unknown_key
+from gradlab.grid.expand import OUTSIDE
+from gradlab.spec.keys import GROUPS, KEYS, is_key, unknown_key
 from gradlab.spec.named import SpecError, nearest
 
 BESIDE = ("axes", "experiment", "expect", "report")

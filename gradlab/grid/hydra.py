@@ -34,11 +34,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gradlab.grid.expand import GROUPS, MOST_RUNS, sections
+from gradlab.grid.expand import MOST_RUNS, sections
 from gradlab.grid.experiment import BESIDE
 from gradlab.grid.files import check, refuse_calls
 from gradlab.spec.choices import NAMED
-from gradlab.spec.keys import FREE, defaults_of, is_free
+from gradlab.spec.keys import FREE, GROUPS, defaults_of, is_free
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.plugins import names_of
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gradlab.grid.expand import GROUPS, OUTSIDE, Setting
+from gradlab.grid.expand import OUTSIDE, Setting
 from gradlab.grid.hydra import parse
 from gradlab.grid.search_path import option, options_of
 from gradlab.spec.choices import DATA, MODELS, NAMED
-from gradlab.spec.keys import KEYS, is_free, is_key, unknown_key
+from gradlab.spec.keys import GROUPS, KEYS, is_free, is_key, unknown_key
 from gradlab.spec.named import SpecError, nearest
 from gradlab.spec.run import OUTSIDE_DIGEST, SECTIONS
 

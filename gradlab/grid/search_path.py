@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradlab.grid.expand import GROUPS
 from gradlab.spec.choices import NOUNS
+from gradlab.spec.keys import GROUPS
 from gradlab.spec.named import SpecError, Value, canonical, nearest
 from gradlab.spec.plugins import names_of
 

@@ -32,7 +32,7 @@ from gradlab.store.folder import Folder, has_begun, locked, new_report, new_resu
 from gradlab.store.pieces import TABLES, drop_pieces, lost
 from gradlab.store.tables import Merged, merge
 from gradlab.store.weights import going_on
-from gradlab.terminal import cure, progress, screen, summary
+from gradlab.terminal import cure, illnesses, progress, screen, summary
 
 DONE, CRASHED = 0, 1
 """Exit statuses; a wrong command or value is 2, and is raised as `SpecError`."""
@@ -244,13 +244,16 @@ def _close(folder: Folder, manifest: Manifest, state: str, began: float) -> None
 
 
 def _finish(folder: Folder, manifest: Manifest, tables: Merged, wishes: Wishes, out: Console) -> None:
-    """The end of a command: what happened, the report, the files."""
+    """The end of a command: what is wrong and what happened, the report, the files."""
+    bounds = limits(manifest.get("diagnose"))
     if "cure" in manifest:
         cure.show(out, manifest["cure"], tables)
     elif manifest["runs"] == 1:
-        summary.show_run(out, tables, limits(manifest.get("diagnose")))
+        summary.show_run(out, tables, bounds, folder.root)
     else:
-        summary.show_sweep(out, tables["runs"], manifest["swept"])
+        wrong = illnesses.found(tables, manifest["swept"], bounds)
+        summary.show_sweep(out, tables["runs"], manifest["swept"], wrong, folder.root)
+        summary.show_scaling(out, tables, manifest["swept"])
     if (told := documents.read_expectations(folder.root)) is not None:
         summary.show_expectations(out, told)
     written = ",".join(name for name in TABLES if folder.table(name).is_file())

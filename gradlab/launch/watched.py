@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from gradlab.diagnose import DEFAULTS, judge
+from gradlab.diagnose import DEFAULTS
 from gradlab.launch import interrupts
 from gradlab.spec.named import SpecError
 from gradlab.store.folder import Folder
@@ -55,15 +55,12 @@ def ended(out: Console, folder: Folder, tables: Tables, names: dict[str, str], *
 def _show_several(out: Console, tables: Tables, names: dict[str, str]) -> None:
     """Each run in a sentence, and its verdicts."""
     from gradlab.diagnose.tables import histories
-    from gradlab.terminal import summary
+    from gradlab.terminal import illnesses, summary
 
     runs = tables.runs.to_pylist()
     for run, history in list(zip(runs, histories(tables.runs, tables.steps, tables.layers), strict=True))[:MOST_TOLD]:
         out.print(f"[bold]{escape(names.get(run['run_id'], run['run_id']))}[/bold] {escape(summary.sentence(run))}")
-        for verdict in judge(history, DEFAULTS):
-            out.print(f"  [bold]Verdict[/bold] {escape(verdict.sentence)}.")
-            if verdict.cause is not None:
-                out.print(f"  [bold]Cause[/bold] {escape(f'{verdict.cause.name}: {verdict.cause}')}.")
+        illnesses.tell(out, history, DEFAULTS)
     if len(runs) > MOST_TOLD:
         out.print(f"{MOST_TOLD} of {len(runs)} runs are told here; the report has all.")
 

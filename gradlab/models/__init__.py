@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gradlab.models import (
+    capsule,
     cnn,
     gru,
     linear_chain,
@@ -51,6 +52,7 @@ MODELS: dict[str, Architecture] = {
     "rnn": Architecture(rnn.layout, rnn.forward),
     "cnn": Architecture(cnn.layout, cnn.forward, UNEQUAL),
     "resnet": Architecture(resnet.layout, resnet.forward, UNEQUAL),
+    "capsule": Architecture(capsule.layout, capsule.forward, UNEQUAL),
     "lstm": Architecture(lstm.layout, lstm.forward),
     "gru": Architecture(gru.layout, gru.forward),
     "seq2seq": Architecture(seq2seq.layout, seq2seq.forward, (*UNEQUAL, "attention_entropy")),

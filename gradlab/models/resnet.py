@@ -7,9 +7,10 @@ rezero   the same with alpha beta for beta, alpha learned from 0    Bachlechner 
 postact  phi(s + beta n2(c2(phi(n1(c1(s))))))                  He et al. 2015, arXiv:1512.03385
 fixup    phi(s + beta (a c2(phi(c1(s + b1) + b2) + b3) + b4))  Zhang et al. 2019, arXiv:1901.09321
 
-of fixup's a, learned from 1, and b, from 0, each is one number, which take the place of the biases. Norms are as those
-of `cnn`. What is seen of a block's first convolution is its own output (its pre-activation, in postact and fixup), of
-the second the stream behind the addition (before phi); its weights are those of the layer.
+of fixup's a, learned from 1, and b, from 0, each is one number, which take the place of the biases. Dropout is behind
+the phi that stands before a block's second convolution (Zagoruyko & Komodakis 2016, arXiv:1605.07146, section 2.4).
+Norms are as those of `cnn`. What is seen of a block's first convolution is its own output (its pre-activation, in
+postact and fixup), of the second the stream behind the addition (before phi); its weights are those of the layer.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def _before(through: Pass, layer: int, s: Node) -> Node:
     through.observe([z], [pre], [h])
     pre = through.norm(second, z)
     h = through.activate(second, pre)
-    branch = convolve(through, second, h)
+    branch = convolve(through, second, through.drop(second, h))
     if through.network.model.block == "rezero":
         branch = affine(through, second, branch, Role.MULTIPLIER, None)
     s = through.add(s, branch, scale)
@@ -107,6 +108,7 @@ def _behind(through: Pass, layer: int, s: Node) -> Node:
         z = through.norm(layer, convolve(through, layer, s))
     h = through.activate(layer, z)
     through.observe([z], [z], [h])
+    h = through.drop(layer, h)
     if model.block == "fixup":
         branch = convolve(through, second, affine(through, second, h, None, Role.BEFORE), bias=False)
         branch = affine(through, second, branch, Role.MULTIPLIER, Role.BIAS)

@@ -43,7 +43,9 @@ def forward(through: Pass, x: Node) -> Node:
     hs: list[Node] = []
     for layer in range(1, depth + 1):
         h, zs = Node(driven[0].value.new_zeros(*x.value.shape[:2], width), None), []
-        driven = driven if layer == 1 else [through.linear(layer, below) for below in hs]
+        if layer > 1:
+            kept = [through.drop(layer - 1, below, step) for step, below in enumerate(hs)]
+            driven = [through.linear(layer, below) for below in kept]
         hs = []
         for step in driven:
             z = through.norm(layer, through.recur(layer, step, h))

@@ -6,6 +6,7 @@ places. `model.norm_place`, with f a sub-layer and x the stream: `pre` x + f(nor
 (Xiong et al. 2020, arXiv:2002.04745); `post` norm(x + f(x)); `sandwich` x + norm(f(norm(x))), and that last norm (Ding
 et al. 2021, arXiv:2105.13290); `deepnorm` norm(alpha x + f(x)), alpha = (2N)^(1/4) of N blocks, where values, what ends
 attention and both matrices of feed-forward begin (8N)^(-1/4) times as large (Wang et al. 2022, arXiv:2203.00555).
+Dropout is behind the activation and behind each f, as in torch.nn.TransformerEncoderLayer, not in attention's weights.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def _sub_layer(through: Pass, layer: int, x: Node, f: Callable[[Pass, int, Node]
     model = through.network.model
     place, scale = model.norm_place, model.branch_scale or 0.0
     branch = f(through, layer, through.norm(layer, x) if place in ("pre", "sandwich") else x)
-    value = branch.value
+    value = through.drop(layer, branch.value, 1)
     if place == "sandwich":
         value = through.norm(layer, value, Role.SECOND_GAIN, Role.SECOND_SHIFT)
     if model.skip:
@@ -112,7 +113,8 @@ def _attention(through: Pass, layer: int, h: Node) -> _Branch:
 def _feed_forward(through: Pass, layer: int, h: Node) -> _Branch:
     z = through.linear(layer, h)
     h = through.activate(layer, z)
-    return _Branch(through.linear(layer, h, Role.SECOND, Role.SECOND_BIAS), inside=(z, h))
+    second = through.linear(layer, through.drop(layer, h), Role.SECOND, Role.SECOND_BIAS)
+    return _Branch(second, inside=(z, h))
 
 
 def _read_in(model: ModelSpec, facts: Facts) -> tuple[Slot, ...]:

@@ -46,7 +46,7 @@ def forward(through: Pass, x: Node, recurrence: Callable[[Pass, int, Node, int],
         found = recurrence(through, layer, driven, (facts.positions or 1) if top else facts.steps)
         observe(through, [found], along_time=top)
         if not top:
-            driven = through.linear(layer + 1, found.seen)
+            driven = through.linear(layer + 1, through.drop(layer, found.seen))
     output = through.linear(depth + 1, found.seen)
     members, _, batch, outputs = output.value.shape
     output = by_sample(through, output) if facts.positions else through.view(output, members, batch, outputs)

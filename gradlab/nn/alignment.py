@@ -115,8 +115,9 @@ def _dot_back(dcontext: Tensor, q: Tensor, h: Tensor, weights: Tensor) -> tuple[
 
 def _additive(q: Tensor, k: Tensor, v: Tensor, h: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     bent = torch.tanh(q.unsqueeze(1) + k)
-    weights.copy_(torch.softmax(torch.einsum("msbd,mod->mbs", bent, v), -1))
-    return bent, torch.einsum("mbs,msbd->mbd", weights, h)
+    found = torch.softmax(torch.einsum("msbd,mod->mbs", bent, v), -1)
+    weights.copy_(found.detach())
+    return bent, torch.einsum("mbs,msbd->mbd", found, h)
 
 
 def _additive_back(

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradlab.nn.kernels import native
+from gradlab.spec.choices.losses import MARGINS
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,25 @@ def _quartic(output: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
     return output.pow(4).mean((1, 2)), output.pow(3) * (4 / output[0].numel())
 
 
+def _margin(output: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+    """Sabour et al. 2017, equation 4: added up over the classes, the mean over the batch."""
+    answers = output.shape[1:-1].numel()
+    known = F.one_hot(targets.classes, output.shape[-1]).to(output.dtype)
+    lacks, excess = _lacks(output, known)
+    loss = (lacks.square() + MARGINS[2] * excess.square()).flatten(1).sum(1) / answers
+    return loss, (MARGINS[2] * excess - lacks) * (2 / answers)
+
+
+def _lacks(output: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """What the outputs of the right class lack, and what those of others have too much; zero elsewhere."""
+    return known * (MARGINS[0] - output).clamp(min=0), (1 - known) * (output - MARGINS[1]).clamp(min=0)
+
+
+def _margin_of_one(output: Tensor, target: Tensor) -> Tensor:
+    lacks, excess = _lacks(output, F.one_hot(target, output.shape[-1]).to(output.dtype))
+    return (lacks.square() + MARGINS[2] * excess.square()).sum(-1).mean()
+
+
 def _correct(output: Tensor, targets: Targets) -> Tensor:
     right = output.argmax(-1) == targets.classes
     return right.reshape(*right.shape[:2], -1).to(torch.float64).mean(2).sum(1)
@@ -92,6 +112,7 @@ LOSSES: dict[str, Loss] = {
     "cross_entropy": Loss(_cross_entropy, _correct),
     "mean_squared_error": Loss(_mean_squared_error, None),
     "quartic": Loss(_quartic, None),
+    "margin": Loss(_margin, _correct),
 }
 """Those whose derivative is written down; of any other `stacked` has autograd find it."""
 
@@ -169,6 +190,7 @@ OBJECTIVES: dict[str, Objective] = {
     "mean_absolute_error": partial(_of_numbers, F.l1_loss),
     "huber": partial(_of_numbers, F.huber_loss),
     "quartic": _fourth_power,
+    "margin": partial(_of_classes, _margin_of_one),
 }
 
 SQUASHES: dict[str, Callable[[Tensor], Tensor]] = {

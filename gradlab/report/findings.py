@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
+from gradlab.diagnose import scaling
 from gradlab.report.effects import MOST_EMPTY
 from gradlab.report.groups import LATER, describe, label, levels, swept, varying
 from gradlab.report.tables import Result
@@ -75,6 +76,8 @@ def sentences(result: Result) -> list[str]:
                 f"({describe(result, low, early)}) and {ratio[high]:.3g} ({describe(result, high, early)})."
             )
     lines += _losses(result, keys)
+    if set(scaling.ALONG) & set(keys):
+        lines += scaling.sentences(result.runs.to_pylist(), keys, result.tables["instruments"])
     return lines
 
 

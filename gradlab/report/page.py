@@ -21,6 +21,7 @@ from gradlab.report import (
     findings,
     foretold,
     inside,
+    noise,
     picked,
     verdicts,
 )
@@ -134,7 +135,7 @@ def write_report(
         figures, pictures = _figures(result, Chosen(keys, early, color, facet, each), fresh)
         page = fresh / "index.html"
         held = inside.written(result, everywhere, healing) if (result.state != "failed").any() else ""
-        clear = verdicts.examples(result) if not homes else []
+        clear = verdicts.examples(result) if not homes or result.size == 1 else []
         top = answers.answers(result, clear, everywhere) if healing is None else []
         told = _render(result, found, known, healing, pictures, [file.name for file in tables], homes, held, clear, top)
         page.write_text(told, encoding="utf-8")
@@ -228,7 +229,7 @@ def _render(
         varying=[(key, findings.value_list(result, key)) for key in varying(result)],
         base=findings.base(result),
         sentences=[
-            *(*cure.sentences(healing), *findings.sentences(result)),
+            *(*cure.sentences(healing), *findings.sentences(result), *noise.sentences(result)),
             *(*(foretold.sentences(result) if healing is None else []), *effect_words.sentences(found)),
         ],
         answers=top,

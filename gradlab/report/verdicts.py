@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from gradlab.diagnose import ORDER, History, Verdict, judge, names
+from gradlab.diagnose.sweep import clearest
 from gradlab.diagnose.tables import histories
 from gradlab.report.findings import Table
 from gradlab.report.groups import in_words, levels, swept, varying
@@ -119,41 +118,11 @@ def examples(result: Result) -> list[Example]:
     occurring = [name for name in ORDER if name != "healthy" and any(name in run for run in stored)]
     found = []
     for name in occurring[:MOST_EXAMPLES]:
-        places = _purest(stored, name)
-        some = result.only(np.isin(np.arange(result.size), places))
-        known = [
-            (_clearness(verdict), -run, verdict, history)
-            for run, history in zip(
-                places, histories(some.runs, some.tables["steps"], some.tables["layers"]), strict=True
-            )
-            for verdict in judge(history, result.limits)
-            if verdict.name == name
-        ]
-        if known:
-            _, place, verdict, history = max(known, key=lambda entry: entry[:2])
-            run_id = result.ids[-place]
-            found.append(Example(-place, run_id, in_words(result, -place, keys), verdict, history))
+        clear = clearest(result.tables, stored, name, result.limits, MOST_CANDIDATES)
+        if clear is not None:
+            place, verdict, history = clear
+            found.append(Example(place, result.ids[place], in_words(result, place, keys), verdict, history))
     return found
-
-
-def _clearness(verdict: Verdict) -> float:
-    """How clearly a run shows its verdict: how far its evidence lies beyond the threshold, more is clearer."""
-    told = {name: float(value) for name, value in verdict.evidence.items() if isinstance(value, (int, float))}
-    match verdict.name:
-        case "exploding" | "vanishing":
-            ratio = told.get("ratio", 1.0)
-            return abs(math.log(ratio)) if ratio > 0 else math.inf
-        case "diverged":
-            # At step 0 nothing has happened yet that could be shown.
-            return -told["step"] if told["step"] > 0 else -math.inf
-        case "overclipped":
-            return -told["scale"]
-        case "oscillating":
-            return max(told["climb"], told["turns"])
-        case "stalled":
-            return -abs(told["fall"])
-        case _:
-            return told.get("share", 0.0)
 
 
 def _history(one: Result) -> History:
@@ -168,14 +137,6 @@ def outdated(result: Result) -> tuple[str, ...]:
     if result.size > 1 or again == stored:
         return ()
     return (f"The runs table says {'+'.join(stored) or 'nothing'}: it was judged by the rules of another version.",)
-
-
-def _purest(stored: Sequence[tuple[str, ...]], name: str) -> list[int]:
-    """The runs with a verdict that have the fewest others; of very many evenly spread ones."""
-    having = [place for place, run in enumerate(stored) if name in run]
-    fewest = min(len(stored[place]) for place in having)
-    pure = [place for place in having if len(stored[place]) == fewest]
-    return pure[:: -(-len(pure) // MOST_CANDIDATES)]
 
 
 def thresholds(verdict: Verdict) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from gradlab.spec.choices import DATA, INITS, INSTRUMENTS, LOSSES, MODELS, NORMS, OPTIMIZERS
+from gradlab.spec.choices import DATA, INITS, INSTRUMENTS, LOSSES, MODELS, NORMS, OPTIMIZERS, PRETRAINING
 from gradlab.spec.choices.models import halved_before
 from gradlab.spec.named import SpecError
 
@@ -16,16 +16,46 @@ MOST_BYTES = 2**42
 """Of one run; a larger one is taken for a slip of the keyboard."""
 
 
+BEGIN_AT_ZERO = ("zeros", "fixup", "zero_branches")
+"""Inits of matrices that have no direction."""
+
+
+def _check_norm(model: ModelSpec, data: DataSpec) -> None:
+    """Raises `SpecError` for a norm that the network cannot have."""
+    choice = MODELS[model.name]
+    if model.norm is None:
+        return
+    if model.norm not in choice.norms:
+        why = " shares its weights over time, so running statistics have no meaning; it" if choice.needs_time else ""
+        raise SpecError(f"model.norm={model.norm}: {model.name!r}{why} takes: {', '.join(choice.norms)}")
+    if NORMS[model.norm].over_batch and data.batch_size == 1:
+        raise SpecError(f"model.norm={model.norm} with data.batch_size=1: a batch norm needs at least 2 samples")
+    if model.norm == "group" and model.width % (model.groups or 1):
+        raise SpecError(
+            f"model.groups={model.groups}: groups share the units evenly, and {model.groups} does not divide "
+            f"model.width={model.width}"
+        )
+    if model.norm == "group" and model.groups == model.width and choice.takes != ("image",):
+        raise SpecError(f"model.groups={model.groups}: a group of a single unit has no spread; expected fewer")
+    if model.norm == "weight":
+        if model.weight_var is None and model.init in (*BEGIN_AT_ZERO, "lsuv"):
+            raise SpecError(f"model.init={model.init} with model.norm=weight: needs matrices that begin with a length")
+        if 0 in (model.gain, model.weight_var):
+            raise SpecError("model.norm=weight: weights that begin at 0 have no direction")
+        if model.parametrization in ("mup", "ntk"):
+            raise SpecError(
+                f"model.parametrization={model.parametrization} with model.norm=weight: no rule is known for lengths"
+            )
+
+
 def check_fit(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     """Raises `SpecError` where a network of gradlab's own cannot have these values, or these data."""
     choice = MODELS[model.name]
     if model.depth < choice.least_depth:
         raise SpecError(f"model.depth={model.depth}: {model.name!r} needs at least {choice.least_depth} layers")
-    if model.norm is not None and model.norm not in choice.norms:
-        why = " shares its weights over time, so running statistics have no meaning; it" if choice.needs_time else ""
-        raise SpecError(f"model.norm={model.norm}: {model.name!r}{why} takes: {', '.join(choice.norms)}")
-    if model.norm is not None and NORMS[model.norm].over_batch and data.batch_size == 1:
-        raise SpecError(f"model.norm={model.norm} with data.batch_size=1: a batch norm needs at least 2 samples")
+    _check_norm(model, data)
+    if model.dropout and choice.needs_time and model.depth == 1:
+        raise SpecError(f"model.dropout={model.dropout:g} with model.depth=1: acts between recurrent layers")
     _check_forms(model, data, facts)
     if model.name == "linear_chain" and not model.width == facts.inputs == facts.outputs:
         raise SpecError(
@@ -65,6 +95,19 @@ def _check_init(model: ModelSpec) -> None:
 def _check_forms(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     """Raises `SpecError` for inputs that the network does not take, or answers that it does not give."""
     choice, longest = MODELS[model.name], DATA[data.name].longest
+    if not facts.shape and "vector" not in choice.takes:
+        raise SpecError(f"{data.path or data.target}: cannot be looked at here, and {model.name!r} needs its shape")
+    if facts.whole:
+        raise SpecError(
+            f"data.name={data.name}: its inputs are whole numbers, which may be words; {model.name!r} takes floats, or "
+            "pixels of uint8"
+        )
+    if choice.takes == ("image",) and len(facts.shape) == 3 and not facts.image:
+        samples = "x".join(map(str, facts.shape))
+        raise SpecError(
+            f"data.name={data.name}: samples of {samples}; {model.name!r} takes (rows, columns), "
+            "or such an image with 1, 3 or 4 channels in its first or its last axis, not in both"
+        )
     if longest is not None and data.length is not None and data.length > longest:
         raise SpecError(f"data.length={data.length}: what {data.name!r} is cut from gives {longest:,} at most")
     if not set(choice.takes) & set(facts.forms):
@@ -89,6 +132,13 @@ def _check_image(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     halved = sorted(halved_before(model.pool))
     if halved and halved[-1] > model.depth:
         raise SpecError(f"model.pool={model.pool}: {model.name!r} has convolutions 1 to {model.depth}")
+    if model.capsule_width is not None and model.width % model.capsule_width:
+        raise SpecError(
+            f"model.capsule_width={model.capsule_width}: capsules share the channels evenly, and "
+            f"{model.capsule_width} does not divide model.width={model.width}"
+        )
+    if model.norm == "instance" and max(facts.pixels) >> len(halved) == 1:
+        raise SpecError("model.norm=instance: a single pixel has no spread; expected larger images, or less model.pool")
     if min(facts.pixels) >> len(halved) == 0:
         raise SpecError(
             f"model.pool={model.pool}: images of {facts.pixels[0]}x{facts.pixels[1]} on {data.name!r} can be halved "
@@ -122,14 +172,15 @@ def _check_attention(model: ModelSpec, facts: Facts) -> None:
 @lru_cache(maxsize=1024)
 def check_loss(train: TrainSpec, model: ModelSpec, facts: Facts) -> None:
     """Raises `SpecError` for a loss of classes where the targets are numbers, and one of the user's own elsewhere."""
-    if train.loss == "auto":
+    loss = (MODELS[model.name].loss or "auto") if train.loss == "auto" else train.loss
+    if loss == "auto":
         return
-    if train.loss not in LOSSES:
+    if loss not in LOSSES:
         if not MODELS[model.name].free:
             raise SpecError(f"train.loss={train.loss}: a function of your own goes with model=module alone")
         return
-    if LOSSES[train.loss].classes and facts.loss == "mean_squared_error":
-        raise SpecError(f"train.loss={train.loss}: is of classes, and the targets of these data are numbers")
+    if LOSSES[loss].classes and facts.loss == "mean_squared_error":
+        raise SpecError(f"train.loss={loss}: is of classes, and the targets of these data are numbers")
 
 
 FORMS = {"vector": "a vector", "sequence": "a sequence", "image": "an image", "tokens": "a sequence of tokens"}
@@ -196,6 +247,23 @@ def _check_hidden(spec: RunSpec) -> None:
         )
 
 
+def check_pretraining(spec: RunSpec) -> None:
+    """Raises `SpecError` where a pre-training makes no sense for the run's network."""
+    mode, model = PRETRAINING[spec.pretrain.mode], spec.model
+    given = f"pretrain.mode={mode.name}"
+    if model.name not in mode.models:
+        able = [name for name, other in PRETRAINING.items() if model.name in other.models]
+        has = f"{model.name!r} has {' or '.join(able)}" if able else f"{model.name!r} has none"
+        raise SpecError(f"{given}: is for {' or '.join(mode.models)}; {has}")
+    if model.name in ("mlp", "residual_mlp") and model.depth < 2:
+        raise SpecError(f"{given}: pre-trains hidden layers; model.depth=1 has none")
+    if model.causal is False:
+        raise SpecError(
+            f"{given}: predicts each place from those before it; with model.causal=false it would see it: expected "
+            "model.causal=true"
+        )
+
+
 def check_instrument(spec: RunSpec) -> None:
     """Raises `SpecError` where the run's instrument has nothing to measure in it."""
     instrument, flat = INSTRUMENTS[spec.probe.instrument], spec.flat()
@@ -218,4 +286,9 @@ def check_instrument(spec: RunSpec) -> None:
         raise SpecError(
             f"probe.instrument={instrument.name}: needs {instrument.samples} samples; the training part of "
             f"{spec.data.name!r} has {spec.facts.train}"
+        )
+    if spec.data.batch_size < instrument.batch:
+        raise SpecError(
+            f"probe.instrument={instrument.name}: needs data.batch_size of at least {instrument.batch}; given "
+            f"{spec.data.batch_size}"
         )

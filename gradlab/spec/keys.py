@@ -11,6 +11,18 @@ from types import MappingProxyType
 from gradlab.spec.choices import ALIASES, CLIPS, DATA, MODELS, NAMED, NOUNS, OPTIMIZERS, Clip, Optimizer
 from gradlab.spec.named import SpecError, Value, closest, lookup, nearest
 
+GROUPS = {
+    "model": "model.name",
+    "data": "data.name",
+    "optim": "optim.name",
+    "clip": "clip.mode",
+    "launch": "launch.name",
+}
+"""The config groups, each with the key that names its choice: `model=rnn` and `model.name=rnn` are the same."""
+
+APART = ("name", "store.weights")
+"""Keys that are no part of a run: a label, and what is stored; those of `launch` stand in `grid/launching.py`."""
+
 
 @dataclass(frozen=True)
 class Key:
@@ -60,12 +72,15 @@ KEYS: dict[str, Key] = {
     "model.gain": Key(float, "multiplies the initial weights"),
     "model.weight_var": Key(float, "sw2: overrides init with N(0, sw2/fan_in)", low=0, nullable=True),
     "model.bias_var": Key(float, "sb2: the variance of the initial biases", low=0),
-    "model.norm": Key(str, "normalization before the activation"),
+    "model.norm": Key(str, "normalization of signals, or of weights"),
     "model.pool": Key(str, "the layers before which an image is halved, as in 3+5; or none", nullable=True),
     "model.block": Key(
         str, "how a residual block is built", words=("preact", "postact", "rezero", "fixup"), nullable=True
     ),
     "model.branch_scale": Key(float, "beta of a residual branch"),
+    "model.capsule_width": Key(int, "entries of a primary capsule; a digit capsule has twice as many", low=1),
+    "model.routing": Key(int, "how often the votes of capsules are shared out by how well they agree", low=1, most=100),
+    "model.squash_eps": Key(float, "added under the roots by which capsules are squashed and measured", low=0),
     "model.forget_bias": Key(
         float, "added to the initial bias of an LSTM's forget gate; null under model.chrono", nullable=True
     ),
@@ -101,6 +116,16 @@ KEYS: dict[str, Key] = {
     "model.base_width": Key(
         int, "mup: the width at which it is the standard parametrization; null: the default width", low=1, nullable=True
     ),
+    "model.dropout": Key(
+        float,
+        "share of a signal's entries that training sets to zero behind the activation; of recurrences between layers",
+        low=0,
+        below=1,
+    ),
+    "model.groups": Key(int, "groups of units that a group norm is over", low=1),
+    "model.norm_order": Key(
+        str, "whether a norm stands before the activation or behind it", words=("before", "behind")
+    ),
     "model.target": Key(str, "a network of your own: path/to/file.py:Name or package.module.Name", nullable=True),
     "model.source": Key(str, "the SHA-256 of the file that defines it; filled in", nullable=True),
     "data.name": Key(str, "the data set"),
@@ -113,6 +138,7 @@ KEYS: dict[str, Key] = {
     "data.standardise": Key(bool, "inputs minus their mean over their standard deviation, one scalar each"),
     "data.input_scale": Key(float, "multiplies the (standardised) inputs"),
     "data.target_scale": Key(float, "multiplies regression targets"),
+    "data.bad_every": Key(int, "every so many-th batch is a bad one: all its answers are the largest; 0: none", low=0),
     "data.length": Key(int, "sequence length", low=2, most=MOST_PLACES),
     "data.features": Key(int, "input features of synthetic data", low=1, nullable=True),
     "data.ask": Key(str, "of the films: which way the digit moves, or which digit it is", words=("way", "digit")),
@@ -158,12 +184,23 @@ KEYS: dict[str, Key] = {
         words=("float32", "float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"),
     ),
     "train.loss_scale": Key(str, "multiplies the loss on its way back, as half precision needs; or dynamic"),
+    "train.rounding": Key(
+        str,
+        "of updated weights in half precision: to the nearest, or up or down by chance",
+        words=("nearest", "stochastic"),
+    ),
     "train.loss": Key(
         str,
         "the loss; auto: what the data ask for; or a function of your own, path/to/file.py:name or package.module.name",
         words=("auto",),
     ),
     "train.source": Key(str, "the SHA-256 of the file that defines a loss of your own; filled in", nullable=True),
+    "pretrain.mode": Key(str, "what the hidden layers learn from inputs alone, before training"),
+    "pretrain.steps": Key(int, "updates of it; layerwise: of each layer", low=1),
+    "pretrain.lr": Key(float, "its learning rate, of Adam", low=0),
+    "pretrain.corruption": Key(
+        float, "denoising: the deviation of the noise; masked: the share of inputs hidden", low=0, above=True, below=1
+    ),
     "probe.every": Key(int, "steps between two records of the per-layer table", low=1),
     "probe.instrument": Key(str, "what else is measured at the recorded steps"),
 }
@@ -177,6 +214,7 @@ DEFAULTS: dict[str, Value] = {
     "data.standardise": True,
     "data.input_scale": 1.0,
     "data.target_scale": 1.0,
+    "data.bad_every": 0,
     "optim.name": "sgd",
     "optim.lr": 0.1,
     "optim.momentum": 0.0,
@@ -200,7 +238,12 @@ DEFAULTS: dict[str, Value] = {
     "train.steps": 200,
     "train.precision": "float32",
     "train.loss_scale": "1",
+    "train.rounding": "nearest",
     "train.loss": "auto",
+    "pretrain.mode": "none",
+    "pretrain.steps": 500,
+    "pretrain.lr": 0.01,
+    "pretrain.corruption": 0.3,
     "probe.every": 10,
     "probe.instrument": "none",
 }

@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, cast
 
-from gradlab.spec.checks import check_fit, check_instrument, check_loss, check_together
+from gradlab.spec.checks import check_fit, check_instrument, check_loss, check_pretraining, check_together
 from gradlab.spec.choices import (
     ACTIVATIONS,
     CLIPS,
     DATA,
     LOSSES,
     MODELS,
+    NORMS,
     OPTIMIZERS,
+    PRETRAINING,
     SCHEDULES,
 )
 from gradlab.spec.keys import (
@@ -44,6 +46,7 @@ from gradlab.spec.sections import (
     Facts,
     ModelSpec,
     OptimSpec,
+    PretrainSpec,
     ProbeSpec,
     TrainSpec,
 )
@@ -59,6 +62,7 @@ __all__ = [
     "Look",
     "ModelSpec",
     "OptimSpec",
+    "PretrainSpec",
     "ProbeSpec",
     "RunSpec",
     "TrainSpec",
@@ -78,17 +82,24 @@ SILENT: dict[str, tuple[object, ...]] = {
     "probe.instrument": ("none",),
     "train.loss": ("auto",),
     "train.loss_scale": ("1",),
+    "train.rounding": ("nearest",),
+    "data.bad_every": (0,),
     "model.output": (None, "none"),
     **dict.fromkeys(("model.target", "model.source", "model.pool", "model.block"), (None,)),
     **dict.fromkeys(("model.forget_bias", "model.chrono", "model.attention"), (None,)),
+    **dict.fromkeys(("model.capsule_width", "model.routing", "model.squash_eps"), (None,)),
     **dict.fromkeys(("model.heads", "model.norm_place", "model.skip", "model.feed_forward"), (None,)),
     **dict.fromkeys(("model.causal", "model.qk_norm", "model.attention_scale"), (None,)),
     "model.parametrization": (None, "standard"),
     "model.base_width": (None,),
+    "model.dropout": (None, 0.0),
+    "model.groups": (None, 4),
+    "model.norm_order": (None, "before"),
     **dict.fromkeys(("data.ask", "data.permuted", "train.source"), (None,)),
     **dict.fromkeys(("data.label", "data.heldout", "data.task", "data.target", "data.source"), (None,)),
     **{key: (DEFAULTS[key],) for key in ("optim.dampening", "optim.amsgrad", "optim.maximize")},
     **{key: (DEFAULTS[key],) for key in ("optim.schedule", "optim.warmup", "optim.end_factor")},
+    **{key: (DEFAULTS[key],) for key in DEFAULTS if key.startswith("pretrain.")},
     **{key: (DEFAULTS[key],) for key in ("optim.decay", "optim.decay_every")},
 }
 """Keys that came later, with the values at which a run is what it was before: it keeps its id."""
@@ -110,6 +121,7 @@ class RunSpec:
     optim: OptimSpec
     clip: ClipSpec
     train: TrainSpec
+    pretrain: PretrainSpec
     probe: ProbeSpec
     facts: Facts = dataclasses.field(compare=False)
     id: str = dataclasses.field(compare=False)
@@ -132,8 +144,8 @@ class RunSpec:
 
     @property
     def loss(self) -> str:
-        """The loss that is trained: that of the data, unless `train.loss` names another."""
-        return self.facts.loss if self.train.loss == "auto" else self.train.loss
+        """The loss that is trained: that of the data or the architecture, unless `train.loss` names another."""
+        return self.train.loss if self.train.loss != "auto" else MODELS[self.model.name].loss or self.facts.loss
 
 
 SECTIONS: dict[str, type] = {
@@ -142,6 +154,7 @@ SECTIONS: dict[str, type] = {
     "optim": OptimSpec,
     "clip": ClipSpec,
     "train": TrainSpec,
+    "pretrain": PretrainSpec,
     "probe": ProbeSpec,
 }
 
@@ -201,11 +214,14 @@ def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
         optim=parts["optim"],
         clip=parts["clip"],
         train=parts["train"],
+        pretrain=parts["pretrain"],
         probe=parts["probe"],
         facts=facts,
         id="",
     )
     spec = seeded(spec)(seed)
+    if spec.pretrain.mode != "none":
+        check_pretraining(spec)
     if spec.probe.instrument != "none":
         check_instrument(spec)
     return spec
@@ -262,6 +278,7 @@ def _fit(model: ModelSpec, data: DataSpec, look: Look | None) -> tuple[ModelSpec
             "give at most that, or full"
         )
     if not choice.free:
+        facts = facts.channels_last()
         model = _resolved(model, facts)
         check_fit(model, data, facts)
     return model, data, facts
@@ -294,6 +311,8 @@ def _lent(model: ModelSpec, look: Look | None) -> ModelSpec:
         )
     if model.init in DRAWN_WITHIN:
         raise SpecError(f"model.init={model.init}: is for networks of gradlab's own; model=module takes another")
+    if model.norm is not None and model.norm not in MODELS[model.name].norms:
+        raise SpecError(f"model.norm={model.norm}: model=module takes: {', '.join(MODELS[model.name].norms)}")
     if model.source is not None:
         return model
     if look is None:
@@ -325,6 +344,8 @@ def seeded(spec: RunSpec) -> Callable[[Value], RunSpec]:
     What it returns raises `SpecError` for what is no seed.
     """
     lines = [_canonical(getattr(spec, section)) for section in SECTIONS]
+    # A section that came later and says nothing is none: the run keeps its id.
+    lines = [line for line in lines if line != "[]"]
     if PRESENT:
         # A name says nothing of somebody else's function: the file that defines it is part of what the run is.
         lines += [f"{choice} {source.sha256}" for choice, source in used(spec.flat()).items()]
@@ -344,7 +365,8 @@ def but_for_seeds(specs: Iterable[RunSpec]) -> list[RunSpec]:
     """The first of all runs that are the same but for their seeds, as far as they share their sections."""
     found: dict[tuple[int, ...], RunSpec] = {}
     for spec in specs:
-        place = (id(spec.model), id(spec.data), id(spec.optim), id(spec.clip), id(spec.train), id(spec.probe))
+        sections = (spec.model, spec.data, spec.optim, spec.clip, spec.train, spec.pretrain, spec.probe)
+        place = tuple(map(id, sections))
         found.setdefault(place, spec)
     return list(found.values())
 
@@ -401,10 +423,20 @@ def unused(spec: RunSpec) -> frozenset[str]:
         if f.name not in {*ALWAYS, *OPTIMIZERS[spec.optim.name].uses, *SCHEDULES[spec.optim.schedule].uses}
     }
     idle |= {f"clip.{name}" for name in ("threshold", "output_threshold") if name not in CLIPS[spec.clip.mode].uses}
+    if spec.model.norm != "group":
+        idle.add("model.groups")
+    if not NORMS[spec.model.norm or "none"].of_signals:
+        idle.add("model.norm_order")
     if spec.model.parametrization != "mup":
         idle.add("model.base_width")
     if not HALF & set(spec.train.precision.split("_")):
         idle.add("train.loss_scale")
+    if spec.train.precision not in HALF:
+        idle.add("train.rounding")
+    if spec.pretrain.mode == "none":
+        idle |= {"pretrain.steps", "pretrain.lr"}
+    if not PRETRAINING[spec.pretrain.mode].corrupts:
+        idle.add("pretrain.corruption")
     if spec.model.activation not in ("leaky_relu", "prelu"):
         idle.add("model.slope")
     if spec.facts.loss != "mean_squared_error" or spec.loss == "quartic":

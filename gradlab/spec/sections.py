@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gradlab.spec.choices.data import forms_of
 from gradlab.spec.named import Value
+
+CHANNELS = (1, 3, 4)
+"""Numbers of a pixel: grey, colours, colours and how opaque they are."""
 
 Arguments = tuple[tuple[str, Value], ...]
 """What a function of the user's own is called with, by name, in the order of the names."""
@@ -32,6 +35,9 @@ class ModelSpec:
     pool: str | None
     block: str | None
     branch_scale: float | None
+    capsule_width: int | None
+    routing: int | None
+    squash_eps: float | None
     forget_bias: float | None
     chrono: bool | None
     attention: str | None
@@ -45,6 +51,9 @@ class ModelSpec:
     output: str | None
     parametrization: str | None
     base_width: int | None
+    dropout: float | None
+    groups: int | None
+    norm_order: str | None
     target: str | None
     source: str | None
     args: Arguments = ()
@@ -67,6 +76,7 @@ class DataSpec:
     standardise: bool
     input_scale: float
     target_scale: float
+    bad_every: int
     length: int | None
     features: int | None
     ask: str | None
@@ -119,8 +129,19 @@ class TrainSpec:
     steps: int
     precision: str
     loss_scale: str
+    rounding: str
     loss: str
     source: str | None = None
+
+
+@dataclass(frozen=True)
+class PretrainSpec:
+    """The `pretrain` section; ``steps`` are of each layer where one is pre-trained after the other."""
+
+    mode: str
+    steps: int
+    lr: float
+    corruption: float
 
 
 @dataclass(frozen=True)
@@ -137,7 +158,9 @@ class Facts:
 
     ``shape`` is that of one input, ``outputs`` how many numbers or classes one answer has; ``loss``, ``image`` and
     ``vocabulary`` as in `choices.Data`; ``positions`` counts the answers of a sample, 0 where there is but one. Of data
-    of the user's own, ``source`` is the SHA-256 of what they come from, and ``told`` how they were understood.
+    of the user's own, ``source`` is the SHA-256 of what they come from, and ``told`` how they were understood;
+    ``whole``: their inputs are whole numbers, which may be words; ``turned``: their channels stand first in the arrays,
+    as torch has them, and last in ``shape``.
     """
 
     shape: tuple[int, ...]
@@ -151,6 +174,8 @@ class Facts:
     vocabulary: int = 0
     positions: int = 0
     dictated: bool = False
+    whole: bool = False
+    turned: bool = False
 
     @property
     def inputs(self) -> int:
@@ -179,8 +204,21 @@ class Facts:
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """How an input can be taken; see `choices.data.forms_of`."""
-        return forms_of(len(self.shape), image=self.image, vocabulary=self.vocabulary)
+        """How an input can be taken; see `choices.data.forms_of`. Two axes of the user's own can be an image's, too."""
+        found = forms_of(len(self.shape), image=self.image, vocabulary=self.vocabulary)
+        return (*found, "image") if self.source is not None and len(self.shape) == 2 and not self.image else found
+
+    def channels_last(self) -> Facts:
+        """Images of the user's own as gradlab's architectures take them, (H, W, C); as they are if that is not clear.
+
+        The axis of the channels is the only one, of the first and the last, that has 1, 3 or 4 entries.
+        """
+        if self.source is None or len(self.shape) != 3:
+            return self
+        first, *rest = self.shape
+        if self.image or (first in CHANNELS and rest[-1] not in CHANNELS):
+            return replace(self, shape=(*rest, first), image=True, turned=True)
+        return replace(self, image=True) if rest[-1] in CHANNELS and first not in CHANNELS else self
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,15 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Pretrained:
+    """Losses of a pre-training: ``values`` (m, n) of those ``members`` that had it, at its steps ``index`` (n,)."""
+
+    members: tuple[int, ...]
+    index: tuple[int, ...]
+    values: Floats
+
+
+@dataclass(frozen=True)
 class Record:
     """A finished cohort.
 
@@ -207,6 +216,7 @@ class Record:
     seen: tuple[str, ...] = ()
     skipped: Bools | None = None
     loss_scale: Floats | None = None
+    pretrained: tuple[Pretrained, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -382,7 +392,7 @@ def _layers_table(record: Record, last: Ints) -> pa.Table:
 def _instruments_table(record: Record, last: Ints) -> pa.Table:
     readings = record.readings
     if not readings:
-        return INSTRUMENTS.empty_table()
+        return _pretraining_table(record)
     widths = [reading.values.shape[1] for reading in readings]
     steps = np.repeat([reading.step for reading in readings], widths)
     kept = steps <= last[:, None]  # (M, all n)
@@ -397,7 +407,28 @@ def _instruments_table(record: Record, last: Ints) -> pa.Table:
         "index": _where(numbered[at], index[at]),
         "value": np.concatenate([reading.values for reading in readings], axis=1)[kept],
     }
-    return table_of("instruments", columns, len(at))
+    table = table_of("instruments", columns, len(at))
+    return pa.concat_tables([table, _pretraining_table(record)]) if record.pretrained else table
+
+
+def _pretraining_table(record: Record) -> pa.Table:
+    """What was lost on the way to the weights of step 0, numbered by the steps of the pre-training."""
+    parts = [
+        table_of(
+            "instruments",
+            {
+                "run_id": np.repeat([record.runs[member].id for member in one.members], len(one.index)),
+                "step": np.zeros(one.values.size, dtype=np.int64),
+                "instrument": np.full(one.values.size, "pretraining"),
+                "quantity": np.full(one.values.size, "pretrain_loss"),
+                "index": np.tile(one.index, len(one.members)),
+                "value": one.values.ravel(),
+            },
+            one.values.size,
+        )
+        for one in record.pretrained
+    ]
+    return pa.concat_tables(parts) if parts else INSTRUMENTS.empty_table()
 
 
 def _where(valid: Bools, values: Floats | Ints | Bools | None) -> pa.Array | None:

@@ -18,6 +18,7 @@ from gradlab.spec.choices import (
     MODELS,
     NORMS,
     OPTIMIZERS,
+    PRETRAINING,
     PROBES,
     SCHEDULES,
 )
@@ -33,6 +34,7 @@ KINDS: dict[str, Mapping[str, Choice]] = {
     "losses": LOSSES,
     "optimizers": OPTIMIZERS,
     "schedules": SCHEDULES,
+    "pretraining": PRETRAINING,
     "probes": {**PROBES, **{name: choice for name, choice in INSTRUMENTS.items() if name != "none"}},
     "verdicts": meanings.VERDICTS,
     "causes": meanings.CAUSES,

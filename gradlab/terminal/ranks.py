@@ -13,7 +13,7 @@ from rich.markup import escape
 from gradlab.diagnose.numbers import number
 from gradlab.store.settings import REPLICATES, Setting, by_final_loss, by_level_gradient, settings
 
-BEST_AND_WORST = 5
+BEST_AND_WORST = 3
 """Settings of a sweep shown at either end."""
 
 TIE_WIDTH = 12

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,16 +14,20 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.markup import escape
 
-from gradlab.diagnose import DEFAULTS, ORDER, Limits, judge, names
+from gradlab.diagnose import DEFAULTS, ORDER, Limits, names, scaling
+from gradlab.diagnose.noise import advised
 from gradlab.diagnose.numbers import number
-from gradlab.diagnose.tables import histories
 from gradlab.spec.choices import MODELS
 from gradlab.store.record import with_final_losses
 from gradlab.terminal.grids import Head, show_table
+from gradlab.terminal.illnesses import Illness, show_illnesses, show_verdicts
 from gradlab.terminal.ranks import Run, show_ranks
 
-MOST_ROWS = 20
-"""Of the per-layer table; a longer network is thinned."""
+LEAST_ROWS, PLAIN_ROWS, MOST_ROWS = 8, 12, 20
+"""Of the per-layer table; a longer network is thinned, so that the verdict above stays in sight on a low terminal."""
+
+BESIDE = 16
+"""Lines beside the table, which a terminal must hold too."""
 
 
 def thinned(count: int, most: int) -> list[int]:
@@ -37,22 +42,21 @@ def thinned(count: int, most: int) -> list[int]:
     return [0, 1, *inner, count - 2, count - 1]
 
 
-def show_run(out: Console, tables: Mapping[str, pa.Table], limits: Limits = DEFAULTS) -> None:
-    """The per-layer table of a single run, what happened in one sentence, and its verdicts in one each."""
+def show_run(out: Console, tables: Mapping[str, pa.Table], limits: Limits = DEFAULTS, root: Path | None = None) -> None:
+    """A single run's verdicts, what happened in one sentence, and its per-layer table."""
     run: Run = with_final_losses(tables["runs"], tables["steps"]).to_pylist()[0]
+    show_verdicts(out, tables, limits, root)
+    zeros = exact_zeros(tables["layers"], float64=run["train.precision"] == "float64")
+    out.print(escape(" ".join([sentence(run), *zeros])))
+    (advice,) = advised(tables["instruments"], tables["runs"])
+    if advice is not None:
+        out.print(escape(advice.sentence))
     if run["state"] != "failed":
         for axis in ("depth", "time"):
             rows = tables["layers"].filter(pc.equal(tables["layers"]["axis"], axis))
             if rows.num_rows:
                 _show_rows(out, rows, axis)
         out.print("[dim]δ = ‖∂loss/∂z‖, ∇W = ‖∂loss/∂W‖, ΔW/W = ‖ΔW‖/‖W‖, h = φ(z); @ = at step[/dim]")
-    zeros = exact_zeros(tables["layers"], float64=run["train.precision"] == "float64")
-    out.print(escape(" ".join([sentence(run), *zeros])))
-    (history,) = histories(tables["runs"], tables["steps"], tables["layers"])
-    for verdict in judge(history, limits):
-        out.print(f"[bold]Verdict[/bold] {escape(verdict.sentence)}.")
-        if verdict.cause is not None:
-            out.print(f"[bold]Cause[/bold] {escape(f'{verdict.cause.name}: {verdict.cause}')}.")
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ def _show_rows(out: Console, rows: pa.Table, axis: str) -> None:
     heads = [Head("step" if axis == "time" else "layer", number=True), Head("")]
     heads += [Head(f"{column.heading}\n@{column.step}", number=True) for column in columns]
     # Layers 1 and L-1, which the sentence compares, stand next to the input and the output: both are shown.
-    shown = [layers[place] for place in thinned(len(layers), MOST_ROWS)]
+    most = min(MOST_ROWS, max(LEAST_ROWS, out.height - BESIDE)) if out.is_terminal else PLAIN_ROWS
+    shown = [layers[place] for place in thinned(len(layers), most)]
     values = [
         [
             str(layer),
@@ -108,8 +113,10 @@ def sentence(run: Run) -> str:
         return f"Crashed: {run['error']}."
     said = f"{_outcome(run)}."
     if run["rate"] is not None:
-        recurrent = run["model.name"] is not None and MODELS[run["model.name"]].needs_time
-        along, ends = ("time step", "step 1 over T") if recurrent else ("layer", "layer 1 over L-1")
+        model = None if run["model.name"] is None else MODELS[run["model.name"]]
+        along, ends = ("layer" if model is None or model.trunk is None else "block"), "layer 1 over L-1"
+        if model is not None and model.needs_time:
+            along, ends = "time step", "step 1 over T"
         said += (
             f" At step 0, δ is multiplied by {number(run['rate'])} per {along} on its way to the input "
             f"({ends}: {number(run['vanishing_ratio'])})."
@@ -167,11 +174,12 @@ def _outcome(run: Run) -> str:
     return f"Finished {steps}: loss {first} -> {number(run['loss_final'])}{f' ({beside})' if beside else ''}"
 
 
-def show_sweep(out: Console, runs: pa.Table, swept: Sequence[str]) -> None:
-    """The best and the worst settings of a sweep over their seeds, and what became of all runs."""
+def show_sweep(
+    out: Console, runs: pa.Table, swept: Sequence[str], wrong: Sequence[Illness] = (), root: Path | None = None
+) -> None:
+    """What became of the runs of a sweep, what is ``wrong`` with them, and its best and worst settings."""
     rows: list[Run] = runs.to_pylist()
     states = [row["state"] for row in rows]
-    show_ranks(out, rows, swept)
     out.print(
         f"{states.count('finished')} finished, {states.count('diverged')} diverged, {states.count('failed')} failed "
         f"of {len(rows)} runs."
@@ -182,6 +190,16 @@ def show_sweep(out: Console, runs: pa.Table, swept: Sequence[str]) -> None:
     errors = Counter(row["error"] for row in rows if row["state"] == "failed")
     for error, count in errors.most_common(3):
         out.print(escape(f"{count} failed: {error}"))
+    show_illnesses(out, wrong, root)
+    show_ranks(out, rows, swept)
+
+
+def show_scaling(out: Console, tables: Mapping[str, pa.Table], swept: Sequence[str]) -> None:
+    """How what was measured goes with the width or the depth, where a sweep has enough of them."""
+    if set(scaling.ALONG) & set(swept):
+        rows = with_final_losses(tables["runs"], tables["steps"]).to_pylist()
+        for line in scaling.sentences(rows, swept, tables["instruments"]):
+            out.print(escape(line), soft_wrap=True)
 
 
 SHOWN = {"fail": "FAIL"}

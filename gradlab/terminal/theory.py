@@ -21,6 +21,8 @@ from gradlab.spec.run import RunSpec, but_for_seeds
 from gradlab.store.atomic import replace
 from gradlab.terminal.grids import Head, show_table
 from gradlab.terminal.ranks import short
+from gradlab.theory import widths
+from gradlab.theory.formats import told
 from gradlab.theory.predict import Prediction, Profile, predict, predict_setting, profile, profile_of
 from gradlab.theory.setting import Setting, setting
 
@@ -65,9 +67,12 @@ def show(out: Console, runs: Sequence[RunSpec], swept: Sequence[str], *, most: i
     if len(rows) == 1:
         if len(runs) > 1:
             out.print(f"{len(runs):,} runs that theory cannot tell apart:")
-        _show_one(out, setting(rows[0][1]))
+        formats = {told(run) for run in but_for_seeds(runs)}
+        _show_one(out, setting(rows[0][1]), formats.pop() if len(formats) == 1 else "")
     else:
         _show_table(out, rows, len(runs), most)
+    for line in widths.sentences(but_for_seeds(runs), swept):
+        out.print(escape(line), soft_wrap=True)
 
 
 def show_drawn(out: Console, networks: Sequence[tuple[RunSpec, Drawn]]) -> None:
@@ -143,10 +148,10 @@ def _matters(settings: Sequence[Setting], flats: Sequence[dict[str, Value]], key
     return False
 
 
-def _show_one(out: Console, seen: Setting) -> None:
+def _show_one(out: Console, seen: Setting, formats: str = "") -> None:
     said, course = predict_setting(seen), profile_of(seen)
     out.print(escape(f"{said.note}."))
-    rows = _lines(seen, said, course)
+    rows = [*_lines(seen, said, course), *([("formats", formats)] if formats else [])]
     if rows:
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(no_wrap=True, style="bold")

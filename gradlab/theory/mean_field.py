@@ -135,16 +135,18 @@ def correlations(phi: Phi, q: float, sw2: float, sb2: float) -> Correlations:
     """c* and xi_c at the variance ``q``, a fixed point of ``sw2`` and ``sb2`` (Schoenholz et al.).
 
     Where chi_1 <= 1, c* = 1 and xi_c = -1/ln chi_1. Above, the map c -> (sw2 sum a_k^2 c^k + sb2)/q is a convex power
-    series that meets the diagonal once below 1, and Newton's method from 0 rises to that point.
+    series that meets the diagonal once below 1, and Newton's method from 0 rises to that point. With dropout ``q`` is a
+    fixed point of sw2 over the share that is kept: the map gives less than 1 at c = 1, and c* is below 1 at every sw2.
     """
     ordered = chi(phi, q, sw2)
-    if ordered <= 1 + NEAR_ONE:
+    alike = min(1.0, variance_after(phi, q, sw2, sb2) / q)
+    if ordered <= 1 + NEAR_ONE and alike > 1 - NEAR_ONE:
         return Correlations(1.0, scale(ordered))
     squares = dual(phi, q)
-    # What the series leaves out belongs to its far end: at c = 1 the map must give exactly 1.
+    # What the series leaves out belongs to its far end: at c = 1 the map must give exactly 1, or what dropout leaves.
     coefficients: list[float] = (sw2 / q * squares).tolist()
     coefficients[0] += sb2 / q
-    coefficients[-1] += max(0.0, 1 - sum(coefficients))
+    coefficients[-1] += max(0.0, alike - sum(coefficients))
     c = 0.0
     for _ in range(100):
         value, slope = _power_series(coefficients, c)

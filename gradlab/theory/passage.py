@@ -70,7 +70,11 @@ class Passage:
 
 def mlp(seen: Setting) -> Passage:
     """z_l = norm(W_l phi(z_{l-1}) + b_l): layers 1..L-1, and the input."""
-    return {"none": _plain, "batch": _batch, "layer": _layer, "rms": _layer}[seen.norm](seen)
+    if seen.norm == "none":
+        return _plain(seen)
+    if seen.behind:
+        return _behind(seen)
+    return _batch(seen) if seen.norm == "batch" else _layer(seen)
 
 
 def _plain(seen: Setting) -> Passage:
@@ -81,7 +85,7 @@ def _plain(seen: Setting) -> Passage:
     kappas = [log_spread(seen.phi, settled(at), orthogonal=seen.orthogonal) for at in qs[:-1]]
     hidden = seen.depth - 1
     spread = None
-    if hidden and max(kappas, default=0.0) <= NARROW * seen.width:
+    if hidden and seen.keep == 1 and max(kappas, default=0.0) <= NARROW * seen.width:
         within = log_variances(seen.phi, [settled(q) for q in qs], seen.sb2, orthogonal=seen.orthogonal) / seen.width
         spread = np.append(within[0] + _into_input(seen), within)
     return Passage(
@@ -91,7 +95,7 @@ def _plain(seen: Setting) -> Passage:
         _logs([seen.sw2_first, *steps])[:hidden],
         spread,
         _ratios([seen.q0, *qs])[:hidden],
-        map=(seen.sw2, seen.sb2),
+        map=(seen.keep * seen.sw2, seen.sb2),
         lost=_lost(seen, start, q, steps),
     )
 
@@ -145,7 +149,28 @@ def _layer(seen: Setting) -> Passage:
     # What the norm divides by is the same for every input, so that two of them meet the map of variances that small.
     divisor = seen.sw2 * moments(seen.phi, q).square + seen.sb2 + seen.eps
     into_input = seen.sw2_first / (seen.sw2_first * seen.q0 + seen.sb2 + seen.eps)
-    return _normed(seen, factor, q, into_input, (seen.sw2 / divisor, seen.sb2 / divisor))
+    return _normed(seen, factor, q, into_input, (seen.keep * seen.sw2 / divisor, seen.sb2 / divisor))
+
+
+def _behind(seen: Setting) -> Passage:
+    """z_l = W_l n(phi(z_{l-1})) + b_l of wide layers, n a norm over each sample's units: its units have variance 1.
+
+    A gradient comes back through sw2 E phi'^2 over what the norm divides by, Var phi, of rms norm E phi^2.
+    """
+
+    def divisor(q: float) -> float:
+        at = moments(seen.phi, settled(q))
+        return (at.square if seen.norm == "rms" else at.variance) + seen.eps
+
+    def after(q: float) -> float:
+        return seen.sw2 * (1 - seen.eps / divisor(q)) + seen.sb2
+
+    start = seen.sw2_first * seen.q0 + seen.sb2
+    qs = trajectory(after, start, max(seen.depth - 1, LOOKED_AT))
+    steps = [seen.sw2 * moments(seen.phi, settled(q)).slope_square / divisor(q) for q in qs]
+    hidden = seen.depth - 1
+    logs, growth = _logs([seen.sw2_first, *steps]), _ratios([seen.q0, *qs])
+    return Passage(steps[-1], qs[-1], 0, logs[:hidden], None, growth[:hidden])
 
 
 def _normed(seen: Setting, factor: float, q: float, into_input: float, alike: tuple[float, float] | None) -> Passage:
@@ -186,6 +211,7 @@ def residual_mlp(seen: Setting) -> Passage:
     gains = [back(v) for v in stream[:-1]]
     kappas = [log_spread(seen.phi, settled(v), orthogonal=seen.orthogonal) for v in stream[:-1]]
     varying = _varying(seen, stream[:-1], gains, kappas)
+    told = not normed and seen.keep == 1 and max(varying, default=0.0) <= NARROW
     # Only without a norm, and with a phi that knows no scale, do all branches weigh the same.
     alike = seen.phi.homogeneous and not normed
     return Passage(
@@ -193,7 +219,7 @@ def residual_mlp(seen: Setting) -> Passage:
         None,
         0,
         _logs([seen.sw2_first, *(1 + gain for gain in gains)]),
-        None if normed or max(varying, default=0.0) > NARROW else from_the_end(np.array([_into_input(seen), *varying])),
+        from_the_end(np.array([_into_input(seen), *varying])) if told else None,
         _ratios([seen.q0, *stream]),
     )
 

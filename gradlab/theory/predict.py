@@ -10,11 +10,12 @@ import numpy as np
 
 from gradlab.spec.run import RunSpec
 from gradlab.theory import gates, words
-from gradlab.theory.activations import Floats, Phi
+from gradlab.theory.activations import Floats
 from gradlab.theory.images import border
-from gradlab.theory.mean_field import correlations, nearest_critical, scale
+from gradlab.theory.mean_field import SMALL, correlations, nearest_critical, scale
 from gradlab.theory.norms import LEAST_BATCH
 from gradlab.theory.passage import PASSAGES, Passage, from_the_end
+from gradlab.theory.quadrature import moments
 from gradlab.theory.recurrent import largest_singular_value, steepest
 from gradlab.theory.setting import Setting, setting
 
@@ -96,12 +97,12 @@ class Profile:
 
 def predict(spec: RunSpec) -> Prediction:
     """The prediction of one run; milliseconds, kept for every run that theory cannot tell from it."""
-    return predict_setting(setting(spec))
+    return predict_setting(setting(spec)) if spec.pretrain.mode == "none" else nothing(words.PRETRAINED)
 
 
 def profile(spec: RunSpec) -> Profile | None:
     """The expected course of the gradient over this run's layers; None where theory has none, or there is one place."""
-    return profile_of(setting(spec))
+    return profile_of(setting(spec)) if spec.pretrain.mode == "none" else None
 
 
 @lru_cache(maxsize=65536)
@@ -121,7 +122,7 @@ def _predicted(seen: Setting) -> Prediction:
     if why is not None:
         return nothing(why)
     passage = _passage(seen)
-    plain = seen.architecture == "mlp" and seen.norm == "none"
+    plain = seen.architecture == "mlp" and seen.norm == "none" and seen.keep == 1
     critical = nearest_critical(seen.phi, seen.sw2, seen.sb2) if plain else _critical_of_images(seen)
     if passage.lost is not None:
         return replace(nothing(words.lost(seen, critical, passage.lost)), critical_weight_var=critical)
@@ -130,7 +131,7 @@ def _predicted(seen: Setting) -> Prediction:
     if chi1 is None:
         return nothing(words.TOO_SHALLOW)
     single = _is_single(inner[HEAD - 1 :] if seen.steps > HEAD + 2 else inner, inner, chi1)
-    xi_c = None if passage.map is None else _depth_scale(seen.phi, passage, *passage.map)
+    xi_c = None if passage.map is None else _depth_scale(seen, passage, *passage.map)
     reached = _profile(seen, passage)
     growth = _mean_factor(_inner(seen, passage.log_growth)) if passage.q in (None, math.inf, 0.0) else 1.0
     band = None
@@ -159,7 +160,7 @@ def _predicted(seen: Setting) -> Prediction:
 
 def _critical_of_images(seen: Setting) -> float | None:
     """Of convolutions whose activation knows no scale: the dense layers' over what a border leaves."""
-    if seen.architecture != "cnn" or seen.norm != "none" or not seen.phi.homogeneous:
+    if seen.architecture != "cnn" or seen.keep < 1 or seen.norm != "none" or not seen.phi.homogeneous:
         return None
     dense = nearest_critical(seen.phi, seen.sw2, seen.sb2)
     return dense if dense is None or seen.centre else dense / border(seen.pixels)
@@ -267,9 +268,13 @@ def _bound(seen: Setting) -> float:
     return steepest(seen.phi) * largest_singular_value(seen.sw2, orthogonal=seen.orthogonal)
 
 
-def _depth_scale(phi: Phi, passage: Passage, sw2: float, sb2: float) -> float | None:
+def _depth_scale(seen: Setting, passage: Passage, sw2: float, sb2: float) -> float | None:
     """xi_c; None where the variance grows without end, so that correlations have no fixed map."""
-    q, chi1 = passage.q or 0.0, passage.chi or 0.0
+    phi, q, chi1 = seen.phi, passage.q or 0.0, passage.chi or 0.0
     if 0 < q < math.inf:
         return correlations(phi, q, sw2, sb2).depth
+    if seen.keep < 1 and (phi.homogeneous or q == 0):
+        # Signals without end, or of none, keep the map of their ratios: that of the variance that a layer would keep.
+        near = 1.0 if phi.homogeneous else SMALL
+        return correlations(phi, near, seen.keep * near / moments(phi, near).square, 0.0).depth
     return scale(chi1) if chi1 <= 1 and q == 0 else None

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gradlab.spec.choices import MODELS
+from gradlab.spec.choices import MODELS, NORMS
 from gradlab.spec.run import ModelSpec, RunSpec
 from gradlab.theory.activations import Phi
 from gradlab.theory.gates import Gate, gate
@@ -26,7 +26,9 @@ class Setting:
     ``q0``. ``depth`` is L, of an RNN K; ``steps`` T, 0 without time. ``batch``: samples that batch norm shares, None
     elsewhere. ``branch``: beta of a residual branch. ``pixels``: height and width of an image that is convolved, whose
     filters are ``centre``d in their middle tap or not; ``inputs`` is then a filter's first fan-in. ``gate``: what keeps
-    a gated state. ``why_not``: why no theory holds for such weights, None where one does.
+    a gated state. ``keep``: the share of activations that dropout leaves; ``sw2`` is then over it, for what is kept is
+    as much larger. ``behind``: the norm stands behind phi. ``why_not``: why no theory holds for such weights, None
+    where one does.
     """
 
     architecture: str
@@ -48,6 +50,8 @@ class Setting:
     pixels: tuple[int, int] = (1, 1)
     centre: bool = False
     gate: Gate | None = None
+    keep: float = 1.0
+    behind: bool = False
 
 
 WEIGHT_VARIANCES: dict[str, Callable[[int, int], float]] = {
@@ -104,6 +108,8 @@ NO_SKIPS = (
 )
 
 
+ROUTED = "no rate of capsules is known: routing makes one signal weigh another, which mean field does not allow for"
+
 LINEAR = Phi("linear", 0.0)
 
 
@@ -120,18 +126,17 @@ def setting(spec: RunSpec) -> Setting:
     if MODELS[model.name].free:
         # Nothing is known of the inside of a network of the user's own.
         return Setting(model.name, LINEAR, "none", 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False)
-    if model.norm_place is not None:
-        why = TRANSFORMERS[model.norm_place] if model.skip else NO_SKIPS
+    if (why := _unknown(model)) is not None:
         return Setting(model.name, LINEAR, "none", 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False, why_not=why)
     if MODELS[model.name].takes == ("image",):
         return _of_images(spec)
-    recurrent = MODELS[model.name].needs_time
+    recurrent, keep = MODELS[model.name].needs_time, 1 - (model.dropout or 0.0)
     inputs = facts.features if recurrent else facts.inputs
     # torch.nn.RNN bounds the default draw of every matrix by its hidden width.
     first_fan = (
         model.drawn_width if recurrent and model.init == "torch_default" and model.weight_var is None else inputs
     )
-    norm = model.norm or "none"
+    norm = _of_signals(model)
     phi = Phi(model.activation or "linear", (model.slope or 0.0) if model.activation in TANGIBLE else 0.0)
     init = None if model.weight_var is not None else model.init
     q0 = spec.data.input_scale * spec.data.input_scale
@@ -148,7 +153,7 @@ def setting(spec: RunSpec) -> Setting:
         steps=facts.steps if recurrent else 0,
         width=model.width,
         inputs=inputs,
-        sw2=sw2,
+        sw2=sw2 / keep,
         sb2=_bias_variance(model),
         sw2_first=sw2_first,
         q0=q0,
@@ -156,14 +161,23 @@ def setting(spec: RunSpec) -> Setting:
         eps={"none": 0.0, "rms": RMS_EPS[spec.train.precision]}.get(norm, EPS),
         branch=model.branch_scale or 0.0,
         orthogonal=init == "orthogonal",
-        why_not=_why_not(model.name, init),
+        why_not=_why_not(model.name, init) or _not_with_dropout(model) or _not_behind(model),
+        keep=keep,
+        behind=norm != "none" and model.norm_order == "behind",
     )
+
+
+def _unknown(model: ModelSpec) -> str | None:
+    """Why no rate is known of an architecture whatever its weights."""
+    if model.norm_place is not None:
+        return TRANSFORMERS[model.norm_place] if model.skip else NO_SKIPS
+    return None if model.routing is None else ROUTED
 
 
 def _of_images(spec: RunSpec) -> Setting:
     """What theory sees of convolutions: of a `resnet` its stream alone, a place a block."""
-    model, facts = spec.model, spec.facts
-    norm, init = model.norm or "none", None if model.weight_var is not None else model.init
+    model, facts, keep = spec.model, spec.facts, 1 - (spec.model.dropout or 0.0)
+    norm, init = _of_signals(model), None if model.weight_var is not None else model.init
     phi = Phi(model.activation or "linear", (model.slope or 0.0) if model.activation in TANGIBLE else 0.0)
     q0 = spec.data.input_scale * spec.data.input_scale
     # Rows of an orthogonal matrix are a filter each; what other inits call fan-out counts its taps too.
@@ -183,7 +197,7 @@ def _of_images(spec: RunSpec) -> Setting:
         steps=0,
         width=model.width,
         inputs=taps * facts.channels,
-        sw2=sw2,
+        sw2=sw2 / keep,
         sb2=1 / (27 * model.drawn_width) if init == "torch_default" else model.bias_var or 0.0,
         sw2_first=sw2_first,
         q0=q0,
@@ -191,15 +205,45 @@ def _of_images(spec: RunSpec) -> Setting:
         eps={"none": 0.0, "rms": RMS_EPS[spec.train.precision]}.get(norm, EPS),
         branch=0.0 if model.block in ("rezero", "fixup") else model.branch_scale or 0.0,
         orthogonal=orthogonal,
-        why_not=_why_not(model.name, init) or _no_theory_of_images(model),
+        why_not=_why_not(model.name, init)
+        or _no_theory_of_images(model)
+        or _not_with_dropout(model)
+        or _not_behind(model),
+        keep=keep,
         pixels=facts.pixels,
         centre=init == "delta_orthogonal",
     )
 
 
+def _of_signals(model: ModelSpec) -> str:
+    """The norm that theory sees: a weight norm begins as the matrix that it stands for."""
+    return model.norm if model.norm is not None and NORMS[model.norm].of_signals else "none"
+
+
+def _not_behind(model: ModelSpec) -> str | None:
+    """Of norms behind the activation those over single samples are followed, where no stream goes past them."""
+    if model.norm_order != "behind" or not NORMS[model.norm or "none"].of_signals:
+        return None
+    if model.name == "mlp" and model.norm != "batch":
+        return None
+    return f"a {model.norm} norm behind the activation of {model.name!r} is not followed by theory here"
+
+
+def _not_with_dropout(model: ModelSpec) -> str | None:
+    if not model.dropout:
+        return None
+    if model.norm == "batch":
+        return "a batch norm sees what dropout adds to a variance, which theory here does not follow"
+    if MODELS[model.name].needs_time or model.block is not None:
+        return f"dropout in {model.name!r} is in some of its layers alone, which theory here does not follow"
+    return None
+
+
 def _no_theory_of_images(model: ModelSpec) -> str | None:
     if model.pool not in (None, "none"):
         return "the mean of four pixels depends on how alike they are, which theory here does not follow"
+    if model.norm in ("group", "instance"):
+        return "a norm over pixels depends on how alike they are, which theory here does not follow"
     if model.block == "postact":
         return "a stream that is activated at every block is not normal, and theory here does not follow it"
     if model.block == "fixup":

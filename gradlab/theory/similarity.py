@@ -68,7 +68,7 @@ def course(seen: Setting, cosines: Floats) -> Course | None:
         slopes.append(slope)
         qs.append(q)
         after = variance_after(seen.phi, settled(q), seen.sw2, seen.sb2)
-        c = (seen.sw2 * moments(seen.phi, settled(q)).square * h + seen.sb2) / after
+        c = (seen.keep * seen.sw2 * moments(seen.phi, settled(q)).square * h + seen.sb2) / after
         q = after
     return Course(np.array(zs), np.array(hs), np.array(slopes), np.array(qs))
 
@@ -82,7 +82,7 @@ def tangent(seen: Setting, cosines: Floats) -> tuple[Floats, Floats] | None:
     common to two gradients.
     """
     found = course(seen, cosines)
-    if found is None:
+    if found is None or seen.keep < 1:
         return None
     at = [moments(seen.phi, settled(q)) for q in found.q]
     sizes = np.array([seen.inputs * seen.q0, *(seen.width * one.square for one in at)])

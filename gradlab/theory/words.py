@@ -15,6 +15,8 @@ TOO_SHALLOW = "too few layers for a rate: a gradient passes from one hidden laye
 
 OWN = "theory knows nothing of the inside of a network of your own: train it, and gradlab measures it"
 
+PRETRAINED = "its weights are pre-trained: theory knows those that are drawn"
+
 LARGEST = 1e12
 """Beyond such weights, biases or inputs nothing is said: an activation of one variance is all that is left."""
 
@@ -73,16 +75,14 @@ def lost(seen: Setting, critical: float | None, why: str) -> str:
     if seen.steps:
         return f"{_subject(seen)}: {why}"
     known = "no critical σw²" if critical is None else f"critical at σw²={figure(critical)}"
-    return f"{_subject(seen)}: {known}; yours is {figure(seen.sw2)}: {why}"
+    return f"{_subject(seen)}: {known}; yours is {figure(seen.keep * seen.sw2)}: {why}"
 
 
 def _subject(seen: Setting) -> str:
     name = seen.phi.name + (f"({seen.phi.slope:g})" if seen.phi.slope else "")
     if seen.architecture == "linear_chain":
         return f"chain of {math.sqrt(seen.sw2):.4g}·I"
-    behind = {"batch": " behind batch norm", "layer": " behind layer norm", "rms": " behind rms norm"}.get(
-        seen.norm, ""
-    )
+    behind = "" if seen.norm == "none" else f"{', then' if seen.behind else ' behind'} {seen.norm} norm"
     what = {
         "residual_mlp": f"residual {name}, β={seen.branch:.3g}",
         "rnn": f"recurrent {name}",
@@ -90,19 +90,20 @@ def _subject(seen: Setting) -> str:
         "resnet": f"residual convolutions of {name}, β={seen.branch:.3g}",
     }.get(seen.architecture, name)
     biases = "" if seen.norm == "batch" else f", σb²={seen.sb2:.3g}"
-    return f"{what}{behind}{biases}"
+    dropped = f", dropout {1 - seen.keep:.3g}" if seen.keep < 1 else ""
+    return f"{what}{behind}{biases}{dropped}"
 
 
 def _claim(seen: Setting, said: Findings) -> str:
     if seen.architecture == "mlp" and seen.norm == "none":
-        return f"{_critical(said)}; yours is {figure(seen.sw2)}, {_course(seen, said)}"
+        return f"{_critical(seen, said)}; yours is {figure(seen.keep * seen.sw2)}, {_course(seen, said)}"
     course = _course(seen, said)
     if seen.norm == "batch" and seen.architecture == "mlp":
         what = "only depth, φ and the batch size matter"
         if seen.batch is not None and seen.batch < STEADY_BATCH:
             what = f"of a typical draw of width {seen.width}: over so few samples the mean has no finite variance"
         return f"{course} at batches of {seen.batch}, whatever σw²: {what}"
-    if seen.norm != "none" and seen.architecture == "mlp" and seen.sb2 == 0:
+    if seen.norm != "none" and seen.architecture == "mlp" and seen.sb2 == 0 and not seen.behind:
         return f"{course}, whatever σw²"
     if seen.architecture == "cnn" and seen.norm == "none" and not seen.centre:
         (height, width), kept = seen.pixels, math.sqrt(border(seen.pixels))
@@ -110,7 +111,9 @@ def _claim(seen: Setting, said: Findings) -> str:
     return course
 
 
-def _critical(said: Findings) -> str:
+def _critical(seen: Setting, said: Findings) -> str:
+    if seen.keep < 1:
+        return "no critical σw²: dropout parts any two inputs (Schoenholz et al. 2016)"
     return "no critical σw²" if said.critical is None else f"critical at σw²={figure(said.critical)}"
 
 

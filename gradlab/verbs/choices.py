@@ -9,14 +9,25 @@ import typer
 from gradlab.verbs.given import configs_of
 from gradlab.verbs.options import AllowCode, ConfigDir, Quiet
 
+KINDS = (
+    *("models", "data", "activations", "inits", "norms", "clips", "losses", "optimizers", "schedules", "pretraining"),
+    *("probes", "verdicts", "causes", "thresholds", "remedies", "launchers", "experiments"),
+)
+"""What there are lists of, for the help; the lists are the catalogue's."""
+
+
+def _kinds(incomplete: str) -> list[str]:
+    del incomplete
+    return list(KINDS)
+
 
 def list_choices(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="models, data, activations, inits, norms, clips, losses, optimizers, schedules, probes, verdicts, "
-            "causes, thresholds, remedies, launchers or experiments.",
+            help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}.",
             show_default=False,
+            autocompletion=_kinds,
         ),
     ] = None,
     config_dir: ConfigDir = None,

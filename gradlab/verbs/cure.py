@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from gradlab.verbs import complete
 from gradlab.verbs.given import configs_of, made_with, one_experiment, overrides_of, refuse
 from gradlab.verbs.options import AllowCode, ConfigDir, DeviceName, Experiment, NoReport, Out, Quiet
 
@@ -20,6 +21,7 @@ def cure(
             metavar="OVERRIDES|DIR",
             help="Hydra overrides of a sick run: model.depth=30; or the folder of a finished one.",
             show_default=False,
+            autocompletion=complete.override_or_result,
         ),
     ] = None,
     experiment: Experiment = None,
@@ -30,7 +32,9 @@ def cure(
     no_report: NoReport = False,
     source: Annotated[
         tuple[Path, str] | None,
-        typer.Option("--from", metavar="DIR RUN_ID", help="One run of a finished sweep."),
+        typer.Option(
+            "--from", metavar="DIR RUN_ID", help="One run of a finished sweep.", autocompletion=complete.result_and_run
+        ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:

@@ -7,18 +7,40 @@ from typing import Annotated
 
 import typer
 
+from gradlab.verbs import complete
 from gradlab.verbs.options import Out, Quiet
 
 
+def _targets(incomplete: str) -> list[tuple[str, str]]:
+    from gradlab.export.targets import TARGETS
+
+    del incomplete
+    return [(name, target.what) for name, target in TARGETS.items()]
+
+
 def export(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a result.", show_default=False)],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="The folder of a result.", show_default=False, autocompletion=complete.results
+        ),
+    ],
     to: Annotated[
         str,
-        typer.Option("--to", metavar="TARGET", help="tensorboard, wandb, mlflow, trackio or csv.", show_default=False),
+        typer.Option(
+            "--to",
+            metavar="TARGET",
+            help="tensorboard, wandb, mlflow, trackio or csv.",
+            show_default=False,
+            autocompletion=_targets,
+        ),
     ],
     out: Out = None,
     run: Annotated[
-        list[str] | None, typer.Option("--run", metavar="ID", help="Only this run, by the beginning of its id.")
+        list[str] | None,
+        typer.Option(
+            "--run", metavar="ID", help="Only this run, by the beginning of its id.", autocompletion=complete.run_ids
+        ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:

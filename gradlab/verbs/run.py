@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gradlab.spec.secret import without_password
+from gradlab.verbs import complete
 from gradlab.verbs.given import configs_of, made_with, one_experiment, overrides_of, refuse
 from gradlab.verbs.options import AllowCode, ConfigDir, DeviceName, Experiment, NoReport, Out, Overrides, Quiet
 
@@ -27,7 +28,12 @@ def run(
     ] = False,
     source: Annotated[
         tuple[Path, str] | None,
-        typer.Option("--from", metavar="DIR RUN_ID", help="Run again one run of a result, with what is changed."),
+        typer.Option(
+            "--from",
+            metavar="DIR RUN_ID",
+            help="Run again one run of a result, with what is changed.",
+            autocompletion=complete.result_and_run,
+        ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:

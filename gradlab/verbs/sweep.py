@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from gradlab.verbs import complete
 from gradlab.verbs.given import configs_of, made_with, one_experiment, overrides_of, refuse
 from gradlab.verbs.options import AllowCode, ConfigDir, DeviceName, Experiment, NoReport, Out, Overrides, Quiet
 
@@ -26,7 +27,10 @@ def sweep(
         bool, typer.Option("--plan", metavar="", help="Print runs, cohorts, predicted work and memory, and stop.")
     ] = False,
     resume: Annotated[
-        Path | None, typer.Option("--resume", metavar="DIR", help="Run only what is missing in DIR.")
+        Path | None,
+        typer.Option(
+            "--resume", metavar="DIR", help="Run only what is missing in DIR.", autocompletion=complete.results
+        ),
     ] = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", metavar="", help="Stop at the first crashed run.")] = False,
     detach: Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gradlab.verbs import complete
 from gradlab.verbs.options import Quiet
 
 FORBIDDEN = 3
@@ -14,11 +15,21 @@ FORBIDDEN = 3
 
 
 def verdict(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a result.", show_default=False)],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="The folder of a result.", show_default=False, autocompletion=complete.results
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", metavar="", help="For other programs, with a schema.")] = False,
     fail_on: Annotated[
         str | None,
-        typer.Option("--fail-on", metavar="NAMES", help="Exit status 3 where a run has one of these verdicts, or any."),
+        typer.Option(
+            "--fail-on",
+            metavar="NAMES",
+            help="Exit status 3 where a run has one of these verdicts, or any.",
+            autocompletion=complete.verdicts,
+        ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:

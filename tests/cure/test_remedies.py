@@ -28,6 +28,8 @@ SICK: dict[str, dict[str, Value]] = {
     "large weights": {"model.weight_var": 4.0, "model.bias_var": 0.05, "model.activation": "tanh"},
     "raw inputs": {"data.standardise": False, "data.input_scale": 30.0},
     "batch norm": {"model.norm": "batch", "model.depth": 50},
+    "few samples": {"model.norm": "batch", "data.batch_size": 4, "model.width": 96},
+    "wide": {"model.width": 256, "optim.name": "adam", "optim.lr": 0.03},
     "one sample": {"data.batch_size": 1},
     "residual": {"model.name": "residual_mlp", "model.depth": 20},
     "rnn": {"model.name": "rnn", "model.activation": "tanh"},
@@ -38,6 +40,7 @@ SICK: dict[str, dict[str, Value]] = {
     "huge targets": {"data.name": "linear_teacher", "data.target_scale": 300.0},
     "a cycle": {"optim.schedule": "one_cycle", "optim.lr": 3.0},
     "transformer": {"model.name": "transformer", "model.norm_place": "post", "model.attention_scale": 1.0},
+    "capsules": {"model.name": "capsule", "model.squash_eps": 0.0},
     "chain": {"model.name": "linear_chain", "model.gain": 0.5},
 }
 
@@ -106,6 +109,8 @@ def test_only_what_a_run_can_have_and_does_not_have_yet() -> None:
     assert {"clip-off", "clip-wider", "clip-norm"} <= names_for("clipped")
     assert {"standardise"} <= names_for("raw inputs")
     assert "norm-off" in names_for("batch norm")
+    assert "group" in names_for("few samples") - names_for("batch norm")
+    assert "mup" in names_for("wide") - names_for("sigmoid")
     assert "batch" not in names_for("one sample") | names_for("batch norm") | names_for("rnn")
     assert "residual" not in names_for("residual") | names_for("rnn") | names_for("chain")
     assert "branch-scale" in names_for("residual")
@@ -119,6 +124,8 @@ def test_only_what_a_run_can_have_and_does_not_have_yet() -> None:
     assert {"gru", "lstm", "identity"} <= names_for("rnn")
     assert {"gru", "lstm", "identity", "tanh", "layer"}.isdisjoint(names_for("lstm"))
     assert "attention" in names_for("seq2seq")
+    assert "squash-eps" in names_for("capsules")
+    assert {"squash-eps", "layer", "residual"}.isdisjoint(names_for("seq2seq"))
     assert gates.isdisjoint(names_for("rnn") | names_for("seq2seq") | names_for("sigmoid"))
 
 

@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from gradlab.data.batches import batches
+from gradlab.data.batches import batches, with_bad_batches
 from gradlab.data.characters import FILE
 from gradlab.data.dataset import DataError, Dataset, standardised
 from gradlab.data.facts import described
@@ -352,3 +352,19 @@ def test_a_sequence_of_nothing_and_a_number() -> None:
     assert not silence.train_inputs.any()
     assert silence.train_targets.tolist() == silence.heldout_targets.tolist() == [[0.7]]
     assert (point.train_inputs.tolist(), point.train_targets.tolist()) == ([[1.0]], [[0.0]])
+
+
+def test_bad_batches_have_their_inputs_and_the_largest_answer() -> None:
+    spec = described({"data.batch_size": 8, "data.bad_every": 3}).data
+    data, order = load(spec), batches(spec, 1437, 7)
+    spoiled, places = with_bad_batches(spec, data, order)
+    bad = [2, 5]
+    good, kept = np.delete(order, bad, axis=0), np.delete(places, bad, axis=0)
+    assert np.array_equal(kept, good), "the others stay"
+    assert np.array_equal(spoiled.train_inputs[places], data.train_inputs[order])
+    assert np.array_equal(spoiled.train_targets[kept], data.train_targets[good])
+    assert np.array_equal(spoiled.train_targets[places[bad]], np.full((2, 8), 9))
+    assert np.array_equal(spoiled.train_targets[:1437], data.train_targets)
+    for steps in (2, 7):
+        plain = described({"data.batch_size": 8, "data.bad_every": 3 if steps == 2 else 0}).data
+        assert with_bad_batches(plain, data, order[:steps])[0] is data, "none has come yet, or none is asked for"

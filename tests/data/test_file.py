@@ -18,6 +18,7 @@ from gradlab.data.facts import described
 from gradlab.data.loaders import load
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import RunSpec
+from tests.members import differences, measured
 
 RNG = np.random.default_rng(0)
 NUMBERS = RNG.normal(size=(40, 3))
@@ -77,11 +78,57 @@ def test_the_same_numbers_in_every_form_are_the_same_data(write: Callable[[Path]
     np.testing.assert_allclose(shares[0], shares[1], atol=0.1)
 
 
-def test_images_are_channels_first_and_classes_are_folders(tmp_path: Path) -> None:
+def test_images_are_channels_first_in_their_arrays_and_classes_are_folders(tmp_path: Path) -> None:
     spec = run(images(tmp_path), batch_size=2)
-    assert (spec.facts.shape, spec.facts.outputs) == ((3, 4, 6), 2)
+    assert (spec.facts.shape, spec.facts.outputs, spec.facts.turned) == ((4, 6, 3), 2, True)
+    assert load(spec.data).train_inputs.shape[1:] == (3, 4, 6)
     assert spec.facts.told is not None
+    assert "inputs of 3x4x6" in spec.facts.told
     assert "2 classes (cat, dog)" in spec.facts.told
+
+
+def seen_as(path: Path, model: str, x: Any) -> RunSpec:
+    np.savez(path / "mine.npz", x=x, y=np.arange(len(x)) % 2)
+    given: dict[str, Value] = {"model.name": model, "data.name": "file", "data.path": str(path / "mine.npz")}
+    return described({**given, "data.batch_size": 4})
+
+
+@pytest.mark.parametrize("model", ["cnn", "resnet", "capsule"])
+def test_arrays_are_images_where_the_axis_of_the_channels_is_clear(model: str, tmp_path: Path) -> None:
+    x = RNG.normal(size=(12, 6, 5, 3))
+    for given, shape in ((x, (6, 5, 3)), (np.moveaxis(x, -1, 1), (6, 5, 3)), (x[..., 0], (6, 5))):
+        assert seen_as(tmp_path, model, given).facts.shape == shape
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.ones((8, 3, 6, 3)), r"samples of 3x6x3; 'cnn' takes \(rows, columns\), or such an image with 1, 3 or 4"),
+        (np.ones((8, 9, 6, 5)), r"samples of 9x6x5; 'cnn' takes \(rows, columns\), or such an image with 1, 3 or 4"),
+        (np.ones((8, 6, 5), dtype=np.int64), r"whole numbers, which may be words; 'cnn' takes floats, or pixels of"),
+    ],
+)
+def test_arrays_that_are_no_clear_images_are_refused(x: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=message):
+        seen_as(tmp_path, "cnn", x)
+
+
+def test_images_that_are_gone_are_missed_by_name(tmp_path: Path) -> None:
+    spec = seen_as(tmp_path, "cnn", np.ones((8, 6, 5)) * RNG.normal(size=(8, 1, 1)))
+    (tmp_path / "mine.npz").unlink()
+    with pytest.raises(SpecError, match=r"mine\.npz: cannot be looked at here, and 'cnn' needs its shape"):
+        described({key: value for key, value in spec.flat().items() if value is not None})
+
+
+def test_images_of_either_order_are_the_same_to_a_cnn(tmp_path: Path) -> None:
+    x = RNG.normal(size=(40, 6, 5, 3))
+    found = []
+    for place, given in enumerate((x, np.moveaxis(x, -1, 1))):
+        (tmp_path / str(place)).mkdir()
+        flat = seen_as(tmp_path / str(place), "cnn", given).flat()
+        own: dict[str, Value] = {"model.depth": 3, "model.width": 4, "train.steps": 4, "probe.every": 2}
+        found += measured({key: value for key, value in flat.items() if value is not None} | own)
+    assert list(differences(found[0], found[1])) == []
 
 
 def test_a_folder_may_say_what_is_held_out(tmp_path: Path) -> None:

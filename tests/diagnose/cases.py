@@ -69,6 +69,23 @@ def clipping(share: float, scale: float, mode: str = "norm") -> History:
     )
 
 
+def in_half(quantity: str, spec: dict[str, object], **columns: np.ndarray) -> History:
+    """A run of float16 weights whose ``quantity`` is the first that is not finite, in layer 10 at step 200."""
+    broken = {"signal": {"act_std": np.array([1.0] * 9 + [np.nan] * 11)}}[quantity] | columns
+    first, last = profile().columns, profile(None, "depth", weight_norm=np.full(LAYERS, 300.0), **broken).columns
+    both = {name: np.stack([first[name][0], column[0]]) for name, column in last.items()}
+    return replace(
+        healthy(),
+        along=(replace(profile(), columns=both),),
+        state="diverged",
+        precision="float16",
+        diverged_at=STEPS,
+        diverged_layer=10,
+        loss=np.append(falling(1.8)[:-1], np.nan),
+        spec={"model.name": "mlp", "train.precision": "float16", **spec},
+    )
+
+
 def losing(loss: np.ndarray) -> History:
     return replace(healthy(), loss=loss)
 
@@ -225,6 +242,26 @@ CASES: dict[str, tuple[History, str]] = {
         ),
         "underflow",
     ),
+    "a sigmoid network in half precision": (
+        replace(passed(deltas=np.array([*np.zeros(4), *0.236 ** np.arange(15, -1, -1.0)])), precision="float16"),
+        "vanishing",
+    ),
+    "eps that is zero": (in_half("signal", {"optim.name": "adam", "optim.eps": 1e-8}), "diverged"),
+    "a sum beyond 65,504": (in_half("signal", {}, act_std=np.array([300.0] * 9 + [np.nan] * 11)), "diverged"),
+    "weights that do not move": (
+        replace(
+            healthy(),
+            along=(profile(weight_norm=np.full(LAYERS, 10.0), grad_norm=np.ones(LAYERS), grad_rms=np.ones(LAYERS)),),
+            loss=np.random.default_rng(0).normal(2.3, 0.02, STEPS + 1),
+            precision="bfloat16",
+            spec={"model.name": "mlp", "optim.name": "sgd", "optim.lr": 1e-3, "train.precision": "bfloat16"},
+        ),
+        "stalled",
+    ),
+    "clipped before unscaling": (
+        replace(clipping(1.0, 2.0**-16), clip_mode="none of ours", loss_scale=np.full(STEPS + 1, 2.0**16)),
+        "overclipped",
+    ),
     "a part that is cut off": (passed(cut=np.where(np.arange(LAYERS) == 9, 1.0, 0.0)), "vanishing"),
     "a cell that forgets": (
         replace(passed(), along=(profile(), profile(0.6 ** np.arange(39, -1, -1.0), axis="time"))),
@@ -269,6 +306,50 @@ CASES: dict[str, tuple[History, str]] = {
     "dropout of 99 %": (told_of(dropped=0.99), "ill_scaled"),
     "one output for all": (told_of(output_mean=1.0, output_std=0.0, output_between=1e-7), "collapsed"),
     "equal weights": (passed(equal_weights=np.where(np.arange(LAYERS) == 3, 1.0, 0.0)), "collapsed"),
+    "growth through norms while it learns": (
+        replace(seen(profile(1.3 ** np.arange(19, -1, -1.0))), spec={"model.norm": "batch"}),
+        "healthy",
+    ),
+    "growth through norms of what does not learn": (
+        replace(seen(profile(1.3 ** np.arange(19, -1, -1.0))), spec={"model.norm": "batch"}, loss=FLAT),
+        "exploding",
+    ),
+    "growth that training brought about while it learns": (
+        seen(at_two_steps(np.ones(LAYERS), rate_of(1.3))),
+        "healthy",
+    ),
+    "growth that training brought about, and nothing learned": (
+        replace(losing(FLAT), along=(at_two_steps(np.ones(LAYERS), rate_of(1.3)),)),
+        "exploding",
+    ),
+    "a text, whose loss comes near no zero": (
+        replace(
+            seen(profile(rate_of(0.5))), loss=falling(2.4) + 2 * 0.5 ** np.arange(STEPS + 1), guess=3.1, open_ended=True
+        ),
+        "healthy",
+    ),
+    "the same loss where the answer can be known": (
+        replace(seen(profile(rate_of(0.5))), loss=falling(2.4) + 2 * 0.5 ** np.arange(STEPS + 1), guess=3.1),
+        "vanishing",
+    ),
+    "a loss that climbs and comes back to a guess, far below where it began": (
+        replace(
+            losing(np.concatenate([[1.0, 5.0, 6.0, 5.0, 5.0, 3.0], np.linspace(0.3, 0.15, STEPS - 5)])), guess=1 / 6
+        ),
+        "healthy",
+    ),
+    "a loss that falls, and would not come to a guess in twice the steps": (
+        replace(losing(np.linspace(4.5, 3.8, STEPS + 1) + RNG.normal(0, 0.02, STEPS + 1)), guess=3.1),
+        "stalled",
+    ),
+    "a loss that would": (
+        replace(losing(np.linspace(4.5, 3.3, STEPS + 1) + RNG.normal(0, 0.02, STEPS + 1)), guess=3.1),
+        "healthy",
+    ),
+    "steps too short for any gradient": (
+        replace(losing(FLAT), along=(profile(rate_of(0.5), update_ratio=np.full(LAYERS, 1e-7)),)),
+        "vanishing+stalled",
+    ),
     "crashed": (replace(healthy(), state="failed"), ""),
     "initial weights alone": (History(along=(profile(),)), "healthy"),
     "no layers at all": (History(along=()), "healthy"),

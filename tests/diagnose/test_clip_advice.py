@@ -1,14 +1,18 @@
-"""Which clipping fits: norms whose spikes, scatter and growth are known, and a training of one bad batch."""
+"""Which clipping fits: norms whose spikes, scatter and growth are known, and a training with bad batches."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from gradlab.diagnose import History
 from gradlab.diagnose.clip_advice import advise, summed_up, thresholds
+from gradlab.diagnose.tables import histories
+from tests.commands import Gradlab
 from tests.diagnose.cases import at_two_steps, profile
 
 STEPS = 300
@@ -33,7 +37,7 @@ def trained(norms: np.ndarray, loss: np.ndarray = FLAT, **more: object) -> Histo
     return replace(history, **more)  # type: ignore[arg-type]
 
 
-OFTEN = spiked(12.0, *range(0, STEPS, 8))
+OFTEN = spiked(12.0, *range(3, STEPS, 8))
 DRIFT = np.exp(-np.linspace(0, 4, STEPS))
 
 CASES: dict[str, tuple[History, str]] = {
@@ -126,3 +130,14 @@ def test_several_runs_are_summed_up() -> None:
     found = [advise(CASES[name][0]) for name in ("even", "bad batches", "rare spikes", "scatter, learned")]
     told = summed_up([one for one in found if one is not None])
     assert told.startswith("clipping, of 4 runs: none 2, skip 1, zclip 1; 2 with spikes; over all 1,196 steps 1 % of")
+
+
+def test_the_bad_batches_of_a_training_are_found(tmp_path: Path, gradlab_: Gradlab) -> None:
+    bad, out = 30, tmp_path / "out"
+    keys = ("model.depth=3", f"data.bad_every={bad}", "train.steps=120", "probe.every=120")
+    assert gradlab_("run", "--no-report", "-o", str(out), *keys).status == 0
+    tables = [pq.read_table(out / f"{name}.parquet") for name in ("runs", "steps", "layers")]
+    advice = advise(histories(*tables)[0])
+    assert advice is not None
+    assert [spike.first for spike in advice.spikes] == [29, 59, 89, 119]
+    assert advice.mode == "zclip"

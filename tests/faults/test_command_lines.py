@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from gradlab.grid.compose import compose_run
-from gradlab.grid.expand import GROUPS, OUTSIDE
-from gradlab.spec.keys import KEYS
+from gradlab.grid.expand import OUTSIDE
+from gradlab.spec.keys import GROUPS, KEYS
 from gradlab.spec.named import SpecError
 from gradlab.theory.predict import predict
 

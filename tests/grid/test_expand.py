@@ -88,7 +88,7 @@ def test_the_base_is_what_all_runs_share() -> None:
 def test_the_yaml_of_a_spec_builds_it_again() -> None:
     spec = build({"model.name": "linear_chain", "optim.name": "rmsprop", "data.batch_size": "full"})
     read = yaml.safe_load(spec_yaml(spec))
-    assert list(read) == ["seed", "model", "data", "optim", "clip", "train", "probe"]
+    assert list(read) == ["seed", "model", "data", "optim", "clip", "train", "pretrain", "probe"]
     flat = {"seed": read.pop("seed")}
     flat |= {f"{section}.{key}": value for section, values in read.items() for key, value in values.items()}
     assert build(flat).id == spec.id

@@ -27,6 +27,9 @@ OF_CLASSES: dict[str, Callable[[Tensor], Tensor]] = {
     "mean_absolute_error": lambda output: F.l1_loss(output, ONE_HOT),
     "huber": lambda output: F.huber_loss(output, ONE_HOT),
     "quartic": lambda output: output.pow(4).mean(),
+    "margin": lambda output: (
+        (ONE_HOT * F.relu(0.9 - output) ** 2 + 0.5 * (1 - ONE_HOT) * F.relu(output - 0.1) ** 2).sum(1).mean()
+    ),
 }
 OF_NUMBERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mean_squared_error": F.mse_loss,

@@ -19,6 +19,7 @@ from gradlab.spec.choices import (
     NORMS,
     NOUNS,
     OPTIMIZERS,
+    PRETRAINING,
     PROBES,
     SCHEDULES,
 )
@@ -52,11 +53,19 @@ def test_the_files_of_a_group_are_its_choices(group: str) -> None:
 def test_the_rest_of_the_config_is_the_defaults() -> None:
     config = yaml.safe_load((CONFIGS / "config.yaml").read_text())
     chosen = {group: name for entry in config.pop("defaults") if entry != "_self_" for group, name in entry.items()}
-    assert chosen == {"model": "mlp", "data": "digits", "optim": "sgd", "clip": "none", "experiment": None}
+    assert chosen == {
+        "model": "mlp",
+        "data": "digits",
+        "optim": "sgd",
+        "clip": "none",
+        "launch": "local",
+        "experiment": None,
+    }
     assert config == {
         "name": "run",
         "seed": DEFAULTS["seed"],
         "train": defaults("train"),
+        "pretrain": defaults("pretrain"),
         "probe": defaults("probe"),
         "launch": {"memory": None, "workers": None, "stacked": "auto"},
         "store": {"weights": False},
@@ -79,6 +88,7 @@ def test_the_rest_of_the_config_is_the_defaults() -> None:
         (CLIPS, "none norm value layerwise normalize soft agc autoclip zclip skip"),
         (OPTIMIZERS, "sgd adam adamw rmsprop adagrad nadam radam adamax adadelta lamb lion muon"),
         (SCHEDULES, "constant linear cosine step exponential inverse_sqrt one_cycle plateau"),
+        (PRETRAINING, "none layerwise autoencoder denoising masked generative"),
         (MODELS, "mlp residual_mlp linear_chain rnn"),
         (DATA, "digits fashion_mnist mnist gaussian_mixture linear_teacher adding"),
         (INSTRUMENTS, "none jacobian_spectrum gradient_log input_autocorrelation recurrent_jacobian"),
@@ -90,7 +100,7 @@ def test_every_promised_name_is_there(table: dict[str, object], names: str) -> N
 
 @pytest.mark.parametrize(
     "table",
-    [ACTIVATIONS, INITS, NORMS, CLIPS, OPTIMIZERS, SCHEDULES, MODELS, DATA, PROBES, INSTRUMENTS],
+    [ACTIVATIONS, INITS, NORMS, CLIPS, OPTIMIZERS, SCHEDULES, PRETRAINING, MODELS, DATA, PROBES, INSTRUMENTS],
     ids=lambda table: next(iter(table)),
 )
 def test_entries_say_what_they_are_in_one_line(table: dict[str, object]) -> None:
@@ -134,7 +144,9 @@ def test_lookup_gives_the_entry_or_the_nearest_name() -> None:
     assert lookup("init", INITS, "he", ALIASES["model.init"]).name == "he_normal"
     with pytest.raises(SpecError, match=r"^unknown activation 'rellu'; did you mean 'relu'\? available: elu, gelu, "):
         lookup("activation", ACTIVATIONS, "rellu")
-    with pytest.raises(SpecError, match=r"^unknown norm 'qqq'; available: batch, layer, none, rms$"):
+    with pytest.raises(
+        SpecError, match=r"^unknown norm 'qqq'; available: batch, group, instance, layer, none, rms, weight$"
+    ):
         lookup("norm", NORMS, "qqq")
 
 

@@ -46,6 +46,9 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "model.pool": ({"model.name": "cnn"}, "3+5"),
     "model.block": ({"model.name": "resnet"}, "fixup"),
     "model.branch_scale": ({"model.name": "residual_mlp"}, 0.5),
+    "model.capsule_width": ({"model.name": "capsule"}, 4),
+    "model.routing": ({"model.name": "capsule"}, 2),
+    "model.squash_eps": ({"model.name": "capsule"}, 0.0),
     "model.forget_bias": ({"model.name": "lstm"}, 1.0),
     "model.chrono": ({"model.name": "lstm"}, True),
     "model.attention": ({"model.name": "seq2seq"}, "dot"),
@@ -59,6 +62,9 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "model.output": ({}, "softmax"),
     "model.parametrization": ({}, "ntk"),
     "model.base_width": ({}, 32),
+    "model.dropout": ({}, 0.5),
+    "model.groups": ({}, 8),
+    "model.norm_order": ({}, "behind"),
     "model.target": (OWN, f"{HERE}:another"),
     "model.source": (OWN, "0" * 64),
     "data.name": ({}, "gaussian_mixture"),
@@ -67,6 +73,7 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "data.standardise": ({}, False),
     "data.input_scale": ({}, 2.0),
     "data.target_scale": ({}, 2.0),
+    "data.bad_every": ({}, 50),
     "data.length": ({"data.name": "adding"}, 51),
     "data.features": ({"data.name": "gaussian_mixture"}, 65),
     "data.ask": ({"model.name": "lstm", "data.name": "moving_digits"}, "digit"),
@@ -97,10 +104,15 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "clip.threshold": ({}, 2.0),
     "clip.output_threshold": ({}, 2.0),
     "train.steps": ({}, 201),
+    "train.rounding": ({"train.precision": "bfloat16"}, "stochastic"),
     "train.loss_scale": ({"train.precision": "float16"}, "dynamic"),
     "train.precision": ({}, "float64"),
     "train.loss": ({}, "hinge"),
     "train.source": (OWN | {"train.loss": f"{HERE}:loss", "train.source": "1" * 64}, "0" * 64),
+    "pretrain.mode": ({}, "layerwise"),
+    "pretrain.steps": ({}, 50),
+    "pretrain.lr": ({}, 0.1),
+    "pretrain.corruption": ({}, 0.5),
     "probe.every": ({}, 11),
     "probe.instrument": ({}, "gradient_log"),
 }
@@ -261,9 +273,10 @@ def test_zero_is_a_value() -> None:
 
 def test_an_unknown_key_names_the_nearest_or_those_of_its_section() -> None:
     assert str(unknown_key("threshold", KEYS)) == "unknown key 'threshold'; did you mean 'clip.threshold'?"
-    keys = ", ".join(f"train.{name}" for name in ("steps", "precision", "loss_scale", "loss", "source"))
+    keys = ", ".join(f"train.{name}" for name in ("steps", "precision", "loss_scale", "rounding", "loss", "source"))
     assert str(unknown_key("train.zzz", KEYS)) == f"unknown key 'train.zzz'; keys: {keys}"
-    assert str(unknown_key("zzz", KEYS)).endswith("keys: seed, model.*, data.*, optim.*, clip.*, train.*, probe.*")
+    sections = ("model", "data", "optim", "clip", "train", "pretrain", "probe")
+    assert str(unknown_key("zzz", KEYS)).endswith(f"keys: seed, {', '.join(f'{one}.*' for one in sections)}")
 
 
 def test_unused_keys_do_nothing_in_their_run() -> None:

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from gradlab.grid.cohorts import Plan, make_plan
-from gradlab.grid.expand import Grid, Launch
+from gradlab.grid.expand import Grid
+from gradlab.grid.launching import Launch
 from gradlab.launch import speed
 from gradlab.launch.devices import CPU_MEMORY
 from gradlab.spec.named import Value

@@ -12,12 +12,13 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from gradlab.diagnose import limits
+from gradlab.diagnose import DEFAULTS, limits
 from gradlab.spec.named import Value
 from gradlab.store.record import RUNS
 from gradlab.store.tables import load_tables
+from gradlab.terminal.illnesses import found
 from gradlab.terminal.ranks import Run
-from gradlab.terminal.summary import MOST_ROWS, exact_zeros, sentence, show_run, show_sweep, thinned
+from gradlab.terminal.summary import PLAIN_ROWS, exact_zeros, sentence, show_run, show_sweep, thinned
 from tests.synthetic import grid, write_result
 
 FINISHED: Run = {
@@ -103,6 +104,43 @@ def test_the_verdicts_of_a_run_stand_below_by_the_thresholds_given(tmp_path: Pat
     )
 
 
+def test_a_run_says_first_what_is_wrong_since_when_and_what_to_do(tmp_path: Path) -> None:
+    values: dict[str, Value] = {"model.depth": 20, "model.activation": "sigmoid", "train.steps": 20}
+    folder = write_result(tmp_path / "a sick one", [values])
+    text = shown(lambda out: show_run(out, load_tables(folder), root=folder))
+    lines = text.splitlines()
+    assert lines[0].startswith("Verdict vanishing: δ of layer 1 is ")
+    assert "  since   step 0" in lines
+    assert f"  to do   gradlab cure '{folder}'" in lines
+    assert text.index("  cause   activation: ") < text.index("  to do ") < text.index("Finished 20 steps")
+    assert text.index("Finished 20 steps") < text.index("hidden") if "hidden" in text else text.index("layer 1")
+    well = shown(lambda out: show_run(out, load_tables(write_result(tmp_path / "well", [{}])), root=tmp_path))
+    assert "to do" not in well
+
+
+def test_a_sweep_says_first_what_is_wrong_where_since_when_and_what_to_do(tmp_path: Path) -> None:
+    values = grid({"model.activation": ["sigmoid", "relu"], "optim.lr": [0.1, 0.2]}, {"model.depth": 20})
+    folder = write_result(tmp_path / "out", values, diverge={3: 2})
+    tables = load_tables(folder)
+    verdicts = ["vanishing", "vanishing", "healthy", "diverged"]
+    tables = {**tables, "runs": changed(tables["runs"], verdict=verdicts)}
+    wrong = found(tables, ["model.activation", "optim.lr"], DEFAULTS)
+    text = shown(lambda out: show_sweep(out, tables["runs"], ["model.activation", "optim.lr"], wrong, folder))
+    lines = text.splitlines()
+    ids = tables["runs"]["run_id"].to_pylist()
+    assert [one.name for one in wrong] == ["diverged", "vanishing"]
+    assert lines[2:4] == [
+        "diverged: 1 of 4 runs.",
+        f"  such as activation=relu lr=0.2 (run {ids[3]}): diverged at step 2: the",
+    ]
+    assert "vanishing: 2 of 4 runs, all 2 with activation=sigmoid." in lines
+    assert "  since   step 0" in lines
+    assert f"  to do   gradlab cure --from {folder} {wrong[1].example['run_id']}" in lines
+    assert wrong[1].example["run_id"] in ids[:2]
+    assert text.index("to do") < text.index("Best and worst")
+    assert max(cell_len(line) for line in lines if "to do" not in line) <= 80
+
+
 def test_the_verdicts_of_a_sweep_are_counted(tmp_path: Path) -> None:
     tables = load_tables(write_result(tmp_path / "out", grid({"seed": [0, 1, 2]})))
     runs = tables["runs"]
@@ -124,10 +162,10 @@ def test_a_long_network_is_thinned_and_says_so(tmp_path: Path) -> None:
     tables = load_tables(write_result(tmp_path / "out", [values]))
     text = shown(lambda out: show_run(out, tables))
     rows = layer_rows(text)
-    assert len(rows) == MOST_ROWS
+    assert len(rows) == PLAIN_ROWS
     assert rows[0][:2] == ["0", "input"]
     assert [row[0] for row in (*rows[:2], *rows[-2:])] == ["0", "1", "49", "50"]
-    assert "20 of 51 rows are shown" in text
+    assert "12 of 51 rows are shown" in text
     assert max(map(cell_len, text.splitlines())) <= 80
     first = tables["layers"].filter(
         pc.and_(pc.equal(tables["layers"]["step"], 0), pc.equal(tables["layers"]["layer"], 0))
@@ -138,7 +176,9 @@ def test_a_long_network_is_thinned_and_says_so(tmp_path: Path) -> None:
 def test_every_column_says_at_which_step(tmp_path: Path) -> None:
     tables = load_tables(write_result(tmp_path / "out", [{"model.depth": 3, "train.steps": 25, "probe.every": 10}]))
     text = shown(lambda out: show_run(out, tables))
-    heading, steps = (line.split() for line in text.splitlines()[:2])
+    lines = text.splitlines()
+    place = next(place for place, line in enumerate(lines) if line.split()[:1] == ["layer"])
+    heading, steps = lines[place - 1].split(), lines[place].split()
     assert heading[:4] == ["δ", "δ", "∇W", "ΔW/W"]
     assert steps[:5] == ["layer", "@0", "@25", "@25", "@20"]
     assert "of 4 rows" not in text
@@ -183,11 +223,11 @@ def test_best_and_worst_of_432_runs_fit_80_columns(tmp_path: Path) -> None:
     lines = text.splitlines()
     assert max(map(cell_len, lines)) <= 80
     assert len(lines) <= 28
-    assert lines[1].split() == ["loss", "accuracy", "verdict", "run"]
+    assert lines[2].split() == ["loss", "accuracy", "verdict", "run"]
     best = min((row for row in runs.to_pylist() if row["state"] == "finished"), key=lambda row: row["loss_final"])
-    assert float(lines[2].split()[0]) == pytest.approx(best["loss_final"], rel=5e-3)
-    assert lines[2].split()[-1] == best["run_id"]
-    assert lines[3].split()[:2] == [f"depth={best['model.depth']}", f"activation={best['model.activation']}"]
+    assert float(lines[3].split()[0]) == pytest.approx(best["loss_final"], rel=5e-3)
+    assert lines[3].split()[-1] == best["run_id"]
+    assert lines[4].split()[:2] == [f"depth={best['model.depth']}", f"activation={best['model.activation']}"]
     states = runs["state"].to_pylist()
     assert f"{states.count('finished')} finished, {states.count('diverged')} diverged, 0 failed of 432" in text
 
@@ -232,6 +272,8 @@ def test_a_setting_is_one_row_with_its_mean_its_spread_its_verdict_and_a_run_to_
     names = ["healthy", "vanishing", "vanishing", *["healthy"] * 3, "diverged", "healthy", "healthy"]
     runs = changed(runs, loss_final=loss, verdict=names, accuracy=[0.9, 0.8, 0.7, 0.9, 0.9, 0.9, None, 0.99, 0.99])
     lines = shown(lambda out: show_sweep(out, runs, ["optim.lr", "seed"])).splitlines()
+    assert lines[:2] == ["8 finished, 1 diverged, 0 failed of 9 runs.", "Verdicts: 1 diverged, 2 vanishing, 6 healthy."]
+    lines = lines[2:]
     ids = runs["run_id"].to_pylist()
     assert lines[0] == "Best and worst of 3 settings by the final loss:"
     assert lines[1].split() == ["loss", "accuracy", "verdict", "run", "lr"]

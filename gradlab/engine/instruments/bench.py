@@ -70,13 +70,13 @@ class Part:
         return samples.to(torch.float64) * self.input_scale.view(-1, *[1] * samples.dim())
 
 
-def parts(cohort: Cohort, batch: int) -> Iterator[Part]:
-    """All members, as many at a time as a pass of ``batch`` samples has room for."""
+def parts(cohort: Cohort, batch: int, copies: int = PARAMETER_COPIES) -> Iterator[Part]:
+    """All members, as many at a time as a pass of ``batch`` samples and so many ``copies`` of theirs have room for."""
     run = cohort.runs[0]
     matrices = MODELS[run.model.name].matrices(run.model, run.facts)
     signals = run.facts.inputs + sum(fan_out * uses for _, fan_out, uses in matrices)
     signals += MODELS[run.model.name].beside(run.model, run.facts)
-    entries = PARAMETER_COPIES * cohort.layout.size + SIGNAL_COPIES * batch * signals
+    entries = copies * cohort.layout.size + SIGNAL_COPIES * batch * signals
     together = max(1, BYTES_AT_A_TIME // (8 * entries))
     for start in range(0, len(cohort.runs), together):
         which = slice(start, start + together)

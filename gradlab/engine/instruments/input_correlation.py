@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -18,22 +20,25 @@ def input_correlation(cohort: Cohort, _: Advance) -> Read:
     """Gives ``correlation`` at layers l = 0..L: z_l.z_l'/(|z_l| |z_l'|) of two samples, the mean over pairs.
 
     Layer 0 is the input, where it is continuous; z_l of a recurrent layer is that of the last time step. In wide
-    networks it tends to the fixed point c* of Poole et al. (2016, arXiv:1606.05340).
+    networks it tends to the fixed point c* of Poole et al. (2016, arXiv:1606.05340). Alone of all instruments it leaves
+    dropout at work, which parts two inputs.
     """
     count = 2 * min(PAIRS, len(cohort.task.inputs) // 2)
 
-    def read(_t: int) -> tuple[Curve, ...]:
+    def read(t: int) -> tuple[Curve, ...]:
         samples = cohort.task.inputs[:count]
-        (values,) = gathered((_cosines(cohort, part, samples),) for part in parts(cohort, count))
+        (values,) = gathered((_cosines(cohort, part, samples, t),) for part in parts(cohort, count))
         first = int(not samples.is_floating_point())
         return (Curve("correlation", tuple(range(first, first + values.shape[1])), values),)
 
     return read
 
 
-def _cosines(cohort: Cohort, part: Part, samples: Tensor) -> Tensor:
+def _cosines(cohort: Cohort, part: Part, samples: Tensor, t: int) -> Tensor:
     """(m, L + 1); of tokens (m, L)."""
-    through = Pass(part.network, Mode.MEASURE, keep=True)
+    drops = cohort.network.drops
+    network = part.network if drops is None else replace(part.network, drops=drops.of(part.which, t))
+    through = Pass(network, Mode.MEASURE, keep=True)
     x = through.input(part.scaled(samples))
     cohort.architecture.forward(through, x)
     layers = [*([x.value] if samples.is_floating_point() else []), *(each.z[-1].value for each in through.signals)]

@@ -11,8 +11,9 @@ import ctypes
 import math
 import struct
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -34,7 +35,7 @@ KERNELS = (
     *("cross_entropy", "squared_error", "clip", "sgd", "adam", "rmsprop", "adagrad"),
     *("convolve", "convolve_filters", "block_mean", "block_mean_back", "affine", "affine_back"),
     *("lstm", "lstm_back", "gru", "gru_back", "shut"),
-    *("align_dot", "align_dot_back", "align_additive", "align_additive_back", "entropy"),
+    *("align_dot", "align_dot_back", "align_additive", "align_additive_back", "entropy", "dropout"),
 )
 """As source/player.c numbers them."""
 
@@ -141,6 +142,7 @@ _LINE = 64
 """Bytes of a line of the cache, at whose start every room begins."""
 
 _WRITING: ContextVar[_Draft | None] = ContextVar("_WRITING", default=None)
+_ASIDE: ContextVar[bool] = ContextVar("_ASIDE", default=False)
 
 
 @cache
@@ -157,7 +159,17 @@ def kernels(dtype: torch.dtype) -> Callable[..., None] | None:
 
 def serves(x: Tensor) -> bool:
     """Whether there are kernels for tensors like ``x``: it lies on a CPU, and a compiler was at hand."""
-    return x.device.type == "cpu" and kernels(x.dtype) is not None
+    return x.device.type == "cpu" and not _ASIDE.get() and kernels(x.dtype) is not None
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Inside, no kernel serves: everything is torch's, and autograd can follow it."""
+    token = _ASIDE.set(True)
+    try:
+        yield
+    finally:
+        _ASIDE.reset(token)
 
 
 def new(like: Tensor, *shape: int) -> Tensor:

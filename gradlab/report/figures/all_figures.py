@@ -20,6 +20,8 @@ from gradlab.report.figures.instruments import NAMES as OF_INSTRUMENTS
 from gradlab.report.figures.instruments import instrument_plots
 from gradlab.report.figures.layer_profiles import history_plot, layer_keys, signal_plots, update_plot
 from gradlab.report.figures.loss_curves import step_plots
+from gradlab.report.figures.number_range import NAME as RANGE
+from gradlab.report.figures.number_range import number_range_plot
 from gradlab.report.figures.style import Plot
 from gradlab.report.layout import Facets, by_id, facets
 from gradlab.report.tables import Result
@@ -37,7 +39,7 @@ NAMES = (
     *(f"{what}_{shape}" for what in OUTCOMES for shape in ("map", "by_key")),
     *("loss_by_step", "gradient_norm_by_step", "update_ratio_by_layer"),
     *("updates_by_layer_and_step", "activations_by_layer_and_step"),
-    *OF_INSTRUMENTS,
+    *(*OF_INSTRUMENTS, RANGE),
 )
 """Every figure that a report can have, by the name of its files: what is removed before a report is made again."""
 
@@ -57,7 +59,7 @@ def plots(
         return
     chosen = facets(result, colour, facet, layer_keys(result, result.depth))
     yield from _there(evidence_plot(result))
-    yield from instrument_plots(result)
+    yield from (*instrument_plots(result), *_there(number_range_plot(result)))
     yield from signal_plots(result, "depth", chosen)
     yield from signal_plots(result, "time", chosen)
     yield from _there(history_plot(result, "depth"), history_plot(result, "time"))
@@ -84,7 +86,7 @@ def plots_of_runs(result: Result, chosen: Facets) -> Iterator[Plot]:
     yield from _there(update_plot(result, chosen), evidence_plot(result))
     yield from _there(history_plot(result, "depth", panels), history_plot(result, "time", panels))
     yield from _there(updates_plot(result, panels), activations_plot(result, panels))
-    yield from instrument_plots(result)
+    yield from (*instrument_plots(result), *_there(number_range_plot(result)))
 
 
 def _there(*plots: Plot | None) -> Iterator[Plot]:

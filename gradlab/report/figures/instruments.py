@@ -115,6 +115,18 @@ OVER_INDEX: dict[str, Drawing] = {
         shown=_as_it_is,
         fitted=fit_plain,
     ),
+    "signal_change": Drawing(
+        "How far training has moved the signals",
+        ("layer (input → output)", "rms of zₗ(t) - zₗ(0)"),
+        "Where lines of different widths lie on each other, networks of all widths train alike, and one learning rate "
+        "serves them. ",
+    ),
+    "pretrain_loss": Drawing(
+        "Loss of the pre-training",
+        ("step of the pre-training, layer after layer", "loss"),
+        "What the hidden layers learned of the inputs alone, before step 0. Where they are pre-trained one after the "
+        "other, each begins anew. ",
+    ),
     "layer_ratio": Drawing(
         "Tangent kernel of two samples by layer",
         ("layer (input → output)", "that of one sample's own"),
@@ -123,6 +135,22 @@ OVER_INDEX: dict[str, Drawing] = {
         shown=_as_it_is,
         fitted=fit_plain,
         beside="layer_predicted",
+    ),
+    "unmoved": Drawing(
+        "Weights that training has not moved, by layer",
+        ("layer (input → output)", "share with its first value"),
+        "Near 0 where every weight has moved. Where it stays near 1, updates are smaller than half a step of the "
+        "number format, and lost. ",
+        shown=_as_it_is,
+        fitted=fit_plain,
+    ),
+    "delta_below_float16": Drawing(
+        "Derivatives by the signals that half precision cannot hold, by layer",
+        ("layer (input → output)", "share below 6.1·10⁻⁵"),
+        "Of ∂loss/∂zₗ the share that lies below the smallest normal number of float16, with no loss scale: from there "
+        "on digits are lost, and a thousand times below all. ",
+        shown=_as_it_is,
+        fitted=fit_plain,
     ),
 }
 """The quantities that are drawn over their index, at the last recorded step."""
@@ -133,6 +161,19 @@ OVER_STEPS: dict[str, Drawing] = {
         ("step", "distance over that at step 0"),
         "A straight rise is a positive Lyapunov exponent: training is chaotic. A flat line: the twins stay together. ",
         shown=_logs_of_logs,
+    ),
+    "noise_scale": Drawing(
+        "Gradient noise scale",
+        ("step", "tr Σ/|G|²"),
+        "The batch size at which half of a batch's gradient is noise: larger batches hardly save steps, smaller ones "
+        "hardly save samples. It grows as the loss falls; where it is not finite, the gradient drowns in its noise. ",
+    ),
+    "sharpness": Drawing(
+        "Sharpness: the largest curvature of the loss",
+        ("step", "largest eigenvalue of the Hessian"),
+        "Thin lines are the curvature above which descent is unstable on a quadratic, 2/lr. A sharpness that rises to "
+        "its line and stays there is at the edge of stability; far above it the loss climbs. ",
+        beside="stable",
     ),
 }
 """The quantities that are drawn over the steps."""
@@ -193,7 +234,10 @@ def instrument_plots(result: Result) -> Iterator[Plot]:
         found = readings(result, quantity)
         if len(np.unique(found.step)) > 1:
             x, values = found.over(found.step, result.size)
-            yield _lines(result, quantity, drawing, x, values, None)
+            beside = None
+            if drawing.beside is not None and len((others := readings(result, drawing.beside)).run):
+                beside = others.over(others.step, result.size)[1]
+            yield _lines(result, quantity, drawing, x, values, beside)
     yield from (plot for plot in (_planes(result), _modes(result)) if plot is not None)
 
 
@@ -245,7 +289,7 @@ def _whole_numbers(axes: Axes) -> None:
     integer_ticks(axes.xaxis)
 
 
-def _panels(result: Result, found: Readings) -> tuple[list[int], str]:
+def panels(result: Result, found: Readings) -> tuple[list[int], str]:
     """The runs that get a panel: the first of each setting, as many as there is room for; and what is left out."""
     able = [run for run in np.unique(found.run).tolist() if not _repeated(result)[run]]
     left = len(able) - MOST_PANELS
@@ -258,7 +302,7 @@ def _planes(result: Result) -> Plot | None:
     if not len(found.run):
         return None
     sides = [readings(result, side).at_the_end() for side in ("plane_weight", "plane_bias")]
-    runs, left_out = _panels(result, found)
+    runs, left_out = panels(result, found)
     logs = [log10(found.where(found.run == run).value) for run in runs]
     finite = np.concatenate([values[np.isfinite(values)] for values in logs])
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (-1.0, 1.0)
@@ -296,7 +340,7 @@ def _modes(result: Result) -> Plot | None:
     found, told = readings(result, MODES), readings(result, "predicted")
     if len(np.unique(found.step)) < 2:
         return None
-    runs, left_out = _panels(result, found)
+    runs, left_out = panels(result, found)
     modes = np.unique(found.index).tolist()
     ramp = mpl.colormaps["viridis"](np.linspace(0, 0.8, len(modes)))
     palette = {mode: to_hex(colour) for mode, colour in zip(modes, ramp, strict=True)}

@@ -16,6 +16,7 @@ from gradlab.spec.choices.losses import LOSSES, Loss
 from gradlab.spec.choices.models import MODELS, Model
 from gradlab.spec.choices.norms import NORMS, Norm
 from gradlab.spec.choices.optimizers import OPTIMIZERS, Optimizer
+from gradlab.spec.choices.pretraining import PRETRAINING, Pretraining
 from gradlab.spec.choices.probes import PROBES
 from gradlab.spec.choices.schedules import SCHEDULES, Schedule
 from gradlab.spec.named import Choice
@@ -33,6 +34,7 @@ __all__ = [
     "NORMS",
     "NOUNS",
     "OPTIMIZERS",
+    "PRETRAINING",
     "PROBES",
     "SCHEDULES",
     "Activation",
@@ -44,6 +46,7 @@ __all__ = [
     "Model",
     "Norm",
     "Optimizer",
+    "Pretraining",
     "Schedule",
 ]
 
@@ -60,7 +63,15 @@ ALIASES: dict[str, dict[str, str]] = {
         "kaiming_uniform": "he_uniform",
         "lecun": "lecun_normal",
     },
-    "model.norm": {"batchnorm": "batch", "bn": "batch", "layernorm": "layer", "ln": "layer", "rmsnorm": "rms"},
+    "model.norm": {
+        "batchnorm": "batch",
+        "bn": "batch",
+        "layernorm": "layer",
+        "ln": "layer",
+        "rmsnorm": "rms",
+        "groupnorm": "group",
+        "gn": "group",
+    },
     "optim.schedule": {"none": "constant", "noam": "inverse_sqrt", "reduce_on_plateau": "plateau"},
     "train.loss": {
         "mse": "mean_squared_error",
@@ -83,6 +94,7 @@ NAMED: dict[str, Mapping[str, Choice]] = {
     "model.init": INITS,
     "model.norm": NORMS,
     "train.loss": LOSSES,
+    "pretrain.mode": PRETRAINING,
     "probe.instrument": INSTRUMENTS,
 }
 """The keys whose values are names, with the table of each."""
@@ -98,5 +110,6 @@ NOUNS: dict[str, str] = {
     "model.init": "init",
     "model.norm": "norm",
     "train.loss": "loss",
+    "pretrain.mode": "pre-training",
     "probe.instrument": "instrument",
 }

@@ -20,7 +20,9 @@ class Data(Choice):
     belong to the last of these. ``dictated``: each of these places holds the answer before its own (answers are the
     first tokens), which a network does not have when it is asked: `accuracy` is the share of samples that it has wholly
     right, given back what it has answered. ``least_length`` and ``longest`` bound `data.length`. ``variance`` is that
-    of the targets, which one answer to every input costs; None where it is drawn.
+    of the targets, which one answer to every input costs; None where it is drawn. ``guess``: what it costs to answer
+    without a look at the input, in nats, where the answers are not equally likely; ``open_ended``: the input does not
+    tell the answer, so that no loss comes near zero.
     ``own``: they are the user's, and must be looked at; ``free``: made by a function, with arguments of any names.
     """
 
@@ -30,6 +32,8 @@ class Data(Choice):
     train: int = 0
     heldout: int = 0
     variance: float | None = None
+    guess: float | None = None
+    open_ended: bool = False
     image: bool = False
     vocabulary: int = 0
     positions: int | None = 0
@@ -233,6 +237,8 @@ DATA: dict[str, Data] = table(
         vocabulary=43,
         positions=10,
         dictated=True,
+        # Of 36,525 days one costs ln 36525 = 10.5 in ten places, to whoever knows what he has written.
+        guess=1.05,
     ),
     Data(
         "characters",
@@ -244,8 +250,22 @@ DATA: dict[str, Data] = table(
         heldout=500,
         vocabulary=74,
         positions=None,
+        guess=3.10,
+        open_ended=True,
         longest=20_000,
         keys={"length": 64},
+    ),
+    Data(
+        "quotations",
+        "whether a passage of that novel is told or spoken by somebody; guessing costs ln 2 = 0.69",
+        "Jane Austen 1813, Pride and Prejudice, volume one, public domain",
+        shape=(None,),
+        outputs=2,
+        train=4_000,
+        heldout=500,
+        vocabulary=74,
+        longest=64,
+        keys={"length": 32},
     ),
     Data(
         "file",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gradlab.spec.choices.formats import SHORT
 from gradlab.spec.named import Choice, Value, table
 
 
@@ -12,17 +13,24 @@ from gradlab.spec.named import Choice, Value, table
 class Instrument(Choice):
     """``gives``: its quantities; ``needs``: the values that a key may have beside it.
 
-    ``samples``: the least that the training part must hold; ``by_input``: it takes derivatives by the input.
+    ``samples``: the least that the training part must hold, ``batch`` that a batch must; ``by_input``: it takes
+    derivatives by the input.
     """
 
     gives: tuple[str, ...] = ()
     needs: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     samples: int = 1
+    batch: int = 1
     by_input: bool = False
 
 
-_SINGLE = ("none", "layer", "rms", None)
+_SINGLE = ("none", "layer", "rms", "group", "instance", "weight", None)
 
+RANGED = ("weight", "gradient", "signal", "delta")
+"""What `number_range` looks at: a layer's matrix, the loss's derivative by it, z, and the derivative by that."""
+
+OUT_OF_RANGE = ("zero", "below", "above")
+"""Entries, of those that are not zero, that a format rounds to zero, has below its normal numbers, or above all."""
 
 INSTRUMENTS: dict[str, Instrument] = table(
     Instrument("none", "no instrument", "-"),
@@ -49,11 +57,19 @@ INSTRUMENTS: dict[str, Instrument] = table(
         {"model.norm": _SINGLE},
     ),
     Instrument(
+        "gradient_noise",
+        "gradient noise scale tr Sigma/|G|^2 from per-sample gradients: the batch size that is worth it",
+        "McCandlish et al. 2018, arXiv:1812.06162",
+        ("noise_scale", "gradient_variance", "gradient_square"),
+        {"model.norm": _SINGLE},
+        batch=2,
+    ),
+    Instrument(
         "jacobian_covariance",
         "how alike d(output)/d(input) of a batch's samples are: the score of search without training",
         "Mellor et al. 2020, arXiv:2006.04647",
         ("jacobian_score", "jacobian_correlation"),
-        samples=2,
+        batch=2,
         by_input=True,
     ),
     Instrument(
@@ -92,6 +108,33 @@ INSTRUMENTS: dict[str, Instrument] = table(
         ("layer_ratio", "layer_predicted", "kernel_ratio", "kernel_predicted"),
         {"model.name": ("mlp",), "model.norm": ("none",)},
         samples=2,
+    ),
+    Instrument(
+        "number_range",
+        "what formats of 16 and 8 bits would lose of weights, signals and gradients; the sizes of these",
+        "Micikevicius et al. 2018, arXiv:1710.03740, figure 3; Micikevicius et al. 2022, arXiv:2209.05433",
+        (
+            *(f"{kind}_{what}_{name}" for kind in RANGED for name in SHORT for what in OUT_OF_RANGE),
+            *(f"{kind}_{what}" for kind in RANGED for what in ("exact_zero", "log2")),
+        ),
+    ),
+    Instrument(
+        "coordinates",
+        "size of the signals z_l on samples that stay the same, and how far training has moved them",
+        "Yang et al. 2022, arXiv:2203.03466, appendix D.1",
+        ("signal_rms", "signal_change"),
+    ),
+    Instrument(
+        "sharpness",
+        "largest eigenvalue of the Hessian of the batch's loss, beside that at which descent is unstable",
+        "Cohen et al. 2021, arXiv:2103.00065; Lanczos 1950",
+        ("sharpness", "sharpness_error", "stable"),
+    ),
+    Instrument(
+        "weight_motion",
+        "share of the weights that training has left where they began, by layer",
+        "Zamirai et al. 2020, arXiv:2010.06192",
+        ("unmoved",),
     ),
     Instrument(
         "twin_distance",

@@ -46,6 +46,31 @@ def _convolutions(model: ModelSpec, facts: Facts) -> Matrices:
     return [*layers, (model.width, facts.outputs, 1)]
 
 
+DIGIT_OVER_PRIMARY = 2
+"""Entries of a digit capsule over those of a primary one: 16 and 8 in Sabour et al. 2017."""
+
+
+def primary_capsules(model: ModelSpec, facts: Facts) -> int:
+    """Capsules cut from the channels of all pixels, of which half are left in height and in width."""
+    height, width = facts.pixels
+    return -(-height // 2) * -(-width // 2) * model.width // (model.capsule_width or 1)
+
+
+def _capsules(model: ModelSpec, facts: Facts) -> Matrices:
+    (height, width), size = facts.pixels, model.capsule_width or 1
+    channels = [facts.channels, *[model.width] * (model.depth - 2)]
+    layers = [(9 * fan_in, model.width, height * width) for fan_in in channels]
+    layers[-1] = (9 * channels[-1], model.width, -(-height // 2) * -(-width // 2))
+    votes = size * primary_capsules(model, facts), DIGIT_OVER_PRIMARY * size * facts.outputs
+    return [*layers, (*votes, 1)]
+
+
+def _votes(model: ModelSpec, facts: Facts) -> int:
+    """Each in two orders, and of each pair a logit and its share at every iteration."""
+    pairs = primary_capsules(model, facts) * facts.outputs
+    return pairs * (2 * DIGIT_OVER_PRIMARY * (model.capsule_width or 1) + 2 * (model.routing or 1))
+
+
 def _stream(depth: int) -> list[int]:
     return [1, *range(3, depth, 2), depth]
 
@@ -95,7 +120,8 @@ class Model(Choice):
     place of a sequence; ``matrices`` are those of each layer that the tables number; ``beside``: numbers of a sample
     that a pass holds beside what these put out. ``free``: it takes arguments of any names, for it is the user's own,
     and nothing is known of its inside. ``trunk`` tells the layers that every path to the input passes, where others do
-    not: rates are along them.
+    not: rates are along them. ``loss``: what it is trained by where `train.loss` is auto, if not by what the data ask
+    for.
     """
 
     keys: Mapping[str, Value] = field(default_factory=dict)
@@ -107,11 +133,17 @@ class Model(Choice):
     needs_time: bool = False
     free: bool = False
     trunk: Callable[[int], list[int]] | None = None
+    loss: str | None = None
     matrices: Callable[[ModelSpec, Facts], Matrices] = _feed_forward
     beside: Callable[[ModelSpec, Facts], int] = _nothing
 
 
-_SCALED: dict[str, Value] = {"parametrization": "standard", "base_width": None}
+_SCALED: dict[str, Value] = {"parametrization": "standard", "base_width": None, "dropout": 0.0}
+
+_NORMED: dict[str, Value] = {"groups": 4, "norm_order": "before"}
+
+_SIGNALS = ("none", "batch", "layer", "rms", "group")
+"""Norms of any signal."""
 
 _NETWORK: dict[str, Value] = {
     "depth": 10,
@@ -140,12 +172,19 @@ _GATED: dict[str, Value] = {
 
 
 MODELS: dict[str, Model] = table(
-    Model("mlp", "L fully connected layers, each linear, norm, activation", "Rumelhart et al. 1986", _NETWORK),
+    Model(
+        "mlp",
+        "L fully connected layers, each linear, norm, activation",
+        "Rumelhart et al. 1986",
+        {**_NETWORK, **_NORMED},
+        norms=(*_SIGNALS, "weight"),
+    ),
     Model(
         "residual_mlp",
         "pre-activation residual branches between a read-in and a read-out",
         "He et al. 2016, arXiv:1603.05027",
-        {**_NETWORK, "branch_scale": 1.0},
+        {**_NETWORK, **_NORMED, "branch_scale": 1.0},
+        norms=(*_SIGNALS, "weight"),
         least_depth=2,
     ),
     Model(
@@ -159,8 +198,8 @@ MODELS: dict[str, Model] = table(
         "rnn",
         "K stacked Elman layers unrolled in time, and a read-out of the last step",
         "Elman 1990; Pascanu et al. 2013, arXiv:1211.5063",
-        {**_NETWORK, "depth": 1},
-        norms=("none", "layer", "rms"),
+        {**_NETWORK, "groups": 4, "depth": 1},
+        norms=("none", "layer", "rms", "group"),
         takes=("sequence", "tokens"),
         by_position=True,
         needs_time=True,
@@ -170,7 +209,8 @@ MODELS: dict[str, Model] = table(
         "cnn",
         "convolutions 3x3, norm, activation; the mean over all pixels, and a read-out",
         "LeCun et al. 1998; Xiao et al. 2018, arXiv:1806.05393",
-        {**_NETWORK, "depth": 6, "width": 16, "pool": "none"},
+        {**_NETWORK, **_NORMED, "depth": 6, "width": 16, "pool": "none"},
+        norms=(*_SIGNALS, "instance", "weight"),
         takes=("image",),
         matrices=_convolutions,
     ),
@@ -178,11 +218,31 @@ MODELS: dict[str, Model] = table(
         "resnet",
         "residual blocks of two convolutions 3x3 between a read-in and a read-out",
         "He et al. 2015, arXiv:1512.03385; 2016, arXiv:1603.05027",
-        {**_NETWORK, "depth": 20, "width": 16, "block": "preact", "branch_scale": 1.0},
+        {**_NETWORK, "depth": 20, "width": 16, "groups": 4, "block": "preact", "branch_scale": 1.0},
+        norms=(*_SIGNALS, "instance", "weight"),
         least_depth=2,
         takes=("image",),
         trunk=_stream,
         matrices=_convolutions,
+    ),
+    Model(
+        "capsule",
+        "convolutions, capsules of their channels, and by routing one a class: its length is the output",
+        "Sabour et al. 2017, arXiv:1710.09829",
+        {
+            **{key: value for key, value in _NETWORK.items() if key not in ("norm", "output", *_SCALED)},
+            "depth": 3,
+            "width": 16,
+            "init": "xavier_normal",
+            "capsule_width": 8,
+            "routing": 3,
+            "squash_eps": 1e-8,
+        },
+        least_depth=3,
+        takes=("image",),
+        loss="margin",
+        matrices=_capsules,
+        beside=_votes,
     ),
     Model(
         "lstm",
@@ -252,8 +312,10 @@ MODELS: dict[str, Model] = table(
             "gain": 1.0,
             "activation": "own",
             "norm": "none",
+            "groups": 4,
             "output": "none",
         },
+        norms=(*_SIGNALS, "instance"),
         least_depth=0,
         free=True,
     ),

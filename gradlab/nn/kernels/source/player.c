@@ -17,6 +17,7 @@
 #include "attention.h"
 #include "probes.h"
 #include "losses.h"
+#include "dropout.h"
 #include "optimizers.h"
 
 #define SIZES 9
@@ -40,7 +41,7 @@ enum {
     RMSPROP, ADAGRAD,
     CONVOLVE, CONVOLVE_FILTERS, BLOCK_MEAN, BLOCK_MEAN_BACK, AFFINE, AFFINE_BACK,
     LSTM, LSTM_BACK, GRU, GRU_BACK, SHUT,
-    ALIGN_DOT, ALIGN_DOT_BACK, ALIGN_ADDITIVE, ALIGN_ADDITIVE_BACK, ENTROPY,
+    ALIGN_DOT, ALIGN_DOT_BACK, ALIGN_ADDITIVE, ALIGN_ADDITIVE_BACK, ENTROPY, DROPOUT,
 };
 
 static void play_one(const struct call *call, void **p)
@@ -114,6 +115,7 @@ static void play_one(const struct call *call, void **p)
         align_additive_back(n[0], n[1], n[2], n[3], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9]);
         break;
     case ENTROPY: entropy(n[0], n[1], p[0], p[1]); break;
+    case DROPOUT: dropout(n[0], n[1], p[0], p[1], p[2], p[3], p[4]); break;
     }
 }
 
