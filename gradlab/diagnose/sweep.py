@@ -115,7 +115,6 @@ def _until(history: History, step: int) -> History:
         grad_norm_clipped=history.grad_norm_clipped[: step + 1],
         loss_scale=history.loss_scale[: step + 1],
         clipped=history.clipped[: step + 1],
-        loss_scale=history.loss_scale[: step + 1],
     )
 
 
