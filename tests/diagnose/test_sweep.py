@@ -32,3 +32,9 @@ def test_a_run_that_diverged_was_another_one_before() -> None:
     broken = replace(history(*(0.5,) * 5), state="diverged", diverged_at=200, diverged_layer=3)
     assert since(broken, "diverged", DEFAULTS) == 200
     assert since(broken, "vanishing", DEFAULTS) == 0
+
+
+def test_what_a_run_was_before_has_the_loss_scales_of_those_steps_alone() -> None:
+    one = replace(history(*(1.0,) * 5), loss=np.full(201, 2.3))
+    scaled = replace(one, loss_scale=np.ones_like(one.loss))
+    assert since(scaled, "stalled", DEFAULTS) == since(one, "stalled", DEFAULTS)
