@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pyarrow as pa
 from matplotlib.figure import Figure
 
@@ -12,7 +14,7 @@ from gradlab.spec.named import Value
 from gradlab.spec.run import build
 
 
-def result(*settings: dict[str, Value]) -> Result:
+def result(*settings: Mapping[str, Value]) -> Result:
     runs = [build(one) for one in settings]
     named = [MODELS[run.model.name].layout(run.model, run.facts).names for run in runs]
     rows = [(layer, name) for names in named for layer, name in enumerate(("input", *names))]
