@@ -133,6 +133,8 @@ def _layers(values: Mapping[str, Value], change: Change) -> list[str]:
         found.append(f"# every activation of the model: {values['model.activation']}")
     if "model.norm" in change:
         what = "no norm" if values["model.norm"] == "none" else f"a {values['model.norm']} norm"
+        if values["model.norm"] == "group":
+            what += f" (torch.nn.GroupNorm({values['model.groups']}, units))"
         found.append(f"# {what} behind every layer of the model but the last")
     return found
 
@@ -144,6 +146,11 @@ def _loss(values: Mapping[str, Value], change: Change) -> list[str]:
     if "model.output" in change:
         found.append(f"# behind the model's last layer: {values['model.output']}")
     return found
+
+
+def _pretraining(values: Mapping[str, Value], _: Change) -> list[str]:
+    told = f"{values['pretrain.steps']} steps of Adam at {values['pretrain.lr']}"
+    return [f"# before training, for each hidden layer in turn: {told} as encoder of an autoencoder of its own inputs"]
 
 
 def _precision(values: Mapping[str, Value], _: Change) -> list[str]:
@@ -171,6 +178,7 @@ WRITERS: dict[tuple[str, ...], Write] = {
     ("data.standardise", "data.input_scale", "data.target_scale"): _inputs,
     ("model.activation", "model.norm"): _layers,
     ("model.init", "model.gain"): _init,
+    ("pretrain.mode",): _pretraining,
     ("train.loss", "model.output"): _loss,
     ("train.precision", "train.loss_scale"): _precision,
     tuple(f"optim.{key}" for key in ("name", "lr", "momentum", "nesterov", "weight_decay")): _optimizer,

@@ -215,7 +215,7 @@ class Crew:
             except OSError as error:
                 yield Event("unwritable", index, 1.0, error=f"tables cannot be written: {error.strerror}")
                 return
-            yield event
+            yield bury(job, "Ray: the task was interrupted") if event.kind == "stopped" else event
 
 
 def share(memory: int, card: int) -> float:

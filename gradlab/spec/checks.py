@@ -35,6 +35,8 @@ def _check_norm(model: ModelSpec, data: DataSpec) -> None:
             f"model.groups={model.groups}: groups share the units evenly, and {model.groups} does not divide "
             f"model.width={model.width}"
         )
+    if model.norm == "group" and model.groups == model.width and choice.takes != ("image",):
+        raise SpecError(f"model.groups={model.groups}: a group of a single unit has no spread; expected fewer")
     if model.norm == "weight":
         if model.weight_var is None and model.init in (*BEGIN_AT_ZERO, "lsuv"):
             raise SpecError(f"model.init={model.init} with model.norm=weight: needs matrices that begin with a length")

@@ -74,14 +74,13 @@ def in_half(quantity: str, spec: dict[str, object], **columns: np.ndarray) -> Hi
     broken = {"signal": {"act_std": np.array([1.0] * 9 + [np.nan] * 11)}}[quantity] | columns
     first, last = profile().columns, profile(None, "depth", weight_norm=np.full(LAYERS, 300.0), **broken).columns
     both = {name: np.stack([first[name][0], column[0]]) for name, column in last.items()}
-    return replace(
-        healthy(),
+    return History(
         along=(replace(profile(), columns=both),),
         state="diverged",
         precision="float16",
         diverged_at=STEPS,
         diverged_layer=10,
-        loss=np.append(falling(1.8)[:-1], np.nan),
+        loss=np.append(np.linspace(2.4, 1.8, STEPS), np.nan),
         spec={"model.name": "mlp", "train.precision": "float16", **spec},
     )
 
@@ -249,8 +248,7 @@ CASES: dict[str, tuple[History, str]] = {
     "eps that is zero": (in_half("signal", {"optim.name": "adam", "optim.eps": 1e-8}), "diverged"),
     "a sum beyond 65,504": (in_half("signal", {}, act_std=np.array([300.0] * 9 + [np.nan] * 11)), "diverged"),
     "weights that do not move": (
-        replace(
-            healthy(),
+        History(
             along=(profile(weight_norm=np.full(LAYERS, 10.0), grad_norm=np.ones(LAYERS), grad_rms=np.ones(LAYERS)),),
             loss=np.random.default_rng(0).normal(2.3, 0.02, STEPS + 1),
             precision="bfloat16",
@@ -259,7 +257,15 @@ CASES: dict[str, tuple[History, str]] = {
         "stalled",
     ),
     "clipped before unscaling": (
-        replace(clipping(1.0, 2.0**-16), clip_mode="none of ours", loss_scale=np.full(STEPS + 1, 2.0**16)),
+        History(
+            along=(profile(),),
+            loss=np.linspace(2.3, 1.8, STEPS + 1),
+            grad_norm=np.ones(STEPS),
+            grad_norm_clipped=np.full(STEPS, 2.0**-16),
+            clipped=np.ones(STEPS),
+            loss_scale=np.full(STEPS, 2.0**16),
+            clip_mode="norm",
+        ),
         "overclipped",
     ),
     "a part that is cut off": (passed(cut=np.where(np.arange(LAYERS) == 9, 1.0, 0.0)), "vanishing"),

@@ -63,6 +63,7 @@ OTHER: dict[str, Value] = {
     "train.steps": 201,
     "train.precision": "float64",
     "train.loss_scale": "1024",
+    "train.rounding": "stochastic",
     "train.loss": "hinge",
     "model.output": "tanh",
     "model.parametrization": "ntk",

@@ -164,6 +164,7 @@ def test_a_weight_norm_begins_as_the_network_without() -> None:
 def test_what_cannot_be_is_refused() -> None:
     wrongs: tuple[tuple[dict[str, Value], str], ...] = (
         ({"model.norm": "group", "model.groups": 5}, "5 does not divide model.width=64"),
+        ({"model.norm": "group", "model.groups": 64}, "a group of a single unit has no spread"),
         ({"model.norm": "instance"}, "'mlp' takes: none, batch, layer, rms, group, weight"),
         ({"model.norm": "instance", "model.name": "cnn", "model.pool": "2+3+4"}, "a single pixel has no spread"),
         ({"model.norm": "weight", "model.init": "zeros"}, "needs matrices that begin with a length"),

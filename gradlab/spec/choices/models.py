@@ -145,8 +145,6 @@ _NORMED: dict[str, Value] = {"groups": 4, "norm_order": "before"}
 _SIGNALS = ("none", "batch", "layer", "rms", "group")
 """Norms of any signal."""
 
-_NOT_OF_CAPSULES = ("norm", "output", *_SCALED)
-
 _NETWORK: dict[str, Value] = {
     "depth": 10,
     "width": 64,
