@@ -127,9 +127,9 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", nargs="*", type=int, default=[1])
     parser.add_argument("--simulate", type=int, default=0, metavar="RUNS")
     parser.add_argument("--workers", type=int, default=1000)
-    parser.add_argument("extra", nargs="*", help="further overrides, such as train.steps=20")
+    parser.add_argument("--overrides", nargs="*", default=[], help="such as train.steps=50")
     asked = parser.parse_args()
     for count in asked.seeds if asked.places else ():
-        overhead(asked.places, count, asked.extra)
+        overhead(asked.places, count, asked.overrides)
     if asked.simulate:
         simulate(asked.simulate, asked.workers)

@@ -141,6 +141,13 @@ REMEDIES: dict[str, Remedy] = {
             to.init("xavier_normal"),
         ),
         Remedy(
+            "pretrain-layers",
+            "hidden layers that learn from inputs alone first, one after the other",
+            "Hinton & Salakhutdinov 2006; Bengio et al. 2007; Erhan et al. 2010",
+            "pretraining",
+            to.pretrained,
+        ),
+        Remedy(
             "orthogonal",
             "orthogonal weights with the gain of the activation, no biases",
             "Saxe et al. 2013, arXiv:1312.6120; Pennington et al. 2017, arXiv:1711.04735",

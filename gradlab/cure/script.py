@@ -148,6 +148,11 @@ def _loss(values: Mapping[str, Value], change: Change) -> list[str]:
     return found
 
 
+def _pretraining(values: Mapping[str, Value], _: Change) -> list[str]:
+    told = f"{values['pretrain.steps']} steps of Adam at {values['pretrain.lr']}"
+    return [f"# before training, for each hidden layer in turn: {told} as encoder of an autoencoder of its own inputs"]
+
+
 def _precision(values: Mapping[str, Value], _: Change) -> list[str]:
     form, scale = str(values["train.precision"]), str(values["train.loss_scale"])
     dtype = form.removeprefix("mixed_")
@@ -173,6 +178,7 @@ WRITERS: dict[tuple[str, ...], Write] = {
     ("data.standardise", "data.input_scale", "data.target_scale"): _inputs,
     ("model.activation", "model.norm"): _layers,
     ("model.init", "model.gain"): _init,
+    ("pretrain.mode",): _pretraining,
     ("train.loss", "model.output"): _loss,
     ("train.precision", "train.loss_scale"): _precision,
     tuple(f"optim.{key}" for key in ("name", "lr", "momentum", "nesterov", "weight_decay")): _optimizer,

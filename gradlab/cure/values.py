@@ -170,6 +170,17 @@ def attention(spec: RunSpec) -> Change | None:
     return {"model.attention": "additive"} if spec.model.attention == "none" else None
 
 
+PRETRAINABLE, MOST_PRETRAINED = ("sigmoid", "tanh"), 10
+"""What layer-wise pre-training was made for: saturating units, and so many layers that each can wait for its turn."""
+
+
+def pretrained(spec: RunSpec) -> Change | None:
+    """Hidden layers as autoencoders, one after the other."""
+    model = spec.model
+    able = model.name == "mlp" and model.activation in PRETRAINABLE and 2 < model.depth <= MOST_PRETRAINED
+    return {"pretrain.mode": "layerwise"} if able and spec.pretrain.mode == "none" else None
+
+
 def orthogonal(spec: RunSpec) -> Change:
     """Orthogonal matrices with the activation's gain, and no biases: sqrt(2) of ReLU, 1.05 of tanh.
 

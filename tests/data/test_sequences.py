@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import lzma
 import re
 
 import numpy as np
 import pytest
 
+from gradlab.data.characters import FILE
 from gradlab.data.copy_memory import BLANK, GO
 from gradlab.data.dataset import Dataset
 from gradlab.data.dates import ANSWERS, CHARACTERS, DAYS, PAD, START
@@ -120,3 +122,25 @@ def test_what_is_said_to_be_guessed_is_the_entropy_of_the_answers() -> None:
     shares = np.unique(characters, return_counts=True)[1] / characters.size
     assert DATA["characters"].guess == pytest.approx(-(shares * np.log(shares)).sum(), abs=0.01)
     assert DATA["dates"].guess == pytest.approx(np.log(DAYS) / 10, abs=0.01)
+
+
+@pytest.mark.parametrize("length", [2, 32, 64])
+def test_a_passage_is_told_or_spoken_as_the_novel_has_it(length: int) -> None:
+    text = lzma.decompress(FILE.read_bytes()).decode("ascii")
+    letters, split = sorted(set(text)), text.index("Chapter 21\n")
+    spoken = [piece for paragraph in text.split("\n\n") for piece in paragraph.split('"')[1::2]]
+    told = [piece for paragraph in text.split("\n\n") for piece in paragraph.split('"')[0::2]]
+    data = data_of("quotations", length=length)
+    for inputs, classes, part in (
+        (data.train_inputs, data.train_targets, text[:split]),
+        (data.heldout_inputs, data.heldout_targets, text[split:]),
+    ):
+        assert inputs.shape == (len(classes), length)
+        assert classes.mean() == 0.5
+        for row, kind in zip(inputs[::97], classes[::97], strict=True):
+            window = "".join(letters[number] for number in row)
+            assert '"' not in window
+            assert window in part
+            assert any(window in piece for piece in (spoken if kind else told))
+    if length > 2:
+        assert len(np.unique(data.train_inputs, axis=0)) > 3990

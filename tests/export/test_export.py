@@ -299,4 +299,7 @@ def test_what_ends_early_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
         1,
         "gradlab: error: made/export/csv/steps.csv: No space left on device\n",
     )
-    assert not (tmp_path / "made/export/csv").exists()
+    assert not (tmp_path / "made/export").exists()
+    (tmp_path / "mine").mkdir()
+    assert call(["export", "made", "--to", "csv", "-o", "mine"], monkeypatch, capsys, tmp_path).status == 1
+    assert not any((tmp_path / "mine").iterdir())
