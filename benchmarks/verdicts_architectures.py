@@ -1,10 +1,11 @@
 """How often a verdict is right on convolutions, gates, attention and Elman networks: sick runs and healthy ones.
 
-    python -m benchmarks.verdicts_architectures [--half tune|held] [--models lstm gru] [--seeds 40 41] [--every]
+    python -m benchmarks.verdicts_architectures [--half tune|held|unseen] [--models lstm gru] [--seeds 50 51] [--every]
 
 The runs stand in verdicts_architectures.yaml, in two halves: rules and thresholds of diagnosis are chosen by `tune`
-alone, and `held` has other sizes, data and seeds. A sick run is named where one of its verdicts is among those that its
-condition accepts, which are written down before it is run; a healthy one is right where `healthy` is the only one.
+alone, and `held` has other sizes, data and seeds. `unseen` holds conditions that were thought of after the rules. A
+sick run is named where one of its verdicts is among those that its condition accepts, which are written down before it
+is run; a healthy one is right where `healthy` is the only one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from gradlab.spec.run import RunSpec
 from gradlab.store.record import tidy
 
 FILE = Path(__file__).with_suffix(".yaml")
-HALVES, KINDS = ("tune", "held"), ("sick", "healthy")
+HALVES, KINDS = ("tune", "held", "unseen"), ("sick", "healthy")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Condition:
 
     def runs(self, half: str, seeds: Sequence[int] = ()) -> list[RunSpec]:
         """The runs of ``half``, from ``seeds`` if there are any; each records its first step and its last."""
+        if half not in self.overrides:
+            return []
         given = dict(override.split("=", 1) for override in self.overrides[half].split())
         given |= {"probe.every": given["train.steps"]} | ({"seed": ",".join(map(str, seeds))} if seeds else {})
         return list(compose_any([f"{key}={value}" for key, value in given.items()]).runs)
@@ -56,7 +59,7 @@ def conditions(kind: str) -> list[Condition]:
             kind,
             entry["why"],
             frozenset(entry.get("accepted", "healthy").split()),
-            {half: f"{entries['all']} {entry[half]}" for half in HALVES},
+            {half: f"{entries['all']} {entry[half]}" for half in HALVES if half in entry},
         )
         for model, entries in yaml.safe_load(FILE.read_text(encoding="utf-8")).items()
         for entry in entries[kind]

@@ -170,7 +170,7 @@ def test_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captur
     assert (ended.status, ended.out) == (0, f"gradlab {__version__}\n")
 
 
-@pytest.mark.parametrize("verb", ["run", "sweep", "cure", "report", "list"])
+@pytest.mark.parametrize("verb", ["run", "sweep", "cure", "report", "export", "list"])
 def test_help_fits_80_columns(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     ended = call([verb, "--help"], monkeypatch, capsys, tmp_path)
     assert ended.status == 0

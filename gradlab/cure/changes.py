@@ -23,6 +23,7 @@ COSTS: dict[str, int] = {
     "clipping": 1,
     "input": 1,
     "init": 2,
+    "precision": 2,
     "activation": 3,
     "output": 3,
     "norm": 4,
@@ -34,14 +35,14 @@ COSTS: dict[str, int] = {
 }
 """What a kind of change costs; a convention of ours, documented in docs/cure.md.
 
-A number of the recipe costs 1; where the network begins 2; a function in it 3; a further operation in every layer, or
-an optimizer with a state of its own, 4; other wiring, or a
-training before the training, 6; another size, and so another set of functions to fit with, 8.
+A number of the recipe costs 1; where the network begins, and what its numbers are held in, 2; a function in it 3; a
+further operation in every layer, or an optimizer with a state of its own, 4; other wiring, or a training before the
+training, 6; another size, and so another set of functions to fit with, 8.
 """
 
 APPLIED = (
     *("architecture", "depth", "width", "activation", "output", "norm", "init", "pretraining", "input", "optimizer"),
-    "learning rate",
+    *("precision", "learning rate"),
 )
 """Kinds in the order in which several remedies are applied: each sees what the ones before it have made of the run."""
 

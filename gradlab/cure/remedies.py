@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gradlab.cure import formats
 from gradlab.cure import values as to
 from gradlab.cure.changes import Remedy
 
@@ -237,6 +238,43 @@ REMEDIES: dict[str, Remedy] = {
             "init",
             to.attention_scale,
         ),
+        Remedy(
+            "mup",
+            "muP: variances and learning rates that go with the width as one learning rate for all widths needs",
+            "Yang et al. 2022, arXiv:2203.03466",
+            "init",
+            to.mup,
+        ),
+        Remedy(
+            "loss-scale",
+            "a loss scale that follows what float16 can hold, as torch.amp.GradScaler",
+            "Micikevicius et al. 2018, arXiv:1710.03740, section 3.2",
+            "precision",
+            formats.dynamic,
+        ),
+        Remedy("eps-half", "an eps of 1e-4, which float16 can hold", "torch.optim.Adam", "precision", formats.eps),
+        Remedy(
+            "by-chance",
+            "updated weights rounded up or down by chance",
+            "Zamirai et al. 2020, arXiv:2010.06192",
+            "precision",
+            formats.by_chance,
+        ),
+        Remedy(
+            "single-copies",
+            "single copies of the weights, which half-precision passes take a rounded copy of",
+            "Micikevicius et al. 2018, arXiv:1710.03740, section 3.1",
+            "precision",
+            formats.single_copies,
+        ),
+        Remedy(
+            "bfloat16",
+            "bfloat16, of single's range, in the place of float16",
+            "Kalamkar et al. 2019, arXiv:1905.12322",
+            "precision",
+            formats.wider,
+        ),
+        Remedy("float32", "single precision", "IEEE 754-2019", "precision", formats.single),
         Remedy("tanh", "tanh, of slope 1 at the origin", "Glorot & Bengio 2010", "activation", to.activation("tanh")),
         Remedy("relu", "relu, which does not saturate", "Nair & Hinton 2010", "activation", to.activation("relu")),
         Remedy(
@@ -277,6 +315,13 @@ REMEDIES: dict[str, Remedy] = {
         Remedy("batch", "batch norm", "Ioffe & Szegedy 2015, arXiv:1502.03167", "norm", to.batch_norm),
         Remedy("layer", "layer norm", "Ba et al. 2016, arXiv:1607.06450", "norm", to.norm("layer")),
         Remedy("rms", "rms norm", "Zhang & Sennrich 2019, arXiv:1910.07467", "norm", to.norm("rms")),
+        Remedy(
+            "group",
+            "group norm in place of a batch norm over few samples",
+            "Wu & He 2018, arXiv:1803.08494",
+            "norm",
+            to.group_norm,
+        ),
         Remedy(
             "norm-off",
             "no norm: a deep batch norm explodes by itself",
@@ -384,13 +429,19 @@ MENDS: dict[str, frozenset[str]] = {
         "rank": "batch layer rms residual",
         "growth": "branch-scale fixup rezero batch layer rms",
         "normalised_growth": "warmup norm-off",
-        "norm_of_one": "norm-off",
+        "norm_of_one": "norm-off group",
         "recurrence": "orthogonal identity",
+        "gates": "forget-bias chrono",
         "learning_rate_high": f"{_SLOWER} calmer-momentum",
         "learning_rate_low": "lr*3 lr*10 lr*100 lr-usual",
         "momentum": f"calmer-momentum {_SLOWER}",
         "weight_decay": "no-decay",
         "clip": "clip-wider clip-off",
+        "underflow_half": "loss-scale bfloat16 float32",
+        "overflow_half": "bfloat16 float32",
+        "eps_half": "eps-half single-copies float32",
+        "rounding": "by-chance single-copies float32",
+        "loss_scale": "loss-scale bfloat16 float32",
     }.items()
 }
 """By the cause of a verdict, the remedies that take it away; others treat what follows from it."""

@@ -133,6 +133,8 @@ def _layers(values: Mapping[str, Value], change: Change) -> list[str]:
         found.append(f"# every activation of the model: {values['model.activation']}")
     if "model.norm" in change:
         what = "no norm" if values["model.norm"] == "none" else f"a {values['model.norm']} norm"
+        if values["model.norm"] == "group":
+            what += f" (torch.nn.GroupNorm({values['model.groups']}, units))"
         found.append(f"# {what} behind every layer of the model but the last")
     return found
 

@@ -44,7 +44,7 @@ from gradlab.grid.cohorts import cost as work_of
 from gradlab.grid.expand import Grid, Round, spec_yaml
 from gradlab.grid.launching import Launch
 from gradlab.grid.rerun import UNNAMED
-from gradlab.spec.choices import LOSSES, MODELS
+from gradlab.spec.choices import DATA, LOSSES, MODELS
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec
 from gradlab.store.documents import read_manifest, read_runs
@@ -118,16 +118,19 @@ def guess(spec: RunSpec) -> Guess:
     """What one answer to every input comes to: ln K of K classes, each right as often; the variance of real targets.
 
     Neither where the targets do not vary, or where the loss knows none; no loss where it is not known of that which is
-    trained.
+    trained. Where classes are not as likely as each other the loss alone: their entropy.
     """
+    asked, known = spec.loss == spec.facts.loss, DATA[spec.data.name].guess
     if spec.loss not in LOSSES:
         # What an output of the user's own loss means, and so whether it is right, nobody knows.
         return {"loss": None, "accuracy": None}
     match spec.facts.loss:
+        case "cross_entropy" if known is not None:
+            return {"loss": known if asked else None, "accuracy": None}
         case "cross_entropy":
             of = LOSSES[spec.loss].guess
             return {"loss": None if of is None else of(spec.facts.outputs), "accuracy": 1 / spec.facts.outputs}
-        case "mean_squared_error" if spec.loss == spec.facts.loss:
+        case "mean_squared_error" if asked:
             variance = variance_of_targets(spec.data) * spec.data.target_scale**2
             return {"loss": variance or None, "accuracy": None}
         case _:

@@ -26,6 +26,9 @@ LEARNING_RATE_OF_SGD = 1e-2
 WARMUP_SHARE = 10
 """One step in so many is warmup."""
 
+FEW_SAMPLES, GROUP = 16, 16
+"""Wu & He 2018, arXiv:1803.08494: batches that batch norm suffers from (figure 1), and units of a group (table 3)."""
+
 FORGET_BIAS = 1.0
 """Gers et al. 2000 and Jozefowicz et al. 2015, section 4.4."""
 
@@ -244,6 +247,22 @@ def batch_norm(spec: RunSpec) -> Change | None:
     """Where the samples differ."""
     # Over equal inputs every unit's variance is zero.
     return None if spec.data.name == ONE_INPUT else norm("batch")(spec)
+
+
+def group_norm(spec: RunSpec) -> Change | None:
+    """In place of a batch norm over few samples: sixteen units a group, or all in one."""
+    if spec.model.norm != "batch" or spec.data.batch_size > FEW_SAMPLES:
+        return None
+    width = spec.model.width
+    return {"model.norm": "group", "model.groups": width // GROUP if width and width % GROUP == 0 else 1}
+
+
+def mup(spec: RunSpec) -> Change | None:
+    """Of networks wider than their architecture is by default: the learning rate is then one of that width."""
+    base = MODELS[spec.model.name].keys.get("width")
+    if spec.model.parametrization != "standard" or not isinstance(base, int) or spec.model.width <= base:
+        return None
+    return {"model.parametrization": "mup", "model.base_width": base}
 
 
 def standardise(spec: RunSpec) -> Change | None:

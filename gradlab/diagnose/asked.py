@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gradlab.diagnose import in_course, in_layers
+from gradlab.diagnose import in_course, in_layers, in_precision
 from gradlab.diagnose.case import Case, Shows
 
 Asked = tuple[tuple[str, Callable[[Case], Shows]], ...]
@@ -14,6 +14,7 @@ _RATE: Asked = (("recurrence", in_layers.recurrent), ("gates", in_layers.gates))
 _BROUGHT: Asked = (
     ("weight_decay", in_course.decay),
     ("input_scale", in_layers.input_far),
+    ("init", in_layers.weightless),
     ("learning_rate_high", in_course.arose),
 )
 """What makes a gradient explode or vanish that did neither at the start."""
@@ -24,6 +25,8 @@ ASKED: dict[str, Asked] = {
             ("input_not_finite", in_layers.not_finite),
             ("all_masked", in_layers.unmasked),
             ("sign", in_course.climbed),
+            ("eps_half", in_precision.eps_lost),
+            ("overflow_half", in_precision.too_large),
             ("loss_scale", in_course.overflow),
         ),
         *(("infinite_slope", in_course.rootless), ("input_scale", in_layers.input_far)),
@@ -45,6 +48,8 @@ ASKED: dict[str, Asked] = {
             ("dropout", in_layers.dropped),
             ("input_scale", in_layers.input_far),
             ("weight_decay", in_course.decay),
+            ("init", in_layers.weightless),
+            ("underflow_half", in_layers.faint),
             ("init", in_course.unlevel),
             ("learning_rate_high", in_course.later),
         ),
@@ -79,6 +84,7 @@ ASKED: dict[str, Asked] = {
             ("dropout", in_layers.dropped),
             ("constant_output", in_layers.same_output),
             ("idle", in_layers.idle),
+            ("underflow_half", in_precision.sunk),
             ("cut", in_layers.cut),
             ("dead_units", in_layers.dead),
             *_RATE,
@@ -89,7 +95,7 @@ ASKED: dict[str, Asked] = {
         *(("underflow_half", in_course.half), ("activation", in_layers.activation), ("depth", in_layers.deep)),
         ("init", in_layers.drawn),
     ),
-    "overclipped": (("clip", in_course.clipped),),
+    "overclipped": (("clip_scaled", in_precision.scaled_when_clipped), ("clip", in_course.clipped)),
     "oscillating": (
         ("sign", in_course.climbed),
         ("dropout", in_layers.dropped),
@@ -105,6 +111,7 @@ ASKED: dict[str, Asked] = {
             ("input_scale", in_layers.input_far),
             ("target_scale", in_layers.target_far),
         ),
+        *(("clip_scaled", in_precision.scaled_when_clipped), ("rounding", in_precision.rounded_away)),
         *(("learning_rate_low", in_course.slow), ("no_update", in_course.unmoved), ("clip", in_course.shortened)),
         *(("constant_output", in_course.constant), ("rank", in_layers.skipless)),
         *(("learning_rate_high", in_course.fast), ("labels", in_course.guessing)),

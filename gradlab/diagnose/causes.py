@@ -64,6 +64,10 @@ CAUSES = table(
     Choice("weight_decay", "lower the weight decay", "Loshchilov & Hutter 2019, arXiv:1711.05101"),
     Choice("clip", "raise the threshold towards the usual norm of the gradient", "Pascanu et al. 2013, 3.2"),
     Choice("underflow_half", "scale the loss, or train in bfloat16 or float32", "Micikevicius et al. 2018"),
+    Choice("overflow_half", "train in bfloat16 or float32, or with smaller signals", "IEEE 754-2019"),
+    Choice("eps_half", "eps 1e-4, or single copies of the weights", "torch issues on Adam with half parameters"),
+    Choice("rounding", "keep single copies of the weights, or round by chance", "Zamirai et al. 2020"),
+    Choice("clip_scaled", "call scaler.unscale_(optimizer) before clipping", "torch.amp, scaled gradients"),
     Choice("loss_scale", "lower the loss scale, or make it dynamic", "Micikevicius et al. 2018, arXiv:1710.03740"),
     Choice("eps", "lower eps of the optimizer below the gradients", "Kingma & Ba 2015, arXiv:1412.6980"),
 )

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradlab.diagnose.broken import broken
 from gradlab.diagnose.final import LEAST, SHARE, final_loss
-from gradlab.diagnose.history import Floats, History, Profile
+from gradlab.diagnose.history import EMPTY, Floats, History, Profile
 from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.thresholds import Limits
 from gradlab.diagnose.verdict import Evidence, Verdict, crossing
@@ -57,6 +57,9 @@ def _depth(history: History) -> list[Profile]:
     return [profile for profile in history.along if profile.axis == "depth"]
 
 
+SLOW, FAST = 1e-4, 0.1
+"""Updates over weights, ||dW||/||W||: healthy ones are about a thousandth (Karpathy 2019)."""
+
 SHORTENS = tuple(name for name, entry in CLIPS.items() if name == "none" or entry.always)
 """Ways of clipping in which doing so nearly always says nothing."""
 
@@ -90,7 +93,7 @@ def oscillating(history: History, limits: Limits) -> Verdict | None:
     late = loss[len(loss) // 2 :]
     # The second half, or its end where that is worse: a loss may be lost late.
     level = max(float(np.median(late)), float(np.median(loss[-max(LEAST, len(loss) // SHARE) :])))
-    if not level > limits["unlearned"] * _begun(history, first):
+    if not level > _enough(history, limits) * _begun(history, first):
         return None
     smooth = np.median(np.lib.stride_tricks.sliding_window_view(loss, 5), axis=1)
     climb = float(smooth.max()) / first
@@ -144,20 +147,22 @@ def stalled(history: History, limits: Limits) -> Verdict | None:
 
     It falls too little over the second half; that this is no chance may be known from the whole run, too, whose slope
     is the larger one where a loss levels off, and has about a third of the error. Where the loss of a guess is known,
-    and half a run stands above it, it need not be certain that nothing falls: only that nothing is known to.
+    and half a run stands above it, it need not be certain that nothing falls: only that nothing is known to, or that at
+    this pace as many steps again do not come to a guess.
     """
     loss, first = history.loss, _first_loss(history, limits)
     if first is None:
         return None
     found = _falls(loss)
     known = min(fall + limits["errors"] * error for fall, error in (found.late, found.whole))
-    still = max(found.late[0], known) < limits["stalled"] and found.level > limits["unlearned"] * _begun(history, first)
-    half = float(loss[len(loss) // 2 :].mean())
-    guessing = (
-        history.guess is not None
-        and min(half, final_loss(loss)) > (1 - limits["stalled"]) * history.guess
-        and found.late[0] - limits["errors"] * found.late[1] < limits["stalled"]
+    still = max(found.late[0], known) < limits["stalled"] and found.level > _enough(history, limits) * _begun(
+        history, first
     )
+    half = float(loss[len(loss) // 2 :].mean())
+    above = min(half, final_loss(loss)) - (1 - limits["stalled"]) * (history.guess or math.inf)
+    late, doubt = found.late[0], limits["errors"] * found.late[1]
+    slow = above > 2 * found.level * max(0.0, late + doubt)
+    guessing = above > 0 and (late - doubt < limits["stalled"] or slow)
     if not (still or guessing):
         return None
     evidence: Evidence = {
@@ -175,16 +180,24 @@ def stalled(history: History, limits: Limits) -> Verdict | None:
     )
     if history.guess is not None and guessing:
         sentence += f", and one answer to every input has {figure(history.guess)}"
+        sentence += ", which it does not come to in as many steps again" if slow and late > doubt else ""
     return crossing("stalled", ("stalled", "errors", "unlearned"), limits, evidence, sentence)
 
 
 def learned(history: History, limits: Limits) -> bool:
     """Whether the final loss is far below where it began, and below what one answer to every input has.
 
-    A profile is a risk, a course is a fact: what such a run was at risk of has not come about. Where the input does not
-    tell the answer no loss comes near zero, and what is learning has learned.
+    A profile is a risk, a course is a fact: what such a run was at risk of has not come about.
     """
-    return _below(history, limits["learning" if history.open_ended else "unlearned"])
+    return _below(history, _enough(history, limits))
+
+
+def _enough(history: History, limits: Limits) -> float:
+    """The share of a guess's loss below which a run has learned.
+
+    Where the input does not tell the answer no loss comes near zero, and what is learning has learned.
+    """
+    return limits["learning" if history.open_ended else "unlearned"]
 
 
 def learning(history: History, limits: Limits) -> bool:
@@ -214,7 +227,7 @@ def loss_told(history: History, limits: Limits) -> str:
     if first is not None:
         found = _falls(loss)
         if (
-            found.level > limits["unlearned"] * _begun(history, first)
+            found.level > _enough(history, limits) * _begun(history, first)
             and found.late[0] < limits["errors"] * found.late[1]
         ):
             return f"{words}, too noisy to tell whether it falls: over the second half it {found.told}"
@@ -279,3 +292,32 @@ def _first_loss(history: History, limits: Limits) -> float | None:
     loss = history.loss
     enough = len(loss) > max(limits["least_steps"], 4) and bool(np.isfinite(loss).all()) and loss[0] > 0
     return float(loss[0]) if enough and float(np.median(loss[len(loss) // 2 :])) > 0 else None
+
+
+def updates(history: History) -> float:
+    """The median over layers of the last updates over weights."""
+    known = _updates(history)
+    return float(np.median(known)) if known.size else math.nan
+
+
+def motionless(history: History) -> bool:
+    """Whether no layer's update is large enough to move its weights, whatever comes to it of the gradient."""
+    known = _updates(history)
+    return known.size > 0 and float(known.max()) < SLOW
+
+
+def _updates(history: History) -> Floats:
+    """Updates over weights that are known: recorded, or by the optimizer and its learning rate."""
+    depth = history.depth
+    if depth is None:
+        return EMPTY
+    ratios = depth.columns.get("update_ratio", np.empty(0)).ravel()
+    if not np.isfinite(ratios).any() and "optim.lr" in history.spec:
+        weights, gradients = depth.column("weight_norm", -1), depth.column("weight_grad_norm", -1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # An adaptive optimizer moves every entry by its learning rate.
+            entries = (depth.column("grad_norm", -1) / depth.column("grad_rms", -1)) ** 2
+            moved = np.sqrt(entries) if history.adaptive else gradients
+            ratios = float(history.spec["optim.lr"]) * moved / weights
+    found: Floats = ratios[np.isfinite(ratios)]
+    return found

@@ -31,7 +31,8 @@ class Profile:
     out), ``columns`` the probes, (K, R) each. ``modules`` has the layers' names in a network that is not gradlab's.
     ``independent``: whether the layers are known to be independent draws that share nothing, as those of an `mlp` are
     without a norm and without orthogonal matrices; what a rate's error rests on. ``trunk`` holds the layers that every
-    path from the loss to the first one passes, where others do not: δ is judged on it. ``reads``: whether the loss
+    path from the loss to the first one passes, where others do not: δ is judged on it; ``by_block``: so they are, of
+    residual blocks, and a rate is that of a block. ``reads``: whether the loss
     reads every time step, so that δ of the last is but one step's.
     """
 
@@ -43,11 +44,17 @@ class Profile:
     independent: bool = False
     trunk: Profile | None = None
     reads: bool = False
+    by_block: bool = False
 
     @property
     def noun(self) -> str:
         """What a row is."""
         return "layer" if self.axis == "depth" else "time step"
+
+    @property
+    def pace(self) -> str:
+        """From one row to the next."""
+        return "block" if self.by_block else self.noun
 
     def place(self, layer: int) -> str:
         """A row in words."""
@@ -81,13 +88,13 @@ class Profile:
 class History:
     """What the tables say of one run.
 
-    ``loss``, ``grad_norm``, ``grad_norm_clipped`` and ``clipped`` (0 or 1) are (S,), row t at step t; empty where only
-    a network at its present weights was measured. ``along`` holds the profile along depth and, of a recurrent network,
-    along time. ``guess``: the loss of one answer to every input, None where it is not known; ``open_ended``: the input
-    does not tell the answer, so that no loss comes near zero. ``spec`` has what is known of how it was made and
-    trained, by the names of the keys; ``facts`` what was seen of a batch, an output and a loss that are not gradlab's,
-    ``activations`` the (positions, of which judged) of each kind there. ``measured``: whether it is the pass through a
-    network of somebody else's. ``remembered`` is what several rules ask for, worked out once.
+    ``loss``, ``grad_norm``, ``grad_norm_clipped``, ``clipped`` (0 or 1) and ``loss_scale`` are (S,), row t at step t;
+    empty where only a network at its present weights was measured. ``along`` holds the profile along depth and, of a
+    recurrent network, along time. ``guess``: the loss of one answer to every input, None where it is not known;
+    ``open_ended``: the input does not tell the answer, so that no loss comes near zero. ``spec`` has what is known of
+    how it was made and trained, by the names of the keys; ``facts`` what was seen of a batch, an output and a loss that
+    are not gradlab's, ``activations`` the (positions, of which judged) of each kind there. ``measured``: whether it is
+    the pass through a network of somebody else's. ``remembered`` is what several rules ask for, worked out once.
     """
 
     along: tuple[Profile, ...]
@@ -102,6 +109,7 @@ class History:
     grad_norm: Floats = field(default_factory=lambda: EMPTY)
     grad_norm_clipped: Floats = field(default_factory=lambda: EMPTY)
     clipped: Floats = field(default_factory=lambda: EMPTY)
+    loss_scale: Floats = field(default_factory=lambda: EMPTY)
     spec: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     activations: Mapping[str, tuple[int, int]] = field(default_factory=dict)

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from gradlab.diagnose.case import Case, Shows
+from gradlab.diagnose.course import FAST, SLOW, motionless, updates
 from gradlab.diagnose.final import LEAST, SHARE, final_loss
-from gradlab.diagnose.history import EMPTY, Floats, History
 from gradlab.diagnose.layers import heals
 from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.passage import SIDES, passage_of
@@ -16,9 +16,6 @@ from gradlab.diagnose.problem import upside_down
 
 DECAYED = 0.3
 """A share of its first norm below which a layer's weights have been taken away rather than trained."""
-
-SLOW, FAST = 1e-4, 0.1
-"""Updates over weights, ||dW||/||W||: healthy ones are about a thousandth (Karpathy 2019)."""
 
 HEAVY_MOMENTUM = 0.95
 """Beyond it a step is more than twenty gradients."""
@@ -68,7 +65,8 @@ def half(case: Case) -> Shows:
 
 def overflow(case: Case) -> Shows:
     """The scaled gradient leaves float16."""
-    sound = case.history.loss.size and math.isfinite(float(case.history.loss[0]))
+    gradient = case.verdict.evidence.get("quantity") in ("gradient", None)
+    sound = gradient and case.history.loss.size and math.isfinite(float(case.history.loss[0]))
     return (
         "the loss is finite in float16, and its gradient is not"
         if case.history.precision == "float16" and sound
@@ -111,9 +109,8 @@ def unlevel(case: Case) -> Shows:
         found = passage_of(case.history, profile, case.limits)
         if found is None or heals(found.profile, found):
             continue
-        for name in SIDES:
-            if found.beyond(name, case.limits[f"{name}_ratio"]):
-                return f"{found.told} before the first step"
+        if any(found.beyond(name, case.limits[f"{name}_ratio"]) for name in SIDES):
+            return f"{found.told} before the first step"
     return None
 
 
@@ -151,35 +148,6 @@ def overflows(case: Case) -> Shows:
 def too_high(case: Case) -> Shows:
     """What was level at the start is lost."""
     return "the profile at the start is level, and the steps are too long" if case.history.trained else None
-
-
-def updates(history: History) -> float:
-    """The median over layers of the last updates over weights."""
-    known = _updates(history)
-    return float(np.median(known)) if known.size else math.nan
-
-
-def motionless(history: History) -> bool:
-    """Whether no layer's update is large enough to move its weights, whatever comes to it of the gradient."""
-    known = _updates(history)
-    return known.size > 0 and float(known.max()) < SLOW
-
-
-def _updates(history: History) -> Floats:
-    """Updates over weights that are known: recorded, or by the optimizer and its learning rate."""
-    depth = history.depth
-    if depth is None:
-        return EMPTY
-    ratios = depth.columns.get("update_ratio", np.empty(0)).ravel()
-    if not np.isfinite(ratios).any() and "optim.lr" in history.spec:
-        weights, gradients = depth.column("weight_norm", -1), depth.column("weight_grad_norm", -1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            # An adaptive optimizer moves every entry by its learning rate.
-            entries = (depth.column("grad_norm", -1) / depth.column("grad_rms", -1)) ** 2
-            moved = np.sqrt(entries) if history.adaptive else gradients
-            ratios = float(history.spec["optim.lr"]) * moved / weights
-    found: Floats = ratios[np.isfinite(ratios)]
-    return found
 
 
 def slow(case: Case) -> Shows:

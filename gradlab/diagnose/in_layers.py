@@ -8,7 +8,7 @@ import numpy as np
 
 from gradlab.diagnose.case import Case, Shows
 from gradlab.diagnose.history import History, Profile
-from gradlab.diagnose.layers import NEXT_LAYER, SMALLEST_NORMAL
+from gradlab.diagnose.layers import HALVES, NEXT_LAYER, SMALLEST_NORMAL
 from gradlab.diagnose.numbers import figure
 
 ODD = 1e3
@@ -200,6 +200,25 @@ def dropped(case: Case) -> Shows:
 def unmasked(case: Case) -> Shows:
     """Attention that may look at nothing."""
     return "a row of attention is masked everywhere" if case.history.facts.get("all_masked") else None
+
+
+def weightless(case: Case) -> Shows:
+    """Weights of zero, as they were drawn."""
+    depth = case.history.depth
+    norms = np.empty(0) if depth is None or case.history.measured else depth.column("weight_norm", 0)
+    return "every weight began at zero" if np.isfinite(norms).any() and np.nansum(norms) == 0 else None
+
+
+def faint(case: Case) -> Shows:
+    """Of units at rest: the signal has come below the smallest numbers of half a precision."""
+    depth, precision = case.history.depth, case.history.precision
+    if depth is None or precision not in HALVES:
+        return None
+    signal = depth.column("act_std", _row(case, depth))[depth.layer == case.verdict.evidence.get("layer")]
+    smallest = SMALLEST_NORMAL[precision]
+    return (
+        f"the signal has come below {figure(smallest)}, where {precision} ends" if (signal < smallest).any() else None
+    )
 
 
 def skipless(case: Case) -> Shows:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.diagnose.course import learning
+from gradlab.diagnose.course import learning, motionless
 from gradlab.diagnose.history import Floats, History, Profile
 from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.passage import Passage, passage_of, rate_figure
@@ -172,14 +172,14 @@ def cut(history: History, limits: Limits) -> Verdict | None:
 def limit_of(name: str, history: History, profile: Profile, limits: Limits) -> float:
     """The ratio beyond which a profile is a verdict.
 
-    Of a run that did not learn it is the threshold. In the first steps, and while a run is learning, it is a risk
-    alone, and what the optimizer or a norm makes good is none: an adaptive one (or one that is not known) divides by
-    the gradient's size, and weights that a norm follows shrink their own relative gradient as they grow (Arora, Li &
-    Lyu 2018, arXiv:1812.03981). Through many layers it makes nothing good: steps of the right size in all of them do
-    not fit each other.
+    Of a run that did not learn it is the threshold. In the first steps, where no step is long enough to be one, and
+    while a run is learning, it is a risk alone, and what the optimizer or a norm makes good is none: an adaptive one
+    (or one that is not known) divides by the gradient's size, and weights that a norm follows shrink their own relative
+    gradient as they grow (Arora, Li & Lyu 2018, arXiv:1812.03981). Through many layers it makes nothing good: steps of
+    the right size in all of them do not fit each other.
     """
     limit = limits[f"{name}_ratio"]
-    slack, early = 1.0, len(history.loss) <= limits["least_steps"] or learning(history, limits)
+    slack, early = 1.0, len(history.loss) <= limits["least_steps"] or motionless(history) or learning(history, limits)
     few = profile.axis == "time" or len((profile.trunk or profile).layer) <= limits["adaptive_layers"]
     if name == "vanishing" and early and history.adaptive and few:
         slack = limits["adaptive"]
@@ -268,7 +268,7 @@ def heals(profile: Profile, found: Passage, row: int = 0) -> bool:
 def _rate_told(found: Passage, fitted: Fit, limits: Limits) -> str:
     """The fitted rate in words, and where one rate does not describe the profile, both of its ends."""
     noun = found.profile.noun
-    words = f"it changes by a factor of {rate_figure(fitted)} a {noun} on its way to the input"
+    words = f"it changes by a factor of {rate_figure(fitted)} a {found.profile.pace} on its way to the input"
     if fitted.bends(limits["curvature"]):
         words += (
             f", but not at one rate: {figure(fitted.near)} near {noun} {found.layer(fitted.first)}, "

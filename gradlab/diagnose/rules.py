@@ -6,10 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from gradlab.diagnose.causes import with_cause
-from gradlab.diagnose.course import diverged, learned, loss_told, oscillating, overclipped, stalled, unlearned
+from gradlab.diagnose.course import (
+    diverged,
+    learned,
+    loss_told,
+    motionless,
+    oscillating,
+    overclipped,
+    stalled,
+    unlearned,
+)
 from gradlab.diagnose.final import final_loss
 from gradlab.diagnose.history import History, Profile
-from gradlab.diagnose.in_course import motionless
 from gradlab.diagnose.layers import changed_at, dead, exploding, heals, no_gradient, saturated, underflow, vanishing
 from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.passage import passage_of, rate_figure
@@ -83,7 +91,7 @@ def judge(history: History, limits: Limits = DEFAULTS) -> tuple[Verdict, ...]:
 
 def _graded(verdict: Verdict, history: History) -> Verdict:
     """A profile before any training shows risks, but for an exact zero and a break, which are certain."""
-    certain = history.trained or verdict.name not in _PROFILE
+    certain = (history.trained and not motionless(history)) or verdict.name not in _PROFILE
     certain |= verdict.evidence.get("break") is not None or verdict.evidence.get("ratio") == 0
     return verdict if certain else replace(verdict, grade=RISK)
 
@@ -166,7 +174,7 @@ def _doubt(history: History, profile: Profile, limits: Limits) -> list[str]:
             told.append(f"{words}, below branches whose learned gains start small on purpose, and grow")
         elif found.fit is not None and found.doubtful(name, limits):
             told.append(
-                f"{words}, but the fitted rate, {rate_figure(found.fit)} a {found.profile.noun}, is not {side} 1 by "
+                f"{words}, but the fitted rate, {rate_figure(found.fit)} a {found.profile.pace}, is not {side} 1 by "
                 f"{figure(limits['errors'])} of its errors"
             )
         elif heals(found.profile, found):

@@ -83,9 +83,11 @@ def sentences(rows: Sequence[Row], swept: Sequence[str], instruments: pa.Table) 
     """
     said = []
     for key in ALONG:
-        if key in swept and len({row[key] for row in rows}) >= LEAST_LEVELS:
+        # A network of the user's own has neither.
+        known = [row for row in rows if row[key] is not None] if key in swept else []
+        if len({row[key] for row in known}) >= LEAST_LEVELS:
             others = [one for one in swept if one not in (key, "seed", "data.seed", "optim.lr")]
-            groups = list(_grouped(rows, others).items())[:MOST_SETTINGS]
+            groups = list(_grouped(known, others).items())[:MOST_SETTINGS]
             for values, own in groups:
                 name = ", ".join(f"{one}={value}" for one, value in zip(others, values, strict=True))
                 said += [*_changes(own, key, name, swept, instruments), *_best_rates(own, key, name, swept)]

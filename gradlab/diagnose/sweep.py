@@ -113,6 +113,7 @@ def _until(history: History, step: int) -> History:
         loss=history.loss[: step + 1],
         grad_norm=history.grad_norm[: step + 1],
         grad_norm_clipped=history.grad_norm_clipped[: step + 1],
+        loss_scale=history.loss_scale[: step + 1],
         clipped=history.clipped[: step + 1],
     )
 

@@ -42,7 +42,7 @@ _SPEC = (
         "data.input_scale",
     ),
     *("data.target_scale", "optim.name", "optim.lr", "optim.momentum", "optim.weight_decay", "optim.eps"),
-    "clip.threshold",
+    *("clip.threshold", "train.precision", "train.rounding"),
 )
 """What a run's verdicts and their causes ask of how it was made and trained."""
 
@@ -55,13 +55,14 @@ MEASURED = (
 
 OPEN_ENDED = frozenset(name for name, entry in DATA.items() if entry.open_ended)
 
-_CURVES = ("loss", "grad_norm", "grad_norm_clipped", "clipped")
+_CURVES = ("loss", "grad_norm", "grad_norm_clipped", "clipped", "loss_scale")
 
 
 def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History]:
     """The history of each row of ``runs``, in order, from the tables that the contract names."""
     facts = runs.select([name for name in (*_FACTS, *_SPEC, "seen") if name in runs.column_names]).to_pylist()
-    curves, cuts = {name: _floats(steps[name]) for name in _CURVES}, _cuts(runs, steps)
+    curves = {name: _floats(steps[name]) for name in _CURVES if name in steps.column_names}
+    cuts = _cuts(runs, steps)
     probes = (*JUDGED, *(name for name in MEASURED if name in layers.column_names))
     columns, places = {name: _floats(layers[name]) for name in probes}, _cuts(runs, layers)
     step, layer = layers["step"].to_numpy(), layers["layer"].to_numpy()
@@ -105,6 +106,7 @@ def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History
                 grad_norm=curves["grad_norm"][curved],
                 grad_norm_clipped=curves["grad_norm_clipped"][curved],
                 clipped=curves["clipped"][curved],
+                loss_scale=curves["loss_scale"][curved] if "loss_scale" in curves else EMPTY,
             )
         )
     return found
@@ -243,7 +245,7 @@ def _on_trunk(profile: Profile, layers: Sequence[int]) -> Profile:
     columns = {name: column[:, known] for name, column in profile.columns.items()}
     # A matrix of zeros that has a gradient, as fixup's read-out, lets δ pass after one step.
     columns["starts_at_zero"] = ((columns["weight_norm"] == 0) & (columns["weight_grad_norm"] > 0)).astype(float)
-    return replace(profile, trunk=Profile("depth", profile.step, profile.layer[known], columns))
+    return replace(profile, trunk=Profile("depth", profile.step, profile.layer[known], columns, by_block=True))
 
 
 def _gains(profile: Profile, known: Sequence[int]) -> Floats:

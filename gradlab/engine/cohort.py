@@ -28,7 +28,7 @@ from gradlab.nn.network import Network, assemble
 from gradlab.nn.products import take
 from gradlab.nn.slots import Layout
 from gradlab.spec.choices import MODELS
-from gradlab.spec.run import RunSpec
+from gradlab.spec.run import RunSpec, unused
 
 
 @dataclass(frozen=True)
@@ -180,9 +180,19 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device, *, sta
         optimize=optimizer.update,
         rates=columns,
         pace=pace(runs, columns.lr),
-        state=optimizer.state(way.parameters, columns),
+        state=optimizer.state(moved(runs, way.parameters), columns),
         made=_made(runs, device),
     )
+
+
+def moved(runs: Sequence[RunSpec], parameters: Tensor) -> Tensor:
+    """What the optimizer moves: single copies (M, P) where they are rounded by chance, else the parameters."""
+    return parameters.float() if is_by_chance(runs) else parameters
+
+
+def is_by_chance(runs: Sequence[RunSpec]) -> bool:
+    """Whether weights in half precision are rounded by chance."""
+    return runs[0].train.rounding == "stochastic" and "train.rounding" not in unused(runs[0])
 
 
 def _made(runs: Sequence[RunSpec], device: torch.device) -> Tensor | None:

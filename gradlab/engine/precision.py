@@ -12,11 +12,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gradlab.nn.network import Network, assemble
 from gradlab.nn.slots import Layout
+from gradlab.spec.choices.formats import FORMATS as NAMED
 from gradlab.spec.run import RunSpec
 
 FIRST_SCALE, GROWS_AFTER = 2.0**16, 2000
@@ -50,6 +52,8 @@ class Format:
         return inputs.to(self.parameters) if inputs.is_floating_point() else inputs
 
 
+NUMBERS = {torch.float16: NAMED["float16"], torch.bfloat16: NAMED["bfloat16"]}
+
 FORMATS = {
     "float32": Format(torch.float32, torch.float32, torch.float32),
     "float64": Format(torch.float64, torch.float64, torch.float64),
@@ -58,6 +62,26 @@ FORMATS = {
     "mixed_float16": Format(torch.float32, torch.float16, torch.float32),
     "mixed_bfloat16": Format(torch.float32, torch.bfloat16, torch.float32),
 }
+
+
+def rounded(x: Tensor, dtype: torch.dtype, chance: Tensor) -> Tensor:
+    """``x`` (M, P), single, in ``dtype``: up where it is 1 - ``chance`` of a step or more above the number below.
+
+    With ``chance`` evenly from [0, 1) the mean of what comes out is x: an update that is too small to count as such
+    counts once in so many (Zamirai et al. 2020, arXiv:2010.06192, section 4.1).
+    """
+    digits, least = NUMBERS[dtype].digits, NUMBERS[dtype].exponent
+    exponent = (torch.frexp(x)[1] - 1).clamp(min=least) - digits + 1
+    steps = torch.ldexp(x, -exponent)
+    below = steps.floor()
+    # Compared, not added: 1024 and a chance just below 1 make 1025 in single precision.
+    return torch.ldexp(below + (steps - below + chance >= 1), exponent).to(dtype)
+
+
+def chances(runs: Sequence[RunSpec], t: int, like: Tensor) -> Tensor:
+    """(M, P) of [0, 1), single, beside ``like``: each member's by its own generator, of its seed and the step."""
+    drawn = [np.random.default_rng([run.seed, t]).random(like.shape[1], dtype=np.float32) for run in runs]
+    return torch.from_numpy(np.stack(drawn)).to(like.device)
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,12 @@ import torch
 from torch import Tensor
 
 from gradlab.data.dataset import Dataset
-from gradlab.engine.cohort import Cohort, prepare
+from gradlab.engine.cohort import Cohort, is_by_chance, moved, prepare
 from gradlab.engine.instruments import INSTRUMENTS
 from gradlab.engine.journal import Journal, StepRow
 from gradlab.engine.keeping import NOBODY, Keeper, packed, unpacked
 from gradlab.engine.optim.clippers import clip
+from gradlab.engine.precision import chances, rounded
 from gradlab.engine.probes import measure_clipped, measure_update
 from gradlab.nn.float64 import norm64, unsound
 from gradlab.nn.kernels.graphs import Graph, capture
@@ -94,7 +95,7 @@ def train(
         keeper.finish(packed(cohort, journal, start, time.perf_counter() - began))
     heldout = None if steps == 0 or journal.diverged == len(runs) else cohort.way.evaluate(cohort.task)
     may_skip = cohort.made is not None
-    way, took = cohort.way, time.perf_counter() - began
+    took, way = time.perf_counter() - began, cohort.way
     journal.see(way.seen)
     return journal.close(cohort.runs, heldout, took, may_skip=may_skip, pretrained=way.pretrained)
 
@@ -142,6 +143,9 @@ def step(cohort: Cohort, t: int, lr: Tensor, *, record: bool) -> StepRow:
 def _optimize(cohort: Cohort, skipped: Tensor | None) -> None:
     """One update, but of those members that have ``skipped`` (M,) it: all of theirs stays as it was."""
     parameters, made = cohort.parameters, cohort.made
+    if is_by_chance(cohort.runs):
+        _optimize_by_chance(cohort, skipped)
+        return
     gradient = cohort.way.gradient.to(parameters.dtype)
     if skipped is None or made is None:
         cohort.optimize(parameters, gradient, cohort.state, cohort.rates, cohort.task.done)
@@ -154,6 +158,25 @@ def _optimize(cohort: Cohort, skipped: Tensor | None) -> None:
     made += ~stays
 
 
+def _optimize_by_chance(cohort: Cohort, skipped: Tensor | None) -> None:
+    """An update of single copies of the weights, which are rounded up or down by chance.
+
+    What the optimizer remembers is single. Chances are of a step, whatever came of those before it.
+    """
+    parameters, t = cohort.parameters, cohort.task.done
+    single = moved(cohort.runs, parameters)
+    before = [tensor.clone() for tensor in cohort.state.values()]
+    counted = t if cohort.made is None else cohort.made
+    cohort.optimize(single, cohort.way.gradient.clone(), cohort.state, cohort.rates, counted)
+    after = rounded(single, parameters.dtype, chances(cohort.runs, int(t), single))
+    stays = torch.zeros(len(single), 1, dtype=torch.bool) if skipped is None else skipped.unsqueeze(1)
+    parameters.copy_(torch.where(stays.to(after.device), parameters, after))
+    for tensor, was in zip(cohort.state.values(), before, strict=True):
+        tensor.copy_(torch.where(stays.to(tensor.device), was, tensor))
+    if cohort.made is not None:
+        cohort.made.add_(~stays)
+
+
 Rehearsed = Mapping[bool, Program[StepRow] | Graph[StepRow] | None]
 """A step but the last, with and without record, written down or captured; None where it must be done as it stands."""
 
@@ -161,7 +184,7 @@ Rehearsed = Mapping[bool, Program[StepRow] | Graph[StepRow] | None]
 @torch.no_grad()
 def rehearse(cohort: Cohort) -> Rehearsed:
     """What every step but the last does, as kernel calls or as a CUDA graph, where that can be; nothing is done yet."""
-    if cohort.runs[0].train.steps < LEAST_STEPS or not cohort.way.rehearsable:
+    if cohort.runs[0].train.steps < LEAST_STEPS or not cohort.way.rehearsable or is_by_chance(cohort.runs):
         return {True: None, False: None}
     first = partial(step, cohort, 0, cohort.pace.turn_to(0))
     if cohort.parameters.is_cuda:

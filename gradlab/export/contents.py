@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,10 @@ from gradlab.report.groups import in_words, varying
 from gradlab.spec.named import Value
 
 OUTCOMES = (
-    *("steps", "loss_first", "loss_last", "loss_final", "loss_heldout", "accuracy", "diverged_at", "diverged_layer"),
-    *("rate", "rate_theory", "rate_limit", "chi1", "depth_scale", "vanishing_ratio", "duration_s"),
+    *("loss_final", "accuracy", "loss_heldout", "vanishing_ratio", "rate", "rate_theory", "diverged_at"),
+    *("diverged_layer", "loss_first", "loss_last", "steps", "rate_limit", "chi1", "depth_scale", "duration_s"),
 )
-"""Columns of `runs` that are a number of a whole run."""
+"""Columns of `runs` that are a number of a whole run, what is looked at first at the front."""
 
 Place = tuple[str, str]
 """What there is now, and where; or the command that shows it."""
@@ -89,11 +88,13 @@ class Contents:
         """Its runs in the order of the grid, each made when it is asked for: of many not all at once."""
         result = self.result
         found = [_places(result, name) for name in ("steps", "layers", "instruments")]
+        digits = _digits(result.tables["layers"])
         judged = histories(result.runs, result.tables["steps"], result.tables["layers"])
         for place, (row, history) in enumerate(zip(result.runs.to_pylist(), judged, strict=True)):
             verdicts = judge(history, result.limits) if row["state"] != "failed" else []
             crash = [f"crashed: {row['error']}"] if row["state"] == "failed" else []
             causes = [f"cause {one.cause.name}: {one.cause}" for one in verdicts if one.cause is not None]
+            steps, layers, instruments = (table.take(places[place]) for table, places in found)
             yield Run(
                 row["run_id"],
                 self.names.get(row["run_id"]) or in_words(result, place, self.varying, limit=6) or row["run_id"],
@@ -102,7 +103,7 @@ class Contents:
                 {name: float(row[name]) for name in OUTCOMES if row.get(name) is not None},
                 tuple(one.name for one in verdicts),
                 (*crash, *(one.sentence for one in verdicts), *causes),
-                tuple(_rows(*(table.take(places[place]) for table, places in found))),
+                tuple(_rows(steps, layers, instruments, digits)),
             )
 
 
@@ -129,9 +130,15 @@ def _places(result: tables.Result, name: str) -> tuple[pa.Table, list[np.ndarray
     return table, np.split(order, np.searchsorted(owner[order], np.arange(1, result.size)))
 
 
-def _rows(steps: pa.Table, layers: pa.Table, instruments: pa.Table) -> list[Row]:
+def _digits(layers: pa.Table) -> dict[str, int]:
+    """In how many digits layers, or time steps, are numbered: the same in all runs, for these share their names."""
+    most = layers.group_by("axis").aggregate([("layer", "max")]).to_pylist()
+    return {row["axis"]: len(str(row["layer_max"])) for row in most}
+
+
+def _rows(steps: pa.Table, layers: pa.Table, instruments: pa.Table, digits: Mapping[str, int]) -> list[Row]:
     found: dict[int, dict[str, float]] = {}
-    for step, name, value in chain(_of_steps(steps), _of_layers(layers), _of_instruments(instruments)):
+    for step, name, value in chain(_of_steps(steps), _of_layers(layers, digits), _of_instruments(instruments)):
         if value is not None:
             found.setdefault(step, {})[name] = float(value)
     return sorted(found.items())
@@ -142,12 +149,10 @@ def _of_steps(table: pa.Table) -> Iterator[Scalar]:
     return ((row["step"], name, row[name]) for row in table.to_pylist() for name in columns)
 
 
-def _of_layers(table: pa.Table) -> Iterator[Scalar]:
-    """Behind the column the number of the layer, in as many digits as the last, and its name; or the time step."""
+def _of_layers(table: pa.Table, digits: Mapping[str, int]) -> Iterator[Scalar]:
+    """Behind the column the number of the layer, in so many digits, and its name; or the time step."""
     columns = [name for name in table.column_names if name not in ("run_id", "step", "axis", "layer", "name")]
-    rows = table.to_pylist()
-    digits = {row["axis"]: len(str(row["layer"])) for row in sorted(rows, key=itemgetter("layer"))}
-    for row in rows:
+    for row in table.to_pylist():
         number = f"{row['layer']:0{digits[row['axis']]}d}"
         place = f"/{number} {row['name']}" if row["axis"] == "depth" else f" along time/{number}"
         yield from ((row["step"], f"{name}{place}", row[name]) for name in columns)

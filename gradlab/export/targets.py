@@ -64,18 +64,20 @@ def export(path: Path, target: Target, out: Path | None, chosen: Sequence[str] =
     contents = read(path, chosen)
     write: Write = import_module(f"gradlab.export.{target.module}").write
     store = os.environ.get(target.variable) if target.variable and out is None else None
+    notes = [("note", note) for note in contents.result.notes]
     if store:
-        return write(contents, store)
+        return [*write(contents, store), *notes]
     with _new(path / "export" / target.name if out is None else out, given=out is not None) as folder:
-        return write(contents, str(folder))
+        return [*write(contents, str(folder)), *notes]
 
 
 @contextmanager
 def _new(folder: Path, *, given: bool) -> Iterator[Path]:
-    """A folder that is made for what is written now, and goes where writing ends early."""
+    """A folder that is made for what is written now; where writing ends early all is as it was before."""
     shown = f"-o {folder}" if given else str(folder)
     if folder.is_dir() and any(folder.iterdir()):
         raise SpecError(f"{shown}: already there and not empty; give a new folder with -o")
+    fresh = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -84,4 +86,8 @@ def _new(folder: Path, *, given: bool) -> Iterator[Path]:
         yield folder
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
+        for parent in fresh[1:]:
+            parent.rmdir()
+        if not fresh:
+            folder.mkdir(exist_ok=True)
         raise

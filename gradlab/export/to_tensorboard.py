@@ -15,7 +15,7 @@ def write(contents: Contents, place: str) -> list[Place]:
     from tensorboard.plugins.hparams.summary_v2 import HParam, Metric, hparams_config_pb
 
     began = contents.began.timestamp()
-    keys = [HParam(name) for name in (*contents.varying, "verdict", "state")]
+    keys = [HParam(name) for name in ("verdict", *contents.varying, "state")]
     config = hparams_config_pb(keys, [Metric(f"summary/{name}") for name in OUTCOMES], time_created_secs=began)
     _write(Path(place), began, [(0, config)])
     for run in contents.runs():

@@ -203,7 +203,7 @@ def drawing_prepared(wishes: Wishes) -> Iterator[None]:
         get_ready()
 
     # A daemon, and waited for only so long: an interrupt that is lost in an import's lock must not hold the command.
-    importing = rounds.beside(prepare) if wishes.report else None
+    importing = rounds.beside(prepare) if wishes.report and not wishes.detach else None
     try:
         yield
     finally:

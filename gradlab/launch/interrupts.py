@@ -75,3 +75,13 @@ def heard() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
     for one in STOPPING:
         signal.signal(one, signal.SIG_IGN)
+
+
+@contextmanager
+def held(*signals: signal.Signals) -> Iterator[None]:
+    """These signals wait until the block is left; processes that are started in it never hear of them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

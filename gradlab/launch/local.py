@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from gradlab.launch.devices import Device, workers_on
 from gradlab.launch.events import ENDS, Event, Job, bury
-from gradlab.launch.interrupts import STOPPING
+from gradlab.launch.interrupts import STOPPING, held
 
 if TYPE_CHECKING:
     from gradlab.grid.cohorts import Piece
@@ -62,7 +62,7 @@ class Crew:
         """
         while len(self.workers) < count:
             self.workers.append(_start(self.device.name))
-        with _held(*STOPPING, signal.SIGALRM):
+        with held(*STOPPING, signal.SIGALRM):
             leaving = self.workers[count:]
             for worker in leaving:
                 worker.process.terminate()
@@ -111,16 +111,6 @@ def crew_of(count: int, device: Device) -> Iterator[Crew]:
         crew.fit(0)
 
 
-@contextmanager
-def _held(*signals: signal.Signals) -> Iterator[None]:
-    """These signals wait until the block is left; processes that are started in it never hear of them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _start(device: str) -> Worker:
     context = multiprocessing.get_context("spawn")
     # Otherwise the first start would start the tracker, and with it lift the mask that the worker is to inherit.
@@ -128,7 +118,7 @@ def _start(device: str) -> Worker:
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, device), daemon=True)
     # The command alone decides what an interrupt means.
-    with _held(signal.SIGINT):
+    with held(signal.SIGINT):
         process.start()
     theirs.close()
     return Worker(process, ours)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gradlab.grid.launching import LAUNCHERS, Launch
 from gradlab.launch import local
+from gradlab.launch.devices import CPU_MEMORY, Device
 from gradlab.spec.named import SpecError
 
 if TYPE_CHECKING:
@@ -39,8 +40,16 @@ def crew_for(launch: Launch, early: local.Crew, *, detach: bool = False) -> Iter
     early.fit(0)
     needed(launch.name)
     place = importlib.import_module(f"gradlab.launch.{launch.name}")
-    with place.crew_of(launch, detach=detach) as crew:
+    with place.crew_of(launch) as crew:
+        if detach:
+            crew.detach = True
         yield crew
+
+
+def planned_for(launch: Launch) -> Device:
+    """What pieces are planned for elsewhere: a processor, or a GPU whose memory is not known here."""
+    kind, name, memory = ("GPU", "cuda:0", GPU_MEMORY) if launch.gpus else ("cpu", "cpu", CPU_MEMORY)
+    return Device(name, f"{kind}, {launch.name.capitalize()}", memory, launch.cores)
 
 
 def needed(name: str) -> None:

@@ -1,7 +1,7 @@
 """Pieces as tasks of a Ray cluster: its nodes need gradlab, and no file system in common.
 
-Imported where `launch=ray` asks for it, and on the nodes. A node that sees the folder writes into it; of any other the
-tables come back through Ray's object store, and the command writes them.
+Ray is an extra, and is imported where `launch=ray` asks for it. A node that sees the folder writes into it; any other
+sends the tables through Ray's object store, and the command writes them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import ray
-from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
 import gradlab
 from gradlab.grid.launching import Launch
-from gradlab.launch.devices import CPU_MEMORY, WORKER_MEMORY, Device
+from gradlab.launch.devices import WORKER_MEMORY, Device
 from gradlab.launch.events import Event, Job, bury, halved
-from gradlab.launch.places import GPU_MEMORY
+from gradlab.launch.interrupts import STOPPING, held
+from gradlab.launch.places import planned_for
 from gradlab.spec.named import SpecError
 from gradlab.store import atomic
 from gradlab.store.folder import Folder
@@ -107,19 +104,27 @@ class Crew:
         self.count = count
         if count or not self.flying:
             return
-        for task in self.flying:
-            ray.cancel(task)
-        ended, late = ray.wait(list(self.flying), num_returns=len(self.flying), timeout=STOP_SECONDS)
-        for task in ended:
-            # What was cancelled before it began, or died, has nothing to tell.
-            with contextlib.suppress(RayError):
-                _written(self.flying[task], ray.get(task)[1])
-        for task in late:
-            ray.cancel(task, force=True)
+        import ray
+        from ray.exceptions import RayError
+
+        # Whoever presses Ctrl-C twice has been heard the first time.
+        with held(*STOPPING, signal.SIGALRM):
+            for task in self.flying:
+                ray.cancel(task)
+            ended, late = ray.wait(list(self.flying), num_returns=len(self.flying), timeout=STOP_SECONDS)
+            for task in ended:
+                # What was cancelled before it began, or died, has nothing to tell.
+                with contextlib.suppress(RayError):
+                    _written(self.flying[task], ray.get(task)[1])
+            for task in late:
+                ray.cancel(task, force=True)
         self.flying.clear()
 
     def run(self, jobs: Sequence[Job], *, fail_fast: bool) -> Iterator[Event]:
         """Runs ``jobs``; a piece that is lost with its worker or its node is run again, ``launch.retries`` times."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
         yield Event("told", -1, details=f"{self.cluster}.")
         node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         board = ray.remote(num_cpus=0)(Board).options(scheduling_strategy=node).remote()
@@ -159,6 +164,8 @@ class Crew:
         return float(self.launch.gpus or 0)
 
     def _task(self, job: Job, board: Any, mark: str) -> Any:
+        import ray
+
         piece = job.piece
         memory = min(WORKER_MEMORY + (piece.memory if self.device.is_cpu else 0), self.cluster.most("memory"))
         kept = {path.name: path.read_bytes() for path in Folder(job.folder).checkpoints(piece.index)}
@@ -175,6 +182,9 @@ class Crew:
 
     def _outcome(self, task: Any, job: Job, lost: dict[int, int], waiting: deque[Job]) -> Iterator[Event]:
         """What becomes of a task that has ended."""
+        import ray
+        from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
+
         index = job.piece.index
         try:
             event, files = ray.get(task)
@@ -205,7 +215,7 @@ class Crew:
             except OSError as error:
                 yield Event("unwritable", index, 1.0, error=f"tables cannot be written: {error.strerror}")
                 return
-            yield event
+            yield bury(job, "Ray: the task was interrupted") if event.kind == "stopped" else event
 
 
 def share(memory: int, card: int) -> float:
@@ -218,12 +228,13 @@ def share(memory: int, card: int) -> float:
 
 
 @contextmanager
-def crew_of(launch: Launch, *, detach: bool) -> Iterator[Crew]:
+def crew_of(launch: Launch) -> Iterator[Crew]:
     """The tasks of the cluster that ``launch.address`` names, of the one of this machine, or of Ray started here.
 
     Raises `SpecError` where it is not to be reached, or has not what is asked for.
     """
-    assert not detach
+    import ray
+
     with _connected(launch.address) as address:
         nodes = tuple(node["Resources"] for node in ray.nodes() if node["Alive"])
         card = None
@@ -231,13 +242,15 @@ def crew_of(launch: Launch, *, detach: bool) -> Iterator[Crew]:
             raise SpecError(f"launch.gpus={launch.gpus}: no node of the Ray cluster at {address} has a GPU")
         if launch.gpus == "auto":
             card = ray.get(ray.remote(num_gpus=1)(_card).remote())
-        kind, memory = ("GPU", (card or 4 * GPU_MEMORY) // 4) if launch.gpus else ("cpu", CPU_MEMORY)
-        device = Device("cuda:0" if launch.gpus else "cpu", f"{kind}, Ray", memory, launch.cores)
+        device = planned_for(launch)
+        device = replace(device, memory=card // 4) if card else device
         yield Crew(device, launch, Cluster(address, nodes, card))
 
 
 @contextmanager
 def _connected(address: str | None) -> Iterator[str]:
+    import ray
+
     # Whoever starts Ray by hand decides on its own what it tells its makers; what is started here tells nothing.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ends = signal.getsignal(signal.SIGTERM)

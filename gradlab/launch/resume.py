@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -97,9 +97,9 @@ def _place(manifest: Manifest, changed: Callable[[Launch], Launch], *, allowed: 
         before = launch_of({f"launch.{key}": value for key, value in manifest.get("launch", {}).items()})
     except SpecError as error:
         raise SpecError(f"{what}: its manifest: {error}") from error
-    now = changed(before)
-    asked = now.asks_trust()
-    if asked is not None and asked == before.asks_trust() and not allowed:
+    now, asked = changed(before), changed(before).asks_trust()
+    # What the command line says itself is there without the manifest, too.
+    if asked is not None and asked != changed(replace(before, address=None, setup=None)).asks_trust() and not allowed:
         raise SpecError(f"{what}: goes on with {asked}, as its manifest says; to do so add --allow-code")
     return now
 

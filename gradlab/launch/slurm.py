@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -21,15 +22,16 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gradlab.grid.launching import Launch
-from gradlab.launch.devices import CPU_MEMORY, WORKER_MEMORY, Device
+from gradlab.launch.devices import WORKER_MEMORY, Device
 from gradlab.launch.events import ENDS, DetachedError, Event, Job, bury, halved
-from gradlab.launch.interrupts import SIGHUP_STATUS, status
-from gradlab.launch.places import GPU_MEMORY
+from gradlab.launch.interrupts import SIGHUP_STATUS, STOPPING, held, status
+from gradlab.launch.places import planned_for
 from gradlab.launch.slurm_job import said_by, train_pieces
 from gradlab.launch.speed import USUAL
 from gradlab.spec.named import SpecError
 from gradlab.store import atomic
 from gradlab.store.folder import Folder
+from gradlab.store.pieces import lost
 
 if TYPE_CHECKING:
     from gradlab.grid.cohorts import Piece
@@ -55,8 +57,8 @@ LOOK_SECONDS, ASK_SECONDS = 0.5, 15.0
 STOP_SECONDS = 45.0
 """How long cancelled jobs may take to keep what they have: Slurm gives them 30 by default."""
 
-AGAIN = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "TIMEOUT", "DEADLINE")
-"""States of a job after which its pieces are handed over again."""
+AGAIN = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "TIMEOUT", "DEADLINE", "COMPLETED")
+"""States of a job after which its pieces are handed over again; completed without them, it could not queue again."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Crew:
 
     device: Device
     launch: Launch
-    detach: bool
+    detach: bool = False
     here: bool = False
     count: int = 0
     open: dict[int, tuple[str, int]] = field(default_factory=dict)
@@ -101,11 +103,12 @@ class Crew:
         if count or not self.open or self.leaving or hung_up:
             return
         names = sorted({name for name, _ in self.open.values()})
-        for name in names:
-            _slurm("scancel", "-u", str(os.getuid()), "-n", name)
-        deadline = time.monotonic() + STOP_SECONDS
-        while time.monotonic() < deadline and _live(names):
-            time.sleep(LOOK_SECONDS)
+        with held(*STOPPING, signal.SIGALRM):
+            for name in names:
+                _slurm("scancel", "-u", str(os.getuid()), "-n", name)
+            deadline = time.monotonic() + STOP_SECONDS
+            while time.monotonic() < deadline and _live(names):
+                time.sleep(LOOK_SECONDS)
         self.open.clear()
 
     def run(self, jobs: Sequence[Job], *, fail_fast: bool) -> Iterator[Event]:
@@ -118,9 +121,17 @@ class Crew:
         if places:
             names = ", ".join(sorted({name for name, _ in places.values()}))
             yield Event("told", -1, details=f"At work already: {_jobs(len(set(places.values())))} of {names}.")
-        if fresh := [job for job in jobs if job.piece.index not in places]:
+        fresh = list[Job]()
+        for job in jobs:
+            if job.piece.index in places:
+                continue
+            if (ended := _ended_well(folder, job)) is None:
+                fresh.append(job)
+            else:
+                yield ended
+        if fresh:
             yield self._hand_over(folder, fresh)
-        if self.detach:
+        if self.detach and self.open:
             self.leaving = True
             names = ",".join(sorted({name for name, _ in self.open.values()}))
             raise DetachedError(
@@ -135,7 +146,7 @@ class Crew:
 
     def _follow(self, folder: Folder, by_index: Mapping[int, Job]) -> Iterator[Event]:
         """What the jobs say, until each has ended; what Slurm says of those that have gone without a word."""
-        read, begun, lost = dict[int, int](), set[int](), dict[int, int]()
+        read, begun, tries = dict[int, int](), set[int](), dict[int, int]()
         missing = set[tuple[str, int]]()
         asked, pause = time.monotonic(), LOOK_SECONDS
         while self.open:
@@ -154,7 +165,7 @@ class Crew:
                 pieces = [index for index, at in self.open.items() if at == place]
                 for index in pieces:
                     read.pop(index, None)
-                yield from self._ended(folder, place, [by_index[index] for index in pieces], begun, lost)
+                yield from self._ended(folder, place, [by_index[index] for index in pieces], begun, tries)
             missing = gone
 
     def _heard(self, folder: Folder, read: dict[int, int], begun: set[int]) -> Iterator[Event]:
@@ -170,7 +181,7 @@ class Crew:
                 yield event
 
     def _ended(
-        self, folder: Folder, place: tuple[str, int], jobs: Sequence[Job], begun: set[int], lost: dict[int, int]
+        self, folder: Folder, place: tuple[str, int], jobs: Sequence[Job], begun: set[int], tries: dict[int, int]
     ) -> Iterator[Event]:
         """What becomes of the ``jobs`` of a task that is gone: the first that had begun is what it was at."""
         for job in jobs:
@@ -181,11 +192,11 @@ class Crew:
             index = job.piece.index
             at_it = job is next((one for one in jobs if one.piece.index in begun), jobs[0])
             chunks = halved(job.piece.chunks) if at_it and state == "OUT_OF_MEMORY" else None
-            lost[index] = lost.get(index, 0) + at_it
+            tries[index] = tries.get(index, 0) + at_it
             if chunks:
                 again.append(replace(job, piece=replace(job.piece, chunks=chunks)))
                 yield Event("halved", index, chunks=chunks)
-            elif (state in AGAIN or (state == "OUT_OF_MEMORY" and not at_it)) and lost[index] <= self.launch.retries:
+            elif (state in AGAIN or (state == "OUT_OF_MEMORY" and not at_it)) and tries[index] <= self.launch.retries:
                 again.append(job)
             else:
                 yield bury(job, why)
@@ -240,12 +251,18 @@ class Crew:
 
 
 @contextmanager
-def crew_of(launch: Launch, *, detach: bool) -> Iterator[Crew]:
+def crew_of(launch: Launch) -> Iterator[Crew]:
     """Jobs of the cluster that this machine can submit to. Raises `SpecError` where it can to none."""
     if shutil.which("sbatch") is None:
         raise SpecError("launch=slurm: there is no sbatch here; expected a machine that submits to a Slurm cluster")
-    kind, memory = ("GPU", GPU_MEMORY) if launch.gpus else ("cpu", CPU_MEMORY)
-    yield Crew(Device("cuda:0" if launch.gpus else "cpu", f"{kind}, Slurm", memory, launch.cores), launch, detach)
+    yield Crew(planned_for(launch), launch)
+
+
+def _ended_well(folder: Folder, job: Job) -> Event | None:
+    """What an earlier job said at the end of a piece that is whole."""
+    said, _ = said_by(folder, job.piece.index)
+    whole = said and said[-1].kind == "finished" and not lost(folder, {job.piece.index: [run.id for run in job.runs]})
+    return said[-1] if whole else None
 
 
 def packed(jobs: Sequence[Job], most: int) -> list[list[Job]]:

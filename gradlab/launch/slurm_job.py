@@ -81,6 +81,7 @@ def _queue_again() -> None:
     number = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
     shown = subprocess.run(["scontrol", "show", "job", number], capture_output=True, text=True, check=False).stdout
     if "JobState=RUNNING" in shown:
-        subprocess.run(["scontrol", "requeue", number], check=True)
+        # Where that is not allowed the command hands its pieces over anew.
+        subprocess.run(["scontrol", "requeue", number], check=False)
     # Not by an exception: submitit would note a result.
     os._exit(0)

@@ -12,6 +12,7 @@ from rich.console import Console
 from gradlab.grid.cohorts import Piece, plan_of
 from gradlab.grid.expand import Grid
 from gradlab.launch.devices import Device, workers_on
+from gradlab.launch.places import planned_for
 from gradlab.store.atomic import replace
 from gradlab.terminal import plan, screen
 
@@ -75,9 +76,13 @@ def _file() -> Path:
 
 def show_plan(grid: Grid, device: Device, out: Console) -> None:
     """What `gradlab sweep --plan` prints of a grid on ``device``."""
+    here = grid.launch.name == "local"
+    if not here:
+        device = planned_for(grid.launch)
     made, known = plan_of(grid, device.memory, device.cores), measured(device.name)
     largest = max(piece.memory for piece in made.pieces)
-    workers = min(workers_on(device, grid.launch.workers, largest)[0], len(made.pieces))
+    workers = workers_on(device, grid.launch.workers, largest)[0] if here else grid.launch.workers or 1
+    workers = min(workers, len(made.pieces))
     calibrated = known is not None
     plan.show_plan(out, made, grid, device.label, lambda some: seconds(some, workers, known), calibrated=calibrated)
     screen.show_idle(out, grid)

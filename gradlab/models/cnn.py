@@ -1,7 +1,8 @@
 """Convolutions: z_l = norm(W_l * h_{l-1} + b_l), h_l = phi(z_l); the mean over all pixels and a linear read-out follow.
 
 A norm's units are the channels: batch norm is over the batch and all pixels, layer and rms norm over the channels of a
-pixel.
+pixel, group norm over those of a group and all pixels, instance norm over all pixels of one. By `model.norm_order` it
+stands behind the activation.
 """
 
 from __future__ import annotations
@@ -31,8 +32,7 @@ def forward(through: Pass, x: Node) -> Node:
     h = through.view(x, *x.value.shape[:2], *facts.pixels, facts.channels)
     for layer in range(1, model.depth + 1):
         h = halve(through, h) if layer in halved else h
-        z = through.norm(layer, convolve(through, layer, h))
-        h = through.activate(layer, z)
+        z, h = through.normed(layer, convolve(through, layer, h))
         through.observe([z], [z], [h])
         h = through.drop(layer, h)
     output = through.linear(model.depth + 1, mean_of_pixels(through, h))

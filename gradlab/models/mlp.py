@@ -1,4 +1,7 @@
-"""Fully connected layers: z_l = norm(W_l h_{l-1} + b_l), h_l = phi(z_l), with dropout; the last layer is linear."""
+"""Fully connected layers: z_l = norm(W_l h_{l-1} + b_l), h_l = phi(z_l), with dropout; the last layer is linear.
+
+With `model.norm_order` = behind z_l = W_l h_{l-1} + b_l and h_l = norm(phi(z_l)).
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,7 @@ def forward(through: Pass, x: Node) -> Node:
     """``x`` (M, B, *shape) -> output (M, B, K) and the signals of every layer."""
     h = through.flatten(x)
     for layer in range(1, through.network.model.depth):
-        z = through.norm(layer, through.linear(layer, h))
-        h = through.activate(layer, z)
+        z, h = through.normed(layer, through.linear(layer, h))
         through.observe([z], [z], [h])
         h = through.drop(layer, h)
     output = through.linear(through.network.model.depth, h)

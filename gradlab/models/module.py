@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -147,14 +147,28 @@ def _norm_behind(part: Weighted, model: ModelSpec) -> nn.Module:
             "batch": nn.BatchNorm1d,
             "layer": nn.LayerNorm,
             "rms": nn.RMSNorm,
+            "group": partial(_groups, model),
         }
-        return kinds[str(model.norm)](units)
+        if model.norm not in kinds:
+            raise DataError(f"model.norm={model.norm}: is over pixels; {model.target} has linear layers")
+        return kinds[model.norm](units)
     if model.norm == "rms":
         raise DataError(f"model.norm=rms: is over the units of a linear layer; {model.target} has convolutions")
     if model.norm == "layer":
         return nn.GroupNorm(1, part.out_channels)
+    if model.norm == "group":
+        return _groups(model, part.out_channels)
+    if model.norm == "instance":
+        instance = {3: nn.InstanceNorm1d, 4: nn.InstanceNorm2d, 5: nn.InstanceNorm3d}[part.weight.dim()]
+        return instance(part.out_channels, affine=True)
     kind = {3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[part.weight.dim()]
     return kind(part.out_channels)
+
+
+def _groups(model: ModelSpec, units: int) -> nn.Module:
+    if units % (model.groups or 1):
+        raise DataError(f"model.groups={model.groups}: does not divide the {units} units of a layer of {model.target}")
+    return nn.GroupNorm(model.groups or 1, units)
 
 
 def is_lazy(module: nn.Module) -> bool:

@@ -26,8 +26,7 @@ def forward(through: Pass, x: Node) -> Node:
     z = through.linear(1, through.flatten(x))
     through.observe([z], None, [z])
     for layer in range(2, depth):
-        pre = through.norm(layer, z)
-        h = through.activate(layer, pre)
+        pre, h = through.normed(layer, z)
         z = through.add(z, through.linear(layer, through.drop(layer, h)), scale)
         through.observe([z], [pre], [h])
     output = through.linear(depth, z)

@@ -32,14 +32,20 @@ def convolution_slots(layer: int, channels: int, to: int, *, bias: bool = True, 
 def convolve(through: Pass, layer: int, x: Node, *, bias: bool = True) -> Node:
     """(M, B, H, W, C) -> (M, B, H, W, to): the layer's filters, a border of zeros around the image, and its bias."""
     weight, added = (layer, Role.WEIGHT), (layer, Role.BIAS)
-    filters, shift = through.network.parameters[weight], through.network.parameters[added] if bias else None
-    filters = through.ready(weight, lambda: _convolved(x.value, filters, None))
+    shift = through.network.parameters[added] if bias else None
+    filters, pull = through.acting(weight)
+    filters = through.ready(weight, filters, lambda: _convolved(x.value, filters, None))
 
     def back(dz: Tensor) -> None:
         if bias:
             through.deposit(added, batch_sum(rows(dz)))
-        _to_filters(through.network.gradients[weight], dz, x.value, more=weight in through.written)
-        through.written.add(weight)
+        if pull is None:
+            _to_filters(through.network.gradients[weight], dz, x.value, more=weight in through.written)
+            through.written.add(weight)
+        else:
+            of_filters = native.new(filters, *filters.shape)
+            _to_filters(of_filters, dz, x.value, more=False)
+            pull(of_filters)
         if x.cell is not None:
             x.cell.receive(_convolved_back(dz, filters))
 

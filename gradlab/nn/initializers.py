@@ -115,10 +115,18 @@ def initial_parameters(layout: Layout, runs: Sequence[RunSpec], dtype: torch.dty
                 entries = _entries(slot, rule, draw).flatten()
                 scale = torch.tensor([_scale(slot, runs[member].model) for member in group], dtype=torch.float64)
                 flat[group, columns] = (scale.unsqueeze(1) * entries).to(dtype)
+            if slot.start is Start.LENGTHS:
+                at = next(place for place, one in enumerate(layout.slots) if _of_layer(one, slot.layer))
+                matrix = flat[members, layout.columns[at]].view(-1, *layout.slots[at].shape)
+                flat[members, columns] = matrix.norm(dim=2)
             if slot.keeps is not None and draw is not None:
                 for member in members:
                     _open(flat[member, columns].chunk(slot.blocks), slot, runs[member], draw.chunk(slot.blocks))
     return flat
+
+
+def _of_layer(slot: Slot, layer: int) -> bool:
+    return (slot.layer, slot.role) == (layer, Role.WEIGHT)
 
 
 def _open(biases: Sequence[Tensor], slot: Slot, run: RunSpec, draws: Sequence[Tensor]) -> None:
@@ -173,7 +181,7 @@ def _entries(slot: Slot, rule: str, draw: Tensor | None) -> Tensor:
 
 def _scale(slot: Slot, model: ModelSpec) -> float:
     match slot.start:
-        case Start.ONES:
+        case Start.ONES | Start.LENGTHS:
             return 1.0
         case Start.ZEROS:
             return 0.0

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gradlab.nn.activations import ACTIVATIONS, phi, phi_back
 from gradlab.nn.dropout import Drops
-from gradlab.nn.norms import NORMS, Affine, Mode, Running
+from gradlab.nn.norms import NORMS, OVER_PIXELS, Affine, Mode, Running, directed
 from gradlab.nn.products import (
     batch_sum,
     clear,
@@ -195,20 +195,39 @@ class Pass:
 
     def linear(self, layer: int, h: Node, weight: Role = Role.WEIGHT, bias: Role = Role.BIAS) -> Node:
         """(M, ..., in) -> (M, ..., out): h W' + b."""
-        matrix, shift = self.network.parameters[layer, weight], self.network.parameters[layer, bias]
-        matrix = self.ready((layer, weight), lambda: product(rows(h.value), matrix.transpose(1, 2)))
+        shift = self.network.parameters[layer, bias]
+        matrix, pull = self.acting((layer, weight))
+        matrix = self.ready((layer, weight), matrix, lambda: product(rows(h.value), matrix.transpose(1, 2)))
 
         def back(dz: Tensor) -> None:
             self.deposit((layer, bias), batch_sum(rows(dz)))
-            self._multiplied((layer, weight), h, dz)
+            if pull is None:
+                self._multiplied((layer, weight), h, dz)
+                return
+            pull(product(rows(dz).transpose(1, 2), rows(h.value)))
+            if h.cell is not None:
+                h.cell.receive(product(rows(dz), matrix).view(h.value.shape))
 
         z = product(rows(h.value), matrix.transpose(1, 2), shift.unsqueeze(1))
         return self.remember(Node(z.view(*h.value.shape[:-1], matrix.shape[1])), back)
 
-    def ready(self, name: Name, output: Callable[[], Tensor]) -> Tensor:
-        """The matrix ``name`` as it is used; ``output`` (M, ...) is what it would put out without its bias."""
-        del output
-        return self.network.parameters[name]
+    def ready(self, name: Name, matrix: Tensor, output: Callable[[], Tensor]) -> Tensor:
+        """The ``matrix`` of ``name`` as it is used; ``output`` (M, ...) is what it would put out without its bias."""
+        del name, output
+        return matrix
+
+    def acting(self, name: Name) -> tuple[Tensor, Callable[[Tensor], None] | None]:
+        """The matrix ``name`` as it acts; where a weight norm makes it, what takes the derivative by it further."""
+        parameters, length = self.network.parameters, (name[0], Role.GAIN)
+        if self.network.model.norm != "weight" or name[1] is not Role.WEIGHT or length not in parameters:
+            return parameters[name], None
+        matrix, pull = directed(parameters[name], parameters[length])
+
+        def back(dmatrix: Tensor) -> None:
+            for one, part in zip((name, length), pull(dmatrix), strict=True):
+                self.deposit(one, part)
+
+        return matrix, back
 
     def multiply(self, layer: int, h: Node, weight: Role = Role.WEIGHT) -> Node:
         """(M, B, in) -> (M, B, out): h W'."""
@@ -229,20 +248,23 @@ class Pass:
     def norm(self, layer: int, z: Node, gain: Role = Role.GAIN, shift: Role = Role.SHIFT) -> Node:
         """(M, B, ..., D) -> the same, normalised by the model's norm with the layer's gain and shift.
 
-        Batch norm is over all that stands before D, layer and rms norm over D.
+        Batch norm is over all that stands before D, layer and rms norm over D, group and instance norm over what stands
+        between B and D, too.
         """
-        norm, shape = NORMS[self.network.model.norm or "none"], z.value.shape
+        name, shape = self.network.model.norm or "none", z.value.shape
+        norm, whole = NORMS[name], name in OVER_PIXELS
         if norm is None:
             return z
         parameters, cell = self.network.parameters, z.cell
         dtype = z.value.dtype
         moved = parameters.get((layer, shift))
         moved = None if moved is None else moved.to(single(dtype))
-        affine = Affine(parameters[layer, gain].to(single(dtype)), moved, self.network.running.get(layer))
-        value, pull = norm(rows(z.value).to(single(dtype)), affine, self.mode)
+        running, groups = self.network.running.get(layer), self.network.model.groups or 1
+        affine = Affine(parameters[layer, gain].to(single(dtype)), moved, running, groups)
+        value, pull = norm((z.value if whole else rows(z.value)).to(single(dtype)), affine, self.mode)
 
         def back(dy: Tensor) -> None:
-            dz, dgain, dshift = pull(rows(dy).to(single(dtype)))
+            dz, dgain, dshift = pull((dy if whole else rows(dy)).to(single(dtype)))
             give(cell, dz.to(dtype).view(shape))
             self.deposit((layer, gain), dgain.to(dtype))
             if dshift is not None:
@@ -265,6 +287,13 @@ class Pass:
                 self.deposit((layer, Role.SLOPE), dslope)
 
         return self.remember(h, back)
+
+    def normed(self, layer: int, z: Node) -> tuple[Node, Node]:
+        """What enters phi, and what is passed on: norm(z), phi(norm(z)), or, by `model.norm_order`, z, norm(phi(z))."""
+        if self.network.model.norm_order == "behind":
+            return z, self.norm(layer, self.activate(layer, z))
+        entering = self.norm(layer, z)
+        return entering, self.activate(layer, entering)
 
     def drop(self, layer: int, h: Node, which: int = 0) -> Node:
         """(M, B, ..., D) -> the same, with dropout, but in evaluation; ``which`` counts the places in a layer."""

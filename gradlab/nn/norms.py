@@ -1,4 +1,4 @@
-"""Normalization of stacked signals (M, B, D), each member by itself, and its way back.
+"""Normalization of stacked signals (M, B, D), or of matrices (M, out, in), each member by itself, and its way back.
 
 Only `batch` has a memory: running statistics, kept as torch.nn.BatchNorm1d keeps them.
 """
@@ -6,7 +6,7 @@ Only `batch` has a memory: running statistics, kept as torch.nn.BatchNorm1d keep
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import torch
@@ -43,11 +43,15 @@ class Running:
 
 @dataclass(frozen=True)
 class Affine:
-    """A norm's learned ``gain`` (M, D), its ``shift`` (M, D) if it has one, and its running statistics if any."""
+    """A norm's learned ``gain`` (M, D), its ``shift`` (M, D) if it has one, and its running statistics if any.
+
+    ``groups`` of units are what a group norm is over.
+    """
 
     gain: Tensor
     shift: Tensor | None
     running: Running | None
+    groups: int = 1
 
 
 Back = Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]]
@@ -139,4 +143,69 @@ def rms_norm(z: Tensor, affine: Affine, mode: Mode) -> tuple[Tensor, Back]:
     return normalised * gain, back
 
 
-NORMS: dict[str, Norm | None] = {"none": None, "batch": batch_norm, "layer": layer_norm, "rms": rms_norm}
+def group_norm(z: Tensor, affine: Affine, mode: Mode) -> tuple[Tensor, Back]:
+    """(M, B, ..., D): each sample over its groups of units, with all pixels between (Wu & He 2018, equation 7)."""
+    del mode
+    shape, width = z.shape, z.shape[-1]
+    gain, shift = affine.gain.unsqueeze(1), affine.shift
+    if shift is None:
+        raise ValueError("group norm needs its shift")
+    if native.serves(z):
+        y, found = native.group_norm(z, affine.gain, shift, EPS, affine.groups)
+        return y, lambda dy: native.group_norm_back(dy, found, affine.gain, affine.groups)
+    apart = (len(z), z.shape[1], -1, affine.groups, width // affine.groups)
+
+    def mean(x: Tensor) -> Tensor:
+        return x.mean((2, 4), keepdim=True)
+
+    grouped = z.reshape(apart)
+    normalised = grouped - mean(grouped)
+    inverse = torch.rsqrt(mean(normalised.square()) + EPS)
+    normalised = normalised * inverse
+    rows = normalised.view(len(z), -1, width)
+
+    def back(dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # As for layer norm, means over the units and pixels of a group.
+        flat = dy.reshape(rows.shape)
+        dn = (flat * gain).view(normalised.shape)
+        dz = inverse * (dn - mean(dn) - normalised * mean(dn * normalised))
+        return dz.view(shape), (flat * rows).sum(1), flat.sum(1)
+
+    return torch.addcmul(shift.unsqueeze(1), rows, gain).view(shape), back
+
+
+def instance_norm(z: Tensor, affine: Affine, mode: Mode) -> tuple[Tensor, Back]:
+    """(M, B, ..., D): each channel of each sample over its pixels (Ulyanov et al. 2016, equation 4)."""
+    return group_norm(z, replace(affine, groups=z.shape[-1]), mode)
+
+
+def directed(matrix: Tensor, length: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
+    """Rows v of ``matrix`` (M, out, in) as g v/|v|, g = ``length`` (M, out) (Salimans & Kingma 2016, equations 2, 3).
+
+    The way back is from the derivative by what acts to those by matrix and length.
+    """
+    if native.serves(matrix):
+        acting, found = native.directed(matrix, length)
+        return acting, lambda dw: native.directed_back(dw, matrix, length, found)
+    inverse = matrix.norm(dim=2, keepdim=True).reciprocal()
+    direction, by = matrix * inverse, length.unsqueeze(2)
+
+    def back(dw: Tensor) -> tuple[Tensor, Tensor]:
+        along = (dw * direction).sum(2, keepdim=True)
+        return by * inverse * (dw - along * direction), along.squeeze(2)
+
+    return by * direction, back
+
+
+NORMS: dict[str, Norm | None] = {
+    "none": None,
+    "batch": batch_norm,
+    "layer": layer_norm,
+    "rms": rms_norm,
+    "group": group_norm,
+    "instance": instance_norm,
+    "weight": None,
+}
+
+OVER_PIXELS = ("group", "instance")
+"""Norms that take a sample's signal (M, B, ..., D) as a whole."""

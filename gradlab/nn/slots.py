@@ -55,6 +55,7 @@ class Start(Enum):
     SCALED_IDENTITY = "gain * identity"
     ONES = "ones"
     ZEROS = "zeros"
+    LENGTHS = "of its matrix's rows"
     SLOPE = "model.slope"
 
 
@@ -160,9 +161,11 @@ def linear_slots(layer: int, fan_in: int, fan_out: int) -> tuple[Slot, ...]:
 def norm_slots(
     layer: int, norm: str | None, width: int, gain: Role = Role.GAIN, shift: Role = Role.SHIFT
 ) -> tuple[Slot, ...]:
-    """Gain and shift (width,) of a norm: none has neither, rms no shift."""
+    """Gain and shift (width,) of a norm: none has neither, rms no shift; of a weight norm the lengths of the rows."""
     if norm in (None, "none"):
         return ()
+    if norm == "weight":
+        return (Slot(layer, gain, (width,), Start.LENGTHS),)
     ones = Slot(layer, gain, (width,), Start.ONES)
     return (ones,) if norm == "rms" else (ones, Slot(layer, shift, (width,), Start.ZEROS))
 

@@ -11,7 +11,7 @@ from gradlab.diagnose import ORDER
 from gradlab.diagnose.sweep import gathered, since
 from gradlab.report.groups import short
 from gradlab.report.tables import Result
-from gradlab.report.verdicts import Count, Example, counts, given
+from gradlab.report.verdicts import Count, Example, counts, given, thresholds
 
 MOST = 3
 """Illnesses that are told at the top; the section on verdicts has all."""
@@ -19,44 +19,59 @@ MOST = 3
 
 @dataclass(frozen=True)
 class Answer:
-    """An illness of a sweep: how many runs have it and where most of them are, an example, and a command."""
+    """What is wrong in a sentence, then in rows where, since when and why, and the command that looks for a cure."""
 
-    name: str
-    runs: str
-    example: str
+    title: str
+    rows: tuple[tuple[str, str], ...]
     heal: str | None
 
 
 def answers(result: Result, examples: Sequence[Example], homes: Mapping[str, Path]) -> list[Answer]:
-    """The gravest illnesses of a sweep; none of a single run, whose verdicts say it all."""
+    """The gravest illnesses of a sweep, each by its example; of a single run every verdict."""
     if result.size == 1:
-        return []
+        return [_of_one(one, result, homes, last=one is examples[-1]) for one in examples]
     rows = counts(result)
-    told = []
-    for one in examples[:MOST]:
-        name = one.verdict.name
-        heal = (
-            f"gradlab cure --from {shlex.quote(str(homes[one.run_id]))} {one.run_id}" if result.own[one.run] else None
-        )
-        told.append(
-            Answer(name, _gathered(rows, name), f"{one.setting}: {one.verdict.told}.{_since(one, result)}", heal)
-        )
-    return told
+    return [_of_many(one, result, homes, rows) for one in examples[:MOST]]
 
 
-def _since(one: Example, result: Result) -> str:
-    step = since(one.history, one.verdict.name, result.limits) if one.verdict.name != "diverged" else None
-    return "" if step is None else f" It has been so since step {step}."
+def _of_one(one: Example, result: Result, homes: Mapping[str, Path], *, last: bool) -> Answer:
+    sick = one.verdict.name != "healthy"
+    by = thresholds(one.verdict)
+    rows = (*(_reasons(one, result) if sick else ()), *((("judged by", by),) if by else ()))
+    return Answer(_begun(one.verdict.sentence), rows, _heal(one, result, homes) if sick and last else None)
+
+
+def _of_many(one: Example, result: Result, homes: Mapping[str, Path], rows: Sequence[Count]) -> Answer:
+    name = one.verdict.name
+    place = ORDER.index(name)
+    groups = [(short(row.key), row.value, row.runs, row.verdicts[place]) for row in rows[1:]]
+    where = gathered(rows[0].runs, rows[0].verdicts[place], groups)
+    example = f"{one.setting} (run {one.run_id}): {one.verdict.sentence.removeprefix(f'{name}: ')}."
+    told = (("such as", example), *_reasons(one, result))
+    return Answer(_begun(f"{name}: {where}"), told, _heal(one, result, homes))
+
+
+def _reasons(one: Example, result: Result) -> tuple[tuple[str, str], ...]:
+    """Since when a run has its verdict, where that is not said already, and why."""
+    trained = one.verdict.name != "diverged" and len(one.history.loss) > 1
+    step = since(one.history, one.verdict.name, result.limits) if trained else None
+    cause = one.verdict.cause
+    return (
+        *((("since", f"step {step}"),) if step is not None else ()),
+        *((("cause", f"{cause.name}: {cause}."),) if cause is not None else ()),
+    )
+
+
+def _heal(one: Example, result: Result, homes: Mapping[str, Path]) -> str | None:
+    known = result.own[one.run]
+    return f"gradlab cure --from {shlex.quote(str(homes[one.run_id]))} {one.run_id}" if known else None
+
+
+def _begun(sentence: str) -> str:
+    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def well(result: Result) -> str:
     """What is said where nothing is wrong; empty where something is, or nobody knows."""
     found = [run for run in given(result) if run]
     return f"Nothing is wrong with any of {len(found)} runs." if found and set(found) == {("healthy",)} else ""
-
-
-def _gathered(rows: Sequence[Count], name: str) -> str:
-    """How many runs have an illness, and at which value of a key it gathers: the one that tells ill from well best."""
-    place = ORDER.index(name)
-    every, ill = rows[0].runs, rows[0].verdicts[place]
-    return gathered(every, ill, [(short(row.key), row.value, row.runs, row.verdicts[place]) for row in rows[1:]])

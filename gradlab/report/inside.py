@@ -42,6 +42,12 @@ OUTCOMES = (
     *("loss_first", "loss_last", "steps"),
 )
 
+INSTRUMENT = "instrument "
+"""How the name of a block begins that holds what an instrument gave; its quantity follows."""
+
+PLANES = "plane_gradient"
+"""A quantity over two weights, which its figure draws: no curve shows it."""
+
 MOST_CELLS = 10_000_000
 """Numbers inside a page: some 19 MB of it."""
 
@@ -106,6 +112,12 @@ def _blocks(result: Result) -> list[Block]:
         held = tuple(name for name in PROBES if name in rows.column_names and rows[name].null_count < rows.num_rows)
         if rows.num_rows:
             found.append(_one(axis, rows, result, rows["layer"].to_numpy(), held))
+    given = result.tables["instruments"]
+    for quantity in given["quantity"].unique().to_pylist():
+        rows = given.filter(pc.equal(given["quantity"], quantity))
+        if quantity != PLANES:
+            place = pc.fill_null(rows["index"], 0).to_numpy()
+            found.append(_one(f"{INSTRUMENT}{quantity}", rows, result, place, ("value",)))
     return found
 
 
@@ -167,7 +179,7 @@ def _block(block: Block, found: Shapes, numbers: bytearray) -> dict[str, Any]:
         "place": found.place.tolist(),
         "quantities": quantities,
     }
-    return head if block.is_curve else head | {"names": _names(block, found)}
+    return head | {"names": _names(block, found)} if "name" in block.table.column_names else head
 
 
 def _names(block: Block, found: Shapes) -> list[list[str]]:

@@ -135,7 +135,7 @@ def write_report(
         figures, pictures = _figures(result, Chosen(keys, early, color, facet, each), fresh)
         page = fresh / "index.html"
         held = inside.written(result, everywhere, healing) if (result.state != "failed").any() else ""
-        clear = verdicts.examples(result) if not homes else []
+        clear = verdicts.examples(result) if not homes or result.size == 1 else []
         top = answers.answers(result, clear, everywhere) if healing is None else []
         told = _render(result, found, known, healing, pictures, [file.name for file in tables], homes, held, clear, top)
         page.write_text(told, encoding="utf-8")

@@ -16,16 +16,44 @@ MOST_BYTES = 2**42
 """Of one run; a larger one is taken for a slip of the keyboard."""
 
 
+BEGIN_AT_ZERO = ("zeros", "fixup", "zero_branches")
+"""Inits of matrices that have no direction."""
+
+
+def _check_norm(model: ModelSpec, data: DataSpec) -> None:
+    """Raises `SpecError` for a norm that the network cannot have."""
+    choice = MODELS[model.name]
+    if model.norm is None:
+        return
+    if model.norm not in choice.norms:
+        why = " shares its weights over time, so running statistics have no meaning; it" if choice.needs_time else ""
+        raise SpecError(f"model.norm={model.norm}: {model.name!r}{why} takes: {', '.join(choice.norms)}")
+    if NORMS[model.norm].over_batch and data.batch_size == 1:
+        raise SpecError(f"model.norm={model.norm} with data.batch_size=1: a batch norm needs at least 2 samples")
+    if model.norm == "group" and model.width % (model.groups or 1):
+        raise SpecError(
+            f"model.groups={model.groups}: groups share the units evenly, and {model.groups} does not divide "
+            f"model.width={model.width}"
+        )
+    if model.norm == "group" and model.groups == model.width and choice.takes != ("image",):
+        raise SpecError(f"model.groups={model.groups}: a group of a single unit has no spread; expected fewer")
+    if model.norm == "weight":
+        if model.weight_var is None and model.init in (*BEGIN_AT_ZERO, "lsuv"):
+            raise SpecError(f"model.init={model.init} with model.norm=weight: needs matrices that begin with a length")
+        if 0 in (model.gain, model.weight_var):
+            raise SpecError("model.norm=weight: weights that begin at 0 have no direction")
+        if model.parametrization in ("mup", "ntk"):
+            raise SpecError(
+                f"model.parametrization={model.parametrization} with model.norm=weight: no rule is known for lengths"
+            )
+
+
 def check_fit(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     """Raises `SpecError` where a network of gradlab's own cannot have these values, or these data."""
     choice = MODELS[model.name]
     if model.depth < choice.least_depth:
         raise SpecError(f"model.depth={model.depth}: {model.name!r} needs at least {choice.least_depth} layers")
-    if model.norm is not None and model.norm not in choice.norms:
-        why = " shares its weights over time, so running statistics have no meaning; it" if choice.needs_time else ""
-        raise SpecError(f"model.norm={model.norm}: {model.name!r}{why} takes: {', '.join(choice.norms)}")
-    if model.norm is not None and NORMS[model.norm].over_batch and data.batch_size == 1:
-        raise SpecError(f"model.norm={model.norm} with data.batch_size=1: a batch norm needs at least 2 samples")
+    _check_norm(model, data)
     if model.dropout and choice.needs_time and model.depth == 1:
         raise SpecError(f"model.dropout={model.dropout:g} with model.depth=1: acts between recurrent layers")
     _check_forms(model, data, facts)
@@ -109,6 +137,8 @@ def _check_image(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
             f"model.capsule_width={model.capsule_width}: capsules share the channels evenly, and "
             f"{model.capsule_width} does not divide model.width={model.width}"
         )
+    if model.norm == "instance" and max(facts.pixels) >> len(halved) == 1:
+        raise SpecError("model.norm=instance: a single pixel has no spread; expected larger images, or less model.pool")
     if min(facts.pixels) >> len(halved) == 0:
         raise SpecError(
             f"model.pool={model.pool}: images of {facts.pixels[0]}x{facts.pixels[1]} on {data.name!r} can be halved "

@@ -72,7 +72,7 @@ KEYS: dict[str, Key] = {
     "model.gain": Key(float, "multiplies the initial weights"),
     "model.weight_var": Key(float, "sw2: overrides init with N(0, sw2/fan_in)", low=0, nullable=True),
     "model.bias_var": Key(float, "sb2: the variance of the initial biases", low=0),
-    "model.norm": Key(str, "normalization before the activation"),
+    "model.norm": Key(str, "normalization of signals, or of weights"),
     "model.pool": Key(str, "the layers before which an image is halved, as in 3+5; or none", nullable=True),
     "model.block": Key(
         str, "how a residual block is built", words=("preact", "postact", "rezero", "fixup"), nullable=True
@@ -121,6 +121,10 @@ KEYS: dict[str, Key] = {
         "share of a signal's entries that training sets to zero behind the activation; of recurrences between layers",
         low=0,
         below=1,
+    ),
+    "model.groups": Key(int, "groups of units that a group norm is over", low=1),
+    "model.norm_order": Key(
+        str, "whether a norm stands before the activation or behind it", words=("before", "behind")
     ),
     "model.target": Key(str, "a network of your own: path/to/file.py:Name or package.module.Name", nullable=True),
     "model.source": Key(str, "the SHA-256 of the file that defines it; filled in", nullable=True),
@@ -180,6 +184,11 @@ KEYS: dict[str, Key] = {
         words=("float32", "float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"),
     ),
     "train.loss_scale": Key(str, "multiplies the loss on its way back, as half precision needs; or dynamic"),
+    "train.rounding": Key(
+        str,
+        "of updated weights in half precision: to the nearest, or up or down by chance",
+        words=("nearest", "stochastic"),
+    ),
     "train.loss": Key(
         str,
         "the loss; auto: what the data ask for; or a function of your own, path/to/file.py:name or package.module.name",
@@ -229,6 +238,7 @@ DEFAULTS: dict[str, Value] = {
     "train.steps": 200,
     "train.precision": "float32",
     "train.loss_scale": "1",
+    "train.rounding": "nearest",
     "train.loss": "auto",
     "pretrain.mode": "none",
     "pretrain.steps": 500,

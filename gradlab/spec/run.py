@@ -21,6 +21,7 @@ from gradlab.spec.choices import (
     DATA,
     LOSSES,
     MODELS,
+    NORMS,
     OPTIMIZERS,
     PRETRAINING,
     SCHEDULES,
@@ -81,6 +82,7 @@ SILENT: dict[str, tuple[object, ...]] = {
     "probe.instrument": ("none",),
     "train.loss": ("auto",),
     "train.loss_scale": ("1",),
+    "train.rounding": ("nearest",),
     "data.bad_every": (0,),
     "model.output": (None, "none"),
     **dict.fromkeys(("model.target", "model.source", "model.pool", "model.block"), (None,)),
@@ -91,6 +93,8 @@ SILENT: dict[str, tuple[object, ...]] = {
     "model.parametrization": (None, "standard"),
     "model.base_width": (None,),
     "model.dropout": (None, 0.0),
+    "model.groups": (None, 4),
+    "model.norm_order": (None, "before"),
     **dict.fromkeys(("data.ask", "data.permuted", "train.source"), (None,)),
     **dict.fromkeys(("data.label", "data.heldout", "data.task", "data.target", "data.source"), (None,)),
     **{key: (DEFAULTS[key],) for key in ("optim.dampening", "optim.amsgrad", "optim.maximize")},
@@ -307,6 +311,8 @@ def _lent(model: ModelSpec, look: Look | None) -> ModelSpec:
         )
     if model.init in DRAWN_WITHIN:
         raise SpecError(f"model.init={model.init}: is for networks of gradlab's own; model=module takes another")
+    if model.norm is not None and model.norm not in MODELS[model.name].norms:
+        raise SpecError(f"model.norm={model.norm}: model=module takes: {', '.join(MODELS[model.name].norms)}")
     if model.source is not None:
         return model
     if look is None:
@@ -417,10 +423,16 @@ def unused(spec: RunSpec) -> frozenset[str]:
         if f.name not in {*ALWAYS, *OPTIMIZERS[spec.optim.name].uses, *SCHEDULES[spec.optim.schedule].uses}
     }
     idle |= {f"clip.{name}" for name in ("threshold", "output_threshold") if name not in CLIPS[spec.clip.mode].uses}
+    if spec.model.norm != "group":
+        idle.add("model.groups")
+    if not NORMS[spec.model.norm or "none"].of_signals:
+        idle.add("model.norm_order")
     if spec.model.parametrization != "mup":
         idle.add("model.base_width")
     if not HALF & set(spec.train.precision.split("_")):
         idle.add("train.loss_scale")
+    if spec.train.precision not in HALF:
+        idle.add("train.rounding")
     if spec.pretrain.mode == "none":
         idle |= {"pretrain.steps", "pretrain.lr"}
     if not PRETRAINING[spec.pretrain.mode].corrupts:

@@ -52,6 +52,8 @@ class ModelSpec:
     parametrization: str | None
     base_width: int | None
     dropout: float | None
+    groups: int | None
+    norm_order: str | None
     target: str | None
     source: str | None
     args: Arguments = ()
@@ -127,6 +129,7 @@ class TrainSpec:
     steps: int
     precision: str
     loss_scale: str
+    rounding: str
     loss: str
     source: str | None = None
 

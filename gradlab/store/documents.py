@@ -11,7 +11,7 @@ from gradlab.data.facts import described
 from gradlab.spec.keys import KEYS, is_free
 from gradlab.spec.named import SpecError
 from gradlab.spec.plugins import Source
-from gradlab.spec.run import SCHEMA, RunSpec
+from gradlab.spec.run import SCHEMA, SECTIONS, RunSpec
 from gradlab.spec.secret import without_password
 from gradlab.store.atomic import replace
 from gradlab.store.folder import Folder, open_result
@@ -188,12 +188,28 @@ def write_inputs(folder: Folder, config: str, overrides: Sequence[str], runs: Se
 
 
 def write_runs(folder: Folder, runs: Sequence[RunSpec]) -> None:
-    """Replaces the specs of the runs, in the order of the grid: what `read_runs` reads."""
-    flats = [run.flat() for run in runs]
-    keys = list(dict.fromkeys(key for flat in flats for key in flat))
-    rows = [[flat.get(key) for key in keys] for flat in flats]
-    ids = [run.id for run in runs]
-    _write_text(folder.grid, json.dumps({"keys": keys, "runs": rows, "ids": ids}, separators=(",", ":")) + "\n")
+    """Replaces the specs of the runs, in the order of the grid: what `read_runs` reads. The ids come first.
+
+    A run at a time, so that a million of them need no memory.
+    """
+    # Runs that share their sections have the same keys.
+    alike = {tuple(id(getattr(run, section)) for section in SECTIONS): run for run in runs}
+    keys = list(dict.fromkeys(key for run in alike.values() for key in run.flat()))
+
+    def write(path: Path) -> None:
+        with path.open("w", encoding="utf-8") as file:
+            file.write(f'{{"ids":{_short([run.id for run in runs])},"keys":{_short(keys)},"runs":[')
+            for number, run in enumerate(runs):
+                flat = run.flat()
+                row = _short([flat.get(key) for key in keys])
+                file.write(("," if number else "") + without_password(row))
+            file.write("]}\n")
+
+    replace(folder.grid, write)
+
+
+def _short(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def read_runs(folder: Folder) -> tuple[RunSpec, ...]:
@@ -230,8 +246,25 @@ def _grid(folder: Folder) -> dict[str, Any]:
 
 def ids_of(folder: Folder) -> list[str]:
     """The ids of the runs, in the order of the grid; a result written before they were kept has only the specs."""
-    ids: list[str] | None = _grid(folder).get("ids")
+    ids: list[str] | None = _first(folder) or _grid(folder).get("ids")
     return [run.id for run in read_runs(folder)] if ids is None else ids
+
+
+def _first(folder: Folder) -> list[str] | None:
+    """The ids, where they come first, without the specs behind them: of a million runs these are gigabytes."""
+    begins, ends, head = '{"ids":', '],"keys":', ""
+    try:
+        with folder.grid.open(encoding="utf-8") as file:
+            while (part := file.read(2**20)) and (head + part)[: len(begins)] == begins:
+                head += part
+                if ends in head[-len(part) - len(ends) :]:
+                    ids = json.loads(head[len(begins) : head.index(ends) + 1])
+                    sound = isinstance(ids, list) and all(isinstance(one, str) for one in ids)
+                    return ids if sound and len(set(ids)) == len(ids) else None
+    except (OSError, ValueError):
+        # What is wrong with it is said by who reads all of it.
+        return None
+    return None
 
 
 def _write_text(path: Path, text: str) -> None:

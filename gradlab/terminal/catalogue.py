@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gradlab.cure.remedies import REMEDIES
 from gradlab.diagnose import meanings
+from gradlab.grid.launching import LAUNCHERS
 from gradlab.spec.choices import (
     ACTIVATIONS,
     CLIPS,
@@ -39,6 +40,7 @@ KINDS: dict[str, Mapping[str, Choice]] = {
     "causes": meanings.CAUSES,
     "thresholds": meanings.KEYS,
     "remedies": REMEDIES,
+    "launchers": LAUNCHERS,
 }
 
 Rows = list[tuple[str, str, str]]

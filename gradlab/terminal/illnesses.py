@@ -55,7 +55,7 @@ def found(tables: Mapping[str, pa.Table], swept: Sequence[str], limits: Limits) 
         if clear is not None:
             place, verdict, history = clear
             setting = " ".join(f"{short(key)}={spread([rows[place]], key)}" for key in keys)
-            step = since(history, name, limits)
+            step = _since(history, verdict, limits)
             told.append(Illness(name, _where(rows, stored, name, keys), rows[place], setting, verdict, step))
     return told
 
@@ -80,7 +80,7 @@ def show_illnesses(out: Console, illnesses: Sequence[Illness], root: Path | None
         _below(out, "such as", f"{which}: {one.verdict.sentence.removeprefix(f'{one.name}: ')}.")
         _reasons(out, one.verdict, one.step)
         if root is not None and one.example["model.name"] is not None:
-            _below(out, "to do", f"gradlab cure --from {shlex.quote(str(root))} {one.example['run_id']}")
+            _to_do(out, f"gradlab cure --from {shlex.quote(str(root))} {one.example['run_id']}")
 
 
 def show_verdicts(out: Console, tables: Mapping[str, pa.Table], limits: Limits, root: Path | None = None) -> None:
@@ -88,7 +88,7 @@ def show_verdicts(out: Console, tables: Mapping[str, pa.Table], limits: Limits, 
     (run,), (history,) = tables["runs"].to_pylist(), histories(tables["runs"], tables["steps"], tables["layers"])
     given = tell(out, history, limits)
     if any(verdict.name != "healthy" for verdict in given) and root is not None and run["model.name"] is not None:
-        _below(out, "to do", f"gradlab cure {shlex.quote(str(root))}")
+        _to_do(out, f"gradlab cure {shlex.quote(str(root))}")
 
 
 def tell(out: Console, history: History, limits: Limits) -> list[Verdict]:
@@ -97,13 +97,18 @@ def tell(out: Console, history: History, limits: Limits) -> list[Verdict]:
     for verdict in given:
         about = escape(verdict.sentence.removeprefix(verdict.name))
         out.print(f"[bold]Verdict[/bold] [{STYLES[verdict.grade]}]{verdict.name}[/]{about}.")
-        step = since(history, verdict.name, limits) if verdict.name != "healthy" and len(history.loss) > 1 else None
-        _reasons(out, verdict, step)
+        _reasons(out, verdict, _since(history, verdict, limits))
     return given
 
 
+def _since(history: History, verdict: Verdict, limits: Limits) -> int | None:
+    """Since which step, where that is to be said: a sentence about a divergence has its step."""
+    said = verdict.name in ("healthy", "diverged") or len(history.loss) < 2
+    return None if said else since(history, verdict.name, limits)
+
+
 def _reasons(out: Console, verdict: Verdict, step: int | None) -> None:
-    if step is not None and verdict.name != "diverged":
+    if step is not None:
         _below(out, "since", f"step {step}")
     if verdict.cause is not None:
         _below(out, "cause", f"{verdict.cause.name}: {verdict.cause}.")
@@ -112,12 +117,13 @@ def _reasons(out: Console, verdict: Verdict, step: int | None) -> None:
 def _below(out: Console, what: str, text: str) -> None:
     """A line under a verdict: what it says stands behind what it is, and so do its further lines."""
     head = f"{INSET}{what:8}"
-    if what == "to do":
-        # To be copied: no line is broken.
-        out.print(f"{INSET}[dim]{what:8}[/dim]{escape(text)}", soft_wrap=True)
-        return
     wide = max(40, out.width) - len(head)
     first, *more = textwrap.wrap(text, wide, break_on_hyphens=False, break_long_words=False)
     out.print(f"{INSET}[dim]{what:8}[/dim]{escape(first)}", soft_wrap=True)
     for line in more:
         out.print(escape(" " * len(head) + line), soft_wrap=True)
+
+
+def _to_do(out: Console, command: str) -> None:
+    """A command to be copied: its line is not broken."""
+    out.print(f"{INSET}[dim]{'to do':8}[/dim]{escape(command)}", soft_wrap=True)

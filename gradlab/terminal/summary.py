@@ -113,8 +113,10 @@ def sentence(run: Run) -> str:
         return f"Crashed: {run['error']}."
     said = f"{_outcome(run)}."
     if run["rate"] is not None:
-        recurrent = run["model.name"] is not None and MODELS[run["model.name"]].needs_time
-        along, ends = ("time step", "step 1 over T") if recurrent else ("layer", "layer 1 over L-1")
+        model = None if run["model.name"] is None else MODELS[run["model.name"]]
+        along, ends = ("layer" if model is None or model.trunk is None else "block"), "layer 1 over L-1"
+        if model is not None and model.needs_time:
+            along, ends = "time step", "step 1 over T"
         said += (
             f" At step 0, δ is multiplied by {number(run['rate'])} per {along} on its way to the input "
             f"({ends}: {number(run['vanishing_ratio'])})."

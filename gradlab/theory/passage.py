@@ -70,7 +70,11 @@ class Passage:
 
 def mlp(seen: Setting) -> Passage:
     """z_l = norm(W_l phi(z_{l-1}) + b_l): layers 1..L-1, and the input."""
-    return {"none": _plain, "batch": _batch, "layer": _layer, "rms": _layer}[seen.norm](seen)
+    if seen.norm == "none":
+        return _plain(seen)
+    if seen.behind:
+        return _behind(seen)
+    return _batch(seen) if seen.norm == "batch" else _layer(seen)
 
 
 def _plain(seen: Setting) -> Passage:
@@ -146,6 +150,27 @@ def _layer(seen: Setting) -> Passage:
     divisor = seen.sw2 * moments(seen.phi, q).square + seen.sb2 + seen.eps
     into_input = seen.sw2_first / (seen.sw2_first * seen.q0 + seen.sb2 + seen.eps)
     return _normed(seen, factor, q, into_input, (seen.keep * seen.sw2 / divisor, seen.sb2 / divisor))
+
+
+def _behind(seen: Setting) -> Passage:
+    """z_l = W_l n(phi(z_{l-1})) + b_l of wide layers, n a norm over each sample's units: its units have variance 1.
+
+    A gradient comes back through sw2 E phi'^2 over what the norm divides by, Var phi, of rms norm E phi^2.
+    """
+
+    def divisor(q: float) -> float:
+        at = moments(seen.phi, settled(q))
+        return (at.square if seen.norm == "rms" else at.variance) + seen.eps
+
+    def after(q: float) -> float:
+        return seen.sw2 * (1 - seen.eps / divisor(q)) + seen.sb2
+
+    start = seen.sw2_first * seen.q0 + seen.sb2
+    qs = trajectory(after, start, max(seen.depth - 1, LOOKED_AT))
+    steps = [seen.sw2 * moments(seen.phi, settled(q)).slope_square / divisor(q) for q in qs]
+    hidden = seen.depth - 1
+    logs, growth = _logs([seen.sw2_first, *steps]), _ratios([seen.q0, *qs])
+    return Passage(steps[-1], qs[-1], 0, logs[:hidden], None, growth[:hidden])
 
 
 def _normed(seen: Setting, factor: float, q: float, into_input: float, alike: tuple[float, float] | None) -> Passage:

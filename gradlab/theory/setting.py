@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gradlab.spec.choices import MODELS
+from gradlab.spec.choices import MODELS, NORMS
 from gradlab.spec.run import ModelSpec, RunSpec
 from gradlab.theory.activations import Phi
 from gradlab.theory.gates import Gate, gate
@@ -27,7 +27,8 @@ class Setting:
     elsewhere. ``branch``: beta of a residual branch. ``pixels``: height and width of an image that is convolved, whose
     filters are ``centre``d in their middle tap or not; ``inputs`` is then a filter's first fan-in. ``gate``: what keeps
     a gated state. ``keep``: the share of activations that dropout leaves; ``sw2`` is then over it, for what is kept is
-    as much larger. ``why_not``: why no theory holds for such weights, None where one does.
+    as much larger. ``behind``: the norm stands behind phi. ``why_not``: why no theory holds for such weights, None
+    where one does.
     """
 
     architecture: str
@@ -50,6 +51,7 @@ class Setting:
     centre: bool = False
     gate: Gate | None = None
     keep: float = 1.0
+    behind: bool = False
 
 
 WEIGHT_VARIANCES: dict[str, Callable[[int, int], float]] = {
@@ -134,7 +136,7 @@ def setting(spec: RunSpec) -> Setting:
     first_fan = (
         model.drawn_width if recurrent and model.init == "torch_default" and model.weight_var is None else inputs
     )
-    norm = model.norm or "none"
+    norm = _of_signals(model)
     phi = Phi(model.activation or "linear", (model.slope or 0.0) if model.activation in TANGIBLE else 0.0)
     init = None if model.weight_var is not None else model.init
     q0 = spec.data.input_scale * spec.data.input_scale
@@ -159,8 +161,9 @@ def setting(spec: RunSpec) -> Setting:
         eps={"none": 0.0, "rms": RMS_EPS[spec.train.precision]}.get(norm, EPS),
         branch=model.branch_scale or 0.0,
         orthogonal=init == "orthogonal",
-        why_not=_why_not(model.name, init) or _not_with_dropout(model),
+        why_not=_why_not(model.name, init) or _not_with_dropout(model) or _not_behind(model),
         keep=keep,
+        behind=norm != "none" and model.norm_order == "behind",
     )
 
 
@@ -174,7 +177,7 @@ def _unknown(model: ModelSpec) -> str | None:
 def _of_images(spec: RunSpec) -> Setting:
     """What theory sees of convolutions: of a `resnet` its stream alone, a place a block."""
     model, facts, keep = spec.model, spec.facts, 1 - (spec.model.dropout or 0.0)
-    norm, init = model.norm or "none", None if model.weight_var is not None else model.init
+    norm, init = _of_signals(model), None if model.weight_var is not None else model.init
     phi = Phi(model.activation or "linear", (model.slope or 0.0) if model.activation in TANGIBLE else 0.0)
     q0 = spec.data.input_scale * spec.data.input_scale
     # Rows of an orthogonal matrix are a filter each; what other inits call fan-out counts its taps too.
@@ -202,11 +205,28 @@ def _of_images(spec: RunSpec) -> Setting:
         eps={"none": 0.0, "rms": RMS_EPS[spec.train.precision]}.get(norm, EPS),
         branch=0.0 if model.block in ("rezero", "fixup") else model.branch_scale or 0.0,
         orthogonal=orthogonal,
-        why_not=_why_not(model.name, init) or _no_theory_of_images(model) or _not_with_dropout(model),
+        why_not=_why_not(model.name, init)
+        or _no_theory_of_images(model)
+        or _not_with_dropout(model)
+        or _not_behind(model),
         keep=keep,
         pixels=facts.pixels,
         centre=init == "delta_orthogonal",
     )
+
+
+def _of_signals(model: ModelSpec) -> str:
+    """The norm that theory sees: a weight norm begins as the matrix that it stands for."""
+    return model.norm if model.norm is not None and NORMS[model.norm].of_signals else "none"
+
+
+def _not_behind(model: ModelSpec) -> str | None:
+    """Of norms behind the activation those over single samples are followed, where no stream goes past them."""
+    if model.norm_order != "behind" or not NORMS[model.norm or "none"].of_signals:
+        return None
+    if model.name == "mlp" and model.norm != "batch":
+        return None
+    return f"a {model.norm} norm behind the activation of {model.name!r} is not followed by theory here"
 
 
 def _not_with_dropout(model: ModelSpec) -> str | None:
@@ -222,6 +242,8 @@ def _not_with_dropout(model: ModelSpec) -> str | None:
 def _no_theory_of_images(model: ModelSpec) -> str | None:
     if model.pool not in (None, "none"):
         return "the mean of four pixels depends on how alike they are, which theory here does not follow"
+    if model.norm in ("group", "instance"):
+        return "a norm over pixels depends on how alike they are, which theory here does not follow"
     if model.block == "postact":
         return "a stream that is activated at every block is not normal, and theory here does not follow it"
     if model.block == "fixup":

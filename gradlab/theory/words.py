@@ -82,9 +82,7 @@ def _subject(seen: Setting) -> str:
     name = seen.phi.name + (f"({seen.phi.slope:g})" if seen.phi.slope else "")
     if seen.architecture == "linear_chain":
         return f"chain of {math.sqrt(seen.sw2):.4g}·I"
-    behind = {"batch": " behind batch norm", "layer": " behind layer norm", "rms": " behind rms norm"}.get(
-        seen.norm, ""
-    )
+    behind = "" if seen.norm == "none" else f"{', then' if seen.behind else ' behind'} {seen.norm} norm"
     what = {
         "residual_mlp": f"residual {name}, β={seen.branch:.3g}",
         "rnn": f"recurrent {name}",
@@ -105,7 +103,7 @@ def _claim(seen: Setting, said: Findings) -> str:
         if seen.batch is not None and seen.batch < STEADY_BATCH:
             what = f"of a typical draw of width {seen.width}: over so few samples the mean has no finite variance"
         return f"{course} at batches of {seen.batch}, whatever σw²: {what}"
-    if seen.norm != "none" and seen.architecture == "mlp" and seen.sb2 == 0:
+    if seen.norm != "none" and seen.architecture == "mlp" and seen.sb2 == 0 and not seen.behind:
         return f"{course}, whatever σw²"
     if seen.architecture == "cnn" and seen.norm == "none" and not seen.centre:
         (height, width), kept = seen.pixels, math.sqrt(border(seen.pixels))

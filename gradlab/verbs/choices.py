@@ -10,8 +10,8 @@ from gradlab.verbs.given import configs_of
 from gradlab.verbs.options import AllowCode, ConfigDir, Quiet
 
 KINDS = (
-    *("models", "data", "activations", "inits", "norms", "clips", "losses", "optimizers", "schedules", "probes"),
-    *("verdicts", "causes", "thresholds", "remedies", "experiments"),
+    *("models", "data", "activations", "inits", "norms", "clips", "losses", "optimizers", "schedules", "pretraining"),
+    *("probes", "verdicts", "causes", "thresholds", "remedies", "launchers", "experiments"),
 )
 """What there are lists of, for the help; the lists are the catalogue's."""
 

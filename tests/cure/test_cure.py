@@ -197,6 +197,8 @@ def test_what_a_guess_comes_to() -> None:
     assert digits == {"loss": pytest.approx(math.log(10)), "accuracy": pytest.approx(0.1)}
     silence = trials.guess(compose_any(["model=rnn", "data=silence", "model.width=1"]).runs[0])
     assert silence == {"loss": None, "accuracy": None}
+    text = trials.guess(compose_any(["model=gru", "data=characters"]).runs[0])
+    assert text == {"loss": 3.10, "accuracy": None}
 
 
 def test_a_learning_rate_that_is_far_off_is_cured_by_another(gradlab_: Gradlab, tmp_path: Path) -> None:

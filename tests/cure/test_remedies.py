@@ -28,6 +28,8 @@ SICK: dict[str, dict[str, Value]] = {
     "large weights": {"model.weight_var": 4.0, "model.bias_var": 0.05, "model.activation": "tanh"},
     "raw inputs": {"data.standardise": False, "data.input_scale": 30.0},
     "batch norm": {"model.norm": "batch", "model.depth": 50},
+    "few samples": {"model.norm": "batch", "data.batch_size": 4, "model.width": 96},
+    "wide": {"model.width": 256, "optim.name": "adam", "optim.lr": 0.03},
     "one sample": {"data.batch_size": 1},
     "residual": {"model.name": "residual_mlp", "model.depth": 20},
     "rnn": {"model.name": "rnn", "model.activation": "tanh"},
@@ -40,6 +42,8 @@ SICK: dict[str, dict[str, Value]] = {
     "transformer": {"model.name": "transformer", "model.norm_place": "post", "model.attention_scale": 1.0},
     "capsules": {"model.name": "capsule", "model.squash_eps": 0.0},
     "chain": {"model.name": "linear_chain", "model.gain": 0.5},
+    "half precision": {"train.precision": "float16", "optim.name": "adam"},
+    "mixed precision": {"train.precision": "mixed_float16", "train.loss_scale": 1024},
 }
 
 
@@ -107,6 +111,8 @@ def test_only_what_a_run_can_have_and_does_not_have_yet() -> None:
     assert {"clip-off", "clip-wider", "clip-norm"} <= names_for("clipped")
     assert {"standardise"} <= names_for("raw inputs")
     assert "norm-off" in names_for("batch norm")
+    assert "group" in names_for("few samples") - names_for("batch norm")
+    assert "mup" in names_for("wide") - names_for("sigmoid")
     assert "batch" not in names_for("one sample") | names_for("batch norm") | names_for("rnn")
     assert "residual" not in names_for("residual") | names_for("rnn") | names_for("chain")
     assert "branch-scale" in names_for("residual")
@@ -323,3 +329,26 @@ def test_targets_get_unit_variance_where_they_are_real_and_vary() -> None:
     assert change_of("unit-targets", data__name="silence", model__name="rnn", model__width=1) is None
     assert change_of("unit-targets", data__name="linear_teacher", data__target_scale=0.0) is None
     assert change_of("unit-targets", data__name="linear_teacher", data__target_scale=9.0, train__loss="huber") is None
+
+
+def test_half_precision_alone_has_remedies_of_the_format() -> None:
+    kinds = {name for name, remedy in REMEDIES.items() if remedy.kind == "precision"}
+    assert kinds.isdisjoint(applying())
+    assert kinds & applying(train__precision="float16", optim__name="adam") == kinds
+    assert kinds & applying(train__precision="float16") == kinds - {"eps-half"}
+    assert kinds & applying(train__precision="bfloat16") == {"by-chance", "single-copies", "float32"}
+    assert kinds & applying(train__precision="mixed_float16") == {"loss-scale", "bfloat16", "float32"}
+    assert kinds & applying(train__precision="mixed_float16", train__loss_scale="dynamic") == {"bfloat16", "float32"}
+    assert change_of("bfloat16", train__precision="mixed_float16", train__loss_scale="8") == {
+        "train.precision": "mixed_bfloat16",
+        "train.loss_scale": "1",
+    }
+    assert change_of("eps-half", train__precision="bfloat16", optim__name="adam") is None, "1e-8 is none of its zeros"
+
+
+def test_what_is_advised_is_tried_where_the_norms_say_so() -> None:
+    sick = described({})
+    after = treated(sick, [REMEDIES["clip-advised"]], {**NORMS, "zclip": 2.5})
+    assert after is not None
+    assert after.change == {"clip.mode": "zclip", "clip.threshold": 2.5}
+    assert treated(sick, [REMEDIES["clip-advised"]], NORMS) is None

@@ -13,11 +13,12 @@ import pytest
 from gradlab.data.characters import FILE
 from gradlab.data.copy_memory import BLANK, GO
 from gradlab.data.dataset import Dataset
-from gradlab.data.dates import ANSWERS, CHARACTERS, PAD, START
+from gradlab.data.dates import ANSWERS, CHARACTERS, DAYS, PAD, START
 from gradlab.data.digits import digits
 from gradlab.data.loaders import load
 from gradlab.data.moving_digits import SIZE, WAYS
 from gradlab.data.sequential_digits import sequential_digits
+from gradlab.spec.choices import DATA
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import build
 
@@ -113,6 +114,14 @@ def test_a_date_is_the_date_that_was_written_and_no_day_is_in_both_parts() -> No
             assert read(source).isoformat() == "".join(ANSWERS[token] for token in target)
     assert not days[0] & days[1]
     assert len(days[0]) == 8000
+
+
+def test_what_is_said_to_be_guessed_is_the_entropy_of_the_answers() -> None:
+    """Of a text that of its characters; of dates that of one day in a hundred years, in ten places."""
+    characters = data_of("characters", length=64).train_targets
+    shares = np.unique(characters, return_counts=True)[1] / characters.size
+    assert DATA["characters"].guess == pytest.approx(-(shares * np.log(shares)).sum(), abs=0.01)
+    assert DATA["dates"].guess == pytest.approx(np.log(DAYS) / 10, abs=0.01)
 
 
 @pytest.mark.parametrize("length", [2, 32, 64])

@@ -69,6 +69,22 @@ def clipping(share: float, scale: float, mode: str = "norm") -> History:
     )
 
 
+def in_half(quantity: str, spec: dict[str, object], **columns: np.ndarray) -> History:
+    """A run of float16 weights whose ``quantity`` is the first that is not finite, in layer 10 at step 200."""
+    broken = {"signal": {"act_std": np.array([1.0] * 9 + [np.nan] * 11)}}[quantity] | columns
+    first, last = profile().columns, profile(None, "depth", weight_norm=np.full(LAYERS, 300.0), **broken).columns
+    both = {name: np.stack([first[name][0], column[0]]) for name, column in last.items()}
+    return History(
+        along=(replace(profile(), columns=both),),
+        state="diverged",
+        precision="float16",
+        diverged_at=STEPS,
+        diverged_layer=10,
+        loss=np.append(np.linspace(2.4, 1.8, STEPS), np.nan),
+        spec={"model.name": "mlp", "train.precision": "float16", **spec},
+    )
+
+
 def losing(loss: np.ndarray) -> History:
     return replace(healthy(), loss=loss)
 
@@ -225,6 +241,33 @@ CASES: dict[str, tuple[History, str]] = {
         ),
         "underflow",
     ),
+    "a sigmoid network in half precision": (
+        replace(passed(deltas=np.array([*np.zeros(4), *0.236 ** np.arange(15, -1, -1.0)])), precision="float16"),
+        "vanishing",
+    ),
+    "eps that is zero": (in_half("signal", {"optim.name": "adam", "optim.eps": 1e-8}), "diverged"),
+    "a sum beyond 65,504": (in_half("signal", {}, act_std=np.array([300.0] * 9 + [np.nan] * 11)), "diverged"),
+    "weights that do not move": (
+        History(
+            along=(profile(weight_norm=np.full(LAYERS, 10.0), grad_norm=np.ones(LAYERS), grad_rms=np.ones(LAYERS)),),
+            loss=np.random.default_rng(0).normal(2.3, 0.02, STEPS + 1),
+            precision="bfloat16",
+            spec={"model.name": "mlp", "optim.name": "sgd", "optim.lr": 1e-3, "train.precision": "bfloat16"},
+        ),
+        "stalled",
+    ),
+    "clipped before unscaling": (
+        History(
+            along=(profile(),),
+            loss=np.linspace(2.3, 1.8, STEPS + 1),
+            grad_norm=np.ones(STEPS),
+            grad_norm_clipped=np.full(STEPS, 2.0**-16),
+            clipped=np.ones(STEPS),
+            loss_scale=np.full(STEPS, 2.0**16),
+            clip_mode="norm",
+        ),
+        "overclipped",
+    ),
     "a part that is cut off": (passed(cut=np.where(np.arange(LAYERS) == 9, 1.0, 0.0)), "vanishing"),
     "a cell that forgets": (
         replace(passed(), along=(profile(), profile(0.6 ** np.arange(39, -1, -1.0), axis="time"))),
@@ -299,6 +342,14 @@ CASES: dict[str, tuple[History, str]] = {
         replace(
             losing(np.concatenate([[1.0, 5.0, 6.0, 5.0, 5.0, 3.0], np.linspace(0.3, 0.15, STEPS - 5)])), guess=1 / 6
         ),
+        "healthy",
+    ),
+    "a loss that falls, and would not come to a guess in twice the steps": (
+        replace(losing(np.linspace(4.5, 3.8, STEPS + 1) + RNG.normal(0, 0.02, STEPS + 1)), guess=3.1),
+        "stalled",
+    ),
+    "a loss that would": (
+        replace(losing(np.linspace(4.5, 3.3, STEPS + 1) + RNG.normal(0, 0.02, STEPS + 1)), guess=3.1),
         "healthy",
     ),
     "steps too short for any gradient": (

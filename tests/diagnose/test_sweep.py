@@ -9,15 +9,15 @@ import pytest
 
 from gradlab.diagnose import DEFAULTS, History
 from gradlab.diagnose.sweep import since
-from tests.diagnose.cases import profile, rate_of, seen
+from tests.diagnose.cases import falling, profile, rate_of, seen
 
 
 def history(*factors: float) -> History:
-    """A run that has hardly learned, whose δ changes by a factor of so much a layer at each of its records."""
+    """A run that has learned nothing, whose δ changes by a factor of so much a layer at each of its records."""
     records = [profile(rate_of(factor)) for factor in factors]
     columns = {name: np.stack([one.columns[name][0] for one in records]) for name in records[0].columns}
     steps = np.linspace(0, 200, len(factors)).astype(int)
-    return seen(replace(records[0], step=steps, columns=columns))
+    return replace(seen(replace(records[0], step=steps, columns=columns)), loss=falling(2.25))
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,9 @@ def test_a_run_that_diverged_was_another_one_before() -> None:
     broken = replace(history(*(0.5,) * 5), state="diverged", diverged_at=200, diverged_layer=3)
     assert since(broken, "diverged", DEFAULTS) == 200
     assert since(broken, "vanishing", DEFAULTS) == 0
+
+
+def test_what_a_run_was_before_has_the_loss_scales_of_those_steps_alone() -> None:
+    one = replace(history(*(1.0,) * 5), loss=np.full(201, 2.3))
+    scaled = replace(one, loss_scale=np.ones_like(one.loss))
+    assert since(scaled, "stalled", DEFAULTS) == since(one, "stalled", DEFAULTS)

@@ -14,7 +14,7 @@ import pytest
 from gradlab.diagnose import DEFAULTS, ORDER, THRESHOLDS, History, Profile, causes, joined, judge, limits, names
 from gradlab.diagnose.causes import CAUSES
 from gradlab.diagnose.meanings import KEYS, VERDICTS
-from gradlab.diagnose.tables import JUDGED, with_verdicts
+from gradlab.diagnose.tables import JUDGED, histories, with_verdicts
 from gradlab.grid.compose import compose_run
 from gradlab.spec.named import SpecError
 from gradlab.store.tables import load_tables
@@ -48,7 +48,7 @@ def test_a_verdict_tells_its_numbers_its_threshold_and_where_that_comes_from(cas
         assert verdict.name in ORDER
         assert verdict.sentence.startswith(verdict.name)
         assert str(verdict) == verdict.sentence
-        certain = verdict.name in ("no_gradient", "misspecified") or verdict.evidence.get("ratio") == 0
+        certain = verdict.name in ("no_gradient", "misspecified", "diverged") or verdict.evidence.get("ratio") == 0
         certain |= verdict.evidence.get("cause") == "equal_weights"
         assert any(character.isdigit() for character in verdict.sentence) or certain or not verdict.evidence
         if verdict.name != "healthy":
@@ -282,6 +282,11 @@ CAUSED: dict[str, tuple[str, str, str]] = {
     "the same under plain descent": ("init", "risk", "0.6"),
     "a cell that forgets at once": ("recurrence", "risk", "time step 1"),
     "the same in half precision": ("underflow_half", "risk", "float16"),
+    "a sigmoid network in half precision": ("underflow_half", "sick", "exactly zero up to layer 4"),
+    "eps that is zero": ("eps_half", "sick", "signal"),
+    "a sum beyond 65,504": ("overflow_half", "sick", "signal"),
+    "weights that do not move": ("rounding", "sick", "stalled"),
+    "clipped before unscaling": ("clip_scaled", "sick", "100%"),
 }
 
 
@@ -362,3 +367,119 @@ def test_samples_that_the_layers_make_one_are_collapsed(first: float, last: floa
     (verdict,) = judge(replace(history, spec={"model.width": width}))
     assert verdict.name == name
     assert ("layer 19 differs by" in verdict.sentence) == (name == "collapsed")
+
+
+def gated(**spec: object) -> History:
+    """A gradlab run of gates that forget, and has learned nothing."""
+    time = profile(rate_of(0.6, 30), axis="time")
+    return replace(losing(FLAT), along=(profile(), time), spec={"model.name": "lstm", **spec})
+
+
+def late(**columns: np.ndarray) -> Profile:
+    """Level at the first recorded step, and at the last with these columns (L,)."""
+    one = profile()
+    changed = {name: np.stack([one.column(name, 0), column]) for name, column in columns.items()}
+    return replace(one, columns={**one.columns, **changed})
+
+
+LOST = np.array([*np.zeros(6), *np.ones(LAYERS - 6)])
+ASLEEP = np.where(np.arange(LAYERS) == 6, 0.99, 0.3)
+TOLD: dict[str, tuple[History, str, str]] = {
+    "gates that forget": (gated(), "vanishing", "gates"),
+    "an Elman network that does": (gated(**{"model.name": "rnn"}), "vanishing", "recurrence"),
+    "lost by long steps": (
+        replace(losing(FLAT), along=(late(signal_grad_norm=rate_of(0.5)),)),
+        "vanishing",
+        "learning_rate_high",
+    ),
+    "lost by weight decay": (
+        replace(
+            losing(FLAT),
+            along=(late(signal_grad_norm=rate_of(0.5), weight_norm=np.full(LAYERS, 0.01)),),
+            spec={"optim.weight_decay": 1.0},
+        ),
+        "vanishing",
+        "weight_decay",
+    ),
+    "lost behind units at rest": (
+        replace(losing(FLAT), along=(late(signal_grad_norm=LOST, dead=ASLEEP),)),
+        "dead",
+        "learning_rate_high",
+    ),
+    "at rest where the gradient was lost before": (
+        replace(
+            losing(FLAT),
+            along=(
+                replace(
+                    late(dead=ASLEEP),
+                    columns={**late(dead=ASLEEP).columns, "signal_grad_norm": np.stack([rate_of(0.5)] * 2)},
+                ),
+            ),
+        ),
+        "dead",
+        "init",
+    ),
+    "inputs out of scale": (
+        replace(losing(FLAT), along=(late(dead=ASLEEP),), spec={"data.input_scale": 1e-4}),
+        "dead",
+        "input_scale",
+    ),
+    "attention without skips": (replace(losing(FLAT), spec={"model.skip": False}), "stalled", "rank"),
+    "an output that has become constant": (
+        losing(np.append(FLAT[:-30], np.full(30, 2.302585))),
+        "stalled",
+        "constant_output",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TOLD)
+def test_the_cause_is_what_was_there_first(case: str) -> None:
+    history, name, cause = TOLD[case]
+    verdict = judge(history)[0]
+    assert verdict.cause is not None, verdict.sentence
+    assert (verdict.name, verdict.cause.name) == (name, cause), verdict.told
+
+
+def test_only_somebody_elses_targets_may_tell_nothing() -> None:
+    """The targets of gradlab's own data fit their inputs, and steps that together change nothing have not tried."""
+    stuck = replace(losing(2.302 + 0.001 * (FLAT - 2.3)), guess=math.log(10))
+    for moved, measured, cause in ((0.05, True, "labels"), (0.05, False, None), (2e-4, True, None)):
+        one = profile(update_ratio=np.full(LAYERS, moved))
+        (verdict,) = judge(replace(stuck, along=(one,), measured=measured))
+        assert verdict.name == "stalled"
+        assert (verdict.cause.name if verdict.cause else None) == cause
+
+
+@pytest.mark.parametrize(
+    ("data", "loss", "guess"),
+    [
+        ("digits", "auto", math.log(10)),
+        ("digits", "cross_entropy", math.log(10)),
+        ("digits", "mean_squared_error", None),
+        ("characters", "auto", 3.10),
+        ("adding", "auto", 1 / 6),
+    ],
+)
+def test_a_guess_is_of_the_loss_that_is_trained(data: str, loss: str, guess: float | None, tmp_path: Path) -> None:
+    tables = load_tables(write_result(tmp_path / "out", grid({"seed": [0]})))
+    runs = tables["runs"]
+    for name, value in (("data.name", data), ("train.loss", loss)):
+        runs = runs.drop_columns(name).append_column(name, pa.array([value]))
+    (history,) = histories(runs, tables["steps"], tables["layers"])
+    assert history.guess == guess
+    assert history.open_ended == (data == "characters")
+
+
+@pytest.mark.parametrize(("final", "name"), [(2.2, "collapsed"), (1.5, "healthy")])
+def test_no_constant_output_comes_below_a_guess(final: float, name: str) -> None:
+    same = {"output_mean": 1.0, "output_std": 0.1, "output_between": 0.0}
+    history = replace(losing(np.linspace(2.3, final, 30)), facts=same, measured=True, guess=math.log(10))
+    assert judge(history)[0].name == name
+
+
+def test_an_output_behind_branches_that_start_at_zero_is_not_collapsed() -> None:
+    same = {"output_mean": 1.0, "output_std": 0.1, "output_between": 0.0}
+    zero = np.where(np.arange(LAYERS) == 9, 1.0, 0.0)
+    for starts, name in ((zero, "healthy"), (np.zeros(LAYERS), "collapsed")):
+        assert judge(replace(passed(starts_at_zero=starts), facts=same))[0].name == name

@@ -58,6 +58,7 @@ FITTING: dict[str, dict[str, Value]] = {
     "number_range": {**BASE, "model.depth": 3},
     "coordinates": {**BASE, "model.depth": 3},
     "sharpness": {**BASE, "model.depth": 3},
+    "weight_motion": {**BASE, "model.depth": 3},
     "twin_distance": {**BASE, "model.depth": 3},
     "loss_plane": {**RNN, "model.width": 1, "data.name": "silence"},
     "mode_strength": CHAIN,

@@ -54,7 +54,7 @@ SETTINGS: dict[str, dict[str, Value]] = {
         "model.norm": "layer",
     },
     "model linear_chain": {"model.name": "linear_chain", "data.name": "linear_teacher", "data.features": 8},
-    **{f"norm {name}": {"model.norm": name} for name in ("batch", "layer", "rms")},
+    **{f"norm {name}": {"model.norm": name} for name in ("batch", "layer", "rms", "weight")},
     **{f"optimizer {name}": {"optim.name": name, "optim.momentum": 0.9} for name in OPTIMIZERS},
     **{f"clip {name}": {"clip.mode": name, "clip.threshold": 0.5} for name in CLIPS},
     **{

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from gradlab.data.batches import batches
-from gradlab.engine.precision import FORMATS
+from gradlab.engine.precision import FORMATS, chances, rounded
 from gradlab.models import MODELS
 from gradlab.nn.initializers import initial_parameters
 from gradlab.nn.slots import Role
@@ -173,3 +173,31 @@ def test_the_words_are_those_of_the_spec() -> None:
         with pytest.raises(SpecError, match=r"above 0 or 'dynamic'"):
             build({"train.loss_scale": given})
     assert build({"train.loss_scale": 1.0}).id == build({}).id
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_by_chance_takes_one_of_both_neighbours_and_is_right_in_the_mean(dtype: torch.dtype) -> None:
+    x = torch.tensor([[1.001, -1.001, 3e-5, -7e-8, 1.0, 0.0, 255.7, 6e-39]])
+    near = x.to(dtype)
+    ways = [torch.nextafter(near, torch.full_like(near, side)).float() for side in (-math.inf, math.inf)]
+    drawn = torch.stack([rounded(x, dtype, chances([build({"seed": 1})], t, x)) for t in range(4000)]).float()
+    held = near.float() == x
+    assert (drawn[:, held] == x[held]).all(), "what the format holds stays"
+    assert ((drawn == near.float()) | (drawn == ways[0]) | (drawn == ways[1])).all()
+    step = (ways[1] - ways[0]).abs()
+    assert ((drawn.mean(0) - x).abs() <= 0.04 * step).all()
+    assert torch.equal(rounded(x, dtype, torch.full_like(x, 0.5))[:, :3], near[:, :3]), "half-way chances are nearest"
+
+
+def losses(values: dict[str, Value], *company: dict[str, Value]) -> list[float]:
+    return [float(str(row["loss"])) for row in measured(*company, values)[-1].steps]
+
+
+def test_updates_by_chance_are_a_member_s_own_and_reach_what_single_weights_reach() -> None:
+    slow: dict[str, Value] = {**SMALL, "train.precision": "bfloat16", "optim.lr": 1e-3, "train.steps": 150}
+    by_chance: dict[str, Value] = {**slow, "train.rounding": "stochastic", "clip.mode": "skip", "clip.threshold": 10.0}
+    alone = losses(by_chance)
+    assert alone == losses(by_chance, {**by_chance, "seed": 5})
+    single, nearest = losses({**slow, "train.precision": "mixed_bfloat16"}), losses(slow)
+    assert sum(alone[-20:]) == pytest.approx(sum(single[-20:]), rel=0.01)
+    assert sum(nearest[-20:]) > 1.01 * sum(single[-20:]), "to the nearest most of it is lost"

@@ -35,7 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     few = {"train.steps": 6, "probe.every": 3, "model.width": 8}
     runs: list[dict[str, Any]] = [
         few | {"model.depth": 12, "model.activation": "sigmoid"},
-        few | {"model.depth": 12, "model.activation": "relu"},
+        few | {"model.depth": 5, "model.activation": "relu"},
         few | {"model.name": "rnn", "model.depth": 1, "data.name": "digits"},
         few | {"model.depth": 12, "model.activation": "tanh"},
     ]
@@ -76,7 +76,9 @@ def expected(folder: Path, place: int) -> Scalars:
     for column in steps.columns[2:]:
         add(column, steps[steps[column].notna()], column)
     for (axis, layer, name), rows in layers.groupby(["axis", "layer", "name"]):
-        digits = len(str(layers[layers["axis"] == axis]["layer"].max()))
+        # The same in all runs of a result: of another depth they have the same names.
+        every = tables["layers"]
+        digits = len(str(every[every["axis"] == axis]["layer"].max()))
         for column in layers.columns[5:]:
             where = f"/{layer:0{digits}d} {name}" if axis == "depth" else f" along time/{layer:0{digits}d}"
             add(column + where, rows[rows[column].notna()], column)
@@ -234,9 +236,13 @@ def test_a_watched_training_and_some_runs_alone(
     assert "runs    seen/export/csv/runs.csv" in ended.out.splitlines()
     read = pyarrow.csv.read_csv(tmp_path / "seen/export/csv/runs.csv")
     assert read["sentences"].to_pylist()[0]
-    write_result(tmp_path / "two", [{"seed": 0}, {"seed": 1}])
+    two = write_result(tmp_path / "two", [{"seed": 0}, {"seed": 1}])
+    manifest = (two / "manifest.json").read_text(encoding="utf-8")
+    (two / "manifest.json").write_text(manifest.replace('"runs": 2, "dup', '"runs": 3, "dup'), encoding="utf-8")
     run_id = gradlab.load(tmp_path / "two").runs["run_id"][1]
-    assert call(["export", "two", "--to", "csv", "--run", run_id[:9]], monkeypatch, capsys, tmp_path).status == 0
+    ended = call(["export", "two", "--to", "csv", "--run", run_id[:9]], monkeypatch, capsys, tmp_path)
+    assert ended.status == 0
+    assert "note    Of 3 planned runs 2 are here" in ended.out
     read = pyarrow.csv.read_csv(tmp_path / "two/export/csv/steps.csv")
     assert set(read["run_id"].to_pylist()) == {run_id}
 
@@ -293,4 +299,7 @@ def test_what_ends_early_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
         1,
         "gradlab: error: made/export/csv/steps.csv: No space left on device\n",
     )
-    assert not (tmp_path / "made/export/csv").exists()
+    assert not (tmp_path / "made/export").exists()
+    (tmp_path / "mine").mkdir()
+    assert call(["export", "made", "--to", "csv", "-o", "mine"], monkeypatch, capsys, tmp_path).status == 1
+    assert not any((tmp_path / "mine").iterdir())

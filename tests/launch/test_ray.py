@@ -7,22 +7,28 @@ import os
 import signal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gradlab.grid.launching import Launch
+from gradlab.launch.devices import CPU_MEMORY, Device
+from gradlab.launch.events import Job
 from gradlab.store import documents
 from gradlab.store.folder import Folder
+from gradlab.store.pieces import saved_pieces
 from tests.commands import ENVIRONMENT, assert_same_tables, run, spawn, wait_for
+from tests.launch.test_local import jobs_of
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 
 SWEEP = (
-    *("sweep", "seed=range(6)", "optim.lr=0.1,1e38", "model.width=8", "model.depth=2", "train.steps=4000"),
+    *("sweep", "seed=range(4)", "optim.lr=0.1,1e38", "model.width=8", "model.depth=2", "train.steps=3000"),
     *("probe.every=100", "launch.memory=1", "--no-report"),
 )
-"""12 pieces of one run each, half of which diverge at once."""
+"""8 pieces of one run each, half of which diverge at once."""
 
 UNSEEN = """
 import contextlib
@@ -70,7 +76,7 @@ def test_an_interrupt_cancels_what_is_queued_and_a_resume_goes_on(
     assert f"Ray at {cluster[0]}: 2 nodes, 2 cores" in out
     assert "gradlab sweep --resume out" in err
     assert "Traceback" not in err
-    assert 2 <= finished(tmp_path) < 12
+    assert 2 <= finished(tmp_path) < 8
     assert list(Folder(tmp_path / "out").pieces.glob("*.from*.safetensors")), "what was at work is kept"
     refused = run(["sweep", "--resume", "out"], tmp_path)
     assert refused.status == 2
@@ -111,3 +117,32 @@ def test_what_no_node_has_is_refused_before_anything_is_written(
         assert (ended.status, ended.out) == (2, "")
         assert why in ended.err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_becomes_of_a_task_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of memory: halved; lost with its worker: run again, so often; cancelled by somebody else: failed."""
+    import ray as package
+    from ray.exceptions import OutOfMemoryError, TaskCancelledError, WorkerCrashedError
+
+    from gradlab.launch import ray
+
+    (job, _) = jobs_of(tmp_path, 3)
+    crew = ray.Crew(Device("cpu", "cpu", CPU_MEMORY, 1), Launch(name="ray", retries=1), ray.Cluster("here", ()))
+    lost: dict[int, int] = {}
+    waiting: deque[Job] = deque()
+
+    def outcome(error: Exception) -> list[str]:
+        def get(_task: object) -> None:
+            raise error
+
+        monkeypatch.setattr(package, "get", get)
+        return [event.kind for event in crew._outcome(None, job, lost, waiting)]
+
+    assert outcome(OutOfMemoryError("too large")) == ["halved"]
+    assert waiting.pop().piece.chunks == (2, 1)
+    assert outcome(WorkerCrashedError()) == ["told"]
+    assert waiting.pop() is job
+    assert outcome(WorkerCrashedError()) == ["failed"]
+    assert outcome(TaskCancelledError()) == ["failed"]
+    assert not waiting
+    assert saved_pieces(Folder(tmp_path))[job.piece.index]["error"].to_pylist() == ["Ray: the task was cancelled"] * 3

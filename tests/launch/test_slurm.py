@@ -15,11 +15,14 @@ from pathlib import Path
 import pytest
 
 import gradlab
+from gradlab.grid.launching import Launch
 from gradlab.launch import slurm
-from gradlab.launch.events import Job
+from gradlab.launch.devices import CPU_MEMORY, Device
+from gradlab.launch.events import Event, Job
 from gradlab.launch.slurm_job import said_by
 from gradlab.launch.speed import USUAL
 from gradlab.store.folder import Folder
+from gradlab.store.pieces import saved_pieces
 from tests.commands import ENVIRONMENT, Ended, assert_same_tables, run, wait_for
 from tests.launch.test_local import jobs_of
 
@@ -155,13 +158,38 @@ def test_an_interrupt_cancels_the_jobs_and_what_the_cluster_refuses_is_said(tmp_
     assert not tasks()
 
 
-def test_small_pieces_share_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_pieces_share_a_job(tmp_path: Path) -> None:
     job = jobs_of(tmp_path, 1)[0]
 
     def of(index: int, seconds: float) -> Job:
         return replace(job, piece=replace(job.piece, index=index, effort=seconds * USUAL))
 
     jobs = [of(index, seconds) for index, seconds in enumerate([300, 50, 40, 30, 20, 10, 5, 5])]
-    assert [slurm._indices(task) for task in slurm.packed(jobs[1:], 1000)] == [(1, 4, 6), (2, 3, 5, 7)]
+    assert [slurm._indices(task) for task in slurm.packed(jobs[1:], 1000)] == [(1, 4, 5), (2, 3, 6, 7)]
     assert [slurm._indices(task) for task in slurm.packed(jobs, 2)] == [(0,), (1, 2, 3, 4, 5, 6, 7)]
     assert len(slurm.packed(jobs[4:], 1000)) == 1
+
+
+def test_what_becomes_of_the_pieces_of_a_job_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of memory: the piece that it was at is halved; its node lost: run again, so often; anything else: failed."""
+    jobs = jobs_of(tmp_path, 3)
+    handed: list[tuple[int, ...]] = []
+
+    def ended(state: str, lost: dict[int, int]) -> list[tuple[str, int]]:
+        monkeypatch.setattr(slurm, "_end_of", lambda *_: (state, f"Slurm job 3_0 {state}"))
+        crew = slurm.Crew(Device("cpu", "cpu", CPU_MEMORY, 1), Launch(name="slurm", retries=1))
+        crew.open = {0: ("gradlab-x", 0), 1: ("gradlab-x", 0)}
+        return [(event.kind, event.piece) for event in crew._ended(Folder(tmp_path), ("gradlab-x", 0), jobs, {0}, lost)]
+
+    def hand_over(_crew: slurm.Crew, _folder: Folder, again: list[Job]) -> Event:
+        handed.append(tuple(len(job.piece.chunks) for job in again))
+        return Event("told", -1)
+
+    monkeypatch.setattr(slurm.Crew, "_hand_over", hand_over)
+    assert ended("OUT_OF_MEMORY", {}) == [("halved", 0), ("told", -1), ("told", -1)]
+    assert ended("NODE_FAIL", {}) == [("told", -1), ("told", -1)]
+    assert handed == [(2, 1), (1, 1)]
+    assert ended("NODE_FAIL", {0: 1}) == [("failed", 0), ("told", -1), ("told", -1)]
+    assert ended("FAILED", {}) == [("failed", 0), ("failed", 1)]
+    runs = saved_pieces(Folder(tmp_path))[1]
+    assert set(runs["error"].to_pylist()) == {"Slurm job 3_0 FAILED"}

@@ -17,6 +17,7 @@ from playwright.sync_api import sync_playwright
 
 from gradlab.report import write_report
 from gradlab.spec.named import Value
+from gradlab.store.record import INSTRUMENTS
 from tests.conftest import dotted
 from tests.synthetic import grid, write_result
 
@@ -176,7 +177,13 @@ def test_any_run_is_opened_and_its_steps_are_walked_through(sweep: Path, result:
         told = re.search(r"measured: (\S+) at layer 0, (\S+) at 5", said)
         assert told
         assert [float(value) for value in told.groups()] == pytest.approx([delta[0], delta[5]], rel=2e-3)
-    assert "theory, step 0" in tab.locator("#figure-profile .legend").inner_text()
+    legend = tab.locator("#figure-profile .legend")
+    assert "theory of step 0, from δ of this step" in legend.inner_text()
+    slider.press("Home")
+    assert "theory, step 0" in legend.inner_text()
+    # Where it met the measured line last, it meets it again.
+    assert tab.evaluate("carried([1, 10, 30, null], [2, 10.01, 99, 3], [4, 20, 5, 6])") == [2, 20, 60, None]
+    assert tab.evaluate("carried([1, 10], [1, 10], [1, 0])") is None
     tab.get_by_label("show").select_option("update_ratio")
     assert "‖ΔW‖/‖W‖" in tab.locator("#figure-heat-run h4").inner_text()
     tab.go_back()
@@ -278,6 +285,44 @@ def test_figures_are_drawn_for_a_light_and_for_a_dark_page(sweep: Path, open_pag
     assert tab.evaluate(colours) > 10
     tab.emulate_media(color_scheme="dark" if scheme == "light" else "light")
     tab.wait_for_function(f"({corner} > 128) === {json.dumps(scheme == 'dark')}")
+
+
+def test_what_an_instrument_gave_stands_in_the_opened_run(tmp_path: Path, open_page: Open) -> None:
+    result = write_result(tmp_path / "result", [{"seed": 0}, {"seed": 1}])
+    run_ids = ids(result)
+    given = [
+        {"run_id": run_ids[1], "step": step, "instrument": "jacobian_spectrum", "quantity": name, "index": index}
+        | {"value": scale * (step + 1.0)}
+        for step in (0, 10)
+        for name, index, scale in (("singular_value", 1, 1e3), ("singular_value", 2, 1.0), ("spread", None, -2.0))
+    ]
+    pq.write_table(pa.Table.from_pylist(given, schema=INSTRUMENTS), result / "instruments.parquet")
+    with dotted():
+        page = write_report([result], tmp_path / "report").page
+    tab = open_page(page)
+    tab.locator(f"#table [title='Open {run_ids[1]}']").click()
+    curve, course = (tab.locator(f"#figure-given-{at}") for at in (0, 1))
+    tab.locator("#step").press("Home")
+    assert curve.locator("h4").inner_text() == "singular value, step 0"
+    assert "singular value. From 1 to 11000 over all its records" in curve.locator(".area").get_attribute("aria-label")
+    assert course.locator("h4").inner_text() == "spread by step"
+    tab.locator("#step").press("End")
+    assert curve.locator("h4").inner_text() == "singular value, step 200"
+    curve.get_by_role("button", name="Table").click()
+    numbers = curve.locator(".numbers td").all_inner_texts()
+    assert {"11000", "11"} <= set(numbers), numbers
+    tab.get_by_role("button", name="Previous").click()
+    assert curve.is_hidden()
+
+
+def test_on_paper_it_is_light_and_whole_and_has_no_controls(sweep: Path, open_page: Open) -> None:
+    tab = open_page(sweep, color_scheme="dark")
+    tab.emulate_media(media="print", color_scheme="dark")
+    assert tab.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--page')") == "#fbfbfa"
+    assert tab.evaluate("getComputedStyle(document.querySelector('#runs .scroll')).maxHeight") == "none"
+    assert tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    for place in ("nav", ".tools", ".bar", ".filters", "#step", "#table"):
+        assert tab.locator(place).first.is_hidden(), place
 
 
 @pytest.mark.parametrize("width", [420, 2560])

@@ -99,7 +99,7 @@ def test_a_single_run_tells_its_verdicts_among_the_findings(tmp_path: Path) -> N
     source = write_result(tmp_path / "out", [{"model.activation": "sigmoid", "model.depth": 20}])
     page = write_report([source], tmp_path / "report").page.read_text(encoding="utf-8")
     findings = page.partition('<section class="findings"')[2].partition("</section>")[0]
-    assert "vanishing: δ of layer 1 is" in findings
+    assert "Vanishing: δ of layer 1 is" in findings
     assert "Schoenholz et al. 2017" in findings
     assert '<section id="verdicts">' not in page
 

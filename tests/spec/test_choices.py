@@ -144,7 +144,9 @@ def test_lookup_gives_the_entry_or_the_nearest_name() -> None:
     assert lookup("init", INITS, "he", ALIASES["model.init"]).name == "he_normal"
     with pytest.raises(SpecError, match=r"^unknown activation 'rellu'; did you mean 'relu'\? available: elu, gelu, "):
         lookup("activation", ACTIVATIONS, "rellu")
-    with pytest.raises(SpecError, match=r"^unknown norm 'qqq'; available: batch, layer, none, rms$"):
+    with pytest.raises(
+        SpecError, match=r"^unknown norm 'qqq'; available: batch, group, instance, layer, none, rms, weight$"
+    ):
         lookup("norm", NORMS, "qqq")
 
 

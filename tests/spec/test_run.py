@@ -63,6 +63,8 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "model.parametrization": ({}, "ntk"),
     "model.base_width": ({}, 32),
     "model.dropout": ({}, 0.5),
+    "model.groups": ({}, 8),
+    "model.norm_order": ({}, "behind"),
     "model.target": (OWN, f"{HERE}:another"),
     "model.source": (OWN, "0" * 64),
     "data.name": ({}, "gaussian_mixture"),
@@ -102,6 +104,7 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "clip.threshold": ({}, 2.0),
     "clip.output_threshold": ({}, 2.0),
     "train.steps": ({}, 201),
+    "train.rounding": ({"train.precision": "bfloat16"}, "stochastic"),
     "train.loss_scale": ({"train.precision": "float16"}, "dynamic"),
     "train.precision": ({}, "float64"),
     "train.loss": ({}, "hinge"),
@@ -270,7 +273,7 @@ def test_zero_is_a_value() -> None:
 
 def test_an_unknown_key_names_the_nearest_or_those_of_its_section() -> None:
     assert str(unknown_key("threshold", KEYS)) == "unknown key 'threshold'; did you mean 'clip.threshold'?"
-    keys = ", ".join(f"train.{name}" for name in ("steps", "precision", "loss_scale", "loss", "source"))
+    keys = ", ".join(f"train.{name}" for name in ("steps", "precision", "loss_scale", "rounding", "loss", "source"))
     assert str(unknown_key("train.zzz", KEYS)) == f"unknown key 'train.zzz'; keys: {keys}"
     sections = ("model", "data", "optim", "clip", "train", "pretrain", "probe")
     assert str(unknown_key("zzz", KEYS)).endswith(f"keys: seed, {', '.join(f'{one}.*' for one in sections)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 from pathlib import Path
 
@@ -26,6 +27,16 @@ def test_the_loop_prints_what_it_says(tmp_path: Path) -> None:
     torch.set_rng_state(before)
     assert len(said) == 3
     assert out.getvalue().splitlines()[-3:] == said
+
+
+def test_gradients_clipped_before_they_are_unscaled_are_named(tmp_path: Path) -> None:
+    script = str(ROOT / "examples" / "clip_before_unscale.py")
+    for folder, words, found in (("wrong", (), "overclipped"), ("right", ("--right",), "healthy")):
+        ended = run(("watch", "-o", folder, "--no-report", script, "--steps", "60", *words), tmp_path)
+        assert ended.status == 0, ended.err
+        (verdict, *_) = json.loads(run(("verdict", folder, "--json"), tmp_path).out)["runs"][0]["verdicts"]
+        assert verdict["name"] == found
+        assert found == "healthy" or verdict["cause"]["name"] == "clip_scaled"
 
 
 @pytest.mark.parametrize(("name", "runs"), [("transformer", ["model"]), ("dcgan", ["net_g", "net_d"])])

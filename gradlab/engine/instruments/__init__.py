@@ -22,6 +22,7 @@ from gradlab.engine.instruments.sharpness import sharpness
 from gradlab.engine.instruments.tangent_kernel import tangent_kernel
 from gradlab.engine.instruments.token_similarity import token_similarity
 from gradlab.engine.instruments.twin_distance import twin_distance
+from gradlab.engine.instruments.weight_motion import weight_motion
 
 __all__ = ["INSTRUMENTS", "Curve"]
 
@@ -40,6 +41,7 @@ INSTRUMENTS: dict[str, Instrument] = {
     "number_range": number_range,
     "coordinates": coordinates,
     "sharpness": sharpness,
+    "weight_motion": weight_motion,
     "twin_distance": twin_distance,
     "loss_plane": loss_plane,
     "mode_strength": mode_strength,

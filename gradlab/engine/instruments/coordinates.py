@@ -9,9 +9,13 @@ from gradlab.engine.cohort import Cohort
 from gradlab.engine.instruments.bench import Advance, Curve, Part, Read, parts
 from gradlab.nn.network import Pass
 from gradlab.nn.norms import Mode
+from gradlab.spec.choices import MODELS
 
 SAMPLES = 32
-"""At most so many are looked at, the first of the training part."""
+"""At most so many are looked at, the first of the training part; ..."""
+
+MOST_ENTRIES = 2**18
+"""... and of large signals as many as have so many entries in all layers: where each began is kept, 2 MB a member."""
 
 
 def coordinates(cohort: Cohort, _: Advance) -> Read:
@@ -20,7 +24,9 @@ def coordinates(cohort: Cohort, _: Advance) -> Read:
     The first is of z_l(t), the second, from the first update on, of z_l(t) - z_l(0). Of one parametrization at
     several widths they tell whether all of them train alike (Yang et al. 2022, arXiv:2203.03466, appendix D.1).
     """
-    count = min(SAMPLES, len(cohort.task.inputs))
+    run = cohort.runs[0]
+    entries = sum(fan_out * uses for _, fan_out, uses in MODELS[run.model.name].matrices(run.model, run.facts))
+    count = max(1, min(SAMPLES, len(cohort.task.inputs), MOST_ENTRIES // entries))
     samples = cohort.task.inputs[:count]
     # A training that is taken up again begins here too, at its initial weights.
     first = [_signals(cohort, part, samples) for part in parts(cohort, count)]

@@ -15,6 +15,11 @@ const QUANTITIES = {
 };
 const AXES = { depth: "layer", time: "time step" };
 const MOST_LISTED = 1500;
+const INSTRUMENT = "instrument ";
+/** A scale is logarithmic by itself where values span so much. */
+const WIDE = 30;
+/** How near two numbers are that the page has rounded. */
+const SAME = 0.01;
 
 class Opened {
   /** @param {HTMLElement} host @param {Data} data */
@@ -35,6 +40,7 @@ class Opened {
     this.profile = new Figure(grid, "profile", "At this step", { logs: "y", redraw });
     this.loss = new Figure(grid, "loss", "Loss by step", { logs: "y", redraw, step });
     this.norm = new Figure(grid, "norm", "Gradient norm by step", { logs: "y", redraw, step });
+    this.given = Object.keys(data.blocks).filter((name) => name.startsWith(INSTRUMENT)).map((name, at) => ({ name, figure: new Figure(grid, `given-${at}`, wordsOf(name), { logs: "y", redraw, step }) }));
   }
   /** The block along the chosen axis. */
   block() { return this.data.blocks[view.axis] ?? this.data.blocks.depth; }
@@ -152,8 +158,10 @@ class Opened {
       const name = runs.length > 1 ? data.head.ids[run].slice(0, 8) : "measured", colour = named(place);
       if (rows) lines.push({ name, group: name, colour, x: block.places(run), y: data.profile(run, axis, quantity, column), width: 2 });
       const theory = quantity === "signal_grad_norm" ? data.theory(run, axis) : null;
-      const told = runs.length > 1 ? `theory of ${name}, step 0` : "theory, step 0";
-      if (theory) lines.push({ name: told, group: told, colour: runs.length > 1 ? colour : paint("ink"), dash: [5, 4], x: block.places(run), y: theory });
+      if (!theory) return;
+      const whose = runs.length > 1 ? `theory of ${name}` : "theory", moved = carried(theory, data.profile(run, axis, quantity, 0), data.profile(run, axis, quantity, column));
+      const told = column === 0 || !moved ? `${whose}, step 0` : `${whose} of step 0, from δ of this step`;
+      lines.push({ name: told, group: told, colour: runs.length > 1 ? colour : paint("ink"), dash: [5, 4], x: block.places(run), y: moved ?? theory });
     });
     this.profile.heading.textContent = `${kind.label} by ${noun}, step ${step}`;
     const values = [all, ...lines.filter((line) => line.dash).map((line) => line.y)], log = !kind.share !== this.profile.switched("y");
@@ -161,6 +169,26 @@ class Opened {
     this.profile.draw({ x: axisOf(noun, lines.map((line) => line.x), false, true), y: axisOf(kind.label, values, log), lines, legend: entries(lines), told: `Step ${step}. ${text}.` });
     this.curves(this.loss, [["loss", ""]], "loss", step);
     this.curves(this.norm, [["grad_norm", "before clipping"], ["grad_norm_clipped", "after"]], "‖∂loss/∂θ‖", step);
+    for (const { name, figure } of this.given) this.measured(figure, name, step);
+  }
+  /** What an instrument gave: over its index at the step, or over the steps. @param {Figure} one @param {string} name @param {number} step */
+  measured(one, name, step) {
+    const block = this.data.blocks[name], runs = this.runs().filter((run) => block.has(run)), words = wordsOf(name);
+    one.root.hidden = !runs.length;
+    if (!runs.length) return;
+    const indexed = runs.some((run) => block.places(run).length > 1), all = runs.flatMap((run) => block.values(run, "value")?.flat() ?? []);
+    /** @type {Line[]} */
+    const lines = runs.map((run, place) => {
+      const rows = block.values(run, "value") ?? [], own = block.steps(run), column = Math.max(0, own.findLastIndex((each) => each <= step));
+      const told = this.runs().length > 1 ? this.data.head.ids[run].slice(0, 8) : words;
+      return { name: told, group: told, colour: named(place), width: 2, x: indexed ? block.places(run) : own, y: indexed ? rows.map((row) => row[column] ?? null) : rows[0] ?? [] };
+    });
+    const low = finite(all, Math.min) ?? 0, high = finite(all, Math.max) ?? 0, log = (low > 0 && high > WIDE * low) !== one.switched("y");
+    one.heading.textContent = indexed ? `${words}, step ${step}` : `${words} by step`;
+    one.draw({
+      x: axisOf(indexed ? "index" : "step", lines.map((line) => line.x), false, true), y: axisOf(words, [all], log), lines, legend: entries(lines),
+      ...(indexed ? {} : { mark: step }), told: `From ${figure(low)} to ${figure(high)} over all its records.`,
+    });
   }
   /** @param {Figure} one @param {[string, string][]} columns @param {string} label @param {number} mark */
   curves(one, columns, label, mark) {
@@ -193,6 +221,16 @@ class Opened {
 /** @param {Line[]} lines @returns {Entry[]} */
 function entries(lines) {
   return lines.length > 1 ? lines.map((line) => ({ name: line.group ?? line.name, colour: line.colour, dash: Boolean(line.dash) })) : [];
+}
+
+/** The quantity of an instrument's block. @param {string} name */
+function wordsOf(name) { return name.slice(INSTRUMENT.length).replaceAll("_", " "); }
+
+/** Theory's line of step 0 from δ of another step on: where it met the measured one, last of all, it meets it again. @param {Value[]} theory @param {Value[]} first @param {Value[]} now @returns {Value[] | null} */
+function carried(theory, first, now) {
+  const at = theory.findLastIndex((value, place) => value !== null && value > 0 && Math.abs(Number(first[place]) / value - 1) < SAME);
+  const factor = at < 0 ? NaN : Number(now[at]) / Number(theory[at]);
+  return factor > 0 && Number.isFinite(factor) ? theory.map((value) => (value === null ? null : value * factor)) : null;
 }
 
 /** @param {Value[]} values @param {(...values: number[]) => number} which */

@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gradlab.report.figures.layer_names import layer_ticks, of_several_kinds
 from gradlab.report.figures.layer_profiles import even_places, examples, panel_title
-from gradlab.report.figures.style import Plot, fit, integer_ticks, named_map, sheet
+from gradlab.report.figures.style import Plot, fit, named_map, sheet
 from gradlab.report.groups import log10, swept, varying
 from gradlab.report.tables import Floats, Ints, Result
 
@@ -35,7 +36,7 @@ ACTIVATIONS = (
 )
 
 MOST_NAMES = 14
-"""Layers that are told by their names, where these are of more kinds than one and the output."""
+"""Names above each other beside one panel of several."""
 
 
 UPDATES = (
@@ -142,21 +143,15 @@ def _row(figure: Figure, row: list[Axes], panels: list[Panel], one: Quantity) ->
         )
         axes.set_facecolor("#f2f2f2")
         axes.grid(False)
-        if _tells_by_name(panel.names):
-            axes.set_yticks(panel.layers, panel.names, fontsize=6)
-        else:
-            integer_ticks(axes.yaxis, 5)
+        by_name = dict(zip(panel.layers.tolist(), panel.names, strict=True)) if of_several_kinds(panel.names) else {}
+        layer_ticks(axes.yaxis, by_name, MOST_NAMES, numbers=5)
+        axes.tick_params(labelleft=not by_name or axes is row[0] or panel.names != panels[0].names)
         places = even_places(len(panel.steps), 6)
         axes.set_xticks(places, [str(panel.steps[place]) for place in places])
-    if not _tells_by_name(panels[0].names):
+    if not of_several_kinds(panels[0].names):
         row[0].set_ylabel("layer (input at the bottom)")
     bar = figure.colorbar(row[0].collections[0], ax=row, pad=0.01)
     bar.set_label(one.label)
     if not one.share:
         scale.dress(bar.ax, ticks=5)
         bar.ax.set_ylim(low, high)
-
-
-def _tells_by_name(names: Sequence[str]) -> bool:
-    """Whether names say more than numbers: few layers, of several kinds (attention_2, feed_forward_2)."""
-    return len(names) <= MOST_NAMES and len({name.rstrip("_0123456789") for name in names}) > 2

@@ -115,17 +115,17 @@ OVER_INDEX: dict[str, Drawing] = {
         shown=_as_it_is,
         fitted=fit_plain,
     ),
-    "pretrain_loss": Drawing(
-        "Loss of the pre-training",
-        ("step of the pre-training, layer after layer", "loss"),
-        "What the hidden layers learned of the inputs alone, before step 0. Where they are pre-trained one after the "
-        "other, each begins anew. ",
-    ),
     "signal_change": Drawing(
         "How far training has moved the signals",
         ("layer (input → output)", "rms of zₗ(t) - zₗ(0)"),
         "Where lines of different widths lie on each other, networks of all widths train alike, and one learning rate "
         "serves them. ",
+    ),
+    "pretrain_loss": Drawing(
+        "Loss of the pre-training",
+        ("step of the pre-training, layer after layer", "loss"),
+        "What the hidden layers learned of the inputs alone, before step 0. Where they are pre-trained one after the "
+        "other, each begins anew. ",
     ),
     "layer_ratio": Drawing(
         "Tangent kernel of two samples by layer",
@@ -135,6 +135,14 @@ OVER_INDEX: dict[str, Drawing] = {
         shown=_as_it_is,
         fitted=fit_plain,
         beside="layer_predicted",
+    ),
+    "unmoved": Drawing(
+        "Weights that training has not moved, by layer",
+        ("layer (input → output)", "share with its first value"),
+        "Near 0 where every weight has moved. Where it stays near 1, updates are smaller than half a step of the "
+        "number format, and lost. ",
+        shown=_as_it_is,
+        fitted=fit_plain,
     ),
     "delta_below_float16": Drawing(
         "Derivatives by the signals that half precision cannot hold, by layer",

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from gradlab.report import foretold
+from gradlab.report.figures.layer_names import HIGH, WIDE, layer_ticks, names_of
 from gradlab.report.figures.panels import Series, draw
 from gradlab.report.figures.style import (
     DIVERGED,
@@ -19,7 +20,6 @@ from gradlab.report.figures.style import (
     Scale,
     delta_map,
     fit,
-    integer_ticks,
     legend_below,
     sheet,
 )
@@ -65,6 +65,7 @@ def signal_plots(result: Result, axis: str, chosen: Facets | None = None) -> Ite
     end = log10(rows.profile(result.size, last))
     end[np.isnan(end) & _broken(result, rows, last)] = np.inf
     place = "layer" if axis == "depth" else "time"
+    names = names_of(result) if axis == "depth" else {}
     if result.size == 1:
         yield _one_signal(result, axis, place, start, end, int(last[0]), left_out)
         return
@@ -90,7 +91,7 @@ def signal_plots(result: Result, axis: str, chosen: Facets | None = None) -> Ite
             np.arange(logs.shape[1]),
             series,
             labels=(AXES[axis][0], f"‖∂loss/∂{AXES[axis][1]}‖, {when}"),
-            dress_x=_dress_layers(logs),
+            dress_x=_dress_layers(logs, names),
             cap=cap,
             dots=True,
             spare=result.state == "diverged" if name == "end" else None,
@@ -126,14 +127,22 @@ def _one_signal(result: Result, axis: str, place: str, start: Floats, end: Float
         broken = x[np.isposinf(logs)]
         axes.plot(broken, np.full(len(broken), scale.ceiling), "x", color=colour, mew=1.6)
     if not np.isnan(theory).all():
+        # Along the stream of residual blocks there is theory at every second layer.
+        known = ~np.isnan(theory)
         axes.plot(
-            x, scale.place(theory), color=THEORY, linewidth=0.9, linestyle=(0, (4, 2)), label="theory", zorder=3.5
+            x[known],
+            scale.place(theory[known]),
+            color=THEORY,
+            linewidth=0.9,
+            linestyle=(0, (4, 2)),
+            label="theory",
+            zorder=3.5,
         )
     if edges:
         low, high = map(scale.place, edges)
         axes.fill_between(x, low, high, color=THEORY, alpha=0.08, linewidth=0, zorder=1)
     scale.dress(axes)
-    _dress_layers(start)(axes)
+    _dress_layers(start, names_of(result) if axis == "depth" else {})(axes)
     axes.set_xlabel(AXES[axis][0])
     axes.set_ylabel(f"‖∂loss/∂{AXES[axis][1]}‖")
     legend_below(figure, *axes.get_legend_handles_labels())
@@ -190,15 +199,18 @@ def layer_keys(result: Result, rows: Rows) -> tuple[str | None, str | None]:
     return able[0] if able else None, None
 
 
-def _dress_layers(logs: Floats) -> Callable[[Axes], None]:
-    """A function that dresses the x axis of layer figures: whole numbers from the first layer present."""
+def _dress_layers(logs: Floats, names: dict[int, str]) -> Callable[[Axes], None]:
+    """A function that dresses the x axis of layer figures: names, or whole numbers, from the first layer present."""
     present = np.flatnonzero(~np.isnan(logs).all(axis=0))
     low, high = (int(present[0]), int(present[-1])) if present.size else (0, 1)
 
     def dress(axes: Axes) -> None:
         pad = max(0.3, 0.02 * (high - low))
         axes.set_xlim(low - pad, high + pad)
-        integer_ticks(axes.xaxis)
+        place = axes.get_subplotspec()
+        columns = 1 if place is None else place.get_gridspec().ncols
+        shown = {layer: name for layer, name in names.items() if low <= layer <= high}
+        layer_ticks(axes.xaxis, shown, max(3, WIDE // columns))
 
     return dress
 
@@ -211,7 +223,7 @@ def update_plot(result: Result, chosen: Facets | None = None) -> Plot | None:
     read = "‖Wₜ₊₁ - Wₜ‖/‖Wₜ‖ of each layer's weight matrix. Far below 10⁻³ a layer stands still; far above, it jumps. "
     label = "update ratio ‖ΔW‖/‖W‖"
     if result.size == 1:
-        return _one_update(rows, read, label)
+        return _one_update(rows, read, label, names_of(result))
     logs = log10(rows.median_update(result.size))
     logs[:, 0] = np.nan
     outcome = np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in logs])
@@ -223,7 +235,7 @@ def update_plot(result: Result, chosen: Facets | None = None) -> Plot | None:
         np.arange(logs.shape[1]),
         [Series(logs)],
         labels=(AXES["depth"][0], label),
-        dress_x=_dress_layers(logs),
+        dress_x=_dress_layers(logs, names_of(result)),
         line=HEALTHY,
         dots=True,
     )
@@ -232,7 +244,7 @@ def update_plot(result: Result, chosen: Facets | None = None) -> Plot | None:
     return Plot("update_ratio_by_layer", "Update ratio by layer", caption, drawn.figure)
 
 
-def _one_update(rows: Rows, read: str, label: str) -> Plot:
+def _one_update(rows: Rows, read: str, label: str, names: dict[int, str]) -> Plot:
     known = ~np.isnan(rows.update_ratio)
     steps = np.unique(rows.step[known])
     chosen = steps[np.unique(np.linspace(0, len(steps) - 1, min(4, len(steps))).round().astype(int))]
@@ -249,7 +261,7 @@ def _one_update(rows: Rows, read: str, label: str) -> Plot:
         axes.plot(layer, scale.place(logs), color=colour, marker="o", markersize=3.5, label=f"step {step}")
     axes.axhline(HEALTHY[0], color="#444444", linewidth=1, linestyle=":", label=HEALTHY[1], zorder=1)
     scale.dress(axes)
-    integer_ticks(axes.xaxis)
+    layer_ticks(axes.xaxis, {layer: name for layer, name in names.items() if layer > 0}, WIDE)
     axes.set_xlabel(AXES["depth"][0])
     axes.set_ylabel(label)
     legend_below(figure, *axes.get_legend_handles_labels())
@@ -277,6 +289,7 @@ def history_plot(result: Result, axis: str, ids: Sequence[str] | None = None) ->
     flat = [logs.reshape(1, -1) for *_, logs in panels]
     starts = np.concatenate([logs[:, 0] for *_, logs in panels])
     scale = fit(*flat, cap=float(starts[np.isfinite(starts)].max(initial=-np.inf)) + 2)
+    names = names_of(result) if axis == "depth" else {}
     figure = sheet(9 if len(panels) == 1 else 11, 4.6 if len(panels) == 1 else 4.2)
     grid = figure.subplots(1, len(panels), squeeze=False)
     image = None
@@ -296,7 +309,8 @@ def history_plot(result: Result, axis: str, ids: Sequence[str] | None = None) ->
             rasterized=True,
         )
         axes.grid(False)
-        integer_ticks(axes.yaxis)
+        layer_ticks(axes.yaxis, names, HIGH)
+        axes.tick_params(labelleft=number == 0 or not names)
         places = even_places(len(steps), 6)
         axes.set_xticks(places, [str(steps[place]) for place in places])
         axes.set_xlabel("recorded step")

@@ -199,10 +199,13 @@ def _values(lines: Sequence[Line], line: tuple[float, str] | None) -> list[Float
 
 
 def _draw_line(axes: Axes, scale: Scale, x: Ints, one: Line, dots: bool, ends: bool, shade: float) -> None:
-    marker = "o" if (dots and len(x) <= 60 and not one.over) or (~np.isnan(one.middle)).sum() == 1 else ""
+    known = ~np.isnan(one.middle)
+    marker = "o" if (dots and len(x) <= 60 and not one.over) or known.sum() == 1 else ""
+    # What is foretold along the stream of residual blocks is there at every second layer.
+    shown = known if one.over else np.ones_like(known)
     axes.plot(
-        x,
-        scale.place(_ended(one.middle) if ends and one.runs == 1 else one.middle),
+        x[shown],
+        scale.place((_ended(one.middle) if ends and one.runs == 1 else one.middle)[shown]),
         color=one.colour,
         linestyle=one.style,
         marker=marker,

@@ -63,7 +63,15 @@ ALIASES: dict[str, dict[str, str]] = {
         "kaiming_uniform": "he_uniform",
         "lecun": "lecun_normal",
     },
-    "model.norm": {"batchnorm": "batch", "bn": "batch", "layernorm": "layer", "ln": "layer", "rmsnorm": "rms"},
+    "model.norm": {
+        "batchnorm": "batch",
+        "bn": "batch",
+        "layernorm": "layer",
+        "ln": "layer",
+        "rmsnorm": "rms",
+        "groupnorm": "group",
+        "gn": "group",
+    },
     "optim.schedule": {"none": "constant", "noam": "inverse_sqrt", "reduce_on_plateau": "plateau"},
     "train.loss": {
         "mse": "mean_squared_error",

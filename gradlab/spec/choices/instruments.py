@@ -24,7 +24,7 @@ class Instrument(Choice):
     by_input: bool = False
 
 
-_SINGLE = ("none", "layer", "rms", None)
+_SINGLE = ("none", "layer", "rms", "group", "instance", "weight", None)
 
 RANGED = ("weight", "gradient", "signal", "delta")
 """What `number_range` looks at: a layer's matrix, the loss's derivative by it, z, and the derivative by that."""
@@ -129,6 +129,12 @@ INSTRUMENTS: dict[str, Instrument] = table(
         "largest eigenvalue of the Hessian of the batch's loss, beside that at which descent is unstable",
         "Cohen et al. 2021, arXiv:2103.00065; Lanczos 1950",
         ("sharpness", "sharpness_error", "stable"),
+    ),
+    Instrument(
+        "weight_motion",
+        "share of the weights that training has left where they began, by layer",
+        "Zamirai et al. 2020, arXiv:2010.06192",
+        ("unmoved",),
     ),
     Instrument(
         "twin_distance",

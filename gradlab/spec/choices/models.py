@@ -140,6 +140,11 @@ class Model(Choice):
 
 _SCALED: dict[str, Value] = {"parametrization": "standard", "base_width": None, "dropout": 0.0}
 
+_NORMED: dict[str, Value] = {"groups": 4, "norm_order": "before"}
+
+_SIGNALS = ("none", "batch", "layer", "rms", "group")
+"""Norms of any signal."""
+
 _NETWORK: dict[str, Value] = {
     "depth": 10,
     "width": 64,
@@ -167,12 +172,19 @@ _GATED: dict[str, Value] = {
 
 
 MODELS: dict[str, Model] = table(
-    Model("mlp", "L fully connected layers, each linear, norm, activation", "Rumelhart et al. 1986", _NETWORK),
+    Model(
+        "mlp",
+        "L fully connected layers, each linear, norm, activation",
+        "Rumelhart et al. 1986",
+        {**_NETWORK, **_NORMED},
+        norms=(*_SIGNALS, "weight"),
+    ),
     Model(
         "residual_mlp",
         "pre-activation residual branches between a read-in and a read-out",
         "He et al. 2016, arXiv:1603.05027",
-        {**_NETWORK, "branch_scale": 1.0},
+        {**_NETWORK, **_NORMED, "branch_scale": 1.0},
+        norms=(*_SIGNALS, "weight"),
         least_depth=2,
     ),
     Model(
@@ -186,8 +198,8 @@ MODELS: dict[str, Model] = table(
         "rnn",
         "K stacked Elman layers unrolled in time, and a read-out of the last step",
         "Elman 1990; Pascanu et al. 2013, arXiv:1211.5063",
-        {**_NETWORK, "depth": 1},
-        norms=("none", "layer", "rms"),
+        {**_NETWORK, "groups": 4, "depth": 1},
+        norms=("none", "layer", "rms", "group"),
         takes=("sequence", "tokens"),
         by_position=True,
         needs_time=True,
@@ -197,7 +209,8 @@ MODELS: dict[str, Model] = table(
         "cnn",
         "convolutions 3x3, norm, activation; the mean over all pixels, and a read-out",
         "LeCun et al. 1998; Xiao et al. 2018, arXiv:1806.05393",
-        {**_NETWORK, "depth": 6, "width": 16, "pool": "none"},
+        {**_NETWORK, **_NORMED, "depth": 6, "width": 16, "pool": "none"},
+        norms=(*_SIGNALS, "instance", "weight"),
         takes=("image",),
         matrices=_convolutions,
     ),
@@ -205,7 +218,8 @@ MODELS: dict[str, Model] = table(
         "resnet",
         "residual blocks of two convolutions 3x3 between a read-in and a read-out",
         "He et al. 2015, arXiv:1512.03385; 2016, arXiv:1603.05027",
-        {**_NETWORK, "depth": 20, "width": 16, "block": "preact", "branch_scale": 1.0},
+        {**_NETWORK, "depth": 20, "width": 16, "groups": 4, "block": "preact", "branch_scale": 1.0},
+        norms=(*_SIGNALS, "instance", "weight"),
         least_depth=2,
         takes=("image",),
         trunk=_stream,
@@ -298,8 +312,10 @@ MODELS: dict[str, Model] = table(
             "gain": 1.0,
             "activation": "own",
             "norm": "none",
+            "groups": 4,
             "output": "none",
         },
+        norms=(*_SIGNALS, "instance"),
         least_depth=0,
         free=True,
     ),

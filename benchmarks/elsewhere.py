@@ -1,0 +1,135 @@
+"""What Ray and Slurm cost beside this machine alone, and what a million runs would ask of the command itself.
+
+    python -m benchmarks.elsewhere --places local ray slurm --seeds 1 10   # 432 and 4,320 runs, whole commands
+    python -m benchmarks.elsewhere --simulate 1000000 --workers 1000
+
+Slurm is the one that sbatch reaches; `tests/launch/one_node_slurm.sh start DIR` starts one here. The load of the
+machine stands beside every figure. The simulation makes the grid, its plan and its manifest, trains one piece of each
+kind, gives its tables to all pieces under their own ids, and merges them: the training alone is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+import pyarrow as pa
+import torch
+
+from gradlab.grid.cohorts import Piece, plan_of
+from gradlab.grid.compose import compose_grid
+from gradlab.launch.devices import CPU_MEMORY, Device
+from gradlab.launch.events import Job
+from gradlab.launch.manifest import drawn_up
+from gradlab.launch.worker import run_job
+from gradlab.spec.run import RunSpec
+from gradlab.store import documents
+from gradlab.store.folder import Folder, time_here
+from gradlab.store.pieces import TABLES, lost, read_table, write_table
+from gradlab.store.tables import merge
+
+GRID = ("model.depth=2,3", "model.width=8", "train.steps=2", "probe.every=1")
+"""Of the simulation: two cohorts, over as many seeds as are asked for."""
+
+T = TypeVar("T")
+
+
+def overhead(places: Sequence[str], seeds: int, extra: Sequence[str]) -> None:
+    """Whole commands over the reference grid, two pieces at a time everywhere."""
+    first = None
+    for place in places:
+        with TemporaryDirectory(prefix="gradlab-") as folder:
+            line = [sys.executable, "-m", "gradlab", "sweep", "-e", "reference-grid", f"seed=range({seeds})", *extra]
+            line += [f"launch={place}", "launch.workers=2", "--no-report", "-q", "-o", f"{folder}/out"]
+            load, began = os.getloadavg()[0], time.monotonic()
+            subprocess.run(line, check=True)
+            took = time.monotonic() - began
+        first = first or took
+        print(f"{432 * seeds:6,} runs  {place:6}  {took:7.1f} s  x{took / first:.2f}  (load {load:.1f})", flush=True)
+
+
+def timed(what: str, work: Callable[[], T]) -> T:
+    """Prints how long ``work`` takes, by the clock and of a processor, and the most memory that was ever needed."""
+    load, began, computed = os.getloadavg()[0], time.monotonic(), time.process_time()
+    found = work()
+    took, busy = time.monotonic() - began, time.process_time() - computed
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{what:28} {took:7.1f} s, {busy:7.1f} s of a core; {most:5.2f} GiB so far (load {load:.1f})", flush=True)
+    return found
+
+
+def simulate(runs: int, workers: int) -> None:
+    """Plan, manifest, tables and merging of so many runs."""
+    with TemporaryDirectory(prefix="gradlab-") as name:
+        folder = Folder(Path(name))
+        grid = timed(f"grid of {runs:,} runs", lambda: compose_grid([*GRID, f"seed=range({runs // 2})"]))
+        plan = timed("plan", lambda: plan_of(grid, CPU_MEMORY, 1))
+        manifest = drawn_up(grid, plan, Device("cpu", "cpu", CPU_MEMORY, 1), ["simulated"], time_here(), workers)
+        timed("grid.json", lambda: documents.write_inputs(folder, grid.base, grid.overrides, grid.runs))
+        timed("manifest.json", lambda: documents.write_manifest(folder, manifest))
+        timed("manifest.json, read", lambda: documents.read_manifest(folder.root))
+        seconds = timed(f"tables of {len(plan.pieces):,} pieces", lambda: _filled(folder, plan.pieces, grid.runs))
+        print(f"{workers} workers would train for {_makespan(plan.pieces, seconds, workers):,.0f} s")
+        planned = {piece["index"]: piece["members"] for piece in manifest["pieces"]}
+        assert not timed("looked through", lambda: lost(folder, planned))
+        tables = timed("merged", lambda: merge(folder, sorted(planned)))
+        sizes = {name: folder.table(name).stat().st_size / 2**20 for name in TABLES if folder.table(name).is_file()}
+        print(", ".join(f"{name} {size:,.0f} MiB" for name, size in sizes.items()))
+        timed("runs, read", lambda: tables["runs"].num_rows)
+
+
+def _filled(folder: Folder, pieces: Sequence[Piece], runs: Sequence[RunSpec]) -> dict[tuple[int, int], float]:
+    """Writes the tables of all pieces, one of each cohort and size trained; how many seconds that took."""
+    trained: dict[tuple[int, int], tuple[float, dict[str, pa.Table], list[str]]] = {}
+    for piece in pieces:
+        kind = piece.cohort, len(piece.members)
+        ids = [runs[place].id for place in piece.members]
+        if kind not in trained:
+            began = time.monotonic()
+            job = Job(piece, tuple(runs[place] for place in piece.members), folder.root)
+            with redirect_stdout(StringIO()):
+                run_job(job, torch.device("cpu"), lambda _event: None)
+            tables = {name: read_table(folder.piece(piece.index, name), name) for name in TABLES}
+            trained[kind] = time.monotonic() - began, tables, ids
+            continue
+        _, tables, before = trained[kind]
+        named = dict(zip(before, ids, strict=True))
+        for name, table in tables.items():
+            column = pa.array(
+                [named[run_id] for run_id in table["run_id"].to_pylist()], table.schema.field("run_id").type
+            )
+            write_table(folder.piece(piece.index, name), name, table.set_column(0, "run_id", column))
+    return {kind: seconds for kind, (seconds, _, _) in trained.items()}
+
+
+def _makespan(pieces: Sequence[Piece], seconds: dict[tuple[int, int], float], workers: int) -> float:
+    loads = [0.0] * workers
+    for piece in pieces:
+        heapq.heapreplace(loads, loads[0] + seconds[piece.cohort, len(piece.members)])
+    return max(loads)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--places", nargs="*", default=[])
+    parser.add_argument("--seeds", nargs="*", type=int, default=[1])
+    parser.add_argument("--simulate", type=int, default=0, metavar="RUNS")
+    parser.add_argument("--workers", type=int, default=1000)
+    parser.add_argument("--overrides", nargs="*", default=[], help="such as train.steps=50")
+    asked = parser.parse_args()
+    for count in asked.seeds if asked.places else ():
+        overhead(asked.places, count, asked.overrides)
+    if asked.simulate:
+        simulate(asked.simulate, asked.workers)
