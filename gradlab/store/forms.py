@@ -163,5 +163,7 @@ def read_json(file: Path, what: str) -> Any:
 
 def check_ids(where: str, ids: Iterable[object], known: Iterable[str]) -> None:
     """Raises `SpecError` where one of ``ids`` is no run's."""
-    if strange := sorted({str(one) for one in ids} - set(known)):
+    # A set is not made anew: of a million runs that would take longer than the rest.
+    names = known if isinstance(known, frozenset) else frozenset(known)
+    if strange := sorted({str(one) for one in ids} - names):
         raise SpecError(f"{where}: expected ids of the result's runs, found {_shown(strange[0])}")

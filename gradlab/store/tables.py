@@ -140,10 +140,12 @@ def _batches(
     """A table of ``pieces``, in the order of the grid."""
     from gradlab.store.merging import in_order
 
+    known = frozenset(ids)
+
     def read(piece: int, columns: Sequence[str] | None) -> pa.Table:
         path = folder.piece(piece, name)
         table = read_table(path, name, columns)
-        check_ids(str(path), table["run_id"].unique().to_pylist(), ids)
+        check_ids(str(path), table["run_id"].unique().to_pylist(), known)
         return table
 
     return in_order(read, pieces, ids, schema)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,10 +26,10 @@ from tests.launch.test_local import jobs_of
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 
 SWEEP = (
-    *("sweep", "seed=range(4)", "optim.lr=0.1,1e38", "model.width=8", "model.depth=2", "train.steps=3000"),
+    *("sweep", "seed=range(4)", "optim.lr=0.1,0.05", "model.width=8", "model.depth=2", "train.steps=8000"),
     *("probe.every=100", "launch.memory=1", "--no-report"),
 )
-"""8 pieces of one run each, half of which diverge at once."""
+"""8 pieces of one run each."""
 
 UNSEEN = """
 import contextlib
@@ -69,14 +70,16 @@ def test_an_interrupt_cancels_what_is_queued_and_a_resume_goes_on(
     cluster: tuple[str, subprocess.Popen[str]], tmp_path: Path, at_home: Path
 ) -> None:
     process = spawn([*SWEEP, "launch=ray", f"launch.address={cluster[0]}", "-o", "out"], tmp_path)
-    wait_for(lambda: finished(tmp_path) >= 2)
+    wait_for(lambda: finished(tmp_path) >= 1)
+    # Into the middle of the piece behind it.
+    time.sleep(0.3)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert f"Ray at {cluster[0]}: 2 nodes, 2 cores" in out
     assert "gradlab sweep --resume out" in err
     assert "Traceback" not in err
-    assert 2 <= finished(tmp_path) < 8
+    assert 1 <= finished(tmp_path) < 8
     assert list(Folder(tmp_path / "out").pieces.glob("*.from*.safetensors")), "what was at work is kept"
     refused = run(["sweep", "--resume", "out"], tmp_path)
     assert refused.status == 2

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from ray.cluster_utils import Cluster
 
-if __name__ == "__main__":
+def main() -> None:
+    from ray.cluster_utils import Cluster
+
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     second = cluster.add_node(num_cpus=1)
     print(cluster.address, flush=True)
@@ -15,3 +16,7 @@ if __name__ == "__main__":
     print("killed", flush=True)
     sys.stdin.readline()
     cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
