@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,6 +19,9 @@ from gradlab.diagnose.verdict import Verdict
 
 STANDS_OUT = 1.5
 """A value of a key is named where its runs are ill so much more often than all."""
+
+BEFORE_IT_BROKE = {"state": "finished", "diverged_at": None, "diverged_layer": None}
+"""What a run that diverged was until then."""
 
 Group = tuple[str, str, int, int]
 """The runs with one value of a key: the key, the value, how many there are, and how many of them are ill."""
@@ -104,18 +109,11 @@ def since(history: History, name: str, limits: Limits) -> int | None:
 
 
 def _until(history: History, step: int) -> History:
-    still = history.diverged_at is not None and step < history.diverged_at
-    return replace(
-        history,
-        along=tuple(_records(profile, step) for profile in history.along if profile.step[0] <= step),
-        state="finished" if still else history.state,
-        diverged_at=None if still else history.diverged_at,
-        loss=history.loss[: step + 1],
-        grad_norm=history.grad_norm[: step + 1],
-        grad_norm_clipped=history.grad_norm_clipped[: step + 1],
-        loss_scale=history.loss_scale[: step + 1],
-        clipped=history.clipped[: step + 1],
-    )
+    curves = {name: values[: step + 1] for name, values in vars(history).items() if isinstance(values, np.ndarray)}
+    ended = {} if history.diverged_at is None or step >= history.diverged_at else BEFORE_IT_BROKE
+    along = tuple(_records(profile, step) for profile in history.along if profile.step[0] <= step)
+    changed: dict[str, Any] = {**curves, **ended, "along": along}
+    return replace(history, **changed)
 
 
 def _records(profile: Profile, step: int) -> Profile:

@@ -145,7 +145,7 @@ class _Source:
         for network in self.below:
             through = Pass(network, Mode.MEASURE)
             node = through.linear(1, through.flatten(Node(x, None)))
-            x = through.activate(1, through.norm(1, node)).value
+            x = through.normed(1, node)[1].value
         return x
 
 
@@ -154,7 +154,12 @@ def _trained(
 ) -> Iterator[tuple[int, Tensor]]:
     """Trains a stage in place; the recorded steps, and the losses (m,) at them."""
     told, every = runs[0].pretrain, runs[0].probe.every
-    alike = [replace(run, optim=replace(_plain_adam(run), lr=told.lr)) for run in runs]
+    # What is pre-trained goes with no width: the rate is that of all parameters.
+    plain = [replace(run.model, parametrization="standard") for run in runs]
+    alike = [
+        replace(run, optim=replace(_plain_adam(run), lr=told.lr), model=model)
+        for run, model in zip(runs, plain, strict=True)
+    ]
     columns = rates(alike, source.scale, stage.layout)
     adam = OPTIMIZERS["adam"]
     state = adam.state(flat, columns)

@@ -43,7 +43,7 @@ def convolve(through: Pass, layer: int, x: Node, *, bias: bool = True) -> Node:
             _to_filters(through.network.gradients[weight], dz, x.value, more=weight in through.written)
             through.written.add(weight)
         else:
-            of_filters = torch.empty_like(filters)
+            of_filters = native.new(filters, *filters.shape)
             _to_filters(of_filters, dz, x.value, more=False)
             pull(of_filters)
         if x.cell is not None:

@@ -150,6 +150,9 @@ def group_norm(z: Tensor, affine: Affine, mode: Mode) -> tuple[Tensor, Back]:
     gain, shift = affine.gain.unsqueeze(1), affine.shift
     if shift is None:
         raise ValueError("group norm needs its shift")
+    if native.serves(z):
+        y, found = native.group_norm(z, affine.gain, shift, EPS, affine.groups)
+        return y, lambda dy: native.group_norm_back(dy, found, affine.gain, affine.groups)
     apart = (len(z), z.shape[1], -1, affine.groups, width // affine.groups)
 
     def mean(x: Tensor) -> Tensor:
@@ -181,6 +184,9 @@ def directed(matrix: Tensor, length: Tensor) -> tuple[Tensor, Callable[[Tensor],
 
     The way back is from the derivative by what acts to those by matrix and length.
     """
+    if native.serves(matrix):
+        acting, found = native.directed(matrix, length)
+        return acting, lambda dw: native.directed_back(dw, matrix, length, found)
     inverse = matrix.norm(dim=2, keepdim=True).reciprocal()
     direction, by = matrix * inverse, length.unsqueeze(2)
 

@@ -9,15 +9,15 @@ import pytest
 
 from gradlab.diagnose import DEFAULTS, History
 from gradlab.diagnose.sweep import since
-from tests.diagnose.cases import profile, rate_of, seen
+from tests.diagnose.cases import falling, healthy, profile, rate_of
 
 
 def history(*factors: float) -> History:
-    """A run that has hardly learned, whose δ changes by a factor of so much a layer at each of its records."""
+    """A run that learns nothing, whose δ changes by a factor of so much a layer at each of its records."""
     records = [profile(rate_of(factor)) for factor in factors]
     columns = {name: np.stack([one.columns[name][0] for one in records]) for name in records[0].columns}
     steps = np.linspace(0, 200, len(factors)).astype(int)
-    return seen(replace(records[0], step=steps, columns=columns))
+    return replace(healthy(), along=(replace(records[0], step=steps, columns=columns),), loss=falling(2.3))
 
 
 @pytest.mark.parametrize(

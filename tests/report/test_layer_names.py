@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pyarrow as pa
 from matplotlib.figure import Figure
 
@@ -12,7 +14,7 @@ from gradlab.spec.named import Value
 from gradlab.spec.run import build
 
 
-def result(*settings: dict[str, Value]) -> Result:
+def result(*settings: Mapping[str, Value]) -> Result:
     runs = [build(one) for one in settings]
     named = [MODELS[run.model.name].layout(run.model, run.facts).names for run in runs]
     rows = [(layer, name) for names in named for layer, name in enumerate(("input", *names))]
@@ -34,7 +36,9 @@ def test_layers_of_one_kind_are_numbers_and_those_of_several_have_names() -> Non
 
 
 def test_runs_that_call_a_layer_otherwise_are_told_by_numbers() -> None:
-    assert names_of(result(*({"model.name": "resnet", "model.depth": depth} for depth in (4, 6)))) == {}
+    assert (
+        names_of(result({"model.name": "resnet", "model.depth": 4}, {"model.name": "resnet", "model.depth": 6})) == {}
+    )
 
 
 def test_no_axis_has_more_names_than_there_is_room_for() -> None:

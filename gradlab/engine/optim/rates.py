@@ -52,9 +52,9 @@ class Rates:
         """The same with an ``lr`` (M, P) of every parameter."""
         if not self.factors:
             return self
-        sizes = torch.tensor([span.stop - span.start for span, _ in self.factors], device=self.lr.device)
-        factors = torch.cat([factor for _, factor in self.factors], dim=1)
-        return replace(self, lr=self.lr * factors.repeat_interleave(sizes, dim=1), factors=())
+        # Of spans alone, whose sizes are Python's: a step that is captured on a GPU copies nothing to it.
+        each = [(self.lr * factor).expand(-1, span.stop - span.start) for span, factor in self.factors]
+        return replace(self, lr=torch.cat(each, dim=1), factors=())
 
 
 def rates(runs: Sequence[RunSpec], like: Tensor, layout: Layout = NOWHERE) -> Rates:

@@ -6,6 +6,7 @@ member; parameters and gradients may be views of flat ones (M, P).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -137,6 +138,44 @@ def layer_norm_back(
     places = (dy, found.n, found.inverse, gain, dgain, dshift, dz)
     call("layer_norm_back", dy, members, (batch, width, centred), places)
     return dz, dgain, dshift
+
+
+def group_norm(z: Tensor, gain: Tensor, shift: Tensor, eps: float, groups: int) -> tuple[Tensor, Normalised]:
+    """(M, B, ..., D), gain and shift (M, D) -> shift + gain n, over ``groups`` of units and all that stands between."""
+    members, batch, *places, width = z.shape
+    z = whole(z)
+    y, n, inverse = new(z, *z.shape), new(z, *z.shape), new(z, members, batch * groups)
+    sizes = (batch, math.prod(places), groups, width // groups)
+    call("group_norm", z, members, sizes, (z, gain, shift, n, inverse, y), (eps,))
+    return y, Normalised(n, inverse)
+
+
+def group_norm_back(dy: Tensor, found: Normalised, gain: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    """From dy (M, B, ..., D): dz, dgain and dshift (M, D)."""
+    members, batch, *places, width = found.n.shape
+    dy = whole(dy)
+    dz, dgain, dshift = new(dy, *found.n.shape), new(dy, members, width), new(dy, members, width)
+    sizes = (batch, math.prod(places), groups, width // groups)
+    call("group_norm_back", dy, members, sizes, (dy, found.n, found.inverse, gain, dgain, dshift, dz))
+    return dz, dgain, dshift
+
+
+def directed(matrix: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows v of (M, out, in) and their lengths (M, out) -> g v/|v|, and 1/|v| (M, out)."""
+    members, rows, columns = matrix.shape
+    inverse, acting = new(matrix, members, rows), new(matrix, *matrix.shape)
+    call("directed", matrix, members, (rows, columns), (matrix, length, inverse, acting))
+    return acting, inverse
+
+
+def directed_back(dacting: Tensor, matrix: Tensor, length: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
+    """The derivatives by the matrix and its lengths."""
+    members, rows, columns = matrix.shape
+    dacting = whole(dacting)
+    dmatrix, dlength = new(matrix, *matrix.shape), new(matrix, members, rows)
+    places = (dacting, matrix, length, inverse, dmatrix, dlength)
+    call("directed_back", matrix, members, (rows, columns), places)
+    return dmatrix, dlength
 
 
 def batch_sum(x: Tensor) -> Tensor:

@@ -108,3 +108,88 @@ static void layer_norm_back(
                 dshift[d] += dy[d];
     }
 }
+
+/* Each sample over `size` units of each group, with all `places` (pixels) between: y = shift + gain n. */
+static void group_norm(
+    long batch, long places, long groups, long size, double eps, const REAL *restrict z, const REAL *restrict gain,
+    const REAL *restrict shift, REAL *restrict n, REAL *restrict inverse, REAL *restrict y)
+{
+    const long width = groups * size;
+    const REAL count = (REAL)(places * size);
+    for (long i = 0; i < batch; i++, z += places * width, n += places * width, y += places * width)
+        for (long g = 0; g < groups; g++) {
+            const long first = g * size;
+            REAL mean = 0, square = 0;
+            for (long s = 0; s < places; s++)
+                for (long d = first; d < first + size; d++)
+                    mean += z[s * width + d];
+            mean /= count;
+            for (long s = 0; s < places; s++)
+                for (long d = first; d < first + size; d++) {
+                    const REAL centred = z[s * width + d] - mean;
+                    n[s * width + d] = centred;
+                    square += centred * centred;
+                }
+            const REAL by = inverse[i * groups + g] = 1 / sqrt(square / count + (REAL)eps);
+            for (long s = 0; s < places; s++)
+                for (long d = first; d < first + size; d++) {
+                    n[s * width + d] *= by;
+                    y[s * width + d] = shift[d] + gain[d] * n[s * width + d];
+                }
+        }
+}
+
+/* As of layer norm, means over the units and places of a group. */
+static void group_norm_back(
+    long batch, long places, long groups, long size, const REAL *restrict dy, const REAL *restrict n,
+    const REAL *restrict inverse, const REAL *restrict gain, REAL *restrict dgain, REAL *restrict dshift,
+    REAL *restrict dz)
+{
+    const long width = groups * size;
+    const REAL count = (REAL)(places * size);
+    for (long d = 0; d < width; d++)
+        dgain[d] = dshift[d] = 0;
+    for (long i = 0; i < batch; i++, dy += places * width, n += places * width, dz += places * width)
+        for (long g = 0; g < groups; g++) {
+            const long first = g * size;
+            REAL level = 0, along = 0;
+            for (long s = 0; s < places; s++)
+                for (long d = first; d < first + size; d++) {
+                    const REAL dn = gain[d] * dy[s * width + d];
+                    level += dn;
+                    along += dn * n[s * width + d];
+                    dgain[d] += dy[s * width + d] * n[s * width + d];
+                    dshift[d] += dy[s * width + d];
+                }
+            level /= count;
+            along /= count;
+            for (long s = 0; s < places; s++)
+                for (long d = first; d < first + size; d++)
+                    dz[s * width + d] = inverse[i * groups + g] *
+                                        (gain[d] * dy[s * width + d] - level - n[s * width + d] * along);
+        }
+}
+
+/* Rows v of a matrix as w = length v/|v|; `inverse` is 1/|v|. */
+static void directed(
+    long rows, long columns, const REAL *restrict v, const REAL *restrict length, REAL *restrict inverse,
+    REAL *restrict w)
+{
+    for (long i = 0; i < rows; i++, v += columns, w += columns) {
+        inverse[i] = 1 / sqrt(total(columns, v, v, 0));
+        for (long d = 0; d < columns; d++)
+            w[d] = length[i] * (v[d] * inverse[i]);
+    }
+}
+
+/* dlength = dw.v/|v|, and dv = length/|v| (dw - dlength v/|v|). */
+static void directed_back(
+    long rows, long columns, const REAL *restrict dw, const REAL *restrict v, const REAL *restrict length,
+    const REAL *restrict inverse, REAL *restrict dv, REAL *restrict dlength)
+{
+    for (long i = 0; i < rows; i++, dw += columns, v += columns, dv += columns) {
+        dlength[i] = inverse[i] * total(columns, dw, v, 0);
+        for (long d = 0; d < columns; d++)
+            dv[d] = length[i] * inverse[i] * (dw[d] - dlength[i] * inverse[i] * v[d]);
+    }
+}

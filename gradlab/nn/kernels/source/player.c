@@ -42,6 +42,7 @@ enum {
     CONVOLVE, CONVOLVE_FILTERS, BLOCK_MEAN, BLOCK_MEAN_BACK, AFFINE, AFFINE_BACK,
     LSTM, LSTM_BACK, GRU, GRU_BACK, SHUT,
     ALIGN_DOT, ALIGN_DOT_BACK, ALIGN_ADDITIVE, ALIGN_ADDITIVE_BACK, ENTROPY, DROPOUT,
+    GROUP_NORM, GROUP_NORM_BACK, DIRECTED, DIRECTED_BACK,
 };
 
 static void play_one(const struct call *call, void **p)
@@ -115,6 +116,10 @@ static void play_one(const struct call *call, void **p)
         align_additive_back(n[0], n[1], n[2], n[3], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9]);
         break;
     case ENTROPY: entropy(n[0], n[1], p[0], p[1]); break;
+    case GROUP_NORM: group_norm(n[0], n[1], n[2], n[3], x[0], p[0], p[1], p[2], p[3], p[4], p[5]); break;
+    case GROUP_NORM_BACK: group_norm_back(n[0], n[1], n[2], n[3], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
+    case DIRECTED: directed(n[0], n[1], p[0], p[1], p[2], p[3]); break;
+    case DIRECTED_BACK: directed_back(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5]); break;
     case DROPOUT: dropout(n[0], n[1], p[0], p[1], p[2], p[3], p[4]); break;
     }
 }
