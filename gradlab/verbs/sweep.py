@@ -49,13 +49,9 @@ def sweep(
 
     given, named, chosen = overrides_of(context, overrides), one_experiment(experiment), devices.choose(device)
     if resume is not None:
-        refuse(
-            [text for text in given if not text.lstrip("+~").startswith("launch")],
-            what="--resume",
-            experiment=named,
-            out=out,
-            plan=plan or None,
-        )
+        others = [text for text in given if not text.lstrip("+~").startswith("launch")]
+        folder = None if given else config_dir
+        refuse(others, what="--resume", experiment=named, config_dir=folder, out=out, plan=plan or None)
         from gradlab.grid.compose import compose_launch
         from gradlab.launch import conduct
         from gradlab.launch.resume import resume as go_on
