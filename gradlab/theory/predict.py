@@ -97,12 +97,12 @@ class Profile:
 
 def predict(spec: RunSpec) -> Prediction:
     """The prediction of one run; milliseconds, kept for every run that theory cannot tell from it."""
-    return predict_setting(setting(spec)) if spec.pretrain.mode == "none" else nothing(words.PRETRAINED)
+    return predict_setting(setting(spec))
 
 
 def profile(spec: RunSpec) -> Profile | None:
     """The expected course of the gradient over this run's layers; None where theory has none, or there is one place."""
-    return profile_of(setting(spec)) if spec.pretrain.mode == "none" else None
+    return profile_of(setting(spec))
 
 
 @lru_cache(maxsize=65536)

@@ -110,6 +110,8 @@ NO_SKIPS = (
 
 ROUTED = "no rate of capsules is known: routing makes one signal weigh another, which mean field does not allow for"
 
+PRETRAINED = "its weights are pre-trained: theory knows those that are drawn"
+
 LINEAR = Phi("linear", 0.0)
 
 
@@ -120,13 +122,13 @@ def setting(spec: RunSpec) -> Setting:
     which matters in the first layers alone.
     """
     model, facts = spec.model, spec.facts
-    if (kept := gate(model)) is not None:
+    if spec.pretrain.mode == "none" and (kept := gate(model)) is not None:
         steps = facts.steps
         return Setting(model.name, LINEAR, "none", 0, steps, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False, gate=kept)
     if MODELS[model.name].free:
         # Nothing is known of the inside of a network of the user's own.
         return Setting(model.name, LINEAR, "none", 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False)
-    if (why := _unknown(model)) is not None:
+    if (why := PRETRAINED if spec.pretrain.mode != "none" else _unknown(model)) is not None:
         return Setting(model.name, LINEAR, "none", 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False, why_not=why)
     if MODELS[model.name].takes == ("image",):
         return _of_images(spec)

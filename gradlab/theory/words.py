@@ -15,8 +15,6 @@ TOO_SHALLOW = "too few layers for a rate: a gradient passes from one hidden laye
 
 OWN = "theory knows nothing of the inside of a network of your own: train it, and gradlab measures it"
 
-PRETRAINED = "its weights are pre-trained: theory knows those that are drawn"
-
 LARGEST = 1e12
 """Beyond such weights, biases or inputs nothing is said: an activation of one variance is all that is left."""
 

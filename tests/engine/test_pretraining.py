@@ -21,7 +21,7 @@ from gradlab.nn.slots import Role
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import RunSpec, build
 from gradlab.store.record import Tables, tidy
-from gradlab.theory.predict import predict
+from gradlab.theory.predict import predict, profile
 from tests.members import content
 
 BASE: dict[str, Value] = {
@@ -204,7 +204,10 @@ def test_a_run_without_one_has_the_id_that_it_had() -> None:
     assert build({"pretrain.mode": "none"}).id == run.id
     assert build({"pretrain.mode": "masked"}).id != run.id
     assert predict(run).rate is not None
-    assert predict(build({"pretrain.mode": "masked"})).rate is None
+    gated: dict[str, Value] = {"model.name": "lstm", "data.name": "adding", "pretrain.mode": "generative"}
+    for known in (build({"pretrain.mode": "masked"}), build(gated)):
+        assert predict(known).note.startswith("its weights are pre-trained")
+        assert profile(known) is None
 
 
 @pytest.mark.parametrize(
