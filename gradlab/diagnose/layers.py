@@ -169,17 +169,19 @@ def cut(history: History, limits: Limits) -> Verdict | None:
     return None
 
 
-def limit_of(name: str, history: History, profile: Profile, limits: Limits) -> float:
+def limit_of(name: str, history: History, profile: Profile, limits: Limits, row: int = 0) -> float:
     """The ratio beyond which a profile is a verdict.
 
     Of a run that did not learn it is the threshold. In the first steps, where no step is long enough to be one, and
     while a run is learning, it is a risk alone, and what the optimizer or a norm makes good is none: an adaptive one
     (or one that is not known) divides by the gradient's size, and weights that a norm follows shrink their own relative
     gradient as they grow (Arora, Li & Lyu 2018, arXiv:1812.03981). Through many layers it makes nothing good: steps of
-    the right size in all of them do not fit each other.
+    the right size in all of them do not fit each other. What a run that is learning has made of its profile by a later
+    ``row`` must be as far beyond as what an optimizer makes good.
     """
     limit = limits[f"{name}_ratio"]
-    slack, early = 1.0, len(history.loss) <= limits["least_steps"] or motionless(history) or learning(history, limits)
+    slack, learns = 1.0, learning(history, limits)
+    early = len(history.loss) <= limits["least_steps"] or motionless(history) or learns
     few = profile.axis == "time" or len((profile.trunk or profile).layer) <= limits["adaptive_layers"]
     if name == "vanishing" and early and history.adaptive and few:
         slack = limits["adaptive"]
@@ -188,6 +190,8 @@ def limit_of(name: str, history: History, profile: Profile, limits: Limits) -> f
     streams = history.spec.get("model.name") == "transformer"
     if name == "exploding" and (early or streams) and normalised(history):
         slack = min(slack, limits["normalised"])
+    if learns and row:
+        slack = min(slack, limits["adaptive"])
     if name == "exploding" and profile.reads:
         # What every step adds reaches the first one from all of them.
         slack /= len(profile.layer)
@@ -210,14 +214,13 @@ def _changed(history: History, profile: Profile, name: str, limits: Limits) -> l
 
     A run that learned nothing is judged at its last recorded step too: what began well may have been undone.
     """
-    undone = history.trained and not learning(history, limits)
-    rows = history.sound(profile)[: None if undone else 1]
+    rows = history.sound(profile)[: None if history.trained else 1]
     return [found for row in rows if (found := changed_at(history, profile, name, limits, row)) is not None]
 
 
 def changed_at(history: History, profile: Profile, name: str, limits: Limits, row: int = 0) -> Verdict | None:
     """The verdict ``name`` on a profile at one of its recorded steps."""
-    found, limit = passage_of(history, profile, limits, row), limit_of(name, history, profile, limits)
+    found, limit = passage_of(history, profile, limits, row), limit_of(name, history, profile, limits, row)
     if found is None:
         return None
     breaks = found.broken is not None and (found.broken.factor < 1) == (name == "vanishing")

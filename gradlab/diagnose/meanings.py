@@ -51,7 +51,16 @@ VERDICTS = table(
         "exploding",
         "δ grows on its way to the input",
         _SCHOENHOLZ,
-        *("exploding_ratio", "normalised", "learning", "errors", "curvature", "break_factor", "break_errors"),
+        *(
+            "exploding_ratio",
+            "normalised",
+            "adaptive",
+            "learning",
+            "errors",
+            "curvature",
+            "break_factor",
+            "break_errors",
+        ),
     ),
     _judged(
         "vanishing",

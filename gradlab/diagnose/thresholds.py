@@ -51,7 +51,8 @@ THRESHOLDS: dict[str, Threshold] = {
             "adaptive",
             0.02,
             "vanishing: before any training, with an optimizer that divides by the gradient's size (or that "
-            "is not known), the ratio must be below its threshold by this factor more",
+            "is not known), the ratio must be below its threshold by this factor more; vanishing, exploding: so far "
+            "beyond must be what training has made of a run that is learning",
             "Kingma & Ba 2015, arXiv:1412.6980: the steps of Adam do not depend on the gradient's scale; the number "
             "is ours",
             1.0,

@@ -154,12 +154,7 @@ def _trained(
 ) -> Iterator[tuple[int, Tensor]]:
     """Trains a stage in place; the recorded steps, and the losses (m,) at them."""
     told, every = runs[0].pretrain, runs[0].probe.every
-    # What is pre-trained goes with no width: the rate is that of all parameters.
-    plain = [replace(run.model, parametrization="standard") for run in runs]
-    alike = [
-        replace(run, optim=replace(_plain_adam(run), lr=told.lr), model=model)
-        for run, model in zip(runs, plain, strict=True)
-    ]
+    alike = [_by_adam(run) for run in runs]
     columns = rates(alike, source.scale, stage.layout)
     adam = OPTIMIZERS["adam"]
     state = adam.state(flat, columns)
@@ -176,9 +171,11 @@ def _trained(
         adam.update(flat, through.backward(output, slope), state, columns, done.fill_(step))
 
 
-def _plain_adam(run: RunSpec):  # type: ignore[no-untyped-def]
-    """The section of Adam as torch has it, whatever the run itself is trained by."""
-    return replace(run.optim, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, l1=0.0, amsgrad=False, maximize=False)
+def _by_adam(run: RunSpec) -> RunSpec:
+    """The run as one by Adam as torch has it, at the rate of its pre-training, in all parameters and at any width."""
+    plain = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "l1": 0.0}
+    optim = replace(run.optim, lr=run.pretrain.lr, amsgrad=False, maximize=False, **plain)  # type: ignore[arg-type]
+    return replace(run, optim=optim, model=replace(run.model, parametrization="standard"))
 
 
 @dataclass(frozen=True)

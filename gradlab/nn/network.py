@@ -314,7 +314,12 @@ class Pass:
         return self.remember(Node(combine(branch.value, scale, kept)), back)
 
     def apply(self, function: Callable[..., Tensor], *nodes: Node) -> Node:
-        """Any differentiable function of tensors (M, ...), members each by itself; autograd finds the way back."""
+        """Any differentiable function of tensors (M, ...), members each by itself; autograd finds the way back.
+
+        Where autograd follows the whole pass, the function is a part of what it follows.
+        """
+        if torch.is_grad_enabled() and any(node.value.requires_grad for node in nodes):
+            return Node(function(*(node.value for node in nodes)))
         with torch.enable_grad():
             inputs = [node.value.detach().requires_grad_() for node in nodes]
             output = function(*inputs)

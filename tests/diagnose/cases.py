@@ -324,6 +324,10 @@ CASES: dict[str, tuple[History, str]] = {
         seen(at_two_steps(np.ones(LAYERS), rate_of(1.3))),
         "healthy",
     ),
+    "growth that training brought about beyond what can be made good": (
+        seen(at_two_steps(np.ones(LAYERS), rate_of(1.6))),
+        "exploding",
+    ),
     "growth that training brought about, and nothing learned": (
         replace(losing(FLAT), along=(at_two_steps(np.ones(LAYERS), rate_of(1.3)),)),
         "exploding",

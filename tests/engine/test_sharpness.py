@@ -73,6 +73,8 @@ def test_the_sharpness_is_the_largest_eigenvalue_of_the_exact_hessian(settings: 
         {**ATTENTION, "model.depth": 1, "model.activation": "gelu", "data.length": 6},
         {"model.name": "cnn", "model.depth": 3, "model.activation": "tanh", "model.norm": "batch"},
         {"model.name": "seq2seq", "model.attention": "additive", "data.name": "dates"},
+        {"model.name": "mlp", "model.depth": 3, "model.activation": "tanh", "model.norm": "weight"},
+        {"model.name": "capsule", "model.capsule_width": 4},
     ],
 )
 def test_products_with_the_hessian_are_differences_of_gradients(settings: Mapping[str, Value]) -> None:

@@ -84,7 +84,7 @@ def asked(line: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture, place: Pa
     return ended.out.splitlines()
 
 
-@pytest.mark.parametrize(("line", "answers"), ANSWERS, ids=lambda value: str(value)[:50])
+@pytest.mark.parametrize(("line", "answers"), ANSWERS, ids=[line for line, _ in ANSWERS])
 def test_answers(line: str, answers: set[str], place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     found = asked(line, monkeypatch, capsys, place)
     assert set(found) == answers | ({""} if not answers else set())
