@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import signal
+import threading
 import time
 import uuid
 from collections import deque
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from gradlab.grid.cohorts import Piece
 
 STOP_SECONDS = 10.0
-"""How long a task that is cancelled may take to keep what it has, before it is killed."""
+"""How long tasks that are told to stop may take to keep what they have, before they are left."""
 
 LOOK_SECONDS = 0.25
 """Between two looks at what tasks say, and between two sayings of one."""
@@ -79,6 +80,7 @@ class Crew:
     here: bool = False
     count: int = 0
     flying: dict[Any, Job] = field(default_factory=dict)
+    board: Any = None
 
     @property
     def there(self) -> int:
@@ -107,17 +109,15 @@ class Crew:
         import ray
         from ray.exceptions import RayError
 
-        # Whoever presses Ctrl-C twice has been heard the first time.
-        with held(*STOPPING, signal.SIGALRM):
-            for task in self.flying:
-                ray.cancel(task)
-            ended, late = ray.wait(list(self.flying), num_returns=len(self.flying), timeout=STOP_SECONDS)
+        # Whoever presses Ctrl-C twice has been heard the first time. Not `ray.cancel`: a task that ends as it is
+        # cancelled can end the command itself (Ray 2.60: "Tried to complete task that was not pending").
+        with held(*STOPPING, signal.SIGALRM), contextlib.suppress(RayError):
+            ray.get(self.board.stop.remote())
+            ended, _ = ray.wait(list(self.flying), num_returns=len(self.flying), timeout=STOP_SECONDS)
             for task in ended:
-                # What was cancelled before it began, or died, has nothing to tell.
+                # One that died has nothing to tell.
                 with contextlib.suppress(RayError):
                     _written(self.flying[task], ray.get(task)[1])
-            for task in late:
-                ray.cancel(task, force=True)
         self.flying.clear()
 
     def run(self, jobs: Sequence[Job], *, fail_fast: bool) -> Iterator[Event]:
@@ -127,7 +127,7 @@ class Crew:
 
         yield Event("told", -1, details=f"{self.cluster}.")
         node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        board = ray.remote(num_cpus=0)(Board).options(scheduling_strategy=node).remote()
+        board = self.board = ray.remote(num_cpus=0)(Board).options(scheduling_strategy=node).remote()
         waiting, lost, begun = (
             deque(replace(job, folder=job.folder.resolve()) for job in jobs),
             dict[int, int](),
@@ -302,10 +302,19 @@ class Board:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.ended = False
 
     def say(self, event: Event) -> None:
         """Keeps an event."""
         self.events.append(event)
+
+    def stop(self) -> None:
+        """From here on tasks end: who is at work keeps what it has, who comes later begins nothing."""
+        self.ended = True
+
+    def stopped(self) -> bool:
+        """Whether tasks are to end."""
+        return self.ended
 
     def take(self) -> list[Event]:
         """All that was said since."""
@@ -318,10 +327,11 @@ def train_piece(
 ) -> tuple[Event, dict[str, bytes]]:
     """Trains a piece on a node: how it ended, and where the node does not see the folder the files that it left.
 
-    A task that is cancelled keeps what it has, as a worker at home does.
+    A task that is told to stop keeps what it has, as a worker at home does.
     """
     if gradlab.__version__ != version:
         raise RuntimeError(f"the node has gradlab {gradlab.__version__}, and the command {version}")
+    import ray
     import torch
 
     from gradlab.launch.keeping import ToldToStop
@@ -339,6 +349,16 @@ def train_piece(
             spoke = time.monotonic()
             board.say.remote(event)
 
+    def listen() -> None:
+        while not over.wait(2 * LOOK_SECONDS):
+            if ray.get(board.stopped.remote()):
+                told.append(signal.SIGTERM)
+                return
+
+    if ray.get(board.stopped.remote()):
+        return last, {}
+    over = threading.Event()
+    threading.Thread(target=listen, daemon=True).start()
     board.say.remote(Event("started", index))
     shared = (Folder(job.folder).pieces / mark).is_file()
     with contextlib.ExitStack() as stack:
@@ -349,13 +369,12 @@ def train_piece(
         pieces.mkdir(exist_ok=True)
         for name, content in kept.items() if not shared else ():
             (pieces / name).write_bytes(content)
-        before = signal.signal(signal.SIGINT, lambda number, _: told.append(number))
         try:
             run_job(replace(job, folder=place), torch.device(device), say, told)
         except ToldToStop:
             pass
         finally:
-            signal.signal(signal.SIGINT, before)
+            over.set()
         left = [] if shared else [path for path in place.rglob("*") if path.is_file()]
         return last, {str(path.relative_to(place)): path.read_bytes() for path in left}
 
