@@ -119,7 +119,7 @@ CASES: dict[str, tuple[tuple[str, ...], set[str]]] = {
         {"strength"},
     ),
     "range": (("probe.instrument=number_range", "seed=0,1"), {"delta_below_float16", "number_range"}),
-    "motion": (("probe.instrument=weight_motion", "train.steps=4"), {"unmoved"}),
+    "motion": (("probe.instrument=weight_motion", "seed=0,1", "train.steps=4"), {"unmoved"}),
     "some with, some without": (("probe.instrument=none,gradient_log",), {"log_square"}),
 }
 

@@ -15,7 +15,7 @@ import torch
 from gradlab.data.facts import described
 from gradlab.engine.cohort import prepare
 from gradlab.engine.train import WINDOW, advance, perform, rehearse
-from gradlab.spec.choices import ACTIVATIONS, DATA, INITS, NAMED, NORMS
+from gradlab.spec.choices import ACTIVATIONS, DATA, INITS, NAMED, PRETRAINING
 from gradlab.spec.named import Value
 from gradlab.spec.run import build
 from tests.images import cifar_images
@@ -72,6 +72,9 @@ OPTIMIZERS: dict[str, tuple[dict[str, Value], ...]] = {
     ),
 }
 
+OF_ALL = ("none", "batch", "layer", "rms")
+"""Norms of every architecture; `tests/models/test_norm_kinds.py` has the others."""
+
 SCALES: tuple[dict[str, Value], ...] = (
     {},
     {"model.gain": 0.6},
@@ -117,7 +120,7 @@ def mlps() -> Iterator[Any]:
     """Every activation with every norm, the other axes taking turns."""
     turns = itertools.count()
     names = itertools.cycle(OPTIMIZERS)
-    for number, (activation, norm) in enumerate(itertools.product(ACTIVATIONS, NORMS)):
+    for number, (activation, norm) in enumerate(itertools.product(ACTIVATIONS, OF_ALL)):
         task = TASKS[number % len(TASKS)]
         if norm == "batch" and task["data.batch_size"] == 1:
             task = TASKS[0]
@@ -270,13 +273,17 @@ def test_every_named_choice_trains_two_steps(key: str, name: str, precision: str
     settings: dict[str, Value] = {"train.steps": 2, "train.precision": precision, "optim.lr": 0.01}
     settings["data.batch_size"] = min(4, DATA[name].train) if key == "data.name" else 4
     if key != "model.name":
-        settings |= {"model.depth": 3, "model.width": 6}
+        settings |= {"model.depth": 3, "model.width": 8}
     if name in ("mnist", "fashion_mnist"):
         settings["data.root"] = str(Path(__file__).parents[1] / "fixtures" / "idx200")
     if name == "cifar10":
         settings["data.root"] = str(cifar_images(tmp_path))
     if key == "model.init" and INITS[name].models:
-        settings |= {"model.name": INITS[name].models[-1], "model.depth": 4, "model.width": 8}
+        settings |= {"model.name": INITS[name].models[-1], "model.depth": 4}
+    if key == "model.norm" and name == "instance":
+        settings["model.name"] = "cnn"
+    if key == "pretrain.mode" and (able := PRETRAINING[name].models):
+        settings |= {"model.name": able[0], "pretrain.steps": 2}
     if key == "data.name" and DATA[name].vocabulary:
         settings["model.name"] = "gru"
     (found,) = measured(settings | {key: name})
