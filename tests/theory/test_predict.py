@@ -483,7 +483,8 @@ def test_every_combination_of_choices_has_a_prediction_in_words() -> None:
         if model not in (INITS[str(settings.get("model.init", "zeros"))].models or MODELS):
             continue
         if settings.get("model.norm") == "weight":
-            settings["model.init"] = "he_normal"  # a direction needs a length
+            # A direction needs a length.
+            settings |= {"model.init": "he_normal", "model.gain": settings["model.gain"] or 1.0}
         spec = build(settings)
         found, expected = predict(spec), profile(spec)
         assert found.note
