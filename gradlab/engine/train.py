@@ -141,40 +141,23 @@ def step(cohort: Cohort, t: int, lr: Tensor, *, record: bool) -> StepRow:
 
 
 def _optimize(cohort: Cohort, skipped: Tensor | None) -> None:
-    """One update, but of those members that have ``skipped`` (M,) it: all of theirs stays as it was."""
+    """One update, but of those members that have ``skipped`` (M,) it: all of theirs stays as it was.
+
+    Where weights are rounded by chance, single copies of them are updated, and rounded by the chances of this step.
+    """
     parameters, made = cohort.parameters, cohort.made
-    if is_by_chance(cohort.runs):
-        _optimize_by_chance(cohort, skipped)
-        return
-    gradient = cohort.way.gradient.to(parameters.dtype)
+    moving = moved(cohort.runs, parameters)
+    counted = cohort.task.done if skipped is None or made is None else made
+    before = [] if skipped is None else [tensor.clone() for tensor in (parameters, *cohort.state.values())]
+    cohort.optimize(moving, cohort.way.gradient.to(moving.dtype), cohort.state, cohort.rates, counted)
+    if moving is not parameters:
+        parameters.copy_(rounded(moving, parameters.dtype, chances(cohort.runs, int(cohort.task.done), moving)))
     if skipped is None or made is None:
-        cohort.optimize(parameters, gradient, cohort.state, cohort.rates, cohort.task.done)
         return
-    before = [tensor.clone() for tensor in (parameters, *cohort.state.values())]
-    cohort.optimize(parameters, gradient, cohort.state, cohort.rates, made)
     stays = skipped.unsqueeze(1)
     for tensor, was in zip((parameters, *cohort.state.values()), before, strict=True):
         tensor.copy_(torch.where(stays, was, tensor))
     made += ~stays
-
-
-def _optimize_by_chance(cohort: Cohort, skipped: Tensor | None) -> None:
-    """An update of single copies of the weights, which are rounded up or down by chance.
-
-    What the optimizer remembers is single. Chances are of a step, whatever came of those before it.
-    """
-    parameters, t = cohort.parameters, cohort.task.done
-    single = moved(cohort.runs, parameters)
-    before = [tensor.clone() for tensor in cohort.state.values()]
-    counted = t if cohort.made is None else cohort.made
-    cohort.optimize(single, cohort.way.gradient.clone(), cohort.state, cohort.rates, counted)
-    after = rounded(single, parameters.dtype, chances(cohort.runs, int(t), single))
-    stays = torch.zeros(len(single), 1, dtype=torch.bool) if skipped is None else skipped.unsqueeze(1)
-    parameters.copy_(torch.where(stays.to(after.device), parameters, after))
-    for tensor, was in zip(cohort.state.values(), before, strict=True):
-        tensor.copy_(torch.where(stays.to(tensor.device), was, tensor))
-    if cohort.made is not None:
-        cohort.made.add_(~stays)
 
 
 Rehearsed = Mapping[bool, Program[StepRow] | Graph[StepRow] | None]
