@@ -232,12 +232,13 @@ def task_of(runs: Sequence[RunSpec], data: Dataset, dtype: torch.dtype, device: 
     data, order = with_bad_batches(
         first.data, data, batches(first.data, len(data.train_targets), first.train.steps + 1)
     )
+    rows = to_device(order)
     return Task(
         inputs=to_device(data.train_inputs),
         targets=to_device(data.train_targets),
         heldout_inputs=to_device(data.heldout_inputs),
         heldout_targets=to_device(data.heldout_targets),
-        order=(rows := to_device(order)),
+        order=rows,
         chosen=torch.empty_like(rows[0]),
         done=torch.zeros(1, dtype=torch.float64, device=device),
         input_scale=torch.tensor([run.data.input_scale for run in runs], dtype=dtype, device=device),

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from gradlab.engine.cohort import Cohort
-from gradlab.nn.network import Network, assemble
+from gradlab.nn.network import Network, Pass, assemble
+from gradlab.nn.norms import Mode
 from gradlab.nn.tape import Cell, Node
 from gradlab.spec.choices import MODELS
 
@@ -88,6 +89,15 @@ def parts(cohort: Cohort, batch: int, copies: int = PARAMETER_COPIES) -> Iterato
 def asked(x: Tensor) -> Node:
     """An input whose derivative is kept, in a pass that keeps no other."""
     return Node(x, Cell())
+
+
+def input_slopes(cohort: Cohort, part: Part, samples: Tensor) -> Tensor:
+    """(m, N, *shape): the sum of the outputs by each of N inputs, the statistics of a batch norm as constants."""
+    through = Pass(part.network, Mode.FROZEN)
+    x = asked(part.scaled(samples))
+    output = cohort.architecture.forward(through, x)
+    through.backward(output, torch.ones_like(output.value))
+    return torch.zeros_like(x.value) if x.grad is None else x.grad
 
 
 def gathered(found: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:

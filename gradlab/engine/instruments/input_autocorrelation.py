@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from gradlab.engine.cohort import Cohort
-from gradlab.engine.instruments.bench import Advance, Curve, Part, Read, asked, gathered, parts
-from gradlab.nn.network import Pass
-from gradlab.nn.norms import Mode
+from gradlab.engine.instruments.bench import Advance, Curve, Read, gathered, input_slopes, parts
 
 LAGS = 20
 """The longest lag."""
@@ -24,7 +21,7 @@ def input_autocorrelation(cohort: Cohort, _: Advance) -> Read:
 
     def read(_t: int) -> tuple[Curve, ...]:
         grid = cohort.task.inputs
-        (slopes,) = gathered((_slopes(cohort, part, grid),) for part in parts(cohort, len(grid)))
+        (slopes,) = gathered((input_slopes(cohort, part, grid).squeeze(2),) for part in parts(cohort, len(grid)))
         centred = slopes - slopes.mean(1, keepdim=True)
         products = [(centred[:, : len(grid) - lag] * centred[:, lag:]).sum(1) for lag in range(LAGS + 1)]
         return (
@@ -33,13 +30,3 @@ def input_autocorrelation(cohort: Cohort, _: Advance) -> Read:
         )
 
     return read
-
-
-def _slopes(cohort: Cohort, part: Part, grid: Tensor) -> Tensor:
-    """dy/dx (m, N) at each point of ``grid`` (N, 1)."""
-    through = Pass(part.network, Mode.FROZEN)
-    x = asked(part.scaled(grid))
-    output = cohort.architecture.forward(through, x)
-    through.backward(output, torch.ones_like(output.value))
-    gradient = torch.zeros_like(x.value) if x.grad is None else x.grad
-    return gradient.squeeze(2)

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from gradlab.engine.cohort import Cohort
-from gradlab.engine.instruments.bench import Advance, Curve, Part, Read, asked, gathered, parts
-from gradlab.nn.network import Pass
-from gradlab.nn.norms import Mode
+from gradlab.engine.instruments.bench import Advance, Curve, Read, gathered, input_slopes, parts
 
 SMALLEST = 1e-5
 """Added to the eigenvalues, as in the paper: k of equation 5."""
@@ -28,21 +26,13 @@ def jacobian_covariance(cohort: Cohort, _: Advance) -> Read:
     def read(t: int) -> tuple[Curve, ...]:
         cohort.task.turn_to(t)
         samples = cohort.task.inputs[cohort.task.chosen]
-        found = gathered(_scores(_jacobian(cohort, part, samples)) for part in parts(cohort, len(samples)))
+        found = gathered(
+            _scores(input_slopes(cohort, part, samples).flatten(2)) for part in parts(cohort, len(samples))
+        )
         names = ("jacobian_score", "jacobian_correlation")
         return tuple(Curve(name, None, values.unsqueeze(1)) for name, values in zip(names, found, strict=True))
 
     return read
-
-
-def _jacobian(cohort: Cohort, part: Part, samples: Tensor) -> Tensor:
-    """(m, B, inputs)."""
-    through = Pass(part.network, Mode.FROZEN)
-    x = asked(part.scaled(samples))
-    output = cohort.architecture.forward(through, x)
-    through.backward(output, torch.ones_like(output.value))
-    gradient = torch.zeros_like(x.value) if x.grad is None else x.grad
-    return gradient.flatten(2)
 
 
 def _scores(jacobian: Tensor) -> tuple[Tensor, Tensor]:
