@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -17,9 +17,10 @@ import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from gradlab.nn.kernels import program
 from gradlab.report.figures.style import Plot
+from gradlab.report.figures.style import save as real_save
 from tests.commands import Gradlab, call, inline, undrawn
+from tests.members import ENGINES, trained_with
 
 DOT = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -63,18 +64,27 @@ def real_data() -> Path:
     return folder
 
 
-@pytest.fixture(params=["kernels", "torch"])
-def either_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test twice: with the compiled kernels, as on any machine with a compiler, and with torch alone."""
-    if request.param == "torch":
-        monkeypatch.setattr(program, "kernels", lambda _: None)
+@pytest.fixture(params=ENGINES)
+def either_engine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The test twice: with the compiled kernels and with torch alone."""
+    with trained_with(request.param):
+        yield
 
 
 @contextmanager
-def dotted() -> Iterator[None]:
-    """Reports with all figures made and none painted, which is four fifths of their time: the files hold a dot."""
+def dotted(*, laid_out: bool = False, painted: Collection[str] = ()) -> Iterator[None]:
+    """Reports with all figures made and none painted, which is four fifths of their time: the files hold a dot.
+
+    What does not fit is warned of where figures are ``laid_out``, a third of that time; those that are named in
+    ``painted`` are.
+    """
 
     def save(plot: Plot, out: Path) -> tuple[Path, Path]:
+        if plot.name in painted:
+            return real_save(plot, out)
+        layout = plot.figure.get_layout_engine()
+        if laid_out and layout is not None:
+            layout.execute(plot.figure)
         png, svg = out / f"{plot.name}.png", out / f"{plot.name}.svg"
         png.write_bytes(DOT)
         svg.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>', encoding="utf-8")
