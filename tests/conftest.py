@@ -1,6 +1,7 @@
 """Fixtures that the tests of several rooms share: where their data lie, both engines, and the command.
 
-Each choice of gradlab's own config groups is composed once: Hydra takes 40 ms, and the tests ask thousands of times.
+Each choice of gradlab's own config groups is composed once, and each experiment read once: Hydra takes 40 ms and YAML
+10, and the tests ask thousands of times.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import base64
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
+from gradlab.grid.hydra import read_file as real_read_file
 from gradlab.report.figures.style import Plot
 from gradlab.report.figures.style import save as real_save
 from tests.commands import Gradlab, call, inline, undrawn
@@ -41,10 +44,21 @@ def _compose(name: str, overrides: list[str]) -> Any:
     return _composed(tuple(overrides)) if alone else hydra.compose(name, overrides)
 
 
+@cache
+def _content(file: Path) -> object:
+    return real_read_file(file)
+
+
+def _read_file(file: Path) -> object:
+    """`read_file`, which is asked once for the files of the repository."""
+    return deepcopy(_content(file)) if file.is_relative_to(REPOSITORY) else real_read_file(file)
+
+
 @pytest.fixture(autouse=True, scope="session")
-def _compose_once() -> Iterator[None]:
+def _read_and_compose_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("gradlab.grid.hydra.compose", _compose)
+        patched.setattr("gradlab.grid.compose.read_file", _read_file)
         yield
 
 
