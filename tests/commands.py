@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, contextmanager, nullcontext
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -104,14 +106,11 @@ def fork(arguments: Sequence[str], cwd: Path, site: Path | None = None, *, paint
 
     ``site`` is a folder of installed packages; figures that are not ``painted`` are those of `dotted`.
     """
-    context = multiprocessing.get_context("forkserver")
-    # torch.optim imports torch._dynamo when it is first used.
-    context.set_forkserver_preload(["torch._dynamo", "gradlab.report.page", "tests.conftest"])
+    context = preloading()
     said = TemporaryDirectory()
     given = (list(arguments), cwd, site, painted, Path(said.name), dict(os.environ))
     process = context.Process(target=_forked, args=given)
-    with chdir(Path(__file__).parents[1]):
-        process.start()
+    process.start()
 
     def end() -> Ended:
         process.join(120)
@@ -124,6 +123,16 @@ def fork(arguments: Sequence[str], cwd: Path, site: Path | None = None, *, paint
         return Ended(status, out, err)
 
     return end
+
+
+def preloading() -> ForkServerContext:
+    """Processes that are forked from one which imports torch, once, and what is asked for together with it."""
+    context = multiprocessing.get_context("forkserver")
+    # torch.optim imports torch._dynamo when it is first used.
+    context.set_forkserver_preload(["torch._dynamo", "torch.distributed.fsdp", "gradlab.report.page", "tests.conftest"])
+    with chdir(Path(__file__).parents[1]):
+        ensure_running()
+    return context
 
 
 def _forked(
