@@ -27,7 +27,6 @@ from gradlab.nn.losses import Loss, Targets
 from gradlab.nn.network import Network, assemble
 from gradlab.nn.products import take
 from gradlab.nn.slots import Layout
-from gradlab.spec.choices import MODELS
 from gradlab.spec.run import RunSpec, unused
 
 
@@ -168,7 +167,7 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device, *, sta
     first = runs[0]
     dtype = FORMATS[first.train.precision].beside
     task = task_of(runs, data, dtype, device)
-    lent = MODELS[first.model.name].free
+    lent = first.model.free
     way: Way = lend(runs, task, device, stacked=stacked) if lent else own(runs, task, device)
     columns = rates(runs, task.input_scale, way.layout)
     optimizer = OPTIMIZERS[first.optim.name]

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from gradlab.spec.choices.data import forms_of
+from gradlab.spec.choices.models import MODELS
 from gradlab.spec.named import Value
 
 CHANNELS = (1, 3, 4)
@@ -57,6 +58,11 @@ class ModelSpec:
     target: str | None
     source: str | None
     args: Arguments = ()
+
+    @property
+    def free(self) -> bool:
+        """Whether it is a network of the user's own (`model=module`): its depth and width are not gradlab's to say."""
+        return MODELS[self.name].free
 
     @property
     def drawn_width(self) -> int:
