@@ -18,7 +18,7 @@ from gradlab.engine.lent import lend
 from gradlab.engine.optim.clippers import Clipping, clipping
 from gradlab.engine.optim.optimizers import OPTIMIZERS, Rates, State, Step, rates
 from gradlab.engine.optim.schedules import Pace, pace
-from gradlab.engine.precision import FORMATS
+from gradlab.engine.precision import FORMATS, moved
 from gradlab.engine.ways import Own, Way, own
 from gradlab.grid.cohorts import HELDOUT_SAMPLES
 from gradlab.models import Architecture
@@ -27,7 +27,7 @@ from gradlab.nn.losses import Loss, Targets
 from gradlab.nn.network import Network, assemble
 from gradlab.nn.products import take
 from gradlab.nn.slots import Layout
-from gradlab.spec.run import RunSpec, unused
+from gradlab.spec.run import RunSpec
 
 
 @dataclass(frozen=True)
@@ -182,16 +182,6 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device, *, sta
         state=optimizer.state(moved(runs, way.parameters), columns),
         made=_made(runs, device),
     )
-
-
-def moved(runs: Sequence[RunSpec], parameters: Tensor) -> Tensor:
-    """What the optimizer moves: single copies (M, P) where they are rounded by chance, else the parameters."""
-    return parameters.float() if is_by_chance(runs) else parameters
-
-
-def is_by_chance(runs: Sequence[RunSpec]) -> bool:
-    """Whether weights in half precision are rounded by chance."""
-    return runs[0].train.rounding == "stochastic" and "train.rounding" not in unused(runs[0])
 
 
 def _made(runs: Sequence[RunSpec], device: torch.device) -> Tensor | None:

@@ -26,12 +26,12 @@ import torch
 from torch import Tensor
 
 from gradlab.data.dataset import Dataset
-from gradlab.engine.cohort import Cohort, is_by_chance, moved, prepare
+from gradlab.engine.cohort import Cohort, prepare
 from gradlab.engine.instruments import INSTRUMENTS
 from gradlab.engine.journal import Journal, StepRow
 from gradlab.engine.keeping import NOBODY, Keeper, packed, unpacked
 from gradlab.engine.optim.clippers import clip
-from gradlab.engine.precision import chances, rounded
+from gradlab.engine.precision import chances, is_by_chance, moved, rounded
 from gradlab.engine.probes import measure_clipped, measure_update
 from gradlab.nn.float64 import norm64, unsound
 from gradlab.nn.kernels.graphs import Graph, capture
