@@ -38,11 +38,17 @@ DIVERGING: dict[str, Value] = {"data.name": "linear_teacher", "model.activation"
 FEW: dict[str, Value] = {"train.steps": 24}
 """Steps of architectures that take long."""
 
+SHORT: dict[str, dict[str, Value]] = {
+    "seq2seq": {"data.name": "copy_memory", "data.length": 21},
+    "transformer": {"data.length": 6},
+}
+"""Of those that read a sequence."""
+
 CPU = torch.device("cpu")
 
 SETTINGS: dict[str, dict[str, Value]] = {
     **{
-        f"model {name}": {"model.name": name, "model.depth": 4, **({} if name == "mlp" else FEW)}
+        f"model {name}": {"model.name": name, "model.depth": 4, **({} if name == "mlp" else FEW), **SHORT.get(name, {})}
         for name in MODELS
         if name not in ("rnn", "linear_chain", "module")
     },
