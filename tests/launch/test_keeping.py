@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.engine.keeping import Keeper
+from gradlab.engine.keeper import Keeper
 from gradlab.grid.cohorts import make_plan
 from gradlab.launch import keeping, worker
 from gradlab.launch.devices import CPU_MEMORY
