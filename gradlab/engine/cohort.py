@@ -166,7 +166,8 @@ def prepare(
 ) -> Cohort:
     """The cohort of ``runs``, which must share every key but those of `cohorts.WITHIN`, at its initial weights.
 
-    ``heard``: who hears of what may come before those, and keeps it. ``stacked``: networks of the user's own are trained as one, as gradlab's own always are.
+    ``heard``: who hears of what may come before those, and keeps it. ``stacked``: networks of the user's own are
+    trained as one, as gradlab's own always are.
     """
     first = runs[0]
     dtype = FORMATS[first.train.precision].beside

@@ -6,7 +6,6 @@ Shapes: M members; what is kept of each tensor has the member axis first.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from gradlab.engine.cohort import Cohort
 from gradlab.engine.journal import Journal

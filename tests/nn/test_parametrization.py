@@ -171,7 +171,7 @@ def test_what_has_no_rule_is_refused() -> None:
         ({"model.name": "linear_chain"}, "'linear_chain' has no key 'model.parametrization'"),
         (
             {"model.name": "transformer", "model.norm_place": "post", "model.base_depth": 2},
-            "norm_place=post: it is for",
+            "norm_place=post: it is",
         ),
         ({"model.name": "resnet", "model.block": "rezero", "model.base_depth": 4}, "expected model.block=preact"),
         ({"model.name": "residual_mlp", "model.base_depth": 2}, "base_depth=2 with .* of that depth has no branches"),

@@ -120,8 +120,8 @@ class Model(Choice):
     place of a sequence; ``matrices`` are those of each layer that the tables number; ``beside``: numbers of a sample
     that a pass holds beside what these put out. ``free``: it takes arguments of any names, for it is the user's own,
     and nothing is known of its inside. ``trunk`` tells the layers that every path to the input passes, where others do
-    not: rates are along them. ``branches``: how many a depth has on its residual stream. ``loss``: what it is trained by where `train.loss` is auto, if not by what the data ask
-    for.
+    not: rates are along them. ``branches``: how many a depth has on its residual stream. ``loss``: what it is trained
+    by where `train.loss` is auto, if not by what the data ask for.
     """
 
     keys: Mapping[str, Value] = field(default_factory=dict)
