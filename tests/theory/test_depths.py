@@ -59,5 +59,5 @@ def test_where_it_is_said() -> None:
     assert said.count("the stream") == 2
     assert "standard under sgd: early changes of the stream go with the depth to the power of 1, and its log" in said
     assert (
-        "mup under adam: early changes of the stream go with the depth to the power of 0: all depths have one" in said
+        "mup under adam: early changes of the stream go with the depth to the power of 0: all depths" in said
     )
