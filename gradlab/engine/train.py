@@ -26,13 +26,13 @@ import torch
 from torch import Tensor
 
 from gradlab.data.dataset import Dataset
-from gradlab.engine.cohort import Cohort, is_by_chance, moved, prepare
+from gradlab.engine.cohort import Cohort, prepare
 from gradlab.engine.instruments import INSTRUMENTS
 from gradlab.engine.journal import Journal, StepRow
 from gradlab.engine.keeper import NOBODY, Keeper
 from gradlab.engine.keeping import packed, unpacked
 from gradlab.engine.optim.clippers import clip
-from gradlab.engine.precision import chances, rounded
+from gradlab.engine.precision import chances, is_by_chance, moved, rounded
 from gradlab.engine.pretraining import Heard
 from gradlab.engine.probes import measure_clipped, measure_update
 from gradlab.grid.cohorts import steps_before

@@ -198,7 +198,7 @@ def check_loss(train: TrainSpec, model: ModelSpec, facts: Facts) -> None:
     if loss == "auto":
         return
     if loss not in LOSSES:
-        if not MODELS[model.name].free:
+        if not model.free:
             raise SpecError(f"train.loss={train.loss}: a function of your own goes with model=module alone")
         return
     if LOSSES[loss].classes and facts.loss == "mean_squared_error":
@@ -289,7 +289,7 @@ def check_pretraining(spec: RunSpec) -> None:
 def check_instrument(spec: RunSpec) -> None:
     """Raises `SpecError` where the run's instrument has nothing to measure in it."""
     instrument, flat = INSTRUMENTS[spec.probe.instrument], spec.flat()
-    if MODELS[spec.model.name].free:
+    if spec.model.free:
         raise SpecError(
             f"probe.instrument={instrument.name}: looks inside a network of gradlab's own; {spec.model.name!r} is yours"
         )

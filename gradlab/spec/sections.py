@@ -61,6 +61,11 @@ class ModelSpec:
     args: Arguments = ()
 
     @property
+    def free(self) -> bool:
+        """Whether it is a network of the user's own (`model=module`): its depth and width are not gradlab's to say."""
+        return MODELS[self.name].free
+
+    @property
     def drawn_width(self) -> int:
         """The width whose fans tell the variances of the initial weights: under `mup` the base's, else its own."""
         return self.base_width if self.parametrization == "mup" and self.base_width else self.width

@@ -125,7 +125,7 @@ def setting(spec: RunSpec) -> Setting:
     if spec.pretrain.mode == "none" and (kept := gate(model)) is not None:
         steps = facts.steps
         return Setting(model.name, LINEAR, "none", 0, steps, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False, gate=kept)
-    if MODELS[model.name].free:
+    if model.free:
         # Nothing is known of the inside of a network of the user's own.
         return Setting(model.name, LINEAR, "none", 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False)
     if (why := PRETRAINED if spec.pretrain.mode != "none" else _unknown(model)) is not None:

@@ -58,6 +58,4 @@ def test_where_it_is_said() -> None:
     said = out.file.getvalue()  # type: ignore[attr-defined]
     assert said.count("the stream") == 2
     assert "standard under sgd: early changes of the stream go with the depth to the power of 1, and its log" in said
-    assert (
-        "mup under adam: early changes of the stream go with the depth to the power of 0: all depths" in said
-    )
+    assert "mup under adam: early changes of the stream go with the depth to the power of 0: all depths" in said
