@@ -239,7 +239,7 @@ class _Course:
             return
         device, prefix = self._parameters.device, f"{TOLD}."
         found = {
-            name.removeprefix(prefix): torch.from_numpy(array.copy()).to(device)
+            name.removeprefix(prefix): torch.tensor(array, device=device)
             for name, array in kept.arrays.items()
             if name.startswith(prefix)
         }
