@@ -331,7 +331,7 @@ def residual(spec: RunSpec) -> Change | None:
 
 def branch_scale(spec: RunSpec) -> Change | None:
     """Of branches that there are."""
-    if spec.model.branch_scale is None:
+    if spec.model.branch_scale is None or spec.model.base_depth is not None:
         return None
     if spec.model.block is not None:
         return {"model.branch_scale": _rounded(max(1, spec.model.depth // 2 - 1) ** -0.5)}

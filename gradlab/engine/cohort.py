@@ -19,6 +19,7 @@ from gradlab.engine.optim.clippers import Clipping, clipping
 from gradlab.engine.optim.optimizers import OPTIMIZERS, Rates, State, Step, rates
 from gradlab.engine.optim.schedules import Pace, pace
 from gradlab.engine.precision import FORMATS, moved
+from gradlab.engine.pretraining import UNHEARD, Heard
 from gradlab.engine.ways import Own, Way, own
 from gradlab.grid.cohorts import HELDOUT_SAMPLES
 from gradlab.models import Architecture
@@ -159,16 +160,19 @@ class Cohort:
         return self._moving | {f"instrument.{name}": tensor for name, tensor in self.beside.items()}
 
 
-def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device, *, stacked: bool = False) -> Cohort:
+def prepare(
+    runs: Sequence[RunSpec], data: Dataset, device: torch.device, heard: Heard = UNHEARD, *, stacked: bool = False
+) -> Cohort:
     """The cohort of ``runs``, which must share every key but those of `cohorts.WITHIN`, at its initial weights.
 
-    ``stacked``: networks of the user's own are trained as one, as gradlab's own always are.
+    ``heard``: who hears of what may come before those, and keeps it. ``stacked``: networks of the user's own are
+    trained as one, as gradlab's own always are.
     """
     first = runs[0]
     dtype = FORMATS[first.train.precision].beside
     task = task_of(runs, data, dtype, device)
     lent = first.model.free
-    way: Way = lend(runs, task, device, stacked=stacked) if lent else own(runs, task, device)
+    way: Way = lend(runs, task, device, stacked=stacked) if lent else own(runs, task, device, heard)
     columns = rates(runs, task.input_scale, way.layout)
     optimizer = OPTIMIZERS[first.optim.name]
     return Cohort(

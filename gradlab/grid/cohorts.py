@@ -187,13 +187,18 @@ def cost(run: RunSpec) -> Cost:
     if run.model.free:
         return _of_module(run.extent or Extent(10**5, 10**4, 10, 1e8), run)
     trained = _cost(run.model, run.facts, run.data.batch_size, run.optim.name, run.train, run.probe.every)
+    more = 1 + steps_before(run) / (run.train.steps + 1)
+    return dataclasses.replace(trained, work=trained.work * more, effort=trained.effort * more)
+
+
+def steps_before(run: RunSpec) -> float:
+    """How many steps of its training a run's pre-training takes as long as."""
     if run.pretrain.mode == "none":
-        return trained
+        return 0.0
     # A layer's own autoencoder has two layers, and what it is given comes through those before it, there alone.
     layers = run.layers
     share = (layers - 1) * (2 + layers / 6) / layers if run.pretrain.mode == "layerwise" else 1.0
-    more = 1 + share * run.pretrain.steps / (run.train.steps + 1)
-    return dataclasses.replace(trained, work=trained.work * more, effort=trained.effort * more)
+    return share * run.pretrain.steps
 
 
 def _of_module(size: Extent, run: RunSpec) -> Cost:
