@@ -45,6 +45,9 @@ _LOGITS_OF = "_with_logits"
 ENDLESS = 1e3
 """How many times as far below zero as it began a loss has fallen that has no end."""
 
+EXTINCT = 104.0
+"""Nats by which logits differ where single precision makes zero of the smaller one's probability."""
+
 LEAST_TARGETS = 16
 """In a batch of fewer all may be of one class by chance."""
 
@@ -54,7 +57,7 @@ Found = tuple[str, str, str]
 
 def misspecified(history: History, limits: Limits) -> Verdict | None:
     """Output, loss and targets contradict each other."""
-    asked = (_units, _logits, _sign, _labels, _layers, _norms, _frozen)
+    asked = (_units, _logits, _sign, _labels, _layers, _norms, _frozen, _held)
     for name, grade, words in (found for ask in asked for found in ask(history)):
         evidence: Evidence = {"cause": name}
         return crossing("misspecified", (), limits, evidence, f"misspecified: {words}", _LOGITS, grade)
@@ -163,6 +166,17 @@ def _frozen(history: History) -> Iterator[Found]:
         yield "frozen", RISK, f"{words} {frozen[-1]}"
 
 
+def _held(history: History) -> Iterator[Found]:
+    """Parameters that no step can change: the optimizer does not have them, or the module itself has not."""
+    held, own = history.spec.get("optim.held"), history.facts.get("trainable", 0)
+    if held is not None and held < own:
+        yield "no_update", RISK, f"the optimizer holds {held} of the {own} numbers that could learn"
+    foreign = history.facts.get("strangers")
+    if foreign and (held is None or held < own + foreign["numbers"]):
+        words = f"the output rests on {foreign['count']} parameters that are none of the module's own: of layers in a"
+        yield "no_update", RISK, f"{words} plain list, or made anew at each call"
+
+
 def _into(history: History) -> list[str]:
     """The activations through which the output came into the loss, the last first."""
     return list(history.facts.get("into_loss", ()))
@@ -177,7 +191,7 @@ def ill_scaled(history: History, limits: Limits) -> Verdict | None:
     """Inputs, targets or the first loss are far from the unit scale that inits and learning rates are made for."""
     for name, value, key, words in _scales(history, limits):
         evidence: Evidence = {"cause": name, "value": value}
-        return crossing("ill_scaled", (key,), limits, evidence, f"ill_scaled: {words}", _SCALE, RISK)
+        return crossing("ill_scaled", (key,) if key else (), limits, evidence, f"ill_scaled: {words}", _SCALE, RISK)
     return None
 
 
@@ -209,6 +223,9 @@ def _scales(history: History, limits: Limits) -> Iterator[tuple[str, float, str,
         words = f"dropout takes {1 - kept:.3g} of the numbers and multiplies the others by {figure(1 / kept)}"
         yield "dropout", 1 / kept, "scale", words
     entropy = facts.get("losses", {}).get("negative_log_likelihood")
+    if entropy and (lead := entropy.get("lead", 0.0)) > EXTINCT:
+        words = f"the likeliest class is {figure(lead)} nats before the next: all other probabilities are exactly zero"
+        yield "first_loss", lead, "", words
     if entropy and (loss := entropy.get("value", _loss(history))) - limits["errors"] * entropy.get(
         "error", 0.0
     ) > limits["first_loss"] * (1 + math.log(max(2, entropy["classes"]))):

@@ -63,7 +63,7 @@ class Heard:
         nodes = [self.signal(call).node for call in kept]
         known = [node for node in nodes if node is not None and node in self.graph.place]
         self.stages = stages(self.graph, known, self.inputs)
-        self.severed = behind(self.tape.cuts)
+        self.severed = behind(node for node, _ in self.tape.cuts)
 
     def signal(self, call: Call) -> Signal:
         """A call's z: what a norm made of it, unless something else takes up what the layer itself put out."""

@@ -140,7 +140,7 @@ def _note_cut(tape: Tape, name: str, given: tuple[Any, ...]) -> None:
     for one in given:
         held, node = tape.detached.get(id(one), (None, None))
         if held is not None and held() is one and node is not None:
-            tape.cuts.append(node)
+            tape.cuts.append((node, tape.opened))
             del tape.detached[id(one)]
 
 

@@ -37,7 +37,8 @@ class Tape:
 
     ``order``: each called module's place, by its first call. ``open``: calls whose signal nothing has changed yet, by
     the identity of that tensor. ``judging``: the network has run, and its loss is being computed.
-    ``detached`` are tensors that were taken off the way back, ``cuts`` the nodes below those that were used then.
+    ``detached`` are tensors that were taken off the way back, ``cuts`` the nodes below those that were used then,
+    and after how many calls.
     ``least_normed``: the fewest numbers over which a norm took its statistics. ``unbounded``: operators without a
     largest slope that a layer's signal went into. ``all_masked``: a row of attention had nothing to look at.
     ``dropped``: the largest share of numbers that dropout takes; ``mask``: the last one drawn, and what it keeps.
@@ -54,7 +55,7 @@ class Tape:
     last: Call | None = None
     inside: list[Inside] = field(default_factory=list)
     detached: dict[int, tuple[weakref.ref[Tensor], Node]] = field(default_factory=dict)
-    cuts: list[Node] = field(default_factory=list)
+    cuts: list[tuple[Node, int]] = field(default_factory=list)
     least_normed: int | None = None
     losses: Losses = field(default_factory=Losses)
     judging: bool = False
@@ -89,7 +90,7 @@ class Tape:
             if held := weights(module):
                 # Channels stand behind the samples, the units of a linear layer last.
                 unit = 1 if max(weight.dim() for weight in held) > 2 else -1
-                opened = Call(noted(signal), unit)
+                opened = Call(noted(signal), unit, self.opened)
                 self.calls.setdefault(module, []).append(opened)
                 if self.opened == self.entered.get(module):
                     # What holds other layers puts out what they made: the last of them stays the last.
