@@ -242,9 +242,10 @@ def test_the_cause_is_told(place: int) -> None:
 
 @pytest.mark.parametrize(("fall", "cause"), [(0.0, "no_update"), (1e-7, "clip")])
 def test_a_gradient_that_moves_nothing(fall: float, cause: str) -> None:
-    frame = gradlab.measure(chain(3), F.cross_entropy, batch())
+    network = chain(3)
+    frame = gradlab.measure(network, F.cross_entropy, batch())
     losses = [frame.attrs["loss"] * (1 - fall * step) for step in range(60)]
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     (verdict,) = gradlab.verdict(frame, losses=losses, optimizer=optimizer)
     assert verdict.name == "stalled"
     assert verdict.cause is not None
@@ -256,3 +257,56 @@ def test_a_head_that_is_drawn_small_is_no_outlier() -> None:
     with torch.no_grad():
         network[-1].get_parameter("weight").mul_(1e-3)
     assert "ill_scaled" not in names(gradlab.measure(network, F.cross_entropy, batch()))
+
+
+def test_what_no_optimizer_holds_cannot_learn() -> None:
+    network = chain(3)
+    frame = gradlab.measure(network, F.cross_entropy, batch())
+    every = list(network.parameters())
+    parts = [torch.optim.SGD(some, lr=0.1) for some in (every[:2], every[2:])]
+    (verdict,) = gradlab.verdict(frame, optimizer=parts[1])
+    assert (verdict.name, verdict.cause and verdict.cause.name) == ("misspecified", "no_update")
+    assert [one.name for one in gradlab.verdict(frame, optimizer=parts)] == ["healthy"]
+    (learned,) = gradlab.verdict(frame, losses=[0.9**step for step in range(60)], optimizer=parts[1])
+    assert learned.name == "healthy"
+    assert "could learn" in learned.sentence, "a head that is trained alone on purpose learns, and is told"
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_layers_in_a_plain_list_are_none_of_the_module(listed: bool) -> None:
+    first, *others = list(chain(3))
+    kept = nn.ModuleList(others) if listed else others
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = net["first"](x)
+        for part in kept:
+            x = part(x)
+        return x
+
+    parts = {"first": first, **({"others": kept} if isinstance(kept, nn.ModuleList) else {})}
+    assert causes(Net(forward, **parts)) == ([] if listed else ["no_update"])
+
+
+def test_what_the_loss_brings_along_is_no_part_of_the_module() -> None:
+    judge = nn.Linear(CLASSES, CLASSES)
+    assert causes(chain(3), lambda out, y: F.cross_entropy(judge(out), y)) == []
+
+
+@pytest.mark.parametrize("at", ["every step", "the end", "never"])
+def test_a_state_that_is_detached_at_every_step(at: str) -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        states = [x.new_zeros(len(x), WIDTH)]
+        for _ in range(6):
+            states.append(net["cell"](x, states[-1].detach() if at == "every step" else states[-1]))
+        out: Tensor = net["head"](states[-1] - (states[-2].detach() if at == "the end" else 0))
+        return out
+
+    network = Net(forward, cell=nn.RNNCell(batch()[0].shape[1], WIDTH), head=nn.Linear(WIDTH, CLASSES))
+    nn.init.orthogonal_(network["cell"].get_parameter("weight_hh"))
+    assert causes(network) == (["cut"] if at == "every step" else [])
+
+
+def test_logits_so_far_apart_that_one_class_is_certain() -> None:
+    far = F.one_hot(batch()[1], CLASSES) * 1e4
+    assert causes(chain(3), lambda out, y: F.cross_entropy(out + far, y)) == ["first_loss"]
+    assert causes(chain(3), lambda out, y: F.cross_entropy(out + far / 1e3, y)) == []
