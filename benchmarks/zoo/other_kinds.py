@@ -65,7 +65,10 @@ def quantised() -> nn.Module:
         code = net.table(torch.cdist(found, net.table.weight).argmin(1))
         return net.decoder(found + (code - found).detach()), found, code
 
-    return Net(way, encoder=mlp(64, 64, 64, 16), table=nn.Embedding(64, 16), decoder=mlp(16, 64, 64, 64))
+    # With torch's draw, N(0, 1), all samples came to one code after thirty steps in two of three seeds: no false alarm.
+    table = nn.Embedding(64, 16)
+    nn.init.uniform_(table.weight, -1 / 16, 1 / 16)
+    return Net(way, encoder=mlp(64, 64, 64, 16), table=table, decoder=mlp(16, 64, 64, 64))
 
 
 def quantised_loss(output: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tensor:

@@ -51,13 +51,17 @@ EXTINCT = 104.0
 LEAST_TARGETS = 16
 """In a batch of fewer all may be of one class by chance."""
 
+FAR_LOSS = 1e3
+"""How many times its targets' mean square a squared error is where the output's scale is wrong; of a loss that nobody
+knows, how much of it falls on each number of the output."""
+
 Found = tuple[str, str, str]
 """A cause by its name, the grade that it has, and how it shows."""
 
 
 def misspecified(history: History, limits: Limits) -> Verdict | None:
     """Output, loss and targets contradict each other."""
-    asked = (_units, _logits, _sign, _labels, _layers, _norms, _frozen, _held)
+    asked = (_units, _logits, _sign, _counted, _labels, _layers, _norms, _frozen, _held)
     for name, grade, words in (found for ask in asked for found in ask(history)):
         evidence: Evidence = {"cause": name}
         return crossing("misspecified", (), limits, evidence, f"misspecified: {words}", _LOGITS, grade)
@@ -84,6 +88,8 @@ def _logits(history: History) -> Iterator[Found]:
         other = ": log_softmax was taken over another dimension than the classes" if into[:1] == ["log_softmax"] else ""
         words = f"the negative log-likelihood is given numbers that are no log-probabilities{other}"
         yield "log_probabilities", SICK, words
+    if _composed(history).get("no_logs"):
+        yield "log_probabilities", SICK, "a divergence is given numbers for log-probabilities that are none"
     if _loss_of(history, "binary_cross_entropy_with_logits") and into:
         yield "activation_on_logits", SICK, f"binary cross-entropy with logits is given what has gone through {into[0]}"
 
@@ -114,15 +120,21 @@ def _last_loss(history: History) -> float:
     return float(history.loss[-1]) if history.loss.size else math.nan
 
 
+def _counted(history: History) -> Iterator[Found]:
+    """Whether each output is compared with its own target, and these count at all."""
+    names = (*REGRESSION, "binary_cross_entropy", "binary_cross_entropy_with_logits")
+    if _composed(history).get("crossed") or any(_loss_of(history, name).get("broadcast") for name in names):
+        yield "labels", SICK, "output and targets differ in shape, and each output is compared with every target"
+    if _loss_of(history, "negative_log_likelihood").get("weight") == 0 and len(history.facts["losses"]) == 1:
+        yield "labels", RISK, "the labels count nothing: the cross-entropy with them is multiplied by zero"
+
+
 def _labels(history: History) -> Iterator[Found]:
     into, entropy = _into(history), _loss_of(history, "negative_log_likelihood")
     for name in ("binary_cross_entropy", "binary_cross_entropy_with_logits"):
         if outside := _loss_of(history, name).get("outside", 0):
             yield "labels", SICK, f"{outside} targets of a binary cross-entropy lie outside of 0 to 1"
     squared = next((found for name in REGRESSION if (found := _loss_of(history, name))), {})
-    for name in (*REGRESSION, "binary_cross_entropy", "binary_cross_entropy_with_logits"):
-        if _loss_of(history, name).get("broadcast"):
-            yield "labels", SICK, "output and targets differ in shape, and each output is compared with every target"
     size = abs(squared.get("target_mean", 0.0))
     entries = squared.get("entries", 0)
     if entries >= LEAST_TARGETS and size not in MARKS and squared["target_std"] <= ROUNDING * size:
@@ -182,6 +194,12 @@ def _into(history: History) -> list[str]:
     return list(history.facts.get("into_loss", ()))
 
 
+def _composed(history: History) -> Mapping[str, Any]:
+    """How the loss is put together, where it was written by hand."""
+    found: Mapping[str, Any] = history.facts.get("composed", {})
+    return found
+
+
 def _loss_of(history: History, name: str) -> Mapping[str, Any]:
     found: Mapping[str, Any] = history.facts.get("losses", {}).get(name, {})
     return found
@@ -210,10 +228,11 @@ def _scales(history: History, limits: Limits) -> Iterator[tuple[str, float, str,
         elif not (max(std, abs(mean)) * scale > 1 and max(std, abs(mean)) < scale):
             words = f"the inputs have standard deviation {figure(std)}"
             yield "input_scale", std, "scale", words
-    squared = facts.get("losses", {}).get("mean_squared_error")
+    squared = next((found for name in REGRESSION if (found := _loss_of(history, name))), None)
     if squared and (size := math.hypot(squared["target_mean"], squared["target_std"])) > scale:
         words = f"the targets have a root mean square of {figure(size)}"
         yield "target_scale", size, "scale", f"{words}, and the loss at step 0 is {figure(_loss(history))}"
+    yield from _parts(history, limits)
     if (rest := _rest(history)) is not None and rest[0] > limits["penalty"] * rest[1]:
         words = (
             f"the loss is {figure(rest[0] + rest[2])}, of which the {rest[3]} is {figure(rest[2])}: the rest decides"
@@ -222,7 +241,22 @@ def _scales(history: History, limits: Limits) -> Iterator[tuple[str, float, str,
     if 0 < (kept := 1 - facts.get("dropped", 0.0)) * scale < 1:
         words = f"dropout takes {1 - kept:.3g} of the numbers and multiplies the others by {figure(1 / kept)}"
         yield "dropout", 1 / kept, "scale", words
-    entropy = facts.get("losses", {}).get("negative_log_likelihood")
+    yield from _first(history, limits)
+
+
+def _parts(history: History, limits: Limits) -> Iterator[tuple[str, float, str, str]]:
+    """What a loss that was written by hand is put together of."""
+    part, total = _composed(history).get("part", 0.0), _last_loss(history)
+    if part > limits["penalty"] * max(0.0, total - part, *([history.guess] if history.guess else [])):
+        words = f"the loss is {figure(total)}, of which {figure(part)} is one part times a large factor: that decides"
+        yield "penalty", part, "penalty", words
+    if (shares := _composed(history).get("shares", math.nan)) > limits["scale"]:
+        yield "target_scale", shares, "scale", f"the targets of a sample add up to {figure(shares)}, and shares to 1"
+
+
+def _first(history: History, limits: Limits) -> Iterator[tuple[str, float, str, str]]:
+    """The loss at step 0, beside that of a guess."""
+    entropy, facts = _loss_of(history, "negative_log_likelihood"), history.facts
     if entropy and (lead := entropy.get("lead", 0.0)) > EXTINCT:
         words = f"the likeliest class is {figure(lead)} nats before the next: all other probabilities are exactly zero"
         yield "first_loss", lead, "", words
@@ -231,6 +265,21 @@ def _scales(history: History, limits: Limits) -> Iterator[tuple[str, float, str,
     ) > limits["first_loss"] * (1 + math.log(max(2, entropy["classes"]))):
         guess = figure(math.log(entropy["classes"]))
         yield "first_loss", loss, "first_loss", f"the loss at step 0 is {figure(loss)}, and ln C of a guess is {guess}"
+    for binary in (_loss_of(history, f"binary_cross_entropy{end}") for end in ("", _LOGITS_OF)):
+        if binary.get("value", 0.0) > limits["first_loss"] * (1 + math.log(2)):
+            words = f"the binary cross-entropy at step 0 is {figure(binary['value'])}, and that of a guess 0.693"
+            yield "first_loss", binary["value"], "first_loss", words
+    squared = _loss_of(history, "mean_squared_error")
+    size = squared.get("target_mean", 0.0) ** 2 + squared.get("target_std", 0.0) ** 2
+    if size > 0 and FAR_LOSS * size < squared.get("value", 0.0) < math.inf:
+        words = (
+            f"the squared error at step 0 is {figure(squared['value'])}, and the targets' mean square {figure(size)}"
+        )
+        yield "first_loss", squared["value"], "", words
+    each = _loss(history) / max(1, facts.get("output_entries", math.inf))
+    if not facts.get("losses") and FAR_LOSS < each < math.inf:
+        words = f"the loss at step 0 is {figure(_loss(history))}, {figure(each)} for each number that is put out"
+        yield "first_loss", each, "", words
 
 
 def _rest(history: History) -> tuple[float, float, float, str] | None:

@@ -53,6 +53,8 @@ _COURSE = frozenset({"diverged", "oscillating", "stalled"})
 
 _GRADIENT = _PROFILE | {"diverged", "no_gradient"}
 _EXPLAINED_BY = {
+    "no_gradient": frozenset({"diverged"}),
+    "vanishing": frozenset({"no_gradient"}),
     "collapsed": frozenset({"no_gradient", "misspecified"}),
     "oscillating": frozenset({"diverged"}),
     "stalled": _GRADIENT | {"oscillating"},

@@ -30,6 +30,13 @@ JOINING = frozenset({"StackBackward0", "CatBackward0"})
 """Nodes in which many signals come together, of which the loss may read a few."""
 
 
+CHOOSING = frozenset({"IndexBackward0", "GatherBackward0", "IndexSelectBackward0"})
+"""Nodes by which a sample takes one of several."""
+
+FEW = 12
+"""Nodes behind a signal among which a choice is looked for."""
+
+
 @dataclass
 class Felt:
     """The gradient that came to a signal: the sum of its squares over so many entries."""
@@ -88,6 +95,18 @@ class Heard:
     def silent(self, signal: Signal) -> bool:
         """Whether paths lead from the loss to a signal, and nothing comes along them."""
         return signal.node is not None and signal.node in self.graph.place and self.of(signal).squares == 0
+
+    def passed_over(self, signal: Signal) -> bool:
+        """Whether a silent signal was among some of which each sample takes one, and no sample of this batch took it."""
+        seen, stack = set[Node](), [signal.node] if signal.node is not None else []
+        while stack and len(seen) < FEW:
+            node = stack.pop(0)
+            if node.name() in CHOOSING:
+                return True
+            new = [one for one in self.graph.order if node in self.graph.parts[one] and one not in seen]
+            seen.update(new)
+            stack += new
+        return False
 
     def of(self, signal: Signal) -> Felt:
         """What came to a signal; nothing where no path from the loss leads there."""

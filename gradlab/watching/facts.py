@@ -212,7 +212,7 @@ def output(tensor: Tensor | None, loss: Node) -> Facts:
         return {"into_loss": _squashed(loss)}
     values = real(tensor).double()
     facts: Facts = {"units": tensor.shape[-1] if tensor.dim() > 1 else 1, "into_loss": _squashed(loss)}
-    facts |= spread("output", tensor)
+    facts |= spread("output", tensor) | {"output_entries": tensor.numel()}
     if len(values) > 1:
         between = (values - values.mean(0)).square().mean().sqrt()
         facts["output_between"] = float(between)

@@ -72,9 +72,10 @@ def _restarts(layer: Layer, heard: Heard) -> bool:
 
     What is detached when all calls are over (the views of one picture) was no state.
     """
-    *before, last = (heard.signal(call).node for call in layer.calls)
-    if len(before) + 1 < LEAST_CALLS or last not in heard.graph.place:
+    nodes = [heard.signal(call).node for call in layer.calls]
+    if len(nodes) < LEAST_CALLS or nodes[-1] not in heard.graph.place:
         return False
+    before = nodes[:-1]
     between = [node for node, opened in heard.tape.cuts if opened <= layer.calls[-1].place]
     ends = all(node is not None and node not in heard.graph.place and node in heard.severed for node in before)
     return ends and len(between) >= len(before)

@@ -11,7 +11,7 @@ from torch.autograd.graph import Node
 from gradlab.watching import facts
 from gradlab.watching.backward import Heard
 from gradlab.watching.graph import Graph, behind
-from gradlab.watching.rows import Layer, frozen_as_drawn, narrow
+from gradlab.watching.rows import Layer, coarsest, frozen_as_drawn, narrow
 from gradlab.watching.tape import signal_of
 
 GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
@@ -35,6 +35,7 @@ def told(
         "activations": {name: (seen.positions, seen.judged) for name, seen in tape.activations.items()},
         "facts": {
             "losses": dict(losses.seen),
+            "composed": tape.composed.told(),
             "linear": tape.linear,
             "least_normed": tape.least_normed,
             "branches": any(not stage.own for stage in heard.stages),
@@ -46,6 +47,8 @@ def told(
             "narrow": narrow(layers, heard, tape.samples),
             "frozen_as_drawn": frozen_as_drawn(layers, heard),
             "trainable": sum(one.numel() for _, one in parameters if one.requires_grad),
+            "reached": any(gradient is not None for gradient in gradients.values()),
+            "weights": coarsest(one.dtype for _, one in parameters),
             "frozen": [name for name, parameter in parameters if not parameter.requires_grad],
         },
     }
