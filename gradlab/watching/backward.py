@@ -97,7 +97,7 @@ class Heard:
         return signal.node is not None and signal.node in self.graph.place and self.of(signal).squares == 0
 
     def passed_over(self, signal: Signal) -> bool:
-        """Whether a silent signal was among some of which each sample takes one, and no sample of this batch took it."""
+        """Whether a silent signal was among some of which each sample takes one, and no sample took it."""
         seen, stack = set[Node](), [signal.node] if signal.node is not None else []
         while stack and len(seen) < FEW:
             node = stack.pop(0)
