@@ -233,9 +233,10 @@ def skipless(case: Case) -> Shows:
 
 
 def same_output(case: Case) -> Shows:
-    """Of a part that is silent: nothing of the input reaches the output."""
-    facts = case.history.facts
-    if case.verdict.evidence.get("silent") != "idle":
+    """Of a part that is silent, or of a δ that is lost at once: nothing of the input reaches the output."""
+    facts, rate = case.history.facts, case.verdict.evidence.get("rate")
+    sudden = rate is not None and float(rate) * case.limits["break_factor"] < 1
+    if case.verdict.evidence.get("silent") != "idle" and not sudden:
         return None
     size = math.hypot(facts.get("output_mean", math.nan), facts.get("output_std", math.nan))
     same = facts.get("output_between", math.nan) <= ROUNDING * size

@@ -43,7 +43,19 @@ def dead(history: History, limits: Limits) -> Verdict | None:
 def saturated(history: History, limits: Limits) -> Verdict | None:
     """Entries where a smooth activation, or the softmax of attention, has next to no slope."""
     found = _resting(history, limits, "saturated", "entries", "on the flat parts of the activation")
-    return found or _peaked(history, limits)
+    return found or _peaked(history, limits) or _certain(history, limits)
+
+
+def _certain(history: History, limits: Limits) -> Verdict | None:
+    """A softmax between layers all of whose weight is on one place: its slope there is exactly zero."""
+    share = float(history.facts.get("certain", 0.0))
+    if not share > limits["saturated"]:
+        return None
+    sentence = (
+        f"saturated: in {share:.0%} of the samples (threshold {limits['saturated']:.0%}) a softmax between layers "
+        "gives one place a probability of exactly 1: no gradient comes through"
+    )
+    return crossing("saturated", ("saturated",), limits, {"share": share}, sentence)
 
 
 def _peaked(history: History, limits: Limits) -> Verdict | None:

@@ -247,7 +247,8 @@ def _scales(history: History, limits: Limits) -> Iterator[tuple[str, float, str,
 def _parts(history: History, limits: Limits) -> Iterator[tuple[str, float, str, str]]:
     """What a loss that was written by hand is put together of."""
     part, total = _composed(history).get("part", 0.0), _last_loss(history)
-    if part > limits["penalty"] * max(0.0, total - part, *([history.guess] if history.guess else [])):
+    rest = max(total - part, history.guess or 0.0)
+    if _composed(history).get("joined") and part > limits["penalty"] * rest:
         words = f"the loss is {figure(total)}, of which {figure(part)} is one part times a large factor: that decides"
         yield "penalty", part, "penalty", words
     if (shares := _composed(history).get("shares", math.nan)) > limits["scale"]:

@@ -21,14 +21,16 @@ class Composed:
 
     ``crossed``: outputs (N, 1) were compared with targets (N,), each with every one. ``shares``: what the targets of a
     sample add up to beside log-probabilities; nan where none was seen. ``no_logs``: a divergence was given what are no
-    log-probabilities. ``part``: the largest size of what a large factor multiplies. ``too_long``: targets that are
-    longer than what is to tell them. ``factors`` are the tensors that were multiplied last.
+    log-probabilities. ``part``: the largest size of what a large factor multiplies; ``joined``: that
+    was added to another part. ``too_long``: targets that are longer than what is to tell them. ``factors`` are the tensors
+    that were multiplied last.
     """
 
     crossed: bool = False
     shares: float = float("nan")
     no_logs: bool = False
     part: float = 0.0
+    joined: bool = False
     too_long: int = 0
     factors: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
@@ -39,8 +41,9 @@ class Composed:
             self.too_long = int((told > heard).sum())
         elif name == "xlogy":
             self._diverges(given[0])
-        elif name == "sub" and all(isinstance(one, Tensor) for one in given[:2]):
-            self.crossed |= _crossed(*given[:2]) or _crossed(*given[1::-1])
+        elif name in ("add", "sub") and all(isinstance(one, Tensor) for one in given[:2]):
+            self.joined |= self.part > 0 and given[0].dim() == given[1].dim() == 0
+            self.crossed |= name == "sub" and (_crossed(*given[:2]) or _crossed(*given[1::-1]))
         elif name == "mul" and isinstance(given[0], Tensor) and given[0].is_floating_point():
             self._multiplied(*given[:2])
 
@@ -53,7 +56,7 @@ class Composed:
     def _multiplied(self, one: Tensor, other: Any) -> None:
         if isinstance(other, float | int):
             if one.dim() == 0 and abs(other) >= LARGE:
-                self.part = max(self.part, abs(float(one) * other))
+                self.part = max(self.part, abs(float(one.detach()) * other))
             return
         self.factors = (one, other) if one.shape == other.shape else None
         for logs, target in (self.factors, self.factors[::-1]) if self.factors is not None else ():
@@ -64,7 +67,7 @@ class Composed:
     def told(self) -> dict[str, Any]:
         """The plain facts."""
         self.factors = None
-        return {name: getattr(self, name) for name in ("crossed", "shares", "no_logs", "part", "too_long")}
+        return {name: getattr(self, name) for name in ("crossed", "shares", "no_logs", "part", "joined", "too_long")}
 
 
 def _crossed(output: Tensor, target: Tensor) -> bool:

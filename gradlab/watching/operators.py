@@ -91,7 +91,7 @@ def _dispatched(tape: Tape, func: Any, given: tuple[Any, ...], named: dict[str, 
     if name in UNBOUNDED and tape.taken(z) is not None:
         tape.unbounded.append(name)
     output = _lost(tape, name, given, run)
-    if z.dim() >= 3:
+    if z.dim() >= 2:
         _attended(tape, name, given, named, output)
     return output
 
@@ -106,9 +106,12 @@ def _cut(tape: Tape, name: str, node: Node, output: Any) -> Any:
 
 
 def _attended(tape: Tape, name: str, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-    """Notes how far attention spreads, and a row of it that may look at nothing."""
+    """Notes how far attention spreads, and a row of it that may look at nothing; of other choices how many are made."""
     z = given[0]
-    if name in SOFTMAX:
+    if z.dim() == 2:
+        if name in SOFTMAX and z.shape[1] > 1:
+            tape.certain.append((tape.opened, float((output.detach().amax(given[1]) == 1).double().mean())))
+    elif name in SOFTMAX:
         first, masked = output.detach().select(given[1], 0), z.detach().select(given[1], 0)
         tape.all_masked |= bool((torch.isnan(first) & ~torch.isnan(masked)).any())
         if tape.last is not None:

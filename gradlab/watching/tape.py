@@ -41,7 +41,8 @@ class Tape:
     that is made of. ``detached`` are tensors that were taken off the way back, ``cuts`` the nodes below those that were
     used then, and after how many calls. ``least_normed``: the fewest numbers over which a norm took its statistics.
     ``unbounded``: operators without a largest slope that a layer's signal went into. ``all_masked``: a row of attention
-    had nothing to look at. ``dropped``: the largest share of numbers that dropout takes; ``mask``: the last one drawn,
+    had nothing to look at. ``certain``: after how many calls a choice was made, and in which share of the samples for
+    certain. ``dropped``: the largest share of numbers that dropout takes; ``mask``: the last one drawn,
     and what it keeps.
     """
 
@@ -68,6 +69,7 @@ class Tape:
     linear: bool = True
     unbounded: list[str] = field(default_factory=list)
     all_masked: bool = False
+    certain: list[tuple[int, float]] = field(default_factory=list)
     dropped: float = 0.0
     mask: tuple[weakref.ref[Tensor], float] | None = None
 

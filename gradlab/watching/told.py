@@ -42,6 +42,7 @@ def told(
             "gated": any(isinstance(layer.module, GATED) for layer in layers),
             "unreached": [names_of[one] for one, gradient in gradients.items() if gradient is None and one in names_of],
             "all_masked": tape.all_masked,
+            "certain": max((share for opened, share in tape.certain if opened < tape.opened), default=0.0),
             "dropped": tape.dropped,
             "unbounded": sorted(set(tape.unbounded)),
             "narrow": narrow(layers, heard, tape.samples),

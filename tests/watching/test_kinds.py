@@ -167,6 +167,66 @@ def posed() -> Iterator[tuple[nn.Module, Callable[..., Tensor], Any, str]]:
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
+def written() -> Iterator[tuple[str, Loss, Loss]]:
+    """Losses that are written by hand: the cause, one that has it, and one that is right."""
+    numbers = torch.randn(len(batch()[0]))
+    shares = F.one_hot(batch()[1], CLASSES) * 0.9 + 0.1 / CLASSES
+    yield (
+        "labels",
+        lambda out, _: (out[:, :1] - numbers).square().mean(),
+        lambda out, _: (out[:, :1] - numbers[:, None]).square().mean(),
+    )
+    yield (
+        "log_probabilities",
+        lambda out, _: F.kl_div(out.softmax(1), shares, reduction="batchmean"),
+        lambda out, _: F.kl_div(out.log_softmax(1), shares, reduction="batchmean"),
+    )
+    yield (
+        "target_scale",
+        lambda out, _: F.cross_entropy(out, 100 * shares),
+        lambda out, _: F.cross_entropy(out, shares),
+    )
+    yield "target_scale", lambda out, _: F.smooth_l1_loss(out[:, 0], 1e4 * numbers), lambda out, _: out.square().mean()
+    yield (
+        "penalty",
+        lambda out, _: (out[:, 0] - numbers).square().mean() + 1e6 * out.square().mean(),
+        lambda out, _: 1e6 * ((out[:, 0] - numbers).square().mean() + out.square().mean()),
+    )
+    yield (
+        "first_loss",
+        lambda out, _: F.binary_cross_entropy_with_logits(out, shares, pos_weight=torch.tensor(1e4)),
+        lambda out, _: F.binary_cross_entropy_with_logits(out, shares),
+    )
+    yield "first_loss", lambda out, _: (1e8 + out).square().mean(), lambda out, _: (1 + out).square().sum()
+    yield (
+        "labels",
+        lambda out, y: F.cross_entropy(out, torch.full_like(y, -100)),
+        lambda out, y: F.cross_entropy(out, torch.where(torch.arange(len(y)) > 2, y, -100)),
+    )
+    yield (
+        "labels",
+        lambda out, _: F.mse_loss(out[:, 0], numbers.where(numbers > 0, torch.nan)),
+        lambda out, _: F.mse_loss(out[:, 0], numbers),
+    )
+    yield (
+        "labels",
+        lambda out, y: (F.cross_entropy(out, y, reduction="none") * 0).sum(),
+        lambda out, y: F.cross_entropy(out, y, reduction="none").mean(),
+    )
+    yield (
+        "cut",
+        lambda out, y: torch.tensor(F.cross_entropy(out, y).item(), requires_grad=True),
+        F.cross_entropy,
+    )
+
+
+@pytest.mark.parametrize("place", range(11))
+def test_a_loss_that_is_written_by_hand(place: int) -> None:
+    cause, sick, right = list(written())[place]
+    assert causes(chain(3), sick) == [cause]
+    assert causes(chain(3), right) == []
+
+
 def dropping(share: float) -> nn.Sequential:
     """A network most of whose units are dropped."""
     return nn.Sequential(nn.Linear(batch()[0].shape[1], WIDTH), nn.ReLU(), nn.Dropout(share), nn.Linear(WIDTH, CLASSES))
@@ -310,3 +370,52 @@ def test_logits_so_far_apart_that_one_class_is_certain() -> None:
     far = F.one_hot(batch()[1], CLASSES) * 1e4
     assert causes(chain(3), lambda out, y: F.cross_entropy(out + far, y)) == ["first_loss"]
     assert causes(chain(3), lambda out, y: F.cross_entropy(out + far / 1e3, y)) == []
+
+
+@pytest.mark.parametrize("signal", [8, 40])
+def test_a_target_that_is_longer_than_its_signal(signal: int) -> None:
+    def loss(out: Tensor, y: Tensor) -> Tensor:
+        logs = out.log_softmax(1).expand(signal, *out.shape)
+        lengths = torch.full((len(y),), signal), torch.full((len(y),), 12)
+        return F.ctc_loss(logs, torch.arange(12).expand(len(y), 12) % 3 + 1, *lengths)
+
+    assert causes(chain(3), loss) == (["labels"] if signal < 12 else [])
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1.0])
+def test_a_choice_that_is_certain_passes_no_gradient(temperature: float) -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        out: Tensor = net["head"]((net["stem"](x) / temperature).softmax(1))
+        return out
+
+    frame = gradlab.measure(Net(forward, **_of_two()), F.cross_entropy, batch())
+    assert names(frame) == (["saturated"] if temperature < 1 else ["healthy"])
+
+
+@pytest.mark.parametrize("way", ["by argmax", "by chance", "by its weight"])
+def test_who_is_not_chosen_is_not_idle_and_a_router_learns_by_its_weight(way: str) -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        stem = net["stem"](x).relu()
+        share, best = net["router"](stem).softmax(1).max(1)
+        # The last expert is chosen by none.
+        best = torch.zeros_like(best) if way == "by chance" else best.clamp(max=1)
+        every = torch.stack([net[f"expert{place}"](stem) for place in range(3)], 1)
+        taken = every[torch.arange(len(x)), best]
+        out: Tensor = net["head"](taken if way == "by argmax" else taken * share[:, None])
+        return out
+
+    experts = {f"expert{place}": nn.Linear(WIDTH, WIDTH) for place in range(3)}
+    network = Net(forward, **_of_two(), router=nn.Linear(WIDTH, 3), **experts)
+    assert causes(network) == (["cut"] if way == "by argmax" else [])
+
+
+def test_gates_that_are_shut() -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        stem = net["stem"](x)
+        out: Tensor = net["head"](stem + net["gate"](stem).sigmoid() * stem)
+        return out
+
+    network = Net(forward, **_of_two(), gate=nn.Linear(WIDTH, WIDTH))
+    assert causes(network) == []
+    nn.init.constant_(network["gate"].get_parameter("bias"), -20.0)
+    assert causes(network) == ["gates"]
