@@ -21,9 +21,9 @@ class Composed:
 
     ``crossed``: outputs (N, 1) were compared with targets (N,), each with every one. ``shares``: what the targets of a
     sample add up to beside log-probabilities; nan where none was seen. ``no_logs``: a divergence was given what are no
-    log-probabilities. ``part``: the largest size of what a large factor multiplies; ``joined``: that
-    was added to another part. ``too_long``: targets that are longer than what is to tell them. ``factors`` are the tensors
-    that were multiplied last.
+    log-probabilities. ``part``: the largest size of what a large factor multiplies; ``joined``: that was added to
+    another part. ``too_long``: targets that are longer than what is to tell them. ``factors`` are the tensors that were
+    multiplied last.
     """
 
     crossed: bool = False

@@ -190,7 +190,7 @@ def written() -> Iterator[tuple[str, Loss, Loss]]:
     yield (
         "penalty",
         lambda out, _: (out[:, 0] - numbers).square().mean() + 1e6 * out.square().mean(),
-        lambda out, _: 1e6 * ((out[:, 0] - numbers).square().mean() + out.square().mean()),
+        lambda out, _: 200 * ((out[:, 0] - numbers).square().mean() + out.square().mean()),
     )
     yield (
         "first_loss",
