@@ -44,6 +44,7 @@ ASKED: dict[str, Asked] = {
         ("one_unit", in_layers.one_unit),
         ("activation_on_logits", in_layers.relu_output),
         ("dead_units", in_layers.dead),
+        ("constant_output", in_layers.same_output),
         ("labels", in_layers.nothing_counts),
     ),
     "dead": (

@@ -233,10 +233,10 @@ def skipless(case: Case) -> Shows:
 
 
 def same_output(case: Case) -> Shows:
-    """Of a part that is silent, or of a δ that is lost at once: nothing of the input reaches the output."""
+    """Where a part is silent, all is, or δ is lost at once: nothing of the input reaches the output."""
     facts, rate = case.history.facts, case.verdict.evidence.get("rate")
     sudden = rate is not None and float(rate) * case.limits["break_factor"] < 1
-    if case.verdict.evidence.get("silent") != "idle" and not sudden:
+    if not (sudden or case.verdict.name == "no_gradient" or case.verdict.evidence.get("silent") == "idle"):
         return None
     size = math.hypot(facts.get("output_mean", math.nan), facts.get("output_std", math.nan))
     same = facts.get("output_between", math.nan) <= ROUNDING * size
