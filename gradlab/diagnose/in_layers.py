@@ -296,4 +296,5 @@ def lifeless(case: Case) -> Shows:
         return None
     row = _row(case, depth)
     size = np.hypot(depth.column("act_mean", row), depth.column("act_std", row))[depth.layer == int(last)]
-    return f"{depth.place(int(last))} puts out zeros alone" if (size == 0).any() else None
+    resting = dead(case) is not None
+    return f"{depth.place(int(last))} puts out zeros alone" if (size == 0).any() and not resting else None
