@@ -30,7 +30,8 @@ from gradlab.store.arrays import Kept, write_arrays
 from gradlab.store.documents import Manifest
 from gradlab.store.folder import Folder, has_begun, locked, new_report, new_result, sweep_up, time_here
 from gradlab.store.pieces import TABLES, drop_pieces, lost
-from gradlab.store.tables import Merged, merge
+from gradlab.store.sources import Merged
+from gradlab.store.tables import merge
 from gradlab.store.weights import going_on
 from gradlab.terminal import cure, illnesses, progress, screen, summary
 
@@ -178,7 +179,7 @@ def _merged_whole(folder: Folder, manifest: Manifest) -> Merged | str:
         return f"{count} of {manifest['runs']} runs are not there: {first} was removed or changed after it was written"
     try:
         tables = merge(folder, sorted(plan))
-        rows = tables["runs"].num_rows
+        rows = tables.rows("runs")
     except SpecError as error:
         return str(error)
     if rows != manifest["runs"]:
@@ -256,7 +257,7 @@ def _finish(folder: Folder, manifest: Manifest, tables: Merged, wishes: Wishes, 
         summary.show_scaling(out, tables, manifest["swept"])
     if (told := documents.read_expectations(folder.root)) is not None:
         summary.show_expectations(out, told)
-    written = ",".join(name for name in TABLES if folder.table(name).is_file())
+    written = ",".join(name for name in TABLES if folder.table(name).exists())
     places = [("weights", f"{folder.weights}/")] if folder.weights.is_dir() else []
     places += [("tables", f"{folder.root}/{{{written}}}.parquet")]
     if wishes.report:
