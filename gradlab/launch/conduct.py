@@ -29,6 +29,7 @@ from gradlab.store import documents
 from gradlab.store.arrays import Kept, write_arrays
 from gradlab.store.documents import Manifest
 from gradlab.store.folder import Folder, has_begun, locked, new_report, new_result, sweep_up, time_here
+from gradlab.store.lean import summed
 from gradlab.store.pieces import TABLES, drop_pieces, lost
 from gradlab.store.sources import Merged
 from gradlab.store.tables import merge
@@ -253,7 +254,7 @@ def _finish(folder: Folder, manifest: Manifest, tables: Merged, wishes: Wishes, 
         summary.show_run(out, tables, bounds, folder.root)
     else:
         wrong = illnesses.found(tables, manifest["swept"], bounds)
-        summary.show_sweep(out, tables["runs"], manifest["swept"], wrong, folder.root)
+        summary.show_sweep(out, summed(tables), manifest["swept"], wrong, folder.root)
         summary.show_scaling(out, tables, manifest["swept"])
     if (told := documents.read_expectations(folder.root)) is not None:
         summary.show_expectations(out, told)

@@ -147,32 +147,21 @@ def write_parts(path: Path, schema: pa.Schema, batches: Iterable[pa.Table], plac
 def _write(folder: Path, schema: pa.Schema, batches: Iterable[pa.Table], places: Mapping[str, int]) -> None:
     import pyarrow.parquet as pq
 
-    first, last, rows, writer = 0, len(places) - 1, 0, None
-    being_written = folder / "part"
-    waiting: pa.Table | None = None
-
-    def end(until: int) -> None:
-        nonlocal writer, rows, first
-        assert writer is not None
-        writer.close()
+    being_written, first, following = folder / "part", 0, iter(batches)
+    batch = next(following, None)
+    while batch is not None:
+        rows = 0
+        with pq.ParquetWriter(being_written, schema) as writer:
+            while batch is not None and rows < PART:
+                writer.write_table(batch)
+                rows, last = rows + batch.num_rows, places[batch["run_id"][-1].as_py()]
+                batch = next(following, None)
         with being_written.open("rb") as file:
             os.fsync(file.fileno())
-        being_written.rename(folder / f"{first:09d}-{until:09d}.parquet")
-        writer, rows, first = None, 0, until + 1
-
-    try:
-        for batch in batches:
-            if rows >= PART and waiting is not None:
-                end(places[waiting["run_id"][-1].as_py()])
-            writer = writer or pq.ParquetWriter(being_written, schema)
-            writer.write_table(batch)
-            rows, waiting = rows + batch.num_rows, batch
-        if writer is not None:
-            # Runs without rows behind the last that has some are told of here, too.
-            end(last)
-    finally:
-        if writer is not None:
-            writer.close()
+        # Runs without rows behind the last that has some are told of here, too.
+        last = last if batch is not None else len(places) - 1
+        being_written.rename(folder / f"{first:09d}-{last:09d}.parquet")
+        first = last + 1
 
 
 def clear(path: Path) -> None:

@@ -7,9 +7,18 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gradlab.spec.keys import in_order
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 REPLICATES = ("seed", "data.seed")
 """Keys whose values mean nothing by themselves: runs are pooled over them."""
@@ -67,31 +76,66 @@ class Setting:
         return ended[(len(ended) - 1) // 2] if ended else self.rows[0]
 
 
-def settings(rows: Sequence[Row]) -> list[Setting]:
-    """The settings of ``rows``, in the order in which each first occurs.
+@dataclass(frozen=True)
+class Ranking:
+    """The settings of a table of runs, of which a million are too many to be made all: S of them, by number.
 
-    >>> some = [{"seed": seed, "model.depth": depth} for depth in (3, 5) for seed in (0, 1)]
-    >>> [setting.places for setting in settings(some)]
-    [(0, 1), (2, 3)]
+    ``places`` of the runs (R,), those of one setting together, and the ``edges`` (S + 1,) between settings; the numbers
+    that are ``ranked``, the best first, and those ``behind`` them, in the order of the grid.
     """
-    keys = [key for key in in_order(rows[0] if rows else ()) if key not in REPLICATES]
-    found: dict[tuple[Any, ...], list[int]] = {}
-    for place, row in enumerate(rows):
-        found.setdefault(tuple(row[key] for key in keys), []).append(place)
-    return [Setting(tuple(places), tuple(rows[place] for place in places)) for places in found.values()]
+
+    runs: pa.Table
+    places: Ints
+    edges: Ints
+    ranked: Ints
+    behind: Ints
+
+    def __len__(self) -> int:
+        return len(self.edges) - 1
+
+    def some(self, numbers: Sequence[int] | Ints) -> list[Setting]:
+        """The settings of these ``numbers``."""
+        import pyarrow as pa
+
+        places = [self.places[self.edges[one] : self.edges[one + 1]] for one in numbers]
+        rows = iter(self.runs.take(pa.array(np.concatenate([*places, np.zeros(0, np.int64)]))).to_pylist())
+        return [Setting(tuple(part.tolist()), tuple(next(rows) for _ in part)) for part in places]
 
 
-def by_final_loss(some: Sequence[Setting]) -> list[Setting]:
-    """Those of which a run has a final loss, by its mean over seeds; what diverges for some seed stands behind."""
-    known = [(one.count("diverged") > 0, mean, one) for one in some if (mean := one.mean("loss_final")) is not None]
-    return [one for *_, one in sorted(known, key=lambda entry: entry[:2])]
+def ranking(runs: pa.Table, *, each: bool = False, level: bool = False) -> Ranking:
+    """The settings of ``runs``: those that differ in their seeds alone, numbered as each first occurs.
 
+    Ranked are those of which a run has a final loss, by its mean over seeds; what diverges for some seed stands behind
+    the others. ``level``: instead those that finished with a vanishing ratio above 0, the one nearest to 1 first: all
+    there is without training. ``each``: every run is a setting by itself.
+    """
+    import pyarrow as pa
 
-def by_level_gradient(some: Sequence[Setting]) -> list[Setting]:
-    """Those that finished with a vanishing ratio above 0, the one nearest to 1 first: all there is without training."""
-    known = []
-    for one in some:
-        ratios = [abs(math.log(ratio)) for ratio in one.known("vanishing_ratio") if ratio > 0]
-        if ratios and one.count("finished"):
-            known.append((statistics.fmean(ratios), one))
-    return [one for _, one in sorted(known, key=lambda entry: entry[0])]
+    keys = [] if each else [key for key in in_order(runs.column_names) if key not in REPLICATES]
+    code = np.arange(runs.num_rows) if each else np.zeros(runs.num_rows, dtype=np.int64)
+    for key in keys:
+        column = runs[key].combine_chunks()
+        words = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+        own = words.indices.fill_null(len(words.dictionary)).to_numpy().astype(np.int64)
+        if own.size and own.min() < own.max():
+            code = np.unique(code * (int(own.max()) + 1) + own, return_inverse=True)[1].astype(np.int64)
+    # Settings are numbered in the order in which each first occurs.
+    _, first, code = np.unique(code, return_index=True, return_inverse=True)
+    number = np.argsort(np.argsort(first))[code]
+    size = len(first)
+    state = runs["state"].cast("string").to_numpy()
+    name = "vanishing_ratio" if level else "loss_final"
+    values = runs[name].cast("float64").to_numpy()
+    known = np.isfinite(values) & ((values > 0) if level else True)
+    told = np.abs(np.log(values[known])) if level else values[known]
+    count = np.bincount(number[known], minlength=size)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(number[known], told, size) / count
+    broken = np.bincount(number[state == "diverged"], minlength=size) > 0
+    ended = np.bincount(number[state == "finished"], minlength=size) > 0
+    ranked = np.flatnonzero((count > 0) & (ended | (not level)))
+    order = np.lexsort((mean[ranked], broken[ranked] & (not level)))
+    places = np.argsort(number, kind="stable")
+    edges = np.searchsorted(number[places], np.arange(size + 1))
+    behind = np.setdiff1d(np.arange(size), ranked, assume_unique=True)
+    return Ranking(runs, places, edges, ranked[order], behind)

@@ -88,7 +88,8 @@ class OfPieces:
         """Its columns and how many rows it has: what one piece alone has as a column, the others have as null."""
         from gradlab.store.record import schema_of
 
-        schemas, rows = {}, 0
+        rows = 0
+        schemas: dict[pa.Schema, None] = {}
         for piece in self.pieces:
             path = self.folder.piece(piece, self.name)
             if self.name in OPTIONAL and not path.is_file():

@@ -31,8 +31,8 @@ def merge(folder: Folder, pieces: Sequence[int] | None = None) -> Merged:
     """Merges the pieces into the tables, runs in the order of the grid. The pieces stay: see `drop_pieces`.
 
     ``pieces`` are those of the plan, by default all that belong to the result. A few pieces at a time, and from the
-    system's memory: Arrow's own allocator takes half as much again, and keeps it. A table of more than `parts.LARGE` rows
-    becomes a folder: `parts.Parts`.
+    system's memory: Arrow's own allocator takes half as much again, and keeps it. A table of more than `parts.LARGE`
+    rows becomes a folder: `parts.Parts`.
     """
     import pyarrow as pa
 
@@ -149,8 +149,8 @@ def load_tables(path: Path) -> Merged:
 class Frames:
     """The tables of a result as pandas frames, columns as the contract names them.
 
-    Those of a result with a table of more than `parts.LARGE` rows are read when they are asked for, and whole: `read` takes
-    columns and runs of them, and `dataset` is for what filters and sums without reading all.
+    Those of a result with a table of more than `parts.LARGE` rows are read when they are asked for, and whole: `read`
+    takes columns and runs of them, and `dataset` is for what filters and sums without reading all.
     """
 
     def __init__(self, tables: Merged) -> None:
@@ -183,7 +183,8 @@ class Frames:
 
         Raises `SpecError` for a table, a column and a run that there is not.
         """
-        return self._tables.read(name, columns, run_ids).to_pandas()
+        frame: pd.DataFrame = self._tables.read(name, columns, run_ids).to_pandas()
+        return frame
 
     def dataset(self, name: str) -> Dataset:
         """The table ``name`` as a data set of pyarrow, which pandas, polars and DuckDB read too; nothing is read yet.
