@@ -122,7 +122,7 @@ def _losses(result: Result, keys: Sequence[str]) -> list[str]:
     best, worst = result.settings.some([ranked[0], ranked[-1]])
     if result.size == 1:
         return [f"The loss went from {result.number('loss_first')[0]:.4g} to {_mean(best)}."]
-    low, high = (f"{_mean(one)} ({describe(result, one.places[0], keys)})" for one in (best, worst))
+    low, high = (f"{_mean(one)} ({describe(result, int(one.places[0]), keys)})" for one in (best, worst))
     if len(ranked) == 1:
         return [f"Final loss: {_mean(best)}."]
     return [f"Lowest final loss: {low}. Highest of a setting that finished: {high}."]
@@ -206,15 +206,15 @@ def runs_table(result: Result) -> Table:
     """
     each = result.asked or len(result.settings) < 2
     chosen, note = _chosen(ranking(result.runs, each=True) if each else result.settings)
-    pooled = any(len(one.rows) > 1 for one in chosen)
+    pooled = any(len(one) > 1 for one in chosen)
     keys = [key for key in varying(result) if not pooled or key not in REPLICATES]
     known = {name for name in (*_FIRST, *_REST) if any(v is not None for v in result.columns.get(name, ()))}
     columns: list[tuple[str, list[Value]]] = [
-        ("run_id", [str(one.middle["run_id"]) for one in chosen]),
+        ("run_id", [one.middle for one in chosen]),
         ("state", [one.state for one in chosen]),
     ]
     if pooled:
-        columns.append(("runs", [len(one.rows) for one in chosen]))
+        columns.append(("runs", [len(one) for one in chosen]))
     for name in (*(name for name in _FIRST if name in known), *keys, *(name for name in _REST if name in known)):
         columns.append((name, [_cell(one, name) for one in chosen]))
         if pooled and name in _SPREAD:
@@ -234,15 +234,15 @@ def runs_table(result: Result) -> Table:
 
 def _cell(one: Setting, name: str) -> Value:
     """A key's value, the verdict of most runs, or the mean of what was measured."""
-    first: Value = one.rows[0][name]
-    if len(one.rows) == 1 or is_key(name):
+    first: Value = one.first(name)
+    if len(one) == 1 or is_key(name):
         return first
     if name == "verdict":
         return one.verdict
     if name == "error":
-        return next((str(row[name]) for row in one.rows if row[name]), None)
+        return next((str(value) for value in one.values(name) if value), None)
     mean = one.mean(name)
-    return next((row[name] for row in one.rows if row[name] is not None), None) if mean is None else mean
+    return next((value for value in one.values(name) if value is not None), None) if mean is None else mean
 
 
 def _chosen(every: Ranking) -> tuple[Sequence[Setting], str]:

@@ -27,7 +27,7 @@ from gradlab.store.documents import Manifest, read_manifest
 from gradlab.store.lean import lean
 from gradlab.store.pieces import OPTIONAL, TABLES
 from gradlab.store.record import MEASURED_COLUMNS, with_final_losses
-from gradlab.store.settings import Ranking, ranking
+from gradlab.store.settings import Columns, Ranking, ranking
 from gradlab.store.sources import Merged
 from gradlab.store.tables import load_tables
 
@@ -49,34 +49,6 @@ MOST_DRAWN = 10_000
 
 MOST_ROWS = 2_000_000
 """Rows of each table that are read of them."""
-
-
-class Columns(Mapping[str, "list[Value]"]):
-    """A table as lists, each made when it is first asked for; equal texts of a numbered column are one object."""
-
-    def __init__(self, table: pa.Table) -> None:
-        self._table = table
-        self._made: dict[str, list[Value]] = {}
-
-    def __getitem__(self, name: str) -> list[Value]:
-        if name not in self._made:
-            self._made[name] = _listed(self._table[name])
-        return self._made[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._table.column_names)
-
-    def __len__(self) -> int:
-        return int(self._table.num_columns)
-
-
-def _listed(column: pa.ChunkedArray) -> list[Value]:
-    if not pa.types.is_dictionary(column.type):
-        values: list[Value] = column.to_pylist()
-        return values
-    one = column.unify_dictionaries().combine_chunks()
-    words = [*one.dictionary.to_pylist(), None]
-    return [words[place] for place in one.indices.fill_null(len(words) - 1).to_pylist()]
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,20 +24,59 @@ Floats = NDArray[np.float64]
 REPLICATES = ("seed", "data.seed")
 """Keys whose values mean nothing by themselves: runs are pooled over them."""
 
-Row = Mapping[str, Any]
-"""A row of the `runs` table."""
+
+class Columns(Mapping[str, "list[Any]"]):
+    """A table as lists, each made when it is first asked for; equal texts of a numbered column are one object."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+        self._made: dict[str, list[Any]] = {}
+
+    def __getitem__(self, name: str) -> list[Any]:
+        if name not in self._made:
+            self._made[name] = _listed(self._table[name])
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table.column_names)
+
+    def __len__(self) -> int:
+        return int(self._table.num_columns)
+
+
+def _listed(column: pa.ChunkedArray) -> list[Any]:
+    import pyarrow as pa
+
+    if not pa.types.is_dictionary(column.type):
+        values: list[Any] = column.to_pylist()
+        return values
+    one = column.unify_dictionaries().combine_chunks()
+    words = [*one.dictionary.to_pylist(), None]
+    return [words[place] for place in one.indices.fill_null(len(words) - 1).to_pylist()]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting: ``places`` of its runs in the table, and their ``rows``, in the table's order."""
+    """One setting: ``places`` of its runs in the table of all, in its order, and their ``part`` of ``columns``."""
 
-    places: tuple[int, ...]
-    rows: tuple[Row, ...]
+    places: Ints
+    columns: Mapping[str, list[Any]]
+    part: slice
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def values(self, column: str) -> list[Any]:
+        """What its runs have in a column."""
+        return self.columns[column][self.part]
+
+    def first(self, column: str) -> Any:
+        """What the first of them has."""
+        return self.columns[column][self.part.start]
 
     def known(self, column: str) -> list[float]:
         """The finite values of a column, over the runs that have one."""
-        return [float(row[column]) for row in self.rows if row[column] is not None and math.isfinite(row[column])]
+        return [float(value) for value in self.values(column) if value is not None and math.isfinite(value)]
 
     def mean(self, column: str) -> float | None:
         """Their mean; None where there is none."""
@@ -48,14 +88,10 @@ class Setting:
         known = self.known(column)
         return statistics.stdev(known) if len(known) > 1 else None
 
-    def count(self, state: str) -> int:
-        """How many of its runs ended in this state."""
-        return sum(row["state"] == state for row in self.rows)
-
     @property
     def state(self) -> str:
         """The state of all its runs, or how many have which: ``4 finished, 1 diverged``."""
-        found = Counter(str(row["state"]) for row in self.rows)
+        found = Counter(map(str, self.values("state")))
         if len(found) == 1:
             return next(iter(found))
         return ", ".join(f"{found[state]} {state}" for state in ("finished", "diverged", "failed") if found[state])
@@ -63,17 +99,18 @@ class Setting:
     @property
     def verdict(self) -> str | None:
         """The verdict of all its runs, or the most frequent one with its count: ``healthy 4/5``."""
-        found = Counter(row["verdict"] for row in self.rows if row["verdict"])
+        found = Counter(filter(None, self.values("verdict")))
         if not found:
             return None
         name, times = found.most_common(1)[0]
-        return str(name) if times == len(self.rows) else f"{name} {times}/{len(self.rows)}"
+        return str(name) if times == len(self) else f"{name} {times}/{len(self)}"
 
     @property
-    def middle(self) -> Row:
-        """The run to look at: of those with a final loss the one in the middle, else the first."""
-        ended = sorted((row for row in self.rows if row["loss_final"] is not None), key=lambda row: row["loss_final"])
-        return ended[(len(ended) - 1) // 2] if ended else self.rows[0]
+    def middle(self) -> str:
+        """The id of the run to look at: of those with a final loss the one in the middle, else the first."""
+        losses = self.values("loss_final")
+        ended = sorted((place for place, loss in enumerate(losses) if loss is not None), key=losses.__getitem__)
+        return str(self.values("run_id")[ended[(len(ended) - 1) // 2] if ended else 0])
 
 
 @dataclass(frozen=True)
@@ -98,8 +135,9 @@ class Ranking:
         import pyarrow as pa
 
         places = [self.places[self.edges[one] : self.edges[one + 1]] for one in numbers]
-        rows = iter(self.runs.take(pa.array(np.concatenate([*places, np.zeros(0, np.int64)]))).to_pylist())
-        return [Setting(tuple(part.tolist()), tuple(next(rows) for _ in part)) for part in places]
+        columns = Columns(self.runs.take(pa.array(np.concatenate([*places, np.zeros(0, np.int64)]))))
+        ends = accumulate(map(len, places))
+        return [Setting(part, columns, slice(end - len(part), end)) for part, end in zip(places, ends, strict=True)]
 
 
 def ranking(runs: pa.Table, *, each: bool = False, level: bool = False) -> Ranking:

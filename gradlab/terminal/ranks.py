@@ -52,7 +52,7 @@ def show_ranks(out: Console, runs: pa.Table, swept: Sequence[str]) -> None:
     cells = [figures(tie[0]) for tie in (*best, *worst)]
     # The key of a seed is not of the setting.
     keys = [key for key in swept if key in runs.column_names and key not in REPLICATES]
-    values = [[spread([setting.rows[0] for setting in tie], key) for key in keys] for tie in (*best, *worst)]
+    values = [[spread([{key: setting.first(key)} for setting in tie], key) for key in keys] for tie in (*best, *worst)]
     for line in _lines(out.width, cells, [short(key) for key in keys], values, len(best) if worst else None):
         out.print(escape(line), soft_wrap=True)
     out.print(f"[dim]{_reading(ranked, trained)}[/dim]")
@@ -67,7 +67,7 @@ def _heading(count: int, trained: bool, between: int) -> str:
 
 
 def _reading(ranked: Sequence[Setting], trained: bool) -> str:
-    seeds = max(len(one.rows) for one in ranked)
+    seeds = max(len(one) for one in ranked)
     over = " ±: between seeds." if seeds > 1 else ""
     if not trained:
         return f"δ₁/δ: ‖δ‖ of layer 1 over that of layer L-1 (time step 1 over T), nearest to 1 first.{over}"
@@ -86,7 +86,7 @@ def _untrained(one: Setting) -> dict[str, str]:
 
 
 def _whose(one: Setting) -> dict[str, str]:
-    return {"verdict": one.verdict or "-", "run": str(one.middle["run_id"])}
+    return {"verdict": one.verdict or "-", "run": one.middle}
 
 
 def _with_spread(one: Setting, column: str) -> str:
@@ -137,9 +137,9 @@ def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 def _ties(ranked: Sequence[Setting]) -> list[Tie]:
     """Settings in their order, those of the same figures together."""
-    ties: dict[tuple[str, ...], Tie] = {}
+    ties: dict[str, Tie] = {}
     for one in ranked:
-        ties.setdefault(tuple(str(row[name]) for row in one.rows for name in _FIGURES), []).append(one)
+        ties.setdefault(" ".join(str(one.values(name)) for name in _FIGURES), []).append(one)
     return list(ties.values())
 
 

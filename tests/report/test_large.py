@@ -19,6 +19,7 @@ import pytest
 import gradlab
 from gradlab.report import tables, write_report
 from gradlab.report.tables import read
+from gradlab.spec.named import Value
 from gradlab.store import parts
 from gradlab.store.parts import Parts, write_parts
 from gradlab.store.record import LAYERS
@@ -27,7 +28,7 @@ from tests.synthetic import grid, write_result
 
 Capture = pytest.CaptureFixture[str]
 
-AXES = {"model.activation": ["sigmoid", "relu"], "optim.lr": [0.1, 0.2, 0.4], "seed": [0, 1]}
+AXES: dict[str, list[Value]] = {"model.activation": ["sigmoid", "relu"], "optim.lr": [0.1, 0.2, 0.4], "seed": [0, 1]}
 
 
 def in_folders(source: Path, name: str) -> Path:

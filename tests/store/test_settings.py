@@ -66,7 +66,7 @@ def test_settings_are_ranked_by_the_means_over_their_seeds(seed: int, level: boo
     found = ranking(runs, level=level)
     assert len(found) == len(settings)
     assert [list(one.places) for one in found.some(range(len(found)))] == settings
-    assert [dict(row) for row in found.some([3])[0].rows] == [rows[place] for place in settings[3]]
+    assert found.some([3])[0].values("loss_final") == [rows[place]["loss_final"] for place in settings[3]]
     key = {number: key for key, number in known}
     assert sorted(found.ranked.tolist()) == sorted(key)
     told = [key[number] for number in found.ranked.tolist()]
@@ -78,5 +78,5 @@ def test_settings_are_ranked_by_the_means_over_their_seeds(seed: int, level: boo
 
 def test_each_run_by_itself_and_no_run_at_all() -> None:
     runs = drawn(2)
-    assert [one.places for one in ranking(runs, each=True).some([0, COUNT - 1])] == [(0,), (COUNT - 1,)]
+    assert [list(one.places) for one in ranking(runs, each=True).some([0, COUNT - 1])] == [[0], [COUNT - 1]]
     assert len(ranking(runs.slice(0, 0))) == 0

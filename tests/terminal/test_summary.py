@@ -124,8 +124,8 @@ def test_a_sweep_says_first_what_is_wrong_where_since_when_and_what_to_do(tmp_pa
     folder = write_result(tmp_path / "out", values, diverge={3: 2})
     tables = load_tables(folder)
     verdicts = ["vanishing", "vanishing", "healthy", "diverged"]
-    tables = {**tables, "runs": changed(tables["runs"], verdict=verdicts)}
-    wrong = found(Merged.of(tables), ["model.activation", "optim.lr"], DEFAULTS)
+    tables = Merged.of({**tables, "runs": changed(tables["runs"], verdict=verdicts)})
+    wrong = found(tables, ["model.activation", "optim.lr"], DEFAULTS)
     text = shown(lambda out: show_sweep(out, tables["runs"], ["model.activation", "optim.lr"], wrong, folder))
     lines = text.splitlines()
     ids = tables["runs"]["run_id"].to_pylist()
