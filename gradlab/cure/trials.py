@@ -155,11 +155,11 @@ def of_result(path: Path) -> Grid:
 
 def _sickest(path: Path) -> str:
     """How many runs of a result are sick, the first of them, and where all are: merged tables, if there are any."""
-    rows = load_tables(path)["runs"].select(["run_id", "verdict"]).to_pylist()
+    rows = load_tables(path).read("runs", ["run_id", "verdict"]).to_pylist()
     if not rows:
         return "none has ended yet"
     merged = Folder(path).table("runs")
-    there = f"; all are in {path}/{merged.name}" if merged.is_file() else ""
+    there = f"; all are in {path}/{merged.name}" if merged.exists() else ""
     sick = [row for row in rows if names(row["verdict"]) not in ((), ("healthy",))]
     some = ", ".join(f"{row['run_id']} {row['verdict']}" for row in sick[:FEW])
     told = f"{len(sick)} are sick: {some}{', ...' if len(sick) > FEW else ''}" if sick else "none is sick"

@@ -14,7 +14,8 @@ import numpy as np
 
 from gradlab.store.arrays import STATE, Array, Kept, read_arrays, write_arrays
 from gradlab.store.folder import Folder
-from gradlab.store.tables import Merged, merged
+from gradlab.store.sources import Merged
+from gradlab.store.tables import merged
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -19,6 +19,7 @@ from gradlab.diagnose.noise import advised
 from gradlab.diagnose.numbers import number
 from gradlab.spec.choices import MODELS
 from gradlab.store.record import with_final_losses
+from gradlab.store.sources import Merged
 from gradlab.terminal.grids import Head, show_table
 from gradlab.terminal.illnesses import Illness, show_illnesses, show_verdicts
 from gradlab.terminal.ranks import Run, show_ranks
@@ -178,25 +179,33 @@ def show_sweep(
     out: Console, runs: pa.Table, swept: Sequence[str], wrong: Sequence[Illness] = (), root: Path | None = None
 ) -> None:
     """What became of the runs of a sweep, what is ``wrong`` with them, and its best and worst settings."""
-    rows: list[Run] = runs.to_pylist()
-    states = [row["state"] for row in rows]
+    states = _counted(runs["state"])
     out.print(
-        f"{states.count('finished')} finished, {states.count('diverged')} diverged, {states.count('failed')} failed "
-        f"of {len(rows)} runs."
+        f"{states['finished']} finished, {states['diverged']} diverged, {states['failed']} failed of {runs.num_rows} "
+        "runs."
     )
-    found = Counter(name for row in rows for name in names(row["verdict"]))
+    found: Counter[str] = Counter()
+    for verdict, count in _counted(runs["verdict"]).items():
+        found.update(dict.fromkeys(names(verdict), count))
     if found:
         out.print(f"Verdicts: {', '.join(f'{found[name]} {name}' for name in ORDER if found[name])}.")
-    errors = Counter(row["error"] for row in rows if row["state"] == "failed")
+    errors = _counted(runs["error"].filter(pc.equal(runs["state"], "failed")))
     for error, count in errors.most_common(3):
         out.print(escape(f"{count} failed: {error}"))
     show_illnesses(out, wrong, root)
-    show_ranks(out, rows, swept)
+    show_ranks(out, runs, swept)
 
 
-def show_scaling(out: Console, tables: Mapping[str, pa.Table], swept: Sequence[str]) -> None:
-    """How what was measured goes with the width or the depth, where a sweep has enough of them."""
-    if set(scaling.ALONG) & set(swept):
+def _counted(column: pa.ChunkedArray) -> Counter[str]:
+    return Counter({one["values"]: one["counts"] for one in column.value_counts().to_pylist()})
+
+
+def show_scaling(out: Console, tables: Merged, swept: Sequence[str]) -> None:
+    """How what was measured goes with the width or the depth, where a sweep has enough of them.
+
+    Of a large one the report tells it, of the runs that it draws.
+    """
+    if set(scaling.ALONG) & set(swept) and not tables.large:
         rows = with_final_losses(tables["runs"], tables["steps"]).to_pylist()
         for line in scaling.sentences(rows, swept, tables["instruments"]):
             out.print(escape(line), soft_wrap=True)

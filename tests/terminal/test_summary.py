@@ -15,6 +15,7 @@ from rich.console import Console
 from gradlab.diagnose import DEFAULTS, limits
 from gradlab.spec.named import Value
 from gradlab.store.record import RUNS
+from gradlab.store.sources import Merged
 from gradlab.store.tables import load_tables
 from gradlab.terminal.illnesses import found
 from gradlab.terminal.ranks import Run
@@ -123,7 +124,7 @@ def test_a_sweep_says_first_what_is_wrong_where_since_when_and_what_to_do(tmp_pa
     folder = write_result(tmp_path / "out", values, diverge={3: 2})
     tables = load_tables(folder)
     verdicts = ["vanishing", "vanishing", "healthy", "diverged"]
-    tables = {**tables, "runs": changed(tables["runs"], verdict=verdicts)}
+    tables = Merged.of({**tables, "runs": changed(tables["runs"], verdict=verdicts)})
     wrong = found(tables, ["model.activation", "optim.lr"], DEFAULTS)
     text = shown(lambda out: show_sweep(out, tables["runs"], ["model.activation", "optim.lr"], wrong, folder))
     lines = text.splitlines()
