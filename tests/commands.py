@@ -23,7 +23,7 @@ import torch
 
 from gradlab.cli import main
 from gradlab.data.dataset import Dataset
-from gradlab.engine.keeping import Keeper
+from gradlab.engine.keeper import Keeper
 from gradlab.engine.train import Progress
 from gradlab.engine.train import train as real_train
 from gradlab.launch import local, resume, worker
