@@ -55,7 +55,7 @@ def _scales(history: History, limits: Limits) -> Iterator[Scale]:
         elif not (max(std, abs(mean)) * scale > 1 and max(std, abs(mean)) < scale):
             words = f"the inputs have standard deviation {figure(std)}"
             yield "input_scale", std, "scale", words
-    squared = next((found for name in REGRESSION if (found := loss_of(history, name))), None)
+    squared = next((told for name in REGRESSION if (told := loss_of(history, name))), None)
     if squared and (size := math.hypot(squared["target_mean"], squared["target_std"])) > scale:
         words = f"the targets have a root mean square of {figure(size)}"
         yield "target_scale", size, "scale", f"{words}, and the loss at step 0 is {figure(_loss(history))}"
