@@ -47,16 +47,17 @@ def _batch(held: _Held, runs: Ints) -> pa.Table:
     """The rows of some runs, given in their order: what each piece has of them, put into that order."""
     by_piece = runs[np.argsort(runs[:, 1], kind="stable")]
     parts = np.split(by_piece, np.flatnonzero(np.diff(by_piece[:, 1])) + 1)
-    together = pa.concat_tables([_rows(held[int(part[0, 1])], _all_rows(part)) for part in parts])
+    together = pa.concat_tables([taken(held[int(part[0, 1])], _all_rows(part)) for part in parts])
     order = np.argsort(np.repeat(by_piece[:, 0], by_piece[:, 3]), kind="stable")
-    return _rows(together, order)
+    return taken(together, order)
 
 
 def _all_rows(runs: Ints) -> Ints:
     return np.concatenate([np.arange(first, first + rows) for first, rows in runs[:, 2:]])
 
 
-def _rows(table: pa.Table, rows: Ints) -> pa.Table:
+def taken(table: pa.Table, rows: Ints) -> pa.Table:
+    """The ``rows`` of a table, by their places."""
     if len(rows) == table.num_rows and (np.diff(rows) > 0).all():
         return table
     # Not pa.array, which imports pandas.

@@ -204,7 +204,7 @@ class Merged(Mapping[str, "pa.Table"]):
         import pyarrow as pa
 
         chunks = [chunk for part in self.batches("runs", ["run_id"]) for chunk in part["run_id"].chunks]
-        return pa.concat_arrays([pa.array([], pa.string()), *chunks])
+        return pa.concat_arrays([pa.nulls(0, pa.string()), *chunks])
 
     def batches(
         self, name: str, columns: Sequence[str] | None = None, run_ids: Sequence[str] | None = None
