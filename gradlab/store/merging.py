@@ -32,11 +32,13 @@ def in_order(read: Read, pieces: Sequence[int], ids: Sequence[str], schema: pa.S
     held = _Held(lambda piece: promoted(read(piece, None), schema))
     place = {run_id: number for number, run_id in enumerate(ids)}
     # The rows of a run stand together: where they do, in (place, piece, first row, rows).
-    found: list[tuple[int, int, int, int]] = []
+    found = [np.zeros((0, 4), dtype=np.int64)]
     for piece in pieces:
         table = read(piece, ["run_id"]) if held.full else held[piece]
-        found += [(place[run_id], piece, first, rows) for run_id, first, rows in _runs(table)]
-    runs = np.array(sorted(found), dtype=np.int64).reshape(-1, 4)
+        own = [(place[run_id], piece, first, rows) for run_id, first, rows in _runs(table)]
+        found.append(np.array(own, dtype=np.int64).reshape(-1, 4))
+    runs = np.concatenate(found)
+    runs = runs[np.lexsort(runs.T[::-1])]
     batch = np.cumsum(runs[:, 3]) // BATCH
     for part in np.split(runs, np.flatnonzero(np.diff(batch)) + 1):
         if len(part):

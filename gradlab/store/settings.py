@@ -25,6 +25,10 @@ REPLICATES = ("seed", "data.seed")
 """Keys whose values mean nothing by themselves: runs are pooled over them."""
 
 
+SHORT = 100_000
+"""Rows of a table whose columns are kept as lists."""
+
+
 class Columns(Mapping[str, "list[Any]"]):
     """A table as lists, each made when it is first asked for; equal texts of a numbered column are one object."""
 
@@ -36,6 +40,12 @@ class Columns(Mapping[str, "list[Any]"]):
         if name not in self._made:
             self._made[name] = _listed(self._table[name])
         return self._made[name]
+
+    def part(self, name: str, rows: slice) -> list[Any]:
+        """Some rows of a column; of a long table the others are not made."""
+        if self._table.num_rows <= SHORT:
+            return self[name][rows]
+        return _listed(self._table[name].slice(rows.start, rows.stop - rows.start))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._table.column_names)
@@ -60,7 +70,7 @@ class Setting:
     """One setting: ``places`` of its runs in the table of all, in its order, and their ``part`` of ``columns``."""
 
     places: Ints
-    columns: Mapping[str, list[Any]]
+    columns: Columns
     part: slice
 
     def __len__(self) -> int:
@@ -68,11 +78,11 @@ class Setting:
 
     def values(self, column: str) -> list[Any]:
         """What its runs have in a column."""
-        return self.columns[column][self.part]
+        return self.columns.part(column, self.part)
 
     def first(self, column: str) -> Any:
         """What the first of them has."""
-        return self.columns[column][self.part.start]
+        return self.columns.part(column, slice(self.part.start, self.part.start + 1))[0]
 
     def known(self, column: str) -> list[float]:
         """The finite values of a column, over the runs that have one."""

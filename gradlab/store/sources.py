@@ -135,8 +135,9 @@ class OfPieces:
         """The same for pyarrow, piece by piece."""
         import pyarrow.dataset as ds
 
-        files = [str(self.folder.piece(piece, self.name)) for piece in self.pieces]
-        return ds.dataset([self.schema.empty_table()]) if not files else ds.dataset(files, schema=self.schema)
+        files = [self.folder.piece(piece, self.name) for piece in self.pieces]
+        there = [str(file) for file in files if self.name not in OPTIONAL or file.is_file()]
+        return ds.dataset(there, schema=self.schema, format="parquet")
 
 
 def _of(table: pa.Table, run_ids: pa.Array | None) -> pa.Table:
@@ -234,7 +235,7 @@ class Merged(Mapping[str, "pa.Table"]):
                 raise SpecError(f"no run {strange!r} in this result{nearest(str(strange), self.ids.to_pylist())}")
             yield from source.batches(asked, wanted, places.to_pylist() if len(wanted) <= FEW else None)
         except FileNotFoundError as error:
-            raise SpecError(f"{error}: a table changed while it was read; try again") from error
+            raise SpecError(f"a table changed while it was read: {error}; try again") from error
 
     def read(self, name: str, columns: Sequence[str] | None = None, run_ids: Sequence[str] | None = None) -> pa.Table:
         """`batches` as one table."""

@@ -60,6 +60,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def lower() -> None:
         monkeypatch.setattr(parts, "LARGE", 20)
         monkeypatch.setattr(tables, "MOST_DRAWN", 5)
+        monkeypatch.setattr(tables, "LEAST_DRAWN", 1)
         monkeypatch.setattr("gradlab.export.contents.AT_A_TIME", 5)
         monkeypatch.setattr("gradlab.terminal.verdicts.AT_A_TIME", 5)
 
@@ -100,6 +101,9 @@ def test_what_is_counted_is_of_all_runs_and_what_is_drawn_of_some(
     page = some.page.read_text(encoding="utf-8")
     assert "Of 12 runs 10 finished, 1 diverged and 1 failed." in page
     assert some.notes[0] in page
+    # A run that diverged is shown, whether it was drawn or not.
+    assert "Diverged: 1 of 12 runs" in page
+    assert "Diverged: 1 of 12 runs" in every.page.read_text(encoding="utf-8")
     maps = [file.name for file in every.files if "_map" in file.name]
     assert maps
     assert {file.name for file in some.files} >= set(maps)

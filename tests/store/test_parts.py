@@ -222,4 +222,4 @@ def test_a_sweep_that_is_still_at_work_is_read_the_same(tmp_path: Path, monkeypa
     for name in TABLES:
         assert getattr(whole, name).equals(getattr(lazy, name))
     assert lazy.read("steps", ["loss"], runs[7].id)["loss"].tolist() == [7.0, 7.1]
-    assert lazy.dataset("steps").count_rows() == len(whole.steps)
+    assert [lazy.dataset(name).count_rows() for name in TABLES] == [12, len(whole.steps), len(whole.layers), 0]
