@@ -44,7 +44,7 @@ from gradlab.grid.cohorts import cost as work_of
 from gradlab.grid.expand import Grid, Round, spec_yaml
 from gradlab.grid.launching import Launch
 from gradlab.grid.rerun import UNNAMED
-from gradlab.spec.choices import DATA, LOSSES, MODELS
+from gradlab.spec.choices import DATA, LOSSES
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec
 from gradlab.store.documents import read_manifest, read_runs
@@ -291,7 +291,7 @@ def _written(remedies: Sequence[Remedy], change: Change, members: Sequence[RunSp
         "change": dict(change),
         "override": overrides(change),
         "command": command(members[0], change),
-        "script": lines(members[0], change) if MODELS[members[0].model.name].free else [],
+        "script": lines(members[0], change) if members[0].model.free else [],
         "summaries": [remedy.summary for remedy in remedies],
         "sources": [remedy.source for remedy in remedies],
         "members": [run.id for run in members],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +33,34 @@ BESIDE = 16
 """Lines beside the table, which a terminal must hold too."""
 
 
-def thinned(count: int, most: int) -> list[int]:
-    """At most ``most`` (6 at least) of 0..count-1: the two at either end, and between them evenly spread ones.
+def thinned(names: Sequence[str], most: int) -> list[int]:
+    """At most ``most`` (6 at least) of the rows ``names``: those at either end, and whole blocks at even distances.
 
-    >>> thinned(9, 6)
-    [0, 1, 2, 6, 7, 8]
+    >>> thinned([f"conv_{layer}" for layer in range(9)], 6)
+    [0, 1, 3, 5, 7, 8]
+    >>> thinned(["read_in", *(f"block_{1 + row // 2}.{1 + row % 2}" for row in range(10)), "output"], 8)
+    [0, 1, 2, 5, 6, 9, 10, 11]
     """
-    if count <= most:
-        return list(range(count))
-    inner = [2 + round(index * (count - 5) / (most - 5)) for index in range(most - 4)]
-    return [0, 1, *inner, count - 2, count - 1]
+    every = range(len(names))
+    if len(names) <= most:
+        return list(every)
+    of_blocks = [list(rows) for _, rows in groupby(every, lambda row: _block(names[row]) or row)]
+    for parts in (of_blocks, [[row] for row in every]):
+        large = [place for place, rows in enumerate(parts) if len(rows) > 1] or [1, len(parts) - 2]
+        first, last = large[0], large[-1]
+        for count in range(last - first, 1, -1):
+            between = (first + round(place * (last - first) / (count - 1)) for place in range(count))
+            places = (*range(first), *between, *range(last + 1, len(parts)))
+            shown = [row for place in places for row in parts[place]]
+            if len(shown) <= most:
+                return shown
+    raise ValueError(f"at most {most} rows; expected at least 6")
+
+
+def _block(name: str) -> str | None:
+    """What layers of one block have in common: the number in attention_3 and block_3.2, the list's place in h.3.mlp."""
+    found = re.match(r".*?_(\d+)|(.*?\.\d+)\.", name)
+    return found and (found[1] or found[2])
 
 
 def show_run(out: Console, tables: Mapping[str, pa.Table], limits: Limits = DEFAULTS, root: Path | None = None) -> None:
@@ -88,7 +108,7 @@ def _show_rows(out: Console, rows: pa.Table, axis: str) -> None:
     heads += [Head(f"{column.heading}\n@{column.step}", number=True) for column in columns]
     # Layers 1 and L-1, which the sentence compares, stand next to the input and the output: both are shown.
     most = min(MOST_ROWS, max(LEAST_ROWS, out.height - BESIDE)) if out.is_terminal else PLAIN_ROWS
-    shown = [layers[place] for place in thinned(len(layers), most)]
+    shown = [layers[place] for place in thinned([cells[first, layer]["name"] or "" for layer in layers], most)]
     values = [
         [
             str(layer),
