@@ -30,8 +30,8 @@ OUTCOMES = (
 )
 """Columns of `runs` that are a number of a whole run, what is looked at first at the front."""
 
-AT_A_TIME = 2000
-"""Runs of a large result that are in memory."""
+AT_A_TIME = 500_000
+"""Rows of a table of a large result that are in memory."""
 
 Place = tuple[str, str]
 """What there is now, and where; or the command that shows it."""

@@ -36,12 +36,12 @@ def summed(tables: Merged) -> pa.Table:
 
 def _one_number(folders: Sequence[Merged], name: str) -> bool:
     """Whether a key is the same number in all runs, or of none."""
-    if not is_key(name) or not all(
-        pa.types.is_primitive(one.source("runs").schema.field(name).type) for one in folders
-    ):
+    having = [folder for folder in folders if name in folder.source("runs").schema.names]
+    kinds = [folder.source("runs").schema.field(name).type for folder in having]
+    if not is_key(name) or not all(map(pa.types.is_primitive, kinds)):
         return False
-    found: set[object] = set()
-    for folder in folders:
+    found: set[object] = {None} if len(having) < len(folders) else set()
+    for folder in having:
         for batch in folder.batches("runs", [name]):
             found |= set(batch[name].unique().to_pylist())
             if len(found) > 1:

@@ -252,15 +252,16 @@ class Merged(Mapping[str, "pa.Table"]):
         """All tables of these runs alone, in memory, in the order of the grid."""
         return Merged.of({name: self.read(name, None, run_ids) for name in self})
 
-    def stretches(self, runs: int) -> Iterator[Merged]:
-        """All tables of so many ``runs`` after the other, in memory; none twice, so of all of them in order.
+    def stretches(self, rows: int) -> Iterator[Merged]:
+        """All tables of some runs after the other, in memory, in order: of as many as have so many ``rows`` of a table.
 
         Raises `SpecError` where rows of a table do not stand in the order of its runs.
         """
         following = {name: _Following(self.source(name).schema.empty_table(), self.batches(name)) for name in self}
+        runs = max(1, rows * len(self.ids) // max(1, *(self.rows(name) for name in self)))
         for start in range(0, len(self.ids), runs):
             ids = self.ids.slice(start, runs)
-            yield Merged.of({name: rows.of(ids) for name, rows in following.items()})
+            yield Merged.of({name: table.of(ids) for name, table in following.items()})
         for name, rest in following.items():
             if rest.left():
                 raise SpecError(f"{name}: expected rows in the order of the runs, and of these runs alone")
