@@ -5,7 +5,7 @@ In memory, from merged files (`parts.Parts`), or from the pieces of a sweep that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
@@ -247,6 +247,12 @@ class Merged(Mapping[str, "pa.Table"]):
         schema = self.source(name).schema
         names = [columns] if isinstance(columns, str) else columns or schema.names
         return pa.schema([schema.field(column) for column in names]).empty_table()
+
+    def narrow(self, columns: Mapping[str, Collection[str]]) -> Merged:
+        """These tables alone, in memory, with those of these ``columns`` that they have."""
+        schemas = {name: self.source(name).schema.names for name in columns}
+        kept = {name: [column for column in schemas[name] if column in columns[name]] for name in columns}
+        return Merged.of({name: self.read(name, own) for name, own in kept.items()})
 
     def of_runs(self, run_ids: Sequence[str]) -> Merged:
         """All tables of these runs alone, in memory, in the order of the grid."""
