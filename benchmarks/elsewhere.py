@@ -55,7 +55,14 @@ SUM = (
     "assert sum(pc.sum(batch[0]).as_py() or 0 for batch in batches) > 0"
 )
 
+PLANNED = (
+    "import sys; from pathlib import Path; from gradlab.launch.manifest import planned; "
+    "from gradlab.store import documents; from gradlab.store.folder import Folder; folder = Folder(Path(sys.argv[1])); "
+    "assert planned(folder, documents.read_manifest(folder.root), documents.read_runs(folder))"
+)
+
 READERS = {
+    "resume: specs and plan": ("-c", PLANNED),
     "load": ("-c", LOADED),
     "load, a column of 1,000 runs": ("-c", LOADED + SOME),
     "load, the sum of a column": ("-c", LOADED + SUM),
