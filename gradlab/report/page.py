@@ -27,7 +27,7 @@ from gradlab.report import (
 )
 from gradlab.report.clipping import clipping
 from gradlab.report.expectations import expected
-from gradlab.report.groups import check_asked, early_keys, log_outcomes, map_keys, varying
+from gradlab.report.groups import check_asked, early_keys, log_outcomes, map_keys, swept, varying
 from gradlab.report.layout import Facets
 from gradlab.report.tables import Result, read, write_csv
 
@@ -136,7 +136,7 @@ def write_report(
         page = fresh / "index.html"
         held = inside.written(result, everywhere, healing) if (result.state != "failed").any() else ""
         clear = verdicts.examples(result) if not homes or result.size == 1 else []
-        top = answers.answers(result, clear, everywhere) if healing is None else []
+        top = answers.answers(result, clear, everywhere) if healing is None else answers.of_cure(result, healing)
         told = _render(result, found, known, healing, pictures, [file.name for file in tables], homes, held, clear, top)
         page.write_text(told, encoding="utf-8")
         # The page last: it shows what is there.
@@ -226,12 +226,15 @@ def _render(
         ],
         questions=findings.questions(result),
         size=result.size,
+        over=[key for key in varying(result) if key == "seed" or key in swept(result)],
         varying=[(key, findings.value_list(result, key)) for key in varying(result)],
         base=findings.base(result),
         sentences=[
-            *(*cure.sentences(healing), *findings.sentences(result), *noise.sentences(result)),
-            *(*(foretold.sentences(result) if healing is None else []), *effect_words.sentences(found)),
-        ],
+            *(*findings.sentences(result), *noise.sentences(result)),
+            *(*foretold.sentences(result), *effect_words.sentences(found)),
+        ]
+        if healing is None
+        else [*cure.sentences(healing), findings.states(result)],
         answers=top,
         well=answers.well(result) if result.size > 1 and healing is None else "",
         cures=cure.best(healing),

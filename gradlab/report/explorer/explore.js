@@ -39,7 +39,7 @@ class Explorer {
     view.x ||= ["vanishing_ratio", "rate", "loss_final", "loss_last", data.outcomes[0]?.name].find((name) => name && has(name)) ?? "";
     view.y ||= ["loss_final", "loss_heldout", "loss_last", "accuracy"].find((name) => has(name) && name !== view.x) ?? view.x;
     const telling = /** @param {string} name */ (name) => (data.fields.get(name)?.labels?.length ?? 0) > 1;
-    view.colour ||= (has("change") ? ["state"] : ["verdict", ...data.keys.map((field) => field.name)]).find(telling) ?? "state";
+    view.colour ||= (has("change") ? ["result"] : ["verdict", ...[...data.keys].sort((a, b) => Number(b.swept) - Number(a.swept)).map((field) => field.name)]).find(telling) ?? "state";
   }
   show() {
     this.defaults();
@@ -64,7 +64,7 @@ class Explorer {
     this.chips.replaceChildren();
     const { data } = this, verdicts = data.head.verdicts.filter((name) => data.fields.get("verdict")?.labels?.some((label) => label.split("+").includes(name)));
     this.chipsOf("verdict", verdicts);
-    this.chipsOf("state", data.fields.get("state")?.labels ?? []);
+    for (const field of data.fields.values()) if (field.kind === "state" && field.name !== "verdict") this.chipsOf(field.name, field.labels ?? []);
     for (const field of data.keys) {
       const labels = field.labels ?? [];
       if (labels.length <= CHIPS) this.chipsOf(field.name, labels);

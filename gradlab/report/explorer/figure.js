@@ -7,6 +7,7 @@
  * @property {string} colour
  * @property {Value[]} x
  * @property {Value[]} y
+ * @property {string[]} [names] of its points
  * @property {number} [run]
  * @property {string} [group] its entry of the legend
  * @property {number[]} [dash]
