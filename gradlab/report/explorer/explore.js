@@ -172,9 +172,9 @@ class Explorer {
     const used = [...new Set(this.kept.map((run) => field?.code?.[run] ?? 0))].sort((a, b) => a - b);
     const style = /** @param {number} place */ (place) => (field?.numbers ? 0 : styled(place));
     const legend = used.slice(0, NAMED_MOST).map((place) => ({ name: labels[place] ?? "", colour: field?.numbers ? ordered(place, labels.length) : named(place), style: style(place) }));
-    const unnamed = used.length - legend.length;
+    const unnamed = used.length - legend.length, key = field?.short;
     this.scatter.draw({
-      x, y, legend, unnamed, told: `${said}, ${view.y} over ${view.x}. Left and right arrow walk through the runs, Enter opens one.`,
+      x, y, legend, key, unnamed, told: `${said}, ${view.y} over ${view.x}. Left and right arrow walk through the runs, Enter opens one.`,
       dots: this.kept.map((run) => ({ x: across[run] ?? null, y: up[run] ?? null, colour: colour(run), style: style(field?.code?.[run] ?? 0), name: data.words(run), run, chosen: chosen.has(run), group: group(run) })),
     });
     const drawn = looked.length <= LINES ? looked : looked.filter((_, at) => Math.floor((at * LINES) / looked.length) !== Math.floor(((at - 1) * LINES) / looked.length));
@@ -198,7 +198,7 @@ class Explorer {
       const ended = front.filter((each) => state && data.label(state, /** @type {number} */ (each.run)) === "finished");
       const calm = Math.max(...front.map((each) => (Number.isFinite(each.y[0]) ? Number(each.y[0]) : 0)), ...ended.map((each) => extentOf(each.y).high));
       const x = axisOf(across, front.map((each) => each.x), false, true), y = axisOf(up, [...front, ...back].map((each) => each.y), !one.switched("y"));
-      one.draw({ x, y: front.length > 1 && ended.length ? capped(y, calm) : y, lines: front, behind: back, legend, unnamed, told: `${told(front.length)}.` });
+      one.draw({ x, y: front.length > 1 && ended.length ? capped(y, calm) : y, lines: front, behind: back, legend, key, unnamed, told: `${told(front.length)}.` });
     };
     lines(this.profile, profile, axis === "time" ? "time step" : "layer", "‖δ‖");
     this.profile.heading.textContent = `δ by ${axis === "time" ? "time step" : "layer"}, ${view.when === "end" ? "at the end" : "at step 0"}`;

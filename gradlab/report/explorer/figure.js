@@ -27,6 +27,7 @@
  * @property {Cells} [cells]
  * @property {number | null} [mark] a step
  * @property {Entry[]} [legend]
+ * @property {string} [key] what the legend's entries are values of
  * @property {number} [unnamed] how many more entries there are than the legend has room for
  * @property {string} told what a screen reader says
  */
@@ -132,6 +133,7 @@ class Figure {
   }
   showLegend() {
     this.legend.replaceChildren();
+    if (this.picture?.key) make("span", { class: "soft" }, this.legend, `${this.picture.key}:`);
     for (const entry of this.picture?.legend ?? []) {
       const lines = Boolean(this.picture?.lines), style = entry.style ?? 0;
       const one = button(this.legend, entry.words ?? entry.name, () => {
@@ -175,7 +177,7 @@ class Figure {
     const options = {
       ...this.size(),
       scales: { x: { time: false, range: (_, low, high) => [low, high] }, y: { range: (_, low, high) => [low, high] } },
-      axes: [side("x", 30, 70), side("y", 58, 34)],
+      axes: [side("x", 30, 55), side("y", 58, 34)],
       series: [{}, { paths: () => null, points: { show: false } }],
       legend: { show: false },
       cursor: { drag: { x: true, y: true, uni: 20, setScale: !this.brushing }, points: { show: false } },

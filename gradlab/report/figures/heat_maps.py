@@ -27,7 +27,7 @@ from gradlab.report.figures.style import (
     named_map,
     sheet,
 )
-from gradlab.report.groups import BINS, Levels, levels, log10, once, quantile, varying
+from gradlab.report.groups import BINS, Levels, levels, log10, once, quantile, remaining
 from gradlab.report.tables import Bools, Floats, Ints, Result
 from gradlab.store.settings import REPLICATES
 
@@ -120,7 +120,7 @@ def map_plots(result: Result, keys: Sequence[str], early: Sequence[str]) -> Iter
     if len(keys) == 1:
         yield bars(result, levels(result, keys[0], bins=BINS))
     elif keys:
-        yield _share(_cells(result, keys[0], keys[1]), _others(result, keys))
+        yield _share(_cells(result, keys[0], keys[1]), remaining(result, keys))
 
 
 def _outcome(result: Result, keys: Sequence[str], shown: Shown) -> Iterator[Plot]:
@@ -139,7 +139,7 @@ def _outcome(result: Result, keys: Sequence[str], shown: Shown) -> Iterator[Plot
         if shown.centred
         else cells.best(shown.values, shown.kept, setting, shown.side)
     )
-    yield _map(cells, shown, values, _others(result, keys), critical)
+    yield _map(cells, shown, values, remaining(result, keys), critical)
 
 
 def _critical(result: Result, cells: Cells, kept: Bools) -> Floats | None:
@@ -154,10 +154,6 @@ def _critical(result: Result, cells: Cells, kept: Bools) -> Floats | None:
     own = np.allclose(logs[known], middle.ravel()[cells.place[known]], rtol=0, atol=1e-9)
     crosses = np.nanmin(middle) < 0 < np.nanmax(middle)
     return middle if crosses and (own or _binned(cells)) else None
-
-
-def _others(result: Result, keys: Sequence[str]) -> list[str]:
-    return [key for key in varying(result) if key not in keys]
 
 
 def _cells(result: Result, x: str, y: str) -> Cells:
