@@ -49,7 +49,7 @@ def show_ranks(out: Console, rows: Sequence[Run], swept: Sequence[str]) -> None:
         out.print(escape(line), soft_wrap=True)
     out.print(f"[dim]{_reading(ranked, bool(trained))}[/dim]")
     if left := len(every) - len(ranked):
-        out.print(f"{left} setting{'s have' if left > 1 else ' has'} nothing to be ranked by.")
+        out.print(f"{left} setting{'s have' if left > 1 else ' has'} no final loss, and no rank.")
 
 
 def _heading(count: int, trained: bool, between: int) -> str:
