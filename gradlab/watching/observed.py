@@ -30,7 +30,7 @@ from gradlab.watching.operators import AlreadyAsked, Operators
 from gradlab.watching.recurrence import time_rows
 from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, precision
 from gradlab.watching.tape import Tape
-from gradlab.watching.told import of_batch, told
+from gradlab.watching.told import of_batch, strangers, told
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def observe(
     rows = [unscaled(row, scale) for row in (*rows, *time_rows(layers, heard))]
     seen = told(module, layers, heard, gradients, tape.losses)
     tape.losses.unscale(scale)
-    seen["facts"] |= of_batch(parts, output, loss.grad_fn)
+    seen["facts"] |= of_batch(parts, output, loss.grad_fn) | strangers(module, heard.graph, output)
     seen |= {"loss": float(loss.detach()), "precision": precision(module, layers)}
     return Observed(rows, layers, loss.detach(), gradients, seen)
 

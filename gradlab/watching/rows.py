@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,7 +128,8 @@ def _row(number: int, layer: Layer, heard: Heard, gradients: Mapping[nn.Paramete
                 "signal_grad_rms": math.sqrt(squares / max(1, entries)),
             }
         row["cut"] = float(bool(signals) and all(heard.cut_off(signal, layer.parameters) for signal in signals))
-        row["idle"] = float(all(heard.silent(signal) for signal in signals) and row.get("grad_norm") == 0)
+        silent = all(heard.silent(signal) for signal in signals) and row.get("grad_norm") == 0
+        row["idle"] = float(silent and not any(heard.passed_over(signal) for signal in signals))
         row["normalised"] = float(all(call.normed is not None for call in layer.calls))
         row |= _of_activations(layer.calls, heard)
     return row
@@ -251,5 +252,10 @@ def precision(module: nn.Module, layers: Sequence[Layer]) -> str:
     """The coarsest dtype in which a gradient is held: of a parameter, or, under autocast, of a signal."""
     held = [parameter.dtype for parameter in module.parameters()]
     held += [signal.dtype for layer in layers for call in layer.calls for signal in (call.raw, call.normed) if signal]
+    return coarsest(held)
+
+
+def coarsest(held: Iterable[torch.dtype]) -> str:
+    """The name of the coarsest of some formats; float32 where none is known."""
     found = {dtype.to_real() if dtype.is_complex else dtype for dtype in held}
     return str(next((dtype for dtype in PRECISIONS if dtype in found), torch.float32)).removeprefix("torch.")
