@@ -226,7 +226,7 @@ def _theory(result: Result, axis: str, numbers: bytearray) -> dict[str, Any] | N
 def _fields(result: Result, healing: Cure | None) -> list[dict[str, Any]]:
     """The columns that a reader may ask by: what varies, with its values in order, then the outcomes."""
     asked = swept(result)
-    fields = [] if healing is None else _changes(result, healing)
+    fields = [] if healing is None else changes(result, healing)
     for key in varying(result):
         part = levels(result, key)
         field: dict[str, Any] = {"name": key, "short": short(key), "labels": part.labels, "code": part.code.tolist()}
@@ -260,7 +260,7 @@ def _number(value: object) -> float | str | None:
     return float(f"{value:.6g}") if math.isfinite(value) else str(float(value))
 
 
-def _changes(result: Result, healing: Cure) -> list[dict[str, Any]]:
+def changes(result: Result, healing: Cure) -> list[dict[str, Any]]:
     """Of a cure: which change each run is of, and what that came to."""
     told = (healing.before, *healing.tried)
     labels = list(dict.fromkeys(one.name for one in told))

@@ -340,8 +340,11 @@ def test_what_an_instrument_gave_stands_in_the_opened_run(tmp_path: Path, open_p
     curve, course = (tab.locator(f"#figure-given-{at}") for at in (0, 1))
     tab.locator("#step").press("Home")
     assert curve.locator("h3").inner_text() == "singular value, step 0"
-    assert "singular value. From 1 to 11000 over all its records" in curve.locator(".area").get_attribute("aria-label")
+    assert "singular value, step 0. From 1 to 11000 over all its records" in curve.locator(".area").get_attribute(
+        "aria-label"
+    )
     assert course.locator("h3").inner_text() == "spread by step"
+    assert tab.evaluate("shownData.blocks['instrument singular_value'].raw.index").startswith("k, from the largest")
     tab.locator("#step").press("End")
     assert curve.locator("h3").inner_text() == "singular value, step 200"
     curve.get_by_role("button", name="Table").click()
@@ -407,6 +410,20 @@ def test_without_its_script_the_page_has_its_figures_and_tables(sweep: Path, ope
     assert not tab.locator("#explore").is_visible()
     assert tab.locator("#figures img").count() > 5
     assert tab.locator("#runs tbody tr").count() == 12
+
+
+def test_of_a_sweep_with_recurrent_networks_delta_is_drawn_by_layer_or_by_time_step(
+    tmp_path: Path, open_page: Open
+) -> None:
+    result = write_result(tmp_path / "result", [{}, {"model.name": "rnn", "data.name": "digits"}])
+    with dotted():
+        tab = open_page(write_report([result], tmp_path / "report").page)
+    area = tab.locator("#figure-group-profile .area")
+    assert tab.locator("#figure-group-profile h3").inner_text() == "δ by layer, at step 0"
+    assert "2 runs." in area.get_attribute("aria-label")
+    tab.get_by_label("δ by", exact=True).select_option("time")
+    assert "1 of 2 runs: the others have none" in area.get_attribute("aria-label")
+    address(tab, "along=time")
 
 
 @pytest.mark.parametrize(

@@ -200,8 +200,8 @@ class Explorer {
       const x = axisOf(across, front.map((each) => each.x), false, true), y = axisOf(up, [...front, ...back].map((each) => each.y), !one.switched("y"));
       one.draw({ x, y: front.length > 1 && ended.length ? capped(y, calm) : y, lines: front, behind: back, legend, key, unnamed, told: `${told(front.length)}.` });
     };
-    lines(this.profile, profile, axis === "time" ? "time step" : "layer", "‖δ‖");
     this.profile.heading.textContent = `δ by ${axis === "time" ? "time step" : "layer"}, ${view.when === "end" ? "at the end" : "at step 0"}`;
+    lines(this.profile, profile, axis === "time" ? "time step" : "layer", "‖δ‖");
     lines(this.loss, curve("loss"), "step", "loss");
     lines(this.norm, curve("grad_norm"), "step", "‖∂loss/∂θ‖");
     this.note.textContent = [lost ? `${lost} runs have no ${view.x} or no ${view.y}, and no dot.` : "", drawn.length < looked.length ? `The figures draw ${told(drawn.length)}.` : "", ...data.head.notes].join(" ").trim();

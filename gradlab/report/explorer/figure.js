@@ -103,7 +103,7 @@ class Figure {
     const before = this.picture, labels = before?.x.label !== picture.x.label || before.y.label !== picture.y.label;
     const moved = !before || String([ends(before.x), ends(before.y)]) !== String([ends(picture.x), ends(picture.y)]) || before.x.log !== picture.x.log || before.y.log !== picture.y.log;
     this.picture = picture;
-    this.area.setAttribute("aria-label", `${this.title}. ${picture.told}`);
+    this.area.setAttribute("aria-label", `${this.heading.textContent}. ${picture.told}`);
     for (const side of /** @type {Side[]} */ (["x", "y", "c"])) {
       const tool = this.tools.querySelector(`.log-${side}`), axis = side === "c" ? picture.cells?.scale : picture[side];
       if (tool) tool.textContent = `${SIDES[side]}: ${axis?.log ? "log" : "linear"}`;
