@@ -1,7 +1,8 @@
 """Sums over the entries of large tensors without a copy of the whole: a piece at a time.
 
-Norms are summed in float64, whatever they are of. Moments of float32 are right to six digits: a piece is summed as it
-is, ten times faster, where its squares neither overflow nor come near the smallest numbers.
+Where numpy has a tensor's type it does the counting: a call of it costs a third of one of torch's, and a network has
+thousands of small tensors. Sums of float32 are taken in rows that are added up in float64: right to seven digits, where
+the squares neither overflow nor come near the smallest numbers; elsewhere, and of few entries, all is float64.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ import torch
 from torch import Tensor
 
 PIECE = 1 << 16
-"""Entries that are looked at together: in float64 they fit a core's cache, which is ten times faster than a copy."""
+"""Entries that are looked at together: they fit a core's cache, which is ten times faster than a copy."""
+
+FEW = 1 << 12
+"""Entries up to which float64 costs no more than rows."""
+
+ROW = 1 << 10
+"""Squares that float32 adds up: what it rounds off in one row it gives back in another."""
+
+ONES = np.ones((ROW, 1), dtype=np.float32)
 
 PLAIN = frozenset({torch.float32, torch.float64})
 """What numpy has, too."""
@@ -29,6 +38,9 @@ MOST_CANCELLED = 0.01
 Moments = tuple[int, float, float]
 """The count of entries, their mean, and the sum of their squares about it."""
 
+Flat = Any
+"""Entries in one dimension: an array, or a tensor where numpy does not have their type or place."""
+
 
 def real(tensor: Tensor) -> Tensor:
     """The entries as they are stored; of complex ones the real and imaginary parts, of sparse ones the stored."""
@@ -38,31 +50,86 @@ def real(tensor: Tensor) -> Tensor:
     return torch.view_as_real(entries.resolve_conj()) if entries.is_complex() else entries
 
 
+def flat(tensor: Tensor) -> Flat:
+    """The entries in one dimension, in the order in which they lie in memory; complex ones stay what they are."""
+    entries = tensor.detach()
+    if entries.dtype in PLAIN and entries.is_cpu and entries.layout is torch.strided:
+        return entries.resolve_neg().numpy().ravel("K")
+    return entries.reshape(-1)
+
+
 def square(tensor: Tensor) -> float:
-    """The sum of the squares of a tensor's entries, in float64: right for every float32."""
-    return sum(_square(piece.double()) for piece in _pieces(tensor))
+    """The sum of the squares of a tensor's entries."""
+    return squares(flat(real(tensor)))
 
 
-def _square(piece: Tensor) -> float:
-    return float(piece @ piece)
+def squares(entries: Flat) -> float:
+    """The sum of the squares of real entries."""
+    return sum(map(_square, _pieces(entries)))
+
+
+def squares_and_zeros(tensor: Tensor) -> tuple[float, int]:
+    """The sum of the squares of a tensor's entries, and how many are exactly zero; of a sparse one all not stored."""
+    if tensor.is_complex():
+        return square(tensor), tensor.numel() - int(torch.count_nonzero(tensor.detach()))
+    entries = flat(real(tensor))
+    total, zero = 0.0, tensor.numel() - len(entries)
+    for piece in _pieces(entries):
+        total += _square(piece)
+        zero += _within(piece, 0.0, 0.0)
+    return total, zero
+
+
+def _square(piece: Flat) -> float:
+    if isinstance(piece, Tensor):
+        wide: Any = piece.double()
+        return float(wide @ wide)
+    if piece.dtype == np.float32 and piece.size > FEW:
+        found = _in_rows(piece, piece)
+        if LEAST_SQUARE < found < math.inf:
+            return found
+    return _wide(piece.astype(np.float64, copy=False))
+
+
+def _in_rows(piece: Any, other: Any) -> float:
+    """The sum of the products of float32 entries with those of ``other``, as long or one row that stands for each."""
+    end = piece.size // ROW * ROW
+    rows, rest = piece[:end].reshape(-1, 1, ROW), piece[end:].astype(np.float64)
+    others, last = (other[:end].reshape(-1, ROW, 1), other[end:]) if other is piece else (other, other[: len(rest), 0])
+    # In rows, for a longer product would set all of the machine's cores to work.
+    with np.errstate(all="ignore"):
+        return float(np.matmul(rows, others).sum(dtype=np.float64)) + float(rest.dot(last))
+
+
+def _wide(entries: Any) -> float:
+    """The sum of the squares of float64 entries."""
+    return float(entries.dot(entries)) if entries.size <= FEW else float(np.einsum("i,i->", entries, entries))
 
 
 def moments(tensor: Tensor) -> Moments:
     """Count, mean and squares about the mean of all entries."""
-    return together([_moments(piece) for piece in _pieces(tensor)])
+    pieces = _pieces(flat(real(tensor)))
+    return _moments(pieces[0]) if len(pieces) == 1 else together([_moments(piece) for piece in pieces])
 
 
-def _moments(piece: Tensor) -> Moments:
-    count = piece.numel()
-    if piece.dtype == torch.float32:
-        mean, squares = float(piece.mean()), float(piece @ piece)
+def _moments(piece: Flat) -> Moments:
+    count = len(piece)
+    if not count:
+        return 0, math.nan, math.nan
+    if isinstance(piece, Tensor):
+        piece = piece.double()
+        middle = piece.mean()
+        piece = piece - middle
+        return count, float(middle), float(piece @ piece)
+    if piece.dtype == np.float32 and count > FEW:
+        mean, squares = _in_rows(piece, ONES) / count, _in_rows(piece, piece)
         about = squares - count * mean * mean
         if LEAST_SQUARE < about < math.inf and about > MOST_CANCELLED * squares:
             return count, mean, about
-    piece = piece.double()
-    middle = piece.mean()
-    piece = piece - middle
-    return count, float(middle), float(piece @ piece)
+    piece = piece.astype(np.float64, copy=False)
+    with np.errstate(all="ignore"):
+        middle = float(piece.sum()) / count
+        return count, middle, _wide(piece - middle)
 
 
 def together(parts: Sequence[Moments]) -> Moments:
@@ -78,28 +145,28 @@ def together(parts: Sequence[Moments]) -> Moments:
     return count, mean, sum(about + size * (middle - mean) ** 2 for size, middle, about in parts)
 
 
-def zeros(tensor: Tensor) -> int:
-    """How many entries are exactly zero; of a sparse tensor those that are not stored too."""
-    stored = real(tensor)
-    return tensor.numel() - stored.numel() + within(stored, 0.0, 0.0)
-
-
 def within(tensor: Tensor, low: float, high: float) -> int:
-    """How many entries lie in a closed interval; numpy counts five times as fast as torch."""
-    return sum(_within(piece, low, high) for piece in _pieces(tensor))
+    """How many entries lie in a closed interval."""
+    return sum(_within(piece, low, high) for piece in _pieces(flat(real(tensor))))
 
 
-def _within(piece: Tensor, low: float, high: float) -> int:
-    entries: Any = piece.numpy() if piece.device.type == "cpu" and piece.dtype in PLAIN else piece
+def _within(piece: Flat, low: float, high: float) -> int:
     if low == high:
-        inside = entries == low
+        inside = piece == low
     elif low == -math.inf:
-        inside = entries <= high
+        inside = piece <= high
     else:
-        inside = entries >= low if high == math.inf else (entries >= low) & (entries <= high)
+        inside = piece >= low if high == math.inf else (piece >= low) & (piece <= high)
     return int(np.count_nonzero(inside) if isinstance(inside, np.ndarray) else torch.count_nonzero(inside))
 
 
-def _pieces(tensor: Tensor) -> Sequence[Tensor]:
-    entries = real(tensor).reshape(-1)
-    return (entries,) if entries.numel() <= PIECE else entries.split(PIECE)
+def alike(entries: Flat) -> bool:
+    """Whether all entries are one number; most tensors show in their first few that they are not."""
+    first = entries[0]
+    return all(bool((part == first).all()) for part in (entries[:9], entries))
+
+
+def _pieces(entries: Flat) -> Sequence[Flat]:
+    if len(entries) <= PIECE:
+        return (entries,)
+    return [entries[start : start + PIECE] for start in range(0, len(entries), PIECE)]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gradlab.watching.backward import Heard
 from gradlab.watching.calls import Call
-from gradlab.watching.entries import Moments, moments, real, square, together, zeros
+from gradlab.watching.entries import Moments, alike, flat, moments, real, square, squares_and_zeros, together
 from gradlab.watching.facts import as_drawn
 from gradlab.watching.tape import Tape, weights
 
@@ -136,24 +136,25 @@ def _row(number: int, layer: Layer, heard: Heard, gradients: Mapping[nn.Paramete
 
 def _of_parameters(layer: Layer, gradients: Mapping[nn.Parameter, Tensor | None]) -> Row:
     known = [(parameter, gradients[parameter]) for parameter in layer.parameters if parameter in gradients]
-    sums = {parameter: 0.0 if grad is None else square(grad) for parameter, grad in known}
+    sums: dict[nn.Parameter, float] = {}
+    size = zero = 0
+    for parameter, grad in known:
+        sums[parameter], none = (0.0, parameter.numel()) if grad is None else squares_and_zeros(grad)
+        size, zero = size + parameter.numel(), zero + none
     matrices = [weight for weight in layer.parameters if weight.dim() > 1]
     row: Row = {
-        "weight_norm": math.sqrt(sum(square(weight) for weight in matrices)),
+        "weight_norm": math.sqrt(sum(map(square, matrices))),
         "equal_weights": float(any(_equal(weight, sums.get(weight)) for weight in matrices)),
     }
     if not known:
         return row
-    size = sum(parameter.numel() for parameter, _ in known)
-    zero = sum(parameter.numel() if grad is None else zeros(grad) for parameter, grad in known)
+    total, learned = sum(sums.values()), [flat(gate) for gate in layer.gates if sums.get(gate, 0.0) > 0]
     return row | {
-        "grad_norm": math.sqrt(sum(sums.values())),
-        "grad_rms": math.sqrt(sum(sums.values()) / size),
+        "grad_norm": math.sqrt(total),
+        "grad_rms": math.sqrt(total / size),
         "weight_grad_norm": math.sqrt(sum(found for parameter, found in sums.items() if parameter.dim() > 1)),
         "grad_zero": zero / size,
-        "starts_at_zero": float(
-            any(sums.get(gate, 0.0) > 0 and not bool(torch.count_nonzero(gate.detach())) for gate in layer.gates)
-        ),
+        "starts_at_zero": float(any(gate[0] == 0 and alike(gate) for gate in learned)),
         "gain": min(
             (gain for gate in layer.gates if sums.get(gate, 0.0) > 0 and (gain := _gain(gate))), default=math.nan
         ),
@@ -164,9 +165,9 @@ def _gain(gate: Tensor) -> float:
     """The one small number that all entries of a scale per channel are, 0 where it is no such thing."""
     if gate.numel() != max(gate.shape, default=1):
         return 0.0  # a matrix
-    entries = gate.detach().reshape(-1)
-    first = float(entries[0].abs())  # perhaps a complex number
-    return first if first < SMALL_GAIN and bool((entries == entries[0]).all()) else 0.0
+    entries = flat(gate)
+    first = float(abs(entries[0]))  # perhaps a complex number
+    return first if first < SMALL_GAIN and alike(entries) else 0.0
 
 
 def _equal(weight: Tensor, squares: float | None) -> bool:
@@ -177,11 +178,8 @@ def _equal(weight: Tensor, squares: float | None) -> bool:
     """
     if sum(size > 1 for size in weight.shape) < 2:
         return False  # a scale for each channel, or one unit
-    entries = weight.detach().reshape(-1)
-    first = entries[:1]
-    # Most weights show that they differ in their first few entries.
-    moves = bool(first != 0) or squares == 0
-    return moves and all(bool((part == first).all()) for part in (entries[:9], entries))
+    entries = flat(weight)
+    return bool(entries[0] != 0 or squares == 0) and alike(entries)
 
 
 def _of_activations(calls: Sequence[Call], heard: Heard) -> Row:

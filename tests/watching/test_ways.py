@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import gradlab
 from gradlab.watching.attention import entropy, entropy_of
-from gradlab.watching.entries import moments, square, zeros
+from gradlab.watching.entries import moments, square, squares_and_zeros
 from gradlab.watching.slopes import flats
 from tests.watching.test_networks import CLASSES, WIDTH, Net, batch, chain, names, row
 
@@ -259,8 +259,8 @@ def test_sums_in_pieces_are_those_of_the_whole() -> None:
     assert count == 210_000
     assert mean == pytest.approx(float(exact.mean()), rel=1e-12)
     assert about == pytest.approx(float((exact - exact.mean()).square().sum()), rel=1e-9)
-    assert zeros(torch.eye(3)) == 6
-    assert zeros(torch.eye(3).to_sparse()) == 6
+    for eye in (torch.eye(3), torch.eye(3).to_sparse(), torch.eye(3, dtype=torch.complex64), torch.eye(3).half()):
+        assert squares_and_zeros(eye) == (3.0, 6)
 
 
 def test_fused_attention_spreads_as_its_own_weights_do() -> None:
