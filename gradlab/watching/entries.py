@@ -108,7 +108,12 @@ def _wide(entries: Any) -> float:
 
 def moments(tensor: Tensor) -> Moments:
     """Count, mean and squares about the mean of all entries."""
-    pieces = _pieces(flat(real(tensor)))
+    return moments_of(flat(real(tensor)))
+
+
+def moments_of(entries: Flat) -> Moments:
+    """The same of real entries."""
+    pieces = _pieces(entries)
     return _moments(pieces[0]) if len(pieces) == 1 else together([_moments(piece) for piece in pieces])
 
 

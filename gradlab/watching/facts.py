@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from gradlab.watching.entries import moments, real
+from gradlab.watching.entries import flat, moments_of, real, square
 
 Facts = dict[str, Any]
 """Plain numbers and words by name, as they stand in ``frame.attrs["facts"]``."""
@@ -161,14 +162,16 @@ def _repeated(tensor: Tensor) -> set[int]:
 
 def spread(name: str, tensor: Tensor) -> Facts:
     """Mean, standard deviation and largest size of a tensor's finite numbers, and how many are not finite."""
-    entries = real(tensor).reshape(-1)
-    finite = entries[torch.isfinite(entries)] if entries.is_floating_point() else entries
-    count, mean, squares = moments(finite)
+    entries = finite = flat(real(tensor))
+    if not isinstance(entries, Tensor) or entries.is_floating_point():
+        known = (np if isinstance(entries, np.ndarray) else torch).isfinite(entries)
+        finite = entries if known.all() else entries[known]
+    count, mean, squares = moments_of(finite)
     return {
         f"{name}_mean": mean,
         f"{name}_std": math.sqrt(squares / count) if count else math.nan,
-        f"{name}_largest": float(finite.abs().max()) if count else math.nan,
-        f"{name}_not_finite": entries.numel() - count,
+        f"{name}_largest": float(abs(finite).max()) if count else math.nan,
+        f"{name}_not_finite": len(entries) - count,
     }
 
 
@@ -197,12 +200,12 @@ def output(tensor: Tensor | None, loss: Node) -> Facts:
     """The network's output: its units, whether it differs between samples, and what squashes it before the loss."""
     if tensor is None or tensor.dim() < 1:
         return {"into_loss": _squashed(loss)}
-    values = real(tensor).double()
     facts: Facts = {"units": tensor.shape[-1] if tensor.dim() > 1 else 1, "into_loss": _squashed(loss)}
     facts |= spread("output", tensor)
-    if len(values) > 1:
-        between = (values - values.mean(0)).square().mean().sqrt()
-        facts["output_between"] = float(between)
+    if len(tensor) > 1:
+        values = real(tensor).double()
+        apart = values - values.mean(0)
+        facts["output_between"] = math.sqrt(square(apart) / apart.numel()) if apart.numel() else math.nan
     return facts
 
 

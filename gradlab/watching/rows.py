@@ -43,7 +43,34 @@ class Layer:
     gates: list[nn.Parameter] = field(default_factory=list)
 
 
-def owned(module: nn.Module, tape: Tape) -> list[Layer]:
+def parts_of(module: nn.Module) -> dict[nn.Module, str]:
+    """A module and everything inside it, each once with its first name, as `named_modules` has them.
+
+    That goes through every module above one for each one.
+    """
+    found: dict[nn.Module, str] = {}
+    waiting = [("", module)]
+    while waiting:
+        name, part = waiting.pop()
+        if part not in found:
+            found[part] = name
+            around = f"{name}." if name else ""
+            inner = [(around + own, one) for own, one in part._modules.items() if one is not None]
+            waiting += inner[::-1]
+    return found
+
+
+def parameters_of(parts: Mapping[nn.Module, str]) -> dict[nn.Parameter, str]:
+    """Their parameters, each once with its first name."""
+    found: dict[nn.Parameter, str] = {}
+    for part, name in parts.items():
+        for own, parameter in part._parameters.items():
+            if parameter is not None and parameter not in found:
+                found[parameter] = f"{name}.{own}" if name else own
+    return found
+
+
+def owned(parts: Mapping[nn.Module, str], tape: Tape) -> list[Layer]:
     """The called modules with weights in the order of their first call, every parameter given to one of them."""
     called = sorted(tape.order, key=tape.order.__getitem__)
     layers = {part: Layer(tape.names[part] or type(part).__name__, part) for part in called if weights(part)}
@@ -55,11 +82,13 @@ def owned(module: nn.Module, tape: Tape) -> list[Layer]:
     named = {tape.names[part]: part for part in called}
     before = _before(called, layers)
     seen: set[nn.Parameter] = set()
-    for part in (*called, *(part for part in module.modules() if part not in tape.order)):
+    for part in (*called, *(part for part in parts if part not in tape.order)):
+        if not part._parameters:
+            continue
         mine = {name: one for name, one in part._parameters.items() if one is not None and one not in seen}
         seen.update(mine.values())
-        place = part if part in tape.order else _called(part, module, named, tape)
-        owner = layers.get(place) or before.get(place)
+        place = part if part in tape.order else _called(part, parts, named, tape)
+        owner = None if place is None else layers.get(place) or before.get(place)
         if owner is not None:
             owner.parameters += mine.values()
             owner.gates += [one for name, one in mine.items() if "bias" not in name]
@@ -72,10 +101,12 @@ def _around(name: str) -> list[str]:
     return [".".join(parts[:end]) for end in range(len(parts) - 1, -1, -1)] if parts else []
 
 
-def _called(part: nn.Module, module: nn.Module, named: Mapping[str, nn.Module], tape: Tape) -> nn.Module:
+def _called(
+    part: nn.Module, parts: Mapping[nn.Module, str], named: Mapping[str, nn.Module], tape: Tape
+) -> nn.Module | None:
     """The innermost called module around one that is not called itself."""
-    name = tape.names.get(part) or next((name for name, one in module.named_modules() if one is part), "")
-    return next((named[above] for above in _around(name) if above in named), module)
+    name = tape.names.get(part) or parts[part]
+    return next((named[above] for above in _around(name) if above in named), next(iter(parts), None))
 
 
 def _before(called: Sequence[nn.Module], layers: Mapping[nn.Module, Layer]) -> dict[nn.Module, Layer]:
@@ -245,9 +276,9 @@ def frozen_as_drawn(layers: Sequence[Layer], heard: Heard) -> list[str]:
     return [layer.name for layer in first] if drawn else []
 
 
-def precision(module: nn.Module, layers: Sequence[Layer]) -> str:
+def precision(parts: Mapping[nn.Module, str], layers: Sequence[Layer]) -> str:
     """The coarsest dtype in which a gradient is held: of a parameter, or, under autocast, of a signal."""
-    held = [parameter.dtype for parameter in module.parameters()]
-    held += [signal.dtype for layer in layers for call in layer.calls for signal in (call.raw, call.normed) if signal]
+    held = {one.dtype for part in parts for one in part._parameters.values() if one is not None}
+    held |= {signal.dtype for layer in layers for call in layer.calls for signal in (call.raw, call.normed) if signal}
     found = {dtype.to_real() if dtype.is_complex else dtype for dtype in held}
     return str(next((dtype for dtype in PRECISIONS if dtype in found), torch.float32)).removeprefix("torch.")

@@ -10,7 +10,7 @@ from torch.autograd.graph import Node
 
 from gradlab.watching import facts
 from gradlab.watching.backward import Heard
-from gradlab.watching.rows import Layer, frozen_as_drawn, narrow
+from gradlab.watching.rows import Layer, frozen_as_drawn, narrow, parameters_of
 from gradlab.watching.tape import signal_of
 
 GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
@@ -18,7 +18,7 @@ GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
 
 
 def told(
-    module: nn.Module,
+    parts: Mapping[nn.Module, str],
     layers: Sequence[Layer],
     heard: Heard,
     gradients: Mapping[nn.Parameter, Tensor | None],
@@ -28,8 +28,7 @@ def told(
     tape = heard.tape
     for operator, came in heard.weights.items():
         losses.weigh(operator, came)
-    parameters = list(module.named_parameters())
-    names_of = {parameter: name for name, parameter in parameters}
+    names_of = parameters_of(parts)
     return {
         "activations": {name: (seen.positions, seen.judged) for name, seen in tape.activations.items()},
         "facts": {
@@ -44,7 +43,7 @@ def told(
             "unbounded": sorted(set(tape.unbounded)),
             "narrow": narrow(layers, heard, tape.samples),
             "frozen_as_drawn": frozen_as_drawn(layers, heard),
-            "frozen": [name for name, parameter in parameters if not parameter.requires_grad],
+            "frozen": [name for parameter, name in names_of.items() if not parameter.requires_grad],
         },
     }
 
