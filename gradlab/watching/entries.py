@@ -1,14 +1,15 @@
 """Sums over the entries of large tensors without a copy of the whole: a piece at a time.
 
 Where numpy has a tensor's type it does the counting: a call of it costs a third of one of torch's, and a network has
-thousands of small tensors. Sums of float32 are taken in rows that are added up in float64: right to seven digits, where
-the squares neither overflow nor come near the smallest numbers; elsewhere, and of few entries, all is float64.
+thousands of small tensors. Sums of float32 are taken in rows that are added up in float64, four times as fast as all in
+float64: of draws they are right to eight digits, of entries that round off alike to six. Where squares overflow or come
+near the smallest numbers, and of few entries, all is float64.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ PLAIN = frozenset({torch.float32, torch.float64})
 LEAST_SQUARE = 1e-25
 """The sum of a piece's squares above which those that float32 rounds to zero, below 1e-38 each, do not count."""
 
-MOST_CANCELLED = 0.01
+MOST_CANCELLED = 0.1
 """The share of the squares that must be left about the mean for six digits to be right."""
 
 Moments = tuple[int, float, float]
@@ -65,19 +66,59 @@ def square(tensor: Tensor) -> float:
 
 def squares(entries: Flat) -> float:
     """The sum of the squares of real entries."""
-    return sum(map(_square, _pieces(entries)))
+    return _square(entries) if len(entries) <= PIECE else sum(map(_square, _pieces(entries)))
 
 
-def squares_and_zeros(tensor: Tensor) -> tuple[float, int]:
-    """The sum of the squares of a tensor's entries, and how many are exactly zero; of a sparse one all not stored."""
-    if tensor.is_complex():
-        return square(tensor), tensor.numel() - int(torch.count_nonzero(tensor.detach()))
-    entries = flat(real(tensor))
-    total, zero = 0.0, tensor.numel() - len(entries)
-    for piece in _pieces(entries):
-        total += _square(piece)
-        zero += _within(piece, 0.0, 0.0)
-    return total, zero
+def squares_of(tensors: Sequence[Tensor]) -> list[float]:
+    """The sum of the squares of each tensor; of small ones for many at a time."""
+    return [total for total, _ in _sums(tensors, _only_squares)]
+
+
+def squares_and_zeros(tensors: Sequence[Tensor]) -> list[tuple[float, int]]:
+    """The sum of the squares of each tensor, and how many of its entries are zero; of a sparse one all not stored."""
+    return _sums(tensors, _squares_and_zeros)
+
+
+Look = Callable[[Flat], tuple[float, int]]
+
+
+def _sums(tensors: Sequence[Tensor], look: Look) -> list[tuple[float, int]]:
+    found: list[tuple[float, int]] = []
+    row: list[Any] = []
+    for tensor in tensors:
+        entries = flat(real(tensor))
+        small = isinstance(entries, np.ndarray) and 0 < entries.size == tensor.numel() <= FEW
+        if row and (not small or sum(map(len, row)) > PIECE):
+            found += _small(row, look)
+            row = []
+        if small:
+            row.append(entries)
+            continue
+        total, zero = 0.0, tensor.numel() - len(entries)
+        for piece in _pieces(entries):
+            squares, none = look(piece)
+            total, zero = total + squares, zero + none
+        if tensor.is_complex():
+            zero = tensor.numel() - int(torch.count_nonzero(tensor.detach()))
+        found.append((total, zero))
+    return found + (_small(row, look) if row else [])
+
+
+def _only_squares(piece: Flat) -> tuple[float, int]:
+    return _square(piece), 0
+
+
+def _squares_and_zeros(piece: Flat) -> tuple[float, int]:
+    return _square(piece), _within(piece, 0.0, 0.0)
+
+
+def _small(row: Sequence[Any], look: Look) -> list[tuple[float, int]]:
+    """The same of arrays that lie in a row, with three calls of numpy for all of them."""
+    whole = np.concatenate(row, dtype=np.float64)
+    ends = np.cumsum([len(one) for one in row])
+    squares = np.add.reduceat(whole * whole, ends - [len(one) for one in row]).tolist()
+    zeros = look is _squares_and_zeros and not whole.all()
+    return [(total, _within(one, 0.0, 0.0) if zeros else 0) for total, one in zip(squares, row, strict=True)]
 
 
 def _square(piece: Flat) -> float:

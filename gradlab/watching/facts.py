@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from gradlab.watching.entries import flat, moments_of, real, square
+from gradlab.watching.entries import PLAIN, flat, moments_of, real, square
 
 Facts = dict[str, Any]
 """Plain numbers and words by name, as they stand in ``frame.attrs["facts"]``."""
@@ -79,10 +79,11 @@ class Losses:
         facts["summed"] = len(given) > place and given[place] == SUM
         if name == "negative_log_likelihood":
             classes = guess.shape[1 if guess.dim() > 1 else 0]
-            known = target[(target >= 0) & (target < classes)]
-            facts |= {"classes": classes, "present": len(torch.unique(known))}
-            outside = target[(target != IGNORED) & ((target < 0) | (target >= classes))]
-            if outside.numel():
+            labels = target.cpu().numpy().ravel()
+            known = (labels >= 0) & (labels < classes)
+            facts |= {"classes": classes, "present": int(np.count_nonzero(np.bincount(labels[known])))}
+            outside = labels[~known & (labels != IGNORED)]
+            if outside.size:
                 raise ValueError(
                     f"the targets hold the class {int(outside[0])}; expected 0 to {classes - 1}, for the network puts "
                     f"out {classes} classes"
@@ -90,8 +91,9 @@ class Losses:
             # Log-probabilities add up to 1 when their logarithm is taken away.
             of_each = -guess.gather(1, target.clamp(0, classes - 1).unsqueeze(1)) if guess.dim() > 1 else -guess[:1]
             facts["error"] = float(of_each.double().std() / math.sqrt(of_each.numel())) if of_each.numel() > 1 else 0.0
-            apart = guess.double().logsumexp(1 if guess.dim() > 1 else 0).abs()
-            facts["normalised"] = not bool((torch.isfinite(apart) & (apart >= 1e-2)).any())
+            fine = guess if guess.dtype in PLAIN else guess.float()
+            apart = fine.logsumexp(1 if guess.dim() > 1 else 0).abs()
+            facts["normalised"] = not bool(((apart >= 1e-2) & (apart < math.inf)).any())
         else:
             facts |= spread("target", target) | {"outside": int(((target < 0) | (target > 1)).sum())}
             facts["distinct"] = len(torch.unique(target)) if 0 < facts["target_largest"] < SCALED_LABEL else None

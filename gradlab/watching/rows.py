@@ -11,9 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradlab.watching.backward import Heard
+from gradlab.watching.backward import Felt, Heard
 from gradlab.watching.calls import Call
-from gradlab.watching.entries import Moments, alike, flat, moments, real, square, squares_and_zeros, together
+from gradlab.watching.entries import (
+    Moments,
+    alike,
+    flat,
+    moments,
+    real,
+    square,
+    squares_and_zeros,
+    squares_of,
+    together,
+)
 from gradlab.watching.facts import as_drawn
 from gradlab.watching.tape import Tape, weights
 
@@ -122,7 +132,8 @@ def _before(called: Sequence[nn.Module], layers: Mapping[nn.Module, Layer]) -> d
 
 def depth_rows(layers: Sequence[Layer], heard: Heard, gradients: Mapping[nn.Parameter, Tensor | None]) -> list[Row]:
     """A row for each layer, and where it stands on the trunk."""
-    rows = [_row(number, layer, heard, gradients) for number, layer in enumerate(layers, start=1)]
+    found = Sums.of(layers, gradients)
+    rows = [_row(number, layer, heard, found) for number, layer in enumerate(layers, start=1)]
     number_of = {heard.signal(call).node: place for place, layer in enumerate(layers) for call in layer.calls[::-1]}
     # The output's activation is the loss's business: neither saturated nor dead.
     last = next((place for place, layer in enumerate(layers) if heard.tape.last in layer.calls), -1)
@@ -130,9 +141,11 @@ def depth_rows(layers: Sequence[Layer], heard: Heard, gradients: Mapping[nn.Para
         rows[last].pop("saturated", None)
         rows[last].pop("dead", None)
     # Of a layer that is called again and again the last call stands for it: the others are time steps.
-    for stage, found in reversed(list(enumerate(heard.stages, start=1))):
-        row = rows[number_of[found.layers[-1]]]
-        felt = [felt for (node, _), felt in heard.felt.items() if node is found.point]
+    felt_at: dict[Any, list[Felt]] = {}
+    for (node, _), one in heard.felt.items():
+        felt_at.setdefault(node, []).append(one)
+    for stage, at in reversed(list(enumerate(heard.stages, start=1))):
+        row, felt = rows[number_of[at.layers[-1]]], felt_at.get(at.point, [])
         squares, entries = sum(one.squares for one in felt), sum(one.entries for one in felt)
         if "stage" not in row:
             row |= {
@@ -143,11 +156,11 @@ def depth_rows(layers: Sequence[Layer], heard: Heard, gradients: Mapping[nn.Para
     return rows
 
 
-def _row(number: int, layer: Layer, heard: Heard, gradients: Mapping[nn.Parameter, Tensor | None]) -> Row:
+def _row(number: int, layer: Layer, heard: Heard, found: Sums) -> Row:
     """The columns of a layer; what it has no parameters or no signal for is left out."""
     row: Row = {"step": 0, "axis": "depth", "layer": number, "name": layer.name, "calls": len(layer.calls)}
     if layer.parameters:
-        row |= _of_parameters(layer, gradients)
+        row |= _of_parameters(layer, found)
     if layer.calls:
         signals = [heard.signal(call) for call in layer.calls]
         if any(signal.node is not None for signal in signals):
@@ -165,30 +178,44 @@ def _row(number: int, layer: Layer, heard: Heard, gradients: Mapping[nn.Paramete
     return row
 
 
-def _of_parameters(layer: Layer, gradients: Mapping[nn.Parameter, Tensor | None]) -> Row:
-    known = [(parameter, gradients[parameter]) for parameter in layer.parameters if parameter in gradients]
-    sums: dict[nn.Parameter, float] = {}
-    size = zero = 0
-    for parameter, grad in known:
-        sums[parameter], none = (0.0, parameter.numel()) if grad is None else squares_and_zeros(grad)
-        size, zero = size + parameter.numel(), zero + none
+@dataclass(frozen=True)
+class Sums:
+    """Sums of squares, of matrices and of gradients, and how many entries of a gradient are zero; all where None is."""
+
+    matrices: Mapping[nn.Parameter, float]
+    gradients: Mapping[nn.Parameter, tuple[float, int]]
+
+    @classmethod
+    def of(cls, layers: Sequence[Layer], gradients: Mapping[nn.Parameter, Tensor | None]) -> Sums:
+        """Of all layers at once."""
+        held = [parameter for layer in layers for parameter in layer.parameters]
+        matrices = [one for one in held if one.dim() > 1]
+        known = [one for one in held if one in gradients]
+        came = {one: gradient for one in known if (gradient := gradients[one]) is not None}
+        found = {one: (0.0, one.numel()) for one in known}
+        found |= dict(zip(came, squares_and_zeros(list(came.values())), strict=True))
+        return cls(dict(zip(matrices, squares_of(matrices), strict=True)), found)
+
+
+def _of_parameters(layer: Layer, found: Sums) -> Row:
+    known = {one: found.gradients[one] for one in layer.parameters if one in found.gradients}
+    sums = {one: squares for one, (squares, _) in known.items()}
     matrices = [weight for weight in layer.parameters if weight.dim() > 1]
     row: Row = {
-        "weight_norm": math.sqrt(sum(map(square, matrices))),
+        "weight_norm": math.sqrt(sum(found.matrices[weight] for weight in matrices)),
         "equal_weights": float(any(_equal(weight, sums.get(weight)) for weight in matrices)),
     }
     if not known:
         return row
-    total, learned = sum(sums.values()), [flat(gate) for gate in layer.gates if sums.get(gate, 0.0) > 0]
+    total, size = sum(sums.values()), sum(one.numel() for one in known)
+    learned = [gate for gate in layer.gates if sums.get(gate, 0.0) > 0]
     return row | {
         "grad_norm": math.sqrt(total),
         "grad_rms": math.sqrt(total / size),
         "weight_grad_norm": math.sqrt(sum(found for parameter, found in sums.items() if parameter.dim() > 1)),
-        "grad_zero": zero / size,
-        "starts_at_zero": float(any(gate[0] == 0 and alike(gate) for gate in learned)),
-        "gain": min(
-            (gain for gate in layer.gates if sums.get(gate, 0.0) > 0 and (gain := _gain(gate))), default=math.nan
-        ),
+        "grad_zero": sum(zero for _, zero in known.values()) / size,
+        "starts_at_zero": float(any(entries[0] == 0 and alike(entries) for entries in map(flat, learned))),
+        "gain": min((gain for gate in learned if (gain := _gain(gate))), default=math.nan),
     }
 
 
@@ -221,8 +248,9 @@ def _of_activations(calls: Sequence[Call], heard: Heard) -> Row:
         row["saturated"] = sum(call.flat for call in calls) / of
     resting = [found for call in calls for found in call.resting]
     if resting and len({found.shape for found in resting}) == 1:
-        row["dead"] = float(torch.stack(resting).all(0).double().mean())
-        row["units"] = float(len(resting[0]))
+        always = resting[0] if len(resting) == 1 else torch.stack(resting).all(0)
+        row["dead"] = int(torch.count_nonzero(always)) / len(always)
+        row["units"] = float(len(always))
     attention = [one for call in calls for one in call.attention]
     if attention:
         entropies = [one.entropy for one in attention if not math.isnan(one.entropy)]

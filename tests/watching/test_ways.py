@@ -259,8 +259,13 @@ def test_sums_in_pieces_are_those_of_the_whole() -> None:
     assert count == 210_000
     assert mean == pytest.approx(float(exact.mean()), rel=1e-12)
     assert about == pytest.approx(float((exact - exact.mean()).square().sum()), rel=1e-9)
-    for eye in (torch.eye(3), torch.eye(3).to_sparse(), torch.eye(3, dtype=torch.complex64), torch.eye(3).half()):
-        assert squares_and_zeros(eye) == (3.0, 6)
+    kinds = (torch.eye(3), torch.eye(3).to_sparse(), torch.eye(3, dtype=torch.complex64), torch.eye(3).half())
+    large = torch.cat([torch.eye(100), torch.full((100, 900), 1e-3)], 1)
+    assert squares_and_zeros([*kinds, torch.zeros(0), kinds[0].T, large]) == [
+        *[(3.0, 6)] * 4,
+        *[(0.0, 0), (3.0, 6)],
+        (pytest.approx(100.09, rel=1e-6), 9_900),
+    ]
 
 
 def test_fused_attention_spreads_as_its_own_weights_do() -> None:
