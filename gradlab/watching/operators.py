@@ -67,21 +67,21 @@ class Operators(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        named = kwargs or {}
-        return func(*args, **named) if self.tape.busy else _dispatched(self.tape, func, args, named)
+        named, tape = kwargs or {}, self.tape
+        if tape.busy:
+            return func(*args, **named)
+        name, watched = _known(func)
+        if tape.inside and name not in KEPT:
+            tape.inside[-1].operators.append(name)
+        if tape.detached:
+            _note_cut(tape, name, args)
+        if tape.linear:
+            tape.linear = tape.judging or name in LINEAR
+        return _watched(tape, name, func, args, named) if watched else func(*args, **named)
 
 
-def _dispatched(tape: Tape, func: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    """Runs one operator; it is looked at before, since it may overwrite what it is given."""
-    name, watched = _known(func)
-    if tape.inside and name not in KEPT:
-        tape.inside[-1].operators.append(name)
-    if tape.detached:
-        _note_cut(tape, name, given)
-    if tape.linear:
-        tape.linear = tape.judging or name in LINEAR
-    if not watched:
-        return func(*given, **named)
+def _watched(tape: Tape, name: str, func: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """Runs an operator that is more than a step; it is looked at before, since it may overwrite what it is given."""
     run = partial(func, *given, **named)
     if name in MASKING:
         _note_dropout(tape, name, given)
