@@ -84,8 +84,9 @@ class Tape:
         self.resume()
         self.order.setdefault(module, len(self.order))
         self.entered[module] = self.opened
-        if self.mode is not None and known(module) and not self._cut(module, given, named):
-            self.pause(module)
+        if known(module) and not self._cut(module, given, named) and self.pause():
+            self.dropped = max(self.dropped, dropped(module))
+            self.linear &= linear(module)
             return
         if isinstance(module, nn.RNNBase) and draws(module):
             self.random[module] = torch.get_rng_state()
@@ -139,14 +140,14 @@ class Tape:
         taken = (*given, *named.values(), *module._parameters.values()) if self.detached else ()
         return any(id(one) in self.detached for one in taken)
 
-    def pause(self, module: nn.Module) -> None:
-        """Looks at no operator of a module whose operators are known."""
+    def pause(self) -> bool:
+        """Looks at no operator until it resumes; False where it already did not, or another mode lies above."""
         top = _len_torch_dispatch_stack() - 1
-        if top >= 0 and _get_dispatch_stack_at(top) is self.mode:
-            _pop_torch_dispatch_stack(None)
-            self.paused = True
-            self.dropped = max(self.dropped, dropped(module))
-            self.linear &= linear(module)
+        if self.mode is None or top < 0 or _get_dispatch_stack_at(top) is not self.mode:
+            return False
+        _pop_torch_dispatch_stack(None)
+        self.paused = True
+        return True
 
     def resume(self) -> None:
         """Goes on looking at operators."""
@@ -192,18 +193,21 @@ class Tape:
 class Quiet:
     """Inside, what runs is not written on a tape."""
 
-    __slots__ = ("_functions", "tape")
+    __slots__ = ("_functions", "_paused", "tape")
 
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
 
     def __enter__(self) -> None:
         self.tape.busy = True
+        self._paused = self.tape.pause()
         self._functions = torch._C.DisableTorchFunction()
         self._functions.__enter__()
 
     def __exit__(self, *_: object) -> None:
         self._functions.__exit__(None, None, None)
+        if self._paused:
+            self.tape.resume()
         self.tape.busy = False
 
 
