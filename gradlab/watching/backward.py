@@ -102,11 +102,9 @@ def hear(heard: Heard) -> Iterator[None]:
     signals = [heard.signal(call) for calls in heard.calls for call in calls]
     nodes = {signal.node for signal in signals if signal.node is not None}
     nodes |= {stage.point for stage in heard.stages}
-    place, hooks = heard.graph.place, []
+    place = heard.graph.place
+    hooks = [node.register_prehook(partial(_note, heard, node)) for node in nodes if node in place]
     try:
-        for node in nodes:
-            if node in place:
-                hooks.append(node.register_prehook(partial(_note, heard, node)))
         for one in sequences:
             for node, slot in one.nodes:
                 if node in place:

@@ -5,33 +5,38 @@ An operator that is looked at costs some ten microseconds, and most of a network
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
-_LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding, nn.Identity, nn.Flatten, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+_WEIGHING = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
+_RESHAPING = (nn.Identity, nn.Flatten, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 _BENDING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.MaxPool2d, nn.Dropout)
 
-PASSING = dict.fromkeys(_LINEAR, True) | dict.fromkeys(_BENDING, False)
+PASSING = dict.fromkeys((*_WEIGHING, *_RESHAPING), True) | dict.fromkeys(_BENDING, False)
 """The kinds, and whether one leaves a network linear; none has an activation, a loss, or an end of the way back."""
 
 _AS_WRITTEN = {kind: kind.forward for kind in PASSING}
 
-USUAL = {"padding_mode": "zeros", "max_norm": None, "inplace": False}
-"""Settings with which their operators are the usual ones."""
-
-HOOKS = 2
-"""Our own on each module: one before it runs, and one behind."""
-
 
 def known(module: nn.Module) -> bool:
-    """Whether it is one of the kinds, as it was written, and nobody else has hooks on it."""
+    """Whether it is one of the kinds, as it was written and at its usual settings, and nobody else has hooks on it."""
     kind, held = type(module), module.__dict__
     return (
         kind in PASSING
         and kind.forward is _AS_WRITTEN[kind]
         and "forward" not in held
-        and len(module._forward_hooks) + len(module._forward_pre_hooks) <= HOOKS
-        and all(held.get(name, usual) == usual for name, usual in USUAL.items())
+        and held.get("padding_mode", "zeros") == "zeros"
+        and held.get("max_norm") is None
+        and not held.get("inplace")
+        and all(map(_ours, module._forward_hooks.values()))
+        and all(map(_ours, module._forward_pre_hooks.values()))
     )
+
+
+def _ours(hook: Any) -> bool:
+    """Whether a hook is one of those that look, and do nothing."""
+    return str(hook.__module__).startswith("gradlab.watching.")
 
 
 def linear(module: nn.Module) -> bool:

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 from torch._C import (
     _get_dispatch_stack_at,
     _len_torch_dispatch_stack,
     _pop_torch_dispatch_stack,
     _push_on_torch_dispatch_stack,
 )
+from torch.autograd.graph import Node
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
