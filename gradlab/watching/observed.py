@@ -191,8 +191,10 @@ def buffers_kept(parts: Iterable[nn.Module]) -> Iterator[None]:
 
 def _give_back(part: nn.Module, before: Mapping[str, tuple[Tensor, Tensor]]) -> None:
     """The buffers that ``part`` had, with their values; another tensor may have taken their place, or filled a None."""
-    for name in [name for name, one in part._buffers.items() if one is not None]:
-        setattr(part, name, before[name][0] if name in before else None)
+    for name, one in [*part._buffers.items()]:
+        there = before[name][0] if name in before else None
+        if one is not there:
+            setattr(part, name, there)
     with torch.no_grad():
         for buffer, value in before.values():
             buffer.copy_(value)
