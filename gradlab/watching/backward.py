@@ -122,7 +122,11 @@ def hear(heard: Heard) -> Iterator[None]:
 
 
 def _note_silent(graph: Graph, node: Node, given: tuple[Tensor | None, ...], _: object) -> None:
-    graph.silent.update((node, place) for place, one in enumerate(given) if one is not None and not one.any())
+    # Most show in their first sample that something came.
+    silent = (
+        place for place, one in enumerate(given) if one is not None and not ((one.dim() and one[:1].any()) or one.any())
+    )
+    graph.silent.update((node, place) for place in silent)
 
 
 def _weigh(found: list[Tensor], gradients: tuple[Tensor | None, ...]) -> None:

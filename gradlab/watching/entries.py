@@ -25,7 +25,7 @@ FEW = 1 << 12
 ROW = 1 << 10
 """Squares that float32 adds up: what it rounds off in one row it gives back in another."""
 
-ONES = np.ones((ROW, 1), dtype=np.float32)
+ONES, WIDE_ONES = np.ones((ROW, 1), dtype=np.float32), np.ones(FEW)
 
 PLAIN = frozenset({torch.float32, torch.float64})
 """What numpy has, too."""
@@ -173,9 +173,12 @@ def _moments(piece: Flat) -> Moments:
         if LEAST_SQUARE < about < math.inf and about > MOST_CANCELLED * squares:
             return count, mean, about
     piece = piece.astype(np.float64, copy=False)
-    with np.errstate(all="ignore"):
-        middle = float(piece.sum()) / count
-        return count, middle, _wide(piece - middle)
+    if count <= FEW:
+        middle = float(piece.dot(WIDE_ONES[:count])) / count
+    else:
+        with np.errstate(all="ignore"):
+            middle = float(piece.sum()) / count
+    return count, middle, _wide(piece - middle) if math.isfinite(middle) else math.nan
 
 
 def together(parts: Sequence[Moments]) -> Moments:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from gradlab.watching.entries import PLAIN, flat, moments_of, real, square
+from gradlab.watching.entries import PIECE, PLAIN, flat, moments_of, real, square
 
 Facts = dict[str, Any]
 """Plain numbers and words by name, as they stand in ``frame.attrs["facts"]``."""
@@ -205,10 +205,15 @@ def output(tensor: Tensor | None, loss: Node) -> Facts:
     facts: Facts = {"units": tensor.shape[-1] if tensor.dim() > 1 else 1, "into_loss": _squashed(loss)}
     facts |= spread("output", tensor)
     if len(tensor) > 1:
-        values = real(tensor).double()
-        apart = values - values.mean(0)
-        facts["output_between"] = math.sqrt(square(apart) / apart.numel()) if apart.numel() else math.nan
+        facts["output_between"] = _between(real(tensor))
     return facts
+
+
+def _between(values: Tensor) -> float:
+    """The root mean square by which samples differ from their mean, some of them at a time."""
+    mean = values.mean(0, dtype=torch.float64)
+    some = values.split(max(1, PIECE // max(1, mean.numel())))
+    return math.sqrt(sum(square(part - mean) for part in some) / values.numel()) if values.numel() else math.nan
 
 
 def _squashed(loss: Node) -> list[str]:

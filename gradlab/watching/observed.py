@@ -177,24 +177,15 @@ def _scalar(loss: Any) -> Tensor:
 @contextmanager
 def buffers_kept(parts: Iterable[nn.Module]) -> Iterator[None]:
     """Buffers (running statistics) afterwards as they were before."""
-    buffers = {
-        part: {name: (one, one.detach().clone()) for name, one in part._buffers.items() if one is not None}
-        for part in parts
-    }
+    held = {part: dict(part._buffers) for part in parts}
+    values = [(one, one.detach().clone()) for buffers in held.values() for one in buffers.values() if one is not None]
     try:
         yield
     finally:
-        for part, before in buffers.items():
-            if part._buffers:
-                _give_back(part, before)
-
-
-def _give_back(part: nn.Module, before: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-    """The buffers that ``part`` had, with their values; another tensor may have taken their place, or filled a None."""
-    for name, one in [*part._buffers.items()]:
-        there = before[name][0] if name in before else None
-        if one is not there:
-            setattr(part, name, there)
-    with torch.no_grad():
-        for buffer, value in before.values():
-            buffer.copy_(value)
+        for part, buffers in held.items():
+            # Another tensor may have taken a buffer's place, or filled a None.
+            for name in [name for name, one in part._buffers.items() if one is not buffers.get(name)]:
+                setattr(part, name, buffers.get(name))
+        with torch.no_grad():
+            for buffer, value in values:
+                buffer.copy_(value)
