@@ -199,10 +199,10 @@ def _ways(graph: Graph, target: Node) -> Ways:
     from_loss = dict.fromkeys(to_target, 0)
     from_loss[way[0]] = 1
     for node in way[:-1]:
-        if ways := from_loss.get(node):
+        if node in from_loss:
             for below in parts[node]:
                 if below in from_loss:
-                    from_loss[below] = (from_loss[below] + ways) % PRIME
+                    from_loss[below] = (from_loss[below] + from_loss[node]) % PRIME
     return Ways(way, from_loss, to_target, from_loss[target])
 
 

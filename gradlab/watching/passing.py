@@ -13,7 +13,7 @@ _WEIGHING = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
 _RESHAPING = (nn.Identity, nn.Flatten, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 _BENDING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.MaxPool2d, nn.Dropout)
 
-PASSING = dict.fromkeys((*_WEIGHING, *_RESHAPING), True) | dict.fromkeys(_BENDING, False)
+PASSING: dict[Any, bool] = dict.fromkeys((*_WEIGHING, *_RESHAPING), True) | dict.fromkeys(_BENDING, False)
 """The kinds, and whether one leaves a network linear; none has an activation, a loss, or an end of the way back."""
 
 _AS_WRITTEN = {kind: kind.forward for kind in PASSING}

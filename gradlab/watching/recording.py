@@ -110,7 +110,7 @@ class Recording:
             if self.input is None and parts and parts[0].is_floating_point() and parts[0].numel():
                 self.input = input_row(parts[0], None)
             self._mode = Operators(self.tape)
-            self._mode.__enter__()  # type: ignore[no-untyped-call]
+            self._mode.__enter__()
         self._open.append(part)
         self.tape.before(part, given, named)
 
@@ -128,7 +128,7 @@ class Recording:
     def _close(self) -> None:
         self._open.clear()
         if self._mode is not None:
-            self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            self._mode.__exit__(None, None, None)
             self._mode = None
 
     def before_backward(self, loss: Tensor, scale: Scale, *, again: bool) -> None:
