@@ -53,13 +53,15 @@ CAUSES = table(
     Choice("growth", "scale the branches by 1/sqrt(L), or add a norm", "Zhang et al. 2019, arXiv:1901.09321"),
     Choice("normalised_growth", "warm up: it explodes at the start alone", "Yang et al. 2019, arXiv:1902.08129"),
     Choice("recurrence", "orthogonal or identity recurrence, gates, clipping, or shorter sequences", "Pascanu 2013"),
-    Choice("gates", "start the forget gate open (bias 1)", "Jozefowicz et al. 2015"),
+    Choice("gates", "start gates open, the forget gate at a bias of 1", "Jozefowicz et al. 2015"),
     Choice("attention", "scale the logits by 1/sqrt(d), or normalise queries and keys", "Vaswani et al. 2017"),
     Choice("learning_rate_high", "lower the learning rate", "Cohen et al. 2021, arXiv:2103.00065"),
     Choice("learning_rate_low", "raise the learning rate", "Bengio 2012, arXiv:1206.5533, section 3.1.1"),
     Choice("momentum", "lower the momentum, or the learning rate by 1 - momentum", "Polyak 1964"),
     Choice(
-        "no_update", "call optimizer.step(), of an optimizer that holds these parameters", "torch.optim.Optimizer.step"
+        "no_update",
+        "call optimizer.step(), of an optimizer that holds these parameters, of layers in an nn.ModuleList",
+        "torch.optim.Optimizer.step",
     ),
     Choice("weight_decay", "lower the weight decay", "Loshchilov & Hutter 2019, arXiv:1711.05101"),
     Choice("clip", "raise the threshold towards the usual norm of the gradient", "Pascanu et al. 2013, 3.2"),

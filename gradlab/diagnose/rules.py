@@ -21,7 +21,8 @@ from gradlab.diagnose.history import History, Profile
 from gradlab.diagnose.layers import changed_at, dead, exploding, heals, no_gradient, saturated, underflow, vanishing
 from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.passage import passage_of, rate_figure
-from gradlab.diagnose.problem import collapsed, ill_scaled, misspecified
+from gradlab.diagnose.problem import collapsed, misspecified
+from gradlab.diagnose.scales import ill_scaled
 from gradlab.diagnose.thresholds import DEFAULTS, Limits
 from gradlab.diagnose.verdict import RISK, SOUND, Verdict
 
@@ -53,6 +54,8 @@ _COURSE = frozenset({"diverged", "oscillating", "stalled"})
 
 _GRADIENT = _PROFILE | {"diverged", "no_gradient"}
 _EXPLAINED_BY = {
+    "no_gradient": frozenset({"diverged"}),
+    "vanishing": frozenset({"no_gradient"}),
     "collapsed": frozenset({"no_gradient", "misspecified"}),
     "oscillating": frozenset({"diverged"}),
     "stalled": _GRADIENT | {"oscillating"},

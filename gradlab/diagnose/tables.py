@@ -49,7 +49,7 @@ _SPEC = (
 MEASURED = (
     *("update_ratio", "signal_grad_rms", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised", "starts_at_zero"),
     *("equal_weights", "attention_entropy", "cut", "idle", "reads", "grad_norm", "grad_rms", "calls"),
-    *("units", "gain", "act_correlation"),
+    *("units", "gain", "act_correlation", "act_mean"),
 )
 """Columns that are judged where they are there: of updates, and of what `gradlab.measure` sees beside the tables."""
 
@@ -223,9 +223,12 @@ def _measured(profile: Profile) -> Profile:
     stage, own = profile.columns["stage"][0], profile.columns["signal_grad_norm"][0]
     if np.isnan(stage).all():
         return profile
-    # What is called before all that the loss depends on, and gets exactly nothing, is on the way: it is cut off.
+    # What is called before all that the loss depends on, and gets exactly nothing, is on the way: it is cut off, unless
+    # it feeds branches that start at zero.
     first = int(np.nanargmin(stage))
-    before = [place for place in range(first) if own[place] == 0 and np.isnan(stage[place])]
+    starts = float(np.nansum(profile.column("starts_at_zero", 0))) > 0
+    waits = (profile.column("idle", 0) > 0) & starts
+    before = [place for place in range(first) if own[place] == 0 and np.isnan(stage[place]) and not waits[place]]
     known = [*before, *(place for place in np.argsort(stage, kind="stable").tolist() if not math.isnan(stage[place]))]
     columns = {name: column[:, known] for name, column in profile.columns.items()}
     zero = np.where(np.isin(known, before), 0.0, np.nan)

@@ -30,6 +30,13 @@ JOINING = frozenset({"StackBackward0", "CatBackward0"})
 """Nodes in which many signals come together, of which the loss may read a few."""
 
 
+CHOOSING = frozenset({"IndexBackward0", "GatherBackward0", "IndexSelectBackward0"})
+"""Nodes by which a sample takes one of several."""
+
+FEW = 12
+"""Nodes behind a signal among which a choice is looked for."""
+
+
 @dataclass
 class Felt:
     """The gradient that came to a signal: the sum of its squares over so many entries."""
@@ -63,7 +70,7 @@ class Heard:
         nodes = [self.signal(call).node for call in kept]
         known = [node for node in nodes if node is not None and node in self.graph.place]
         self.stages = stages(self.graph, known, self.inputs)
-        self.severed = behind(self.tape.cuts)
+        self.severed = behind(node for node, _ in self.tape.cuts)
 
     def signal(self, call: Call) -> Signal:
         """A call's z: what a norm made of it, unless something else takes up what the layer itself put out."""
@@ -88,6 +95,18 @@ class Heard:
     def silent(self, signal: Signal) -> bool:
         """Whether paths lead from the loss to a signal, and nothing comes along them."""
         return signal.node is not None and signal.node in self.graph.place and self.of(signal).squares == 0
+
+    def passed_over(self, signal: Signal) -> bool:
+        """Whether a silent signal was among some of which each sample takes one, and no sample took it."""
+        seen, stack = set[Node](), [signal.node] if signal.node is not None else []
+        while stack and len(seen) < FEW:
+            node = stack.pop(0)
+            if node.name() in CHOOSING:
+                return True
+            new = [one for one in self.graph.order if node in self.graph.parts[one] and one not in seen]
+            seen.update(new)
+            stack += new
+        return False
 
     def of(self, signal: Signal) -> Felt:
         """What came to a signal; nothing where no path from the loss leads there."""

@@ -49,6 +49,9 @@ SQUASHING = {
 }
 """What may stand at the end of a network, by the names of autograd's nodes."""
 
+FEW = 256
+"""Samples by which it is known how far the classes lie apart."""
+
 LEAST_SIDE, POWERS, EDGE = 8, 30, 1.2
 """Smaller matrices have no edge; so many powers find what lies beyond it by a fifth."""
 
@@ -93,6 +96,7 @@ class Losses:
             facts["error"] = float(of_each.double().std() / math.sqrt(of_each.numel())) if of_each.numel() > 1 else 0.0
             fine = guess if guess.dtype in PLAIN else guess.float()
             apart = fine.logsumexp(1 if guess.dim() > 1 else 0).abs()
+            facts["lead"] = _lead(guess)
             facts["normalised"] = not bool(((apart >= 1e-2) & (apart < math.inf)).any())
         else:
             facts |= spread("target", target) | {"outside": int(((target < 0) | (target > 1)).sum())}
@@ -156,6 +160,15 @@ def losses_behind(loss: Node, value: float) -> Losses:
     return found
 
 
+def _lead(guess: Tensor) -> float:
+    """How far the likeliest class is before the next, (B, C, ...) log-probabilities; the median of a few samples."""
+    rows = guess.movedim(1, -1).reshape(-1, guess.shape[1])[:FEW] if guess.dim() > 1 else guess[None]
+    first = rows.topk(min(2, rows.shape[1]), 1).values.double()
+    leads = first[:, 0] - first[:, -1]
+    known = leads[torch.isfinite(leads)]
+    return float(known.median()) if known.numel() else 0.0
+
+
 def _repeated(tensor: Tensor) -> set[int]:
     """The dimensions along which a tensor was made larger by repeating itself."""
     sizes = enumerate(zip(tensor.stride(), tensor.shape, strict=True))
@@ -203,7 +216,7 @@ def output(tensor: Tensor | None, loss: Node) -> Facts:
     if tensor is None or tensor.dim() < 1:
         return {"into_loss": _squashed(loss)}
     facts: Facts = {"units": tensor.shape[-1] if tensor.dim() > 1 else 1, "into_loss": _squashed(loss)}
-    facts |= spread("output", tensor)
+    facts |= spread("output", tensor) | {"output_entries": tensor.numel()}
     if len(tensor) > 1:
         facts["output_between"] = _between(real(tensor))
     return facts

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradlab.watching.activations import ACTIVATIONS, KEPT, WAVES, first_of, of_operator
@@ -30,6 +31,9 @@ stack split add add_ sub mean sum avg_pool2d _adaptive_avg_pool2d embedding deta
 LINEAR = frozenset(_LINEAR.split())
 """Operators that leave a network linear in its input: one that has no others is a single layer."""
 
+CUTTING = frozenset({"detach", "argmax", "argmin", "max", "topk", "sort", "multinomial", "gt", "lt", "ge", "le", "eq"})
+"""Operators that take a tensor off the way back, or put out places and answers, which no gradient comes through."""
+
 UNBOUNDED = frozenset({"exp", "exp_", "pow", "square", "sinh", "cosh"})
 """Operators whose slope has no bound: as an activation they explode."""
 
@@ -38,7 +42,7 @@ MASKING = frozenset({"native_dropout", "bernoulli_", "div_"})
 
 SOFTMAX, FUSED_ATTENTION = ("_softmax", "_safe_softmax"), "_scaled_dot_product"
 
-WATCHED = frozenset({"detach", *ACTIVATIONS, *WAVES, *UNBOUNDED, *MASKING, *LOSSES, *SOFTMAX})
+WATCHED = frozenset({*CUTTING, *ACTIVATIONS, *WAVES, *UNBOUNDED, *MASKING, *LOSSES, *SOFTMAX})
 """Operators that are more than steps on the way; most of a pass are none, and cost next to nothing."""
 
 
@@ -75,8 +79,10 @@ class Operators(TorchDispatchMode):
             tape.inside[-1].operators.append(name)
         if tape.detached:
             _note_cut(tape, name, args)
-        if tape.linear:
-            tape.linear = tape.judging or name in LINEAR
+        if tape.judging:
+            tape.composed.see(name, args)
+        elif tape.linear:
+            tape.linear = name in LINEAR
         return _watched(tape, name, func, args, named) if watched else func(*args, **named)
 
 
@@ -86,10 +92,8 @@ def _watched(tape: Tape, name: str, func: Any, given: tuple[Any, ...], named: di
     if name in MASKING:
         _note_dropout(tape, name, given)
     z = given[0] if given else None
-    if name == "detach" and isinstance(z, Tensor) and z.grad_fn is not None:
-        output = run()
-        tape.detached[id(output)] = (weakref.ref(output), z.grad_fn)
-        return output
+    if name in CUTTING and isinstance(z, Tensor) and z.grad_fn is not None:
+        return _cut(tape, name, z.grad_fn, run())
     if tape.judging or not isinstance(z, Tensor) or not z.is_floating_point():
         return _lost(tape, name, given, run)
     if name in ACTIVATIONS or (name in WAVES and z.requires_grad):
@@ -97,15 +101,27 @@ def _watched(tape: Tape, name: str, func: Any, given: tuple[Any, ...], named: di
     if name in UNBOUNDED and tape.taken(z) is not None:
         tape.unbounded.append(name)
     output = _lost(tape, name, given, run)
-    if z.dim() >= 3:
+    if z.dim() >= 2:
         _attended(tape, name, given, named, output)
     return output
 
 
+def _cut(tape: Tape, name: str, node: Node, output: Any) -> Any:
+    """Notes what comes of a tensor without a gradient: where it is used, or, of a choice, at once."""
+    if name == "detach":
+        tape.detached[id(output)] = (weakref.ref(output), node)
+    elif not tape.judging:
+        tape.cuts.append((node, tape.opened))
+    return output
+
+
 def _attended(tape: Tape, name: str, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-    """Notes how far attention spreads, and a row of it that may look at nothing."""
+    """Notes how far attention spreads, and a row of it that may look at nothing; of other choices how many are made."""
     z = given[0]
-    if name in SOFTMAX:
+    if z.dim() == 2:
+        if name in SOFTMAX and z.shape[1] > 1:
+            tape.certain.append((tape.opened, float((output.detach().amax(given[1]) == 1).double().mean())))
+    elif name in SOFTMAX:
         first, masked = output.detach().select(given[1], 0), z.detach().select(given[1], 0)
         tape.all_masked |= bool((torch.isnan(first) & ~torch.isnan(masked)).any())
         if tape.last is not None:
@@ -150,7 +166,7 @@ def _note_cut(tape: Tape, name: str, given: tuple[Any, ...]) -> None:
     for one in given:
         held, node = tape.detached.get(id(one), (None, None))
         if held is not None and held() is one and node is not None:
-            tape.cuts.append(node)
+            tape.cuts.append((node, tape.opened))
             del tape.detached[id(one)]
 
 

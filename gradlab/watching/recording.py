@@ -135,7 +135,7 @@ class Recording:
         """Listens to the way back from ``loss``, where it leads to one of the layers."""
         if loss.grad_fn is None or not self.tape.calls:
             return
-        ways, severed = graph(loss.grad_fn), behind(self.tape.cuts)
+        ways, severed = graph(loss.grad_fn), behind(node for node, _ in self.tape.cuts)
         chosen = {
             part: [call for call in calls if _within(call, ways, severed)] for part, calls in self.tape.calls.items()
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,7 +172,8 @@ def _row(number: int, layer: Layer, heard: Heard, found: Sums) -> Row:
                 "signal_grad_rms": math.sqrt(squares / max(1, entries)),
             }
         row["cut"] = float(bool(signals) and all(heard.cut_off(signal, layer.parameters) for signal in signals))
-        row["idle"] = float(all(heard.silent(signal) for signal in signals) and row.get("grad_norm") == 0)
+        silent = all(heard.silent(signal) for signal in signals) and row.get("grad_norm") == 0
+        row["idle"] = float(silent and not any(heard.passed_over(signal) for signal in signals))
         row["normalised"] = float(all(call.normed is not None for call in layer.calls))
         row |= _of_activations(layer.calls, heard)
     return row
@@ -234,7 +235,7 @@ def _equal(weight: Tensor, squares: float | None) -> bool:
     ``squares`` are those of its gradient, None where it has none: what is zero and has a gradient starts there on
     purpose.
     """
-    if sum(size > 1 for size in weight.shape) < 2:
+    if sum(size > 1 for size in weight.shape) < 2 or not weight.numel():
         return False  # a scale for each channel, or one unit
     entries = flat(weight)
     return bool(entries[0] != 0 or squares == 0) and alike(entries)
@@ -308,5 +309,10 @@ def precision(parts: Mapping[nn.Module, str], layers: Sequence[Layer]) -> str:
     """The coarsest dtype in which a gradient is held: of a parameter, or, under autocast, of a signal."""
     held = {one.dtype for part in parts for one in part._parameters.values() if one is not None}
     held |= {signal.dtype for layer in layers for call in layer.calls for signal in (call.raw, call.normed) if signal}
+    return coarsest(held)
+
+
+def coarsest(held: Iterable[torch.dtype]) -> str:
+    """The name of the coarsest of some formats; float32 where none is known."""
     found = {dtype.to_real() if dtype.is_complex else dtype for dtype in held}
     return str(next((dtype for dtype in PRECISIONS if dtype in found), torch.float32)).removeprefix("torch.")

@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradlab.watching.activations import Inside, Look, look_at, of_module
 from gradlab.watching.calls import Call, Seen, Signal, noted
+from gradlab.watching.composed import Composed
 from gradlab.watching.entries import moments
 from gradlab.watching.facts import Losses
 from gradlab.watching.passing import dropped, known, linear
@@ -44,12 +45,13 @@ class Tape:
     """What the hooks and the operators write down while the module runs.
 
     ``order``: each called module's place, by its first call. ``open``: calls whose signal nothing has changed yet, by
-    the identity of that tensor. ``judging``: the network has run, and its loss is being computed.
-    ``detached`` are tensors that were taken off the way back, ``cuts`` the nodes below those that were used then.
-    ``least_normed``: the fewest numbers over which a norm took its statistics. ``unbounded``: operators without a
-    largest slope that a layer's signal went into. ``all_masked``: a row of attention had nothing to look at.
-    ``mode`` shows the operators, and is ``paused`` where they are known beforehand.
-    ``dropped``: the largest share of numbers that dropout takes; ``mask``: the last one drawn, and what it keeps.
+    the identity of that tensor. ``judging``: the network has run, and its loss is being computed; ``composed`` is what
+    that is made of. ``detached`` are tensors that were taken off the way back, ``cuts`` the nodes below those that were
+    used then, and after how many calls. ``least_normed``: the fewest numbers over which a norm took its statistics.
+    ``unbounded``: operators without a largest slope that a layer's signal went into. ``all_masked``: a row of attention
+    had nothing to look at. ``certain``: after how many calls a choice was made, and in which share of the samples for
+    certain. ``dropped``: the largest share of numbers that dropout takes; ``mask``: the last one drawn,
+    and what it keeps. ``mode`` shows the operators, and is ``paused`` where they are known beforehand.
     """
 
     names: Mapping[nn.Module, str]
@@ -63,10 +65,11 @@ class Tape:
     last: Call | None = None
     inside: list[Inside] = field(default_factory=list)
     detached: dict[int, tuple[weakref.ref[Tensor], Node]] = field(default_factory=dict)
-    cuts: list[Node] = field(default_factory=list)
+    cuts: list[tuple[Node, int]] = field(default_factory=list)
     least_normed: int | None = None
     losses: Losses = field(default_factory=Losses)
     judging: bool = False
+    composed: Composed = field(default_factory=Composed)
     opened: int = 0
     entered: dict[nn.Module, int] = field(default_factory=dict)
     pending: tuple[Call, Signal, Tensor] | None = None
@@ -76,6 +79,7 @@ class Tape:
     linear: bool = True
     unbounded: list[str] = field(default_factory=list)
     all_masked: bool = False
+    certain: list[tuple[int, float]] = field(default_factory=list)
     dropped: float = 0.0
     mask: tuple[weakref.ref[Tensor], float] | None = None
 
@@ -109,7 +113,7 @@ class Tape:
             if held:
                 # Channels stand behind the samples, the units of a linear layer last.
                 unit = 1 if max(weight.dim() for weight in held) > 2 else -1
-                opened = Call(noted(signal), unit)
+                opened = Call(noted(signal), unit, self.opened)
                 self.calls.setdefault(module, []).append(opened)
                 if self.opened == self.entered.get(module):
                     # What holds other layers puts out what they made: the last of them stays the last.
