@@ -115,8 +115,9 @@ def _squares_and_zeros(piece: Flat) -> tuple[float, int]:
 def _small(row: Sequence[Any], look: Look) -> list[tuple[float, int]]:
     """The same of arrays that lie in a row, with three calls of numpy for all of them."""
     whole = np.concatenate(row, dtype=np.float64)
-    ends = np.cumsum([len(one) for one in row])
-    squares = np.add.reduceat(whole * whole, ends - [len(one) for one in row]).tolist()
+    starts = np.cumsum([0, *(len(one) for one in row[:-1])])
+    with np.errstate(all="ignore"):
+        squares = np.add.reduceat(whole * whole, starts).tolist()
     zeros = look is _squares_and_zeros and not whole.all()
     return [(total, _within(one, 0.0, 0.0) if zeros else 0) for total, one in zip(squares, row, strict=True)]
 
@@ -144,7 +145,8 @@ def _in_rows(piece: Any, other: Any) -> float:
 
 def _wide(entries: Any) -> float:
     """The sum of the squares of float64 entries."""
-    return float(entries.dot(entries)) if entries.size <= FEW else float(np.einsum("i,i->", entries, entries))
+    # Neither warns of what is not finite.
+    return float(np.vdot(entries, entries) if entries.size <= FEW else np.einsum("i,i->", entries, entries))
 
 
 def moments(tensor: Tensor) -> Moments:
@@ -174,7 +176,7 @@ def _moments(piece: Flat) -> Moments:
             return count, mean, about
     piece = piece.astype(np.float64, copy=False)
     if count <= FEW:
-        middle = float(piece.dot(WIDE_ONES[:count])) / count
+        middle = float(np.vdot(piece, WIDE_ONES[:count])) / count
     else:
         with np.errstate(all="ignore"):
             middle = float(piece.sum()) / count
