@@ -25,8 +25,8 @@ EXTINCT = 104.0
 """Nats by which logits differ where single precision makes zero of the smaller one's probability."""
 
 FAR_LOSS = 1e3
-"""How many times its targets' mean square a squared error is where the output's scale is wrong; of a loss that nobody
-knows, how much of it falls on each number of the output."""
+"""How many times one, and its targets' mean square, a squared error is where the output's scale is wrong; of a loss that
+nobody knows, how much of it falls on each number of the output."""
 
 Scale = tuple[str, float, str, str]
 """A cause by its name, the number that is far from 1, the threshold that it crosses, if any, and how it shows."""
@@ -99,7 +99,7 @@ def _first(history: History, limits: Limits) -> Iterator[Scale]:
             yield "first_loss", binary["value"], "first_loss", words
     squared = loss_of(history, "mean_squared_error")
     size = squared.get("target_mean", 0.0) ** 2 + squared.get("target_std", 0.0) ** 2
-    if size > 0 and FAR_LOSS * size < squared.get("value", 0.0) < math.inf:
+    if FAR_LOSS * max(1.0, size) < squared.get("value", 0.0) < math.inf:
         words = (
             f"the squared error at step 0 is {figure(squared['value'])}, and the targets' mean square {figure(size)}"
         )
