@@ -25,8 +25,8 @@ EXTINCT = 104.0
 """Nats by which logits differ where single precision makes zero of the smaller one's probability."""
 
 FAR_LOSS = 1e3
-"""How many times one, and its targets' mean square, a squared error is where the output's scale is wrong; of a loss that
-nobody knows, how much of it falls on each number of the output."""
+"""How many times one, and its targets' mean square, a squared error is where the output's scale is wrong; of a loss
+that nobody knows, how much of it falls on each number of the output."""
 
 Scale = tuple[str, float, str, str]
 """A cause by its name, the number that is far from 1, the threshold that it crosses, if any, and how it shows."""
