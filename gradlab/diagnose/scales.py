@@ -55,6 +55,9 @@ def _scales(history: History, limits: Limits) -> Iterator[Scale]:
         elif not (max(std, abs(mean)) * scale > 1 and max(std, abs(mean)) < scale):
             words = f"the inputs have standard deviation {figure(std)}"
             yield "input_scale", std, "scale", words
+    if 0 < (usual := facts.get("input_usual", 0.0)) * scale**2 < 1 and not first > 0:
+        words = f"half of the inputs' numbers are below {figure(usual)}, and some {figure(std / usual)} times as large"
+        yield "input_scale", usual, "scale", words
     squared = next((found for name in REGRESSION if (found := loss_of(history, name))), None)
     if squared and (size := math.hypot(squared["target_mean"], squared["target_std"])) > scale:
         words = f"the targets have a root mean square of {figure(size)}"
@@ -78,6 +81,13 @@ def _parts(history: History, limits: Limits) -> Iterator[Scale]:
     if composed(history).get("joined") and part > limits["penalty"] * rest:
         words = f"the loss is {figure(total)}, of which {figure(part)} is one part times a large factor: that decides"
         yield "penalty", part, "penalty", words
+    if (size := composed(history).get("target", 0.0)) > limits["scale"]:
+        yield (
+            "target_scale",
+            size,
+            "scale",
+            f"what the outputs are compared with has a root mean square of {figure(size)}",
+        )
     if (shares := composed(history).get("shares", math.nan)) > limits["scale"]:
         yield "target_scale", shares, "scale", f"the targets of a sample add up to {figure(shares)}, and shares to 1"
 
