@@ -26,15 +26,16 @@ __version__ = "0.1.0"
 def load(path: str | Path) -> Loaded:
     """The tables of a result folder as pandas frames: ``.runs``, ``.steps``, ``.layers``, ``.instruments``.
 
-    A notebook shows them as a table, and ``.plot()`` gives the report's figures: `report.notebook.Loaded`.
+    ``.read(name, columns, run_ids)`` gives a part of one and ``.dataset(name)`` pyarrow's data set, both without the
+    rest being read: `store.tables.Frames`. A notebook shows them as a table, and ``.plot()`` gives the report's
+    figures: `report.notebook.Loaded`.
     """
     from pathlib import Path as FilePath
 
     from gradlab.report.notebook import Loaded
-    from gradlab.store.tables import load as load_frames
+    from gradlab.store.tables import loaded
 
-    frames = load_frames(path)
-    return Loaded(frames.runs, frames.steps, frames.layers, frames.instruments, FilePath(path))
+    return Loaded(loaded(path), FilePath(path))
 
 
 def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFrame:

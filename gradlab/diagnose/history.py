@@ -19,6 +19,9 @@ ADAPTIVE = frozenset(
 )
 """Optimizers that divide by the gradient's size: what its scale is does not decide how far they go."""
 
+UNTOLD = 5
+"""Steps that rectified Adam begins with as momentum, as in torch, until so many squares tell a scale (beta2 >= 0.9)."""
+
 GATED = frozenset({"lstm", "gru", "seq2seq"})
 """Architectures whose gates decide what is kept from one time step to the next."""
 
@@ -134,8 +137,13 @@ class History:
 
     @property
     def adaptive(self) -> bool:
-        """Whether the gradient's scale may not matter: an adaptive optimizer, or one that is not known."""
+        """Whether the gradient's scale may not matter: an adaptive optimizer, or one that is not known.
+
+        Rectified Adam is momentum until it can tell that scale: a training that ends before is plain descent.
+        """
         name = self.spec.get("optim.name")
+        if name == "radam" and self.trained:
+            return len(self.loss) - 1 > UNTOLD
         return name in ADAPTIVE if name is not None else self.measured
 
     @property

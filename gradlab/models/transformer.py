@@ -87,7 +87,7 @@ class _Branch:
 def _sub_layer(through: Pass, layer: int, x: Node, f: Callable[[Pass, int, Node], _Branch]) -> Node:
     """The stream behind a sub-layer, whose signal it is."""
     model = through.network.model
-    place, scale = model.norm_place, model.branch_scale or 0.0
+    place, scale = model.norm_place, model.branch
     branch = f(through, layer, through.norm(layer, x) if place in ("pre", "sandwich") else x)
     value = through.drop(layer, branch.value, 1)
     if place == "sandwich":

@@ -30,7 +30,7 @@ def answers(result: Result, examples: Sequence[Example], homes: Mapping[str, Pat
     """The gravest illnesses of a sweep, each by its example; of a single run every verdict."""
     if result.size == 1:
         return [_of_one(one, result, homes, last=one is examples[-1]) for one in examples]
-    rows = counts(result)
+    rows = counts(result.every)
     return [_of_many(one, result, homes, rows) for one in examples[:MOST]]
 
 

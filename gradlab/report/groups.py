@@ -69,7 +69,7 @@ def _binned(key: str, values: Floats, bins: int) -> Levels:
 
 def varying(result: Result) -> list[str]:
     """The keys with more than one value, in the order of `spec.KEYS`."""
-    return [key for key in result.keys if len(set(result.columns[key])) > 1]
+    return [key for key in result.keys if len(result.runs[key].unique()) > 1]
 
 
 def swept(result: Result) -> list[str]:

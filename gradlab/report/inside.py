@@ -83,6 +83,8 @@ def written(result: Result, homes: Mapping[str, Path], healing: Cure | None) -> 
     """The data of the page as text that can stand inside a script element. ``homes``: the folder of each run."""
     blocks = _blocks(result)
     found, notes = _fitted(blocks, result.size)
+    if result.whole is not None:
+        notes.append(f"{result.size:,} of {result.whole.size:,} runs are here, drawn by chance.")
     if result.size > MOST_TOLD:
         notes.append(f"The sentences and commands of the first {MOST_TOLD:,} runs are here; `gradlab verdict` has all.")
     numbers = bytearray()

@@ -110,16 +110,16 @@ def write_report(
     Raises `SpecError`, before anything is written, for a folder without a result and for a key that does not exist or
     does not vary.
     """
-    whole = read(paths)
-    result = picked.only(whole, runs) if runs else whole
+    result = picked.only(read(paths, runs), runs) if runs else read(paths)
+    every = result.every
     if x is None and y is None:
         x, y = _planned(result)
-    pair = effects.strongest_pair(result, log_outcomes(result).values()) if x is None and y is None else None
-    keys, early = pair or map_keys(result, x, y), early_keys(result, x, y)
+    pair = effects.strongest_pair(every, log_outcomes(every).values()) if x is None and y is None else None
+    keys, early = pair or map_keys(every, x, y), early_keys(every, x, y)
     check_asked(result, {"--facet": facet, "--color": color})
     healing = cure.cure(result)
     # The changes of a cure are no grid: their effects are what its own table says.
-    found = effects.analyses(result) if healing is None and not runs else []
+    found = effects.analyses(every) if healing is None and not runs else []
     known = beforehand.beforehand(result) if healing is None and not runs else None
     each = picked.facets(result) if runs and result.size > 1 else None
     everywhere = runs or picked.homes_of(paths)
@@ -127,7 +127,7 @@ def write_report(
     out.mkdir(parents=True, exist_ok=True)
     with _beside(out) as fresh:
         tables = (
-            *(*write_csv(result, fresh), verdicts.write_counts(result, fresh)),
+            *(*write_csv(result, fresh), verdicts.write_counts(every, fresh)),
             *effect_words.write_effects(found, fresh),
             *beforehand.write_beforehand(known, fresh),
             *cure.write_cure(healing, fresh),
@@ -225,15 +225,15 @@ def _render(
             for name, (path, manifest) in zip(names, result.manifests.items(), strict=True)
         ],
         questions=findings.questions(result),
-        size=result.size,
-        varying=[(key, findings.value_list(result, key)) for key in varying(result)],
+        size=result.every.size,
+        varying=[(key, findings.value_list(result.every, key)) for key in varying(result.every)],
         base=findings.base(result),
         sentences=[
             *(*cure.sentences(healing), *findings.sentences(result), *noise.sentences(result)),
             *(*(foretold.sentences(result) if healing is None else []), *effect_words.sentences(found)),
         ],
         answers=top,
-        well=answers.well(result) if result.size > 1 and healing is None else "",
+        well=answers.well(result.every) if result.size > 1 and healing is None else "",
         cures=cure.best(healing),
         cures_heading=cure.heading(healing),
         changes=cure.table(healing),
@@ -247,14 +247,14 @@ def _render(
         beforehand_words=beforehand.sentences(known),
         notes=[*result.notes, *findings.mixed(result), *verdicts.outdated(result)],
         pictures=pictures,
-        runs=findings.runs_table(result, findings.one_by_one(result) if result.asked else None),
+        runs=findings.runs_table(result.every),
         layers=findings.layers_tables(result) if result.size == 1 else [],
         verdicts=[
             (example.run_id, example.setting, example.verdict.told, verdicts.thresholds(example.verdict))
             for example in examples
         ],
-        verdict_counts=verdicts.table(result) if result.size > 1 and not result.asked else None,
-        tally=verdicts.tally(result) if result.size > 1 else "",
+        verdict_counts=verdicts.table(result.every) if result.size > 1 and not result.asked else None,
+        tally=verdicts.tally(result.every) if result.size > 1 else "",
         clipping=clipping(result),
         tables=tables,
         held=held,

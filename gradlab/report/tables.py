@@ -7,8 +7,8 @@ the input), N rows.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -24,9 +24,11 @@ from gradlab.spec.choices import MODELS
 from gradlab.spec.keys import in_order
 from gradlab.spec.named import SpecError, Value
 from gradlab.store.documents import Manifest, read_manifest
+from gradlab.store.lean import lean
 from gradlab.store.pieces import OPTIONAL, TABLES
 from gradlab.store.record import MEASURED_COLUMNS, with_final_losses
-from gradlab.store.settings import Setting, settings
+from gradlab.store.settings import Columns, Ranking, ranking
+from gradlab.store.sources import Merged
 from gradlab.store.tables import load_tables
 
 Floats = npt.NDArray[np.float64]
@@ -41,6 +43,12 @@ SOMETIMES = (*MEASURED_COLUMNS, "loss_scale", "skipped")
 
 DENSE_CELLS = 8_000_000
 """Most cells of an array (R, T); beyond it the steps are thinned."""
+
+MOST_DRAWN = 10_000
+"""Runs of a large result whose steps and layers are read."""
+
+MOST_ROWS = 2_000_000
+"""Rows of each table that are read of them."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +105,22 @@ class Rows:
 class Result:
     """One or several result folders as one: R runs in the order of their grids.
 
-    ``asked``: whether somebody chose these runs from more, by their ids.
+    ``asked``: whether somebody chose these runs from more, by their ids. ``whole``: all runs, where these were drawn
+    from too many by chance: their keys and outcomes (`lean`), and no rows of the other tables, which the ``folders``
+    have.
     """
 
     tables: Mapping[str, pa.Table]
     manifests: Mapping[Path, Manifest]
     notes: tuple[str, ...]
     asked: bool = False
+    whole: Result | None = None
+    folders: tuple[Merged, ...] = ()
+
+    @property
+    def every(self) -> Result:
+        """All runs: what counts and ranks is of them, also where only some of them can be drawn."""
+        return self.whole or self
 
     @property
     def runs(self) -> pa.Table:
@@ -113,7 +130,7 @@ class Result:
     @cached_property
     def columns(self) -> Mapping[str, list[Value]]:
         """The runs table, a list a column."""
-        return {name: self.runs[name].to_pylist() for name in self.runs.column_names}
+        return Columns(self.runs)
 
     @cached_property
     def ids(self) -> list[str]:
@@ -134,9 +151,9 @@ class Result:
         return self.number(name) if name in self.columns else np.full(self.size, np.nan)
 
     @cached_property
-    def settings(self) -> list[Setting]:
-        """The runs together that differ in their seeds alone, in the order of the grid."""
-        return settings(self.runs.to_pylist())
+    def settings(self) -> Ranking:
+        """The runs together that differ in their seeds alone."""
+        return ranking(self.runs)
 
     @property
     def limits(self) -> Limits:
@@ -231,41 +248,88 @@ def _floats(column: pa.ChunkedArray) -> Floats:
     return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=float)
 
 
-def read(paths: Sequence[Path]) -> Result:
+def read(paths: Sequence[Path], chosen: Iterable[str] | None = None) -> Result:
     """The folders as one result; a run found twice is kept once, where it did not fail, and a note says so.
 
+    ``chosen``: of these runs alone. Of a result with a table of more than `parts.LARGE` rows at most `MOST_DRAWN` runs
+    are read, drawn by chance, and `Result.whole` holds what is told of all.
     Raises `SpecError` where a folder holds no result, or no run at all.
     """
     if not paths:
         raise SpecError("no result folder given; expected one or more, as in gradlab report outputs/latest")
     manifests = {path: read_manifest(path) for path in paths}
-    folders = [_judged(load_tables(path), manifests[path]) for path in paths]
+    folders = [load_tables(path) for path in paths]
+    own, repeated = _owned(folders)
+    here = sum(map(len, own))
+    if not here:
+        raise SpecError(f"{paths[0]}: holds no finished run yet")
+    notes = (*_unfinished(here, manifests), *_repeated(repeated))
+    if chosen is not None:
+        kept = set(chosen)
+        return _together(folders, [[one for one in ids if one in kept] for ids in own], manifests, notes)
+    share = max(sum(folder.rows(name) for folder in folders) for name in TABLES[1:]) / MOST_ROWS
+    if not any(folder.large for folder in folders) or here <= (most := min(MOST_DRAWN, max(1, int(here / share)))):
+        return _together(folders, own if repeated else None, manifests, notes)
+    # Ids are digests: the smallest are drawn by chance, and the same ones each time.
+    last = sorted(one for ids in own for one in ids)[most - 1]
+    some = _together(folders, [[one for one in ids if one <= last] for ids in own], manifests, notes)
+    runs = lean(folders)
+    if repeated:
+        runs = pa.concat_tables(
+            [
+                one.filter(pc.is_in(one["run_id"], value_set=pa.array(ids, pa.string())))
+                for one, ids in zip(_apart(runs, folders), own, strict=True)
+            ]
+        )
+    none = {name: some.tables[name].slice(0, 0) for name in TABLES[1:]}
+    drawn = (
+        f"Of {here:,} runs {some.size:,}, drawn by chance, have their steps and layers in the figures, in the explorer "
+        "and in steps.csv and layers.csv. What is counted, ranked or mapped is of all; gradlab export --to csv writes "
+        "every row."
+    )
+    whole = Result({"runs": runs, **none}, manifests, notes, folders=tuple(folders))
+    return replace(some, notes=(*notes, drawn), whole=whole)
+
+
+def _apart(runs: pa.Table, folders: Sequence[Merged]) -> Iterator[pa.Table]:
+    start = 0
+    for folder in folders:
+        yield runs.slice(start, folder.rows("runs"))
+        start += folder.rows("runs")
+
+
+def _owned(folders: Sequence[Merged]) -> tuple[list[list[str]], int]:
+    """Of each folder the runs that it tells of, and how many stand in others too: one that did not fail is told."""
+    told = [folder.read("runs", ["run_id", "state"]) for folder in folders]
+    if len(folders) == 1:
+        return [told[0]["run_id"].to_pylist()], 0
     owner: dict[str, tuple[int, bool]] = {}
     repeated = 0
-    for number, tables in enumerate(folders):
-        runs = tables["runs"]
+    for number, runs in enumerate(told):
         for run_id, state in zip(runs["run_id"].to_pylist(), runs["state"].to_pylist(), strict=True):
             repeated += run_id in owner
             if run_id not in owner or (owner[run_id][1] and state != "failed"):
                 owner[run_id] = number, state == "failed"
-    if not owner:
-        raise SpecError(f"{paths[0]}: holds no finished run yet")
-    if repeated:
-        ids = [
-            pa.array([run_id for run_id, (place, _) in owner.items() if place == i], pa.string())
-            for i in range(len(folders))
-        ]
-        folders = [
-            {name: table.filter(pc.is_in(table["run_id"], value_set=own)) for name, table in tables.items()}
-            for tables, own in zip(folders, ids, strict=True)
-        ]
-    whole = {
-        name: pa.concat_tables([folder[name] for folder in folders], promote_options="permissive") for name in TABLES
-    }
-    return Result(whole, manifests, (*_unfinished(whole["runs"].num_rows, manifests), *_repeated(repeated)))
+    found: list[list[str]] = [[] for _ in folders]
+    for run_id, (number, _) in owner.items():
+        found[number].append(run_id)
+    return found, repeated
 
 
-def _judged(tables: Mapping[str, pa.Table], manifest: Manifest) -> dict[str, pa.Table]:
+def _together(
+    folders: Sequence[Merged],
+    own: Sequence[Sequence[str]] | None,
+    manifests: Mapping[Path, Manifest],
+    notes: tuple[str, ...],
+) -> Result:
+    """All tables of the folders, of each those of its ``own`` runs, one behind the other."""
+    some = folders if own is None else [folder.of_runs(ids) for folder, ids in zip(folders, own, strict=True)]
+    known = [judged(tables, manifest) for tables, manifest in zip(some, manifests.values(), strict=True)]
+    whole = {name: pa.concat_tables([one[name] for one in known], promote_options="permissive") for name in TABLES}
+    return Result(whole, manifests, notes)
+
+
+def judged(tables: Mapping[str, pa.Table], manifest: Manifest) -> dict[str, pa.Table]:
     """The tables with what an older gradlab left out: final losses, and verdicts by the thresholds of the manifest."""
     runs = with_final_losses(tables["runs"], tables["steps"])
     return {**tables, "runs": with_verdicts(runs, tables["steps"], tables["layers"], limits(manifest.get("diagnose")))}
@@ -290,19 +354,42 @@ def _repeated(repeated: int) -> tuple[str, ...]:
 def write_csv(result: Result, out: Path) -> tuple[Path, ...]:
     """Writes runs.csv, steps.csv, layers.csv and, where there are any, the instruments' rows into ``out``.
 
-    Literal ``nan`` and ``inf``, null empty. Of the columns that only a watched training has none without a value.
+    Literal ``nan`` and ``inf``, null empty. Of the columns that only a watched training has none without a value. Of a
+    large result runs.csv has all runs, and the others have the rows of those that were drawn.
     """
     files = []
     for name, table in result.tables.items():
         if name in OPTIONAL and not table.num_rows:
             continue
-        none = [column for column in SOMETIMES if column in table.column_names and not _known(table[column])]
-        files.append(write_cells(table.drop_columns(none), out / f"{name}.csv"))
+        if name == "runs" and result.whole is not None:
+            with Cells(out / "runs.csv") as file:
+                for batch in _runs(result.whole):
+                    file.write(batch)
+            files.append(file.path)
+        else:
+            files.append(write_cells(table.drop_columns(unknown(Merged.of(result.tables), name)), out / f"{name}.csv"))
     return tuple(files)
 
 
-def _known(column: pa.ChunkedArray) -> bool:
-    return bool(column.null_count < len(column))
+def _runs(whole: Result) -> Iterator[pa.Table]:
+    """All rows of all runs, each run once."""
+    seen: set[str] = set()
+    for folder in whole.folders:
+        for batch in folder.batches("runs"):
+            ids = batch["run_id"].to_pylist()
+            yield batch.filter(pa.array([run_id not in seen for run_id in ids]))
+            if len(whole.folders) > 1:
+                seen.update(ids)
+
+
+def unknown(tables: Merged, name: str) -> list[str]:
+    """The columns that only some trainings fill, and none of these did."""
+    there = [column for column in SOMETIMES if column in tables.source(name).schema.names]
+    return [
+        column
+        for column in there
+        if all(batch[column].null_count == batch.num_rows for batch in tables.batches(name, [column]))
+    ]
 
 
 FORMULAS = tuple("=+-@\t\r")
@@ -314,11 +401,36 @@ def write_cells(table: pa.Table, file: Path) -> Path:
 
     An error message may hold anything, and whoever opens the file in a spreadsheet did not ask to run it.
     """
+    pyarrow.csv.write_csv(_as_cells(table), file)
+    return file
+
+
+class Cells:
+    """A file of CSV like that of `write_cells`, for a table that comes some rows at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writer: pyarrow.csv.CSVWriter | None = None
+
+    def __enter__(self) -> Cells:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, rows: pa.Table) -> None:
+        """Adds ``rows``, which all have the same columns."""
+        if self._writer is None:
+            self._writer = pyarrow.csv.CSVWriter(self.path, rows.schema)
+        self._writer.write_table(_as_cells(rows))
+
+
+def _as_cells(table: pa.Table) -> pa.Table:
     for place, field in enumerate(table.schema):
         if pa.types.is_string(field.type):
             table = table.set_column(place, field, _harmless(table[field.name]))
-    pyarrow.csv.write_csv(table, file)
-    return file
+    return table
 
 
 def _harmless(column: pa.ChunkedArray) -> pa.ChunkedArray:

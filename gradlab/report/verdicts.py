@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,9 @@ class Count:
 
 def given(result: Result) -> list[tuple[str, ...]]:
     """The names of each run's verdicts; none of a run that crashed."""
-    return [names(None if column is None else str(column)) for column in result.columns["verdict"]]
+    stored = result.columns["verdict"]
+    told = {column: names(None if column is None else str(column)) for column in set(stored)}
+    return [told[column] for column in stored]
 
 
 def tally(result: Result) -> str:
@@ -113,12 +116,16 @@ def examples(result: Result) -> list[Example]:
     if result.size == 1:
         history = _history(result)
         return [Example(0, result.ids[0], "", verdict, history) for verdict in judge(history, result.limits)]
+
+    def taken(places: Sequence[int]) -> Mapping[str, pa.Table]:
+        return result.only(np.isin(np.arange(result.size), places)).tables
+
     stored = given(result)
     keys = swept(result) or varying(result)
     occurring = [name for name in ORDER if name != "healthy" and any(name in run for run in stored)]
     found = []
     for name in occurring[:MOST_EXAMPLES]:
-        clear = clearest(result.tables, stored, name, result.limits, MOST_CANDIDATES)
+        clear = clearest(taken, stored, name, result.limits, MOST_CANDIDATES)
         if clear is not None:
             place, verdict, history = clear
             found.append(Example(place, result.ids[place], in_words(result, place, keys), verdict, history))

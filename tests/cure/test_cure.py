@@ -12,7 +12,7 @@ import pytest
 
 from gradlab.cure import trials
 from gradlab.cure.ranking import front, outcomes
-from gradlab.engine.keeping import Keeper
+from gradlab.engine.keeper import Keeper
 from gradlab.engine.train import train as real_train
 from gradlab.grid.compose import compose_any
 from gradlab.launch import worker

@@ -175,11 +175,13 @@ def test_every_threshold_decides() -> None:
     deciding = set()
     curved = np.exp(1.5 * np.log(np.arange(1.0, 101)) + np.random.default_rng(3).normal(0, 0.003, 100).cumsum())
     histories = [history for history, _ in CASES.values()] + [seen(profile(curved))]
+    defaults = [[verdict.sentence for verdict in judge(history)] for history in histories]
     for name, entry in THRESHOLDS.items():
         for value in (0.0, entry.most if math.isfinite(entry.most) else 1e9):
-            for history in histories:
+            for history, as_default in zip(histories, defaults, strict=True):
+                if name in deciding:
+                    break
                 told = [verdict.sentence for verdict in judge(history, limits({name: value}))]
-                as_default = [verdict.sentence for verdict in judge(history)]
                 if [line.split(" ")[0] for line in told] != [line.split(" ")[0] for line in as_default]:
                     deciding.add(name)
                 if any("not at one rate" in line for line in told) != any("not at one rate" in s for s in as_default):

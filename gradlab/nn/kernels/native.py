@@ -319,6 +319,20 @@ def squared_error(output: Tensor, targets: Tensor, chosen: Tensor, scale: Tensor
     return loss, slope
 
 
+def margin(output: Tensor, classes: Tensor, chosen: Tensor, margins: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """As `cross_entropy`; ``margins`` are those of the right class and of the others, and what the others count."""
+    members, outputs, places = len(output), output.shape[-1], classes[0].numel()
+    loss, slope = output.new_empty(members), new(output, *output.shape)
+    at = (whole(output), Shared(chosen), Shared(classes), _shared_numbers(margins), loss, slope)
+    call("margins", output, members, (len(chosen) * places, outputs, places), at)
+    return loss, slope
+
+
+@cache
+def _shared_numbers(numbers: tuple[float, ...]) -> Shared:
+    return Shared(torch.tensor(numbers, dtype=torch.float64))
+
+
 @dataclass(frozen=True)
 class Clips:
     """The members' own ways of clipping, (M,) each: the place of the mode in `CLIPS`, and float64 thresholds."""

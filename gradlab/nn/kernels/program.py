@@ -37,6 +37,8 @@ KERNELS = (
     *("lstm", "lstm_back", "gru", "gru_back", "shut"),
     *("align_dot", "align_dot_back", "align_additive", "align_additive_back", "entropy", "dropout"),
     *("group_norm", "group_norm_back", "directed", "directed_back"),
+    *("columns_by_two", "squash", "squash_back", "lengths", "lengths_back"),
+    *("vote", "vote_back", "route", "route_back", "margins"),
 )
 """As source/player.c numbers them."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from gradlab.report.figures.all_figures import NAMES
 from gradlab.report.figures.layer_profiles import history_plot, signal_plots
 from gradlab.report.tables import read
 from gradlab.spec.named import Value
+from tests.conftest import dotted
 from tests.synthetic import GRID_432, grid, write_result
 
 SINGLE = {
@@ -100,10 +102,16 @@ def names(report: Report, suffix: str) -> set[str]:
     return {file.stem for file in report.files if file.suffix == suffix}
 
 
+PAINTED = ("exact zeros", "rnn", "seeds alone", "everything diverged")
+"""All kinds of figures, but for the maps of `large`, and all kinds of odd numbers; the others are only laid out."""
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_result_gets_its_figures(tmp_path: Path, case: str) -> None:
     arguments, expected = CASES[case]
-    report = write_report([write_result(tmp_path / "result", **arguments)], tmp_path / "report")
+    source = write_result(tmp_path / "result", **arguments)
+    with nullcontext() if case in PAINTED else dotted(laid_out=True):
+        report = write_report([source], tmp_path / "report")
     assert names(report, ".png") == names(report, ".svg") == expected
     assert expected <= set(NAMES)
     for file in report.files:
@@ -144,8 +152,7 @@ def test_captions_say_what_was_pooled(large: tuple[Report, str]) -> None:
 
 
 def test_the_same_data_draw_the_same_bytes(tmp_path: Path) -> None:
-    axes: dict[str, Iterable[Value]] = {"model.gain": [0.5, 1.0], "optim.lr": [0.01, 0.1]}
-    source = write_result(tmp_path / "result", grid(axes), diverge={3: 40})
+    source = write_result(tmp_path / "result", grid({"optim.lr": [0.01, 0.1]}, {"train.steps": 0}))
     first, second = (write_report([source], tmp_path / name) for name in ("first", "second"))
     for one, other in zip(first.files, second.files, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name

@@ -15,6 +15,7 @@
 #include "norms.h"
 #include "convolutions.h"
 #include "attention.h"
+#include "capsules.h"
 #include "probes.h"
 #include "losses.h"
 #include "dropout.h"
@@ -43,6 +44,7 @@ enum {
     LSTM, LSTM_BACK, GRU, GRU_BACK, SHUT,
     ALIGN_DOT, ALIGN_DOT_BACK, ALIGN_ADDITIVE, ALIGN_ADDITIVE_BACK, ENTROPY, DROPOUT,
     GROUP_NORM, GROUP_NORM_BACK, DIRECTED, DIRECTED_BACK,
+    COLUMNS_BY_TWO, SQUASH, SQUASH_BACK, LENGTHS, LENGTHS_BACK, VOTE, VOTE_BACK, ROUTE, ROUTE_BACK, MARGINS,
 };
 
 static void play_one(const struct call *call, void **p)
@@ -120,6 +122,16 @@ static void play_one(const struct call *call, void **p)
     case GROUP_NORM_BACK: group_norm_back(n[0], n[1], n[2], n[3], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
     case DIRECTED: directed(n[0], n[1], p[0], p[1], p[2], p[3]); break;
     case DIRECTED_BACK: directed_back(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5]); break;
+    case COLUMNS_BY_TWO: columns_by_two(n[0], n[1], n[2], n[3], n[4], p[0], p[1]); break;
+    case SQUASH: squash(n[0], n[1], x[0], p[0], p[1]); break;
+    case SQUASH_BACK: squash_back(n[0], n[1], x[0], p[0], p[1], p[2]); break;
+    case LENGTHS: lengths(n[0], n[1], x[0], p[0], p[1]); break;
+    case LENGTHS_BACK: lengths_back(n[0], n[1], p[0], p[1], p[2], p[3]); break;
+    case VOTE: vote(n[0], n[1], n[2], n[3], p[0], p[1], p[2], p[3]); break;
+    case VOTE_BACK: vote_back(n[0], n[1], n[2], n[3], n[4], p[0], p[1], p[2], p[3], p[4], p[5]); break;
+    case ROUTE: route(n[0], n[1], n[2], n[3], n[4], n[5], x[0], p[0], p[1], p[2], p[3], p[4]); break;
+    case ROUTE_BACK: route_back(n[0], n[1], n[2], n[3], n[4], x[0], p[0], p[1], p[2], p[3], p[4], p[5]); break;
+    case MARGINS: margins(n[0], n[1], n[2], p[0], p[1], p[2], p[3], p[4], p[5]); break;
     case DROPOUT: dropout(n[0], n[1], p[0], p[1], p[2], p[3], p[4]); break;
     }
 }
