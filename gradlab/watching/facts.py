@@ -48,7 +48,7 @@ SQUASHING = {
 }
 """What may stand at the end of a network, by the names of autograd's nodes."""
 
-FEW = 256
+FEW = 64
 """Samples by which it is known how far the classes lie apart."""
 
 MOST_SIZES = 1 << 14
