@@ -38,6 +38,12 @@ LOGITS_OF = "_with_logits"
 ENDLESS = 1e3
 """How many times as far below zero as it began a loss has fallen that has no end."""
 
+HALVES = frozenset({"float16", "bfloat16"})
+"""Precisions in which a product of small numbers is soon zero."""
+
+TINY = 1e-20
+"""A gradient beyond which single precision keeps its products with signals."""
+
 LEAST_TARGETS = 16
 """In a batch of fewer all may be of one class by chance."""
 
@@ -112,6 +118,8 @@ def _counted(history: History) -> Iterator[Found]:
     names = (*REGRESSION, "binary_cross_entropy", "binary_cross_entropy_with_logits")
     if composed(history).get("crossed") or any(loss_of(history, name).get("broadcast") for name in names):
         yield "labels", SICK, "output and targets differ in shape, and each output is compared with every target"
+    if composed(history).get("repeated"):
+        yield "labels", RISK, "each output is compared with several targets: it can come to their mean alone"
     if loss_of(history, "negative_log_likelihood").get("weight") == 0 and len(history.facts["losses"]) == 1:
         yield "labels", RISK, "the labels count nothing: the cross-entropy with them is multiplied by zero"
 
@@ -170,6 +178,15 @@ def _held(history: History) -> Iterator[Found]:
     held, own = history.spec.get("optim.held"), history.facts.get("trainable", 0)
     if held is not None and held < own:
         yield "no_update", RISK, f"the optimizer holds {held} of the {own} numbers that could learn"
+    depth = history.depth
+    if history.measured and depth is not None and history.precision not in HALVES:
+        none = (depth.column("grad_norm", 0) == 0) & (depth.column("signal_grad_norm", 0) > TINY)
+        # A layer that is given zeros, and puts out zeros, has no gradient either.
+        none &= np.hypot(depth.column("act_mean", 0), depth.column("act_std", 0)) > 0
+        if none.any():
+            place = depth.place(int(depth.layer[int(none.argmax())]))
+            words = f"no gradient comes to the parameters of {place}, and one to what it puts out: a hook takes it"
+            yield "no_update", RISK, words
     foreign = history.facts.get("strangers")
     if foreign and (held is None or held < own + foreign["numbers"]):
         words = f"the output rests on {foreign['count']} parameters that are none of the module's own: of layers in a"
