@@ -25,7 +25,7 @@ from gradlab.spec.named import Value
 from gradlab.store import parts
 from gradlab.store.parts import Parts, write_parts
 from gradlab.store.record import LAYERS
-from tests.commands import call
+from tests.commands import call, inline
 from tests.synthetic import grid, write_result
 
 Capture = pytest.CaptureFixture[str]
@@ -172,6 +172,7 @@ def test_export_and_verdict_tell_of_every_run(
 def test_a_sweep_ends_and_is_resumed_with_large_tables(
     large: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: Path
 ) -> None:
+    inline(monkeypatch)
     words = ["sweep", "model.depth=2,3", "seed=range(3)", "model.width=8", "train.steps=4", "--no-report"]
     small = call([*words, "-o", "small"], monkeypatch, capsys, tmp_path)
     large()

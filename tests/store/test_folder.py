@@ -241,6 +241,7 @@ def test_null_nan_and_infinity_stay_apart(tmp_path: Path) -> None:
         assert values[2].as_py() == math.inf
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_csv_keeps_nan_and_inf_and_leaves_null_empty(tmp_path: Path) -> None:
     folder = write_result(tmp_path / "out", [{"seed": 0}, {"seed": 1}], diverge={1: 3})
     write_report([folder], tmp_path / "report")
