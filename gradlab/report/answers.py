@@ -34,7 +34,7 @@ def answers(result: Result, clear: Sequence[Example], homes: Mapping[str, Path])
     """The gravest illnesses of a sweep, each by its example; of a single run every verdict."""
     if result.size == 1:
         return [_of_one(one, result, homes, last=one is clear[-1]) for one in clear]
-    rows = counts(result.every)
+    rows = counts(result)
     return [_of_many(one, result, homes, rows) for one in clear[:MOST]]
 
 
