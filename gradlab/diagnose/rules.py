@@ -93,7 +93,7 @@ def judge(history: History, limits: Limits = DEFAULTS) -> tuple[Verdict, ...]:
 
 
 def _standing(verdict: Verdict) -> bool:
-    """Whether what contradicts itself does so however well the rest learns: a sign, and parameters that nothing holds."""
+    """Whether a contradiction stays one however well the rest learns: a sign, and parameters that nothing holds."""
     return verdict.grade == SICK and verdict.evidence.get("cause") in ("sign", "no_update")
 
 
