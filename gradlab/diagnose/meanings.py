@@ -31,9 +31,9 @@ VERDICTS = table(
     ),
     _judged(
         "collapsed",
-        "all samples, or all units of a layer, are the same",
+        "all samples, all units of a layer, or all answers are the same",
         "Dong et al. 2021, arXiv:2103.03404",
-        "collapsed",
+        *("collapsed", "learning", "errors"),
     ),
     _judged(
         "dead",

@@ -230,6 +230,8 @@ def collapsed(history: History, limits: Limits) -> Verdict | None:
         classes = history.facts["losses"]["negative_log_likelihood"]["classes"]
         words = f"collapsed: everything passes through {narrow}, one number a sample, and there are {classes} classes"
         return crossing("collapsed", (), limits, {"cause": "rank", "numbers": 1}, words, "Dong et al. 2021", grade=RISK)
+    if (same := _one_answer(history, limits)) is not None:
+        return same
     if history.guess is not None and learning(history, limits):
         # No constant output comes below the loss of a guess.
         return None
@@ -245,9 +247,32 @@ def collapsed(history: History, limits: Limits) -> Verdict | None:
             f"(threshold {figure(limits['collapsed'])}): it does not depend on the input"
         )
         alike = facts["output_std"] < limits["collapsed"] * size
-        same: Evidence = {"cause": "constant_output" if alike else "rank", "share": between / size}
-        return crossing("collapsed", ("collapsed",), limits, same, sentence, grade=RISK)
+        found: Evidence = {"cause": "constant_output" if alike else "rank", "share": between / size}
+        return crossing("collapsed", ("collapsed",), limits, found, sentence, grade=RISK)
     return _alike(history, limits)
+
+
+def _one_answer(history: History, limits: Limits) -> Verdict | None:
+    """The loss of samples held out tells that outputs follow the inputs; of the answers no more are right than by one.
+
+    One output leads whatever the input is, as the length of a capsule that has come to its end, where its slope is
+    nearly zero: the others learn beside it, and the loss falls.
+    """
+    known = history.answers
+    if known is None or history.guess is None or not known.loss <= limits["learning"] * history.guess:
+        return None
+    chance = 1 / known.classes
+    most = chance + limits["errors"] * math.sqrt(chance * (1 - chance) / known.samples)
+    if not known.right <= most:
+        return None
+    sentence = (
+        f"collapsed: of {known.samples} samples held out {known.right:.1%} are right, no more than one answer to all "
+        f"would have ({chance:.1%}, with {figure(limits['errors'])} standard errors {most:.1%}), though the loss, "
+        f"{figure(known.loss)}, is below that of a guess, {figure(history.guess)}: one output leads for every input"
+    )
+    evidence: Evidence = {"cause": "one_answer", "accuracy": known.right, "loss": known.loss}
+    source = "Sabour et al. 2017, equations 1 and 4: a capsule of length 1 costs its margin, and its slope is near zero"
+    return crossing("collapsed", ("errors", "learning"), limits, evidence, sentence, source)
 
 
 def _alike(history: History, limits: Limits) -> Verdict | None:

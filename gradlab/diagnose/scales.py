@@ -58,7 +58,7 @@ def _scales(history: History, limits: Limits) -> Iterator[Scale]:
     if 0 < (usual := facts.get("input_usual", 0.0)) * scale**2 < 1 and not first > 0:
         words = f"half of the inputs' numbers are below {figure(usual)}, and some {figure(std / usual)} times as large"
         yield "input_scale", usual, "scale", words
-    squared = next((found for name in REGRESSION if (found := loss_of(history, name))), None)
+    squared = next((told for name in REGRESSION if (told := loss_of(history, name))), None)
     if squared and (size := math.hypot(squared["target_mean"], squared["target_std"])) > scale:
         words = f"the targets have a root mean square of {figure(size)}"
         yield "target_scale", size, "scale", f"{words}, and the loss at step 0 is {figure(_loss(history))}"

@@ -7,7 +7,7 @@ differentiates itself (a gradient penalty, the residual of a differential equati
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,7 +16,7 @@ from torch.autograd.graph import Node
 from torch.nn import Parameter
 
 from gradlab.watching.calls import Call, Signal
-from gradlab.watching.entries import real, square
+from gradlab.watching.entries import flat, real, squares
 from gradlab.watching.facts import KEPT_BY
 from gradlab.watching.graph import Graph, Stage, alone, behind, stages
 from gradlab.watching.tape import Tape
@@ -121,27 +121,31 @@ def hear(heard: Heard) -> Iterator[None]:
     signals = [heard.signal(call) for calls in heard.calls for call in calls]
     nodes = {signal.node for signal in signals if signal.node is not None}
     nodes |= {stage.point for stage in heard.stages}
-    with ExitStack() as hooks:
-        for node in nodes:
-            if node in heard.graph.place:
-                hooks.callback(node.register_prehook(partial(_note, heard, node)).remove)
+    place = heard.graph.place
+    hooks = [node.register_prehook(partial(_note, heard, node)) for node in nodes if node in place]
+    try:
         for one in sequences:
             for node, slot in one.nodes:
-                if node in heard.graph.place:
-                    hooks.callback(node.register_prehook(partial(_keep, one, node, slot)).remove)
+                if node in place:
+                    hooks.append(node.register_prehook(partial(_keep, one, node, slot)))
         for node in heard.graph.order:
             name = node.name()
             if name in KEPT_BY:
-                hooks.callback(
-                    node.register_prehook(partial(_weigh, heard.weights.setdefault(KEPT_BY[name], []))).remove
-                )
+                hooks.append(node.register_prehook(partial(_weigh, heard.weights.setdefault(KEPT_BY[name], []))))
             elif name in JOINING and len(node.next_functions) >= LEAST_CALLS:
-                hooks.callback(node.register_hook(partial(_note_silent, heard.graph, node)).remove)
+                hooks.append(node.register_hook(partial(_note_silent, heard.graph, node)))
         yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _note_silent(graph: Graph, node: Node, given: tuple[Tensor | None, ...], _: object) -> None:
-    graph.silent.update((node, place) for place, one in enumerate(given) if one is not None and not one.any())
+    # Most show in their first sample that something came.
+    silent = (
+        place for place, one in enumerate(given) if one is not None and not ((one.dim() and one[:1].any()) or one.any())
+    )
+    graph.silent.update((node, place) for place in silent)
 
 
 def _weigh(found: list[Tensor], gradients: tuple[Tensor | None, ...]) -> None:
@@ -162,5 +166,6 @@ def _note(heard: Heard, node: Node, gradients: tuple[Tensor | None, ...]) -> Non
                 gradient = gradient.detach() if before is None else before + gradient.detach()
                 heard.kept[node, slot] = gradient
             felt = heard.felt.setdefault((node, slot), Felt())
-            felt.squares += square(gradient)
-            felt.entries += real(gradient).numel()
+            entries = flat(real(gradient))
+            felt.squares += squares(entries)
+            felt.entries += len(entries)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradlab.watching.activations import ACTIVATIONS, KEPT, WAVES, first_of, of_operator
@@ -53,6 +53,16 @@ class Operators(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.tape = tape
 
+    def __enter__(self) -> Operators:
+        super().__enter__()  # type: ignore[no-untyped-call]
+        self.tape.mode = self
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.tape.resume()
+        self.tape.mode = None
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         """No: torch would import its compiler, for seconds, to keep it away from this mode."""
@@ -61,23 +71,23 @@ class Operators(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        named = kwargs or {}
-        return func(*args, **named) if self.tape.busy else _dispatched(self.tape, func, args, named)
+        named, tape = kwargs or {}, self.tape
+        if tape.busy:
+            return func(*args, **named)
+        name, watched = _known(func)
+        if tape.inside and name not in KEPT:
+            tape.inside[-1].operators.append(name)
+        if tape.detached:
+            _note_cut(tape, name, args)
+        if tape.judging:
+            tape.composed.see(name, args)
+        elif tape.linear:
+            tape.linear = name in LINEAR
+        return _watched(tape, name, func, args, named) if watched else func(*args, **named)
 
 
-def _dispatched(tape: Tape, func: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    """Runs one operator; it is looked at before, since it may overwrite what it is given."""
-    name, watched = _known(func)
-    if tape.inside and name not in KEPT:
-        tape.inside[-1].operators.append(name)
-    if tape.detached:
-        _note_cut(tape, name, given)
-    if tape.judging:
-        tape.composed.see(name, given)
-    elif tape.linear:
-        tape.linear = name in LINEAR
-    if not watched:
-        return func(*given, **named)
+def _watched(tape: Tape, name: str, func: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """Runs an operator that is more than a step; it is looked at before, since it may overwrite what it is given."""
     run = partial(func, *given, **named)
     if name in MASKING:
         _note_dropout(tape, name, given)
@@ -172,16 +182,20 @@ def _note_dropout(tape: Tape, name: str, given: tuple[Any, ...]) -> None:
             tape.dropped, tape.mask = max(tape.dropped, 1 - kept), None
 
 
-class AlreadyAsked(TorchFunctionMode):
-    """Inside, asking for a gradient that is asked for already is no error: inputs here are copies, and no leaves."""
+@contextmanager
+def already_asked() -> Iterator[None]:
+    """Inside, asking for a gradient that is asked for already is no error: inputs here are copies, and no leaves.
 
-    def __torch_function__(
-        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func == _ASK and args[1] and args[0].requires_grad:
-            return None
-        return func(*args, **(kwargs or {}))
+    Taken at the class: a mode that looks at every function of torch makes each call twice as long.
+    """
+    asked: Any = vars(torch._C.TensorBase)["requires_grad"]
 
+    def ask(tensor: Tensor, wanted: bool) -> None:
+        if not wanted or not asked.__get__(tensor):
+            asked.__set__(tensor, wanted)
 
-_ASK: Any = vars(torch._C.TensorBase)["requires_grad"].__set__
-"""What ``x.requires_grad = True`` calls."""
+    setattr(Tensor, "requires_grad", property(asked.__get__, ask))  # noqa: B010
+    try:
+        yield
+    finally:
+        del Tensor.requires_grad

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.autograd.graph import Node
 from gradlab.watching import facts
 from gradlab.watching.backward import Heard
 from gradlab.watching.graph import Graph, behind
-from gradlab.watching.rows import Layer, coarsest, frozen_as_drawn, narrow
+from gradlab.watching.rows import Layer, coarsest, frozen_as_drawn, narrow, parameters_of
 from gradlab.watching.tape import signal_of
 
 GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
@@ -19,7 +19,7 @@ GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
 
 
 def told(
-    module: nn.Module,
+    parts: Mapping[nn.Module, str],
     layers: Sequence[Layer],
     heard: Heard,
     gradients: Mapping[nn.Parameter, Tensor | None],
@@ -29,8 +29,7 @@ def told(
     tape = heard.tape
     for operator, came in heard.weights.items():
         losses.weigh(operator, came)
-    parameters = list(module.named_parameters())
-    names_of = {parameter: name for name, parameter in parameters}
+    names_of = parameters_of(parts)
     return {
         "activations": {name: (seen.positions, seen.judged) for name, seen in tape.activations.items()},
         "facts": {
@@ -47,21 +46,20 @@ def told(
             "unbounded": sorted(set(tape.unbounded)),
             "narrow": narrow(layers, heard, tape.samples),
             "frozen_as_drawn": frozen_as_drawn(layers, heard),
-            "trainable": sum(one.numel() for _, one in parameters if one.requires_grad),
+            "trainable": sum(one.numel() for one in names_of if one.requires_grad),
             "reached": any(gradient is not None for gradient in gradients.values()),
-            "weights": coarsest(one.dtype for _, one in parameters),
-            "frozen": [name for name, parameter in parameters if not parameter.requires_grad],
+            "weights": coarsest(one.dtype for one in names_of),
+            "frozen": [name for parameter, name in names_of.items() if not parameter.requires_grad],
         },
     }
 
 
-def strangers(module: nn.Module, ways: Graph, output: Any) -> facts.Facts:
-    """Parameters that the output rests on and the module does not have: how many, and of how many numbers.
+def strangers(own: Container[nn.Parameter], ways: Graph, output: Any) -> facts.Facts:
+    """Parameters that the output rests on and that are not the module's ``own``: how many, and of how many numbers.
 
     They are those of layers in a plain list, or made anew in each call; what the loss brings along (a judge, a teacher)
     does not count.
     """
-    own = set(module.parameters())
     leaves = {node: getattr(node, "variable", None) for node in ways.order if not ways.parts[node]}
     foreign = {node: one for node, one in leaves.items() if isinstance(one, nn.Parameter) and one not in own}
     signal = output if isinstance(output, Tensor) else signal_of(output)
