@@ -43,7 +43,8 @@ VERDICTS = table(
     ),
     _judged(
         "saturated",
-        "entries where a smooth activation's slope is below 5 % of its largest; attention that looks at one place",
+        "entries where a smooth activation's slope is below 5 % of its largest; attention, or a choice between layers, "
+        "that looks at one place",
         "Glorot & Bengio 2010, section 3",
         *("saturated", "attention"),
     ),

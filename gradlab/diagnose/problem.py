@@ -190,7 +190,7 @@ def _held(history: History) -> Iterator[Found]:
     foreign = history.facts.get("strangers")
     if foreign and (held is None or held < own + foreign["numbers"]):
         words = f"the output rests on {foreign['count']} parameters that are none of the module's own: of layers in a"
-        yield "no_update", RISK, f"{words} plain list, or made anew at each call"
+        yield "no_update", SICK, f"{words} plain list, or made anew at each call"
 
 
 def _into(history: History) -> list[str]:

@@ -265,7 +265,7 @@ def changes(result: Result, healing: Cure) -> list[dict[str, Any]]:
     told = (healing.before, *healing.tried)
     labels = list(dict.fromkeys(one.name for one in told))
     of = {run_id: labels.index(one.name) for one in told for run_id in one.change["members"]}
-    if len(of) < result.size:
+    if not of.keys() >= set(result.ids):
         labels.append("–")
     code = [of.get(run_id, len(labels) - 1) for run_id in result.ids]
     change = {"name": "change", "short": "change", "labels": labels, "code": code, "kind": "key", "swept": True}

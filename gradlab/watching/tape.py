@@ -9,7 +9,6 @@ import math
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import torch
@@ -226,12 +225,8 @@ def _bare(module: nn.Module) -> bool:
 
 def is_norm(module: nn.Module) -> bool:
     """Whether a module normalizes what it is given: one of torch's, or one that is called so (`LlamaRMSNorm`)."""
-    return _named_norm(type(module)) and (isinstance(module, NORMS) or not module._modules)
-
-
-@cache
-def _named_norm(kind: Any) -> bool:
-    return issubclass(kind, NORMS) or kind.__name__.endswith(("Norm", "Norm1d", "Norm2d", "Norm3d"))
+    named = type(module).__name__.endswith(("Norm", "Norm1d", "Norm2d", "Norm3d")) and not module._modules
+    return named or isinstance(module, NORMS)
 
 
 def _normed_over(module: nn.Module, given: Any, signal: Tensor) -> int | None:

@@ -354,7 +354,11 @@ def test_layers_in_a_plain_list_are_none_of_the_module(listed: bool) -> None:
         return x
 
     parts = {"first": first, **({"others": kept} if isinstance(kept, nn.ModuleList) else {})}
-    assert causes(Net(forward, **parts)) == ([] if listed else ["no_update"])
+    frame = gradlab.measure(Net(forward, **parts), F.cross_entropy, batch())
+    for losses in (None, [0.9**step for step in range(60)]):
+        (verdict,) = gradlab.verdict(frame, losses=losses)
+        assert verdict.name == ("healthy" if listed else "misspecified"), "whatever the others learn"
+        assert (verdict.cause and verdict.cause.name) == (None if listed else "no_update")
 
 
 def test_what_the_loss_brings_along_is_no_part_of_the_module() -> None:

@@ -109,7 +109,7 @@ class Opened {
     const rows = [...data.fields.values()].map((field) => [field.name, data.label(field, one), data.label(field, other)]).filter(([, left, right]) => left !== right);
     make("h3", {}, this.differs, "In what they differ");
     const host = make("div", { class: "scroll", tabindex: "0", id: "differs" }, this.differs);
-    fillTable(host, [["", data.head.ids[one], data.head.ids[other]], ...rows], 100);
+    fillTable(host, [["key or outcome", data.head.ids[one], data.head.ids[other]], ...rows], 100);
   }
   /** What a run is, what is wrong with it, and the commands that repeat and heal it. @param {number} run @param {number} at */
   told(run, at) {
