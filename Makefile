@@ -11,8 +11,9 @@ PYTHON ?= python3
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
-# One worker a core, eight at most; each computes with one thread, which is faster for small networks.
-WORKERS ?= -n auto --maxprocesses 8
+# One worker a core, eight at most; each computes with one thread, which is faster for small networks. A file stays with
+# one worker, so that what its tests share is made once.
+WORKERS ?= -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help run test lint scripts format types bench reproduce faults clean
 

@@ -30,8 +30,8 @@ from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec, build
 
 MEMBERS = 24
-STEPS = 20
-"""Of gradlab's cohort in a round, recorded or not."""
+STEPS, TURNS = 10, 3
+"""Of gradlab's cohort at a time, recorded or not, and how often each is timed in a round, in turn with the others."""
 
 LOOP_NETWORKS, LOOP_STEPS = 6, 3
 """Networks that the loop trains in a round, whose time is scaled to all members, and steps of each."""
@@ -269,9 +269,9 @@ def measure(name: str, row: Row, threads: int, rounds: int) -> str:
     cells: dict[str, list[float]] = {}
     for turn in range(rounds + 1):
         torch.set_num_threads(threads)
-        seen = {str(every): step_of_gradlab(found, rehearsed, every) for every in (10 * STEPS, 10, 1)}
-        seen |= {f"loop {count}": step_of_loop(found, networks, count) for count in sorted({1, threads})}
-        for cell, spent in seen.items():
+        seen = [(str(every), step_of_gradlab(found, rehearsed, every)) for every in (10 * STEPS, 10, 1) * TURNS]
+        seen += [(f"loop {count}", step_of_loop(found, networks, count)) for count in sorted({1, threads})]
+        for cell, spent in seen:
             cells.setdefault(cell, []).extend([spent] if turn else [])  # the first round warms up
     bare, tenth, every, *loops = (statistics.median(spent) for spent in cells.values())
     written = "program" if isinstance(rehearsed[False], Program) and isinstance(rehearsed[True], Program) else "-"

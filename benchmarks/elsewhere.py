@@ -15,6 +15,7 @@ import heapq
 import os
 import re
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -54,7 +55,14 @@ SUM = (
     "assert sum(pc.sum(batch[0]).as_py() or 0 for batch in batches) > 0"
 )
 
+PLANNED = (
+    "import sys; from pathlib import Path; from gradlab.launch.manifest import planned; "
+    "from gradlab.store import documents; from gradlab.store.folder import Folder; folder = Folder(Path(sys.argv[1])); "
+    "assert planned(folder, documents.read_manifest(folder.root), documents.read_runs(folder))"
+)
+
 READERS = {
+    "resume: specs and plan": ("-c", PLANNED),
     "load": ("-c", LOADED),
     "load, a column of 1,000 runs": ("-c", LOADED + SOME),
     "load, the sum of a column": ("-c", LOADED + SUM),
@@ -65,18 +73,23 @@ READERS = {
 T = TypeVar("T")
 
 
-def overhead(places: Sequence[str], seeds: int, extra: Sequence[str]) -> None:
-    """Whole commands over the reference grid, two pieces at a time everywhere."""
-    first = None
-    for place in places:
-        with TemporaryDirectory(prefix="gradlab-") as folder:
-            line = [sys.executable, "-m", "gradlab", "sweep", "-e", "reference-grid", f"seed=range({seeds})", *extra]
-            line += [f"launch={place}", "launch.workers=2", "--no-report", "-q", "-o", f"{folder}/out"]
-            load, began = os.getloadavg()[0], time.monotonic()
-            subprocess.run(line, check=True)
-            took = time.monotonic() - began
-        first = first or took
-        print(f"{432 * seeds:6,} runs  {place:6}  {took:7.1f} s  x{took / first:.2f}  (load {load:.1f})", flush=True)
+def overhead(places: Sequence[str], seeds: int, extra: Sequence[str], turns: int) -> None:
+    """Whole commands over the reference grid, two pieces at a time everywhere, one place after the other."""
+    took: dict[str, list[float]] = {place: [] for place in places}
+    for _ in range(turns):
+        for place in places:
+            with TemporaryDirectory(prefix="gradlab-") as folder:
+                line = [sys.executable, "-m", "gradlab", "sweep", "-e", "reference-grid", f"seed=range({seeds})"]
+                line += [*extra, f"launch={place}", "launch.workers=2", "--no-report", "-q", "-o", f"{folder}/out"]
+                load, began = os.getloadavg()[0], time.monotonic()
+                subprocess.run(line, check=True)
+                took[place].append(time.monotonic() - began)
+            print(f"{432 * seeds:6,} runs  {place:6}  {took[place][-1]:7.1f} s  (load {load:.1f})", flush=True)
+    first = statistics.median(took[places[0]])
+    for place, times in took.items():
+        middle = statistics.median(times)
+        spread = f"{middle:7.1f} s ({min(times):.1f} to {max(times):.1f})"
+        print(f"{432 * seeds:6,} runs  {place:6}  {spread}  x{middle / first:.2f}", flush=True)
 
 
 def timed(what: str, work: Callable[[], T]) -> T:
@@ -166,12 +179,13 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--places", nargs="*", default=[])
+    parser.add_argument("--turns", type=int, default=1, help="of each place; their median is compared")
     parser.add_argument("--seeds", nargs="*", type=int, default=[1])
     parser.add_argument("--simulate", type=int, default=0, metavar="RUNS")
     parser.add_argument("--workers", type=int, default=1000)
     parser.add_argument("--overrides", nargs="*", default=[], help="such as train.steps=50")
     asked = parser.parse_args()
     for count in asked.seeds if asked.places else ():
-        overhead(asked.places, count, asked.overrides)
+        overhead(asked.places, count, asked.overrides, asked.turns)
     if asked.simulate:
         simulate(asked.simulate, asked.workers)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -149,6 +150,7 @@ def _forked(
     os.environ.update(environment, COLUMNS="80", LINES="24")
     if site is not None:
         sys.path.insert(0, str(site))
+    warnings.simplefilter("default")
     sys.argv = ["gradlab", *arguments]
     inline(pytest.MonkeyPatch())
     with nullcontext() if painted else dotted():

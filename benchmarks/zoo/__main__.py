@@ -5,7 +5,7 @@
 Stock networks of torchvision, timm and transformers and of common hand-written kinds, each by `gradlab.measure` at its
 own initialization, and those that are quick again after some steps of their usual optimizer. Anything but `healthy`
 is a false alarm. Families are split in two halves by a digest of their names: thresholds are chosen on one (tune), and
-reported on the other (held). Needs the extra `zoo`.
+reported on the other (held); further kinds were written when the rules stood. Needs the extra `zoo`.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ CAUSES = table(
     Choice("idle", "open the gate that is zero, or take the part out", "Shazeer et al. 2017, arXiv:1701.06538"),
     Choice("dead_units", "lower the learning rate, start biases at 0, or take leaky_relu", "Lu et al. 2019"),
     Choice("constant_output", "look at the biases and the output activation: the input does not reach it", "ours"),
+    Choice("one_answer", "start the weights smaller: one output leads for every input", "Sabour et al. 2017"),
     Choice("norm_of_one", "normalise over more than one number", "Ioffe & Szegedy 2015, arXiv:1502.03167"),
     Choice("broken_layer", "look at the weights of that layer: they are of another scale than the others", "ours"),
     Choice("init", "initialise by He (ReLU) or Xavier (tanh): model.init, model.gain", "He et al. 2015"),

@@ -38,6 +38,12 @@ LOGITS_OF = "_with_logits"
 ENDLESS = 1e3
 """How many times as far below zero as it began a loss has fallen that has no end."""
 
+HALVES = frozenset({"float16", "bfloat16"})
+"""Precisions in which a product of small numbers is soon zero."""
+
+TINY = 1e-20
+"""A gradient beyond which single precision keeps its products with signals."""
+
 LEAST_TARGETS = 16
 """In a batch of fewer all may be of one class by chance."""
 
@@ -112,6 +118,8 @@ def _counted(history: History) -> Iterator[Found]:
     names = (*REGRESSION, "binary_cross_entropy", "binary_cross_entropy_with_logits")
     if composed(history).get("crossed") or any(loss_of(history, name).get("broadcast") for name in names):
         yield "labels", SICK, "output and targets differ in shape, and each output is compared with every target"
+    if composed(history).get("repeated"):
+        yield "labels", RISK, "each output is compared with several targets: it can come to their mean alone"
     if loss_of(history, "negative_log_likelihood").get("weight") == 0 and len(history.facts["losses"]) == 1:
         yield "labels", RISK, "the labels count nothing: the cross-entropy with them is multiplied by zero"
 
@@ -170,10 +178,19 @@ def _held(history: History) -> Iterator[Found]:
     held, own = history.spec.get("optim.held"), history.facts.get("trainable", 0)
     if held is not None and held < own:
         yield "no_update", RISK, f"the optimizer holds {held} of the {own} numbers that could learn"
+    depth = history.depth
+    if history.measured and depth is not None and history.precision not in HALVES:
+        none = (depth.column("grad_norm", 0) == 0) & (depth.column("signal_grad_norm", 0) > TINY)
+        # A layer that is given zeros, and puts out zeros, has no gradient either.
+        none &= np.hypot(depth.column("act_mean", 0), depth.column("act_std", 0)) > 0
+        if none.any():
+            place = depth.place(int(depth.layer[int(none.argmax())]))
+            words = f"no gradient comes to the parameters of {place}, and one to what it puts out: a hook takes it"
+            yield "no_update", RISK, words
     foreign = history.facts.get("strangers")
     if foreign and (held is None or held < own + foreign["numbers"]):
         words = f"the output rests on {foreign['count']} parameters that are none of the module's own: of layers in a"
-        yield "no_update", RISK, f"{words} plain list, or made anew at each call"
+        yield "no_update", SICK, f"{words} plain list, or made anew at each call"
 
 
 def _into(history: History) -> list[str]:
@@ -213,6 +230,8 @@ def collapsed(history: History, limits: Limits) -> Verdict | None:
         classes = history.facts["losses"]["negative_log_likelihood"]["classes"]
         words = f"collapsed: everything passes through {narrow}, one number a sample, and there are {classes} classes"
         return crossing("collapsed", (), limits, {"cause": "rank", "numbers": 1}, words, "Dong et al. 2021", grade=RISK)
+    if (same := _one_answer(history, limits)) is not None:
+        return same
     if history.guess is not None and learning(history, limits):
         # No constant output comes below the loss of a guess.
         return None
@@ -228,9 +247,32 @@ def collapsed(history: History, limits: Limits) -> Verdict | None:
             f"(threshold {figure(limits['collapsed'])}): it does not depend on the input"
         )
         alike = facts["output_std"] < limits["collapsed"] * size
-        same: Evidence = {"cause": "constant_output" if alike else "rank", "share": between / size}
-        return crossing("collapsed", ("collapsed",), limits, same, sentence, grade=RISK)
+        found: Evidence = {"cause": "constant_output" if alike else "rank", "share": between / size}
+        return crossing("collapsed", ("collapsed",), limits, found, sentence, grade=RISK)
     return _alike(history, limits)
+
+
+def _one_answer(history: History, limits: Limits) -> Verdict | None:
+    """The loss of samples held out tells that outputs follow the inputs; of the answers no more are right than by one.
+
+    One output leads whatever the input is, as the length of a capsule that has come to its end, where its slope is
+    nearly zero: the others learn beside it, and the loss falls.
+    """
+    known = history.answers
+    if known is None or history.guess is None or not known.loss <= limits["learning"] * history.guess:
+        return None
+    chance = 1 / known.classes
+    most = chance + limits["errors"] * math.sqrt(chance * (1 - chance) / known.samples)
+    if not known.right <= most:
+        return None
+    sentence = (
+        f"collapsed: of {known.samples} samples held out {known.right:.1%} are right, no more than one answer to all "
+        f"would have ({chance:.1%}, with {figure(limits['errors'])} standard errors {most:.1%}), though the loss, "
+        f"{figure(known.loss)}, is below that of a guess, {figure(history.guess)}: one output leads for every input"
+    )
+    evidence: Evidence = {"cause": "one_answer", "accuracy": known.right, "loss": known.loss}
+    source = "Sabour et al. 2017, equations 1 and 4: a capsule of length 1 costs its margin, and its slope is near zero"
+    return crossing("collapsed", ("errors", "learning"), limits, evidence, sentence, source)
 
 
 def _alike(history: History, limits: Limits) -> Verdict | None:

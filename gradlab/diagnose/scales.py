@@ -25,8 +25,8 @@ EXTINCT = 104.0
 """Nats by which logits differ where single precision makes zero of the smaller one's probability."""
 
 FAR_LOSS = 1e3
-"""How many times its targets' mean square a squared error is where the output's scale is wrong; of a loss that nobody
-knows, how much of it falls on each number of the output."""
+"""How many times one, and its targets' mean square, a squared error is where the output's scale is wrong; of a loss
+that nobody knows, how much of it falls on each number of the output."""
 
 Scale = tuple[str, float, str, str]
 """A cause by its name, the number that is far from 1, the threshold that it crosses, if any, and how it shows."""
@@ -55,7 +55,10 @@ def _scales(history: History, limits: Limits) -> Iterator[Scale]:
         elif not (max(std, abs(mean)) * scale > 1 and max(std, abs(mean)) < scale):
             words = f"the inputs have standard deviation {figure(std)}"
             yield "input_scale", std, "scale", words
-    squared = next((found for name in REGRESSION if (found := loss_of(history, name))), None)
+    if 0 < (usual := facts.get("input_usual", 0.0)) * scale**2 < 1 and not first > 0:
+        words = f"half of the inputs' numbers are below {figure(usual)}, and some {figure(std / usual)} times as large"
+        yield "input_scale", usual, "scale", words
+    squared = next((told for name in REGRESSION if (told := loss_of(history, name))), None)
     if squared and (size := math.hypot(squared["target_mean"], squared["target_std"])) > scale:
         words = f"the targets have a root mean square of {figure(size)}"
         yield "target_scale", size, "scale", f"{words}, and the loss at step 0 is {figure(_loss(history))}"
@@ -78,6 +81,13 @@ def _parts(history: History, limits: Limits) -> Iterator[Scale]:
     if composed(history).get("joined") and part > limits["penalty"] * rest:
         words = f"the loss is {figure(total)}, of which {figure(part)} is one part times a large factor: that decides"
         yield "penalty", part, "penalty", words
+    if (size := composed(history).get("target", 0.0)) > limits["scale"]:
+        yield (
+            "target_scale",
+            size,
+            "scale",
+            f"what the outputs are compared with has a root mean square of {figure(size)}",
+        )
     if (shares := composed(history).get("shares", math.nan)) > limits["scale"]:
         yield "target_scale", shares, "scale", f"the targets of a sample add up to {figure(shares)}, and shares to 1"
 
@@ -99,7 +109,7 @@ def _first(history: History, limits: Limits) -> Iterator[Scale]:
             yield "first_loss", binary["value"], "first_loss", words
     squared = loss_of(history, "mean_squared_error")
     size = squared.get("target_mean", 0.0) ** 2 + squared.get("target_std", 0.0) ** 2
-    if size > 0 and FAR_LOSS * size < squared.get("value", 0.0) < math.inf:
+    if FAR_LOSS * max(1.0, size) < squared.get("value", 0.0) < math.inf:
         words = (
             f"the squared error at step 0 is {figure(squared['value'])}, and the targets' mean square {figure(size)}"
         )

@@ -22,6 +22,7 @@ from gradlab.report.tables import Result, judged
 from gradlab.report.tables import read as read_result
 from gradlab.spec.named import Value
 from gradlab.store.sources import Merged
+from gradlab.store.tables import load_tables
 
 OUTCOMES = (
     *("loss_final", "accuracy", "loss_heldout", "vanishing_ratio", "rate", "rate_theory", "diverged_at"),
@@ -29,8 +30,8 @@ OUTCOMES = (
 )
 """Columns of `runs` that are a number of a whole run, what is looked at first at the front."""
 
-AT_A_TIME = 2000
-"""Runs of a large result that are in memory."""
+AT_A_TIME = 500_000
+"""Rows of a table of a large result that are in memory."""
 
 Place = tuple[str, str]
 """What there is now, and where; or the command that shows it."""
@@ -148,7 +149,7 @@ def read(path: Path, chosen: Sequence[str] = ()) -> Contents:
     manifest = result.manifests[path]
     began = dt.datetime.fromisoformat(manifest["started"]) if manifest.get("started") else dt.datetime.now(dt.UTC)
     name = re.sub(r"[^\w.-]+", "-", path.resolve().name).strip("-.") or "gradlab"
-    every = Merged.of(result.tables) if result.whole is None else result.whole.folders[0]
+    every = Merged.of(result.tables) if result.whole is None else load_tables(path)
     return Contents(name, began, tuple(varying(result.every)), result, every, manifest.get("watched", {}))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from gradlab.export.contents import Contents, Place
-from gradlab.report.tables import Cells, unknown
+from gradlab.report.cells import Cells, unknown
 
 
 def write(contents: Contents, place: str) -> list[Place]:

@@ -217,10 +217,11 @@ def _hold_expectations(folder: Folder, manifest: Manifest, tables: Merged) -> No
     """Writes what the experiment was expected to show beside what its tables say, where anything was expected."""
     if not manifest.get("expect"):
         return
-    from gradlab.expect.evaluate import evaluate
+    from gradlab.expect.evaluate import columns, evaluate
 
-    altered = manifest["altered"]
-    outcomes = evaluate(parse(manifest["expect"]), tables, lenient=bool(altered))
+    altered, expected = manifest["altered"], parse(manifest["expect"])
+    asked = tables.narrow(columns(expected)) if tables.large else tables
+    outcomes = evaluate(expected, asked, lenient=bool(altered))
     told = {"experiment": manifest["experiment"], "altered": altered}
     documents.write_expectations(folder, {**told, "outcomes": [outcome.stored() for outcome in outcomes]})
 

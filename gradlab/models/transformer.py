@@ -11,13 +11,11 @@ Dropout is behind the activation and behind each f, as in torch.nn.TransformerEn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
 from gradlab.nn.attention import Heads, add_places, attend, mean_of_places
-from gradlab.nn.network import Pass
+from gradlab.nn.network import Further, Pass
 from gradlab.nn.slots import Layout, Role, Slot, Start, linear_slots, norm_slots, slope_slots
 from gradlab.nn.tape import Node
 from gradlab.spec.run import Facts, ModelSpec
@@ -81,7 +79,7 @@ class _Branch:
 
     value: Node
     inside: tuple[Node, Node] | None = None
-    further: Mapping[str, Callable[[Tensor], None]] = field(default_factory=dict)
+    further: Further = field(default_factory=dict)
 
 
 def _sub_layer(through: Pass, layer: int, x: Node, f: Callable[[Pass, int, Node], _Branch]) -> Node:

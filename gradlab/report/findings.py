@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,8 +51,7 @@ def figure(value: Value) -> str:
 def sentences(result: Result) -> list[str]:
     """What came out, in plain words; how it goes with width or depth is told of the runs that were drawn."""
     drawn, result = result, result.every
-    count = Counter(result.state.tolist())
-    lines = [_counts(result, count)]
+    lines = [states(result)]
     keys = swept(result) or varying(result)
     early = [key for key in keys if not key.startswith(LATER)]
     along, first, last = _places(result)
@@ -92,7 +91,9 @@ def _places(result: Result) -> tuple[str, str, str]:
     return "layer (a time step in an RNN)", "first layer (time step)", "last hidden one (last one)"
 
 
-def _counts(result: Result, count: Mapping[str, int]) -> str:
+def states(result: Result) -> str:
+    """How many runs finished, diverged and failed, in a sentence."""
+    count = Counter(result.state.tolist())
     if result.size == 1:
         state = str(result.state[0])
         if state == "diverged":

@@ -25,11 +25,12 @@ from gradlab.report import (
     picked,
     verdicts,
 )
+from gradlab.report.cells import write_csv
 from gradlab.report.clipping import clipping
 from gradlab.report.expectations import expected
-from gradlab.report.groups import check_asked, early_keys, log_outcomes, map_keys, varying
+from gradlab.report.groups import check_asked, early_keys, log_outcomes, map_keys, swept, varying
 from gradlab.report.layout import Facets
-from gradlab.report.tables import Result, read, write_csv
+from gradlab.report.tables import Result, read
 
 SOMETIMES = ("effects.csv", "beforehand.csv", "cure.csv", "instruments.csv")
 """Tables that not every result has."""
@@ -122,7 +123,9 @@ def write_report(
     found = effects.analyses(every) if healing is None and not runs else []
     known = beforehand.beforehand(result) if healing is None and not runs else None
     each = picked.facets(result) if runs and result.size > 1 else None
-    everywhere = runs or picked.homes_of(paths)
+    clear = verdicts.examples(result) if not runs or result.size == 1 else []
+    shown = [*result.ids, *(one.run_id for one in clear)]
+    everywhere = runs or (picked.homes_of(paths) if every.behind is None else every.behind.homes(shown))
     homes = everywhere if runs or result.size == 1 else {}
     out.mkdir(parents=True, exist_ok=True)
     with _beside(out) as fresh:
@@ -135,8 +138,7 @@ def write_report(
         figures, pictures = _figures(result, Chosen(keys, early, color, facet, each), fresh)
         page = fresh / "index.html"
         held = inside.written(result, everywhere, healing) if (result.state != "failed").any() else ""
-        clear = verdicts.examples(result) if not homes or result.size == 1 else []
-        top = answers.answers(result, clear, everywhere) if healing is None else []
+        top = answers.answers(every, clear, everywhere) if healing is None else answers.of_cure(result, healing)
         told = _render(result, found, known, healing, pictures, [file.name for file in tables], homes, held, clear, top)
         page.write_text(told, encoding="utf-8")
         # The page last: it shows what is there.
@@ -226,12 +228,15 @@ def _render(
         ],
         questions=findings.questions(result),
         size=result.every.size,
+        over=[key for key in varying(result.every) if key == "seed" or key in swept(result.every)],
         varying=[(key, findings.value_list(result.every, key)) for key in varying(result.every)],
         base=findings.base(result),
         sentences=[
-            *(*cure.sentences(healing), *findings.sentences(result), *noise.sentences(result)),
-            *(*(foretold.sentences(result) if healing is None else []), *effect_words.sentences(found)),
-        ],
+            *(*findings.sentences(result), *noise.sentences(result)),
+            *(*foretold.sentences(result), *effect_words.sentences(found)),
+        ]
+        if healing is None
+        else [*cure.sentences(healing), findings.states(result.every)],
         answers=top,
         well=answers.well(result.every) if result.size > 1 and healing is None else "",
         cures=cure.best(healing),

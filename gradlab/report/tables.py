@@ -6,10 +6,10 @@ the input), N rows.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +25,9 @@ from gradlab.spec.keys import in_order
 from gradlab.spec.named import SpecError, Value
 from gradlab.store.documents import Manifest, read_manifest
 from gradlab.store.lean import lean
-from gradlab.store.pieces import OPTIONAL, TABLES
-from gradlab.store.record import MEASURED_COLUMNS, with_final_losses
+from gradlab.store.merging import promoted
+from gradlab.store.pieces import TABLES
+from gradlab.store.record import schema_of, with_final_losses
 from gradlab.store.settings import Columns, Ranking, ranking
 from gradlab.store.sources import Merged
 from gradlab.store.tables import load_tables
@@ -35,20 +36,17 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-NUMBER = re.compile(r"[+-]?(\d[\d.]*(e[+-]?\d+)?|inf|∞)").fullmatch
-"""Such as the value of a key may be."""
-
-SOMETIMES = (*MEASURED_COLUMNS, "loss_scale", "skipped")
-"""Columns that runs of gradlab's own do not fill."""
-
 DENSE_CELLS = 8_000_000
 """Most cells of an array (R, T); beyond it the steps are thinned."""
 
 MOST_DRAWN = 10_000
 """Runs of a large result whose steps and layers are read."""
 
+LEAST_DRAWN = 100
+"""So many are read, however many rows they have."""
+
 MOST_ROWS = 2_000_000
-"""Rows of each table that are read of them."""
+"""Rows of each table that are read of more."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +104,7 @@ class Result:
     """One or several result folders as one: R runs in the order of their grids.
 
     ``asked``: whether somebody chose these runs from more, by their ids. ``whole``: all runs, where these were drawn
-    from too many by chance: their keys and outcomes (`lean`), and no rows of the other tables, which the ``folders``
-    have.
+    from too many by chance: their keys and outcomes (`lean`), and no rows of the other tables, which are ``behind`` it.
     """
 
     tables: Mapping[str, pa.Table]
@@ -115,7 +112,7 @@ class Result:
     notes: tuple[str, ...]
     asked: bool = False
     whole: Result | None = None
-    folders: tuple[Merged, ...] = ()
+    behind: Behind | None = None
 
     @property
     def every(self) -> Result:
@@ -170,6 +167,12 @@ class Result:
         ids = self.runs["run_id"].filter(pa.array(kept)).combine_chunks()
         rows = {name: table.filter(pc.is_in(table["run_id"], value_set=ids)) for name, table in self.tables.items()}
         return Result(rows, self.manifests, self.notes, self.asked)
+
+    def rows_of(self, places: Sequence[int]) -> Mapping[str, pa.Table]:
+        """All tables of the runs at these places, in their order in the grid."""
+        if self.behind is not None:
+            return self.behind.rows_of([self.ids[place] for place in places])
+        return self.only(np.isin(np.arange(self.size), places)).tables
 
     @cached_property
     def own(self) -> Bools:
@@ -268,34 +271,63 @@ def read(paths: Sequence[Path], chosen: Iterable[str] | None = None) -> Result:
         kept = set(chosen)
         return _together(folders, [[one for one in ids if one in kept] for ids in own], manifests, notes)
     share = max(sum(folder.rows(name) for folder in folders) for name in TABLES[1:]) / MOST_ROWS
-    if not any(folder.large for folder in folders) or here <= (most := min(MOST_DRAWN, max(1, int(here / share)))):
+    if not any(folder.large for folder in folders) or here <= (
+        most := min(MOST_DRAWN, max(LEAST_DRAWN, int(here / share)))
+    ):
         return _together(folders, own if repeated else None, manifests, notes)
     # Ids are digests: the smallest are drawn by chance, and the same ones each time.
     last = sorted(one for ids in own for one in ids)[most - 1]
     some = _together(folders, [[one for one in ids if one <= last] for ids in own], manifests, notes)
-    runs = lean(folders)
-    if repeated:
-        runs = pa.concat_tables(
-            [
-                one.filter(pc.is_in(one["run_id"], value_set=pa.array(ids, pa.string())))
-                for one, ids in zip(_apart(runs, folders), own, strict=True)
-            ]
-        )
-    none = {name: some.tables[name].slice(0, 0) for name in TABLES[1:]}
     drawn = (
         f"Of {here:,} runs {some.size:,}, drawn by chance, have their steps and layers in the figures, in the explorer "
         "and in steps.csv and layers.csv. What is counted, ranked or mapped is of all; gradlab export --to csv writes "
         "every row."
     )
-    whole = Result({"runs": runs, **none}, manifests, notes, folders=tuple(folders))
+    tables = {name: table.slice(0, 0) for name, table in some.tables.items()}
+    behind = Behind(folders, own, manifests)
+    whole = Result({**tables, "runs": behind.lean(repeated)}, manifests, notes, behind=behind)
     return replace(some, notes=(*notes, drawn), whole=whole)
 
 
-def _apart(runs: pa.Table, folders: Sequence[Merged]) -> Iterator[pa.Table]:
-    start = 0
-    for folder in folders:
-        yield runs.slice(start, folder.rows("runs"))
-        start += folder.rows("runs")
+@dataclass(frozen=True)
+class Behind:
+    """What a large result is read from: its folders, and of each the runs that it tells of."""
+
+    folders: Sequence[Merged]
+    own: Sequence[Sequence[str]]
+    manifests: Mapping[Path, Manifest]
+
+    def lean(self, repeated: int) -> pa.Table:
+        """The table of runs, as far as it is held; where some are ``repeated``, each once."""
+        runs = lean(self.folders)
+        if not repeated:
+            return runs
+        ends = list(accumulate((folder.rows("runs") for folder in self.folders), initial=0))
+        parts = [runs.slice(first, end - first) for first, end in pairwise(ends)]
+        return pa.concat_tables([_among(part, ids) for part, ids in zip(parts, self.own, strict=True)])
+
+    def runs(self) -> Iterator[pa.Table]:
+        """The whole table of runs, some at a time."""
+        schema = schema_of("runs", [folder.source("runs").schema for folder in self.folders])
+        for folder, ids in zip(self.folders, self.own, strict=True):
+            for batch in folder.batches("runs"):
+                yield promoted(_among(batch, ids) if len(self.folders) > 1 else batch, schema)
+
+    def homes(self, run_ids: Iterable[str]) -> dict[str, Path]:
+        """The folders of these runs."""
+        wanted = set(run_ids)
+        return {one: path for path, ids in zip(self.manifests, self.own, strict=True) for one in ids if one in wanted}
+
+    def rows_of(self, run_ids: Sequence[str]) -> Mapping[str, pa.Table]:
+        """All tables of these runs."""
+        wanted = set(run_ids)
+        return _together(
+            self.folders, [[one for one in ids if one in wanted] for ids in self.own], self.manifests
+        ).tables
+
+
+def _among(runs: pa.Table, ids: Sequence[str]) -> pa.Table:
+    return runs.filter(pc.is_in(runs["run_id"], value_set=pa.array(ids, pa.string())))
 
 
 def _owned(folders: Sequence[Merged]) -> tuple[list[list[str]], int]:
@@ -320,7 +352,7 @@ def _together(
     folders: Sequence[Merged],
     own: Sequence[Sequence[str]] | None,
     manifests: Mapping[Path, Manifest],
-    notes: tuple[str, ...],
+    notes: tuple[str, ...] = (),
 ) -> Result:
     """All tables of the folders, of each those of its ``own`` runs, one behind the other."""
     some = folders if own is None else [folder.of_runs(ids) for folder, ids in zip(folders, own, strict=True)]
@@ -349,92 +381,3 @@ def _repeated(repeated: int) -> tuple[str, ...]:
         return ()
     subject = "One run stands" if repeated == 1 else f"{repeated} runs stand"
     return (f"{subject} in more than one folder (same run_id); each is kept once.",)
-
-
-def write_csv(result: Result, out: Path) -> tuple[Path, ...]:
-    """Writes runs.csv, steps.csv, layers.csv and, where there are any, the instruments' rows into ``out``.
-
-    Literal ``nan`` and ``inf``, null empty. Of the columns that only a watched training has none without a value. Of a
-    large result runs.csv has all runs, and the others have the rows of those that were drawn.
-    """
-    files = []
-    for name, table in result.tables.items():
-        if name in OPTIONAL and not table.num_rows:
-            continue
-        if name == "runs" and result.whole is not None:
-            with Cells(out / "runs.csv") as file:
-                for batch in _runs(result.whole):
-                    file.write(batch)
-            files.append(file.path)
-        else:
-            files.append(write_cells(table.drop_columns(unknown(Merged.of(result.tables), name)), out / f"{name}.csv"))
-    return tuple(files)
-
-
-def _runs(whole: Result) -> Iterator[pa.Table]:
-    """All rows of all runs, each run once."""
-    seen: set[str] = set()
-    for folder in whole.folders:
-        for batch in folder.batches("runs"):
-            ids = batch["run_id"].to_pylist()
-            yield batch.filter(pa.array([run_id not in seen for run_id in ids]))
-            if len(whole.folders) > 1:
-                seen.update(ids)
-
-
-def unknown(tables: Merged, name: str) -> list[str]:
-    """The columns that only some trainings fill, and none of these did."""
-    there = [column for column in SOMETIMES if column in tables.source(name).schema.names]
-    return [
-        column
-        for column in there
-        if all(batch[column].null_count == batch.num_rows for batch in tables.batches(name, [column]))
-    ]
-
-
-FORMULAS = tuple("=+-@\t\r")
-"""What a spreadsheet takes for the beginning of a formula."""
-
-
-def write_cells(table: pa.Table, file: Path) -> Path:
-    """Writes ``table`` as CSV, no text in it a formula: one that begins as such, and is no number, gets a quote first.
-
-    An error message may hold anything, and whoever opens the file in a spreadsheet did not ask to run it.
-    """
-    pyarrow.csv.write_csv(_as_cells(table), file)
-    return file
-
-
-class Cells:
-    """A file of CSV like that of `write_cells`, for a table that comes some rows at a time."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._writer: pyarrow.csv.CSVWriter | None = None
-
-    def __enter__(self) -> Cells:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-    def write(self, rows: pa.Table) -> None:
-        """Adds ``rows``, which all have the same columns."""
-        if self._writer is None:
-            self._writer = pyarrow.csv.CSVWriter(self.path, rows.schema)
-        self._writer.write_table(_as_cells(rows))
-
-
-def _as_cells(table: pa.Table) -> pa.Table:
-    for place, field in enumerate(table.schema):
-        if pa.types.is_string(field.type):
-            table = table.set_column(place, field, _harmless(table[field.name]))
-    return table
-
-
-def _harmless(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    words = [word for word in column.unique().to_pylist() if word and word.startswith(FORMULAS) and not NUMBER(word)]
-    for word in words:
-        column = pc.if_else(pc.fill_null(pc.equal(column, word), fill_value=False), f"'{word}", column)
-    return column

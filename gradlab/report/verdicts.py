@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +12,10 @@ import pyarrow as pa
 from gradlab.diagnose import ORDER, History, Verdict, judge, names
 from gradlab.diagnose.sweep import clearest
 from gradlab.diagnose.tables import histories
+from gradlab.report.cells import write_cells
 from gradlab.report.findings import Table
 from gradlab.report.groups import in_words, levels, swept, varying
-from gradlab.report.tables import Bools, Result, write_cells
+from gradlab.report.tables import Bools, Result
 
 MOST_BINS = 8
 """A numeric key of more values is cut into so many bins of equal count."""
@@ -116,16 +116,13 @@ def examples(result: Result) -> list[Example]:
     if result.size == 1:
         history = _history(result)
         return [Example(0, result.ids[0], "", verdict, history) for verdict in judge(history, result.limits)]
-
-    def taken(places: Sequence[int]) -> Mapping[str, pa.Table]:
-        return result.only(np.isin(np.arange(result.size), places)).tables
-
+    result = result.every
     stored = given(result)
     keys = swept(result) or varying(result)
     occurring = [name for name in ORDER if name != "healthy" and any(name in run for run in stored)]
     found = []
     for name in occurring[:MOST_EXAMPLES]:
-        clear = clearest(taken, stored, name, result.limits, MOST_CANDIDATES)
+        clear = clearest(result.rows_of, stored, name, result.limits, MOST_CANDIDATES)
         if clear is not None:
             place, verdict, history = clear
             found.append(Example(place, result.ids[place], in_words(result, place, keys), verdict, history))

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gradlab.spec.keys import is_key
+from gradlab.store.record import schema_of
 from gradlab.store.sources import Merged
 
 
@@ -16,9 +17,14 @@ def lean(folders: Sequence[Merged]) -> pa.Table:
 
     A million runs take some 300 MB so, and a gigabyte as they are.
     """
-    schema = folders[0].source("runs").schema
+    schemas = [folder.source("runs").schema for folder in folders]
+    schema = schema_of("runs", schemas)
     names = [name for name in schema.names if not _one_number(folders, name)]
-    batches = [_numbered(batch) for folder in folders for batch in folder.batches("runs", names)]
+    batches = [
+        _numbered(batch)
+        for folder, own in zip(folders, schemas, strict=True)
+        for batch in folder.batches("runs", [name for name in names if name in own.names])
+    ]
     empty = _numbered(pa.schema([schema.field(name) for name in names]).empty_table())
     return pa.concat_tables([empty, *batches], promote_options="permissive").unify_dictionaries()
 
@@ -30,12 +36,12 @@ def summed(tables: Merged) -> pa.Table:
 
 def _one_number(folders: Sequence[Merged], name: str) -> bool:
     """Whether a key is the same number in all runs, or of none."""
-    if not is_key(name) or not all(
-        pa.types.is_primitive(one.source("runs").schema.field(name).type) for one in folders
-    ):
+    having = [folder for folder in folders if name in folder.source("runs").schema.names]
+    kinds = [folder.source("runs").schema.field(name).type for folder in having]
+    if not is_key(name) or not all(map(pa.types.is_primitive, kinds)):
         return False
-    found: set[object] = set()
-    for folder in folders:
+    found: set[object] = {None} if len(having) < len(folders) else set()
+    for folder in having:
         for batch in folder.batches("runs", [name]):
             found |= set(batch[name].unique().to_pylist())
             if len(found) > 1:

@@ -104,7 +104,7 @@ def _check_columns(path: Path, name: str, found: pa.Schema) -> None:
 
 
 def saved_pieces(folder: Folder, planned: Mapping[int, Sequence[str]] | None = None) -> dict[int, pa.Table]:
-    """The `runs` table of every piece that is whole, by its index.
+    """The `runs` table of every piece that is whole, by its index; where ``planned`` is given their states alone.
 
     Where it is ``planned`` whose runs each piece holds, one whose tables cannot be read, or are of other runs, counts
     as not there: it is trained again.
@@ -126,7 +126,7 @@ def _sound(folder: Folder, index: int, ids: Sequence[str]) -> pa.Table | None:
                 return None
     except (FileNotFoundError, SpecError):
         return None
-    return runs
+    return runs.select(["run_id", "state"])
 
 
 def lost(folder: Folder, planned: Mapping[int, Sequence[str]]) -> list[int]:

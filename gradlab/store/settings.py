@@ -25,6 +25,10 @@ REPLICATES = ("seed", "data.seed")
 """Keys whose values mean nothing by themselves: runs are pooled over them."""
 
 
+SHORT = 100_000
+"""Rows of a table whose columns are kept as lists."""
+
+
 class Columns(Mapping[str, "list[Any]"]):
     """A table as lists, each made when it is first asked for; equal texts of a numbered column are one object."""
 
@@ -36,6 +40,12 @@ class Columns(Mapping[str, "list[Any]"]):
         if name not in self._made:
             self._made[name] = _listed(self._table[name])
         return self._made[name]
+
+    def part(self, name: str, rows: slice) -> list[Any]:
+        """Some rows of a column; of a long table the others are not made."""
+        if self._table.num_rows <= SHORT:
+            return self[name][rows]
+        return _listed(self._table[name].slice(rows.start, rows.stop - rows.start))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._table.column_names)
@@ -60,7 +70,7 @@ class Setting:
     """One setting: ``places`` of its runs in the table of all, in its order, and their ``part`` of ``columns``."""
 
     places: Ints
-    columns: Mapping[str, list[Any]]
+    columns: Columns
     part: slice
 
     def __len__(self) -> int:
@@ -68,11 +78,11 @@ class Setting:
 
     def values(self, column: str) -> list[Any]:
         """What its runs have in a column."""
-        return self.columns[column][self.part]
+        return self.columns.part(column, self.part)
 
     def first(self, column: str) -> Any:
         """What the first of them has."""
-        return self.columns[column][self.part.start]
+        return self.columns.part(column, slice(self.part.start, self.part.start + 1))[0]
 
     def known(self, column: str) -> list[float]:
         """The finite values of a column, over the runs that have one."""
@@ -132,10 +142,10 @@ class Ranking:
 
     def some(self, numbers: Sequence[int] | Ints) -> list[Setting]:
         """The settings of these ``numbers``."""
-        import pyarrow as pa
+        from gradlab.store.merging import taken
 
         places = [self.places[self.edges[one] : self.edges[one + 1]] for one in numbers]
-        columns = Columns(self.runs.take(pa.array(np.concatenate([*places, np.zeros(0, np.int64)]))))
+        columns = Columns(taken(self.runs, np.concatenate([*places, np.zeros(0, np.int64)])))
         ends = accumulate(map(len, places))
         return [Setting(part, columns, slice(end - len(part), end)) for part, end in zip(places, ends, strict=True)]
 
@@ -147,23 +157,20 @@ def ranking(runs: pa.Table, *, each: bool = False, level: bool = False) -> Ranki
     the others. ``level``: instead those that finished with a vanishing ratio above 0, the one nearest to 1 first: all
     there is without training. ``each``: every run is a setting by itself.
     """
-    import pyarrow as pa
-
     keys = [] if each else [key for key in in_order(runs.column_names) if key not in REPLICATES]
     code = np.arange(runs.num_rows) if each else np.zeros(runs.num_rows, dtype=np.int64)
     for key in keys:
-        column = runs[key].combine_chunks()
-        words = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-        own = words.indices.fill_null(len(words.dictionary)).to_numpy().astype(np.int64)
-        if own.size and own.min() < own.max():
-            code = np.unique(code * (int(own.max()) + 1) + own, return_inverse=True)[1].astype(np.int64)
+        place: dict[Any, int] = {}
+        own = np.array([place.setdefault(value, len(place)) for value in _listed(runs[key])], dtype=np.int64)
+        if len(place) > 1:
+            code = np.unique(code * len(place) + own, return_inverse=True)[1].astype(np.int64)
     # Settings are numbered in the order in which each first occurs.
     _, first, code = np.unique(code, return_index=True, return_inverse=True)
     number = np.argsort(np.argsort(first))[code]
     size = len(first)
-    state = runs["state"].cast("string").to_numpy()
-    name = "vanishing_ratio" if level else "loss_final"
-    values = runs[name].cast("float64").to_numpy()
+    state = np.array(_listed(runs["state"]), dtype=str)
+    # As lists: Arrow imports pandas where it makes an array of numpy's that may have nulls.
+    values = np.array(runs["vanishing_ratio" if level else "loss_final"].to_pylist(), dtype=float)
     known = np.isfinite(values) & ((values > 0) if level else True)
     told = np.abs(np.log(values[known])) if level else values[known]
     count = np.bincount(number[known], minlength=size)

@@ -5,7 +5,7 @@ In memory, from merged files (`parts.Parts`), or from the pieces of a sweep that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
@@ -135,8 +135,9 @@ class OfPieces:
         """The same for pyarrow, piece by piece."""
         import pyarrow.dataset as ds
 
-        files = [str(self.folder.piece(piece, self.name)) for piece in self.pieces]
-        return ds.dataset([self.schema.empty_table()]) if not files else ds.dataset(files, schema=self.schema)
+        files = [self.folder.piece(piece, self.name) for piece in self.pieces]
+        there = [str(file) for file in files if self.name not in OPTIONAL or file.is_file()]
+        return ds.dataset(there, schema=self.schema, format="parquet")
 
 
 def _of(table: pa.Table, run_ids: pa.Array | None) -> pa.Table:
@@ -204,7 +205,7 @@ class Merged(Mapping[str, "pa.Table"]):
         import pyarrow as pa
 
         chunks = [chunk for part in self.batches("runs", ["run_id"]) for chunk in part["run_id"].chunks]
-        return pa.concat_arrays([pa.array([], pa.string()), *chunks])
+        return pa.concat_arrays([pa.nulls(0, pa.string()), *chunks])
 
     def batches(
         self, name: str, columns: Sequence[str] | None = None, run_ids: Sequence[str] | None = None
@@ -234,7 +235,7 @@ class Merged(Mapping[str, "pa.Table"]):
                 raise SpecError(f"no run {strange!r} in this result{nearest(str(strange), self.ids.to_pylist())}")
             yield from source.batches(asked, wanted, places.to_pylist() if len(wanted) <= FEW else None)
         except FileNotFoundError as error:
-            raise SpecError(f"{error}: a table changed while it was read; try again") from error
+            raise SpecError(f"a table changed while it was read: {error}; try again") from error
 
     def read(self, name: str, columns: Sequence[str] | None = None, run_ids: Sequence[str] | None = None) -> pa.Table:
         """`batches` as one table."""
@@ -247,19 +248,26 @@ class Merged(Mapping[str, "pa.Table"]):
         names = [columns] if isinstance(columns, str) else columns or schema.names
         return pa.schema([schema.field(column) for column in names]).empty_table()
 
+    def narrow(self, columns: Mapping[str, Collection[str]]) -> Merged:
+        """These tables alone, in memory, with those of these ``columns`` that they have."""
+        schemas = {name: self.source(name).schema.names for name in columns}
+        kept = {name: [column for column in schemas[name] if column in columns[name]] for name in columns}
+        return Merged.of({name: self.read(name, own) for name, own in kept.items()})
+
     def of_runs(self, run_ids: Sequence[str]) -> Merged:
         """All tables of these runs alone, in memory, in the order of the grid."""
         return Merged.of({name: self.read(name, None, run_ids) for name in self})
 
-    def stretches(self, runs: int) -> Iterator[Merged]:
-        """All tables of so many ``runs`` after the other, in memory; none twice, so of all of them in order.
+    def stretches(self, rows: int) -> Iterator[Merged]:
+        """All tables of some runs after the other, in memory, in order: of as many as have so many ``rows`` of a table.
 
         Raises `SpecError` where rows of a table do not stand in the order of its runs.
         """
         following = {name: _Following(self.source(name).schema.empty_table(), self.batches(name)) for name in self}
+        runs = max(1, rows * len(self.ids) // max(1, *(self.rows(name) for name in self)))
         for start in range(0, len(self.ids), runs):
             ids = self.ids.slice(start, runs)
-            yield Merged.of({name: rows.of(ids) for name, rows in following.items()})
+            yield Merged.of({name: table.of(ids) for name, table in following.items()})
         for name, rest in following.items():
             if rest.left():
                 raise SpecError(f"{name}: expected rows in the order of the runs, and of these runs alone")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from functools import cached_property, partial
-from itertools import chain
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,9 +69,14 @@ def _write(source: OfPieces, path: Path) -> None:
 
 def _places(folder: Folder, pieces: Sequence[int], ids: Sequence[str]) -> dict[str, int]:
     """The places of the runs in the merged tables: of a sweep that ended early not all of the grid are there."""
-    files = (folder.piece(index, "runs") for index in pieces)
-    held = set(chain.from_iterable(read_table(file, "runs", ["run_id"])["run_id"].to_pylist() for file in files))
-    return {run_id: place for place, run_id in enumerate(one for one in ids if one in held)}
+    places = {run_id: place for place, run_id in enumerate(ids)}
+    here = bytearray(len(ids))
+    for index in pieces:
+        for run_id in read_table(folder.piece(index, "runs"), "runs", ["run_id"])["run_id"].to_pylist():
+            here[places[run_id]] = True
+    if all(here):
+        return places
+    return {run_id: place for place, run_id in enumerate(compress(ids, here))}
 
 
 def _finished(folder: Folder) -> Merged:

@@ -57,7 +57,8 @@ def show_ranks(out: Console, runs: pa.Table, swept: Sequence[str]) -> None:
         out.print(escape(line), soft_wrap=True)
     out.print(f"[dim]{_reading(ranked, trained)}[/dim]")
     if left := len(every.behind):
-        out.print(f"{left} setting{'s have' if left > 1 else ' has'} nothing to be ranked by.")
+        words = "setting has" if left == 1 else "settings have"
+        out.print(f"{left} more {words} no {'final loss' if trained else 'δ₁/δ'}.")
 
 
 def _heading(count: int, trained: bool, between: int) -> str:

@@ -28,8 +28,8 @@ SCHEMA = 1
 
 ANY = "any"
 
-AT_A_TIME = 2000
-"""Runs of a large result that are in memory."""
+AT_A_TIME = 500_000
+"""Rows of a table of a large result that are in memory."""
 
 MOST_ADVISED = 10_000
 """Runs whose steps the sentence on the clipping of all is of."""

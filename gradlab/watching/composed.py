@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,14 +20,17 @@ ONE = 1e-2
 class Composed:
     """What a loss is made of.
 
-    ``crossed``: outputs (N, 1) were compared with targets (N,), each with every one. ``shares``: what the targets of a
-    sample add up to beside log-probabilities; nan where none was seen. ``no_logs``: a divergence was given what are no
-    log-probabilities. ``part``: the largest size of what a large factor multiplies; ``joined``: that was added to
-    another part. ``too_long``: targets that are longer than what is to tell them. ``factors`` are the tensors that were
-    multiplied last.
+    ``crossed``: outputs (N, 1) were compared with targets (N,), each with every one; ``repeated``: with several of
+    their own (N, K); ``target``: the root mean square of what outputs were compared with. ``shares``: what the targets
+    of a sample add up to beside log-probabilities; nan where none was seen. ``no_logs``: a divergence was given what
+    are no log-probabilities. ``part``: the largest size of what a large factor multiplies; ``joined``: that was added
+    to another part. ``too_long``: targets that are longer than what is to tell them. ``factors`` are the tensors that
+    were multiplied last.
     """
 
     crossed: bool = False
+    repeated: bool = False
+    target: float = 0.0
     shares: float = float("nan")
     no_logs: bool = False
     part: float = 0.0
@@ -43,9 +47,21 @@ class Composed:
             self._diverges(given[0])
         elif name in ("add", "sub") and all(isinstance(one, Tensor) for one in given[:2]):
             self.joined |= self.part > 0 and given[0].dim() == given[1].dim() == 0
-            self.crossed |= name == "sub" and (_crossed(*given[:2]) or _crossed(*given[1::-1]))
+            for output, target in (given[:2], given[1::-1]) if name == "sub" else ():
+                self._compared(output, target)
         elif name == "mul" and isinstance(given[0], Tensor) and given[0].is_floating_point():
             self._multiplied(*given[:2])
+
+    def _compared(self, output: Tensor, target: Tensor) -> None:
+        """What a network puts out, less what needs no gradient."""
+        if not output.requires_grad or target.requires_grad or target.dim() == 0:
+            return
+        count = len(target)
+        alone = count > 1 and output.shape == (count, 1)
+        self.crossed |= alone and target.dim() == 1
+        self.repeated |= alone and target.dim() == 2 and target.shape[1] > 1
+        if output.shape == target.shape and target.is_floating_point():
+            self.target = max(self.target, math.sqrt(float(target.detach().double().square().mean())))
 
     def _diverges(self, target: Any) -> None:
         """A divergence is p log p, less what p was multiplied with just before."""
@@ -67,13 +83,10 @@ class Composed:
     def told(self) -> dict[str, Any]:
         """The plain facts."""
         self.factors = None
-        return {name: getattr(self, name) for name in ("crossed", "shares", "no_logs", "part", "joined", "too_long")}
-
-
-def _crossed(output: Tensor, target: Tensor) -> bool:
-    """Whether each of N outputs (N, 1) meets every one of N targets (N,), which need no gradient."""
-    count = len(target) if target.dim() == 1 else 0
-    return count > 1 and output.shape == (count, 1) and output.requires_grad and not target.requires_grad
+        return {
+            name: getattr(self, name)
+            for name in ("crossed", "repeated", "target", "shares", "no_logs", "part", "joined", "too_long")
+        }
 
 
 def _logs(tensor: Tensor) -> bool:

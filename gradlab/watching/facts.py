@@ -49,8 +49,11 @@ SQUASHING = {
 }
 """What may stand at the end of a network, by the names of autograd's nodes."""
 
-FEW = 256
+FEW = 64
 """Samples by which it is known how far the classes lie apart."""
+
+MOST_SIZES = 1 << 14
+"""Numbers by which it is known how large they are."""
 
 LEAST_SIDE, POWERS, EDGE = 8, 30, 1.2
 """Smaller matrices have no edge; so many powers find what lies beyond it by a fifth."""
@@ -208,7 +211,15 @@ def as_drawn(weight: Tensor) -> bool:
 def inputs(parts: Iterable[Any]) -> Facts:
     """The first tensor of floats among the inputs; nothing where there is none (words, classes)."""
     tensor = next((part for part in parts if isinstance(part, Tensor) and part.is_floating_point()), None)
-    return {} if tensor is None else spread("input", tensor)
+    return {} if tensor is None else spread("input", tensor) | {"input_usual": _usual(tensor)}
+
+
+def _usual(tensor: Tensor) -> float:
+    """The median size of what is not zero in some of a tensor; 0 where all is."""
+    entries = real(tensor).reshape(-1)
+    sizes = entries[:: max(1, len(entries) // MOST_SIZES)].abs().float()
+    sizes = sizes[(sizes > 0) & torch.isfinite(sizes)]
+    return float(sizes.median()) if sizes.numel() else 0.0
 
 
 def output(tensor: Tensor | None, loss: Node) -> Facts:

@@ -68,17 +68,19 @@ def _recurs(layer: Layer, heard: Heard) -> bool:
 
 
 def _restarts(layer: Layer, heard: Heard) -> bool:
-    """Whether each call was taken off the way back before the next one, and the last alone is on it.
+    """Whether the last call alone is on the way back: each was taken off it before the next, or its state thrown away.
 
-    What is detached when all calls are over (the views of one picture) was no state.
+    What is detached when all calls are over (the views of one picture) was no state, nor was what no gradient is kept
+    of.
     """
     nodes = [heard.signal(call).node for call in layer.calls]
     if len(nodes) < LEAST_CALLS or nodes[-1] not in heard.graph.place:
         return False
     before = nodes[:-1]
     between = [node for node, opened in heard.tape.cuts if opened <= layer.calls[-1].place]
-    ends = all(node is not None and node not in heard.graph.place and node in heard.severed for node in before)
-    return ends and len(between) >= len(before)
+    off = all(node is not None and node not in heard.graph.place for node in before)
+    severed = sum(node in heard.severed for node in before)
+    return off and (severed == 0 or severed == len(before) <= len(between))
 
 
 def _reads_every(layer: Layer, heard: Heard) -> bool:

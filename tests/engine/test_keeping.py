@@ -145,7 +145,10 @@ def test_networks_of_one_s_own_go_on(stacked: bool, more: dict[str, Value], tmp_
 def test_an_instrument_goes_on(name: str, tmp_path: Path) -> None:
     needs: dict[str, Value] = {key: values[0] for key, values in INSTRUMENTS[name].needs.items()}
     values: dict[str, Value] = {"train.steps": 24, "probe.every": 6, "probe.instrument": name, **needs}
-    runs = company(values | ({"model.width": 4} if name == "mode_strength" else {}))
+    values |= SHORT.get(str(needs.get("model.name")), {})
+    # A plane is ten thousand networks.
+    own: dict[str, dict[str, Value]] = {"mode_strength": {"model.width": 4}, "loss_plane": {"probe.every": 24}}
+    runs = company(values | own.get(name, {}))
     whole = tables(runs)
     assert_equal(broken_off(runs, 9, tmp_path / "kept.safetensors"), whole)
     assert (whole.instruments.num_rows > 0) == (name != "none")

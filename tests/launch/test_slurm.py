@@ -140,7 +140,7 @@ def test_a_job_that_is_cancelled_says_so_and_a_resume_goes_on(tmp_path: Path, at
     (error,) = gradlab.load(folder.root).runs["error"].dropna()
     assert error.startswith(f"Slurm job {second} CANCELLED")
     assert folder.checkpoints(1), "what it had trained is kept"
-    again = run(["sweep", "--resume", "out", "--no-report"], tmp_path)
+    again = forked(["sweep", "--resume", "out", "launch=local", "--no-report"], tmp_path)
     assert (again.status, again.err) == (0, "")
     assert_same_tables(folder.root, at_home)
 

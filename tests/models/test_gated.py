@@ -99,7 +99,7 @@ def test_the_plain_network_is_torch_s_own(name: str, depth: int) -> None:
 
 def biases(settings: dict[str, Value]) -> dict[str, np.ndarray[Any, Any]]:
     """The initial bias of the first layer, by gate."""
-    base: dict[str, Value] = {"model.name": "lstm", "model.width": 2000, "model.init": "xavier"}
+    base: dict[str, Value] = {"model.name": "lstm", "model.width": 1000, "model.init": "xavier"}
     run = build(base | settings)
     layout = MODELS[run.model.name].layout(run.model, run.facts)
     flat = initial_parameters(layout, [run], torch.float64)[0]

@@ -165,7 +165,7 @@ def test_other_architectures_have_inputs_hidden_matrices_and_outputs(
 
 
 def test_what_has_no_rule_is_refused() -> None:
-    for wrong, said in (
+    refused: tuple[tuple[dict[str, Value], str], ...] = (
         ({"model.init": "orthogonal"}, "model.init=orthogonal with model.parametrization=mup"),
         ({"optim.name": "lamb"}, "optim.name=lamb: its steps"),
         ({"model.name": "linear_chain"}, "'linear_chain' has no key 'model.parametrization'"),
@@ -175,6 +175,7 @@ def test_what_has_no_rule_is_refused() -> None:
         ),
         ({"model.name": "resnet", "model.block": "rezero", "model.base_depth": 4}, "expected model.block=preact"),
         ({"model.name": "residual_mlp", "model.base_depth": 2}, "base_depth=2 with .* of that depth has no branches"),
-    ):
+    )
+    for wrong, said in refused:
         with pytest.raises(SpecError, match=said):
             build({"model.parametrization": "mup", **wrong})

@@ -169,7 +169,7 @@ def test_any_run_is_opened_and_its_steps_are_walked_through(sweep: Path, result:
     facts = tab.locator(".facts")
     assert run in facts.inner_text()
     assert "gradlab run" in facts.inner_text()
-    assert f"gradlab cure --from {result} {run}" in facts.inner_text()
+    assert "gradlab cure" not in facts.inner_text()
     slider = tab.locator("#step")
     layers = pq.read_table(result / "layers.parquet")
     own = layers.filter(pc.equal(layers["run_id"], run)).to_pylist()
@@ -192,6 +192,8 @@ def test_any_run_is_opened_and_its_steps_are_walked_through(sweep: Path, result:
     assert "‖ΔW‖/‖W‖" in tab.locator("#figure-heat-run h3").inner_text()
     tab.go_back()
     assert tab.locator(".facts code").first.inner_text() != run
+    tab.get_by_label("run", exact=True).select_option("3")
+    assert f"gradlab cure --from {result} {ids(result)[3]}" in facts.inner_text()
 
 
 def test_two_runs_are_compared(sweep: Path, result: Path, open_page: Open) -> None:
@@ -338,8 +340,11 @@ def test_what_an_instrument_gave_stands_in_the_opened_run(tmp_path: Path, open_p
     curve, course = (tab.locator(f"#figure-given-{at}") for at in (0, 1))
     tab.locator("#step").press("Home")
     assert curve.locator("h3").inner_text() == "singular value, step 0"
-    assert "singular value. From 1 to 11000 over all its records" in curve.locator(".area").get_attribute("aria-label")
+    assert "singular value, step 0. From 1 to 11000 over all its records" in curve.locator(".area").get_attribute(
+        "aria-label"
+    )
     assert course.locator("h3").inner_text() == "spread by step"
+    assert tab.evaluate("shownData.blocks['instrument singular_value'].raw.index").startswith("k, from the largest")
     tab.locator("#step").press("End")
     assert curve.locator("h3").inner_text() == "singular value, step 200"
     curve.get_by_role("button", name="Table").click()
@@ -379,7 +384,7 @@ def test_a_label_stays_text(tmp_path: Path, open_page: Open) -> None:
     assert set(column(tab, "model.args.kind")) == set(LABELS)
     chip(tab, "model.args.kind", LABELS[0]).click()
     assert count(tab) == "1 of 5 runs"
-    again = open_page(page, address(tab, "model.args.kind"), script=stub)
+    again = open_page(page, address(tab, "is.model.args.kind"), script=stub)
     assert column(again, "model.args.kind") == [LABELS[0]]
     again.get_by_role("button", name="Show all").click()
     again.get_by_label("run", exact=True).select_option("2")
@@ -405,6 +410,20 @@ def test_without_its_script_the_page_has_its_figures_and_tables(sweep: Path, ope
     assert not tab.locator("#explore").is_visible()
     assert tab.locator("#figures img").count() > 5
     assert tab.locator("#runs tbody tr").count() == 12
+
+
+def test_of_a_sweep_with_recurrent_networks_delta_is_drawn_by_layer_or_by_time_step(
+    tmp_path: Path, open_page: Open
+) -> None:
+    result = write_result(tmp_path / "result", [{}, {"model.name": "rnn", "data.name": "digits"}])
+    with dotted():
+        tab = open_page(write_report([result], tmp_path / "report").page)
+    area = tab.locator("#figure-group-profile .area")
+    assert tab.locator("#figure-group-profile h3").inner_text() == "δ by layer, at step 0"
+    assert "2 runs." in area.get_attribute("aria-label")
+    tab.get_by_label("δ by", exact=True).select_option("time")
+    assert "1 of 2 runs: the others have none" in area.get_attribute("aria-label")
+    address(tab, "along=time")
 
 
 @pytest.mark.parametrize(

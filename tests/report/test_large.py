@@ -18,12 +18,14 @@ import pytest
 
 import gradlab
 from gradlab.report import tables, write_report
+from gradlab.report.cells import write_csv
+from gradlab.report.groups import varying
 from gradlab.report.tables import read
 from gradlab.spec.named import Value
 from gradlab.store import parts
 from gradlab.store.parts import Parts, write_parts
 from gradlab.store.record import LAYERS
-from tests.commands import call
+from tests.commands import call, inline
 from tests.synthetic import grid, write_result
 
 Capture = pytest.CaptureFixture[str]
@@ -60,8 +62,9 @@ def large(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def lower() -> None:
         monkeypatch.setattr(parts, "LARGE", 20)
         monkeypatch.setattr(tables, "MOST_DRAWN", 5)
-        monkeypatch.setattr("gradlab.export.contents.AT_A_TIME", 5)
-        monkeypatch.setattr("gradlab.terminal.verdicts.AT_A_TIME", 5)
+        monkeypatch.setattr(tables, "LEAST_DRAWN", 1)
+        monkeypatch.setattr("gradlab.export.contents.AT_A_TIME", 1200)
+        monkeypatch.setattr("gradlab.terminal.verdicts.AT_A_TIME", 1200)
 
     return lower
 
@@ -100,6 +103,9 @@ def test_what_is_counted_is_of_all_runs_and_what_is_drawn_of_some(
     page = some.page.read_text(encoding="utf-8")
     assert "Of 12 runs 10 finished, 1 diverged and 1 failed." in page
     assert some.notes[0] in page
+    # A run that diverged is shown, whether it was drawn or not.
+    assert "Diverged: 1 of 12 runs" in page
+    assert "Diverged: 1 of 12 runs" in every.page.read_text(encoding="utf-8")
     maps = [file.name for file in every.files if "_map" in file.name]
     assert maps
     assert {file.name for file in some.files} >= set(maps)
@@ -111,6 +117,26 @@ def _by_run(file: Path) -> dict[str, list[list[str]]]:
         for run_id, *rest in list(csv.reader(lines))[1:]:
             found.setdefault(run_id, []).append(rest)
     return found
+
+
+def test_several_results_are_told_as_one(tmp_path: Path, large: Callable[[], None]) -> None:
+    """Keys that are one number in each, and a run that failed in the first and was run again in the second."""
+    runs = grid({"optim.lr": [0.1, 0.2], "seed": [0, 1]}, {"model.depth": 6})
+    first = write_result(tmp_path / "first", runs, fail={2: "out of luck"})
+    second = write_result(tmp_path / "second", [runs[2], *grid({"optim.lr": [0.1, 0.2]}, {"model.depth": 8})])
+    for folder in (first, second):
+        pq.write_table(read([folder]).runs, folder / "runs.parquet")
+    small = read([first, second])
+    large()
+    found = read([first, second])
+    assert found.every.ids == small.ids
+    assert found.size == 5 < small.size == 6
+    assert found.every.state.tolist() == small.state.tolist() == ["finished"] * 6
+    for key in ("model.depth", "optim.lr", "loss_final", "verdict"):
+        assert found.every.columns[key] == small.columns[key]
+    assert varying(found.every) == varying(small)
+    one, other = (Path(write_csv(result, tmp_path)[0]).read_bytes() for result in (small, found))
+    assert one == other
 
 
 @pytest.mark.usefixtures("unpainted")
@@ -146,6 +172,7 @@ def test_export_and_verdict_tell_of_every_run(
 def test_a_sweep_ends_and_is_resumed_with_large_tables(
     large: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: Path
 ) -> None:
+    inline(monkeypatch)
     words = ["sweep", "model.depth=2,3", "seed=range(3)", "model.width=8", "train.steps=4", "--no-report"]
     small = call([*words, "-o", "small"], monkeypatch, capsys, tmp_path)
     large()

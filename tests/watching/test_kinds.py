@@ -186,6 +186,16 @@ def written() -> Iterator[tuple[str, Loss, Loss]]:
         lambda out, _: F.cross_entropy(out, 100 * shares),
         lambda out, _: F.cross_entropy(out, shares),
     )
+    yield (
+        "labels",
+        lambda out, _: (out[:, :1] - (numbers[:, None] - torch.arange(3))).square().mean(),
+        lambda out, _: (out[:, :3] - (numbers[:, None] - torch.arange(3))).square().mean(),
+    )
+    yield (
+        "target_scale",
+        lambda out, _: (out[:, 0] - 300 * numbers).square().mean(),
+        lambda out, _: (out[:, 0] - 3 * numbers).square().mean(),
+    )
     yield "target_scale", lambda out, _: F.smooth_l1_loss(out[:, 0], 1e4 * numbers), lambda out, _: out.square().mean()
     yield (
         "penalty",
@@ -220,7 +230,7 @@ def written() -> Iterator[tuple[str, Loss, Loss]]:
     )
 
 
-@pytest.mark.parametrize("place", range(11))
+@pytest.mark.parametrize("place", range(13))
 def test_a_loss_that_is_written_by_hand(place: int) -> None:
     cause, sick, right = list(written())[place]
     assert causes(chain(3), sick) == [cause]
@@ -344,7 +354,11 @@ def test_layers_in_a_plain_list_are_none_of_the_module(listed: bool) -> None:
         return x
 
     parts = {"first": first, **({"others": kept} if isinstance(kept, nn.ModuleList) else {})}
-    assert causes(Net(forward, **parts)) == ([] if listed else ["no_update"])
+    frame = gradlab.measure(Net(forward, **parts), F.cross_entropy, batch())
+    for losses in (None, [0.9**step for step in range(60)]):
+        (verdict,) = gradlab.verdict(frame, losses=losses)
+        assert verdict.name == ("healthy" if listed else "misspecified"), "whatever the others learn"
+        assert (verdict.cause and verdict.cause.name) == (None if listed else "no_update")
 
 
 def test_what_the_loss_brings_along_is_no_part_of_the_module() -> None:
@@ -352,18 +366,19 @@ def test_what_the_loss_brings_along_is_no_part_of_the_module() -> None:
     assert causes(chain(3), lambda out, y: F.cross_entropy(judge(out), y)) == []
 
 
-@pytest.mark.parametrize("at", ["every step", "the end", "never"])
+@pytest.mark.parametrize("at", ["every step", "anew", "the end", "never"])
 def test_a_state_that_is_detached_at_every_step(at: str) -> None:
     def forward(net: Net, x: Tensor) -> Tensor:
         states = [x.new_zeros(len(x), WIDTH)]
         for _ in range(6):
-            states.append(net["cell"](x, states[-1].detach() if at == "every step" else states[-1]))
+            given = {"every step": states[-1].detach(), "anew": torch.zeros_like(states[-1])}
+            states.append(net["cell"](x, given.get(at, states[-1])))
         out: Tensor = net["head"](states[-1] - (states[-2].detach() if at == "the end" else 0))
         return out
 
     network = Net(forward, cell=nn.RNNCell(batch()[0].shape[1], WIDTH), head=nn.Linear(WIDTH, CLASSES))
     nn.init.orthogonal_(network["cell"].get_parameter("weight_hh"))
-    assert causes(network) == (["cut"] if at == "every step" else [])
+    assert causes(network) == (["cut"] if at in ("every step", "anew") else [])
 
 
 def test_logits_so_far_apart_that_one_class_is_certain() -> None:
@@ -419,3 +434,17 @@ def test_gates_that_are_shut() -> None:
     assert causes(network) == []
     nn.init.constant_(network["gate"].get_parameter("bias"), -20.0)
     assert causes(network) == ["gates"]
+
+
+def test_what_a_hook_takes_from_the_parameters_and_not_from_the_signal() -> None:
+    network = chain(3)
+    for parameter in network[0].parameters():
+        parameter.register_hook(torch.zeros_like)
+    assert causes(network) == ["no_update"]
+
+
+@pytest.mark.parametrize("outlier", [1e6, 3.0])
+def test_inputs_over_the_largest_of_them(outlier: float) -> None:
+    x, y = batch()
+    x[0, 0] = outlier
+    assert causes(chain(3), given=(30 * x / outlier, y)) == (["input_scale"] if outlier > 3 else [])

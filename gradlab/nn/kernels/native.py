@@ -34,6 +34,9 @@ CLIPS = ("none", "norm", "value", "layerwise", "normalize")
 VECTOR_BYTES = 64
 """Bytes of the widest vector, to which rows are padded."""
 
+MOST_UNITS = 512
+"""Of a row of units that `dead` looks at, as in source/probes.h."""
+
 
 def multiplies(a: Tensor, b: Tensor) -> bool:
     """Whether ``a b`` is better computed here than by torch, which is better at large products, and uses all cores."""
@@ -235,32 +238,24 @@ def unsound(x: Tensor, out: Tensor) -> None:
     call("unsound", x, len(x), (x[0].numel(),), (x, out))
 
 
-def moments(x: Tensor, mean: Tensor, deviation: Tensor) -> None:
-    """(M, ...): mean and population standard deviation into (M,) float64 each."""
-    x = whole(x)
-    call("moments", x, len(x), (x[0].numel(),), (x, mean, deviation))
-
-
-def correlation(h: Tensor, out: Tensor) -> None:
-    """(M, T, B, D): the mean cosine of two samples' rows, over all T, into ``out`` (M,) float64."""
+def spread(h: Tensor, mean: Tensor, deviation: Tensor, cosine: Tensor | None, each: Sequence[Tensor] = ()) -> None:
+    """(M, T, B, D): as `float64.spread`, into (M,) float64 each, and of ``each`` step into (M, T)."""
     _, *sizes = h.shape
     # The sum of unit vectors, in double precision.
     room = scratch(h, sizes[-1] * 8 // h.element_size())
-    call("correlation", h, len(h), tuple(sizes), (whole(h), room, out))
+    call("spread", h, len(h), tuple(sizes), (whole(h), room, mean, deviation, cosine, *each))
 
 
-def saturated(name: str, known: Tensor, limit: float, out: Tensor) -> None:
-    """(M, ...), as `activate_back` takes it: the share of entries of slope below ``limit`` into ``out`` (M,)."""
-    known = whole(known)
-    count = known[0].numel()
-    places = (known, scratch(known, count), out)
-    call("saturated", known, len(known), (ACTIVATIONS.index(name), count), places, (limit,))
+def within(x: Tensor, ends: tuple[float, ...], out: Tensor) -> None:
+    """(M, ...): the share of entries in the two ranges of ``ends``, low and high of each, into ``out`` (M,) float64."""
+    x = whole(x)
+    call("within", x, len(x), (x[0].numel(),), (_shared_numbers(ends), x, out))
 
 
 def dead(z: Tensor, slope: Place, out: Tensor) -> None:
     """(M, B, D), slope below zero: the share of units never above zero, at no slope, into ``out`` (M,) float64."""
     members, batch, width = z.shape
-    call("dead", z, members, (batch, width), (whole(z), slope, scratch(z, width), out))
+    call("dead", z, members, (batch, width), (whole(z), slope, scratch(z, max(width, MOST_UNITS)), out))
 
 
 def gather(samples: Tensor, chosen: Tensor, scale: Tensor) -> Tensor:

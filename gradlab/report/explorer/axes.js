@@ -46,8 +46,11 @@ function axisOf(label, rows, log, whole = false) {
   }
   if (low > high) [low, high] = log ? [0.1, 1] : [0, 1];
   if (log) [low, high] = [Math.log10(low), Math.log10(high)];
-  const least = log ? 0.1 : Math.abs(high) * 1e-6 || 0.5;
-  if (high - low < least) [low, high] = [low - least / 2, high + least / 2];
+  // Around a single value there is room for ticks that differ.
+  if (high - low <= (log ? 0.1 : Math.abs(high) * 1e-6)) {
+    const room = log ? 0.05 : Math.abs(high) / 20 || 0.25;
+    [low, high] = [low - room, high + room];
+  }
   return { label, log, whole, low, high, zero, broken };
 }
 

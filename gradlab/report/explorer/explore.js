@@ -39,7 +39,7 @@ class Explorer {
     view.x ||= ["vanishing_ratio", "rate", "loss_final", "loss_last", data.outcomes[0]?.name].find((name) => name && has(name)) ?? "";
     view.y ||= ["loss_final", "loss_heldout", "loss_last", "accuracy"].find((name) => has(name) && name !== view.x) ?? view.x;
     const telling = /** @param {string} name */ (name) => (data.fields.get(name)?.labels?.length ?? 0) > 1;
-    view.colour ||= (has("change") ? ["state"] : ["verdict", ...data.keys.map((field) => field.name)]).find(telling) ?? "state";
+    view.colour ||= (has("change") ? ["result"] : ["verdict", ...[...data.keys].sort((a, b) => Number(b.swept) - Number(a.swept)).map((field) => field.name)]).find(telling) ?? "state";
   }
   show() {
     this.defaults();
@@ -64,7 +64,7 @@ class Explorer {
     this.chips.replaceChildren();
     const { data } = this, verdicts = data.head.verdicts.filter((name) => data.fields.get("verdict")?.labels?.some((label) => label.split("+").includes(name)));
     this.chipsOf("verdict", verdicts);
-    this.chipsOf("state", data.fields.get("state")?.labels ?? []);
+    for (const field of data.fields.values()) if (field.kind === "state" && field.name !== "verdict") this.chipsOf(field.name, field.labels ?? []);
     for (const field of data.keys) {
       const labels = field.labels ?? [];
       if (labels.length <= CHIPS) this.chipsOf(field.name, labels);
@@ -172,9 +172,9 @@ class Explorer {
     const used = [...new Set(this.kept.map((run) => field?.code?.[run] ?? 0))].sort((a, b) => a - b);
     const style = /** @param {number} place */ (place) => (field?.numbers ? 0 : styled(place));
     const legend = used.slice(0, NAMED_MOST).map((place) => ({ name: labels[place] ?? "", colour: field?.numbers ? ordered(place, labels.length) : named(place), style: style(place) }));
-    const unnamed = used.length - legend.length;
+    const unnamed = used.length - legend.length, key = field?.short;
     this.scatter.draw({
-      x, y, legend, unnamed, told: `${said}, ${view.y} over ${view.x}. Left and right arrow walk through the runs, Enter opens one.`,
+      x, y, legend, key, unnamed, told: `${said}, ${view.y} over ${view.x}. Left and right arrow walk through the runs, Enter opens one.`,
       dots: this.kept.map((run) => ({ x: across[run] ?? null, y: up[run] ?? null, colour: colour(run), style: style(field?.code?.[run] ?? 0), name: data.words(run), run, chosen: chosen.has(run), group: group(run) })),
     });
     const drawn = looked.length <= LINES ? looked : looked.filter((_, at) => Math.floor((at * LINES) / looked.length) !== Math.floor(((at - 1) * LINES) / looked.length));
@@ -198,10 +198,10 @@ class Explorer {
       const ended = front.filter((each) => state && data.label(state, /** @type {number} */ (each.run)) === "finished");
       const calm = Math.max(...front.map((each) => (Number.isFinite(each.y[0]) ? Number(each.y[0]) : 0)), ...ended.map((each) => extentOf(each.y).high));
       const x = axisOf(across, front.map((each) => each.x), false, true), y = axisOf(up, [...front, ...back].map((each) => each.y), !one.switched("y"));
-      one.draw({ x, y: front.length > 1 && ended.length ? capped(y, calm) : y, lines: front, behind: back, legend, unnamed, told: `${told(front.length)}.` });
+      one.draw({ x, y: front.length > 1 && ended.length ? capped(y, calm) : y, lines: front, behind: back, legend, key, unnamed, told: `${told(front.length)}.` });
     };
-    lines(this.profile, profile, axis === "time" ? "time step" : "layer", "‖δ‖");
     this.profile.heading.textContent = `δ by ${axis === "time" ? "time step" : "layer"}, ${view.when === "end" ? "at the end" : "at step 0"}`;
+    lines(this.profile, profile, axis === "time" ? "time step" : "layer", "‖δ‖");
     lines(this.loss, curve("loss"), "step", "loss");
     lines(this.norm, curve("grad_norm"), "step", "‖∂loss/∂θ‖");
     this.note.textContent = [lost ? `${lost} runs have no ${view.x} or no ${view.y}, and no dot.` : "", drawn.length < looked.length ? `The figures draw ${told(drawn.length)}.` : "", ...data.head.notes].join(" ").trim();

@@ -7,6 +7,7 @@
  * @property {string} colour
  * @property {Value[]} x
  * @property {Value[]} y
+ * @property {string[]} [names] of its points
  * @property {number} [run]
  * @property {string} [group] its entry of the legend
  * @property {number[]} [dash]
@@ -26,6 +27,7 @@
  * @property {Cells} [cells]
  * @property {number | null} [mark] a step
  * @property {Entry[]} [legend]
+ * @property {string} [key] what the legend's entries are values of
  * @property {number} [unnamed] how many more entries there are than the legend has room for
  * @property {string} told what a screen reader says
  */
@@ -101,7 +103,7 @@ class Figure {
     const before = this.picture, labels = before?.x.label !== picture.x.label || before.y.label !== picture.y.label;
     const moved = !before || String([ends(before.x), ends(before.y)]) !== String([ends(picture.x), ends(picture.y)]) || before.x.log !== picture.x.log || before.y.log !== picture.y.log;
     this.picture = picture;
-    this.area.setAttribute("aria-label", `${this.title}. ${picture.told}`);
+    this.area.setAttribute("aria-label", `${this.heading.textContent}. ${picture.told}`);
     for (const side of /** @type {Side[]} */ (["x", "y", "c"])) {
       const tool = this.tools.querySelector(`.log-${side}`), axis = side === "c" ? picture.cells?.scale : picture[side];
       if (tool) tool.textContent = `${SIDES[side]}: ${axis?.log ? "log" : "linear"}`;
@@ -131,6 +133,7 @@ class Figure {
   }
   showLegend() {
     this.legend.replaceChildren();
+    if (this.picture?.key) make("span", { class: "soft" }, this.legend, `${this.picture.key}:`);
     for (const entry of this.picture?.legend ?? []) {
       const lines = Boolean(this.picture?.lines), style = entry.style ?? 0;
       const one = button(this.legend, entry.words ?? entry.name, () => {
@@ -174,7 +177,7 @@ class Figure {
     const options = {
       ...this.size(),
       scales: { x: { time: false, range: (_, low, high) => [low, high] }, y: { range: (_, low, high) => [low, high] } },
-      axes: [side("x", 30, 70), side("y", 58, 34)],
+      axes: [side("x", 30, 55), side("y", 58, 34)],
       series: [{}, { paths: () => null, points: { show: false } }],
       legend: { show: false },
       cursor: { drag: { x: true, y: true, uni: 20, setScale: !this.brushing }, points: { show: false } },

@@ -78,17 +78,17 @@ async function begin() {
   document.documentElement.dataset.ready = String(Math.round(performance.now()));
 }
 
-/** Where the reader stands: a section, and how far above the window it begins. */
+/** Where the reader stands: what begins last above the window's top, and how far. */
 function standing() {
-  const sections = [.../** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("section[id]"))].filter((one) => !one.hidden);
-  const section = sections.findLast((one) => one.getBoundingClientRect().top < 1);
-  return section ? { section: section.id, above: section.getBoundingClientRect().top } : null;
+  const shown = [...document.querySelectorAll("main [id]")].filter((one) => one.getClientRects().length);
+  const last = shown.findLast((one) => one.getBoundingClientRect().top < 1);
+  return last ? { id: last.id, above: last.getBoundingClientRect().top } : null;
 }
 
 /** After a reload, to where the reader stood: the browser looks for it before there is all of the page. */
 function comeBack() {
-  const stood = history.state, section = document.getElementById(stood?.section ?? "");
-  if (section) scrollTo(0, scrollY + section.getBoundingClientRect().top - stood.above);
+  const stood = history.state, last = document.getElementById(stood?.id ?? "");
+  if (last) scrollTo(0, scrollY + last.getBoundingClientRect().top - stood.above);
 }
 
 void begin();

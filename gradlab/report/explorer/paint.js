@@ -119,7 +119,7 @@ function nearest(plot, picture, left, top, shown) {
     const [across, down] = [x.from + column * x.factor, y.from + row * y.factor], far = (across - left) ** 2 / 4 + (down - top) ** 2;
     if (far < best) {
       best = far;
-      found = { left: across, top: down, run: line.run, step: Number(line.x[at]), text: `${line.name}\n${picture.x.label} ${line.x[at]}, ${picture.y.label} ${figure(line.y[at])}` };
+      found = { left: across, top: down, run: line.run, step: Number(line.x[at]), text: `${line.name}\n${picture.x.label} ${line.x[at]}${nameOf(line.names?.[at], line.x[at])}, ${picture.y.label} ${figure(line.y[at])}` };
     }
   }
   return found;
@@ -135,12 +135,15 @@ function closest(line, axis, at) {
   return Math.abs(Number(placed(axis, line.x[low])) - at) < Math.abs(Number(placed(axis, line.x[high])) - at) ? low : high;
 }
 
+/** In brackets, where a place has a name that is not its number. @param {string | undefined} name @param {Value} place */
+function nameOf(name, place) { return name && name !== String(place) ? ` (${name})` : ""; }
+
 /** @param {uPlot} plot @param {Picture} picture @param {Cells} cells @param {number} left @param {number} top @returns {Near | null} */
 function nearestCell(plot, picture, cells, left, top) {
   const across = borders(cells.steps), up = borders(cells.places), x = plot.posToVal(left, "x"), y = plot.posToVal(top, "y");
   const step = across.findIndex((end, at) => at && x < end) - 1, place = up.findIndex((end, at) => at && y < end) - 1;
   if (step < 0 || place < 0 || x < across[0] || y < up[0]) return null;
-  const name = cells.names[place] && cells.names[place] !== String(cells.places[place]) ? ` (${cells.names[place]})` : "";
+  const name = nameOf(cells.names[place], cells.places[place]);
   return { left, top, step: cells.steps[step], text: `${picture.y.label} ${cells.places[place]}${name}, step ${cells.steps[step]}: ${figure(cells.values[place][step])}` };
 }
 

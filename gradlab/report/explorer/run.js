@@ -51,7 +51,10 @@ class Opened {
   /** Another run, or another beside it: everything anew. */
   show() {
     const { data } = this;
-    if (view.run < 0) view.run = this.first();
+    if (view.run < 0) {
+      view.run = this.first();
+      view.beside = data.head.before?.[view.run] ?? view.beside;
+    }
     if (!data.blocks[view.axis]?.has(view.run)) view.axis = data.axis(view.run);
     if (!this.able().includes(view.quantity)) view.quantity = this.able()[0] ?? "signal_grad_norm";
     this.fillBar();
@@ -64,9 +67,10 @@ class Opened {
     choice(this.choices, "show", this.able().map((name) => [name, QUANTITIES[name].label]), view.quantity, (value) => { view.quantity = value; changed(); this.draw(); });
     this.draw();
   }
-  /** The first run that is ill and was measured. */
+  /** The first run that is ill and was measured; of a cure the first of the change that did best. */
   first() {
-    const every = [...Array(this.data.size).keys()], measured = every.filter((run) => this.data.blocks.depth?.has(run));
+    const every = [...Array(this.data.size).keys()], measured = every.filter((run) => this.data.blocks.depth?.has(run)), change = this.data.fields.get("change");
+    if (change) return measured.find((run) => change.code?.[run] === 1) ?? 0;
     return measured.find((run) => this.data.label(/** @type {Field} */ (this.data.fields.get("verdict")), run) !== "healthy") ?? measured[0] ?? 0;
   }
   /** The quantities that one of the runs has. @returns {string[]} */
@@ -105,7 +109,7 @@ class Opened {
     const rows = [...data.fields.values()].map((field) => [field.name, data.label(field, one), data.label(field, other)]).filter(([, left, right]) => left !== right);
     make("h3", {}, this.differs, "In what they differ");
     const host = make("div", { class: "scroll", tabindex: "0", id: "differs" }, this.differs);
-    fillTable(host, [["", data.head.ids[one], data.head.ids[other]], ...rows], 100);
+    fillTable(host, [["key or outcome", data.head.ids[one], data.head.ids[other]], ...rows], 100);
   }
   /** What a run is, what is wrong with it, and the commands that repeat and heal it. @param {number} run @param {number} at */
   told(run, at) {
@@ -120,7 +124,7 @@ class Opened {
     const error = data.head.errors[String(run)];
     if (error) make("p", { class: "verdict" }, one, `It failed: ${error}`);
     for (const [name, text] of [["run again", data.head.again[run]], ["heal", data.head.cures[run]]]) {
-      if (!text) continue;
+      if (!text || (name === "heal" && data.verdicts(run)[0] === "healthy")) continue;
       const line = make("p", { class: "command" }, one, `${name}: `);
       copyable(make("code", {}, line, text), `Copy what to ${name}`);
     }
@@ -156,7 +160,7 @@ class Opened {
     runs.forEach((run, place) => {
       const rows = block?.values(run, quantity), own = block?.steps(run) ?? [], column = Math.max(0, own.findLastIndex((each) => each <= step));
       const name = runs.length > 1 ? data.head.ids[run].slice(0, 8) : "measured", colour = named(place);
-      if (rows) lines.push({ name, group: name, colour, x: block.places(run), y: data.profile(run, axis, quantity, column), width: 2 });
+      if (rows) lines.push({ name, group: name, colour, names: block.names(run), x: block.places(run), y: data.profile(run, axis, quantity, column), width: 2 });
       const theory = quantity === "signal_grad_norm" ? data.theory(run, axis) : null;
       if (!theory) return;
       const whose = runs.length > 1 ? `theory of ${name}` : "theory", moved = carried(theory, data.profile(run, axis, quantity, 0), data.profile(run, axis, quantity, column));
@@ -186,7 +190,7 @@ class Opened {
     const low = finite(all, Math.min) ?? 0, high = finite(all, Math.max) ?? 0, log = (low > 0 && high > WIDE * low) !== one.switched("y");
     one.heading.textContent = indexed ? `${words}, step ${step}` : `${words} by step`;
     one.draw({
-      x: axisOf(indexed ? "index" : "step", lines.map((line) => line.x), false, true), y: axisOf(words, [all], log), lines, legend: entries(lines),
+      x: axisOf(indexed ? block.raw.index ?? "index" : "step", lines.map((line) => line.x), false, true), y: axisOf(words, [all], log), lines, legend: entries(lines),
       ...(indexed ? {} : { mark: step }), told: `From ${figure(low)} to ${figure(high)} over all its records.`,
     });
   }

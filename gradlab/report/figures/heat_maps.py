@@ -27,7 +27,7 @@ from gradlab.report.figures.style import (
     named_map,
     sheet,
 )
-from gradlab.report.groups import BINS, Levels, levels, log10, once, quantile, varying
+from gradlab.report.groups import BINS, Levels, levels, log10, once, quantile, remaining
 from gradlab.report.tables import Bools, Floats, Ints, Result
 from gradlab.store.settings import REPLICATES
 
@@ -125,7 +125,7 @@ def map_plots(result: Result, keys: Sequence[str], early: Sequence[str]) -> Iter
     if len(keys) == 1:
         yield bars(told, levels(told, keys[0], bins=BINS))
     elif keys:
-        yield _share(_cells(told, keys[0], keys[1]), _others(told, keys))
+        yield _share(_cells(told, keys[0], keys[1]), remaining(told, keys))
 
 
 def _outcome(result: Result, keys: Sequence[str], shown: Shown) -> Iterator[Plot]:
@@ -143,7 +143,7 @@ def _outcome(result: Result, keys: Sequence[str], shown: Shown) -> Iterator[Plot
         if shown.centred
         else cells.best(shown.values, shown.kept, setting, shown.side)
     )
-    yield _map(cells, shown, values, _others(result, keys), critical)
+    yield _map(cells, shown, values, remaining(result, keys), critical)
 
 
 def _critical(result: Result, cells: Cells, kept: Bools) -> Floats | None:
@@ -158,10 +158,6 @@ def _critical(result: Result, cells: Cells, kept: Bools) -> Floats | None:
     own = np.allclose(logs[known], middle.ravel()[cells.place[known]], rtol=0, atol=1e-9)
     crosses = np.nanmin(middle) < 0 < np.nanmax(middle)
     return middle if crosses and (own or _binned(cells)) else None
-
-
-def _others(result: Result, keys: Sequence[str]) -> list[str]:
-    return [key for key in varying(result) if key not in keys]
 
 
 def _cells(result: Result, x: str, y: str) -> Cells:

@@ -36,7 +36,7 @@ struct call {
 
 enum {
     PRODUCT, ACTIVATE, ACTIVATE_BACK, BATCH_NORM, BATCH_NORM_BACK, LAYER_NORM, LAYER_NORM_BACK, BATCH_SUM, ADD, NORMS,
-    UNSOUND, MOMENTS, CORRELATION, DISTANCES, GRADIENTS, SATURATED, DEAD,
+    UNSOUND, SPREAD, DISTANCES, GRADIENTS, WITHIN, DEAD,
     GATHER, GATHER_TOKENS, COPY, LOOK_UP, LOOK_UP_BACK,
     ATTEND, ATTEND_BACK, ATTENTION_SPREAD, ADD_TO_EACH, MEAN_OF_PLACES, MEAN_OF_PLACES_BACK, CROSS_ENTROPY, SQUARED_ERROR, CLIP, SGD, ADAM,
     RMSPROP, ADAGRAD,
@@ -65,11 +65,10 @@ static void play_one(const struct call *call, void **p)
     case ADD: add(n[0], x[0], p[0], p[1], p[2]); break;
     case NORMS: norms(n[0], p[0], p[1], p[2], p[3]); break;
     case UNSOUND: unsound(n[0], p[0], p[1]); break;
-    case MOMENTS: moments(n[0], p[0], p[1], p[2]); break;
-    case CORRELATION: correlation(n[0], n[1], n[2], p[0], p[1], p[2]); break;
+    case SPREAD: spread(n[0], n[1], n[2], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]); break;
     case DISTANCES: distances(n[0], p[0], p[1], p[2], p[3], p[4]); break;
     case GRADIENTS: gradients(n[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
-    case SATURATED: saturated(n[0], n[1], x[0], p[0], p[1], p[2]); break;
+    case WITHIN: within(n[0], p[0], p[1], p[2]); break;
     case DEAD: dead(n[0], n[1], p[0], p[1], p[2], p[3]); break;
     case GATHER: gather(n[0], n[1], p[0], p[1], p[2], p[3]); break;
     case GATHER_TOKENS: gather_tokens(n[0], n[1], p[0], p[1], p[2]); break;
@@ -82,7 +81,7 @@ static void play_one(const struct call *call, void **p)
                     p[7], p[8]);
         break;
     case ATTENTION_SPREAD:
-        attention_spread(n[0], n[1], n[2], n[3], n[4], n[5], x[0], p[0], p[1], p[2], p[3], p[4]);
+        attention_spread(n[0], n[1], n[2], n[3], n[4], n[5], x[0], p[0], p[1], p[2], p[3], p[4], p[5]);
         break;
     case ADD_TO_EACH: add_to_each(n[0], n[1], p[0], p[1], p[2]); break;
     case MEAN_OF_PLACES: mean_of_places(n[0], n[1], n[2], p[0], p[1]); break;
