@@ -186,7 +186,7 @@ def _note_dropout(tape: Tape, name: str, given: tuple[Any, ...]) -> None:
 def already_asked() -> Iterator[None]:
     """Inside, asking for a gradient that is asked for already is no error: inputs here are copies, and no leaves.
 
-    Taken at the class: a mode that looks at every function of torch makes each call twice as long.
+    Taken at the class, which is slow for a while afterwards; a mode that looks at every function would be slower.
     """
     asked: Any = vars(torch._C.TensorBase)["requires_grad"]
 
