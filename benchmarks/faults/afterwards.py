@@ -186,7 +186,7 @@ def by_largest(outlier: float) -> Make:
 def afterwards() -> Iterator[Fault]:
     """All of them."""
     l2 = partial(Adam, lr=1e-2, weight_decay=30.0)
-    sized = lambda z: z / z.relu().norm(dim=1, keepdim=True)  # noqa: E731
+    sized: Callable[[Tensor], Tensor] = lambda z: z / z.relu().norm(dim=1, keepdim=True)  # noqa: E731
     every: tuple[tuple[str, Make, Make, str, str, int], ...] = (
         ("a second task times 1e5", tasks(1e5), tasks(1.0), "ill_scaled", "penalty loss_scale first_loss", 0),
         ("overlap of nothing with nothing", overlap(0.0), overlap(1.0), "diverged", "infinite_slope labels", 0),

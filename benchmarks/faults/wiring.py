@@ -175,14 +175,15 @@ def listed(*, plain: bool) -> Make:
 
     def case() -> Case:
         layers = [part for part in mlp(4) if not isinstance(part, nn.ReLU)]
-        body = layers[:-1] if plain else nn.ModuleList(layers[:-1])
+        held = nn.ModuleList(layers[:-1])
+        body = layers[:-1] if plain else held
 
         def way(net: Any, x: Tensor) -> Any:
             for layer in body:
                 x = layer(x).relu()
             return net.head(x)
 
-        parts = {} if plain else {"body": body}
+        parts = {} if plain else {"body": held}
         return Case(Net(way, head=layers[-1], **parts), classes(), optimizer=PLAIN)
 
     return case
@@ -364,7 +365,8 @@ def latent(start: float) -> Make:
     def loss(out: Any, x: Tensor) -> Tensor:
         picture, mean, log_variance = out
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
-        return F.mse_loss(picture, x) + 0.01 * divergence
+        found: Tensor = F.mse_loss(picture, x) + 0.01 * divergence
+        return found
 
     def case() -> Case:
         x, _ = classes()

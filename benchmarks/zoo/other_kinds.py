@@ -14,6 +14,9 @@ from benchmarks.zoo.built import Net, mlp
 from benchmarks.zoo.cases import CLASSES, Batch, Loss, Stock, images, next_word, vectors, words
 
 
+Field = Callable[[Tensor], Tensor]
+
+
 class Down(nn.Module):
     """A residual block of convolutions with group norms, told the time."""
 
@@ -168,7 +171,7 @@ def equation() -> nn.Module:
         x, h = net.into(x), 1 / 8
         for at in range(8):
             time = x.new_full((len(x), 1), at * h)
-            field = lambda z: net.field(torch.cat((z, time), 1))  # noqa: B023, E731
+            field: Field = lambda z: net.field(torch.cat((z, time), 1))  # noqa: B023, E731
             one = field(x)
             two = field(x + h / 2 * one)
             three = field(x + h / 2 * two)
@@ -226,7 +229,8 @@ def surrogate(output: tuple[Tensor, Tensor, Tensor], states: Tensor) -> Tensor:
     ratio, advantage = (logs - logs.detach()).exp(), states[:, 2]
     gain = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage).mean()
     error = F.mse_loss(value[:, 0], states[:, :4].sum(1))
-    return -gain + 0.5 * error - 0.01 * policy.entropy().sum(1).mean()
+    entropy: Tensor = policy.entropy().sum(1).mean()
+    return -gain + 0.5 * error - 0.01 * entropy
 
 
 def state_space() -> nn.Module:
@@ -318,7 +322,7 @@ def mixture() -> nn.Module:
 def mixture_loss(out: Tensor, y: Tensor) -> Tensor:
     """The negative logarithm of the density at the target."""
     weights, means, logs = out.chunk(3, 1)
-    bells = torch.distributions.Normal(means, logs.exp()).log_prob(y[:, None])
+    bells: Tensor = torch.distributions.Normal(means, logs.exp()).log_prob(y[:, None])
     return -(weights.log_softmax(1) + bells).logsumexp(1).mean()
 
 
