@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from benchmarks.zoo.built import Net, mlp
 from benchmarks.zoo.cases import CLASSES, Batch, Loss, Stock, images, next_word, vectors, words
 
-
 Field = Callable[[Tensor], Tensor]
 
 
