@@ -65,6 +65,11 @@ def overlap(smooth: float) -> Make:
     return case
 
 
+def directions(z: Tensor) -> Tensor:
+    """Of length 1."""
+    return z / z.norm(dim=1, keepdim=True).clamp(min=1e-12)
+
+
 def between(change: Callable[[Tensor], Tensor], scale: float = 1.0) -> Make:
     """A classifier with something of its own between its layers."""
 
@@ -202,7 +207,7 @@ def afterwards() -> Iterator[Fault]:
         ("Adam with an L2 of 30", sorts(optimizer=l2), sorts(optimizer=partial(Adam, lr=1e-3)),
          "stalled collapsed vanishing dead no_gradient", "weight_decay", STEPS),
         ("counts of 1e4", counts(1e4), counts(1.0), "ill_scaled", "target_scale first_loss", 0),
-        ("divided by a length of zero", between(lambda z: sized(z - 9)), between(lambda z: F.normalize(z, dim=1)),
+        ("divided by a length of zero", between(lambda z: sized(z - 9)), between(directions),
          "diverged", "infinite_slope", 0),
         ("a ten-thousandth of the weights kept", pruned(1e-4), pruned(0.3),
          "collapsed vanishing ill_scaled no_gradient dead", "init constant_output idle broken_layer rank cut", 0),
