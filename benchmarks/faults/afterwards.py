@@ -70,6 +70,11 @@ def directions(z: Tensor) -> Tensor:
     return z / z.square().sum(1, keepdim=True).sqrt().clamp(min=1e-12)
 
 
+def far(z: Tensor) -> Tensor:
+    """Far below zero, over the length of what is above it, which is nothing."""
+    return (z - 9) / (z - 9).relu().square().sum(1, keepdim=True).sqrt()
+
+
 def between(change: Callable[[Tensor], Tensor], scale: float = 1.0) -> Make:
     """A classifier with something of its own between its layers."""
 
@@ -206,7 +211,8 @@ def afterwards() -> Iterator[Fault]:
         ("Adam with an L2 of 30", sorts(optimizer=l2), sorts(optimizer=partial(Adam, lr=1e-3)),
          "stalled collapsed vanishing dead no_gradient", "weight_decay", STEPS),
         ("counts of 1e4", counts(1e4), counts(1.0), "ill_scaled", "target_scale first_loss", 0),
-        ("divided by a length of zero", between(lambda z: (z - 9) / (z - 9).relu().square().sum(1, keepdim=True).sqrt()), between(directions),
+        ("divided by a length of zero", between(far),
+         between(directions),
          "diverged", "infinite_slope", 0),
         ("a ten-thousandth of the weights kept", pruned(1e-4), pruned(0.3),
          "collapsed vanishing ill_scaled no_gradient dead", "init constant_output idle broken_layer rank cut", 0),
