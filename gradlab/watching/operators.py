@@ -119,7 +119,7 @@ def _attended(tape: Tape, name: str, given: tuple[Any, ...], named: dict[str, An
     """Notes how far attention spreads, and a row of it that may look at nothing; of other choices how many are made."""
     z = given[0]
     if z.dim() == 2:
-        if name in SOFTMAX and z.shape[1] > 1:
+        if name in SOFTMAX and z.shape[1] > 1 and z.shape[0]:
             tape.certain.append((tape.opened, float((output.detach().amax(given[1]) == 1).double().mean())))
     elif name in SOFTMAX:
         first, masked = output.detach().select(given[1], 0), z.detach().select(given[1], 0)
