@@ -173,7 +173,9 @@ def rehearse(cohort: Cohort) -> Rehearsed:
     if cohort.parameters.is_cuda:
         return {record: capture(partial(first, record=record), cohort.moving) for record in (True, False)}
     threads = min(torch.get_num_threads(), len(cohort.runs))
-    return {record: write_down(partial(first, record=record), threads) for record in (True, False)}
+    # A gradient is clipped and gone at the end of a member's step: one place for all of them stays in the cache.
+    passing = [cohort.way.gradient]
+    return {record: write_down(partial(first, record=record), threads, passing) for record in (True, False)}
 
 
 @torch.no_grad()

@@ -5,12 +5,6 @@ static inline REAL sigmoid(REAL z)
     return 1 / (2 + exp_less_1(-z));
 }
 
-static inline REAL tanh_(REAL z)
-{
-    const REAL twice = 2 * fabs(z), e = exp_less_1(twice > 50 ? 50 : twice);
-    return copysign(e / (e + 2), z);
-}
-
 /* The derivative by what step t puts out: by what is above it, and `more`, which has come from step t + 1, if any. */
 static void gather_above(long count, const REAL *above, const REAL *more, REAL *out)
 {
