@@ -38,6 +38,7 @@ typedef int64_t COUNT;
 #define TILE_ROWS(vectors) ((vectors) == 2 ? 12 : (vectors) == 3 ? 8 : 6)
 #endif
 #define MOST_ROWS 12
+#define LINE 64 /* bytes of a line of the cache */
 #define LANES (VECTOR_BYTES * 8 / BITS)
 
 typedef REAL lanes __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));

@@ -1,9 +1,10 @@
 /* Matrix products. */
 
-/* rows x (vectors*LANES) entries of C = start + A B, held in registers; A is read entry by entry at any strides. */
+/* rows x (vectors*LANES) entries of C = start + A B, held in registers; A is read entry by entry at any strides. What
+   lies `ahead`, a line of the cache for each entry of the sums, is fetched meanwhile.                               */
 static inline __attribute__((always_inline)) void tile(
     const int rows, const int vectors, long inner, const REAL *a, long a_row, long a_column, const REAL *b, long b_row,
-    const REAL *start, long start_row, REAL *c, long c_row)
+    const REAL *start, long start_row, REAL *c, long c_row, const char *ahead)
 {
     lanes sum[MOST_ROWS][TILE_VECTORS];
 #pragma GCC unroll 12
@@ -28,8 +29,10 @@ static inline __attribute__((always_inline)) void tile(
         for (long q = 0; q < inner; q++)
             ADD_COLUMN_TIMES_ROW(q);
     } else
-        for (long q = 0; q < inner; q++)
+        for (long q = 0; q < inner; q++) {
+            __builtin_prefetch(ahead + q * LINE, 0, 2);
             ADD_COLUMN_TIMES_ROW(q);
+        }
 #undef ADD_COLUMN_TIMES_ROW
 #pragma GCC unroll 12
     for (int i = 0; i < rows; i++)
@@ -41,12 +44,12 @@ static inline __attribute__((always_inline)) void tile(
 /* A strip of C as wide as `vectors` vectors, all its rows. */
 static inline __attribute__((always_inline)) void strip(
     const int vectors, long rows, long inner, const REAL *a, long a_row, long a_column, const REAL *b, long b_row,
-    const REAL *start, long start_row, REAL *c, long c_row)
+    const REAL *start, long start_row, REAL *c, long c_row, const char *ahead)
 {
     long i = 0;
 #define TILE(count)                                                                                                    \
-    tile(count, vectors, inner, a + i * a_row, a_row, a_column, b, b_row, start ? start + i * start_row : 0,     \
-               start_row, c + i * c_row, c_row)
+    tile(count, vectors, inner, a + i * a_row, a_row, a_column, b, b_row, start ? start + i * start_row : 0,           \
+         start_row, c + i * c_row, c_row, ahead + i / TILE_ROWS(vectors) * inner * LINE)
     for (; i + TILE_ROWS(vectors) <= rows; i += TILE_ROWS(vectors))
         TILE(TILE_ROWS(vectors));
     if (TILE_ROWS(vectors) > 8 && i + 8 <= rows) {
@@ -133,12 +136,13 @@ static void pack(long inner, long columns, const REAL *b, long b_row, long b_col
    0), or a matrix, C itself included. edge holds rows * LANES numbers.                                              */
 static void product_block(
     long rows, long columns, long inner, const REAL *a, long a_row, long a_column, const REAL *b, long b_row,
-    const REAL *start, long start_row, REAL *c, long c_row, REAL *edge)
+    const REAL *start, long start_row, REAL *c, long c_row, REAL *edge, const char *ahead)
 {
     const long whole = columns / LANES * LANES;
     long j = 0;
 #define STRIP(vectors)                                                                                                 \
-    strip(vectors, rows, inner, a, a_row, a_column, b + j, b_row, start ? start + j : 0, start_row, c + j, c_row)
+    strip(vectors, rows, inner, a, a_row, a_column, b + j, b_row, start ? start + j : 0, start_row, c + j, c_row,      \
+          ahead)
     for (; j + TILE_VECTORS * LANES <= whole; j += TILE_VECTORS * LANES)
         STRIP(TILE_VECTORS);
     switch ((whole - j) / LANES) {
@@ -148,25 +152,26 @@ static void product_block(
     }
 #undef STRIP
     if (j < columns) {
-        strip(1, rows, inner, a, a_row, a_column, b + j, b_row, 0, 0, edge, LANES);
+        strip(1, rows, inner, a, a_row, a_column, b + j, b_row, 0, 0, edge, LANES, ahead);
         for (long i = 0; i < rows; i++)
             for (long d = j; d < columns; d++)
                 c[i * c_row + d] = edge[i * LANES + d - j] + (start ? start[i * start_row + d] : 0);
     }
 }
 
-/* As above; a long sum in parts, whose rows of A and B stay in the cache from one strip of C to the next. */
+/* As above; a long sum in parts, whose rows of A and B stay in the cache from one strip of C to the next. `ahead`: what
+   will be needed next, 0 where nothing is known of that.                                                            */
 #define LONGEST 256
 static void product_packed(
     long rows, long columns, long inner, const REAL *a, long a_row, long a_column, const REAL *b, long b_row,
-    const REAL *start, long start_row, REAL *c, long c_row, REAL *edge)
+    const REAL *start, long start_row, REAL *c, long c_row, REAL *edge, const char *ahead)
 {
     long q = 0;
     do {
         const long part = inner - q < 2 * LONGEST ? inner - q : LONGEST;
         product_block(
             rows, columns, part, a + q * a_column, a_row, a_column, b + q * b_row, b_row, q ? c : start,
-            q ? c_row : start_row, c, c_row, edge);
+            q ? c_row : start_row, c, c_row, edge, ahead ? ahead : (const char *)a);
         q += part;
     } while (q < inner);
 }
@@ -180,7 +185,7 @@ static inline long padded(long columns)
 /* As above, B at any strides. scratch holds inner * padded + rows * LANES numbers. */
 static void product(
     long rows, long columns, long inner, const REAL *a, long a_row, long a_column, const REAL *b, long b_row,
-    long b_column, const REAL *start, long start_row, REAL *c, long c_row, REAL *scratch)
+    long b_column, const REAL *start, long start_row, REAL *c, long c_row, REAL *scratch, const char *ahead)
 {
     if (b_column != 1 || columns % LANES) {
         pack(inner, columns, b, b_row, b_column, scratch, padded(columns));
@@ -189,5 +194,5 @@ static void product(
     }
     product_packed(
         rows, columns, inner, a, a_row, a_column, b, b_row, start, start_row, c, c_row,
-        scratch + inner * padded(columns));
+        scratch + inner * padded(columns), ahead);
 }
