@@ -33,7 +33,7 @@ from gradlab.engine.keeping import NOBODY, Keeper, packed, unpacked
 from gradlab.engine.optim.clippers import clip
 from gradlab.engine.precision import chances, rounded
 from gradlab.engine.probes import measure_clipped, measure_update
-from gradlab.nn.float64 import norm64, unsound
+from gradlab.nn.float64 import sound_norm64, unsound
 from gradlab.nn.kernels.graphs import Graph, capture
 from gradlab.nn.kernels.program import Members, Program, write_down
 from gradlab.nn.products import combine
@@ -119,11 +119,11 @@ def step(cohort: Cohort, t: int, lr: Tensor, *, record: bool) -> StepRow:
     last = t == cohort.runs[0].train.steps
     parameters, gradient, half = cohort.parameters, cohort.way.gradient, cohort.way.half
     losses, table = cohort.way.there_and_back(cohort.task, t, record=record, last=last)
-    norm = norm64(gradient)
+    norm, unsound_gradient = sound_norm64(gradient)
     overflown = None if half is None or last else half.overflown(norm)
     scale = None if half is None else half.scale.clone()
     # What a dynamic loss scale made too large is no divergence: it is left out, and the scale is halved.
-    broken = (unsound(parameters), torch.zeros_like(norm) if overflown is not None else unsound(gradient))
+    broken = (unsound(parameters), torch.zeros_like(norm) if overflown is not None else unsound_gradient)
     clipped = None
     if not last:
         clipped = clip(gradient, norm, cohort.clipping, cohort.layout)

@@ -235,6 +235,11 @@ def unsound(x: Tensor, out: Tensor) -> None:
     call("unsound", x, len(x), (x[0].numel(),), (x, out))
 
 
+def sound_norm(x: Tensor, norm: Tensor, broken: Tensor) -> None:
+    """(M, P) with adjacent columns: the norm of all of a member's into (M,) float64, and what `unsound` gives."""
+    call("sound_norm", x, len(x), (x[0].numel(),), (x, norm, broken))
+
+
 def moments(x: Tensor, mean: Tensor, deviation: Tensor) -> None:
     """(M, ...): mean and population standard deviation into (M,) float64 each."""
     x = whole(x)

@@ -36,7 +36,7 @@ KERNELS = (
     *("convolve", "convolve_filters", "block_mean", "block_mean_back", "affine", "affine_back"),
     *("lstm", "lstm_back", "gru", "gru_back", "shut"),
     *("align_dot", "align_dot_back", "align_additive", "align_additive_back", "entropy", "dropout"),
-    *("group_norm", "group_norm_back", "directed", "directed_back"),
+    *("group_norm", "group_norm_back", "directed", "directed_back", "sound_norm"),
 )
 """As source/player.c numbers them."""
 

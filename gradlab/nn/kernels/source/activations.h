@@ -69,6 +69,15 @@ static inline REAL tanh_(REAL z)
     return copysign(e / (e + 2), z);
 }
 
+/* 1/(1 + e) with e = e^-|z|, or e/(1 + e) below zero; 0 where e would be no normal number. */
+static inline REAL sigmoid(REAL z)
+{
+    const REAL least = sizeof(REAL) == 4 ? -88 : -709, below = -fabs(z);
+    REAL power;
+    const REAL series = exp_parts(1, below < least ? least : below, &power), e = PLUS_TIMES(power, power, series);
+    return (z < 0 ? e : 1) / (1 + e);
+}
+
 /* e^x, right to two units in the last place; 0 where it would be no normal number. */
 static inline REAL exponential(REAL x)
 {
@@ -148,7 +157,7 @@ static void activate(long kind, long count, const REAL *restrict z, const REAL *
         break;
     case SIGMOID:
         for (long j = 0; j < count; j++)
-            h[j] = 1 / (2 + exp_less_1(-z[j]));
+            h[j] = sigmoid(z[j]);
         break;
     case SILU:
         for (long j = 0; j < count; j++)

@@ -1,10 +1,5 @@
 /* Gated recurrences, all time steps of a member at once. Signals are (T, B, ...): what a step needs lies together. */
 
-static inline REAL sigmoid(REAL z)
-{
-    return 1 / (2 + exp_less_1(-z));
-}
-
 /* The derivative by what step t puts out: by what is above it, and `more`, which has come from step t + 1, if any. */
 static void gather_above(long count, const REAL *above, const REAL *more, REAL *out)
 {

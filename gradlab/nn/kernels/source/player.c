@@ -42,7 +42,7 @@ enum {
     CONVOLVE, CONVOLVE_FILTERS, BLOCK_MEAN, BLOCK_MEAN_BACK, AFFINE, AFFINE_BACK,
     LSTM, LSTM_BACK, GRU, GRU_BACK, SHUT,
     ALIGN_DOT, ALIGN_DOT_BACK, ALIGN_ADDITIVE, ALIGN_ADDITIVE_BACK, ENTROPY, DROPOUT,
-    GROUP_NORM, GROUP_NORM_BACK, DIRECTED, DIRECTED_BACK,
+    GROUP_NORM, GROUP_NORM_BACK, DIRECTED, DIRECTED_BACK, SOUND_NORM,
 };
 
 static void play_one(const struct call *call, void **p, const char *ahead)
@@ -120,6 +120,7 @@ static void play_one(const struct call *call, void **p, const char *ahead)
     case GROUP_NORM_BACK: group_norm_back(n[0], n[1], n[2], n[3], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
     case DIRECTED: directed(n[0], n[1], p[0], p[1], p[2], p[3]); break;
     case DIRECTED_BACK: directed_back(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5]); break;
+    case SOUND_NORM: sound_norm(n[0], p[0], p[1], p[2]); break;
     case DROPOUT: dropout(n[0], n[1], p[0], p[1], p[2], p[3], p[4]); break;
     }
 }

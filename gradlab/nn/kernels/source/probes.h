@@ -33,6 +33,15 @@ static void unsound(long count, const REAL *restrict x, double *found)
     *found = (double)sum;
 }
 
+/* The norm, and what `unsound` finds: no single number is so large that its square is infinite in double precision. */
+static void sound_norm(long count, const REAL *x, double *norm, double *found)
+{
+    *norm = norm_of(count, x);
+    *found = *norm * 0;
+    if (sizeof(REAL) == 8)
+        unsound(count, x, found);
+}
+
 /* Mean and population standard deviation, in double precision. */
 static void moments(long count, const REAL *restrict x, double *mean, double *deviation)
 {
