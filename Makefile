@@ -11,8 +11,9 @@ PYTHON ?= python3
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
-# One worker a core, eight at most; each computes with one thread, which is faster for small networks.
-WORKERS ?= -n auto --maxprocesses 8
+# One worker a core, eight at most; each computes with one thread, which is faster for small networks. A file stays with
+# one worker, so that what its tests share is made once.
+WORKERS ?= -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help run test lint scripts format types bench reproduce faults clean
 
@@ -63,7 +64,7 @@ clean:
 	rm -rf $(VENV) node_modules build dist .pytest_cache .mypy_cache .ruff_cache
 	find gradlab tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# What each stamp installs. A stamp is older than pyproject.toml or constraints.txt exactly when one of them has changed.
+# What each stamp installs: that of dev includes those of test and run. A stamp is older than pyproject.toml or constraints.txt exactly when one of them has changed.
 $(VENV)/run.stamp: EXTRA :=
 $(VENV)/test.stamp: EXTRA := [test]
 $(VENV)/bench.stamp: EXTRA := [bench]
@@ -75,4 +76,4 @@ $(VENV)/%.stamp: pyproject.toml constraints.txt
 		exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".$(EXTRA)"
-	@touch $@
+	@touch $@ $(if $(filter dev,$*),$(VENV)/test.stamp $(VENV)/run.stamp)

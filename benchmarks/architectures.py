@@ -18,19 +18,20 @@ from itertools import chain, pairwise
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gradlab.data.loaders import load
 from gradlab.engine.cohort import Cohort, prepare
 from gradlab.engine.train import Rehearsed, perform, rehearse
 from gradlab.launch.worker import keep_memory
 from gradlab.nn.kernels.program import Program
+from gradlab.nn.losses import objective
+from gradlab.spec.choices.models import DIGIT_OVER_PRIMARY, primary_capsules
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec, build
 
 MEMBERS = 24
-STEPS = 20
-"""Of gradlab's cohort in a round, recorded or not."""
+STEPS, TURNS = 10, 3
+"""Of gradlab's cohort at a time, recorded or not, and how often each is timed in a round, in turn with the others."""
 
 LOOP_NETWORKS, LOOP_STEPS = 6, 3
 """Networks that the loop trains in a round, whose time is scaled to all members, and steps of each."""
@@ -174,6 +175,39 @@ class Transformer(nn.Module):
         return output
 
 
+class Capsules(nn.Module):
+    """Convolutions, capsules of the last one's channels, and one for each class by routing (Sabour et al. 2017)."""
+
+    def __init__(self, run: RunSpec) -> None:
+        super().__init__()
+        model, facts = run.model, run.facts
+        assert model.capsule_width is not None
+        assert model.routing is not None
+        self.size, self.times, self.eps = model.capsule_width, model.routing, model.squash_eps or 0.0
+        channels = [facts.channels, *[model.width] * (model.depth - 2)]
+        layers = [(nn.Conv2d(a, b, 3, padding=1), nn.ReLU()) for a, b in pairwise(channels)]
+        self.convolutions = nn.Sequential(*chain(*layers), nn.Conv2d(model.width, model.width, 3, 2, 1))
+        shape = primary_capsules(model, facts), self.size, facts.outputs * DIGIT_OVER_PRIMARY * self.size
+        self.pairs = nn.Parameter(torch.randn(shape) * self.size**-0.5)
+        self.outputs = facts.outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W) -> (B, K)."""
+        z = self.convolutions(x.unsqueeze(1)).permute(0, 2, 3, 1)
+        u = self._squash(z.reshape(len(x), -1, self.size))
+        votes = torch.bmm(u.transpose(0, 1), self.pairs).view(len(self.pairs), len(x), self.outputs, -1)
+        logits = votes.new_zeros(votes.shape[:-1])
+        for _ in range(self.times - 1):
+            agreed = self._squash((logits.softmax(-1).unsqueeze(-1) * votes).sum(0))
+            logits = logits + (votes * agreed).sum(-1)
+        found = self._squash((logits.softmax(-1).unsqueeze(-1) * votes).sum(0))
+        return (found.square().sum(-1) + self.eps).sqrt()
+
+    def _squash(self, s: Tensor) -> Tensor:
+        square = s.square().sum(-1, keepdim=True)
+        return s * (square / (1 + square) / (square + self.eps).sqrt())
+
+
 COHORTS: dict[str, Row] = {
     "rnn": Row({"model.name": "rnn", "model.width": 32, "model.activation": "tanh"}, Recurrent, 2.0),
     **{
@@ -188,6 +222,7 @@ COHORTS: dict[str, Row] = {
     "cnn20": Row({"model.name": "cnn", "model.depth": 20}, Convolutions, 3.0),
     "resnet20": Row({"model.name": "resnet", "model.depth": 20, "model.branch_scale": 0.3}, Residual, 3.0),
     "transformer": Row({"model.name": "transformer", "model.width": 32, "data.length": 16}, Transformer, 5.0),
+    "capsule": Row({"model.name": "capsule"}, Capsules, 3.0),
 }
 """By the name that ``--cohorts`` takes."""
 
@@ -212,16 +247,14 @@ def step_of_gradlab(found: Cohort, rehearsed: Rehearsed, every: int) -> float:
 def step_of_loop(found: Cohort, networks: list[nn.Module], threads: int) -> float:
     """Milliseconds of a step of as many networks as there are members, one after the other, each by itself."""
     torch.set_num_threads(threads)
-    task, classes = found.task, found.runs[0].facts.loss == "cross_entropy"
+    task, judge = found.task, objective(found.runs[0].loss)
     spent = 0.0
     for network in networks:
         optimizer = torch.optim.SGD(network.parameters(), lr=COMMON["optim.lr"], foreach=True)  # type: ignore[arg-type]
         began = time.perf_counter()
         for batch in task.order[:LOOP_STEPS]:
             optimizer.zero_grad()
-            output, targets = network(task.inputs[batch]), task.targets[batch]
-            loss = F.cross_entropy(output.flatten(0, -2), targets.flatten()) if classes else F.mse_loss(output, targets)
-            torch.autograd.backward(loss)
+            torch.autograd.backward(judge(network(task.inputs[batch]), task.targets[batch]))
             optimizer.step()
         spent += time.perf_counter() - began
     return 1e3 * spent / LOOP_STEPS * MEMBERS / len(networks)
@@ -236,9 +269,9 @@ def measure(name: str, row: Row, threads: int, rounds: int) -> str:
     cells: dict[str, list[float]] = {}
     for turn in range(rounds + 1):
         torch.set_num_threads(threads)
-        seen = {str(every): step_of_gradlab(found, rehearsed, every) for every in (10 * STEPS, 10, 1)}
-        seen |= {f"loop {count}": step_of_loop(found, networks, count) for count in sorted({1, threads})}
-        for cell, spent in seen.items():
+        seen = [(str(every), step_of_gradlab(found, rehearsed, every)) for every in (10 * STEPS, 10, 1) * TURNS]
+        seen += [(f"loop {count}", step_of_loop(found, networks, count)) for count in sorted({1, threads})]
+        for cell, spent in seen:
             cells.setdefault(cell, []).extend([spent] if turn else [])  # the first round warms up
     bare, tenth, every, *loops = (statistics.median(spent) for spent in cells.values())
     written = "program" if isinstance(rehearsed[False], Program) and isinstance(rehearsed[True], Program) else "-"

@@ -2,14 +2,16 @@
 
     python -m benchmarks.measure [--only NAME ...] [--repeats 5]
 
-Seconds are those of the process on one thread, so that other work on the machine counts for little; of several repeats
-the least. Memory is the peak above what the network and its batch take, each in a process of its own. Needs the extra
-`zoo`.
+Seconds are those of the process on one thread, both by turns, so that other work on the machine counts for little; of
+several turns the least. Memory is the peak above what the network and its batch take, each in a process of its own that
+has measured a small network before: what is imported and mapped at the first call is no cost of a network. Needs the
+extra `zoo`.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import resource
 import statistics
@@ -30,6 +32,9 @@ torchvision.resnet18 torchvision.vgg11 torchvision.mobilenet_v3_small torchvisio
 timm.resnet26d timm.regnety_002 timm.vit_tiny_patch16_224 timm.swin_tiny_patch4_window7_224
 transformers.GPT2 transformers.Bert transformers.Llama
 """
+
+LEAST_SECONDS = 0.5
+"""For so long both are tried by turns at least: a small network needs more turns than a large one."""
 
 LEAST_MEMORY = 20.0
 """Megabytes of a plain pass below which the peak of a process says nothing."""
@@ -61,34 +66,55 @@ class Cost:
 
 
 def cost(stock: Stock, repeats: int) -> Cost:
-    """Both passes, each in a process of its own that has not grown yet."""
-    (plain_s, plain_mb), (measure_s, measure_mb) = (_alone(stock, way, repeats) for way in (_plain, _measured))
+    """The seconds of both by turns; the memory of each in a process of its own, which has not grown yet."""
+    plain_s, measure_s = _alone(_seconds, stock, repeats)
+    (plain_mb,), (measure_mb,) = (_alone(_memory, stock, way) for way in WAYS)
     return Cost(stock.name, plain_s, measure_s, plain_mb, measure_mb)
 
 
-def _alone(stock: Stock, way: Callable[[Stock, torch.nn.Module, Batch], None], repeats: int) -> tuple[float, float]:
+def _alone(look: Callable[..., tuple[float, ...]], *given: object) -> tuple[float, ...]:
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_timed, args=(stock, way, repeats, theirs))
+    process = context.Process(target=lambda: theirs.send(look(*given)))
     process.start()
     theirs.close()
-    found: tuple[float, float] = ours.recv()
+    found: tuple[float, ...] = ours.recv()
     process.join()
     return found
 
 
-def _timed(stock: Stock, way: Callable[[Stock, torch.nn.Module, Batch], None], repeats: int, answer: object) -> None:
+def _made(stock: Stock) -> tuple[Stock, torch.nn.Module, Batch]:
+    _first_call()
     torch.manual_seed(0)
     network, batch = stock.make(), stock.batch()
     network.train()
-    before, seconds = _peak(), []
-    way(stock, network, batch)
-    peak = _peak() - before
-    for _ in range(repeats):
-        start = time.process_time()
-        way(stock, network, batch)
-        seconds.append(time.process_time() - start)
-    answer.send((min(seconds), peak))  # type: ignore[attr-defined]
+    return stock, network, batch
+
+
+def _seconds(stock: Stock, repeats: int) -> tuple[float, ...]:
+    made, turns = _made(stock), 0
+    least, began = [math.inf] * len(WAYS), time.process_time()
+    while turns <= repeats or time.process_time() - began < LEAST_SECONDS:
+        for place, way in enumerate(WAYS):
+            start = time.process_time()
+            way(*made)
+            took = time.process_time() - start
+            least[place] = min(least[place], took) if turns else math.inf
+        turns += 1
+    return tuple(least)
+
+
+def _memory(stock: Stock, way: Way) -> tuple[float, ...]:
+    made = _made(stock)
+    before = _peak()
+    way(*made)
+    return (_peak() - before,)
+
+
+def _first_call() -> None:
+    """Imports what a measurement needs, and maps its code into this process, 20 MB of it."""
+    small = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    gradlab.measure(small, torch.nn.functional.cross_entropy, (torch.randn(4, 4), torch.arange(4) % 2))
 
 
 def _peak() -> float:
@@ -103,6 +129,11 @@ def _plain(stock: Stock, network: torch.nn.Module, batch: Batch) -> None:
 
 def _measured(stock: Stock, network: torch.nn.Module, batch: Batch) -> None:
     gradlab.measure(network, stock.loss, batch)
+
+
+Way = Callable[[Stock, torch.nn.Module, Batch], None]
+
+WAYS: tuple[Way, ...] = (_plain, _measured)
 
 
 def told(costs: list[Cost]) -> Iterator[str]:
@@ -126,8 +157,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     stocks = [stock for stock in zoo(None, given.only) if stock.name in given.only]
     print(f"{'network':38} {'plain ms':>9} {'measure':>9} {'time':>7} {'memory':>7}")
-    # What is imported at the first call is no cost of a network.
-    gradlab.measure(torch.nn.Linear(4, 2), torch.nn.functional.cross_entropy, (torch.randn(4, 4), torch.arange(4) % 2))
+    _first_call()
     costs: list[Cost] = []
     for stock in stocks:
         costs.append(cost(stock, given.repeats))

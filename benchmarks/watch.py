@@ -8,9 +8,11 @@ Lightning's ``grad_norm`` logs it, and with a logger written by hand (norm of th
 of each layer's output and gradient each 50th). Cockpit wants to be called around each way back and a loss for each
 sample: `benchmarks.probes` has it.
 
-Turns of 50 steps are taken one after the other, each beside one with nothing on it, and processor seconds are counted:
-the cost is the median over the turns of a turn's seconds over those of the bare one. Memory is the peak of a process of
-its own for each (Linux), the median of three: while it trains, and when all is written.
+Two networks train in turns, step by step: one with the contender on it, one bare. Processor seconds are counted, and
+each step stands beside the bare one next to it, so that a machine whose speed drifts does not matter. The median over
+the steps between two records and that over the recorded ones make the cost of a cycle; ``nothing`` beside nothing says
+what such a median is worth. Memory is the peak of a process of its own for each (Linux), the median of three: while it
+trains, and when all is written.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ import gradlab
 from benchmarks.timing import ROOT
 
 STEPS = 50
-"""Of a turn: one record of every=50, five of every=10."""
+"""Between two looks at the layers of those that take no other number."""
 
 After = Callable[[Tensor], None]
 """What a contender does after each update, with the loss."""
@@ -194,44 +196,77 @@ def audited(net: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[After]
     auditor.unpatch()
 
 
-CONTENDERS: dict[str, Any] = {
-    "nothing": nothing,
-    "gradlab.watch every=50": watched(50),
-    "gradlab.watch every=10": watched(10),
-    "Lightning-style grad_norm": grad_norm,
-    "by hand, layers each 50th": by_hand,
+CONTENDERS: dict[str, tuple[int, Any]] = {
+    "nothing": (1, nothing),
+    "gradlab.watch every=50": (50, watched(50)),
+    "gradlab.watch every=10": (10, watched(10)),
+    "Lightning-style grad_norm": (1, grad_norm),
+    "by hand, layers each 50th": (STEPS, by_hand),
 }
+"""By name: at every how many steps a record is due, and what hangs on the loop."""
+
 if importlib.util.find_spec("wandb") is not None:
-    CONTENDERS |= {"wandb.watch log_freq=50": of_wandb(50), "wandb.watch log_freq=1": of_wandb(1)}
-
+    CONTENDERS |= {"wandb.watch log_freq=50": (50, of_wandb(50)), "wandb.watch log_freq=1": (1, of_wandb(1))}
 if importlib.util.find_spec("torchmortem") is not None:
-    CONTENDERS["torchmortem"] = mortem
+    CONTENDERS["torchmortem"] = (1, mortem)
 if importlib.util.find_spec("torch_audit") is not None:
-    CONTENDERS["torch-audit each 50th step"] = audited
+    CONTENDERS["torch-audit each 50th step"] = (STEPS, audited)
 
 
-def turn(task: Task, contender: Any, steps: int = STEPS) -> float:
-    """The processor seconds of so many updates, after one to get warm."""
-    torch.manual_seed(0)
-    net = task.network()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
-    inputs, targets = task.batch()
-    with contender(net, optimizer) as after:
-        start = 0.0
-        for step in range(steps + 1):
-            if step == 1:
-                start = time.process_time()
-            optimizer.zero_grad()
-            loss = F.cross_entropy(net(inputs), targets)
-            loss.backward()
-            optimizer.step()
-            after(loss.detach())
-        spent, HIGHEST[0] = time.process_time() - start, highest()
-    return spent
+class Loop:
+    """A network of a task and its update."""
+
+    def __init__(self, task: Task) -> None:
+        torch.manual_seed(0)
+        self.net = task.network()
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=1e-3)
+        self.inputs, self.targets = task.batch()
+
+    def step(self, after: After) -> float:
+        """The processor seconds of one update."""
+        start = time.process_time()
+        self.optimizer.zero_grad()
+        loss = F.cross_entropy(self.net(self.inputs), self.targets)
+        loss.backward()
+        self.optimizer.step()
+        after(loss.detach())
+        return time.process_time() - start
 
 
-HIGHEST = [0.0]
-"""The peak memory of this process when the last turn's training was over, and nothing was written yet."""
+@dataclass(frozen=True)
+class Cost:
+    """Shares of a bare step: what a step between two records costs more, and a recorded one."""
+
+    every: int
+    between: float
+    recorded: float
+
+    @property
+    def cycle(self) -> float:
+        """What training costs more in all."""
+        return ((self.every - 1) * self.between + self.recorded) / self.every
+
+
+def cost(task: Task, every: int, contender: Any, steps: int) -> tuple[Cost, float]:
+    """What a contender costs, of so many steps in pairs after one to get warm, and the seconds of a bare step."""
+    observed, bare = Loop(task), Loop(task)
+    ratios: dict[bool, list[float]] = {False: [], True: []}
+    seconds = []
+    with contender(observed.net, observed.optimizer) as after:
+        observed.step(after), bare.step(_ignored)
+        for step in range(1, steps + 1):
+            # Each as often first as second.
+            spent = observed.step(after) if step % 2 else 0.0
+            without = bare.step(_ignored)
+            spent = spent or observed.step(after)
+            seconds.append(without)
+            ratios[step % every == 0].append(spent / without - 1)
+    recorded = statistics.median(ratios[True])
+    return Cost(every, statistics.median(ratios[False] or [recorded]), recorded), statistics.median(seconds)
+
+
+def _ignored(_: Tensor) -> None:
+    """A bare loop's after."""
 
 
 def highest() -> float:
@@ -252,39 +287,40 @@ def peak(task: str, name: str) -> tuple[float, float]:
     return statistics.median(training), statistics.median(ended)
 
 
+def alone(task: Task, contender: Any, steps: int = 20) -> tuple[float, float]:
+    """The peak memory of this process in MiB: when so many steps are done and nothing is written yet, and after."""
+    loop = Loop(task)
+    with contender(loop.net, loop.optimizer) as after:
+        for _ in range(steps):
+            loop.step(after)
+        training = highest()
+    return training, highest()
+
+
 def main() -> None:
     """Prints a row for each contender on each task."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=7, help="turns of each (default 7)")
+    parser.add_argument("--steps", type=int, default=250, help="of each contender (default 250)")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, help="networks (default all)")
+    parser.add_argument("--only", nargs="+", default=list(CONTENDERS), choices=CONTENDERS, help="(default all)")
     parser.add_argument("--one", nargs=2, metavar=("TASK", "NAME"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["WANDB_SILENT"] = "true"
     if arguments.one:
-        turn(TASKS[arguments.one[0]], CONTENDERS[arguments.one[1]], steps=20)
-        print(HIGHEST[0], highest())
+        print(*alone(TASKS[arguments.one[0]], CONTENDERS[arguments.one[1]][1]))
         return
     for task in arguments.tasks:
-        made = TASKS[task]
-        turn(made, nothing, steps=5)
-        bare: list[float] = []
-        costs: dict[str, list[float]] = {name: [] for name in CONTENDERS if name != "nothing"}
-        for repeat in range(arguments.repeats):
-            for name, found in costs.items():
-                # Side by side, and each as often first as second: a machine's speed drifts.
-                first, second = (nothing, CONTENDERS[name]) if repeat % 2 else (CONTENDERS[name], nothing)
-                one, other = turn(made, first), turn(made, second)
-                spent, without = (other, one) if repeat % 2 else (one, other)
-                bare.append(without)
-                found.append(spent / without - 1)
         base = peak(task, "nothing")
-        print(f"{task}: {statistics.median(bare) / STEPS * 1e3:.1f} ms a step")
-        for name, found in costs.items():
-            memory, ended = (one / bare_one - 1 for one, bare_one in zip(peak(task, name), base, strict=True))
-            extent = f"({min(found):+.1%}..{max(found):+.1%})"
-            said = f"memory {memory:+.1%}, at the end {ended:+.1%}"
-            print(f"  {name:<28}{statistics.median(found):>+7.1%}  {extent:<20}{said}", flush=True)
+        for name in arguments.only:
+            found, seconds = cost(TASKS[task], *CONTENDERS[name], arguments.steps)
+            memory, ended = (one / bare - 1 for one, bare in zip(peak(task, name), base, strict=True))
+            print(
+                f"{task:<12}{seconds * 1e3:6.1f} ms a step  {name:<28}{found.cycle:+7.1%}  "
+                f"between {found.between:+6.1%}, recorded {found.recorded:+6.1%}; "
+                f"memory {memory:+.1%}, at the end {ended:+.1%}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

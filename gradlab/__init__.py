@@ -26,15 +26,16 @@ __version__ = "0.1.0"
 def load(path: str | Path) -> Loaded:
     """The tables of a result folder as pandas frames: ``.runs``, ``.steps``, ``.layers``, ``.instruments``.
 
-    A notebook shows them as a table, and ``.plot()`` gives the report's figures: `report.notebook.Loaded`.
+    ``.read(name, columns, run_ids)`` gives a part of one and ``.dataset(name)`` pyarrow's data set, both without the
+    rest being read: `store.tables.Frames`. A notebook shows them as a table, and ``.plot()`` gives the report's
+    figures: `report.notebook.Loaded`.
     """
     from pathlib import Path as FilePath
 
     from gradlab.report.notebook import Loaded
-    from gradlab.store.tables import load as load_frames
+    from gradlab.store.tables import loaded
 
-    frames = load_frames(path)
-    return Loaded(frames.runs, frames.steps, frames.layers, frames.instruments, FilePath(path))
+    return Loaded(loaded(path), FilePath(path))
 
 
 def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFrame:
@@ -56,15 +57,16 @@ def verdict(
     thresholds: Mapping[str, float] | None = None,
     *,
     losses: Sequence[float] | None = None,
-    optimizer: str | Optimizer | None = None,
+    optimizer: str | Optimizer | Sequence[Optimizer] | None = None,
 ) -> Verdicts:
     """What is wrong with a network by its `layers` frame, of `measure` or of one run of a result; else `healthy`.
 
     ``thresholds`` replaces defaults by name (``{"vanishing_ratio": 1e-3}``); a ratio that is given is meant as it is,
     whatever an optimizer or a norm would make good. ``losses`` are those of a training so far, from step 0 on: with
     them its course is judged, and what only a profile shows is no fact of a network that learns. ``optimizer`` is the
-    name of one, or one of ``torch.optim``. What only clipping shows is not judged. Raises `ValueError` for a frame of
-    several runs, one that lacks columns or is of an unknown precision, and a name that is no threshold.
+    name of one, one of ``torch.optim``, or all of them where several train the parts. What only clipping shows is not
+    judged. Raises `ValueError` for a frame of several runs, one that lacks columns or is of an unknown precision, and a
+    name that is no threshold.
     """
     from gradlab.diagnose import THRESHOLDS, Verdicts, judge, limits
     from gradlab.diagnose.tables import of_frame
@@ -115,13 +117,16 @@ def watch(
     return Watch(module, optimizer, every, out, name, scaler, ending=ending, say=say)
 
 
-def _of_optimizer(optimizer: str | Optimizer | None) -> dict[str, Any]:
+def _of_optimizer(optimizer: str | Optimizer | Sequence[Optimizer] | None) -> dict[str, Any]:
     """What an optimizer is, by the names of the keys."""
     if optimizer is None or isinstance(optimizer, str):
         return {} if optimizer is None else {"optim.name": optimizer.lower()}
-    set_to = optimizer.param_groups[0]
+    every = [optimizer] if hasattr(optimizer, "param_groups") else list(optimizer)
+    set_to = every[0].param_groups[0]
+    held = {one for each in every for group in each.param_groups for one in group["params"] if one.requires_grad}
     keys = ("lr", "momentum", "weight_decay", "eps")
     return {
-        "optim.name": type(optimizer).__name__.lower(),
+        "optim.name": type(every[0]).__name__.lower(),
+        "optim.held": sum(one.numel() for one in held),
         **{f"optim.{key}": set_to[key] for key in keys if key in set_to},
     }

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import sysconfig
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, nullcontext
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pytest
@@ -19,7 +24,7 @@ import torch
 
 from gradlab.cli import main
 from gradlab.data.dataset import Dataset
-from gradlab.engine.keeping import Keeper
+from gradlab.engine.keeper import Keeper
 from gradlab.engine.train import Progress
 from gradlab.engine.train import train as real_train
 from gradlab.launch import local, resume, worker
@@ -90,6 +95,66 @@ def run(arguments: Sequence[str], cwd: Path) -> Ended:
     process = spawn(arguments, cwd)
     out, err = process.communicate(timeout=120)
     return Ended(process.returncode, out, err)
+
+
+def forked(arguments: Sequence[str], cwd: Path, site: Path | None = None, *, painted: bool = True) -> Ended:
+    """Runs `gradlab` in a process of its own that needs no import and trains there itself, to its end: see `fork`."""
+    return fork(arguments, cwd, site, painted=painted)()
+
+
+def fork(arguments: Sequence[str], cwd: Path, site: Path | None = None, *, painted: bool = True) -> Callable[[], Ended]:
+    """Starts `gradlab` in a fork of a process that has imported torch, and returns what waits for its end.
+
+    ``site`` is a folder of installed packages; figures that are not ``painted`` are those of `dotted`.
+    """
+    context = preloading()
+    said = TemporaryDirectory()
+    given = (list(arguments), cwd, site, painted, Path(said.name), dict(os.environ))
+    process = context.Process(target=_forked, args=given)
+    process.start()
+
+    def end() -> Ended:
+        process.join(120)
+        status = process.exitcode
+        if status is None:
+            process.kill()
+        with said:
+            out, err = ((Path(said.name) / name).read_text(encoding="utf-8") for name in ("out", "err"))
+        assert status is not None, f"gradlab {arguments} hangs: {out}{err}"
+        return Ended(status, out, err)
+
+    return end
+
+
+def preloading() -> ForkServerContext:
+    """Processes that are forked from one which imports torch, once, and what is asked for together with it."""
+    context = multiprocessing.get_context("forkserver")
+    # torch.optim imports torch._dynamo when it is first used.
+    context.set_forkserver_preload(["torch._dynamo", "torch.distributed.fsdp", "gradlab.report.page", "tests.conftest"])
+    with chdir(Path(__file__).parents[1]):
+        ensure_running()
+    return context
+
+
+def _forked(
+    arguments: list[str], cwd: Path, site: Path | None, painted: bool, said: Path, environment: dict[str, str]
+) -> None:
+    from tests.conftest import dotted
+
+    for number, name in enumerate(("out", "err"), start=1):
+        stream = (said / name).open("w", encoding="utf-8")
+        os.dup2(stream.fileno(), number)
+        setattr(sys, f"std{name}", stream)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment, COLUMNS="80", LINES="24")
+    if site is not None:
+        sys.path.insert(0, str(site))
+    warnings.simplefilter("default")
+    sys.argv = ["gradlab", *arguments]
+    inline(pytest.MonkeyPatch())
+    with nullcontext() if painted else dotted():
+        main()
 
 
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:

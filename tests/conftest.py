@@ -1,14 +1,16 @@
 """Fixtures that the tests of several rooms share: where their data lie, both engines, and the command.
 
-Each choice of gradlab's own config groups is composed once: Hydra takes 40 ms, and the tests ask thousands of times.
+Each choice of gradlab's own config groups is composed once, and each experiment read once: Hydra takes 40 ms and YAML
+10, and the tests ask thousands of times.
 """
 
 from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,11 @@ import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from gradlab.nn.kernels import program
+from gradlab.grid.hydra import read_file as real_read_file
 from gradlab.report.figures.style import Plot
+from gradlab.report.figures.style import save as real_save
 from tests.commands import Gradlab, call, inline, undrawn
+from tests.members import ENGINES, trained_with
 
 DOT = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -40,10 +44,21 @@ def _compose(name: str, overrides: list[str]) -> Any:
     return _composed(tuple(overrides)) if alone else hydra.compose(name, overrides)
 
 
+@cache
+def _content(file: Path) -> object:
+    return real_read_file(file)
+
+
+def _read_file(file: Path) -> object:
+    """`read_file`, which is asked once for the files of the repository."""
+    return deepcopy(_content(file)) if file.is_relative_to(REPOSITORY) else real_read_file(file)
+
+
 @pytest.fixture(autouse=True, scope="session")
-def _compose_once() -> Iterator[None]:
+def _read_and_compose_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("gradlab.grid.hydra.compose", _compose)
+        patched.setattr("gradlab.grid.compose.read_file", _read_file)
         yield
 
 
@@ -63,18 +78,27 @@ def real_data() -> Path:
     return folder
 
 
-@pytest.fixture(params=["kernels", "torch"])
-def either_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test twice: with the compiled kernels, as on any machine with a compiler, and with torch alone."""
-    if request.param == "torch":
-        monkeypatch.setattr(program, "kernels", lambda _: None)
+@pytest.fixture(params=ENGINES)
+def either_engine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The test twice: with the compiled kernels and with torch alone."""
+    with trained_with(request.param):
+        yield
 
 
 @contextmanager
-def dotted() -> Iterator[None]:
-    """Reports with all figures made and none painted, which is four fifths of their time: the files hold a dot."""
+def dotted(*, laid_out: bool = False, painted: Collection[str] = ()) -> Iterator[None]:
+    """Reports with all figures made and none painted, which is four fifths of their time: the files hold a dot.
+
+    What does not fit is warned of where figures are ``laid_out``, a third of that time; those that are named in
+    ``painted`` are.
+    """
 
     def save(plot: Plot, out: Path) -> tuple[Path, Path]:
+        if plot.name in painted:
+            return real_save(plot, out)
+        layout = plot.figure.get_layout_engine()
+        if laid_out and layout is not None:
+            layout.execute(plot.figure)
         png, svg = out / f"{plot.name}.png", out / f"{plot.name}.svg"
         png.write_bytes(DOT)
         svg.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>', encoding="utf-8")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 
@@ -16,6 +18,7 @@ from gradlab.data.dataset import Dataset
 from gradlab.data.facts import described
 from gradlab.data.loaders import load
 from gradlab.engine.train import train
+from gradlab.nn.kernels import program
 from gradlab.spec.named import Value
 from gradlab.spec.run import DataSpec, RunSpec
 from gradlab.store.record import Tables, tidy
@@ -40,6 +43,18 @@ OUTCOME = (
     "vanishing_ratio",
 )
 """Columns of `runs` that a training decides, but for its duration."""
+
+
+ENGINES = ("kernels", "torch")
+
+
+@contextmanager
+def trained_with(engine: str) -> Iterator[None]:
+    """The compiled kernels, as on any machine with a compiler, or torch alone."""
+    with pytest.MonkeyPatch.context() as patched:
+        if engine == "torch":
+            patched.setattr(program, "kernels", lambda _: None)
+        yield
 
 
 @dataclass(frozen=True)
@@ -81,6 +96,14 @@ def measured(*settings: Settings) -> list[Member]:
     runs = [described(values) for values in settings]
     assert len({run.id for run in runs}) == len(runs), "two members of the same id cannot be told apart"
     return split(runs, tidy(train(runs, content(runs[0].data), torch.device("cpu"), lambda *_: None)))
+
+
+def on_each_engine(*settings: Settings) -> Iterator[list[Member]]:
+    """`measured` with the kernels, and then with torch alone: what both are compared with need be made only once."""
+    for engine in ENGINES:
+        with trained_with(engine):
+            found = measured(*settings)
+        yield found
 
 
 def split(runs: Sequence[RunSpec], tables: Tables) -> list[Member]:

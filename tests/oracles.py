@@ -274,17 +274,17 @@ def expected(settings: Settings, make: Callable[[RunSpec], Any] | None = None) -
         chosen = torch.from_numpy(order[t])
         x = inputs[chosen].requires_grad_(inputs.is_floating_point())
         seen, loss = _differentiate(run, network, x, targets[chosen])
-        rows = _layer_rows(run, t, network, x, seen)
         step: Row = {"step": t, "loss": loss.item(), "lr": paced.lr, "grad_norm": norm(_gradients(network))}
         step |= {"grad_norm_clipped": None, "clipped": None}
         if not _finite([loss, *network.parameters(), *_gradients(network)]):
             diverged = (t, _broken_layer(network, seen))
+        recorded = t % run.probe.every == 0 or last or diverged is not None
+        rows = _layer_rows(run, t, network, x, seen) if recorded else []
         if not last:
             step |= _update(run, network, mover, rows[int(x.is_floating_point()) :])
             paced.step(loss.item())
         steps.append(step)
-        if t % run.probe.every == 0 or last or diverged is not None:
-            layers += rows
+        layers += rows
         if diverged is not None:
             break
     return Member(_outcome(run, network, data, steps, layers, diverged), steps, layers)

@@ -181,8 +181,10 @@ def test_help_fits_80_columns(verb: str, tmp_path: Path, monkeypatch: pytest.Mon
 def test_list_names_every_choice(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     ended = call(["list", kind], monkeypatch, capsys, tmp_path)
     assert ended.status == 0
-    found = by_theme(experiments()).values()
-    names = [one.name for some in found for one in some] if kind == "experiments" else list(KINDS[kind])
+    if kind == "experiments":
+        names = [one.name for some in by_theme(experiments()).values() for one in some]
+    else:
+        names = list(KINDS[kind])
     first = [line.split()[0] for line in ended.out.splitlines() if line[:1].strip()]
     assert [name for name in first if name in names] == names
     assert max(map(len, ended.out.splitlines())) <= 80
@@ -333,6 +335,7 @@ def test_report_of_runs_lies_beside_that_of_all(place: Path, monkeypatch: pytest
     assert not (place / "made/report").exists()
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_report_of_several_folders(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     ended = call(["report", "made", "made2", "--x", "seed", "--y", "optim.lr"], monkeypatch, capsys, place)
     assert ended.status == 0
@@ -352,15 +355,16 @@ main()
 @pytest.mark.parametrize(
     "line",
     [
-        ("run", *TINY),
+        ("run", *TINY, "--no-report"),
         ("sweep", "--plan", "seed=0,1"),
-        ("report", "made"),
+        ("report", "one"),
         ("list",),
         ("--help",),
     ],
     ids=lambda line: line[0],
 )
 def test_the_command_itself_never_imports_torch(line: tuple[str, ...], place: Path) -> None:
+    write_result(place / "one", [{"train.steps": 0}])
     code = [sys.executable, "-c", WATCHED, *line]
     done = subprocess.run(code, cwd=place, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -374,7 +378,7 @@ def test_a_password_in_an_address_is_kept_nowhere_and_shown_nowhere(
     line = [*TINY, "data=mnist", f"data.root={idx200}", "data.mirror='http://me:s3cret@127.0.0.1:9/mnist'"]
     for verb in (
         ["run", "--dry-run"],
-        ["run", "-o", "out"],
+        ["run", "-o", "out", "--no-report"],
         ["report", "out", "-o", "again"],
         ["cure", "out", "--no-report"],
     ):

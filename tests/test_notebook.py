@@ -55,7 +55,9 @@ def test_the_cells_of_the_page_run_in_order(gradlab_: Gradlab, tmp_path: Path, m
             assert gradlab_(*shlex.split(code)[2:]).status == 0
         else:
             shown.append(run_cell(code, names))
-    result, sick, figures, none, verdicts = shown
+    result, sick, some, figures, none, verdicts = shown
+    assert list(some.columns) == ["run_id", "step", "layer", "signal_grad_norm"]
+    assert some["step"].tolist() == [20] * 5
     assert "All 4 runs finished" in Texts(result._repr_html_()).text
     assert set(sick["model.activation"]) == {"sigmoid"}
     assert Texts(figures._repr_html_()).tags.count("img") == 2

@@ -18,7 +18,7 @@ from gradlab.spec.named import Choice, SpecError
 from gradlab.spec.plugins import PRESENT, Plugin, Source, enter
 from gradlab.spec.run import build
 from gradlab.store.tables import load_tables
-from tests.commands import ENVIRONMENT, Ended, wait_for
+from tests.commands import ENVIRONMENT, Ended, forked, wait_for
 
 LAB = Path(__file__).parent / "fixtures" / "lab" / "plugins.py"
 
@@ -45,9 +45,7 @@ def start(folder: Path, arguments: tuple[str, ...], site: Path | None) -> subpro
 
 
 def call(folder: Path, *arguments: str, site: Path | None = None) -> Ended:
-    process = start(folder, arguments, site)
-    out, err = process.communicate(timeout=120)
-    return Ended(process.returncode, out, err)
+    return forked(arguments, folder, site=site)
 
 
 @pytest.fixture
@@ -75,15 +73,17 @@ def lab(tmp_path: Path) -> Path:
 def test_an_installed_package_brings_choices_of_every_kind(site: Path, tmp_path: Path) -> None:
     listed = call(tmp_path, "list", "activations", site=site)
     assert "z/(1+|z|)" in listed.out
-    ended = call(tmp_path, "sweep", *EVERY_KIND, "-o", "out", "--no-report", site=site)
-    assert (ended.status, ended.err) == (0, "")
+    # Its workers are processes of their own, which must find the package too.
+    process = start(tmp_path, ("sweep", *EVERY_KIND, "launch.workers=1", "-o", "out", "--no-report"), site)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
     runs = load_tables(tmp_path / "out")["runs"].to_pylist()
     assert len(runs) == 16
     assert {run["state"] for run in runs} == {"finished"}
     (source,) = json.loads((tmp_path / "out/manifest.json").read_text(encoding="utf-8"))["plugins"]
     assert (source["kind"], source["place"]) == ("package", "mylab of mylab 1.2")
     # The report knows none of them, and needs none: the package is not there any more.
-    assert call(tmp_path, "report", "out").status == 0
+    assert forked(("report", "out"), tmp_path, painted=False).status == 0
     page = (tmp_path / "out/report/index.html").read_text(encoding="utf-8")
     assert "softsign" in page
     gone = call(tmp_path, "cure", "--from", "out", runs[-1]["run_id"])
@@ -119,7 +119,7 @@ def test_a_sweep_with_plugins_is_killed_and_gone_on_with(lab: Path, tmp_path: Pa
     refused = call(tmp_path, "sweep", "--resume", "out")
     assert refused.status == 2
     assert f"{lab}/plugins.py, which is code; expected --allow-code" in " ".join(refused.err.split()).replace("/ ", "/")
-    ended = call(tmp_path, "sweep", "--resume", "out", "--allow-code")
+    ended = forked(("sweep", "--resume", "out", "--allow-code"), tmp_path, painted=False)
     assert (ended.status, ended.err) == (0, "")
     assert {run["state"] for run in load_tables(tmp_path / "out")["runs"].to_pylist()} == {"finished"}
     assert (tmp_path / "out/report/index.html").is_file()

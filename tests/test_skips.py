@@ -29,8 +29,7 @@ def test_the_list_parses() -> None:
     assert skips.parse(skips.LIST.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(("ci", "status"), [("true", 1), ("", 0)])
-@pytest.mark.parametrize("workers", [[], ["-n", "1"]])
+@pytest.mark.parametrize(("ci", "status", "workers"), [("true", 1, []), ("", 0, []), ("true", 1, ["-n", "1"])])
 def test_an_unlisted_skip_fails_in_ci_only(tmp_path: Path, ci: str, status: int, workers: list[str]) -> None:
     (tmp_path / "test_it.py").write_text(
         "import pytest\n\ndef test_runs():\n    pass\n\ndef test_skips():\n    pytest.skip('tired')\n", encoding="utf-8"

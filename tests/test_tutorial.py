@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import run
+from tests.commands import forked
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -73,7 +73,7 @@ def test_the_page_says_what_the_commands_print(name: str, tmp_path: Path) -> Non
     assert [one.words[0] for one in told] == PAGES[name]
     for one in told:
         quick = [] if one.words[0] == "theory" else ["--no-report"]
-        ended = run([*one.words, *quick], tmp_path)
+        ended = forked([*one.words, *quick], tmp_path)
         assert (ended.status, ended.err) == (0, "")
         lines = [line.rstrip() for line in ended.out.splitlines()]
         at = 0

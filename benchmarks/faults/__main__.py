@@ -1,6 +1,7 @@
 """How many faulty networks `gradlab.verdict` finds, names and explains, and how many repaired twins it leaves alone.
 
-    python -m benchmarks.faults [--half tune|held|blind|unseen] [--seeds 0 1 2 3 4] [--only NAME ...] [--csv FILE]
+    python -m benchmarks.faults [--half tune|held|blind|unseen|practice|afterwards] [--seeds 0 1 2 3 4]
+                                [--only NAME ...] [--csv FILE]
 
 Faults are rebuilt after the published taxonomies. Kinds of faults are split in two halves by a digest of their names:
 thresholds may be chosen on one (tune), and are reported on the other (held).
@@ -17,15 +18,17 @@ from pathlib import Path
 import torch
 
 import gradlab
+from benchmarks.faults.afterwards import afterwards
 from benchmarks.faults.blind import blind
 from benchmarks.faults.cases import Case, Fault
 from benchmarks.faults.further import further
+from benchmarks.faults.practice import practice
 from benchmarks.faults.start import at_start
 from benchmarks.faults.trained import in_training
 from benchmarks.faults.unseen import unseen
 from gradlab.diagnose import Verdict
 
-HALVES = ("tune", "held", "blind", "unseen")
+HALVES = ("tune", "held", "blind", "unseen", "practice", "afterwards")
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[""])
     parser.add_argument("--csv", type=Path)
     given = parser.parse_args()
-    listed = (*at_start(), *in_training(), *further(), *blind(), *unseen())
+    listed = (*at_start(), *in_training(), *further(), *blind(), *unseen(), *practice(), *afterwards())
     every = [one for one in listed if given.half in (None, one.half)]
     faults = [one for one in every if one.name.startswith(tuple(given.only))]
     if not faults:

@@ -1,11 +1,11 @@
 """How often `gradlab.verdict` leaves networks alone that train.
 
-    python -m benchmarks.zoo [--half tune|held] [--seeds 0 1 2] [--steps 30] [--only NAME ...] [--csv FILE]
+    python -m benchmarks.zoo [--half tune|held|further] [--seeds 0 1 2] [--steps 30] [--only NAME ...] [--csv FILE]
 
 Stock networks of torchvision, timm and transformers and of common hand-written kinds, each by `gradlab.measure` at its
 own initialization, and those that are quick again after some steps of their usual optimizer. Anything but `healthy`
 is a false alarm. Families are split in two halves by a digest of their names: thresholds are chosen on one (tune), and
-reported on the other (held). Needs the extra `zoo`.
+reported on the other (held); further kinds were written when the rules stood. Needs the extra `zoo`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ import torch
 import gradlab
 from benchmarks.zoo.cases import OPTIMIZERS, Stock
 from benchmarks.zoo.common_kinds import common
+from benchmarks.zoo.other_kinds import others
 from benchmarks.zoo.published import PUBLISHED
 
+HALVES = ("tune", "held", "further")
 QUICK = 0.3
 """Seconds of the process, of a plain pass, below which a network is trained too."""
 
@@ -108,7 +110,7 @@ def _measured(
 
 def zoo(half: str | None, only: Sequence[str]) -> list[Stock]:
     """The networks of a half, or of both, or those whose names begin so."""
-    every = [stock for source in (common, *PUBLISHED) for stock in source()]
+    every = [stock for source in (common, others, *PUBLISHED) for stock in source()]
     chosen = [stock for stock in every if half in (None, stock.half)]
     return [stock for stock in chosen if not only or stock.name.startswith(tuple(only))]
 
@@ -130,7 +132,7 @@ def told(results: Sequence[Result]) -> Iterator[str]:
 def main() -> None:
     """Measures the zoo and prints the false alarms of each half."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--half", choices=("tune", "held"))
+    parser.add_argument("--half", choices=HALVES)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--only", nargs="*", default=[])
@@ -149,7 +151,7 @@ def main() -> None:
             writer = csv.writer(file)
             writer.writerow([field.name for field in fields(Result)])
             writer.writerows(astuple(result) for result in results)
-    for half in ("tune", "held"):
+    for half in HALVES:
         if mine := [result for result in results if result.half == half]:
             print(f"\n{half}: {len({result.name for result in mine})} networks, seeds {given.seeds}")
             print("\n".join(told(mine)))

@@ -31,11 +31,12 @@ class Stock:
     batch: Callable[[], Batch]
     loss: Loss = F.cross_entropy
     optimizer: str = "adam"
+    listed: str = ""
 
     @property
     def half(self) -> str:
-        """Tune or held, by a digest of the family's name."""
-        return ("tune", "held")[hashlib.sha256(self.family.encode()).digest()[0] % 2]
+        """Tune or held, by a digest of the family's name, or the list of its own that it stands on."""
+        return self.listed or ("tune", "held")[hashlib.sha256(self.family.encode()).digest()[0] % 2]
 
 
 OPTIMIZERS: Mapping[str, Callable[[Any], torch.optim.Optimizer]] = {

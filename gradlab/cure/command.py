@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 
 from gradlab.cure.changes import typed
 from gradlab.data.facts import described
+from gradlab.spec.keys import DEFAULTS
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import RunSpec
 
@@ -27,11 +28,14 @@ def command(spec: RunSpec, told: Collection[str] = ()) -> str:
     'gradlab run model.depth=3 model.activation=tanh'
     """
     values = {key: value for key, value in spec.flat().items() if value is not None}
-    for key in spec.flat():
-        if key in told:
-            continue
+    kept = {*told, *PLACES_OF_DATA}
+    # Most keys have their default, and nearly always all of those say nothing: they are asked together first.
+    unusual = {key: value for key, value in values.items() if key in kept or value != DEFAULTS.get(key)}
+    if _says(unusual, spec):
+        values = unusual
+    for key in tuple(values):
         fewer = {name: value for name, value in values.items() if name != key}
-        if key not in PLACES_OF_DATA and _says(fewer, spec):
+        if key not in kept and _says(fewer, spec):
             values = fewer
     return " ".join(["gradlab run", *(shlex.quote(f"{key}={_quoted(value)}") for key, value in values.items())])
 

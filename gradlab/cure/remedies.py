@@ -427,6 +427,7 @@ MENDS: dict[str, frozenset[str]] = {
         "activation": _SLOPED,
         "depth": "batch layer rms residual half-depth reach",
         "rank": "batch layer rms residual",
+        "one_answer": "xavier gain",
         "growth": "branch-scale fixup rezero batch layer rms",
         "normalised_growth": "warmup norm-off",
         "norm_of_one": "norm-off group",

@@ -44,7 +44,7 @@ from gradlab.grid.cohorts import cost as work_of
 from gradlab.grid.expand import Grid, Round, spec_yaml
 from gradlab.grid.launching import Launch
 from gradlab.grid.rerun import UNNAMED
-from gradlab.spec.choices import DATA, LOSSES, MODELS
+from gradlab.spec.choices import DATA, LOSSES
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec
 from gradlab.store.documents import read_manifest, read_runs
@@ -155,11 +155,11 @@ def of_result(path: Path) -> Grid:
 
 def _sickest(path: Path) -> str:
     """How many runs of a result are sick, the first of them, and where all are: merged tables, if there are any."""
-    rows = load_tables(path)["runs"].select(["run_id", "verdict"]).to_pylist()
+    rows = load_tables(path).read("runs", ["run_id", "verdict"]).to_pylist()
     if not rows:
         return "none has ended yet"
     merged = Folder(path).table("runs")
-    there = f"; all are in {path}/{merged.name}" if merged.is_file() else ""
+    there = f"; all are in {path}/{merged.name}" if merged.exists() else ""
     sick = [row for row in rows if names(row["verdict"]) not in ((), ("healthy",))]
     some = ", ".join(f"{row['run_id']} {row['verdict']}" for row in sick[:FEW])
     told = f"{len(sick)} are sick: {some}{', ...' if len(sick) > FEW else ''}" if sick else "none is sick"
@@ -291,7 +291,7 @@ def _written(remedies: Sequence[Remedy], change: Change, members: Sequence[RunSp
         "change": dict(change),
         "override": overrides(change),
         "command": command(members[0], change),
-        "script": lines(members[0], change) if MODELS[members[0].model.name].free else [],
+        "script": lines(members[0], change) if members[0].model.free else [],
         "summaries": [remedy.summary for remedy in remedies],
         "sources": [remedy.source for remedy in remedies],
         "members": [run.id for run in members],

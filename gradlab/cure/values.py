@@ -227,7 +227,7 @@ def activation(name: str) -> Callable[[RunSpec], Change | None]:
         if spec.model.activation in (None, name) or not _has_hidden(spec):
             return None
         # A network of one's own has activations with slopes of their own.
-        slope = {} if MODELS[spec.model.name].free else {"model.slope": ACTIVATIONS[name].slope}
+        slope = {} if spec.model.free else {"model.slope": ACTIVATIONS[name].slope}
         return {"model.activation": name, **slope}
 
     return change
@@ -331,7 +331,7 @@ def residual(spec: RunSpec) -> Change | None:
 
 def branch_scale(spec: RunSpec) -> Change | None:
     """Of branches that there are."""
-    if spec.model.branch_scale is None:
+    if spec.model.branch_scale is None or spec.model.base_depth is not None:
         return None
     if spec.model.block is not None:
         return {"model.branch_scale": _rounded(max(1, spec.model.depth // 2 - 1) ** -0.5)}
@@ -340,7 +340,7 @@ def branch_scale(spec: RunSpec) -> Change | None:
 
 def half_depth(spec: RunSpec) -> Change | None:
     """Where a network can have so few layers."""
-    if MODELS[spec.model.name].free:
+    if spec.model.free:
         return None
     half = spec.model.depth // 2
     # Blocks of two layers, a read-in and a read-out.
@@ -364,7 +364,7 @@ def reach(spec: RunSpec) -> Change | None:
 
 def twice_as_wide(spec: RunSpec) -> Change | None:
     """Every hidden layer."""
-    if MODELS[spec.model.name].free:
+    if spec.model.free:
         return None
     return {"model.width": 2 * spec.model.width}
 

@@ -24,6 +24,7 @@ ASKED: dict[str, Asked] = {
         *(
             ("input_not_finite", in_layers.not_finite),
             ("all_masked", in_layers.unmasked),
+            ("labels", in_layers.targetless),
             ("sign", in_course.climbed),
             ("eps_half", in_precision.eps_lost),
             ("overflow_half", in_precision.too_large),
@@ -39,9 +40,12 @@ ASKED: dict[str, Asked] = {
         *(("learning_rate_high", in_course.too_high), ("init", in_course.overflows)),
     ),
     "no_gradient": (
+        ("cut", in_layers.apart),
         ("one_unit", in_layers.one_unit),
         ("activation_on_logits", in_layers.relu_output),
         ("dead_units", in_layers.dead),
+        ("constant_output", in_layers.same_output),
+        ("labels", in_layers.nothing_counts),
     ),
     "dead": (
         *(
@@ -58,6 +62,7 @@ ASKED: dict[str, Asked] = {
     "saturated": (
         *(
             ("attention", in_layers.crowded),
+            ("gates", in_layers.shut),
             ("broken_layer", in_layers.odd),
             ("input_scale", in_layers.input_far),
             ("init", in_course.unlevel),
@@ -85,11 +90,13 @@ ASKED: dict[str, Asked] = {
             ("constant_output", in_layers.same_output),
             ("idle", in_layers.idle),
             ("underflow_half", in_precision.sunk),
+            ("constant_output", in_layers.lifeless),
             ("cut", in_layers.cut),
             ("dead_units", in_layers.dead),
             *_RATE,
         ),
-        *(("activation", in_layers.activation), ("depth", in_layers.deep), ("init", in_layers.drawn)),
+        *(("rank", in_layers.skipless), ("activation", in_layers.activation)),
+        *(("depth", in_layers.deep), ("init", in_layers.drawn)),
     ),
     "underflow": (
         *(("underflow_half", in_course.half), ("activation", in_layers.activation), ("depth", in_layers.deep)),
@@ -106,8 +113,8 @@ ASKED: dict[str, Asked] = {
         *(
             ("dropout", in_layers.dropped),
             ("weight_decay", in_course.decay),
-            ("frozen", in_course.still),
             ("eps", in_course.swallowed),
+            ("frozen", in_course.still),
             ("input_scale", in_layers.input_far),
             ("target_scale", in_layers.target_far),
         ),

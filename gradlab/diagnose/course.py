@@ -152,7 +152,7 @@ def stalled(history: History, limits: Limits) -> Verdict | None:
     """
     loss, first = history.loss, _first_loss(history, limits)
     if first is None:
-        return None
+        return _constant(loss, limits)
     found = _falls(loss)
     known = min(fall + limits["errors"] * error for fall, error in (found.late, found.whole))
     still = max(found.late[0], known) < limits["stalled"] and found.level > _enough(history, limits) * _begun(
@@ -182,6 +182,15 @@ def stalled(history: History, limits: Limits) -> Verdict | None:
         sentence += f", and one answer to every input has {figure(history.guess)}"
         sentence += ", which it does not come to in as many steps again" if slow and late > doubt else ""
     return crossing("stalled", ("stalled", "errors", "unlearned"), limits, evidence, sentence)
+
+
+def _constant(loss: Floats, limits: Limits) -> Verdict | None:
+    """Of a loss that is not above zero no share can be told; but that it is one number all the time is no fall."""
+    if len(loss) <= limits["least_steps"] or not np.isfinite(loss).all() or np.ptp(loss) > 0:
+        return None
+    evidence: Evidence = {"fall": 0.0, "error": 0.0, "loss_first": float(loss[0]), "steps": len(loss) - 1}
+    sentence = f"stalled: the loss is exactly {figure(loss[0])} at each of {len(loss) - 1} steps"
+    return crossing("stalled", ("least_steps",), limits, evidence, sentence)
 
 
 def learned(history: History, limits: Limits) -> bool:

@@ -19,6 +19,9 @@ ADAPTIVE = frozenset(
 )
 """Optimizers that divide by the gradient's size: what its scale is does not decide how far they go."""
 
+UNTOLD = 5
+"""Steps that rectified Adam begins with as momentum, as in torch, until so many squares tell a scale (beta2 >= 0.9)."""
+
 GATED = frozenset({"lstm", "gru", "seq2seq"})
 """Architectures whose gates decide what is kept from one time step to the next."""
 
@@ -85,6 +88,19 @@ class Profile:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What a trained run answered to ``samples`` that it has not seen, each of one of ``classes`` that are as frequent.
+
+    ``loss`` is the mean, ``right`` the share that is.
+    """
+
+    loss: float
+    right: float
+    samples: int
+    classes: int
+
+
+@dataclass(frozen=True)
 class History:
     """What the tables say of one run.
 
@@ -94,7 +110,8 @@ class History:
     ``open_ended``: the input does not tell the answer, so that no loss comes near zero. ``spec`` has what is known of
     how it was made and trained, by the names of the keys; ``facts`` what was seen of a batch, an output and a loss that
     are not gradlab's, ``activations`` the (positions, of which judged) of each kind there. ``measured``: whether it is
-    the pass through a network of somebody else's. ``remembered`` is what several rules ask for, worked out once.
+    the pass through a network of somebody else's. ``answers`` are those to samples held out, where classes are equally
+    frequent. ``remembered`` is what several rules ask for, worked out once.
     """
 
     along: tuple[Profile, ...]
@@ -112,6 +129,7 @@ class History:
     loss_scale: Floats = field(default_factory=lambda: EMPTY)
     spec: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    answers: Answers | None = None
     activations: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     measured: bool = False
     remembered: dict[Any, Any] = field(init=False, default_factory=dict, repr=False, compare=False)
@@ -134,8 +152,13 @@ class History:
 
     @property
     def adaptive(self) -> bool:
-        """Whether the gradient's scale may not matter: an adaptive optimizer, or one that is not known."""
+        """Whether the gradient's scale may not matter: an adaptive optimizer, or one that is not known.
+
+        Rectified Adam is momentum until it can tell that scale: a training that ends before is plain descent.
+        """
         name = self.spec.get("optim.name")
+        if name == "radam" and self.trained:
+            return len(self.loss) - 1 > UNTOLD
         return name in ADAPTIVE if name is not None else self.measured
 
     @property

@@ -129,6 +129,11 @@ def rootless(case: Case) -> Shows:
     signals, gradients = depth.column("act_std", -1), depth.column("signal_grad_norm", -1)
     if case.history.spec.get("model.squash_eps") == 0 and case.history.diverged_at == 0:
         return "a capsule of zeros is divided by its length, with nothing added under the root (model.squash_eps=0)"
+    if case.verdict.evidence.get("quantity") == "signal" and not case.history.trained:
+        before = signals[depth.layer < (case.history.diverged_layer or 0)]
+        sudden = before.size > 0 and (before < math.sqrt(LARGEST)).all()
+        place = depth.place(int(case.history.diverged_layer or 0))
+        return f"every signal before {place} is finite and small, and what it is given is no number" if sudden else None
     if not math.isfinite(float(loss[-1])):
         targets = sum(found.get("target_not_finite", 0) for found in facts.get("losses", {}).values())
         sound = np.isfinite(signals).all() and not targets and abs(facts.get("output_largest", math.inf)) < LARGEST

@@ -20,6 +20,9 @@ NEAR_ONE = 0.9
 MOST_DROPPED = 0.9
 """Beyond it dropout may be what is wrong: networks learn with up to 0.8 (Srivastava et al. 2014, figure 9)."""
 
+SHUT = 0.01
+"""What a gate lets pass that is shut."""
+
 ROUNDING = 1e-6
 """A difference that float32 may make of equal numbers, as a share of their size."""
 
@@ -223,14 +226,17 @@ def faint(case: Case) -> Shows:
 
 def skipless(case: Case) -> Shows:
     """Blocks of attention without skips."""
-    none = case.history.spec.get("model.skip") is False
+    none, depth = case.history.spec.get("model.skip") is False, case.history.depth
+    if depth is not None and case.history.measured and not case.history.facts.get("branches"):
+        none |= int(np.isfinite(depth.column("attention_entropy", 0)).sum()) > len(depth.layer) / 2
     return "the blocks have no skips: attention makes all places one" if none else None
 
 
 def same_output(case: Case) -> Shows:
-    """Of a part that is silent: nothing of the input reaches the output."""
-    facts = case.history.facts
-    if case.verdict.evidence.get("silent") != "idle":
+    """Where a part is silent, all is, or δ is lost at once: nothing of the input reaches the output."""
+    facts, rate = case.history.facts, case.verdict.evidence.get("rate")
+    sudden = rate is not None and float(rate) * case.limits["break_factor"] < 1
+    if not (sudden or case.verdict.name == "no_gradient" or case.verdict.evidence.get("silent") == "idle"):
         return None
     size = math.hypot(facts.get("output_mean", math.nan), facts.get("output_std", math.nan))
     same = facts.get("output_between", math.nan) <= ROUNDING * size
@@ -240,3 +246,55 @@ def same_output(case: Case) -> Shows:
 def crowded(case: Case) -> Shows:
     """Attention that looks at one place."""
     return "attention looks at one place" if "entropy" in case.verdict.evidence else None
+
+
+def targetless(case: Case) -> Shows:
+    """A loss without a target, or of targets that are no numbers, or that nothing can tell."""
+    losses, composed = case.history.facts.get("losses", {}), case.history.facts.get("composed", {})
+    entropy = losses.get("negative_log_likelihood", {})
+    if entropy.get("entries") and entropy.get("present") == 0:
+        return f"all {entropy['entries']} targets are the class that the loss ignores"
+    if count := sum(found.get("target_not_finite", 0) for found in losses.values()):
+        return f"{count} of the targets are not finite"
+    if count := composed.get("too_long", 0):
+        return f"{count} of the targets are longer than the signal that is to tell them"
+    return None
+
+
+def apart(case: Case) -> Shows:
+    """A loss that is made of numbers, and of no parameter."""
+    none = case.history.facts.get("reached") is False
+    return (
+        "the loss has a gradient, and no parameter is on its way back: it was made anew from numbers" if none else None
+    )
+
+
+def nothing_counts(case: Case) -> Shows:
+    """A loss that is exactly zero."""
+    loss = case.history.loss
+    return "the loss is exactly 0: of the targets none counts" if loss.size and float(loss[-1]) == 0 else None
+
+
+def shut(case: Case) -> Shows:
+    """Entries on the flat part of a sigmoid that are all next to zero: what they are multiplied with is not passed."""
+    depth, layer = case.history.depth, case.verdict.evidence.get("layer")
+    if depth is None or not case.history.measured or "sigmoid" not in case.history.activations:
+        return None
+    row = _row(case, depth)
+    size = np.hypot(depth.column("act_mean", row), depth.column("act_std", row))[depth.layer == layer]
+    return (
+        f"what comes out of {depth.place(int(layer or 0))} is {figure(float(size[0]))} and less"
+        if (size < SHUT).any()
+        else None
+    )
+
+
+def lifeless(case: Case) -> Shows:
+    """Below an exact zero: a layer that puts out zeros alone."""
+    last, depth = case.verdict.evidence.get("zero_up_to"), case.history.depth
+    if last is None or depth is None or case.verdict.evidence.get("axis") == "time":
+        return None
+    row = _row(case, depth)
+    size = np.hypot(depth.column("act_mean", row), depth.column("act_std", row))[depth.layer == int(last)]
+    resting = dead(case) is not None
+    return f"{depth.place(int(last))} puts out zeros alone" if (size == 0).any() and not resting else None

@@ -38,7 +38,8 @@ def eps_lost(case: Case) -> Shows:
     eps, name = spec.get("optim.eps"), spec.get("optim.name")
     if form is None or eps is None or name not in OPTIMIZERS or "eps" not in OPTIMIZERS[str(name)].uses:
         return None
-    after = case.verdict.evidence.get("quantity") in ("weights", "signal") and (case.history.diverged_at or 0) > 0
+    trained = case.history.trained if case.history.measured else (case.history.diverged_at or 0) > 0
+    after = case.verdict.evidence.get("quantity") in ("weights", "signal") and trained
     if not after or not float(eps) < FORMATS[form].smallest / 2:
         return None
     return f"eps {figure(float(eps))} is zero in {form}, and so is the square of a small gradient"
@@ -113,6 +114,7 @@ def _spread(values: Floats) -> float:
 
 
 def _weights(history: History) -> str | None:
-    """The format of the weights of a run, where it is half; of a watched training only that of its passes is known."""
-    precision = history.spec.get("train.precision")
-    return str(precision) if precision in HALVES and "model.name" in history.spec else None
+    """The format of the weights, where it is half; an old watched training tells that of its passes alone."""
+    own = history.spec.get("train.precision") if "model.name" in history.spec else None
+    precision = history.facts.get("weights", own)
+    return str(precision) if precision in HALVES else None

@@ -25,6 +25,9 @@ SMALLEST_NORM = math.sqrt(SMALLEST_NORMAL["float64"])
 HALVES = frozenset({"float16", "bfloat16"})
 """Precisions in which a gradient that is zero everywhere has been lost on the way."""
 
+ROUNDED = 2.0**-23
+"""A share of a sum that single precision leaves out."""
+
 LARGE = 200
 """Units of a layer of which so many are not at rest by chance."""
 
@@ -40,7 +43,19 @@ def dead(history: History, limits: Limits) -> Verdict | None:
 def saturated(history: History, limits: Limits) -> Verdict | None:
     """Entries where a smooth activation, or the softmax of attention, has next to no slope."""
     found = _resting(history, limits, "saturated", "entries", "on the flat parts of the activation")
-    return found or _peaked(history, limits)
+    return found or _peaked(history, limits) or _certain(history, limits)
+
+
+def _certain(history: History, limits: Limits) -> Verdict | None:
+    """A softmax between layers all of whose weight is on one place: its slope there is exactly zero."""
+    share = float(history.facts.get("certain", 0.0))
+    if not share > limits["saturated"]:
+        return None
+    sentence = (
+        f"saturated: in {share:.0%} of the samples (threshold {limits['saturated']:.0%}) a softmax between layers "
+        "gives one place a probability of exactly 1: no gradient comes through"
+    )
+    return crossing("saturated", ("saturated",), limits, {"share": share}, sentence)
 
 
 def _peaked(history: History, limits: Limits) -> Verdict | None:
@@ -141,7 +156,7 @@ def no_gradient(history: History, limits: Limits) -> Verdict | None:
 def cut(history: History, limits: Limits) -> Verdict | None:
     """A part of the network that feeds the loss and gets no gradient: cut off, or multiplied by zero (idle)."""
     depth = history.depth
-    if depth is None:
+    if depth is None or (history.measured and history.state == "diverged"):
         return None
     # A branch whose gate starts at zero is silent for one step, on purpose; one below dead units is called dead.
     started = (
@@ -231,7 +246,7 @@ def changed_at(history: History, profile: Profile, name: str, limits: Limits, ro
         return None
     # A cell that forgets within some steps is what the usual initializations are.
     forgets = profile.axis == "time" and history.measured and name == "vanishing"
-    if forgets and fitted is not None:
+    if forgets and fitted is not None and not _lost_for_good(history, found, limits):
         doubt = fitted.scatter if math.isfinite(fitted.scatter) else 0.0
         if fitted.rate + limits["errors"] * doubt > limits["time_rate"]:
             return None
@@ -257,6 +272,12 @@ def changed_at(history: History, profile: Profile, name: str, limits: Limits, ro
         crossed += ["errors", *(["curvature"] if fitted.bends(limits["curvature"]) else [])]
     crossed += ["break_factor", "break_errors"] if found.broken is not None else []
     return crossing(name, crossed, limits, evidence, sentence)
+
+
+def _lost_for_good(history: History, found: Passage, limits: Limits) -> bool:
+    """Whether a run that is told its answer at the end has learned nothing, and what the first step adds is rounded."""
+    taught = len(history.loss) > limits["least_steps"] and not motionless(history) and not learning(history, limits)
+    return taught and found.ratio < ROUNDED
 
 
 def heals(profile: Profile, found: Passage, row: int = 0) -> bool:

@@ -31,9 +31,9 @@ VERDICTS = table(
     ),
     _judged(
         "collapsed",
-        "all samples, or all units of a layer, are the same",
+        "all samples, all units of a layer, or all answers are the same",
         "Dong et al. 2021, arXiv:2103.03404",
-        "collapsed",
+        *("collapsed", "learning", "errors"),
     ),
     _judged(
         "dead",
@@ -43,7 +43,8 @@ VERDICTS = table(
     ),
     _judged(
         "saturated",
-        "entries where a smooth activation's slope is below 5 % of its largest; attention that looks at one place",
+        "entries where a smooth activation's slope is below 5 % of its largest; attention, or a choice between layers, "
+        "that looks at one place",
         "Glorot & Bengio 2010, section 3",
         *("saturated", "attention"),
     ),

@@ -12,24 +12,17 @@ from typing import Any
 import numpy as np
 
 from gradlab.diagnose.course import learning
-from gradlab.diagnose.history import Floats, History
+from gradlab.diagnose.history import History
 from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.thresholds import Limits
 from gradlab.diagnose.verdict import RISK, SICK, Evidence, Verdict, crossing
 
 _LOGITS = "Goodfellow, Bengio & Courville 2016, Deep Learning, section 6.2.2: a loss undoes what its output unit does"
-_SCALE = "LeCun et al. 1998, Efficient BackProp, section 4.3: inputs of mean 0 and variance 1"
 
 REGRESSION = ("mean_squared_error", "mean_absolute_error", "huber")
 
 BOUNDED = 1.5
 """Targets beyond this are out of reach of an output that ends at 1, and not just at its edge."""
-
-LEAST_LAYERS, MOST_OUTLIERS = 5, 2
-"""Among fewer layers none stands apart, and more than these are not one."""
-
-REACH = 2
-"""Layers on either side with which one is compared."""
 
 MOST_BELOW = 0.1
 """A share of the targets out of an output's reach that is more than noise about its edge."""
@@ -40,10 +33,16 @@ ROUNDING = 1e-6
 MARKS = (0.0, 1.0)
 """Numbers that all targets are on purpose: of a penalty, and of one side of a game."""
 
-_LOGITS_OF = "_with_logits"
+LOGITS_OF = "_with_logits"
 
 ENDLESS = 1e3
 """How many times as far below zero as it began a loss has fallen that has no end."""
+
+HALVES = frozenset({"float16", "bfloat16"})
+"""Precisions in which a product of small numbers is soon zero."""
+
+TINY = 1e-20
+"""A gradient beyond which single precision keeps its products with signals."""
 
 LEAST_TARGETS = 16
 """In a batch of fewer all may be of one class by chance."""
@@ -54,7 +53,7 @@ Found = tuple[str, str, str]
 
 def misspecified(history: History, limits: Limits) -> Verdict | None:
     """Output, loss and targets contradict each other."""
-    asked = (_units, _logits, _sign, _labels, _layers, _norms, _frozen)
+    asked = (_units, _logits, _sign, _counted, _labels, _layers, _norms, _frozen, _held)
     for name, grade, words in (found for ask in asked for found in ask(history)):
         evidence: Evidence = {"cause": name}
         return crossing("misspecified", (), limits, evidence, f"misspecified: {words}", _LOGITS, grade)
@@ -62,7 +61,7 @@ def misspecified(history: History, limits: Limits) -> Verdict | None:
 
 
 def _units(history: History) -> Iterator[Found]:
-    entropy, one = _loss_of(history, "negative_log_likelihood"), history.facts.get("units") == 1
+    entropy, one = loss_of(history, "negative_log_likelihood"), history.facts.get("units") == 1
     if one and "softmax" in _into(history):
         yield "one_unit", SICK, "softmax over one unit is 1 whatever that unit says: the output cannot change"
     if one and entropy and entropy["classes"] == 1:
@@ -70,7 +69,7 @@ def _units(history: History) -> Iterator[Found]:
 
 
 def _logits(history: History) -> Iterator[Found]:
-    into, entropy = _into(history), _loss_of(history, "negative_log_likelihood")
+    into, entropy = _into(history), loss_of(history, "negative_log_likelihood")
     if entropy and into[:2] == ["log_softmax", "softmax"]:
         yield "softmax_twice", SICK, "softmax is applied twice: cross-entropy is given probabilities for logits"
     if entropy and into[:2] == ["log_softmax", "log_softmax"]:
@@ -81,7 +80,9 @@ def _logits(history: History) -> Iterator[Found]:
         other = ": log_softmax was taken over another dimension than the classes" if into[:1] == ["log_softmax"] else ""
         words = f"the negative log-likelihood is given numbers that are no log-probabilities{other}"
         yield "log_probabilities", SICK, words
-    if _loss_of(history, "binary_cross_entropy_with_logits") and into:
+    if composed(history).get("no_logs"):
+        yield "log_probabilities", SICK, "a divergence is given numbers for log-probabilities that are none"
+    if loss_of(history, "binary_cross_entropy_with_logits") and into:
         yield "activation_on_logits", SICK, f"binary cross-entropy with logits is given what has gone through {into[0]}"
 
 
@@ -98,7 +99,7 @@ def upside_down(history: History) -> str | None:
     losses = history.facts.get("losses", {})
     for name, found in losses.items() if len(losses) == 1 else ():
         # What else is in the loss may outweigh it, as in a game of two networks.
-        if found.get("weight", 0) < 0 and not _last_loss(history) > 0:
+        if found.get("weight", 0) < 0 and not last_loss(history) > 0:
             counts = figure(found["weight"])
             return f"the {name.replace('_', ' ')} counts {counts} times in the loss: descent makes it larger"
     loss = history.loss[np.isfinite(history.loss)]
@@ -107,19 +108,28 @@ def upside_down(history: History) -> str | None:
     return None
 
 
-def _last_loss(history: History) -> float:
+def last_loss(history: History) -> float:
+    """The loss that was measured last; nan where none was."""
     return float(history.loss[-1]) if history.loss.size else math.nan
 
 
+def _counted(history: History) -> Iterator[Found]:
+    """Whether each output is compared with its own target, and these count at all."""
+    names = (*REGRESSION, "binary_cross_entropy", "binary_cross_entropy_with_logits")
+    if composed(history).get("crossed") or any(loss_of(history, name).get("broadcast") for name in names):
+        yield "labels", SICK, "output and targets differ in shape, and each output is compared with every target"
+    if composed(history).get("repeated"):
+        yield "labels", RISK, "each output is compared with several targets: it can come to their mean alone"
+    if loss_of(history, "negative_log_likelihood").get("weight") == 0 and len(history.facts["losses"]) == 1:
+        yield "labels", RISK, "the labels count nothing: the cross-entropy with them is multiplied by zero"
+
+
 def _labels(history: History) -> Iterator[Found]:
-    into, entropy = _into(history), _loss_of(history, "negative_log_likelihood")
+    into, entropy = _into(history), loss_of(history, "negative_log_likelihood")
     for name in ("binary_cross_entropy", "binary_cross_entropy_with_logits"):
-        if outside := _loss_of(history, name).get("outside", 0):
+        if outside := loss_of(history, name).get("outside", 0):
             yield "labels", SICK, f"{outside} targets of a binary cross-entropy lie outside of 0 to 1"
-    squared = next((found for name in REGRESSION if (found := _loss_of(history, name))), {})
-    for name in (*REGRESSION, "binary_cross_entropy", "binary_cross_entropy_with_logits"):
-        if _loss_of(history, name).get("broadcast"):
-            yield "labels", SICK, "output and targets differ in shape, and each output is compared with every target"
+    squared = next((found for name in REGRESSION if (found := loss_of(history, name))), {})
     size = abs(squared.get("target_mean", 0.0))
     entries = squared.get("entries", 0)
     if entries >= LEAST_TARGETS and size not in MARKS and squared["target_std"] <= ROUNDING * size:
@@ -133,7 +143,7 @@ def _labels(history: History) -> Iterator[Found]:
         yield "activation_on_logits", SICK, words
     for given in (
         squared if bounded else {},
-        *(_loss_of(history, f"binary_cross_entropy{end}") for end in ("", _LOGITS_OF)),
+        *(loss_of(history, f"binary_cross_entropy{end}") for end in ("", LOGITS_OF)),
     ):
         # A few small numbers, each many times: labels, and they were scaled.
         if given and given["entries"] >= LEAST_TARGETS and 2 * (given.get("distinct") or math.inf) <= given["entries"]:
@@ -163,118 +173,41 @@ def _frozen(history: History) -> Iterator[Found]:
         yield "frozen", RISK, f"{words} {frozen[-1]}"
 
 
+def _held(history: History) -> Iterator[Found]:
+    """Parameters that no step can change: the optimizer does not have them, or the module itself has not."""
+    held, own = history.spec.get("optim.held"), history.facts.get("trainable", 0)
+    if held is not None and held < own:
+        yield "no_update", RISK, f"the optimizer holds {held} of the {own} numbers that could learn"
+    depth = history.depth
+    if history.measured and depth is not None and history.precision not in HALVES:
+        none = (depth.column("grad_norm", 0) == 0) & (depth.column("signal_grad_norm", 0) > TINY)
+        # A layer that is given zeros, and puts out zeros, has no gradient either.
+        none &= np.hypot(depth.column("act_mean", 0), depth.column("act_std", 0)) > 0
+        if none.any():
+            place = depth.place(int(depth.layer[int(none.argmax())]))
+            words = f"no gradient comes to the parameters of {place}, and one to what it puts out: a hook takes it"
+            yield "no_update", RISK, words
+    foreign = history.facts.get("strangers")
+    if foreign and (held is None or held < own + foreign["numbers"]):
+        words = f"the output rests on {foreign['count']} parameters that are none of the module's own: of layers in a"
+        yield "no_update", SICK, f"{words} plain list, or made anew at each call"
+
+
 def _into(history: History) -> list[str]:
     """The activations through which the output came into the loss, the last first."""
     return list(history.facts.get("into_loss", ()))
 
 
-def _loss_of(history: History, name: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = history.facts.get("losses", {}).get(name, {})
+def composed(history: History) -> Mapping[str, Any]:
+    """How the loss is put together, where it was written by hand."""
+    found: Mapping[str, Any] = history.facts.get("composed", {})
     return found
 
 
-def ill_scaled(history: History, limits: Limits) -> Verdict | None:
-    """Inputs, targets or the first loss are far from the unit scale that inits and learning rates are made for."""
-    for name, value, key, words in _scales(history, limits):
-        evidence: Evidence = {"cause": name, "value": value}
-        return crossing("ill_scaled", (key,), limits, evidence, f"ill_scaled: {words}", _SCALE, RISK)
-    return None
-
-
-def _scales(history: History, limits: Limits) -> Iterator[tuple[str, float, str, str]]:
-    facts = history.facts
-    depth, scale = history.depth, limits["scale"]
-    if (found := _outlier(history, limits)) is not None and depth is not None:
-        place, times = depth.place(found[0]), figure(found[1])
-        yield "broken_layer", found[1], "outlier", f"‖∇W‖/‖W‖ of {place} is {times} times that of the layers around it"
-    std, mean = facts.get("input_std", math.nan), facts.get("input_mean", math.nan)
-    first = depth.column("normalised", 0)[0] if depth is not None and len(depth.layer) else math.nan
-    if math.isfinite(std) and not first > 0:
-        if std > 0 and abs(mean) > scale * std:
-            words = f"the inputs have mean {figure(mean)} and standard deviation {figure(std)}"
-            yield "input_offset", mean, "scale", words
-        elif not (max(std, abs(mean)) * scale > 1 and max(std, abs(mean)) < scale):
-            words = f"the inputs have standard deviation {figure(std)}"
-            yield "input_scale", std, "scale", words
-    squared = facts.get("losses", {}).get("mean_squared_error")
-    if squared and (size := math.hypot(squared["target_mean"], squared["target_std"])) > scale:
-        words = f"the targets have a root mean square of {figure(size)}"
-        yield "target_scale", size, "scale", f"{words}, and the loss at step 0 is {figure(_loss(history))}"
-    if (rest := _rest(history)) is not None and rest[0] > limits["penalty"] * rest[1]:
-        words = (
-            f"the loss is {figure(rest[0] + rest[2])}, of which the {rest[3]} is {figure(rest[2])}: the rest decides"
-        )
-        yield "penalty", rest[0], "penalty", words
-    if 0 < (kept := 1 - facts.get("dropped", 0.0)) * scale < 1:
-        words = f"dropout takes {1 - kept:.3g} of the numbers and multiplies the others by {figure(1 / kept)}"
-        yield "dropout", 1 / kept, "scale", words
-    entropy = facts.get("losses", {}).get("negative_log_likelihood")
-    if entropy and (loss := entropy.get("value", _loss(history))) - limits["errors"] * entropy.get(
-        "error", 0.0
-    ) > limits["first_loss"] * (1 + math.log(max(2, entropy["classes"]))):
-        guess = figure(math.log(entropy["classes"]))
-        yield "first_loss", loss, "first_loss", f"the loss at step 0 is {figure(loss)}, and ln C of a guess is {guess}"
-
-
-def _rest(history: History) -> tuple[float, float, float, str] | None:
-    """What is left of the loss without the one that is known, what a guess has of that one, itself, and its name.
-
-    The loss of a guess stands for a smaller one: a penalty is what is left where a network has learned.
-    """
-    losses = history.facts.get("losses", {})
-    for name, found in losses.items() if len(losses) == 1 else ():
-        known, total = found.get("value", math.nan) * found.get("weight", math.nan), _last_loss(history)
-        if known > 0 and total > known and history.guess is not None:
-            return total - known, max(known, history.guess), known, name.replace("_", " ")
-    return None
-
-
-def _outlier(history: History, limits: Limits) -> tuple[int, float] | None:
-    """The layer whose relative gradient is far from that of its neighbours, and how many times it is theirs.
-
-    One broken layer may take its neighbour with it; where more stand apart it is a habit of the network (the scales of
-    its branches) and no fault of one layer.
-    """
-    depth = history.depth
-    if depth is None or not history.measured:
-        return None
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(depth.column("weight_grad_norm", 0) / depth.column("weight_norm", 0))
-    known = np.isfinite(logs) & ~(depth.column("starts_at_zero", 0) > 0)
-    # Like with like: the layers of branches may all be scaled down, and those of the trunk are not.
-    on_trunk = depth.column("trunk_grad_norm", 0) == depth.column("signal_grad_norm", 0)
-    off = np.zeros(len(logs))
-    for kind in (known & on_trunk, known & ~on_trunk):
-        places = np.flatnonzero(kind) if kind.sum() >= LEAST_LAYERS else np.empty(0, dtype=int)
-        for at, place in enumerate(places):
-            off[place] = _apart(logs[places], at)
-    beyond = np.abs(off) > math.log(max(1.0, limits["outlier"]))
-    # Weights that are c times as large have a relative gradient c² times as small, beside the others; and heads are
-    # drawn small on purpose.
-    beyond[-1] &= not 0 < off[-1] < 2 * math.log(max(1.0, limits["break_factor"]))
-    if not 1 <= beyond.sum() <= MOST_OUTLIERS:
-        return None
-    worst = int(np.abs(off).argmax())
-    return int(depth.layer[worst]), math.exp(float(off[worst]))
-
-
-def _apart(logs: Floats, at: int) -> float:
-    """How far a layer is from its neighbours on both sides; 0 where it is so on one alone.
-
-    From one end to the other the gradients may change by more than any fault, and there are layers of two kinds
-    (embeddings, and then attention): none that is like its neighbours on one side is broken. One broken layer may take
-    the next one with it, so of a side the farthest counts.
-    """
-    sides = (logs[max(0, at - REACH) : at], logs[at + 1 : at + 1 + REACH])
-    farthest = [float(max(logs[at] - side, key=abs)) for side in sides if side.size]
-    alike = len(farthest) < len(sides) or farthest[0] * farthest[1] > 0
-    if len(farthest) < len(sides):
-        farthest = [float(min(logs[at] - side, key=abs)) for side in sides if side.size]
-    return min(farthest, key=abs) if alike else 0.0
-
-
-def _loss(history: History) -> float:
-    return float(history.loss[0]) if history.loss.size else math.nan
+def loss_of(history: History, name: str) -> Mapping[str, Any]:
+    """What was seen of a loss by its name; nothing where it is not that."""
+    found: Mapping[str, Any] = history.facts.get("losses", {}).get(name, {})
+    return found
 
 
 def collapsed(history: History, limits: Limits) -> Verdict | None:
@@ -293,10 +226,12 @@ def collapsed(history: History, limits: Limits) -> Verdict | None:
         )
         return crossing("collapsed", (), limits, copies, sentence, source)
     narrow = facts.get("narrow")
-    if narrow is not None and _loss_of(history, "negative_log_likelihood").get("classes", 0) > 2:
+    if narrow is not None and loss_of(history, "negative_log_likelihood").get("classes", 0) > 2:
         classes = history.facts["losses"]["negative_log_likelihood"]["classes"]
         words = f"collapsed: everything passes through {narrow}, one number a sample, and there are {classes} classes"
         return crossing("collapsed", (), limits, {"cause": "rank", "numbers": 1}, words, "Dong et al. 2021", grade=RISK)
+    if (same := _one_answer(history, limits)) is not None:
+        return same
     if history.guess is not None and learning(history, limits):
         # No constant output comes below the loss of a guess.
         return None
@@ -312,9 +247,32 @@ def collapsed(history: History, limits: Limits) -> Verdict | None:
             f"(threshold {figure(limits['collapsed'])}): it does not depend on the input"
         )
         alike = facts["output_std"] < limits["collapsed"] * size
-        same: Evidence = {"cause": "constant_output" if alike else "rank", "share": between / size}
-        return crossing("collapsed", ("collapsed",), limits, same, sentence, grade=RISK)
+        found: Evidence = {"cause": "constant_output" if alike else "rank", "share": between / size}
+        return crossing("collapsed", ("collapsed",), limits, found, sentence, grade=RISK)
     return _alike(history, limits)
+
+
+def _one_answer(history: History, limits: Limits) -> Verdict | None:
+    """The loss of samples held out tells that outputs follow the inputs; of the answers no more are right than by one.
+
+    One output leads whatever the input is, as the length of a capsule that has come to its end, where its slope is
+    nearly zero: the others learn beside it, and the loss falls.
+    """
+    known = history.answers
+    if known is None or history.guess is None or not known.loss <= limits["learning"] * history.guess:
+        return None
+    chance = 1 / known.classes
+    most = chance + limits["errors"] * math.sqrt(chance * (1 - chance) / known.samples)
+    if not known.right <= most:
+        return None
+    sentence = (
+        f"collapsed: of {known.samples} samples held out {known.right:.1%} are right, no more than one answer to all "
+        f"would have ({chance:.1%}, with {figure(limits['errors'])} standard errors {most:.1%}), though the loss, "
+        f"{figure(known.loss)}, is below that of a guess, {figure(history.guess)}: one output leads for every input"
+    )
+    evidence: Evidence = {"cause": "one_answer", "accuracy": known.right, "loss": known.loss}
+    source = "Sabour et al. 2017, equations 1 and 4: a capsule of length 1 costs its margin, and its slope is near zero"
+    return crossing("collapsed", ("errors", "learning"), limits, evidence, sentence, source)
 
 
 def _alike(history: History, limits: Limits) -> Verdict | None:

@@ -21,9 +21,10 @@ from gradlab.diagnose.history import History, Profile
 from gradlab.diagnose.layers import changed_at, dead, exploding, heals, no_gradient, saturated, underflow, vanishing
 from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.passage import passage_of, rate_figure
-from gradlab.diagnose.problem import collapsed, ill_scaled, misspecified
+from gradlab.diagnose.problem import collapsed, misspecified
+from gradlab.diagnose.scales import ill_scaled
 from gradlab.diagnose.thresholds import DEFAULTS, Limits
-from gradlab.diagnose.verdict import RISK, SOUND, Verdict
+from gradlab.diagnose.verdict import RISK, SICK, SOUND, Verdict
 
 Rule = Callable[[History, Limits], Verdict | None]
 
@@ -53,6 +54,8 @@ _COURSE = frozenset({"diverged", "oscillating", "stalled"})
 
 _GRADIENT = _PROFILE | {"diverged", "no_gradient"}
 _EXPLAINED_BY = {
+    "no_gradient": frozenset({"diverged"}),
+    "vanishing": frozenset({"no_gradient"}),
     "collapsed": frozenset({"no_gradient", "misspecified"}),
     "oscillating": frozenset({"diverged"}),
     "stalled": _GRADIENT | {"oscillating"},
@@ -76,7 +79,7 @@ def judge(history: History, limits: Limits = DEFAULTS) -> tuple[Verdict, ...]:
             if verdict is not None:
                 found.append(with_cause(_graded(verdict, history), history, limits))
     if found and learned(history, limits):
-        course = [verdict for verdict in found if verdict.name in _COURSE or verdict.evidence.get("cause") == "sign"]
+        course = [verdict for verdict in found if verdict.name in _COURSE or _standing(verdict)]
         if not course:
             return (_healthy(history, limits, found),)
         found = course
@@ -87,6 +90,11 @@ def judge(history: History, limits: Limits = DEFAULTS) -> tuple[Verdict, ...]:
         return (_healthy(history, limits),)
     doubts = _doubts(history, limits)
     return (*found[:-1], replace(found[-1], sentence="; beside it, ".join([found[-1].sentence, *doubts])))
+
+
+def _standing(verdict: Verdict) -> bool:
+    """Whether a contradiction stays one however well the rest learns: a sign, and parameters that nothing holds."""
+    return verdict.grade == SICK and verdict.evidence.get("cause") in ("sign", "no_update")
 
 
 def _graded(verdict: Verdict, history: History) -> Verdict:

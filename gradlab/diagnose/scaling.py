@@ -32,7 +32,7 @@ SURE = 2.0
 QUANTITY = "signal_change"
 
 MOST_SETTINGS = 4
-"""Of which laws are told."""
+"""Of which laws are told; of more it is counted in how many the best learning rate stays."""
 
 Row = Mapping[str, Any]
 
@@ -87,10 +87,13 @@ def sentences(rows: Sequence[Row], swept: Sequence[str], instruments: pa.Table) 
         known = [row for row in rows if row[key] is not None] if key in swept else []
         if len({row[key] for row in known}) >= LEAST_LEVELS:
             others = [one for one in swept if one not in (key, "seed", "data.seed", "optim.lr")]
-            groups = list(_grouped(known, others).items())[:MOST_SETTINGS]
-            for values, own in groups:
+            groups = _grouped(known, others)
+            for values, own in list(groups.items())[:MOST_SETTINGS]:
                 name = ", ".join(f"{one}={value}" for one, value in zip(others, values, strict=True))
-                said += [*_changes(own, key, name, swept, instruments), *_best_rates(own, key, name, swept)]
+                said += _changes(own, key, name, swept, instruments)
+                said += _best_rates(own, key, name, swept) if len(groups) <= MOST_SETTINGS else []
+            if len(groups) > MOST_SETTINGS:
+                said += _counted(groups.values(), key, swept)
     return said
 
 
@@ -139,8 +142,7 @@ def _best_rates(rows: Sequence[Row], key: str, name: str, swept: Sequence[str]) 
     """Whether the learning rate of the lowest final loss moves."""
     if "optim.lr" not in swept:
         return []
-    best = {level: _best(own) for (level,), own in sorted(_grouped(rows, [key]).items())}
-    known = {level: rate for level, rate in best.items() if rate is not None}
+    known = _best_by_level(rows, key)
     if len(known) < LEAST_LEVELS:
         return []
     short, subject = key.partition(".")[2], f"{name}: the" if name else "The"
@@ -149,6 +151,21 @@ def _best_rates(rows: Sequence[Row], key: str, name: str, swept: Sequence[str]) 
     law = power_law(list(known), list(known.values()))
     told = ", ".join(f"{figure(rate)} at {level}" for level, rate in known.items())
     return [f"{subject} best optim.lr {law.judged(short) if law else 'moves'}: {told}."]
+
+
+def _counted(groups: Iterable[Sequence[Row]], key: str, swept: Sequence[str]) -> list[str]:
+    """In how many of many settings the best learning rate stays."""
+    if "optim.lr" not in swept:
+        return []
+    found = [set(known.values()) for own in groups if len(known := _best_by_level(own, key)) >= LEAST_LEVELS]
+    still = sum(len(rates) == 1 for rates in found)
+    words = f"the same at every {key.partition('.')[2]} in {still} of {len(found)} settings of the other keys"
+    return [f"The best optim.lr is {words}."] if found else []
+
+
+def _best_by_level(rows: Iterable[Row], key: str) -> dict[float, float]:
+    best = {level: _best(own) for (level,), own in sorted(_grouped(rows, [key]).items())}
+    return {level: rate for level, rate in best.items() if rate is not None}
 
 
 def _best(rows: Iterable[Row]) -> float | None:

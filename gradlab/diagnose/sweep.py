@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gradlab.diagnose.history import History, Profile
 from gradlab.diagnose.rules import judge
@@ -28,16 +27,20 @@ Group = tuple[str, str, int, int]
 
 
 def clearest(
-    tables: Mapping[str, pa.Table], names: Sequence[tuple[str, ...]], name: str, limits: Limits, most: int
+    take: Callable[[Sequence[int]], Mapping[str, pa.Table]],
+    names: Sequence[tuple[str, ...]],
+    name: str,
+    limits: Limits,
+    most: int,
 ) -> tuple[int, Verdict, History] | None:
     """The place of the run that shows the verdict ``name`` most clearly, its verdict, and what was judged.
 
-    It is one of those that have the fewest other verdicts; ``names`` are each run's, ``most`` the runs judged again.
-    None where no run has it by these rules, though a table of another version says so.
+    It is one of those that have the fewest other verdicts; ``names`` are each run's, ``take`` gives the tables of the
+    runs at some places, ``most`` the runs judged again. None where no run has it by these rules, though a table of
+    another version says so.
     """
     places = _purest(names, name, most)
-    ids = tables["runs"]["run_id"].take(pa.array(places)).combine_chunks()
-    some = {one: tables[one].filter(pc.is_in(tables[one]["run_id"], value_set=ids)) for one in tables}
+    some = take(places)
     known = [
         (_clearness(verdict), -place, verdict, history)
         for place, history in zip(places, histories(some["runs"], some["steps"], some["layers"]), strict=True)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from gradlab.diagnose.broken import first_break
-from gradlab.diagnose.history import EMPTY, Floats, History, Ints, Profile
+from gradlab.diagnose.history import EMPTY, Answers, Floats, History, Ints, Profile
 from gradlab.diagnose.layers import SMALLEST_NORMAL
 from gradlab.diagnose.rules import joined, judge
 from gradlab.diagnose.thresholds import DEFAULTS, Limits
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 JUDGED = ("signal_grad_norm", "weight_grad_norm", "weight_norm", "act_std", "saturated", "dead", "grad_zero")
 """The probes that a verdict rests on."""
 
-_FACTS = ("state", "train.precision", "train.loss", "clip.mode", "data.name", "diverged_at", "diverged_layer")
+_FACTS = (
+    *("state", "train.precision", "train.loss", "clip.mode", "data.name", "diverged_at", "diverged_layer"),
+    *("loss_heldout", "accuracy"),
+)
 _SPEC = (
     *(
         "model.name",
@@ -49,7 +52,7 @@ _SPEC = (
 MEASURED = (
     *("update_ratio", "signal_grad_rms", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised", "starts_at_zero"),
     *("equal_weights", "attention_entropy", "cut", "idle", "reads", "grad_norm", "grad_rms", "calls"),
-    *("units", "gain", "act_correlation"),
+    *("units", "gain", "act_correlation", "act_mean"),
 )
 """Columns that are judged where they are there: of updates, and of what `gradlab.measure` sees beside the tables."""
 
@@ -94,6 +97,7 @@ def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History
             History(
                 along=along,
                 **_seen(fact, other=other),
+                answers=_answers(fact),
                 open_ended=fact.get("data.name") in OPEN_ENDED,
                 state=fact["state"],
                 precision=fact["train.precision"].removeprefix("mixed_"),
@@ -137,6 +141,15 @@ def _guess(fact: Mapping[str, Any]) -> float | None:
     if loss != known.loss:
         return None
     return None if known.variance is None else known.variance * float(fact.get("data.target_scale") or 1.0) ** 2
+
+
+def _answers(fact: Mapping[str, Any]) -> Answers | None:
+    """Of a run on classes that are as frequent as each other, one a sample; else nothing is known."""
+    known, loss, right = DATA.get(fact.get("data.name") or ""), fact.get("loss_heldout"), fact.get("accuracy")
+    if known is None or loss is None or right is None or not (known.heldout and known.outputs):
+        return None
+    alike = known.loss == "cross_entropy" and known.guess is None and known.positions == 0
+    return Answers(loss, right, known.heldout, known.outputs) if alike else None
 
 
 def _independent(fact: Mapping[str, object]) -> bool:
@@ -223,9 +236,12 @@ def _measured(profile: Profile) -> Profile:
     stage, own = profile.columns["stage"][0], profile.columns["signal_grad_norm"][0]
     if np.isnan(stage).all():
         return profile
-    # What is called before all that the loss depends on, and gets exactly nothing, is on the way: it is cut off.
+    # What is called before all that the loss depends on, and gets exactly nothing, is on the way: it is cut off, unless
+    # it feeds branches that start at zero.
     first = int(np.nanargmin(stage))
-    before = [place for place in range(first) if own[place] == 0 and np.isnan(stage[place])]
+    starts = float(np.nansum(profile.column("starts_at_zero", 0))) > 0
+    waits = (profile.column("idle", 0) > 0) & starts
+    before = [place for place in range(first) if own[place] == 0 and np.isnan(stage[place]) and not waits[place]]
     known = [*before, *(place for place in np.argsort(stage, kind="stable").tolist() if not math.isnan(stage[place]))]
     columns = {name: column[:, known] for name, column in profile.columns.items()}
     zero = np.where(np.isin(known, before), 0.0, np.nan)

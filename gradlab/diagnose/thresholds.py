@@ -122,13 +122,13 @@ THRESHOLDS: dict[str, Threshold] = {
             "scale",
             30.0,
             "ill_scaled: inputs whose mean is so many of their standard deviations, or whose scale is so far from 1 "
-            "either way; or targets of a squared error that are so large",
+            "either way; or targets of a regression, or shares of classes, that are so large",
             "LeCun et al. 1998, Efficient BackProp, section 4.3: inputs of mean 0 and variance 1; the number is ours",
         ),
         Threshold(
             "first_loss",
             5.0,
-            "ill_scaled: the cross-entropy at step 0 is above so many times 1 + ln C",
+            "ill_scaled: the cross-entropy at step 0 (of a binary one too) is above so many times 1 + ln C",
             "Karpathy 2019, A Recipe for Training Neural Networks: verify the loss at init, ln C; the number is ours",
         ),
         Threshold(

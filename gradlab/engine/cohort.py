@@ -18,7 +18,8 @@ from gradlab.engine.lent import lend
 from gradlab.engine.optim.clippers import Clipping, clipping
 from gradlab.engine.optim.optimizers import OPTIMIZERS, Rates, State, Step, rates
 from gradlab.engine.optim.schedules import Pace, pace
-from gradlab.engine.precision import FORMATS
+from gradlab.engine.precision import FORMATS, moved
+from gradlab.engine.pretraining import UNHEARD, Heard
 from gradlab.engine.ways import Own, Way, own
 from gradlab.grid.cohorts import HELDOUT_SAMPLES
 from gradlab.models import Architecture
@@ -27,8 +28,7 @@ from gradlab.nn.losses import Loss, Targets
 from gradlab.nn.network import Network, assemble
 from gradlab.nn.products import take
 from gradlab.nn.slots import Layout
-from gradlab.spec.choices import MODELS
-from gradlab.spec.run import RunSpec, unused
+from gradlab.spec.run import RunSpec
 
 
 @dataclass(frozen=True)
@@ -160,16 +160,19 @@ class Cohort:
         return self._moving | {f"instrument.{name}": tensor for name, tensor in self.beside.items()}
 
 
-def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device, *, stacked: bool = False) -> Cohort:
+def prepare(
+    runs: Sequence[RunSpec], data: Dataset, device: torch.device, heard: Heard = UNHEARD, *, stacked: bool = False
+) -> Cohort:
     """The cohort of ``runs``, which must share every key but those of `cohorts.WITHIN`, at its initial weights.
 
-    ``stacked``: networks of the user's own are trained as one, as gradlab's own always are.
+    ``heard``: who hears of what may come before those, and keeps it. ``stacked``: networks of the user's own are
+    trained as one, as gradlab's own always are.
     """
     first = runs[0]
     dtype = FORMATS[first.train.precision].beside
     task = task_of(runs, data, dtype, device)
-    lent = MODELS[first.model.name].free
-    way: Way = lend(runs, task, device, stacked=stacked) if lent else own(runs, task, device)
+    lent = first.model.free
+    way: Way = lend(runs, task, device, stacked=stacked) if lent else own(runs, task, device, heard)
     columns = rates(runs, task.input_scale, way.layout)
     optimizer = OPTIMIZERS[first.optim.name]
     return Cohort(
@@ -183,16 +186,6 @@ def prepare(runs: Sequence[RunSpec], data: Dataset, device: torch.device, *, sta
         state=optimizer.state(moved(runs, way.parameters), columns),
         made=_made(runs, device),
     )
-
-
-def moved(runs: Sequence[RunSpec], parameters: Tensor) -> Tensor:
-    """What the optimizer moves: single copies (M, P) where they are rounded by chance, else the parameters."""
-    return parameters.float() if is_by_chance(runs) else parameters
-
-
-def is_by_chance(runs: Sequence[RunSpec]) -> bool:
-    """Whether weights in half precision are rounded by chance."""
-    return runs[0].train.rounding == "stochastic" and "train.rounding" not in unused(runs[0])
 
 
 def _made(runs: Sequence[RunSpec], device: torch.device) -> Tensor | None:

@@ -5,33 +5,13 @@ Shapes: M members; what is kept of each tensor has the member axis first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor
 
 from gradlab.engine.cohort import Cohort
 from gradlab.engine.journal import Journal
+from gradlab.engine.keeper import plain
 from gradlab.store.arrays import STATE, Kept
 from gradlab.store.record import KEPT_OF_STEPS
-
-
-@dataclass(frozen=True)
-class Keeper:
-    """Who keeps a training; by default nobody does.
-
-    ``load`` gives what was kept, if anything was; ``wanted(t)`` is asked after step t whether to ``save`` what there is
-    then; ``finish`` is given what there is at the end, unless it is None.
-    """
-
-    load: Callable[[], Kept | None] = lambda: None
-    wanted: Callable[[int], bool] = lambda _t: False
-    save: Callable[[Kept], None] = lambda _kept: None
-    finish: Callable[[Kept], None] | None = None
-
-
-NOBODY = Keeper()
 
 
 def packed(cohort: Cohort, journal: Journal, step: int, seconds: float) -> Kept:
@@ -39,13 +19,10 @@ def packed(cohort: Cohort, journal: Journal, step: int, seconds: float) -> Kept:
     journal.see(cohort.way.seen)
     facts, arrays = journal.packed()
     slots = [[slot.label, list(slot.shape)] for slot in cohort.layout.slots]
-    state = {f"{STATE}{name}": _plain(tensor).cpu().numpy() for name, tensor in cohort.remembered.items()}
-    return Kept({**facts, "step": step, "seconds": seconds, "slots": slots}, {**state, **arrays})
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """As numpy can hold it, which has no bfloat16: what is rounded to that is a single number, too."""
-    return tensor.float() if tensor.dtype is torch.bfloat16 else tensor
+    state = {f"{STATE}{name}": plain(tensor).cpu().numpy() for name, tensor in cohort.remembered.items()}
+    before = cohort.way.before or Kept({}, {})
+    told = {**before.facts, **facts, "step": step, "seconds": seconds, "slots": slots}
+    return Kept(told, {**before.arrays, **state, **arrays})
 
 
 @torch.no_grad()
@@ -53,12 +30,15 @@ def unpacked(kept: Kept | None, cohort: Cohort, journal: Journal) -> tuple[int, 
     """Puts a cohort that is at its initial weights, and its empty journal, to where ``kept`` was taken.
 
     Gives its step and seconds; 0 of each, with nothing touched, where nothing was kept, or of other tensors or columns.
+    Of a pre-training, which is at step 0, there are the seconds alone.
     """
     if kept is None:
         return 0, 0.0
+    if "step" not in kept.facts:
+        return 0, float(kept.facts["seconds"])
     state = {name.removeprefix(STATE): array for name, array in kept.arrays.items() if name.startswith(STATE)}
     found = {name: (array.shape, torch.from_numpy(array[:0].copy()).dtype) for name, array in state.items()}
-    here = {name: (tuple(tensor.shape), _plain(tensor).dtype) for name, tensor in cohort.remembered.items()}
+    here = {name: (tuple(tensor.shape), plain(tensor).dtype) for name, tensor in cohort.remembered.items()}
     if found != here or kept.facts["columns"] != [*KEPT_OF_STEPS, *cohort.way.columns]:
         return 0, 0.0
     for name, tensor in cohort.remembered.items():

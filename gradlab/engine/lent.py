@@ -30,6 +30,7 @@ from gradlab.nn.losses import SQUASHES, Objective, objective, right
 from gradlab.nn.slots import Layout, Role, Slot, Start
 from gradlab.spec.choices import LOSSES
 from gradlab.spec.run import Extent, RunSpec
+from gradlab.store.arrays import Kept
 from gradlab.store.record import MEASURED_COLUMNS, PROBE_COLUMNS, Bools, Floats, Pretrained, Row
 from gradlab.watching.observed import Observed, called_with, observe
 from gradlab.watching.tape import signal_of
@@ -62,6 +63,7 @@ class Lent:
     stack: Stack | None = None
     seen: tuple[str, ...] = ()
     pretrained: tuple[Pretrained, ...] = ()
+    before: Kept | None = None
     rehearsable: bool = False
     ended: dict[int, int] = field(default_factory=dict)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from gradlab.nn.network import Network, assemble
 from gradlab.nn.slots import Layout
 from gradlab.spec.choices.formats import FORMATS as NAMED
-from gradlab.spec.run import RunSpec
+from gradlab.spec.run import RunSpec, unused
 
 FIRST_SCALE, GROWS_AFTER = 2.0**16, 2000
 """A dynamic loss scale: where it begins, and the good steps after which it is doubled, as torch.amp.GradScaler's."""
@@ -76,6 +76,16 @@ def rounded(x: Tensor, dtype: torch.dtype, chance: Tensor) -> Tensor:
     below = steps.floor()
     # Compared, not added: 1024 and a chance just below 1 make 1025 in single precision.
     return torch.ldexp(below + (steps - below + chance >= 1), exponent).to(dtype)
+
+
+def moved(runs: Sequence[RunSpec], parameters: Tensor) -> Tensor:
+    """What the optimizer moves: single copies (M, P) where they are rounded by chance, else the parameters."""
+    return parameters.float() if is_by_chance(runs) else parameters
+
+
+def is_by_chance(runs: Sequence[RunSpec]) -> bool:
+    """Whether weights in half precision are rounded by chance."""
+    return runs[0].train.rounding == "stochastic" and "train.rounding" not in unused(runs[0])
 
 
 def chances(runs: Sequence[RunSpec], t: int, like: Tensor) -> Tensor:

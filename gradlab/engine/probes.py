@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from gradlab.nn.activations import ACTIVATIONS, dead_share, saturated_share
-from gradlab.nn.float64 import correlation, distances64, layer_gradients, moments, norm64, norms64, unsound
-from gradlab.nn.network import Network, Pass, Signal
+from gradlab.nn.float64 import distances64, layer_gradients, norm64, norms64, spread, unsound
+from gradlab.nn.network import Further, Network, Pass
 from gradlab.nn.products import stacked as in_one
 from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
@@ -51,9 +51,13 @@ class Measurement:
 
     def column(self, name: str, row: int) -> Tensor:
         """(M,): where a column of a row is written; it is held from now on."""
+        return self.part(name, slice(row, row + 1))[:, 0]
+
+    def part(self, name: str, rows: slice) -> Tensor:
+        """(M, rows): as `column`, of several rows."""
         place = self.columns.index(name)
-        self.held[place, row] = True
-        return self.values[:, place, row]
+        self.held[place, rows] = True
+        return self.values[:, place, rows]
 
     def of_layers(self, name: str, layers: int) -> Tensor:
         """(M, L): as `column`, of the layers 1..L."""
@@ -98,19 +102,24 @@ def measure(
         norm64(_grad(x), table.column("signal_grad_norm", 0))
         _spread(table, 0, (x,))
     for layer, signal in enumerate(through.signals, start=1):
-        row = first + layer - 1
-        _activity(table, row, network, layer, signal)
-        for name, write in signal.further.items():
-            write(table.column(name, row))
-        norm64(in_one([_grad(z) for z in signal.z]), table.column("signal_grad_norm", row))
-        unsound(in_one([z.value for z in signal.z]), sound[:, layer - 1])
-        if layer in through.time:
-            for t, (z, h) in enumerate(zip(signal.z, signal.h, strict=True)):
-                place = first + layers + t
-                norm64(_grad(z), table.column("signal_grad_norm", place))
-                _activity(table, place, network, layer, Signal((z,), signal.pre and (z,), (h,)))
-                for name, write in signal.further_at[t].items() if signal.further_at else ():
-                    write(table.column(name, place))
+        row, steps, samples = first + layer - 1, len(signal.z), signal.z[0].value.shape[1]
+        times = slice(first + layers, first + layers + steps) if layer in through.time else None
+        z = in_one([node.value for node in signal.z])
+        pre = z if signal.pre == signal.z else signal.pre and in_one([node.value for node in signal.pre])
+        h = _spread(table, row, signal.h, times)
+        _slopes(table, row, network, layer, pre, h, samples)
+        _further(table, row, signal.further)
+        unsound(z, sound[:, layer - 1])
+        grads = in_one([_grad(node) for node in signal.z]).flatten(1)
+        norm64(grads, table.column("signal_grad_norm", row))
+        if times is not None:
+            size = grads.shape[1] // steps
+            spans = [slice(t * size, (t + 1) * size) for t in range(steps)]
+            norms64(grads, spans, table.part("signal_grad_norm", times))
+            for t, step in enumerate(signal.h):
+                entered = signal.pre and signal.pre[t].value
+                _slopes(table, times.start + t, network, layer, entered, step.value, samples)
+                _further(table, times.start + t, signal.further_at[t] if signal.further_at else {})
     found = [table.of_layers(name, layers) for name in ("grad_norm", "weight_grad_norm", "grad_zero")]
     layer_gradients(gradient, layout.matrices, layout.layers, *found)
     norms64(parameters, layout.matrices, table.of_layers("weight_norm", layers))
@@ -152,27 +161,34 @@ def _grad(node: Node) -> Tensor:
     return torch.zeros_like(node.value) if node.grad is None else node.grad
 
 
-def _activity(table: Measurement, row: int, network: Network, layer: int, signal: Signal) -> None:
-    """What a layer passes on; `saturated` where it can saturate; `dead` of the ReLU family."""
-    h = _spread(table, row, signal.h)
+def _slopes(
+    table: Measurement, row: int, network: Network, layer: int, pre: Tensor | None, h: Tensor, samples: int
+) -> None:
+    """`saturated` where the activation, which makes h of ``pre``, can saturate; `dead` of the ReLU family."""
     name = network.model.activation
-    if signal.pre is None or name is None:
+    if pre is None or name is None:
         return
-    pre = in_one([node.value for node in signal.pre])
-    activation, samples = ACTIVATIONS[name], signal.pre[0].value.shape[1]
-    if activation.derivative is not None:
-        limit = SATURATED_BELOW * activation.steepest
-        saturated_share(activation, pre, h, limit, table.column("saturated", row))
+    if ACTIVATIONS[name].derivative is not None:
+        saturated_share(name, pre, h, SATURATED_BELOW, table.column("saturated", row))
     if NAMED_ACTIVATIONS[name].relu_family and samples >= LEAST_BATCH_FOR_DEAD:
         dead_share(pre, network.slope(layer), table.column("dead", row))
 
 
-def _spread(table: Measurement, row: int, steps: tuple[Node, ...]) -> Tensor:
-    """Mean and spread of what is passed on, and how alike it is for two samples; gives that, as `in_one` does."""
-    h = in_one([step.value for step in steps])
-    moments(h, table.column("act_mean", row), table.column("act_std", row))
-    if (batch := steps[0].value.shape[1]) > 1:
-        correlation(h.reshape(len(h), len(steps), batch, -1), table.column("act_correlation", row))
+def _further(table: Measurement, row: int, further: Further) -> None:
+    for names, write in further.items():
+        write(*(table.column(name, row) for name in names))
+
+
+def _spread(table: Measurement, row: int, steps: tuple[Node, ...], times: slice | None = None) -> Tensor:
+    """Mean and spread of what is passed on, and how alike it is for two samples; gives that, as `in_one` does.
+
+    The same of each step where there are rows for their ``times``.
+    """
+    h, batch = in_one([step.value for step in steps]), steps[0].value.shape[1]
+    names = ("act_mean", "act_std", "act_correlation")[: 3 if batch > 1 else 2]
+    mean, deviation, *cosine = (table.column(name, row) for name in names)
+    each = () if times is None else [table.part(name, times) for name in names]
+    spread(h.reshape(len(h), len(steps), batch, -1), mean, deviation, cosine[0] if cosine else None, each)
     return h
 
 

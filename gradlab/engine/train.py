@@ -26,13 +26,16 @@ import torch
 from torch import Tensor
 
 from gradlab.data.dataset import Dataset
-from gradlab.engine.cohort import Cohort, is_by_chance, moved, prepare
+from gradlab.engine.cohort import Cohort, prepare
 from gradlab.engine.instruments import INSTRUMENTS
 from gradlab.engine.journal import Journal, StepRow
-from gradlab.engine.keeping import NOBODY, Keeper, packed, unpacked
+from gradlab.engine.keeper import NOBODY, Keeper
+from gradlab.engine.keeping import packed, unpacked
 from gradlab.engine.optim.clippers import clip
-from gradlab.engine.precision import chances, rounded
+from gradlab.engine.precision import chances, is_by_chance, moved, rounded
+from gradlab.engine.pretraining import Heard
 from gradlab.engine.probes import measure_clipped, measure_update
+from gradlab.grid.cohorts import steps_before
 from gradlab.nn.float64 import sound_norm64, unsound
 from gradlab.nn.kernels.graphs import Graph, capture
 from gradlab.nn.kernels.program import Members, Program, write_down
@@ -46,8 +49,8 @@ WINDOW = 50
 LEAST_STEPS = 10
 """Of a training that is worth a rehearsal."""
 
-Progress = Callable[[int, int], None]
-"""Called at every flush with the steps done and how many members have diverged."""
+Progress = Callable[[float, int], None]
+"""Called at every flush with the share of the work that is done, and how many members have diverged."""
 
 
 def train(
@@ -65,8 +68,11 @@ def train(
     Networks of the user's own are trained as one between records where that is said (``stacked``), else one by one.
     """
     began = time.perf_counter()
-    cohort = prepare(runs, data, device, stacked=stacked)
     steps, every = runs[0].train.steps, runs[0].probe.every
+    early = sum(map(steps_before, runs))
+    whole = early + len(runs) * (steps + 1)
+    heard = Heard(keeper, lambda done: progress(done / whole, 0))
+    cohort = prepare(runs, data, device, heard, stacked=stacked)
     due = {*range(0, steps, every), steps}
     journal = Journal(len(runs), cohort.way.columns)
     rehearsed = rehearse(cohort)
@@ -88,7 +94,7 @@ def train(
         if unseen := journal.ended_in(window) - due:
             replay(cohort, journal, before, range(window.start, max(unseen) + 1), unseen)
         start += len(rows)
-        progress(start - 1, journal.diverged)
+        progress((early + len(runs) * start) / whole, journal.diverged)
         if wanted:
             keeper.save(packed(cohort, journal, start, time.perf_counter() - began))
     if keeper.finish is not None:

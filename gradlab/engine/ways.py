@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gradlab.engine.answers import dictated, wholly_right
 from gradlab.engine.precision import FORMATS, Scaled, of_cohort
-from gradlab.engine.pretraining import pretrain
+from gradlab.engine.pretraining import UNHEARD, Heard, pretrain
 from gradlab.engine.probes import Measurement, measure
 from gradlab.models import MODELS, Architecture
 from gradlab.nn.dropout import dropping
@@ -28,6 +28,7 @@ from gradlab.nn.parametrization import growing
 from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
 from gradlab.spec.run import RunSpec
+from gradlab.store.arrays import Kept
 from gradlab.store.record import PROBE_COLUMNS, Floats, Pretrained
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ class Way(Protocol):
         """The losses of what came before the initial weights."""
 
     @property
+    def before(self) -> Kept | None:
+        """What is kept of it."""
+
+    @property
     def half(self) -> Scaled | None:
         """What there is beside in half precision."""
 
@@ -95,6 +100,7 @@ class Own:
     half: Scaled | None = None
     seen: tuple[str, ...] = ()
     pretrained: tuple[Pretrained, ...] = ()
+    before: Kept | None = None
     rehearsable: bool = True
 
     @property
@@ -159,7 +165,7 @@ class Own:
         return (loss / samples).cpu().numpy(), accuracy
 
 
-def own(runs: Sequence[RunSpec], task: Task, device: torch.device) -> Own:
+def own(runs: Sequence[RunSpec], task: Task, device: torch.device, heard: Heard = UNHEARD) -> Own:
     """The stack of ``runs`` at its initial weights, which are what a pre-training leaves."""
     first = runs[0]
     architecture = MODELS[first.model.name]
@@ -170,10 +176,10 @@ def own(runs: Sequence[RunSpec], task: Task, device: torch.device) -> Own:
     parameters = initial_parameters(layout, runs, FORMATS[first.train.precision].parameters).to(device)
     network, half = of_cohort(runs, layout, parameters)
     _scale_by_data(runs, architecture, network, task)
-    pretrained = pretrain(runs, layout, parameters, task)
+    pretrained, before = pretrain(runs, layout, parameters, task, heard)
     network = replace(network, drops=dropping(runs, task.done))
     loss = stacked(first.loss, first.model.output, first.facts.loss)
-    return Own(architecture, layout, network, parameters, loss, half, pretrained=pretrained)
+    return Own(architecture, layout, network, parameters, loss, half, pretrained=pretrained, before=before)
 
 
 @torch.no_grad()

@@ -69,6 +69,20 @@ def evaluate(expectations: Sequence[Expectation], tables: Tables, *, lenient: bo
     return tuple(_outcome(expectation, tables, lenient) for expectation in expectations)
 
 
+def columns(expectations: Sequence[Expectation]) -> dict[str, set[str]]:
+    """By table the columns that `evaluate` asks for, where it has them: of a large result others need not be read."""
+    found = {"runs": {"run_id", "state"}}
+    for one in expectations:
+        for measure in (one.value, one.divided_by, one.relation and one.relation.than):
+            if measure is not None:
+                own = found.setdefault(measure.table, {"run_id", "axis", "step", "layer", "quantity", "index"})
+                own.add(measure.column)
+                found["runs"] |= {key for key, _ in measure.where}
+                if measure.fit is not None:
+                    (own if measure.fit.along in WITHIN else found["runs"]).add(measure.fit.along)
+    return found
+
+
 def _outcome(expectation: Expectation, tables: Tables, lenient: bool) -> Outcome:
     reading = read(expectation.value, tables)
     whole = reading if expectation.divided_by is None else _over(reading, read(expectation.divided_by, tables))

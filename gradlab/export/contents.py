@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,22 @@ import pyarrow as pa
 
 from gradlab.diagnose import judge
 from gradlab.diagnose.tables import histories
-from gradlab.report import picked, tables
+from gradlab.report import picked
 from gradlab.report.groups import in_words, varying
+from gradlab.report.tables import Result, judged
+from gradlab.report.tables import read as read_result
 from gradlab.spec.named import Value
+from gradlab.store.sources import Merged
+from gradlab.store.tables import load_tables
 
 OUTCOMES = (
     *("loss_final", "accuracy", "loss_heldout", "vanishing_ratio", "rate", "rate_theory", "diverged_at"),
     *("diverged_layer", "loss_first", "loss_last", "steps", "rate_limit", "chi1", "depth_scale", "duration_s"),
 )
 """Columns of `runs` that are a number of a whole run, what is looked at first at the front."""
+
+AT_A_TIME = 500_000
+"""Rows of a table of a large result that are in memory."""
 
 Place = tuple[str, str]
 """What there is now, and where; or the command that shows it."""
@@ -76,21 +84,46 @@ class Run:
 
 @dataclass(frozen=True)
 class Contents:
-    """A result: its name, when it began, the keys in which its runs differ, and its tables."""
+    """A result: its name, when it began, the keys in which its runs differ, and its tables.
+
+    ``result`` are its runs, of a large one some of them; ``tables`` have all.
+    """
 
     name: str
     began: dt.datetime
     varying: tuple[str, ...]
-    result: tables.Result
+    result: Result
+    tables: Merged
     names: Mapping[str, str]
+
+    def parts(self) -> Iterator[Result]:
+        """Its runs in the order of the grid with their rows, of a large result some at a time."""
+        if self.result.whole is None:
+            yield self.result
+            return
+        (manifest,) = self.result.manifests.values()
+        for some in self.tables.stretches(AT_A_TIME):
+            yield replace(self.result, tables=judged(some, manifest), whole=None)
 
     def runs(self) -> Iterator[Run]:
         """Its runs in the order of the grid, each made when it is asked for: of many not all at once."""
-        result = self.result
+        for part in self.parts():
+            yield from self.runs_of(part)
+
+    @cached_property
+    def _digits(self) -> dict[str, int]:
+        """In how many digits layers, or time steps, are numbered: the same in all runs, which share their names."""
+        most: dict[str, int] = {}
+        for batch in self.tables.batches("layers", ["axis", "layer"]):
+            for row in batch.group_by("axis").aggregate([("layer", "max")]).to_pylist():
+                most[row["axis"]] = max(row["layer_max"], most.get(row["axis"], 0))
+        return {axis: len(str(layer)) for axis, layer in most.items()}
+
+    def runs_of(self, result: Result) -> Iterator[Run]:
+        """Those of one of the `parts`."""
         found = [_places(result, name) for name in ("steps", "layers", "instruments")]
-        digits = _digits(result.tables["layers"])
-        judged = histories(result.runs, result.tables["steps"], result.tables["layers"])
-        for place, (row, history) in enumerate(zip(result.runs.to_pylist(), judged, strict=True)):
+        told = histories(result.runs, result.tables["steps"], result.tables["layers"])
+        for place, (row, history) in enumerate(zip(result.runs.to_pylist(), told, strict=True)):
             verdicts = judge(history, result.limits) if row["state"] != "failed" else []
             crash = [f"crashed: {row['error']}"] if row["state"] == "failed" else []
             causes = [f"cause {one.cause.name}: {one.cause}" for one in verdicts if one.cause is not None]
@@ -103,7 +136,7 @@ class Contents:
                 {name: float(row[name]) for name in OUTCOMES if row.get(name) is not None},
                 tuple(one.name for one in verdicts),
                 (*crash, *(one.sentence for one in verdicts), *causes),
-                tuple(_rows(steps, layers, instruments, digits)),
+                tuple(_rows(steps, layers, instruments, self._digits)),
             )
 
 
@@ -112,28 +145,20 @@ def read(path: Path, chosen: Sequence[str] = ()) -> Contents:
 
     Raises `SpecError` where it is none, or has no such run.
     """
-    result = tables.read([path])
-    if chosen:
-        kept = picked.find([path], chosen)
-        result = result.only(np.isin(result.ids, list(kept)))
+    result = read_result([path], picked.find([path], chosen) if chosen else None)
     manifest = result.manifests[path]
     began = dt.datetime.fromisoformat(manifest["started"]) if manifest.get("started") else dt.datetime.now(dt.UTC)
     name = re.sub(r"[^\w.-]+", "-", path.resolve().name).strip("-.") or "gradlab"
-    return Contents(name, began, tuple(varying(result)), result, manifest.get("watched", {}))
+    every = Merged.of(result.tables) if result.whole is None else load_tables(path)
+    return Contents(name, began, tuple(varying(result.every)), result, every, manifest.get("watched", {}))
 
 
-def _places(result: tables.Result, name: str) -> tuple[pa.Table, list[np.ndarray[Any, Any]]]:
+def _places(result: Result, name: str) -> tuple[pa.Table, list[np.ndarray[Any, Any]]]:
     """A table, and for each run the places of its rows."""
     table = result.tables[name]
     owner = result.places(table)
     order = np.argsort(owner, kind="stable")
     return table, np.split(order, np.searchsorted(owner[order], np.arange(1, result.size)))
-
-
-def _digits(layers: pa.Table) -> dict[str, int]:
-    """In how many digits layers, or time steps, are numbered: the same in all runs, for these share their names."""
-    most = layers.group_by("axis").aggregate([("layer", "max")]).to_pylist()
-    return {row["axis"]: len(str(row["layer_max"])) for row in most}
 
 
 def _rows(steps: pa.Table, layers: pa.Table, instruments: pa.Table, digits: Mapping[str, int]) -> list[Row]:

@@ -64,7 +64,7 @@ def export(path: Path, target: Target, out: Path | None, chosen: Sequence[str] =
     contents = read(path, chosen)
     write: Write = import_module(f"gradlab.export.{target.module}").write
     store = os.environ.get(target.variable) if target.variable and out is None else None
-    notes = [("note", note) for note in contents.result.notes]
+    notes = [("note", note) for note in contents.result.every.notes]
     if store:
         return [*write(contents, store), *notes]
     with _new(path / "export" / target.name if out is None else out, given=out is not None) as folder:

@@ -147,7 +147,7 @@ def _cut(members: Sequence[int], runs: Sequence[RunSpec], budget: int) -> list[S
     each = cost(runs[members[0]])
     most = max(1, (budget - each.shared) // each.memory)
     pieces = -(-len(members) // most)
-    if MODELS[runs[members[0]].model.name].free:
+    if runs[members[0]].model.free:
         # One after the other they gain nothing from company: more processes can share them.
         apart = len(members) // COMPANY if _stacks(runs[members[0]]) else len(members)
         pieces = max(pieces, min(apart, PARTS))
@@ -184,16 +184,21 @@ class Cost:
 
 def cost(run: RunSpec) -> Cost:
     """What a run takes."""
-    if MODELS[run.model.name].free:
+    if run.model.free:
         return _of_module(run.extent or Extent(10**5, 10**4, 10, 1e8), run)
     trained = _cost(run.model, run.facts, run.data.batch_size, run.optim.name, run.train, run.probe.every)
+    more = 1 + steps_before(run) / (run.train.steps + 1)
+    return dataclasses.replace(trained, work=trained.work * more, effort=trained.effort * more)
+
+
+def steps_before(run: RunSpec) -> float:
+    """How many steps of its training a run's pre-training takes as long as."""
     if run.pretrain.mode == "none":
-        return trained
+        return 0.0
     # A layer's own autoencoder has two layers, and what it is given comes through those before it, there alone.
     layers = run.layers
     share = (layers - 1) * (2 + layers / 6) / layers if run.pretrain.mode == "layerwise" else 1.0
-    more = 1 + share * run.pretrain.steps / (run.train.steps + 1)
-    return dataclasses.replace(trained, work=trained.work * more, effort=trained.effort * more)
+    return share * run.pretrain.steps
 
 
 def _of_module(size: Extent, run: RunSpec) -> Cost:

@@ -29,8 +29,10 @@ from gradlab.store import documents
 from gradlab.store.arrays import Kept, write_arrays
 from gradlab.store.documents import Manifest
 from gradlab.store.folder import Folder, has_begun, locked, new_report, new_result, sweep_up, time_here
+from gradlab.store.lean import summed
 from gradlab.store.pieces import TABLES, drop_pieces, lost
-from gradlab.store.tables import Merged, merge
+from gradlab.store.sources import Merged
+from gradlab.store.tables import merge
 from gradlab.store.weights import going_on
 from gradlab.terminal import cure, illnesses, progress, screen, summary
 
@@ -178,7 +180,7 @@ def _merged_whole(folder: Folder, manifest: Manifest) -> Merged | str:
         return f"{count} of {manifest['runs']} runs are not there: {first} was removed or changed after it was written"
     try:
         tables = merge(folder, sorted(plan))
-        rows = tables["runs"].num_rows
+        rows = tables.rows("runs")
     except SpecError as error:
         return str(error)
     if rows != manifest["runs"]:
@@ -215,10 +217,11 @@ def _hold_expectations(folder: Folder, manifest: Manifest, tables: Merged) -> No
     """Writes what the experiment was expected to show beside what its tables say, where anything was expected."""
     if not manifest.get("expect"):
         return
-    from gradlab.expect.evaluate import evaluate
+    from gradlab.expect.evaluate import columns, evaluate
 
-    altered = manifest["altered"]
-    outcomes = evaluate(parse(manifest["expect"]), tables, lenient=bool(altered))
+    altered, expected = manifest["altered"], parse(manifest["expect"])
+    asked = tables.narrow(columns(expected)) if tables.large else tables
+    outcomes = evaluate(expected, asked, lenient=bool(altered))
     told = {"experiment": manifest["experiment"], "altered": altered}
     documents.write_expectations(folder, {**told, "outcomes": [outcome.stored() for outcome in outcomes]})
 
@@ -252,11 +255,11 @@ def _finish(folder: Folder, manifest: Manifest, tables: Merged, wishes: Wishes, 
         summary.show_run(out, tables, bounds, folder.root)
     else:
         wrong = illnesses.found(tables, manifest["swept"], bounds)
-        summary.show_sweep(out, tables["runs"], manifest["swept"], wrong, folder.root)
+        summary.show_sweep(out, summed(tables), manifest["swept"], wrong, folder.root)
         summary.show_scaling(out, tables, manifest["swept"])
     if (told := documents.read_expectations(folder.root)) is not None:
         summary.show_expectations(out, told)
-    written = ",".join(name for name in TABLES if folder.table(name).is_file())
+    written = ",".join(name for name in TABLES if folder.table(name).exists())
     places = [("weights", f"{folder.weights}/")] if folder.weights.is_dir() else []
     places += [("tables", f"{folder.root}/{{{written}}}.parquet")]
     if wishes.report:

@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 
 import gradlab
-from gradlab.engine.keeping import Keeper
+from gradlab.engine.keeper import Keeper
 from gradlab.engine.precision import FORMATS
 from gradlab.launch.events import Job
 from gradlab.nn.kernels.compiler import library

@@ -12,7 +12,7 @@ from gradlab.data.dataset import DataError
 from gradlab.data.facts import LOOK
 from gradlab.grid.cohorts import Plan, cohort_key, gains
 from gradlab.grid.expand import Grid
-from gradlab.spec.choices import DATA, MODELS
+from gradlab.spec.choices import DATA
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import Extent, RunSpec
 
@@ -58,15 +58,15 @@ def known(grid: Grid) -> Grid:
 
     Raises `SpecError` where one cannot be made, called or differentiated.
     """
-    if not any(MODELS[run.model.name].free for run in grid.runs):
+    if not any(run.model.free for run in grid.runs):
         return grid
-    members = Counter(cohort_key(run) for run in grid.runs if MODELS[run.model.name].free)
+    members = Counter(cohort_key(run) for run in grid.runs if run.model.free)
     # A cure tries each change on a few seeds.
     wish = "no" if grid.cure is not None else grid.launch.stacked
     found: dict[object, Extent] = {}
     runs = []
     for run in grid.runs:
-        if not MODELS[run.model.name].free:
+        if not run.model.free:
             runs.append(run)
             continue
         # All of a cohort are as large; what one key alone cannot have (a norm, an activation) shows here, too.
@@ -83,7 +83,7 @@ def takes(run: RunSpec) -> bool:
 
     One without a module that is an activation has none to replace; rms norm is no norm of convolutions.
     """
-    if not MODELS[run.model.name].free:
+    if not run.model.free:
         return True
     try:
         _extent(run, 1, "no")
@@ -112,11 +112,11 @@ def _extent(run: RunSpec, members: int, wish: str) -> Extent:
 
 def drawn(runs: Sequence[RunSpec]) -> list[tuple[RunSpec, Drawn]]:
     """What can be known of each network of the user's own without a batch, those of equal arguments once."""
-    if not any(MODELS[run.model.name].free for run in runs):
+    if not any(run.model.free for run in runs):
         return []
     from gradlab.engine.drawn import drawn_of
 
-    firsts = {run.model: run for run in reversed(runs) if MODELS[run.model.name].free}
+    firsts = {run.model: run for run in reversed(runs) if run.model.free}
     return [(run, drawn_of(run)) for run in reversed(firsts.values())]
 
 

@@ -19,7 +19,8 @@ from gradlab.nn.kernels.compiler import library
 from gradlab.spec.plugins import Source
 from gradlab.spec.run import RunSpec
 from gradlab.store import documents
-from gradlab.store.tables import Merged, merged
+from gradlab.store.sources import Merged
+from gradlab.store.tables import merged
 from gradlab.terminal import progress
 
 if TYPE_CHECKING:

@@ -180,8 +180,7 @@ def attempt(
 ) -> Tables | Crash:
     """Trains ``runs``, ``before`` of whose piece are done already. A crash is a result, for the caller to record."""
 
-    def progress(step: int, diverged: int) -> None:
-        share = (step + 1) / (runs[0].train.steps + 1)
+    def progress(share: float, diverged: int) -> None:
         say(Event("progress", job.piece.index, (before + share * len(runs)) / len(job.runs), diverged))
 
     data = None

@@ -22,7 +22,7 @@ def layout(model: ModelSpec, facts: Facts) -> Layout:
 
 def forward(through: Pass, x: Node) -> Node:
     """``x`` (M, B, *shape) -> output (M, B, K); the signal of a branch is the stream z_l that it adds to."""
-    depth, scale = through.network.model.depth, through.network.model.branch_scale or 0.0
+    depth, scale = through.network.model.depth, through.network.model.branch
     z = through.linear(1, through.flatten(x))
     through.observe([z], None, [z])
     for layer in range(2, depth):

@@ -83,7 +83,7 @@ def forward(through: Pass, x: Node) -> Node:
 
 def _before(through: Pass, layer: int, s: Node) -> Node:
     """A block whose activations stand before its convolutions, which are ``layer`` and the next."""
-    scale, second = through.network.model.branch_scale or 0.0, layer + 1
+    scale, second = through.network.model.branch, layer + 1
     pre = through.norm(layer, s)
     h = through.activate(layer, pre)
     z = convolve(through, layer, h)
@@ -114,7 +114,7 @@ def _behind(through: Pass, layer: int, s: Node) -> Node:
         branch = affine(through, second, branch, Role.MULTIPLIER, Role.BIAS)
     else:
         branch = through.norm(second, convolve(through, second, h))
-    z = through.add(s, branch, model.branch_scale or 0.0)
+    z = through.add(s, branch, model.branch)
     s = through.activate(second, z)
     through.observe([z], [z], [s])
     return s

@@ -123,7 +123,7 @@ def _mix(through: Pass, layer: int, h: Node, encoded: Node) -> Node:
     """What each state (M, P, B, D) reads, mixed with itself."""
     read = alignment.dot(through, h, encoded)
     mixed = through.activate(layer, through.recur(layer, through.linear(layer, read.context), h, Role.SECOND), "tanh")
-    spread = {"attention_entropy": lambda out: alignment.entropy(read.weights, out)}
+    spread = {("attention_entropy",): lambda out: alignment.entropy(read.weights, out)}
     through.observe([mixed], None, [mixed], further=spread)
     return mixed
 
@@ -151,7 +151,7 @@ def _decode_attending(through: Pass, at: dict[str, int], embedded: Node, encoded
         contexts.append(context)
         tops.append(states[-1])
     through.observe(
-        contexts, None, contexts, further={"attention_entropy": lambda out: alignment.entropy(weights, out)}
+        contexts, None, contexts, further={("attention_entropy",): lambda out: alignment.entropy(weights, out)}
     )
     for steps in found:
         observe(through, steps)

@@ -11,13 +11,11 @@ Dropout is behind the activation and behind each f, as in torch.nn.TransformerEn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
 from gradlab.nn.attention import Heads, add_places, attend, mean_of_places
-from gradlab.nn.network import Pass
+from gradlab.nn.network import Further, Pass
 from gradlab.nn.slots import Layout, Role, Slot, Start, linear_slots, norm_slots, slope_slots
 from gradlab.nn.tape import Node
 from gradlab.spec.run import Facts, ModelSpec
@@ -81,13 +79,13 @@ class _Branch:
 
     value: Node
     inside: tuple[Node, Node] | None = None
-    further: Mapping[str, Callable[[Tensor], None]] = field(default_factory=dict)
+    further: Further = field(default_factory=dict)
 
 
 def _sub_layer(through: Pass, layer: int, x: Node, f: Callable[[Pass, int, Node], _Branch]) -> Node:
     """The stream behind a sub-layer, whose signal it is."""
     model = through.network.model
-    place, scale = model.norm_place, model.branch_scale or 0.0
+    place, scale = model.norm_place, model.branch
     branch = f(through, layer, through.norm(layer, x) if place in ("pre", "sandwich") else x)
     value = through.drop(layer, branch.value, 1)
     if place == "sandwich":

@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,6 +18,7 @@ from torch.nn import functional as F
 from gradlab.nn.float64 import share
 from gradlab.nn.kernels import native
 from gradlab.nn.kernels.program import Place, Shared
+from gradlab.theory.activations import Phi
 
 Slope = float | Tensor
 """Of the leaky family: a number, or (M, 1, 1) where it is learned."""
@@ -151,14 +154,33 @@ def phi_back(
     return activation.back(dh, known, slope), dslope
 
 
-def saturated_share(activation: Activation, z: Tensor, h: Tensor, limit: float, out: Tensor) -> None:
-    """The share of entries (M, ...) whose slope is smaller than ``limit``, into ``out`` (M,) float64."""
+def saturated_share(name: str, z: Tensor, h: Tensor, part: float, out: Tensor) -> None:
+    """The share of entries (M, ...) whose slope is below ``part`` of the largest, into ``out`` (M,) float64."""
+    activation = ACTIVATIONS[name]
     if activation.derivative is None:
         raise ValueError("an activation without flat ends cannot saturate")
+    limit = part * activation.steepest
     if activation.kernel is not None and native.serves(h):
-        native.saturated(activation.kernel, h if activation.by_value else z, limit, out)
+        native.within(h if activation.by_value else z, _flat_ends(name, limit, by_value=activation.by_value), out)
     else:
         out.copy_(share(limit - activation.derivative(z, h).abs()))
+
+
+@cache
+def _flat_ends(name: str, limit: float, *, by_value: bool) -> tuple[float, ...]:
+    """Low and high end of the two ranges of z, or of phi(z), in which phi' is below ``limit``; one may be empty."""
+    known = Phi(name)
+    grid = np.linspace(-40, 40, 8001)
+    flat = np.abs(known.derivative(grid)) < limit
+    left = np.flatnonzero(flat[1:] != flat[:-1])
+    within, beyond = (np.where(flat[left] == inner, grid[left], grid[left + 1]) for inner in (True, False))
+    for _ in range(60):
+        middle = (within + beyond) / 2
+        inner = np.abs(known.derivative(middle)) < limit
+        within, beyond = np.where(inner, middle, within), np.where(inner, beyond, middle)
+    ends = known.value(within) if by_value else within
+    empty = (math.inf, -math.inf)
+    return (*(empty[1:] if flat[0] else ()), *map(float, ends), *(empty[:1] if flat[-1] else ()), *empty, *empty)[:4]
 
 
 def dead_share(z: Tensor, slope: Slope, out: Tensor) -> None:

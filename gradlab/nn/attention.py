@@ -6,7 +6,7 @@ Shapes: M members, B batch, T places, D width, H heads of d = D/H units each.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gradlab.nn.kernels import attention as kernels
 from gradlab.nn.kernels import native
-from gradlab.nn.network import Name, Pass, give, rows
+from gradlab.nn.network import Further, Name, Pass, give, rows
 from gradlab.nn.norms import Affine, Mode, rms_norm
 from gradlab.nn.products import batch_sum, copied
 from gradlab.nn.slots import Role
@@ -35,7 +35,7 @@ class Attended:
     """What attention puts out (M, B, T, D), and the columns that tell of it, in the words of `network.Signal`."""
 
     mixed: Node
-    further: Mapping[str, Callable[[Tensor], None]]
+    further: Further
 
 
 def attend(through: Pass, layer: int, qkv: Node, heads: Heads) -> Attended:
@@ -63,10 +63,8 @@ def attend(through: Pass, layer: int, qkv: Node, heads: Heads) -> Attended:
                 copied(pull(part), rows(slot))
         give(cell, dqkv)
 
-    further = {
-        "attention_entropy": lambda out: _entropy(q, k, heads, out),
-        "attention_logit_max": lambda out: _largest(q, k, heads, out),
-    }
+    columns = ("attention_entropy", "attention_logit_max")
+    further = {columns: lambda entropy, largest: _spread(q, k, heads, entropy, largest)}
     return Attended(through.remember(Node(mixed), back), further)
 
 
@@ -165,26 +163,20 @@ def _logits(q: Tensor, k: Tensor, heads: Heads) -> Tensor:
     return logits
 
 
-def _entropy(q: Tensor, k: Tensor, heads: Heads, out: Tensor) -> None:
-    """The mean entropy of a place's weights, 0 of a choice and 1 of none, into ``out`` (M,) float64.
+def _spread(q: Tensor, k: Tensor, heads: Heads, entropy: Tensor, largest: Tensor) -> None:
+    """Into (M,) float64: the mean entropy of a place's weights, 0 of a choice and 1 of none, and the largest logit.
 
-    Each is over the logarithm of how many places are seen; one that sees itself alone does not count.
+    An entropy is over the logarithm of how many places are seen; one that sees itself alone does not count. Of logits
+    the size is meant, and those that are seen.
     """
     if native.serves(q):
-        kernels.entropy(q, k, heads.count, heads.scale, out, causal=heads.causal)
+        kernels.spread(q, k, heads.count, heads.scale, entropy, largest, causal=heads.causal)
         return
-    weights = _logits(q, k, heads).softmax(-1).to(torch.float64)
+    logits = _logits(q, k, heads)
+    largest.copy_(torch.where(logits == -math.inf, 0.0, logits.abs()).flatten(1).amax(1))
+    weights = logits.softmax(-1).to(torch.float64)
     places = weights.shape[-1]
     seen = torch.arange(1, places + 1) if heads.causal else torch.full((places,), places)
     most = seen.to(weights.device, torch.float64).log()
     told = torch.special.entr(weights).sum(-1)[..., most > 0] / most[most > 0]
-    out.copy_(told.flatten(1).mean(1))
-
-
-def _largest(q: Tensor, k: Tensor, heads: Heads, out: Tensor) -> None:
-    """The largest size of a logit that a place sees, into ``out`` (M,) float64."""
-    if native.serves(q):
-        kernels.largest(q, k, heads.count, heads.scale, out, causal=heads.causal)
-        return
-    logits = _logits(q, k, heads)
-    out.copy_(torch.where(logits == -math.inf, 0.0, logits.abs()).flatten(1).amax(1))
+    entropy.copy_(told.flatten(1).mean(1))

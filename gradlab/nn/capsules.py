@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradlab.nn.network import Pass, single
-from gradlab.nn.products import product
+from gradlab.nn.kernels import capsules as kernels
+from gradlab.nn.kernels import native
+from gradlab.nn.network import Pass, give, single
+from gradlab.nn.norms import Mode
+from gradlab.nn.products import deposit
 from gradlab.nn.slots import Role, Slot, Start
-from gradlab.nn.tape import Node
+from gradlab.nn.tape import Cell, Node
 
 
 def pair_slots(layer: int, count: tuple[int, int], entries: tuple[int, int]) -> tuple[Slot, ...]:
@@ -28,7 +31,12 @@ def pair_slots(layer: int, count: tuple[int, int], entries: tuple[int, int]) -> 
 
 def convolve_by_two(through: Pass, layer: int, x: Node) -> Node:
     """(M, B, H, W, C) -> (M, B, ceil H/2, ceil W/2, to): as torch.nn.Conv2d of stride 2 and padding 1."""
-    return through.linear(layer, through.apply(columns_by_two, x))
+    if not native.serves(x.value):
+        return through.linear(layer, through.apply(columns_by_two, x))
+    cell, (height, width) = x.cell, x.value.shape[2:4]
+    columns = Node(kernels.columns_by_two(x.value), cell and Cell())
+    through.remember(columns, lambda grad: give(cell, kernels.columns_by_two_back(grad, height, width)))
+    return through.linear(layer, columns)
 
 
 def columns_by_two(x: Tensor) -> Tensor:
@@ -41,41 +49,72 @@ def columns_by_two(x: Tensor) -> Tensor:
 
 def squash(through: Pass, x: Node, eps: float) -> Node:
     """(..., D) -> the same: equation 1, as long as |x|^2/(1 + |x|^2) and in the direction of x."""
-    return through.apply(lambda s: _squashed(s.to(single(s.dtype)), eps).to(s.dtype), x)
+    value, cell = x.value, x.cell
+    if not native.serves(value):
+        return through.apply(lambda s: _squashed(s.to(single(s.dtype)), eps).to(s.dtype), x)
+    squashed = Node(kernels.squash(value, eps))
+    return through.remember(squashed, lambda grad: give(cell, kernels.squash_back(grad, value, eps)))
 
 
 def lengths(through: Pass, x: Node, eps: float) -> Node:
     """(..., D) -> (...): of each capsule, how sure it is that what it stands for is there."""
-    return through.apply(lambda v: (_square(v.to(single(v.dtype))) + eps).sqrt().squeeze(-1).to(v.dtype), x)
+    value, cell = x.value, x.cell
+    if not native.serves(value):
+        return through.apply(lambda v: (_square(v.to(single(v.dtype))) + eps).sqrt().squeeze(-1).to(v.dtype), x)
+    long = Node(kernels.lengths(value, eps))
+    return through.remember(long, lambda grad: give(cell, kernels.lengths_back(grad, value, long.value)))
 
 
 def vote(through: Pass, layer: int, capsules: Node, to: int) -> Node:
-    """(M, B, I, P) -> (M, I, B, J, D): what each capsule says of each one above, by the matrix of the pair."""
-    name, u = (layer, Role.WEIGHT), capsules.value.transpose(1, 2)
-    members, count, batch, size = u.shape
-    flat = u.reshape(members * count, batch, size)
-    matrices = through.network.parameters[name].reshape(members * count, -1, size)
+    """(M, B, I, P) -> (M, B, I, J, D): what each capsule says of each one above, by the matrix of the pair."""
+    name, u, cell = (layer, Role.WEIGHT), capsules.value, capsules.cell
+    matrices, gradient = through.network.parameters[name], through.network.gradients[name]
 
     def back(dv: Tensor) -> None:
-        dv = dv.reshape(members * count, batch, -1)
-        through.deposit(name, product(dv.transpose(1, 2), flat).view(members, -1, size))
-        if capsules.cell is not None:
-            du = product(dv, matrices).view(members, count, batch, size)
-            capsules.cell.receive(du.transpose(1, 2).contiguous())
+        more = name in through.written
+        du = _vote_back(dv, u, matrices, gradient, more=more, further=cell is not None)
+        through.written.add(name)
+        if du is not None:
+            give(cell, du)
 
-    votes = product(flat, matrices.transpose(1, 2))
-    return through.remember(Node(votes.view(members, count, batch, to, -1)), back)
+    value = kernels.vote(u, matrices, to) if native.serves(u) else _vote(u, matrices, to)
+    return through.remember(Node(value), back)
+
+
+def _vote(u: Tensor, matrices: Tensor, to: int) -> Tensor:
+    members, batch, count, size = u.shape
+    by_pair = matrices.view(members, count, -1, size).transpose(2, 3)
+    return (u.transpose(1, 2) @ by_pair).view(members, count, batch, to, -1).transpose(1, 2)
+
+
+def _vote_back(dv: Tensor, u: Tensor, matrices: Tensor, out: Tensor, *, more: bool, further: bool) -> Tensor | None:
+    if native.serves(dv):
+        return kernels.vote_back(dv, u, matrices, out, more=more, further=further)
+    by_capsule = dv.transpose(1, 2).flatten(3)
+    found = (by_capsule.transpose(2, 3) @ u.transpose(1, 2)).view(out.shape)
+    deposit(out, found, more=more)
+    by_pair = matrices.view(*by_capsule.shape[:2], -1, u.shape[3])
+    return (by_capsule @ by_pair).transpose(1, 2).contiguous() if further else None
 
 
 def route(through: Pass, votes: Node, times: int, eps: float) -> Node:
-    """Votes (M, I, B, J, D) -> inputs (M, B, J, D): procedure 1, whose every iteration has a way back."""
+    """Votes (M, B, I, J, D) -> inputs (M, B, J, D): procedure 1, whose every iteration has a way back."""
+    value, cell = votes.value, votes.cell
+    if native.serves(value):
+        found, kept = kernels.route(value, times, eps, keep=through.mode is not Mode.EVALUATE)
+
+        def back(grad: Tensor) -> None:
+            assert kept is not None, "a pass that is gone back through has kept its shares"
+            give(cell, kernels.route_back(grad, value, kept, eps))
+
+        return through.remember(Node(found), back)
 
     def routed(given: Tensor) -> Tensor:
         known = given.to(single(given.dtype))
         logits = known.new_zeros(known.shape[:-1])
         for _ in range(times - 1):
             agreed = _squashed(_coupled(logits, known), eps)
-            logits = logits + torch.einsum("mibjd,mbjd->mibj", known, agreed)
+            logits = logits + torch.einsum("mbijd,mbjd->mbij", known, agreed)
         return _coupled(logits, known).to(given.dtype)
 
     return through.apply(routed, votes)
@@ -83,7 +122,7 @@ def route(through: Pass, votes: Node, times: int, eps: float) -> Node:
 
 def _coupled(logits: Tensor, votes: Tensor) -> Tensor:
     """The sum of all votes, each capsule's shared out among those above."""
-    return torch.einsum("mibj,mibjd->mbjd", logits.softmax(-1), votes)
+    return torch.einsum("mbij,mbijd->mbjd", logits.softmax(-1), votes)
 
 
 def _square(x: Tensor) -> Tensor:

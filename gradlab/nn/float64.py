@@ -99,28 +99,36 @@ def _count(ones: Tensor) -> Tensor:
     return ones.sum(1, dtype=torch.float64 if ones.shape[1] >= 2**24 else ones.dtype).to(torch.float64)
 
 
-def correlation(h: Tensor, out: Tensor) -> None:
-    """(M, T, B, D): the mean over T and pairs of samples of the cosine of their rows, into ``out`` (M,) float64.
+def spread(h: Tensor, mean: Tensor, deviation: Tensor, cosine: Tensor | None, each: Sequence[Tensor] = ()) -> None:
+    """(M, T, B, D): mean and (population) standard deviation of all entries, and how alike a batch's rows are.
+
+    That is the mean over T and pairs of samples of the cosine of their rows. Into (M,) float64 each; of ``each`` step,
+    where it is asked for, into (M, T): the three of them, or the first two.
 
     The squared norm of a sum of n unit vectors is n and twice their cosines, so that no pair is looked at. A row of
     zeros has no direction, and is left out; nan where fewer than two are left, and where an entry is not finite.
     """
     if native.serves(h):
-        native.correlation(h, out)
+        native.spread(h, mean, deviation, cosine, each)
         return
     wide = h.to(torch.float64)
+    _moments(wide.flatten(1), mean, deviation)
+    if each:
+        _moments(wide.flatten(2), *each[:2])
+    if cosine is None:
+        return
     norms = torch.linalg.vector_norm(wide, dim=3, keepdim=True)
     awake = (norms != 0).sum((2, 3)).to(torch.float64)
     together = (wide / torch.where(norms == 0, 1.0, norms)).sum(2).square().sum(2) - awake
-    pairs = (awake * (awake - 1)).sum(1)
-    out.copy_(torch.where(pairs > 0, together.sum(1) / pairs, torch.nan))
+    pairs = awake * (awake - 1)
+    several = pairs.sum(1)
+    cosine.copy_(torch.where(several > 0, together.sum(1) / several, torch.nan))
+    if each:
+        each[2].copy_(torch.where(pairs > 0, together / pairs, torch.nan))
 
 
-def moments(h: Tensor, mean: Tensor, deviation: Tensor) -> None:
-    """(M, ...): mean and (population) standard deviation over all but the members, into (M,) float64 each."""
-    if native.serves(h):
-        native.moments(h, mean, deviation)
-        return
-    wide = h.flatten(1).to(torch.float64)
-    mean.copy_(wide.mean(1))
-    deviation.copy_(_norm(wide - mean.unsqueeze(1)) / wide.shape[1] ** 0.5)
+def _moments(wide: Tensor, mean: Tensor, deviation: Tensor) -> None:
+    middle = wide.mean(-1)
+    mean.copy_(middle)
+    away: Tensor = torch.linalg.vector_norm(wide - middle.unsqueeze(-1), dim=-1)
+    deviation.copy_(away / wide.shape[-1] ** 0.5)

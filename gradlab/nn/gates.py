@@ -182,8 +182,8 @@ def observe(through: Pass, parts: Sequence[Unrolled], *, along_time: bool = Fals
         return
     steps = [step for part in parts for step in part.steps]
     gates = stacked([gate for part in parts for gate in part.gates.unbind(1)]) if len(parts) > 1 else parts[0].gates
-    at = [{"saturated": _shut(gate, parts[0])} for gate in gates.unbind(1)] if along_time else []
-    further = {"saturated": _shut(gates, parts[0])}
+    at = [{("saturated",): _shut(gate, parts[0])} for gate in gates.unbind(1)] if along_time else []
+    further = {("saturated",): _shut(gates, parts[0])}
     through.observe(steps, None, steps, along_time=along_time, further=further, further_at=at)
 
 

@@ -86,6 +86,8 @@ def _quartic(output: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
 
 def _margin(output: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
     """Sabour et al. 2017, equation 4: added up over the classes, the mean over the batch."""
+    if native.serves(output):
+        return native.margin(output, targets.all, targets.chosen, MARGINS)
     answers = output.shape[1:-1].numel()
     known = F.one_hot(targets.classes, output.shape[-1]).to(output.dtype)
     lacks, excess = _lacks(output, known)

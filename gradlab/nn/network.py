@@ -34,7 +34,8 @@ from gradlab.spec.run import Facts, ModelSpec, RunSpec
 Name = tuple[int, Role]
 """A parameter: its layer and its role there."""
 
-Further = Mapping[str, Callable[[Tensor], None]]
+Further = Mapping[tuple[str, ...], Callable[..., None]]
+"""Columns by their names, and what writes them into an (M,) float64 tensor each."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Signal:
     """What can be measured at one layer; each a tuple of nodes (M, B, ..., D), one a time step (one without time).
 
     ``z`` is where the signal gradient is taken, ``pre`` what enters the activation (None where there is none), ``h``
-    what the layer passes on. ``further``: columns that other layers lack, by name, each written into an (M,) float64;
-    ``further_at``: the same of each time step, where they are rows along time.
+    what the layer passes on. ``further``: columns that other layers lack; ``further_at``: the same of each time step,
+    where they are rows along time.
     """
 
     z: tuple[Node, ...]

@@ -1,4 +1,4 @@
-"""How initial weights and learning rates go with the width: by `model.parametrization`.
+"""How initial weights and learning rates go with the width, and the depth: by `model.parametrization`.
 
 A parametrization is told without multipliers: a matrix that acts as s w, w being what is trained, is kept as it acts.
 Then w's learning rate counts s^2 times where steps are as large as gradients (SGD), and s times where they are not
@@ -8,6 +8,10 @@ parametrization alike.
 `mup` (Yang et al. 2022, arXiv:2203.03466, table 3; table 8 is the same with a multiplier of the output) is relative to
 `model.base_width`, at which it is the standard one. `ntk` (Jacot et al. 2018, arXiv:1806.07572): every matrix acts as w
 over the root of its fan-in, whatever the base.
+
+Along the depth `mup` divides branches by the root of the depth over `model.base_depth`, where that is given, and with
+them the rates at which Adam moves what is in them (Yang, Yu, Zhu & Hayou 2023, arXiv:2310.02244, table 1): L branches,
+each of which moves the stream by 1/L, move it alike. A gradient has the root in it, so descent keeps its rate.
 """
 
 from __future__ import annotations
@@ -75,7 +79,9 @@ def rate_factors(layout: Layout, runs: Sequence[RunSpec]) -> list[tuple[slice, l
     adaptive = OPTIMIZERS[runs[0].optim.name].adaptive
     found: list[tuple[slice, list[float]]] = []
     for slot, span in zip(layout.slots, layout.columns, strict=True):
-        factors = [rate_factor(slot, run.model, adaptive=adaptive) for run in runs]
+        inside = adaptive and 1 < slot.layer < len(layout.names)
+        depth = [run.model.deeper**-0.5 if inside else 1.0 for run in runs]
+        factors = [own * rate_factor(slot, run.model, adaptive=adaptive) for own, run in zip(depth, runs, strict=True)]
         if found and found[-1][1] == factors:
             found[-1] = (slice(found[-1][0].start, span.stop), factors)
         else:

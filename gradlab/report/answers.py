@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from gradlab.cure.words import loss, what_it_is
 from gradlab.diagnose import ORDER
 from gradlab.diagnose.sweep import gathered, since
+from gradlab.report.cure import Cure
 from gradlab.report.groups import short
 from gradlab.report.tables import Result
-from gradlab.report.verdicts import Count, Example, counts, given, thresholds
+from gradlab.report.verdicts import Count, Example, counts, examples, given, thresholds
 
 MOST = 3
 """Illnesses that are told at the top; the section on verdicts has all."""
@@ -26,12 +30,23 @@ class Answer:
     heal: str | None
 
 
-def answers(result: Result, examples: Sequence[Example], homes: Mapping[str, Path]) -> list[Answer]:
+def answers(result: Result, clear: Sequence[Example], homes: Mapping[str, Path]) -> list[Answer]:
     """The gravest illnesses of a sweep, each by its example; of a single run every verdict."""
     if result.size == 1:
-        return [_of_one(one, result, homes, last=one is examples[-1]) for one in examples]
+        return [_of_one(one, result, homes, last=one is clear[-1]) for one in clear]
     rows = counts(result)
-    return [_of_many(one, result, homes, rows) for one in examples[:MOST]]
+    return [_of_many(one, result, homes, rows) for one in clear[:MOST]]
+
+
+def of_cure(result: Result, healing: Cure) -> list[Answer]:
+    """What was wrong with the run as it was, and the smallest change that heals it."""
+    before = result.only(np.array([run_id == healing.before.run_id for run_id in result.ids]))
+    found = [_of_one(one, before, {}, last=False) for one in examples(before)]
+    if not found or not healing.best:
+        return found
+    one = healing.best[0]
+    cure = (("cure", f"{one.change['override']}: {what_it_is(one)}; loss {loss(one, healing.before)}."),)
+    return [*found[:-1], replace(found[-1], rows=(*found[-1].rows, *cure), heal=one.change["command"])]
 
 
 def _of_one(one: Example, result: Result, homes: Mapping[str, Path], *, last: bool) -> Answer:

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gradlab.expect.ranks import ranks, spearman, worst_diverged
+from gradlab.report.cells import write_cells
 from gradlab.report.findings import Table
 from gradlab.report.groups import LATER, varying
-from gradlab.report.tables import Floats, Ints, Result, write_cells
+from gradlab.report.tables import Floats, Ints, Result
 from gradlab.store.settings import REPLICATES
 
 LEAST = 10

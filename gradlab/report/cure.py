@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from gradlab.cure.ranking import Outcome, front, is_healthy, outcomes, ranked
 from gradlab.cure.words import factor, headline, loss, patient, summed_up, theory, what_it_is
+from gradlab.report.cells import write_cells
 from gradlab.report.findings import Table, figure
-from gradlab.report.tables import Result, write_cells
+from gradlab.report.tables import Result
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from gradlab.report.cells import write_cells
 from gradlab.report.effects import Analysis, Effect
 from gradlab.report.findings import Table
-from gradlab.report.tables import write_cells
 
 LIKELY = 0.05
 """An effect whose p is above it is told with it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from gradlab.report.tables import Result
 from gradlab.spec.keys import is_key
 from gradlab.spec.named import Value
 from gradlab.store.documents import Manifest
-from gradlab.store.settings import REPLICATES, Setting, by_final_loss
+from gradlab.store.settings import REPLICATES, Ranking, Setting, ranking
 
 MOST_ROWS = 1000
 """Settings in the table of runs."""
@@ -49,9 +49,9 @@ def figure(value: Value) -> str:
 
 
 def sentences(result: Result) -> list[str]:
-    """What came out, in plain words."""
-    count = Counter(result.state.tolist())
-    lines = [_counts(result, count)]
+    """What came out, in plain words; how it goes with width or depth is told of the runs that were drawn."""
+    drawn, result = result, result.every
+    lines = [states(result)]
     keys = swept(result) or varying(result)
     early = [key for key in keys if not key.startswith(LATER)]
     along, first, last = _places(result)
@@ -77,7 +77,7 @@ def sentences(result: Result) -> list[str]:
             )
     lines += _losses(result, keys)
     if set(scaling.ALONG) & set(keys):
-        lines += scaling.sentences(result.runs.to_pylist(), keys, result.tables["instruments"])
+        lines += scaling.sentences(drawn.runs.to_pylist(), keys, drawn.tables["instruments"])
     return lines
 
 
@@ -91,7 +91,9 @@ def _places(result: Result) -> tuple[str, str, str]:
     return "layer (a time step in an RNN)", "first layer (time step)", "last hidden one (last one)"
 
 
-def _counts(result: Result, count: Mapping[str, int]) -> str:
+def states(result: Result) -> str:
+    """How many runs finished, diverged and failed, in a sentence."""
+    count = Counter(result.state.tolist())
     if result.size == 1:
         state = str(result.state[0])
         if state == "diverged":
@@ -117,12 +119,13 @@ def _losses(result: Result, keys: Sequence[str]) -> list[str]:
     if not np.isfinite(result.number("loss_final")).any():
         return []
 
+    ranked = result.settings.ranked
+    best, worst = result.settings.some([ranked[0], ranked[-1]])
     if result.size == 1:
-        return [f"The loss went from {result.number('loss_first')[0]:.4g} to {_mean(result.settings[0])}."]
-    ranked = by_final_loss(result.settings)
-    low, high = (f"{_mean(one)} ({describe(result, one.places[0], keys)})" for one in (ranked[0], ranked[-1]))
+        return [f"The loss went from {result.number('loss_first')[0]:.4g} to {_mean(best)}."]
+    low, high = (f"{_mean(one)} ({describe(result, int(one.places[0]), keys)})" for one in (best, worst))
     if len(ranked) == 1:
-        return [f"Final loss: {_mean(ranked[0])}."]
+        return [f"Final loss: {_mean(best)}."]
     return [f"Lowest final loss: {low}. Highest of a setting that finished: {high}."]
 
 
@@ -163,7 +166,7 @@ def value_list(result: Result, key: str) -> str:
 def base(result: Result) -> list[tuple[str, str]]:
     """The keys that all runs share, with their values; keys that no run has are left out."""
     many = set(varying(result))
-    shared = [(key, result.columns[key][0]) for key in result.keys if key not in many]
+    shared = [(key, result.runs[key][0].as_py()) for key in result.keys if key not in many]
     return [(key, label(value)) for key, value in shared if value is not None]
 
 
@@ -197,31 +200,22 @@ _SPREAD = ("accuracy", "loss_final", "loss_heldout")
 """Columns whose standard deviation between seeds stands beside their mean."""
 
 
-def rows_of(result: Result) -> list[Setting]:
-    """What has a row in the table of runs: each setting, of a single one each run."""
-    return result.settings if len(result.settings) > 1 else one_by_one(result)
-
-
-def one_by_one(result: Result) -> list[Setting]:
-    """Each run by itself."""
-    return [Setting((place,), (row,)) for place, row in enumerate(result.runs.to_pylist())]
-
-
-def runs_table(result: Result, every: Sequence[Setting] | None = None) -> Table:
-    """One row a setting of ``every`` (by default `rows_of`), with mean and spread over its seeds.
+def runs_table(result: Result) -> Table:
+    """One row a setting, with mean and spread over its seeds; or a run, of a single setting and of those asked for.
 
     Of very many settings those of lowest and of highest final loss, as the note says: all runs stand in runs.csv.
     """
-    chosen, note = _chosen(rows_of(result) if every is None else every)
-    pooled = any(len(one.rows) > 1 for one in chosen)
+    each = result.asked or len(result.settings) < 2
+    chosen, note = _chosen(ranking(result.runs, each=True) if each else result.settings)
+    pooled = any(len(one) > 1 for one in chosen)
     keys = [key for key in varying(result) if not pooled or key not in REPLICATES]
     known = {name for name in (*_FIRST, *_REST) if any(v is not None for v in result.columns.get(name, ()))}
     columns: list[tuple[str, list[Value]]] = [
-        ("run_id", [str(one.middle["run_id"]) for one in chosen]),
+        ("run_id", [one.middle for one in chosen]),
         ("state", [one.state for one in chosen]),
     ]
     if pooled:
-        columns.append(("runs", [len(one.rows) for one in chosen]))
+        columns.append(("runs", [len(one) for one in chosen]))
     for name in (*(name for name in _FIRST if name in known), *keys, *(name for name in _REST if name in known)):
         columns.append((name, [_cell(one, name) for one in chosen]))
         if pooled and name in _SPREAD:
@@ -241,33 +235,31 @@ def runs_table(result: Result, every: Sequence[Setting] | None = None) -> Table:
 
 def _cell(one: Setting, name: str) -> Value:
     """A key's value, the verdict of most runs, or the mean of what was measured."""
-    first: Value = one.rows[0][name]
-    if len(one.rows) == 1 or is_key(name):
+    first: Value = one.first(name)
+    if len(one) == 1 or is_key(name):
         return first
     if name == "verdict":
         return one.verdict
     if name == "error":
-        return next((str(row[name]) for row in one.rows if row[name]), None)
+        return next((str(value) for value in one.values(name) if value), None)
     mean = one.mean(name)
-    return next((row[name] for row in one.rows if row[name] is not None), None) if mean is None else mean
+    return next((value for value in one.values(name) if value is not None), None) if mean is None else mean
 
 
-def _chosen(every: Sequence[Setting]) -> tuple[Sequence[Setting], str]:
+def _chosen(every: Ranking) -> tuple[Sequence[Setting], str]:
     """All settings, or of more than the page holds the best and the worst, and a note of what the table holds."""
     if len(every) <= MOST_ROWS:
-        return every, ""
-    ranked = by_final_loss(every)
-    behind = [one for one in every if one.mean("loss_final") is None]
-    half = MOST_ROWS // 2
+        return every.some(range(len(every))), ""
+    ranked, half = every.ranked.tolist(), MOST_ROWS // 2
     kept = ranked if len(ranked) <= half else [*ranked[: half - half // 5], *ranked[len(ranked) - half // 5 :]]
-    kept = [*kept, *behind[: MOST_ROWS - len(kept)]]
+    kept = [*kept, *every.behind[: MOST_ROWS - len(kept)].tolist()]
     good = min(half, len(ranked))
     note = (
         f"The table holds {len(kept)} of {len(every)} settings, and sorts these alone: {good} of {len(ranked)} that "
-        f"have a final loss, the lowest and the highest, and {len(kept) - good} of {len(behind)} that have none. "
+        f"have a final loss, the lowest and the highest, and {len(kept) - good} of {len(every.behind)} that have none. "
         "All runs stand in runs.csv."
     )
-    return kept, note
+    return every.some(kept), note
 
 
 _PER_LAYER = ("signal_grad_norm", "weight_grad_norm", "grad_norm", "weight_norm", "update_ratio", "act_mean", "act_std")

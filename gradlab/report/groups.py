@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,7 +69,7 @@ def _binned(key: str, values: Floats, bins: int) -> Levels:
 
 def varying(result: Result) -> list[str]:
     """The keys with more than one value, in the order of `spec.KEYS`."""
-    return [key for key in result.keys if len(set(result.columns[key])) > 1]
+    return [key for key in result.keys if len(result.runs[key].unique()) > 1]
 
 
 def swept(result: Result) -> list[str]:
@@ -82,6 +82,13 @@ def swept(result: Result) -> list[str]:
     keys = [key for key in varying(result) if key not in REPLICATES]
     named = [key for key in keys if key in NAMED]
     return [key for key in keys if not any(_determines(result, name, key) for name in named if name != key)]
+
+
+def remaining(result: Result, used: Collection[str]) -> list[str]:
+    """`varying` without ``used``, and without what a named choice among those determines."""
+    named = [key for key in used if key in NAMED]
+    others = [key for key in varying(result) if key not in used]
+    return [key for key in others if not any(_determines(result, one, key) for one in named)]
 
 
 def _determines(result: Result, name: str, key: str) -> bool:

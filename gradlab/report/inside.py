@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gradlab.cure.ranking import STATES
 from gradlab.diagnose import ORDER
 from gradlab.report import foretold, picked
 from gradlab.report.cure import Cure
@@ -83,6 +84,8 @@ def written(result: Result, homes: Mapping[str, Path], healing: Cure | None) -> 
     """The data of the page as text that can stand inside a script element. ``homes``: the folder of each run."""
     blocks = _blocks(result)
     found, notes = _fitted(blocks, result.size)
+    if result.whole is not None:
+        notes.append(f"{result.size:,} of {result.whole.size:,} runs are here, drawn by chance.")
     if result.size > MOST_TOLD:
         notes.append(f"The sentences and commands of the first {MOST_TOLD:,} runs are here; `gradlab verdict` has all.")
     numbers = bytearray()
@@ -179,7 +182,15 @@ def _block(block: Block, found: Shapes, numbers: bytearray) -> dict[str, Any]:
         "place": found.place.tolist(),
         "quantities": quantities,
     }
-    return head | {"names": _names(block, found)} if "name" in block.table.column_names else head
+    if "name" in block.table.column_names:
+        head["names"] = _names(block, found)
+    elif not block.is_curve:
+        # matplotlib takes half a second to import: only a page with instruments pays for it here.
+        from gradlab.report.figures.instruments import OVER_INDEX
+
+        drawing = OVER_INDEX.get(block.name.removeprefix(INSTRUMENT))
+        head["index"] = "index" if drawing is None else drawing.axes[0]
+    return head
 
 
 def _names(block: Block, found: Shapes) -> list[list[str]]:
@@ -215,7 +226,7 @@ def _theory(result: Result, axis: str, numbers: bytearray) -> dict[str, Any] | N
 def _fields(result: Result, healing: Cure | None) -> list[dict[str, Any]]:
     """The columns that a reader may ask by: what varies, with its values in order, then the outcomes."""
     asked = swept(result)
-    fields = [] if healing is None else [_changes(result, healing)]
+    fields = [] if healing is None else changes(result, healing)
     for key in varying(result):
         part = levels(result, key)
         field: dict[str, Any] = {"name": key, "short": short(key), "labels": part.labels, "code": part.code.tolist()}
@@ -249,14 +260,21 @@ def _number(value: object) -> float | str | None:
     return float(f"{value:.6g}") if math.isfinite(value) else str(float(value))
 
 
-def _changes(result: Result, healing: Cure) -> dict[str, Any]:
-    """Of a cure: which change each run is of."""
+def changes(result: Result, healing: Cure) -> list[dict[str, Any]]:
+    """Of a cure: which change each run is of, and what that came to."""
     told = (healing.before, *healing.tried)
     labels = list(dict.fromkeys(one.name for one in told))
     of = {run_id: labels.index(one.name) for one in told for run_id in one.change["members"]}
-    labels.append("–")
+    if not of.keys() >= set(result.ids):
+        labels.append("–")
     code = [of.get(run_id, len(labels) - 1) for run_id in result.ids]
-    return {"name": "change", "short": "change", "labels": labels, "code": code, "kind": "key", "swept": True}
+    change = {"name": "change", "short": "change", "labels": labels, "code": code, "kind": "key", "swept": True}
+    state = {one.name: one.state for one in healing.tried} | {healing.before.name: healing.before.name, "–": "–"}
+    # In this order what heals is green and what harms is orange.
+    order = (healing.before.name, "harms", "heals", "helps", "no help", *STATES, "–")
+    states = sorted({state[name] for name in labels}, key=order.index)
+    came_to = [states.index(state[labels[place]]) for place in code]
+    return [change, {"name": "result", "short": "result", "labels": states, "code": came_to, "kind": "state"}]
 
 
 def _before(result: Result, healing: Cure | None) -> list[int] | None:

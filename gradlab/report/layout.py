@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradlab.report.groups import Levels, influence, label, levels, log_outcomes, settings, swept, varying
+from gradlab.report.groups import Levels, influence, label, levels, log_outcomes, remaining, settings, swept, varying
 from gradlab.report.tables import Floats, Result
 from gradlab.spec.keys import DEFAULTS
 from gradlab.store.settings import REPLICATES
@@ -115,7 +115,7 @@ def arrange(
         if (part := next(free, None)) is not None:
             taken[part] = values
     used = {values.key for values in taken.values() if values is not None}
-    return Layout(**taken, pooled=tuple(key for key in varying(result) if key not in used))
+    return Layout(**taken, pooled=tuple(remaining(result, used)))
 
 
 def by_id(
@@ -149,7 +149,7 @@ def _forced(
 
 def _side_by_side(result: Result, keys: Sequence[str], *, dashes: bool) -> Layout | None:
     """The layout where the settings are so few that each is a line of one panel, else None."""
-    pooled = tuple(key for key in varying(result) if key not in keys)
+    pooled = tuple(remaining(result, keys))
     if not keys:
         alone = 1 < result.size <= FEW and set(pooled) <= set(REPLICATES)
         return (

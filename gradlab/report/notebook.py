@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING
 from gradlab.report.findings import Table, runs_table, sentences
 from gradlab.report.tables import Result, read
 from gradlab.spec.named import nearest
+from gradlab.store.pieces import TABLES
+from gradlab.store.sources import Merged
 from gradlab.store.tables import Frames
 
 if TYPE_CHECKING:
@@ -59,14 +60,19 @@ def _png(plot: Plot) -> str:
     return base64.b64encode(picture.getvalue()).decode("ascii")
 
 
-@dataclass(frozen=True)
 class Loaded(Frames):
     """The frames of a result that lies at ``path``; a cell shows what came out and the table of runs."""
 
-    path: Path
+    def __init__(self, tables: Merged, path: Path) -> None:
+        super().__init__(tables)
+        self.path = path
+
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{count:,} {name}" for name in TABLES if (count := self._tables.rows(name)))
+        return f"Loaded({str(self.path)!r}: {rows or 'no rows'})"
 
     def _repr_html_(self) -> str:
-        if not len(self.runs):
+        if not self._tables.rows("runs"):
             return f"<p><code>{escape(str(self.path))}</code> holds no finished run yet.</p>"
         result = read([self.path])
         told = "".join(f"<p>{escape(one)}</p>" for one in sentences(result))

@@ -25,11 +25,12 @@ from gradlab.report import (
     picked,
     verdicts,
 )
+from gradlab.report.cells import write_csv
 from gradlab.report.clipping import clipping
 from gradlab.report.expectations import expected
-from gradlab.report.groups import check_asked, early_keys, log_outcomes, map_keys, varying
+from gradlab.report.groups import check_asked, early_keys, log_outcomes, map_keys, swept, varying
 from gradlab.report.layout import Facets
-from gradlab.report.tables import Result, read, write_csv
+from gradlab.report.tables import Result, read
 
 SOMETIMES = ("effects.csv", "beforehand.csv", "cure.csv", "instruments.csv")
 """Tables that not every result has."""
@@ -110,24 +111,26 @@ def write_report(
     Raises `SpecError`, before anything is written, for a folder without a result and for a key that does not exist or
     does not vary.
     """
-    whole = read(paths)
-    result = picked.only(whole, runs) if runs else whole
+    result = picked.only(read(paths, runs), runs) if runs else read(paths)
+    every = result.every
     if x is None and y is None:
         x, y = _planned(result)
-    pair = effects.strongest_pair(result, log_outcomes(result).values()) if x is None and y is None else None
-    keys, early = pair or map_keys(result, x, y), early_keys(result, x, y)
+    pair = effects.strongest_pair(every, log_outcomes(every).values()) if x is None and y is None else None
+    keys, early = pair or map_keys(every, x, y), early_keys(every, x, y)
     check_asked(result, {"--facet": facet, "--color": color})
     healing = cure.cure(result)
     # The changes of a cure are no grid: their effects are what its own table says.
-    found = effects.analyses(result) if healing is None and not runs else []
+    found = effects.analyses(every) if healing is None and not runs else []
     known = beforehand.beforehand(result) if healing is None and not runs else None
     each = picked.facets(result) if runs and result.size > 1 else None
-    everywhere = runs or picked.homes_of(paths)
+    clear = verdicts.examples(result) if not runs or result.size == 1 else []
+    shown = [*result.ids, *(one.run_id for one in clear)]
+    everywhere = runs or (picked.homes_of(paths) if every.behind is None else every.behind.homes(shown))
     homes = everywhere if runs or result.size == 1 else {}
     out.mkdir(parents=True, exist_ok=True)
     with _beside(out) as fresh:
         tables = (
-            *(*write_csv(result, fresh), verdicts.write_counts(result, fresh)),
+            *(*write_csv(result, fresh), verdicts.write_counts(every, fresh)),
             *effect_words.write_effects(found, fresh),
             *beforehand.write_beforehand(known, fresh),
             *cure.write_cure(healing, fresh),
@@ -135,8 +138,7 @@ def write_report(
         figures, pictures = _figures(result, Chosen(keys, early, color, facet, each), fresh)
         page = fresh / "index.html"
         held = inside.written(result, everywhere, healing) if (result.state != "failed").any() else ""
-        clear = verdicts.examples(result) if not homes or result.size == 1 else []
-        top = answers.answers(result, clear, everywhere) if healing is None else []
+        top = answers.answers(every, clear, everywhere) if healing is None else answers.of_cure(result, healing)
         told = _render(result, found, known, healing, pictures, [file.name for file in tables], homes, held, clear, top)
         page.write_text(told, encoding="utf-8")
         # The page last: it shows what is there.
@@ -225,15 +227,18 @@ def _render(
             for name, (path, manifest) in zip(names, result.manifests.items(), strict=True)
         ],
         questions=findings.questions(result),
-        size=result.size,
-        varying=[(key, findings.value_list(result, key)) for key in varying(result)],
+        size=result.every.size,
+        over=[key for key in varying(result.every) if key == "seed" or key in swept(result.every)],
+        varying=[(key, findings.value_list(result.every, key)) for key in varying(result.every)],
         base=findings.base(result),
         sentences=[
-            *(*cure.sentences(healing), *findings.sentences(result), *noise.sentences(result)),
-            *(*(foretold.sentences(result) if healing is None else []), *effect_words.sentences(found)),
-        ],
+            *(*findings.sentences(result), *noise.sentences(result)),
+            *(*foretold.sentences(result), *effect_words.sentences(found)),
+        ]
+        if healing is None
+        else [*cure.sentences(healing), findings.states(result.every)],
         answers=top,
-        well=answers.well(result) if result.size > 1 and healing is None else "",
+        well=answers.well(result.every) if result.size > 1 and healing is None else "",
         cures=cure.best(healing),
         cures_heading=cure.heading(healing),
         changes=cure.table(healing),
@@ -247,14 +252,14 @@ def _render(
         beforehand_words=beforehand.sentences(known),
         notes=[*result.notes, *findings.mixed(result), *verdicts.outdated(result)],
         pictures=pictures,
-        runs=findings.runs_table(result, findings.one_by_one(result) if result.asked else None),
+        runs=findings.runs_table(result.every),
         layers=findings.layers_tables(result) if result.size == 1 else [],
         verdicts=[
             (example.run_id, example.setting, example.verdict.told, verdicts.thresholds(example.verdict))
             for example in examples
         ],
-        verdict_counts=verdicts.table(result) if result.size > 1 and not result.asked else None,
-        tally=verdicts.tally(result) if result.size > 1 else "",
+        verdict_counts=verdicts.table(result.every) if result.size > 1 and not result.asked else None,
+        tally=verdicts.tally(result.every) if result.size > 1 else "",
         clipping=clipping(result),
         tables=tables,
         held=held,

@@ -55,7 +55,7 @@ def find(paths: Sequence[Path], wanted: Sequence[str]) -> dict[str, Path]:
 
 def homes_of(paths: Sequence[Path]) -> dict[str, Path]:
     """Every run of ``paths``, with the folder that it lies in first."""
-    return {run_id: path for path in reversed(paths) for run_id in load_tables(path)["runs"]["run_id"].to_pylist()}
+    return {run_id: path for path in reversed(paths) for run_id in load_tables(path).ids.to_pylist()}
 
 
 def _one(ids: Sequence[str], given: str) -> str:

@@ -6,10 +6,10 @@ the input), N rows.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,23 +24,29 @@ from gradlab.spec.choices import MODELS
 from gradlab.spec.keys import in_order
 from gradlab.spec.named import SpecError, Value
 from gradlab.store.documents import Manifest, read_manifest
-from gradlab.store.pieces import OPTIONAL, TABLES
-from gradlab.store.record import MEASURED_COLUMNS, with_final_losses
-from gradlab.store.settings import Setting, settings
+from gradlab.store.lean import lean
+from gradlab.store.merging import promoted
+from gradlab.store.pieces import TABLES
+from gradlab.store.record import schema_of, with_final_losses
+from gradlab.store.settings import Columns, Ranking, ranking
+from gradlab.store.sources import Merged
 from gradlab.store.tables import load_tables
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-NUMBER = re.compile(r"[+-]?(\d[\d.]*(e[+-]?\d+)?|inf|∞)").fullmatch
-"""Such as the value of a key may be."""
-
-SOMETIMES = (*MEASURED_COLUMNS, "loss_scale", "skipped")
-"""Columns that runs of gradlab's own do not fill."""
-
 DENSE_CELLS = 8_000_000
 """Most cells of an array (R, T); beyond it the steps are thinned."""
+
+MOST_DRAWN = 10_000
+"""Runs of a large result whose steps and layers are read."""
+
+LEAST_DRAWN = 100
+"""So many are read, however many rows they have."""
+
+MOST_ROWS = 2_000_000
+"""Rows of each table that are read of more."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +103,21 @@ class Rows:
 class Result:
     """One or several result folders as one: R runs in the order of their grids.
 
-    ``asked``: whether somebody chose these runs from more, by their ids.
+    ``asked``: whether somebody chose these runs from more, by their ids. ``whole``: all runs, where these were drawn
+    from too many by chance: their keys and outcomes (`lean`), and no rows of the other tables, which are ``behind`` it.
     """
 
     tables: Mapping[str, pa.Table]
     manifests: Mapping[Path, Manifest]
     notes: tuple[str, ...]
     asked: bool = False
+    whole: Result | None = None
+    behind: Behind | None = None
+
+    @property
+    def every(self) -> Result:
+        """All runs: what counts and ranks is of them, also where only some of them can be drawn."""
+        return self.whole or self
 
     @property
     def runs(self) -> pa.Table:
@@ -113,7 +127,7 @@ class Result:
     @cached_property
     def columns(self) -> Mapping[str, list[Value]]:
         """The runs table, a list a column."""
-        return {name: self.runs[name].to_pylist() for name in self.runs.column_names}
+        return Columns(self.runs)
 
     @cached_property
     def ids(self) -> list[str]:
@@ -134,9 +148,9 @@ class Result:
         return self.number(name) if name in self.columns else np.full(self.size, np.nan)
 
     @cached_property
-    def settings(self) -> list[Setting]:
-        """The runs together that differ in their seeds alone, in the order of the grid."""
-        return settings(self.runs.to_pylist())
+    def settings(self) -> Ranking:
+        """The runs together that differ in their seeds alone."""
+        return ranking(self.runs)
 
     @property
     def limits(self) -> Limits:
@@ -153,6 +167,12 @@ class Result:
         ids = self.runs["run_id"].filter(pa.array(kept)).combine_chunks()
         rows = {name: table.filter(pc.is_in(table["run_id"], value_set=ids)) for name, table in self.tables.items()}
         return Result(rows, self.manifests, self.notes, self.asked)
+
+    def rows_of(self, places: Sequence[int]) -> Mapping[str, pa.Table]:
+        """All tables of the runs at these places, in their order in the grid."""
+        if self.behind is not None:
+            return self.behind.rows_of([self.ids[place] for place in places])
+        return self.only(np.isin(np.arange(self.size), places)).tables
 
     @cached_property
     def own(self) -> Bools:
@@ -231,41 +251,117 @@ def _floats(column: pa.ChunkedArray) -> Floats:
     return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=float)
 
 
-def read(paths: Sequence[Path]) -> Result:
+def read(paths: Sequence[Path], chosen: Iterable[str] | None = None) -> Result:
     """The folders as one result; a run found twice is kept once, where it did not fail, and a note says so.
 
+    ``chosen``: of these runs alone. Of a result with a table of more than `parts.LARGE` rows at most `MOST_DRAWN` runs
+    are read, drawn by chance, and `Result.whole` holds what is told of all.
     Raises `SpecError` where a folder holds no result, or no run at all.
     """
     if not paths:
         raise SpecError("no result folder given; expected one or more, as in gradlab report outputs/latest")
     manifests = {path: read_manifest(path) for path in paths}
-    folders = [_judged(load_tables(path), manifests[path]) for path in paths]
+    folders = [load_tables(path) for path in paths]
+    own, repeated = _owned(folders)
+    here = sum(map(len, own))
+    if not here:
+        raise SpecError(f"{paths[0]}: holds no finished run yet")
+    notes = (*_unfinished(here, manifests), *_repeated(repeated))
+    if chosen is not None:
+        kept = set(chosen)
+        return _together(folders, [[one for one in ids if one in kept] for ids in own], manifests, notes)
+    share = max(sum(folder.rows(name) for folder in folders) for name in TABLES[1:]) / MOST_ROWS
+    if not any(folder.large for folder in folders) or here <= (
+        most := min(MOST_DRAWN, max(LEAST_DRAWN, int(here / share)))
+    ):
+        return _together(folders, own if repeated else None, manifests, notes)
+    # Ids are digests: the smallest are drawn by chance, and the same ones each time.
+    last = sorted(one for ids in own for one in ids)[most - 1]
+    some = _together(folders, [[one for one in ids if one <= last] for ids in own], manifests, notes)
+    drawn = (
+        f"Of {here:,} runs {some.size:,}, drawn by chance, have their steps and layers in the figures, in the explorer "
+        "and in steps.csv and layers.csv. What is counted, ranked or mapped is of all; gradlab export --to csv writes "
+        "every row."
+    )
+    tables = {name: table.slice(0, 0) for name, table in some.tables.items()}
+    behind = Behind(folders, own, manifests)
+    whole = Result({**tables, "runs": behind.lean(repeated)}, manifests, notes, behind=behind)
+    return replace(some, notes=(*notes, drawn), whole=whole)
+
+
+@dataclass(frozen=True)
+class Behind:
+    """What a large result is read from: its folders, and of each the runs that it tells of."""
+
+    folders: Sequence[Merged]
+    own: Sequence[Sequence[str]]
+    manifests: Mapping[Path, Manifest]
+
+    def lean(self, repeated: int) -> pa.Table:
+        """The table of runs, as far as it is held; where some are ``repeated``, each once."""
+        runs = lean(self.folders)
+        if not repeated:
+            return runs
+        ends = list(accumulate((folder.rows("runs") for folder in self.folders), initial=0))
+        parts = [runs.slice(first, end - first) for first, end in pairwise(ends)]
+        return pa.concat_tables([_among(part, ids) for part, ids in zip(parts, self.own, strict=True)])
+
+    def runs(self) -> Iterator[pa.Table]:
+        """The whole table of runs, some at a time."""
+        schema = schema_of("runs", [folder.source("runs").schema for folder in self.folders])
+        for folder, ids in zip(self.folders, self.own, strict=True):
+            for batch in folder.batches("runs"):
+                yield promoted(_among(batch, ids) if len(self.folders) > 1 else batch, schema)
+
+    def homes(self, run_ids: Iterable[str]) -> dict[str, Path]:
+        """The folders of these runs."""
+        wanted = set(run_ids)
+        return {one: path for path, ids in zip(self.manifests, self.own, strict=True) for one in ids if one in wanted}
+
+    def rows_of(self, run_ids: Sequence[str]) -> Mapping[str, pa.Table]:
+        """All tables of these runs."""
+        wanted = set(run_ids)
+        return _together(
+            self.folders, [[one for one in ids if one in wanted] for ids in self.own], self.manifests
+        ).tables
+
+
+def _among(runs: pa.Table, ids: Sequence[str]) -> pa.Table:
+    return runs.filter(pc.is_in(runs["run_id"], value_set=pa.array(ids, pa.string())))
+
+
+def _owned(folders: Sequence[Merged]) -> tuple[list[list[str]], int]:
+    """Of each folder the runs that it tells of, and how many stand in others too: one that did not fail is told."""
+    told = [folder.read("runs", ["run_id", "state"]) for folder in folders]
+    if len(folders) == 1:
+        return [told[0]["run_id"].to_pylist()], 0
     owner: dict[str, tuple[int, bool]] = {}
     repeated = 0
-    for number, tables in enumerate(folders):
-        runs = tables["runs"]
+    for number, runs in enumerate(told):
         for run_id, state in zip(runs["run_id"].to_pylist(), runs["state"].to_pylist(), strict=True):
             repeated += run_id in owner
             if run_id not in owner or (owner[run_id][1] and state != "failed"):
                 owner[run_id] = number, state == "failed"
-    if not owner:
-        raise SpecError(f"{paths[0]}: holds no finished run yet")
-    if repeated:
-        ids = [
-            pa.array([run_id for run_id, (place, _) in owner.items() if place == i], pa.string())
-            for i in range(len(folders))
-        ]
-        folders = [
-            {name: table.filter(pc.is_in(table["run_id"], value_set=own)) for name, table in tables.items()}
-            for tables, own in zip(folders, ids, strict=True)
-        ]
-    whole = {
-        name: pa.concat_tables([folder[name] for folder in folders], promote_options="permissive") for name in TABLES
-    }
-    return Result(whole, manifests, (*_unfinished(whole["runs"].num_rows, manifests), *_repeated(repeated)))
+    found: list[list[str]] = [[] for _ in folders]
+    for run_id, (number, _) in owner.items():
+        found[number].append(run_id)
+    return found, repeated
 
 
-def _judged(tables: Mapping[str, pa.Table], manifest: Manifest) -> dict[str, pa.Table]:
+def _together(
+    folders: Sequence[Merged],
+    own: Sequence[Sequence[str]] | None,
+    manifests: Mapping[Path, Manifest],
+    notes: tuple[str, ...] = (),
+) -> Result:
+    """All tables of the folders, of each those of its ``own`` runs, one behind the other."""
+    some = folders if own is None else [folder.of_runs(ids) for folder, ids in zip(folders, own, strict=True)]
+    known = [judged(tables, manifest) for tables, manifest in zip(some, manifests.values(), strict=True)]
+    whole = {name: pa.concat_tables([one[name] for one in known], promote_options="permissive") for name in TABLES}
+    return Result(whole, manifests, notes)
+
+
+def judged(tables: Mapping[str, pa.Table], manifest: Manifest) -> dict[str, pa.Table]:
     """The tables with what an older gradlab left out: final losses, and verdicts by the thresholds of the manifest."""
     runs = with_final_losses(tables["runs"], tables["steps"])
     return {**tables, "runs": with_verdicts(runs, tables["steps"], tables["layers"], limits(manifest.get("diagnose")))}
@@ -285,44 +381,3 @@ def _repeated(repeated: int) -> tuple[str, ...]:
         return ()
     subject = "One run stands" if repeated == 1 else f"{repeated} runs stand"
     return (f"{subject} in more than one folder (same run_id); each is kept once.",)
-
-
-def write_csv(result: Result, out: Path) -> tuple[Path, ...]:
-    """Writes runs.csv, steps.csv, layers.csv and, where there are any, the instruments' rows into ``out``.
-
-    Literal ``nan`` and ``inf``, null empty. Of the columns that only a watched training has none without a value.
-    """
-    files = []
-    for name, table in result.tables.items():
-        if name in OPTIONAL and not table.num_rows:
-            continue
-        none = [column for column in SOMETIMES if column in table.column_names and not _known(table[column])]
-        files.append(write_cells(table.drop_columns(none), out / f"{name}.csv"))
-    return tuple(files)
-
-
-def _known(column: pa.ChunkedArray) -> bool:
-    return bool(column.null_count < len(column))
-
-
-FORMULAS = tuple("=+-@\t\r")
-"""What a spreadsheet takes for the beginning of a formula."""
-
-
-def write_cells(table: pa.Table, file: Path) -> Path:
-    """Writes ``table`` as CSV, no text in it a formula: one that begins as such, and is no number, gets a quote first.
-
-    An error message may hold anything, and whoever opens the file in a spreadsheet did not ask to run it.
-    """
-    for place, field in enumerate(table.schema):
-        if pa.types.is_string(field.type):
-            table = table.set_column(place, field, _harmless(table[field.name]))
-    pyarrow.csv.write_csv(table, file)
-    return file
-
-
-def _harmless(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    words = [word for word in column.unique().to_pylist() if word and word.startswith(FORMULAS) and not NUMBER(word)]
-    for word in words:
-        column = pc.if_else(pc.fill_null(pc.equal(column, word), fill_value=False), f"'{word}", column)
-    return column

@@ -12,9 +12,10 @@ import pyarrow as pa
 from gradlab.diagnose import ORDER, History, Verdict, judge, names
 from gradlab.diagnose.sweep import clearest
 from gradlab.diagnose.tables import histories
+from gradlab.report.cells import write_cells
 from gradlab.report.findings import Table
 from gradlab.report.groups import in_words, levels, swept, varying
-from gradlab.report.tables import Bools, Result, write_cells
+from gradlab.report.tables import Bools, Result
 
 MOST_BINS = 8
 """A numeric key of more values is cut into so many bins of equal count."""
@@ -48,7 +49,9 @@ class Count:
 
 def given(result: Result) -> list[tuple[str, ...]]:
     """The names of each run's verdicts; none of a run that crashed."""
-    return [names(None if column is None else str(column)) for column in result.columns["verdict"]]
+    stored = result.columns["verdict"]
+    told = {column: names(None if column is None else str(column)) for column in set(stored)}
+    return [told[column] for column in stored]
 
 
 def tally(result: Result) -> str:
@@ -113,12 +116,13 @@ def examples(result: Result) -> list[Example]:
     if result.size == 1:
         history = _history(result)
         return [Example(0, result.ids[0], "", verdict, history) for verdict in judge(history, result.limits)]
+    result = result.every
     stored = given(result)
     keys = swept(result) or varying(result)
     occurring = [name for name in ORDER if name != "healthy" and any(name in run for run in stored)]
     found = []
     for name in occurring[:MOST_EXAMPLES]:
-        clear = clearest(result.tables, stored, name, result.limits, MOST_CANDIDATES)
+        clear = clearest(result.rows_of, stored, name, result.limits, MOST_CANDIDATES)
         if clear is not None:
             place, verdict, history = clear
             found.append(Example(place, result.ids[place], in_words(result, place, keys), verdict, history))

@@ -67,6 +67,8 @@ def check_fit(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
         _check_image(model, data, facts)
     if model.heads is not None:
         _check_attention(model, facts)
+    if model.base_depth is not None:
+        _check_base_depth(model)
     _check_size(model, data, facts)
     _check_init(model)
 
@@ -169,6 +171,26 @@ def _check_attention(model: ModelSpec, facts: Facts) -> None:
         raise SpecError("model.causal=false: each place has its own answer here, and would see those behind it")
 
 
+def _check_base_depth(model: ModelSpec) -> None:
+    """Raises `SpecError` where no branches are there to be counted, or a stream is more than what they add to it."""
+    for key, depth in (("base_depth", model.base_depth or 0), ("depth", model.depth)):
+        if MODELS[model.name].branches(depth) < 1:
+            raise SpecError(
+                f"model.{key}={depth} with model.parametrization=mup and a model.base_depth: a {model.name!r} of that "
+                "depth has no branches; expected a larger number"
+            )
+    for key, value, able in (
+        ("block", model.block, ("preact",)),
+        ("norm_place", model.norm_place, ("pre", "sandwich", "none")),
+        ("skip", model.skip, (True,)),
+    ):
+        if value is not None and value not in able:
+            raise SpecError(
+                f"model.base_depth={model.base_depth} with model.{key}={str(value).lower()}: it is for streams that "
+                f"branches of one scale are added to; expected model.{key}={' or '.join(map(str, able)).lower()}"
+            )
+
+
 @lru_cache(maxsize=1024)
 def check_loss(train: TrainSpec, model: ModelSpec, facts: Facts) -> None:
     """Raises `SpecError` for a loss of classes where the targets are numbers, and one of the user's own elsewhere."""
@@ -176,7 +198,7 @@ def check_loss(train: TrainSpec, model: ModelSpec, facts: Facts) -> None:
     if loss == "auto":
         return
     if loss not in LOSSES:
-        if not MODELS[model.name].free:
+        if not model.free:
             raise SpecError(f"train.loss={train.loss}: a function of your own goes with model=module alone")
         return
     if LOSSES[loss].classes and facts.loss == "mean_squared_error":
@@ -267,7 +289,7 @@ def check_pretraining(spec: RunSpec) -> None:
 def check_instrument(spec: RunSpec) -> None:
     """Raises `SpecError` where the run's instrument has nothing to measure in it."""
     instrument, flat = INSTRUMENTS[spec.probe.instrument], spec.flat()
-    if MODELS[spec.model.name].free:
+    if spec.model.free:
         raise SpecError(
             f"probe.instrument={instrument.name}: looks inside a network of gradlab's own; {spec.model.name!r} is yours"
         )

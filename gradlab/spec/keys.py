@@ -116,6 +116,12 @@ KEYS: dict[str, Key] = {
     "model.base_width": Key(
         int, "mup: the width at which it is the standard parametrization; null: the default width", low=1, nullable=True
     ),
+    "model.base_depth": Key(
+        int,
+        "mup: the depth from which on branches, and Adam's rates in them, go as one over its root; null: at none",
+        low=1,
+        nullable=True,
+    ),
     "model.dropout": Key(
         float,
         "share of a signal's entries that training sets to zero behind the activation; of recurrences between layers",

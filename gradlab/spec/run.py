@@ -92,6 +92,7 @@ SILENT: dict[str, tuple[object, ...]] = {
     **dict.fromkeys(("model.causal", "model.qk_norm", "model.attention_scale"), (None,)),
     "model.parametrization": (None, "standard"),
     "model.base_width": (None,),
+    "model.base_depth": (None,),
     "model.dropout": (None, 0.0),
     "model.groups": (None, 4),
     "model.norm_order": (None, "before"),
@@ -260,6 +261,9 @@ def _fit(model: ModelSpec, data: DataSpec, look: Look | None) -> tuple[ModelSpec
         model = dataclasses.replace(model, slope=ACTIVATIONS[model.activation].slope)
     if model.parametrization == "mup" and model.base_width is None:
         model = dataclasses.replace(model, base_width=cast("int", choice.keys["width"]))
+    if model.parametrization != "mup" and model.base_depth is not None:
+        # Where it scales nothing it tells no runs apart.
+        model = dataclasses.replace(model, base_depth=None)
     if model.chrono:
         # It draws what forget_bias would be added to.
         model = dataclasses.replace(model, forget_bias=None)

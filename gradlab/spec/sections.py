@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from gradlab.spec.choices.data import forms_of
+from gradlab.spec.choices.models import MODELS
 from gradlab.spec.named import Value
 
 CHANNELS = (1, 3, 4)
@@ -51,6 +52,7 @@ class ModelSpec:
     output: str | None
     parametrization: str | None
     base_width: int | None
+    base_depth: int | None
     dropout: float | None
     groups: int | None
     norm_order: str | None
@@ -59,9 +61,27 @@ class ModelSpec:
     args: Arguments = ()
 
     @property
+    def free(self) -> bool:
+        """Whether it is a network of the user's own (`model=module`): its depth and width are not gradlab's to say."""
+        return MODELS[self.name].free
+
+    @property
     def drawn_width(self) -> int:
         """The width whose fans tell the variances of the initial weights: under `mup` the base's, else its own."""
         return self.base_width if self.parametrization == "mup" and self.base_width else self.width
+
+    @property
+    def deeper(self) -> float:
+        """The residual branches over those at which `mup` leaves them as they are; 1 where it does not count them."""
+        if self.parametrization != "mup" or self.base_depth is None:
+            return 1.0
+        branches = MODELS[self.name].branches
+        return branches(self.depth) / branches(self.base_depth)
+
+    @property
+    def branch(self) -> float:
+        """What a residual branch is multiplied by, as it acts."""
+        return (self.branch_scale or 0.0) / math.sqrt(self.deeper)
 
 
 @dataclass(frozen=True)

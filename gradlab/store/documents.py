@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from gradlab.data.facts import described
 from gradlab.spec.keys import KEYS, is_free
@@ -34,6 +35,9 @@ from gradlab.store.forms import (
 )
 
 Manifest = dict[str, Any]
+
+READ = 2**20
+"""Characters of a grid that are read at a time."""
 
 
 _KEY = Words(tuple(KEYS), is_free)
@@ -213,17 +217,68 @@ def _short(value: object) -> str:
 
 
 def read_runs(folder: Folder) -> tuple[RunSpec, ...]:
-    """The runs of a result, in the order of its grid. Raises `SpecError` where they are not there, or no runs."""
+    """The runs of a result, in the order of its grid. Raises `SpecError` where they are not there, or no runs.
+
+    A run at a time, as they were written: the values of a million of them are gigabytes.
+    """
+    if (ids := _first(folder)) is not None:
+        with suppress(_TornError), folder.grid.open(encoding="utf-8") as file:
+            runs = tuple(_described(keys, row, folder, number) for number, (keys, row) in enumerate(_rows(file), 1))
+            if len(runs) == len(ids):
+                return runs
     grid = _grid(folder)
-    given = [
-        {key: value for key, value in zip(grid["keys"], row, strict=True) if value is not None} for row in grid["runs"]
-    ]
-    return tuple(_described(values, f"{folder.grid}: runs {number}") for number, values in enumerate(given, start=1))
+    return tuple(_described(grid["keys"], row, folder, number) for number, row in enumerate(grid["runs"], start=1))
 
 
-def _described(values: dict[str, Any], where: str) -> RunSpec:
+class _TornError(Exception):
+    """The grid is not as `write_runs` writes it: who reads all of it says what is wrong, or reads an older one."""
+
+
+def _rows(file: TextIO) -> Iterator[tuple[list[str], Any]]:
+    """The keys, and the values of each run, of the grid in a file."""
+    text = ""
+
+    def before(mark: str) -> str:
+        nonlocal text
+        while mark not in text:
+            text += _more(file)
+        found, _, text = text.partition(mark)
+        return found
+
+    before('],"keys":')
     try:
-        return described(values)
+        keys = json.loads(before(',"runs":['))
+    except ValueError as error:
+        raise _TornError from error
+    decode, place = json.JSONDecoder().raw_decode, 0
+    while True:
+        try:
+            row, end = decode(text, place)
+        except ValueError:
+            row, end = None, len(text)
+        if end == len(text):
+            # The rest of a run may still come.
+            text, place = text[place:] + _more(file), 0
+            continue
+        yield keys, row
+        if text[end] != ",":
+            break
+        place = end + 1
+    if (text[end:] + file.read()).strip() != "]}":
+        raise _TornError
+
+
+def _more(file: TextIO) -> str:
+    if not (part := file.read(READ)):
+        raise _TornError
+    return part
+
+
+def _described(keys: Sequence[str], row: Any, folder: Folder, number: int) -> RunSpec:
+    where = f"{folder.grid}: runs {number}"
+    Each(VALUE, length=len(keys)).check(row, where)
+    try:
+        return described({key: value for key, value in zip(keys, row, strict=True) if value is not None})
     except SpecError as error:
         raise SpecError(f"{where}: {error}") from error
 
@@ -255,7 +310,7 @@ def _first(folder: Folder) -> list[str] | None:
     begins, ends, head = '{"ids":', '],"keys":', ""
     try:
         with folder.grid.open(encoding="utf-8") as file:
-            while (part := file.read(2**20)) and (head + part)[: len(begins)] == begins:
+            while (part := file.read(READ)) and (head + part)[: len(begins)] == begins:
                 head += part
                 if ends in head[-len(part) - len(ends) :]:
                     ids = json.loads(head[len(begins) : head.index(ends) + 1])

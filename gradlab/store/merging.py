@@ -32,11 +32,13 @@ def in_order(read: Read, pieces: Sequence[int], ids: Sequence[str], schema: pa.S
     held = _Held(lambda piece: promoted(read(piece, None), schema))
     place = {run_id: number for number, run_id in enumerate(ids)}
     # The rows of a run stand together: where they do, in (place, piece, first row, rows).
-    found: list[tuple[int, int, int, int]] = []
+    found = [np.zeros((0, 4), dtype=np.int64)]
     for piece in pieces:
         table = read(piece, ["run_id"]) if held.full else held[piece]
-        found += [(place[run_id], piece, first, rows) for run_id, first, rows in _runs(table)]
-    runs = np.array(sorted(found), dtype=np.int64).reshape(-1, 4)
+        own = [(place[run_id], piece, first, rows) for run_id, first, rows in _runs(table)]
+        found.append(np.array(own, dtype=np.int64).reshape(-1, 4))
+    runs = np.concatenate(found)
+    runs = runs[np.lexsort(runs.T[::-1])]
     batch = np.cumsum(runs[:, 3]) // BATCH
     for part in np.split(runs, np.flatnonzero(np.diff(batch)) + 1):
         if len(part):
@@ -47,16 +49,17 @@ def _batch(held: _Held, runs: Ints) -> pa.Table:
     """The rows of some runs, given in their order: what each piece has of them, put into that order."""
     by_piece = runs[np.argsort(runs[:, 1], kind="stable")]
     parts = np.split(by_piece, np.flatnonzero(np.diff(by_piece[:, 1])) + 1)
-    together = pa.concat_tables([_rows(held[int(part[0, 1])], _all_rows(part)) for part in parts])
+    together = pa.concat_tables([taken(held[int(part[0, 1])], _all_rows(part)) for part in parts])
     order = np.argsort(np.repeat(by_piece[:, 0], by_piece[:, 3]), kind="stable")
-    return _rows(together, order)
+    return taken(together, order)
 
 
 def _all_rows(runs: Ints) -> Ints:
     return np.concatenate([np.arange(first, first + rows) for first, rows in runs[:, 2:]])
 
 
-def _rows(table: pa.Table, rows: Ints) -> pa.Table:
+def taken(table: pa.Table, rows: Ints) -> pa.Table:
+    """The ``rows`` of a table, by their places."""
     if len(rows) == table.num_rows and (np.diff(rows) > 0).all():
         return table
     # Not pa.array, which imports pandas.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from gradlab.store.folder import Folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     from gradlab.store.record import Tables
 
@@ -54,34 +56,36 @@ def read_table(path: Path, name: str, columns: Sequence[str] | None = None) -> p
     Raises `SpecError` for a file that cannot be read, and for one that holds another table.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from gradlab.store.record import SCHEMAS
 
     if name in OPTIONAL and not path.is_file():
         return pa.Table.from_batches([], SCHEMAS[name])
-    try:
-        # Not pq.read_table: it imports pyarrow's datasets, and with them pandas.
-        with pq.ParquetFile(path) as file:
-            _check_columns(path, name, file.schema_arrow)
-            return file.read(columns=columns, use_threads=False)
-    except (FileNotFoundError, PermissionError):
-        raise
-    except (pa.ArrowException, OSError) as error:
-        raise SpecError(f"{path}: cannot be read as a table of {name}: {str(error).partition('. ')[0]}") from error
+    with open_table(path, name) as file:
+        return file.read(columns=columns, use_threads=False)
 
 
 def read_schema(path: Path, name: str) -> pa.Schema:
-    """The columns of the table in a Parquet file. Raises `SpecError` for a file that cannot be read."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    """The columns of the table in a Parquet file. Raises `SpecError` as `read_table`."""
     from gradlab.store.record import SCHEMAS
 
     if name in OPTIONAL and not path.is_file():
         return SCHEMAS[name]
+    with open_table(path, name) as file:
+        return file.schema_arrow
+
+
+@contextmanager
+def open_table(path: Path, name: str) -> Iterator[pq.ParquetFile]:
+    """The Parquet file of a table. Raises `SpecError` where it, or what is read of it, is damaged or another table."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
-        return pq.read_schema(path)
+        # Not pq.read_table: it imports pyarrow's datasets, and with them pandas.
+        with pq.ParquetFile(path) as file:
+            _check_columns(path, name, file.schema_arrow)
+            yield file
     except (FileNotFoundError, PermissionError):
         raise
     except (pa.ArrowException, OSError) as error:
@@ -100,7 +104,7 @@ def _check_columns(path: Path, name: str, found: pa.Schema) -> None:
 
 
 def saved_pieces(folder: Folder, planned: Mapping[int, Sequence[str]] | None = None) -> dict[int, pa.Table]:
-    """The `runs` table of every piece that is whole, by its index.
+    """The `runs` table of every piece that is whole, by its index; where ``planned`` is given their states alone.
 
     Where it is ``planned`` whose runs each piece holds, one whose tables cannot be read, or are of other runs, counts
     as not there: it is trained again.
@@ -122,7 +126,7 @@ def _sound(folder: Folder, index: int, ids: Sequence[str]) -> pa.Table | None:
                 return None
     except (FileNotFoundError, SpecError):
         return None
-    return runs
+    return runs.select(["run_id", "state"])
 
 
 def lost(folder: Folder, planned: Mapping[int, Sequence[str]]) -> list[int]:

@@ -14,7 +14,8 @@ import numpy as np
 
 from gradlab.store.arrays import STATE, Array, Kept, read_arrays, write_arrays
 from gradlab.store.folder import Folder
-from gradlab.store.tables import Merged, merged
+from gradlab.store.sources import Merged
+from gradlab.store.tables import merged
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -98,7 +99,8 @@ def _journal(tables: Merged, run_id: str, step: int) -> tuple[dict[str, Any], di
             "layers.present": np.ones((len(at), 1), dtype=np.bool_),
             "layers.finite": np.ones((len(at), 1, depth), dtype=np.bool_),
         }
-    seen = _before(_of_run(tables["instruments"], run_id), step)
+    # A pre-training is gone through again, and tells what it lost.
+    seen = _but_pretraining(_before(_of_run(tables["instruments"], run_id), step))
     if seen.num_rows:
         arrays |= {
             "readings.values": _numbers(seen["value"])[np.newaxis],
@@ -134,6 +136,12 @@ def _before(table: pa.Table, step: int) -> pa.Table:
     import pyarrow.compute as pc
 
     return table.filter(pc.less(table["step"], step))
+
+
+def _but_pretraining(table: pa.Table) -> pa.Table:
+    import pyarrow.compute as pc
+
+    return table.filter(pc.not_equal(table["instrument"], "pretraining"))
 
 
 def _numbers(column: pa.ChunkedArray) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ from gradlab.diagnose import ORDER, History, Limits, Verdict, judge, names
 from gradlab.diagnose.sweep import clearest, gathered, since
 from gradlab.diagnose.tables import histories
 from gradlab.diagnose.verdict import RISK, SICK, SOUND
+from gradlab.store.lean import summed
 from gradlab.store.settings import REPLICATES
+from gradlab.store.sources import Merged
 from gradlab.terminal.ranks import Run, short, spread
 
 MOST = 3
@@ -43,33 +46,41 @@ class Illness:
     step: int | None
 
 
-def found(tables: Mapping[str, pa.Table], swept: Sequence[str], limits: Limits) -> list[Illness]:
+def found(tables: Merged, swept: Sequence[str], limits: Limits) -> list[Illness]:
     """The gravest illnesses of a sweep."""
-    rows: list[Run] = tables["runs"].to_pylist()
-    stored = [names(row["verdict"]) for row in rows]
-    keys = [key for key in swept if key in rows[0] and key not in REPLICATES]
-    occurring = [name for name in ORDER if name != "healthy" and any(name in run for run in stored)]
+    runs = summed(tables)
+    verdicts, ids = runs["verdict"].to_pylist(), runs["run_id"]
+    given = {verdict: names(verdict) for verdict in set(verdicts)}
+    stored = [given[verdict] for verdict in verdicts]
+    keys = [key for key in swept if key in runs.column_names and key not in REPLICATES]
+    occurring = [name for name in ORDER if name != "healthy" and any(name in told for told in given.values())]
+
+    def taken(places: Sequence[int]) -> Mapping[str, pa.Table]:
+        return tables.of_runs([ids[place].as_py() for place in places])
+
     told = []
     for name in occurring[:MOST]:
-        clear = clearest(tables, stored, name, limits, MOST_JUDGED)
+        clear = clearest(taken, stored, name, limits, MOST_JUDGED)
         if clear is not None:
             place, verdict, history = clear
-            setting = " ".join(f"{short(key)}={spread([rows[place]], key)}" for key in keys)
+            (example,) = runs.slice(place, 1).to_pylist()
+            setting = " ".join(f"{short(key)}={spread([example], key)}" for key in keys)
             step = _since(history, verdict, limits)
-            told.append(Illness(name, _where(rows, stored, name, keys), rows[place], setting, verdict, step))
+            told.append(Illness(name, _where(runs, stored, name, keys), example, setting, verdict, step))
     return told
 
 
-def _where(rows: Sequence[Run], stored: Sequence[tuple[str, ...]], name: str, keys: Sequence[str]) -> str:
+def _where(runs: pa.Table, stored: Sequence[tuple[str, ...]], name: str, keys: Sequence[str]) -> str:
     """How many runs have an illness, and the value of a key at which it gathers, if at one."""
     ill = [name in run for run in stored]
     groups = []
     for key in keys:
-        values = [spread([row], key) for row in rows]
-        for value in dict.fromkeys(values):
-            here = [sick for sick, one in zip(ill, values, strict=True) if one == value]
-            groups.append((short(key), value, len(here), sum(here)))
-    return gathered(len(rows), sum(ill), groups)
+        column = runs[key].to_pylist()
+        words = {value: spread([{key: value}], key) for value in set(column)}
+        every = Counter(words[value] for value in column)
+        sick = Counter(words[value] for value, one in zip(column, ill, strict=True) if one)
+        groups += [(short(key), value, count, sick[value]) for value, count in every.items()]
+    return gathered(runs.num_rows, sum(ill), groups)
 
 
 def show_illnesses(out: Console, illnesses: Sequence[Illness], root: Path | None) -> None:

@@ -6,15 +6,19 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
 from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 
 from gradlab.diagnose.numbers import number
-from gradlab.store.settings import REPLICATES, Setting, by_final_loss, by_level_gradient, settings
+from gradlab.store.settings import REPLICATES, Setting, ranking
 
 BEST_AND_WORST = 3
 """Settings of a sweep shown at either end."""
+
+LOOKED_AT = 5000
+"""Settings at either end that are looked at for ties."""
 
 TIE_WIDTH = 12
 """Most characters for the several values of a key among settings of the same figures."""
@@ -28,28 +32,33 @@ Tie = list[Setting]
 _FIGURES = ("loss_first", "loss_final", "loss_heldout", "accuracy", "rate", "vanishing_ratio")
 
 
-def show_ranks(out: Console, rows: Sequence[Run], swept: Sequence[str]) -> None:
+def show_ranks(out: Console, runs: pa.Table, swept: Sequence[str]) -> None:
     """The best and the worst settings by their final loss, or by the gradient at step 0 where nothing was trained."""
-    every = settings(rows)
-    trained = by_final_loss(every)
-    ranked = trained or by_level_gradient(every)
+    every = ranking(runs)
+    if not (trained := len(every.ranked) > 0):
+        every = ranking(runs, level=True)
+    count = len(every.ranked)
+    many = count > 2 * LOOKED_AT
+    ranked = every.some([*every.ranked[:LOOKED_AT], *every.ranked[-LOOKED_AT:]] if many else every.ranked)
     ranks = _ties(ranked)
     if not ranks:
         return
     best = ranks[:BEST_AND_WORST]
     worst = ranks[max(len(best), len(ranks) - BEST_AND_WORST) :]
-    between = len(ranks) - len(best) - len(worst)
-    out.print(_heading(len(ranked), bool(trained), between))
+    # Of so many the ties between are not looked for.
+    between = 0 if many else len(ranks) - len(best) - len(worst)
+    out.print(_heading(count, trained, between))
     figures = _trained if trained else _untrained
     cells = [figures(tie[0]) for tie in (*best, *worst)]
     # The key of a seed is not of the setting.
-    keys = [key for key in swept if key in rows[0] and key not in REPLICATES]
-    values = [[spread([setting.rows[0] for setting in tie], key) for key in keys] for tie in (*best, *worst)]
+    keys = [key for key in swept if key in runs.column_names and key not in REPLICATES]
+    values = [[spread([{key: setting.first(key)} for setting in tie], key) for key in keys] for tie in (*best, *worst)]
     for line in _lines(out.width, cells, [short(key) for key in keys], values, len(best) if worst else None):
         out.print(escape(line), soft_wrap=True)
-    out.print(f"[dim]{_reading(ranked, bool(trained))}[/dim]")
-    if left := len(every) - len(ranked):
-        out.print(f"{left} setting{'s have' if left > 1 else ' has'} nothing to be ranked by.")
+    out.print(f"[dim]{_reading(ranked, trained)}[/dim]")
+    if left := len(every.behind):
+        words = "setting has" if left == 1 else "settings have"
+        out.print(f"{left} more {words} no {'final loss' if trained else 'δ₁/δ'}.")
 
 
 def _heading(count: int, trained: bool, between: int) -> str:
@@ -59,7 +68,7 @@ def _heading(count: int, trained: bool, between: int) -> str:
 
 
 def _reading(ranked: Sequence[Setting], trained: bool) -> str:
-    seeds = max(len(one.rows) for one in ranked)
+    seeds = max(len(one) for one in ranked)
     over = " ±: between seeds." if seeds > 1 else ""
     if not trained:
         return f"δ₁/δ: ‖δ‖ of layer 1 over that of layer L-1 (time step 1 over T), nearest to 1 first.{over}"
@@ -78,7 +87,7 @@ def _untrained(one: Setting) -> dict[str, str]:
 
 
 def _whose(one: Setting) -> dict[str, str]:
-    return {"verdict": one.verdict or "-", "run": str(one.middle["run_id"])}
+    return {"verdict": one.verdict or "-", "run": one.middle}
 
 
 def _with_spread(one: Setting, column: str) -> str:
@@ -129,9 +138,9 @@ def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 def _ties(ranked: Sequence[Setting]) -> list[Tie]:
     """Settings in their order, those of the same figures together."""
-    ties: dict[tuple[str, ...], Tie] = {}
+    ties: dict[str, Tie] = {}
     for one in ranked:
-        ties.setdefault(tuple(str(row[name]) for row in one.rows for name in _FIGURES), []).append(one)
+        ties.setdefault(" ".join(str(one.values(name)) for name in _FIGURES), []).append(one)
     return list(ties.values())
 
 

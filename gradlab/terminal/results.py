@@ -14,7 +14,7 @@ from gradlab.diagnose.rules import ORDER, names
 from gradlab.spec.named import SpecError
 from gradlab.store.documents import read_manifest
 from gradlab.store.folder import Folder, results_under
-from gradlab.store.pieces import read_table
+from gradlab.store.parts import Parts
 from gradlab.terminal.grids import Head, show_table
 from gradlab.terminal.ranks import short
 
@@ -61,10 +61,12 @@ def _line(path: Path, root: Path) -> Line:
 
 
 def _verdicts(folder: Folder) -> str:
-    if not folder.table("runs").is_file():
+    if not folder.table("runs").exists():
         return ""
-    column = read_table(folder.table("runs"), "runs", ["verdict"])["verdict"].to_pylist()
-    count = Counter(name for verdict in column for name in names(verdict))
+    count: Counter[str] = Counter()
+    for batch in Parts(folder.table("runs"), "runs").batches(["verdict"]):
+        for one in batch["verdict"].value_counts().to_pylist():
+            count.update(dict.fromkeys(names(one["values"]), one["counts"]))
     common = sorted(count, key=lambda name: (-count[name], ORDER.index(name)))
     more = len(common) - MOST_VERDICTS
     told = ", ".join(f"{count[name]:,} {name}" for name in common[:MOST_VERDICTS])

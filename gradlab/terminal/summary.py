@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from gradlab.diagnose.noise import advised
 from gradlab.diagnose.numbers import number
 from gradlab.spec.choices import MODELS
 from gradlab.store.record import with_final_losses
+from gradlab.store.sources import Merged
 from gradlab.terminal.grids import Head, show_table
 from gradlab.terminal.illnesses import Illness, show_illnesses, show_verdicts
 from gradlab.terminal.ranks import Run, show_ranks
@@ -30,16 +33,34 @@ BESIDE = 16
 """Lines beside the table, which a terminal must hold too."""
 
 
-def thinned(count: int, most: int) -> list[int]:
-    """At most ``most`` (6 at least) of 0..count-1: the two at either end, and between them evenly spread ones.
+def thinned(names: Sequence[str], most: int) -> list[int]:
+    """At most ``most`` (6 at least) of the rows ``names``: those at either end, and whole blocks at even distances.
 
-    >>> thinned(9, 6)
-    [0, 1, 2, 6, 7, 8]
+    >>> thinned([f"conv_{layer}" for layer in range(9)], 6)
+    [0, 1, 3, 5, 7, 8]
+    >>> thinned(["read_in", *(f"block_{1 + row // 2}.{1 + row % 2}" for row in range(10)), "output"], 8)
+    [0, 1, 2, 5, 6, 9, 10, 11]
     """
-    if count <= most:
-        return list(range(count))
-    inner = [2 + round(index * (count - 5) / (most - 5)) for index in range(most - 4)]
-    return [0, 1, *inner, count - 2, count - 1]
+    every = range(len(names))
+    if len(names) <= most:
+        return list(every)
+    of_blocks = [list(rows) for _, rows in groupby(every, lambda row: _block(names[row]) or row)]
+    for parts in (of_blocks, [[row] for row in every]):
+        large = [place for place, rows in enumerate(parts) if len(rows) > 1] or [1, len(parts) - 2]
+        first, last = large[0], large[-1]
+        for count in range(last - first, 1, -1):
+            between = (first + round(place * (last - first) / (count - 1)) for place in range(count))
+            places = (*range(first), *between, *range(last + 1, len(parts)))
+            shown = [row for place in places for row in parts[place]]
+            if len(shown) <= most:
+                return shown
+    raise ValueError(f"at most {most} rows; expected at least 6")
+
+
+def _block(name: str) -> str | None:
+    """What layers of one block have in common: the number in attention_3 and block_3.2, the list's place in h.3.mlp."""
+    found = re.match(r".*?_(\d+)|(.*?\.\d+)\.", name)
+    return found and (found[1] or found[2])
 
 
 def show_run(out: Console, tables: Mapping[str, pa.Table], limits: Limits = DEFAULTS, root: Path | None = None) -> None:
@@ -87,7 +108,7 @@ def _show_rows(out: Console, rows: pa.Table, axis: str) -> None:
     heads += [Head(f"{column.heading}\n@{column.step}", number=True) for column in columns]
     # Layers 1 and L-1, which the sentence compares, stand next to the input and the output: both are shown.
     most = min(MOST_ROWS, max(LEAST_ROWS, out.height - BESIDE)) if out.is_terminal else PLAIN_ROWS
-    shown = [layers[place] for place in thinned(len(layers), most)]
+    shown = [layers[place] for place in thinned([cells[first, layer]["name"] or "" for layer in layers], most)]
     values = [
         [
             str(layer),
@@ -178,25 +199,33 @@ def show_sweep(
     out: Console, runs: pa.Table, swept: Sequence[str], wrong: Sequence[Illness] = (), root: Path | None = None
 ) -> None:
     """What became of the runs of a sweep, what is ``wrong`` with them, and its best and worst settings."""
-    rows: list[Run] = runs.to_pylist()
-    states = [row["state"] for row in rows]
+    states = _counted(runs["state"])
     out.print(
-        f"{states.count('finished')} finished, {states.count('diverged')} diverged, {states.count('failed')} failed "
-        f"of {len(rows)} runs."
+        f"{states['finished']} finished, {states['diverged']} diverged, {states['failed']} failed of {runs.num_rows} "
+        "runs."
     )
-    found = Counter(name for row in rows for name in names(row["verdict"]))
+    found: Counter[str] = Counter()
+    for verdict, count in _counted(runs["verdict"]).items():
+        found.update(dict.fromkeys(names(verdict), count))
     if found:
         out.print(f"Verdicts: {', '.join(f'{found[name]} {name}' for name in ORDER if found[name])}.")
-    errors = Counter(row["error"] for row in rows if row["state"] == "failed")
+    errors = _counted(runs["error"].filter(pc.equal(runs["state"], "failed")))
     for error, count in errors.most_common(3):
         out.print(escape(f"{count} failed: {error}"))
     show_illnesses(out, wrong, root)
-    show_ranks(out, rows, swept)
+    show_ranks(out, runs, swept)
 
 
-def show_scaling(out: Console, tables: Mapping[str, pa.Table], swept: Sequence[str]) -> None:
-    """How what was measured goes with the width or the depth, where a sweep has enough of them."""
-    if set(scaling.ALONG) & set(swept):
+def _counted(column: pa.ChunkedArray) -> Counter[str]:
+    return Counter({one["values"]: one["counts"] for one in column.value_counts().to_pylist()})
+
+
+def show_scaling(out: Console, tables: Merged, swept: Sequence[str]) -> None:
+    """How what was measured goes with the width or the depth, where a sweep has enough of them.
+
+    Of a large one the report tells it, of the runs that it draws.
+    """
+    if set(scaling.ALONG) & set(swept) and not tables.large:
         rows = with_final_losses(tables["runs"], tables["steps"]).to_pylist()
         for line in scaling.sentences(rows, swept, tables["instruments"]):
             out.print(escape(line), soft_wrap=True)

@@ -21,7 +21,7 @@ from gradlab.spec.run import RunSpec, but_for_seeds
 from gradlab.store.atomic import replace
 from gradlab.terminal.grids import Head, show_table
 from gradlab.terminal.ranks import short
-from gradlab.theory import widths
+from gradlab.theory import depths, widths
 from gradlab.theory.formats import told
 from gradlab.theory.predict import Prediction, Profile, predict, predict_setting, profile, profile_of
 from gradlab.theory.setting import Setting, setting
@@ -71,7 +71,7 @@ def show(out: Console, runs: Sequence[RunSpec], swept: Sequence[str], *, most: i
         _show_one(out, setting(rows[0][1]), formats.pop() if len(formats) == 1 else "")
     else:
         _show_table(out, rows, len(runs), most)
-    for line in widths.sentences(but_for_seeds(runs), swept):
+    for line in [one for along in (widths, depths) for one in along.sentences(but_for_seeds(runs), swept)]:
         out.print(escape(line), soft_wrap=True)
 
 

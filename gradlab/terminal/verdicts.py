@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from rich.console import Console
@@ -27,6 +28,12 @@ SCHEMA = 1
 
 ANY = "any"
 
+AT_A_TIME = 500_000
+"""Rows of a table of a large result that are in memory."""
+
+MOST_ADVISED = 10_000
+"""Runs whose steps the sentence on the clipping of all is of."""
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -39,26 +46,41 @@ class Judged:
     not_finite: Mapping[str, Any] | None = None
 
 
-def judged(path: Path) -> list[Judged]:
+class Findings:
+    """The judged runs of a result, each when it is asked for: of a large one never all at once.
+
+    ``given`` are the names of the verdicts of those that were.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.manifest = read_manifest(path)
+        self.tables = load_tables(path)
+        self.given: set[str] = set()
+        if not len(self):
+            raise SpecError(f"{path}: holds no finished run yet")
+
+    def __len__(self) -> int:
+        return self.tables.rows("runs")
+
+    def __iter__(self) -> Iterator[Judged]:
+        names, broken = self.manifest.get("watched", {}), self.manifest.get("not_finite", {})
+        bounds = limits(self.manifest.get("diagnose"))
+        for tables in self.tables.stretches(AT_A_TIME) if self.tables.large else (self.tables,):
+            runs = with_final_losses(tables["runs"], tables["steps"])
+            found = zip(runs.to_pylist(), histories(runs, tables["steps"], tables["layers"]), strict=True)
+            for row, history in found:
+                verdicts = judge(_so_far(history), bounds)
+                self.given |= {verdict.name for verdict in verdicts}
+                run_id = row["run_id"]
+                yield Judged(row, names.get(run_id), verdicts, advise(history), broken.get(run_id))
+
+
+def judged(path: Path) -> Findings:
     """The runs of the result at ``path``, judged by the thresholds of its manifest, one that crashed by what it left.
 
     Raises `SpecError` for no result, and for one that has no run yet.
     """
-    manifest = read_manifest(path)
-    tables = load_tables(path)
-    runs = with_final_losses(tables["runs"], tables["steps"])
-    if not runs.num_rows:
-        raise SpecError(f"{path}: holds no finished run yet")
-    names = manifest.get("watched", {})
-    bounds = limits(manifest.get("diagnose"))
-    found = zip(runs.to_pylist(), histories(runs, tables["steps"], tables["layers"]), strict=True)
-    broken = manifest.get("not_finite", {})
-    return [
-        Judged(
-            row, names.get(row["run_id"]), judge(_so_far(history), bounds), advise(history), broken.get(row["run_id"])
-        )
-        for row, history in found
-    ]
+    return Findings(path)
 
 
 def _so_far(history: History) -> History:
@@ -77,14 +99,15 @@ def fatal(asked: str | None) -> frozenset[str]:
     return frozenset(names)
 
 
-def failing(found: Sequence[Judged], names: frozenset[str]) -> bool:
-    """Whether a run has one of the ``names``; `any` means whatever is not healthy."""
-    given = {verdict.name for one in found for verdict in one.verdicts} - {"healthy"}
+def failing(found: Findings, names: frozenset[str]) -> bool:
+    """Whether a run, of those that were told, has one of the ``names``; `any` means whatever is not healthy."""
+    given = found.given - {"healthy"}
     return bool(given & names) or (ANY in names and bool(given))
 
 
-def show(out: Console, found: Sequence[Judged]) -> None:
+def show(out: Console, found: Findings) -> None:
     """A sentence for each verdict, with its cause, and one on clipping; of several runs behind the id of each."""
+    advised: list[Advice] = []
     for one in found:
         of = f"{one.name or one.row['run_id']}: " if len(found) > 1 else ""
         if one.row["state"] == "failed":
@@ -97,14 +120,17 @@ def show(out: Console, found: Sequence[Judged]) -> None:
                 out.print(escape(f"  cause {verdict.cause.name}: {verdict.cause}"))
         if one.clipping is not None:
             out.print(escape(f"{of}{one.clipping.sentence}."))
-    if len(advised := [one.clipping for one in found if one.clipping is not None]) > 1:
-        out.print(escape(f"{summed_up(advised)}."))
+            advised += [one.clipping] if len(advised) < MOST_ADVISED else []
+    if len(advised) > 1:
+        some = " (the first that can be advised)" if len(advised) == MOST_ADVISED else ""
+        out.print(escape(f"{summed_up(advised)}{some}."))
 
 
-def as_json(path: Path, found: Sequence[Judged]) -> str:
-    """The same for other programs; what is no finite number is a text, as in the CSV files."""
-    runs = [
-        {
+def written(path: Path, found: Findings) -> Iterator[str]:
+    """The same as JSON for other programs, part by part; what is no finite number is a text, as in the CSV files."""
+    yield f'{{\n "schema": {SCHEMA},\n "folder": {json.dumps(str(path), ensure_ascii=False)},\n "runs": ['
+    for number, one in enumerate(found):
+        run = {
             "run_id": one.row["run_id"],
             "name": one.name,
             "state": one.row["state"],
@@ -114,9 +140,9 @@ def as_json(path: Path, found: Sequence[Judged]) -> str:
             "verdicts": [_told(verdict) for verdict in one.verdicts],
             "clipping": None if one.clipping is None else _advised(one.clipping),
         }
-        for one in found
-    ]
-    return json.dumps(_finite({"schema": SCHEMA, "folder": str(path), "runs": runs}), indent=1, ensure_ascii=False)
+        text = json.dumps(_finite(run), indent=1, ensure_ascii=False)
+        yield f"{',' if number else ''}\n{indent(text, '  ')}"
+    yield "\n ]\n}"
 
 
 def _told(verdict: Verdict) -> dict[str, Any]:

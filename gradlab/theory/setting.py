@@ -125,7 +125,7 @@ def setting(spec: RunSpec) -> Setting:
     if spec.pretrain.mode == "none" and (kept := gate(model)) is not None:
         steps = facts.steps
         return Setting(model.name, LINEAR, "none", 0, steps, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False, gate=kept)
-    if MODELS[model.name].free:
+    if model.free:
         # Nothing is known of the inside of a network of the user's own.
         return Setting(model.name, LINEAR, "none", 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, None, 0.0, 0.0, False)
     if (why := PRETRAINED if spec.pretrain.mode != "none" else _unknown(model)) is not None:
@@ -161,7 +161,7 @@ def setting(spec: RunSpec) -> Setting:
         q0=q0,
         batch=spec.data.batch_size if norm == "batch" else None,
         eps={"none": 0.0, "rms": RMS_EPS[spec.train.precision]}.get(norm, EPS),
-        branch=model.branch_scale or 0.0,
+        branch=model.branch,
         orthogonal=init == "orthogonal",
         why_not=_why_not(model.name, init) or _not_with_dropout(model) or _not_behind(model),
         keep=keep,
@@ -205,7 +205,7 @@ def _of_images(spec: RunSpec) -> Setting:
         q0=q0,
         batch=spec.data.batch_size * facts.pixels[0] * facts.pixels[1] if norm == "batch" else None,
         eps={"none": 0.0, "rms": RMS_EPS[spec.train.precision]}.get(norm, EPS),
-        branch=0.0 if model.block in ("rezero", "fixup") else model.branch_scale or 0.0,
+        branch=0.0 if model.block in ("rezero", "fixup") else model.branch,
         orthogonal=orthogonal,
         why_not=_why_not(model.name, init)
         or _no_theory_of_images(model)

@@ -44,7 +44,9 @@ def verdict(
     fatal = verdicts.fatal(fail_on)
     found = verdicts.judged(folder)
     if as_json:
-        typer.echo(verdicts.as_json(folder, found))
+        for part in verdicts.written(folder, found):
+            typer.echo(part, nl=False)
+        typer.echo()
     else:
         verdicts.show(screen.console(quiet=quiet), found)
     raise typer.Exit(FORBIDDEN if verdicts.failing(found, fatal) else 0)

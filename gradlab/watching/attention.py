@@ -33,12 +33,11 @@ def entropy(probabilities: Tensor, dim: int) -> float:
     """
     rows = probabilities.detach().movedim(dim, -1).reshape(-1, probabilities.shape[dim])
     rows = rows[:: max(1, len(rows) // MOST_ROWS)].double()
-    choices = (rows > 0).sum(1)
+    choices = (rows > 0).sum(1).double()
     several = choices > 1
-    if not bool(several.any()):
-        return math.nan
-    told = torch.special.entr(rows[several]).sum(1) / choices[several].double().log()
-    return float(told.mean())
+    if not bool(several.all()):
+        rows, choices = rows[several], choices[several]
+    return float((torch.special.entr(rows).sum(1) / choices.log()).mean()) if len(rows) else math.nan
 
 
 def entropy_of(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None, *, causal: bool) -> Spread:
@@ -61,5 +60,7 @@ def entropy_of(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | N
 
 def largest(logits: Tensor) -> float:
     """The largest size of a logit that is not masked."""
-    known = logits.detach()[torch.isfinite(logits) & (logits > MASKED)]
-    return float(known.abs().max()) if known.numel() else math.nan
+    entries = logits.detach()
+    known = (entries > MASKED) & (entries < math.inf)
+    found = float(torch.where(known, entries.abs(), -1).amax()) if entries.numel() else -1.0
+    return found if found >= 0 else math.nan

@@ -7,7 +7,7 @@ differentiates itself (a gradient penalty, the residual of a differential equati
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,7 +16,7 @@ from torch.autograd.graph import Node
 from torch.nn import Parameter
 
 from gradlab.watching.calls import Call, Signal
-from gradlab.watching.entries import real, square
+from gradlab.watching.entries import flat, real, squares
 from gradlab.watching.facts import KEPT_BY
 from gradlab.watching.graph import Graph, Stage, alone, behind, stages
 from gradlab.watching.tape import Tape
@@ -28,6 +28,13 @@ LEAST_CALLS = 4
 
 JOINING = frozenset({"StackBackward0", "CatBackward0"})
 """Nodes in which many signals come together, of which the loss may read a few."""
+
+
+CHOOSING = frozenset({"IndexBackward0", "GatherBackward0", "IndexSelectBackward0"})
+"""Nodes by which a sample takes one of several."""
+
+FEW = 12
+"""Nodes behind a signal among which a choice is looked for."""
 
 
 @dataclass
@@ -63,7 +70,7 @@ class Heard:
         nodes = [self.signal(call).node for call in kept]
         known = [node for node in nodes if node is not None and node in self.graph.place]
         self.stages = stages(self.graph, known, self.inputs)
-        self.severed = behind(self.tape.cuts)
+        self.severed = behind(node for node, _ in self.tape.cuts)
 
     def signal(self, call: Call) -> Signal:
         """A call's z: what a norm made of it, unless something else takes up what the layer itself put out."""
@@ -89,6 +96,18 @@ class Heard:
         """Whether paths lead from the loss to a signal, and nothing comes along them."""
         return signal.node is not None and signal.node in self.graph.place and self.of(signal).squares == 0
 
+    def passed_over(self, signal: Signal) -> bool:
+        """Whether a silent signal was among some of which each sample takes one, and no sample took it."""
+        seen, stack = set[Node](), [signal.node] if signal.node is not None else []
+        while stack and len(seen) < FEW:
+            node = stack.pop(0)
+            if node.name() in CHOOSING:
+                return True
+            new = [one for one in self.graph.order if node in self.graph.parts[one] and one not in seen]
+            seen.update(new)
+            stack += new
+        return False
+
     def of(self, signal: Signal) -> Felt:
         """What came to a signal; nothing where no path from the loss leads there."""
         found = self.felt.get((signal.node, signal.slot)) if signal.node is not None else None
@@ -102,27 +121,31 @@ def hear(heard: Heard) -> Iterator[None]:
     signals = [heard.signal(call) for calls in heard.calls for call in calls]
     nodes = {signal.node for signal in signals if signal.node is not None}
     nodes |= {stage.point for stage in heard.stages}
-    with ExitStack() as hooks:
-        for node in nodes:
-            if node in heard.graph.place:
-                hooks.callback(node.register_prehook(partial(_note, heard, node)).remove)
+    place = heard.graph.place
+    hooks = [node.register_prehook(partial(_note, heard, node)) for node in nodes if node in place]
+    try:
         for one in sequences:
             for node, slot in one.nodes:
-                if node in heard.graph.place:
-                    hooks.callback(node.register_prehook(partial(_keep, one, node, slot)).remove)
+                if node in place:
+                    hooks.append(node.register_prehook(partial(_keep, one, node, slot)))
         for node in heard.graph.order:
             name = node.name()
             if name in KEPT_BY:
-                hooks.callback(
-                    node.register_prehook(partial(_weigh, heard.weights.setdefault(KEPT_BY[name], []))).remove
-                )
+                hooks.append(node.register_prehook(partial(_weigh, heard.weights.setdefault(KEPT_BY[name], []))))
             elif name in JOINING and len(node.next_functions) >= LEAST_CALLS:
-                hooks.callback(node.register_hook(partial(_note_silent, heard.graph, node)).remove)
+                hooks.append(node.register_hook(partial(_note_silent, heard.graph, node)))
         yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _note_silent(graph: Graph, node: Node, given: tuple[Tensor | None, ...], _: object) -> None:
-    graph.silent.update((node, place) for place, one in enumerate(given) if one is not None and not one.any())
+    # Most show in their first sample that something came.
+    silent = (
+        place for place, one in enumerate(given) if one is not None and not ((one.dim() and one[:1].any()) or one.any())
+    )
+    graph.silent.update((node, place) for place in silent)
 
 
 def _weigh(found: list[Tensor], gradients: tuple[Tensor | None, ...]) -> None:
@@ -143,5 +166,6 @@ def _note(heard: Heard, node: Node, gradients: tuple[Tensor | None, ...]) -> Non
                 gradient = gradient.detach() if before is None else before + gradient.detach()
                 heard.kept[node, slot] = gradient
             felt = heard.felt.setdefault((node, slot), Felt())
-            felt.squares += square(gradient)
-            felt.entries += real(gradient).numel()
+            entries = flat(real(gradient))
+            felt.squares += squares(entries)
+            felt.entries += len(entries)

@@ -32,12 +32,14 @@ class Signal:
 class Call:
     """One call of a layer: what it put out, what a norm made of that, and what was seen of its activations.
 
-    ``hidden`` are the moments of h where an activation took the signal. ``flat`` and ``of`` count entries, ``resting``
-    (units,) whether a unit is at zero slope on every sample; ``unit`` is the dimension of z that counts the units.
+    ``place``: how many calls of layers were over before it. ``hidden`` are the moments of h where an activation took
+    the signal. ``flat`` and ``of`` count entries, ``resting`` (units,) whether a unit is at zero slope on every sample;
+    ``unit`` is the dimension of z that counts the units.
     """
 
     raw: Signal
     unit: int
+    place: int = 0
     normed: Signal | None = None
     hidden: Moments | None = None
     flat: int = 0

@@ -1,13 +1,15 @@
 """Sums over the entries of large tensors without a copy of the whole: a piece at a time.
 
-Norms are summed in float64, whatever they are of. Moments of float32 are right to six digits: a piece is summed as it
-is, ten times faster, where its squares neither overflow nor come near the smallest numbers.
+Where numpy has a tensor's type it does the counting: a call of it costs a third of one of torch's, and a network has
+thousands of small tensors. Sums of float32 are taken in rows that are added up in float64, four times as fast as all in
+float64: of draws they are right to eight digits, of entries that round off alike to six. Where squares overflow or come
+near the smallest numbers, and of few entries, all is float64.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,15 @@ import torch
 from torch import Tensor
 
 PIECE = 1 << 16
-"""Entries that are looked at together: in float64 they fit a core's cache, which is ten times faster than a copy."""
+"""Entries that are looked at together: they fit a core's cache, which is ten times faster than a copy."""
+
+FEW = 1 << 12
+"""Entries up to which float64 costs no more than rows."""
+
+ROW = 1 << 10
+"""Squares that float32 adds up: what it rounds off in one row it gives back in another."""
+
+ONES, WIDE_ONES = np.ones((ROW, 1), dtype=np.float32), np.ones(FEW)
 
 PLAIN = frozenset({torch.float32, torch.float64})
 """What numpy has, too."""
@@ -23,11 +33,14 @@ PLAIN = frozenset({torch.float32, torch.float64})
 LEAST_SQUARE = 1e-25
 """The sum of a piece's squares above which those that float32 rounds to zero, below 1e-38 each, do not count."""
 
-MOST_CANCELLED = 0.01
+MOST_CANCELLED = 0.1
 """The share of the squares that must be left about the mean for six digits to be right."""
 
 Moments = tuple[int, float, float]
 """The count of entries, their mean, and the sum of their squares about it."""
+
+Flat = Any
+"""Entries in one dimension: an array, or a tensor where numpy does not have their type or place."""
 
 
 def real(tensor: Tensor) -> Tensor:
@@ -38,31 +51,136 @@ def real(tensor: Tensor) -> Tensor:
     return torch.view_as_real(entries.resolve_conj()) if entries.is_complex() else entries
 
 
+def flat(tensor: Tensor) -> Flat:
+    """The entries in one dimension, in the order in which they lie in memory; complex ones stay what they are."""
+    entries = tensor.detach()
+    if entries.dtype in PLAIN and entries.is_cpu and entries.layout is torch.strided:
+        return entries.resolve_neg().numpy().ravel("K")
+    return entries.reshape(-1)
+
+
 def square(tensor: Tensor) -> float:
-    """The sum of the squares of a tensor's entries, in float64: right for every float32."""
-    return sum(_square(piece.double()) for piece in _pieces(tensor))
+    """The sum of the squares of a tensor's entries."""
+    return squares(flat(real(tensor)))
 
 
-def _square(piece: Tensor) -> float:
-    return float(piece @ piece)
+def squares(entries: Flat) -> float:
+    """The sum of the squares of real entries."""
+    return _square(entries) if len(entries) <= PIECE else sum(map(_square, _pieces(entries)))
+
+
+def squares_of(tensors: Sequence[Tensor]) -> list[float]:
+    """The sum of the squares of each tensor; of small ones for many at a time."""
+    return [total for total, _ in _sums(tensors, _only_squares)]
+
+
+def squares_and_zeros(tensors: Sequence[Tensor]) -> list[tuple[float, int]]:
+    """The sum of the squares of each tensor, and how many of its entries are zero; of a sparse one all not stored."""
+    return _sums(tensors, _squares_and_zeros)
+
+
+Look = Callable[[Flat], tuple[float, int]]
+
+
+def _sums(tensors: Sequence[Tensor], look: Look) -> list[tuple[float, int]]:
+    found: list[tuple[float, int]] = []
+    row: list[Any] = []
+    for tensor in tensors:
+        entries = flat(real(tensor))
+        small = isinstance(entries, np.ndarray) and 0 < entries.size == tensor.numel() <= FEW
+        if row and (not small or sum(map(len, row)) > PIECE):
+            found += _small(row, look)
+            row = []
+        if small:
+            row.append(entries)
+            continue
+        total, zero = 0.0, tensor.numel() - len(entries)
+        for piece in _pieces(entries):
+            squares, none = look(piece)
+            total, zero = total + squares, zero + none
+        if tensor.is_complex():
+            zero = tensor.numel() - int(torch.count_nonzero(tensor.detach()))
+        found.append((total, zero))
+    return found + (_small(row, look) if row else [])
+
+
+def _only_squares(piece: Flat) -> tuple[float, int]:
+    return _square(piece), 0
+
+
+def _squares_and_zeros(piece: Flat) -> tuple[float, int]:
+    return _square(piece), _within(piece, 0.0, 0.0)
+
+
+def _small(row: Sequence[Any], look: Look) -> list[tuple[float, int]]:
+    """The same of arrays that lie in a row, with three calls of numpy for all of them."""
+    whole = np.concatenate(row, dtype=np.float64)
+    starts = np.cumsum([0, *(len(one) for one in row[:-1])])
+    with np.errstate(all="ignore"):
+        squares = np.add.reduceat(whole * whole, starts).tolist()
+    zeros = look is _squares_and_zeros and not whole.all()
+    return [(total, _within(one, 0.0, 0.0) if zeros else 0) for total, one in zip(squares, row, strict=True)]
+
+
+def _square(piece: Flat) -> float:
+    if isinstance(piece, Tensor):
+        wide: Any = piece.double()
+        return float(wide @ wide)
+    if piece.dtype == np.float32 and piece.size > FEW:
+        found = _in_rows(piece, piece)
+        if LEAST_SQUARE < found < math.inf:
+            return found
+    return _wide(piece.astype(np.float64, copy=False))
+
+
+def _in_rows(piece: Any, other: Any) -> float:
+    """The sum of the products of float32 entries with those of ``other``, as long or one row that stands for each."""
+    end = piece.size // ROW * ROW
+    rows, rest = piece[:end].reshape(-1, 1, ROW), piece[end:].astype(np.float64)
+    others, last = (other[:end].reshape(-1, ROW, 1), other[end:]) if other is piece else (other, other[: len(rest), 0])
+    # In rows, for a longer product would set all of the machine's cores to work.
+    with np.errstate(all="ignore"):
+        return float(np.matmul(rows, others).sum(dtype=np.float64)) + float(rest.dot(last))
+
+
+def _wide(entries: Any) -> float:
+    """The sum of the squares of float64 entries."""
+    # Neither warns of what is not finite.
+    return float(np.vdot(entries, entries) if entries.size <= FEW else np.einsum("i,i->", entries, entries))
 
 
 def moments(tensor: Tensor) -> Moments:
     """Count, mean and squares about the mean of all entries."""
-    return together([_moments(piece) for piece in _pieces(tensor)])
+    return moments_of(flat(real(tensor)))
 
 
-def _moments(piece: Tensor) -> Moments:
-    count = piece.numel()
-    if piece.dtype == torch.float32:
-        mean, squares = float(piece.mean()), float(piece @ piece)
+def moments_of(entries: Flat) -> Moments:
+    """The same of real entries."""
+    pieces = _pieces(entries)
+    return _moments(pieces[0]) if len(pieces) == 1 else together([_moments(piece) for piece in pieces])
+
+
+def _moments(piece: Flat) -> Moments:
+    count = len(piece)
+    if not count:
+        return 0, math.nan, math.nan
+    if isinstance(piece, Tensor):
+        piece = piece.double()
+        middle = piece.mean()
+        piece = piece - middle
+        return count, float(middle), float(piece @ piece)
+    if piece.dtype == np.float32 and count > FEW:
+        mean, squares = _in_rows(piece, ONES) / count, _in_rows(piece, piece)
         about = squares - count * mean * mean
         if LEAST_SQUARE < about < math.inf and about > MOST_CANCELLED * squares:
             return count, mean, about
-    piece = piece.double()
-    middle = piece.mean()
-    piece = piece - middle
-    return count, float(middle), float(piece @ piece)
+    piece = piece.astype(np.float64, copy=False)
+    if count <= FEW:
+        middle = float(np.vdot(piece, WIDE_ONES[:count])) / count
+    else:
+        with np.errstate(all="ignore"):
+            middle = float(piece.sum()) / count
+    return count, middle, _wide(piece - middle) if math.isfinite(middle) else math.nan
 
 
 def together(parts: Sequence[Moments]) -> Moments:
@@ -78,28 +196,28 @@ def together(parts: Sequence[Moments]) -> Moments:
     return count, mean, sum(about + size * (middle - mean) ** 2 for size, middle, about in parts)
 
 
-def zeros(tensor: Tensor) -> int:
-    """How many entries are exactly zero; of a sparse tensor those that are not stored too."""
-    stored = real(tensor)
-    return tensor.numel() - stored.numel() + within(stored, 0.0, 0.0)
-
-
 def within(tensor: Tensor, low: float, high: float) -> int:
-    """How many entries lie in a closed interval; numpy counts five times as fast as torch."""
-    return sum(_within(piece, low, high) for piece in _pieces(tensor))
+    """How many entries lie in a closed interval."""
+    return sum(_within(piece, low, high) for piece in _pieces(flat(real(tensor))))
 
 
-def _within(piece: Tensor, low: float, high: float) -> int:
-    entries: Any = piece.numpy() if piece.device.type == "cpu" and piece.dtype in PLAIN else piece
+def _within(piece: Flat, low: float, high: float) -> int:
     if low == high:
-        inside = entries == low
+        inside = piece == low
     elif low == -math.inf:
-        inside = entries <= high
+        inside = piece <= high
     else:
-        inside = entries >= low if high == math.inf else (entries >= low) & (entries <= high)
+        inside = piece >= low if high == math.inf else (piece >= low) & (piece <= high)
     return int(np.count_nonzero(inside) if isinstance(inside, np.ndarray) else torch.count_nonzero(inside))
 
 
-def _pieces(tensor: Tensor) -> Sequence[Tensor]:
-    entries = real(tensor).reshape(-1)
-    return (entries,) if entries.numel() <= PIECE else entries.split(PIECE)
+def alike(entries: Flat) -> bool:
+    """Whether all entries are one number; most tensors show in their first few that they are not."""
+    first = entries[0]
+    return all(bool((part == first).all()) for part in (entries[:9], entries))
+
+
+def _pieces(entries: Flat) -> Sequence[Flat]:
+    if len(entries) <= PIECE:
+        return (entries,)
+    return [entries[start : start + PIECE] for start in range(0, len(entries), PIECE)]

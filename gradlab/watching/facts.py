@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from gradlab.watching.entries import moments, real
+from gradlab.watching.entries import PIECE, PLAIN, flat, moments_of, real, square
 
 Facts = dict[str, Any]
 """Plain numbers and words by name, as they stand in ``frame.attrs["facts"]``."""
@@ -48,6 +49,12 @@ SQUASHING = {
 }
 """What may stand at the end of a network, by the names of autograd's nodes."""
 
+FEW = 64
+"""Samples by which it is known how far the classes lie apart."""
+
+MOST_SIZES = 1 << 14
+"""Numbers by which it is known how large they are."""
+
 LEAST_SIDE, POWERS, EDGE = 8, 30, 1.2
 """Smaller matrices have no edge; so many powers find what lies beyond it by a fifth."""
 
@@ -78,10 +85,11 @@ class Losses:
         facts["summed"] = len(given) > place and given[place] == SUM
         if name == "negative_log_likelihood":
             classes = guess.shape[1 if guess.dim() > 1 else 0]
-            known = target[(target >= 0) & (target < classes)]
-            facts |= {"classes": classes, "present": len(torch.unique(known))}
-            outside = target[(target != IGNORED) & ((target < 0) | (target >= classes))]
-            if outside.numel():
+            labels = target.cpu().numpy().ravel()
+            known = (labels >= 0) & (labels < classes)
+            facts |= {"classes": classes, "present": int(np.count_nonzero(np.bincount(labels[known])))}
+            outside = labels[~known & (labels != IGNORED)]
+            if outside.size:
                 raise ValueError(
                     f"the targets hold the class {int(outside[0])}; expected 0 to {classes - 1}, for the network puts "
                     f"out {classes} classes"
@@ -89,8 +97,10 @@ class Losses:
             # Log-probabilities add up to 1 when their logarithm is taken away.
             of_each = -guess.gather(1, target.clamp(0, classes - 1).unsqueeze(1)) if guess.dim() > 1 else -guess[:1]
             facts["error"] = float(of_each.double().std() / math.sqrt(of_each.numel())) if of_each.numel() > 1 else 0.0
-            apart = guess.double().logsumexp(1 if guess.dim() > 1 else 0).abs()
-            facts["normalised"] = not bool((torch.isfinite(apart) & (apart >= 1e-2)).any())
+            fine = guess if guess.dtype in PLAIN else guess.float()
+            apart = fine.logsumexp(1 if guess.dim() > 1 else 0).abs()
+            facts["lead"] = _lead(guess)
+            facts["normalised"] = not bool(((apart >= 1e-2) & (apart < math.inf)).any())
         else:
             facts |= spread("target", target) | {"outside": int(((target < 0) | (target > 1)).sum())}
             facts["distinct"] = len(torch.unique(target)) if 0 < facts["target_largest"] < SCALED_LABEL else None
@@ -153,6 +163,15 @@ def losses_behind(loss: Node, value: float) -> Losses:
     return found
 
 
+def _lead(guess: Tensor) -> float:
+    """How far the likeliest class is before the next, (B, C, ...) log-probabilities; the median of a few samples."""
+    rows = guess.movedim(1, -1).reshape(-1, guess.shape[1])[:FEW] if guess.dim() > 1 else guess[None]
+    first = rows.topk(min(2, rows.shape[1]), 1).values.double()
+    leads = first[:, 0] - first[:, -1]
+    known = leads[torch.isfinite(leads)]
+    return float(known.median()) if known.numel() else 0.0
+
+
 def _repeated(tensor: Tensor) -> set[int]:
     """The dimensions along which a tensor was made larger by repeating itself."""
     sizes = enumerate(zip(tensor.stride(), tensor.shape, strict=True))
@@ -161,14 +180,16 @@ def _repeated(tensor: Tensor) -> set[int]:
 
 def spread(name: str, tensor: Tensor) -> Facts:
     """Mean, standard deviation and largest size of a tensor's finite numbers, and how many are not finite."""
-    entries = real(tensor).reshape(-1)
-    finite = entries[torch.isfinite(entries)] if entries.is_floating_point() else entries
-    count, mean, squares = moments(finite)
+    entries = finite = flat(real(tensor))
+    if not isinstance(entries, Tensor) or entries.is_floating_point():
+        known = (np if isinstance(entries, np.ndarray) else torch).isfinite(entries)
+        finite = entries if known.all() else entries[known]
+    count, mean, squares = moments_of(finite)
     return {
         f"{name}_mean": mean,
         f"{name}_std": math.sqrt(squares / count) if count else math.nan,
-        f"{name}_largest": float(finite.abs().max()) if count else math.nan,
-        f"{name}_not_finite": entries.numel() - count,
+        f"{name}_largest": float(abs(finite).max()) if count else math.nan,
+        f"{name}_not_finite": len(entries) - count,
     }
 
 
@@ -190,20 +211,33 @@ def as_drawn(weight: Tensor) -> bool:
 def inputs(parts: Iterable[Any]) -> Facts:
     """The first tensor of floats among the inputs; nothing where there is none (words, classes)."""
     tensor = next((part for part in parts if isinstance(part, Tensor) and part.is_floating_point()), None)
-    return {} if tensor is None else spread("input", tensor)
+    return {} if tensor is None else spread("input", tensor) | {"input_usual": _usual(tensor)}
+
+
+def _usual(tensor: Tensor) -> float:
+    """The median size of what is not zero in some of a tensor; 0 where all is."""
+    entries = real(tensor).reshape(-1)
+    sizes = entries[:: max(1, len(entries) // MOST_SIZES)].abs().float()
+    sizes = sizes[(sizes > 0) & torch.isfinite(sizes)]
+    return float(sizes.median()) if sizes.numel() else 0.0
 
 
 def output(tensor: Tensor | None, loss: Node) -> Facts:
     """The network's output: its units, whether it differs between samples, and what squashes it before the loss."""
     if tensor is None or tensor.dim() < 1:
         return {"into_loss": _squashed(loss)}
-    values = real(tensor).double()
     facts: Facts = {"units": tensor.shape[-1] if tensor.dim() > 1 else 1, "into_loss": _squashed(loss)}
-    facts |= spread("output", tensor)
-    if len(values) > 1:
-        between = (values - values.mean(0)).square().mean().sqrt()
-        facts["output_between"] = float(between)
+    facts |= spread("output", tensor) | {"output_entries": tensor.numel()}
+    if len(tensor) > 1:
+        facts["output_between"] = _between(real(tensor))
     return facts
+
+
+def _between(values: Tensor) -> float:
+    """The root mean square by which samples differ from their mean, some of them at a time."""
+    mean = values.mean(0, dtype=torch.float64)
+    some = values.split(max(1, PIECE // max(1, mean.numel())))
+    return math.sqrt(sum(square(part - mean) for part in some) / values.numel()) if values.numel() else math.nan
 
 
 def _squashed(loss: Node) -> list[str]:

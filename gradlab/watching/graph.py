@@ -78,7 +78,7 @@ def graph(loss: Node) -> Graph:
 
 
 def _next(node: Node) -> tuple[Node, ...]:
-    return tuple(below for below, _ in node.next_functions if below is not None)
+    return tuple([below for below, _ in node.next_functions if below is not None])
 
 
 def stages(graph: Graph, layers: Sequence[Node], inputs: Set[Node]) -> list[Stage]:
@@ -92,8 +92,8 @@ def stages(graph: Graph, layers: Sequence[Node], inputs: Set[Node]) -> list[Stag
     """
     known = set(layers)
     above, below, fed = _layers_above(graph, known), _leads(graph, known), _leads(graph, inputs)
-    first = [node for node in layers if not below[node]]
-    sources = sorted([node for node in first if fed[node]] or first, key=lambda node: -above[node])[:MOST_SOURCES]
+    first = [node for node in layers if node not in below]
+    sources = sorted([node for node in first if node in fed] or first, key=lambda node: -above[node])[:MOST_SOURCES]
     found = [_stages_to(graph, known, target) for target in sources]
     return max(found, key=len, default=[])
 
@@ -152,11 +152,14 @@ def _layers_above(graph: Graph, layers: set[Node]) -> dict[Node, int]:
     return most
 
 
-def _leads(graph: Graph, ends: Set[Node]) -> dict[Node, bool]:
-    """Whether one of ``ends`` lies below each node, itself left out."""
-    found: dict[Node, bool] = {}
+def _leads(graph: Graph, ends: Set[Node]) -> set[Node]:
+    """The nodes below which one of ``ends`` lies, itself left out."""
+    found: set[Node] = set()
+    reached = set(ends)
     for node in reversed(graph.order):
-        found[node] = any(below in ends or found[below] for below in graph.parts[node])
+        if not reached.isdisjoint(graph.parts[node]):
+            found.add(node)
+            reached.add(node)
     return found
 
 
@@ -177,21 +180,29 @@ class Ways:
 
     def all_by(self, node: Node) -> bool:
         """Whether every one of the paths passes ``node``."""
-        return self.to_target[node] > 0 and self.from_loss[node] * self.to_target[node] % PRIME == self.total
+        there = self.to_target.get(node, 0)
+        return there > 0 and self.from_loss[node] * there % PRIME == self.total
 
 
 def _ways(graph: Graph, target: Node) -> Ways:
     way = graph.order[: graph.place[target] + 1]
-    to_target = dict.fromkeys(way, 0)
-    to_target[target] = 1
+    parts = {node: graph.below(node) for node in way} if graph.silent else graph.parts
+    to_target = {target: 1}
     for node in reversed(way[:-1]):
-        to_target[node] = sum(to_target.get(below, 0) for below in graph.below(node)) % PRIME
-    from_loss = dict.fromkeys(way, 0)
+        ways = 0
+        for below in parts[node]:
+            if below in to_target:
+                ways += to_target[below]
+        if ways:
+            to_target[node] = ways % PRIME
+    # What does not lead to the target counts for nothing on the way to it.
+    from_loss = dict.fromkeys(to_target, 0)
     from_loss[way[0]] = 1
     for node in way[:-1]:
-        for below in graph.below(node):
-            if below in from_loss:
-                from_loss[below] = (from_loss[below] + from_loss[node]) % PRIME
+        if node in from_loss:
+            for below in parts[node]:
+                if below in from_loss:
+                    from_loss[below] = (from_loss[below] + from_loss[node]) % PRIME
     return Ways(way, from_loss, to_target, from_loss[target])
 
 
@@ -200,7 +211,7 @@ def _stages_to(graph: Graph, layers: set[Node], target: Node) -> list[Stage]:
     found: list[Stage] = []
     held: list[Node] = []
     for node in reversed(ways.order):
-        if not ways.to_target[node]:
+        if node not in ways.to_target:
             continue
         if node in layers:
             held.append(node)

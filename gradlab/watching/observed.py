@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -22,15 +22,16 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.nn.utils import parametrize
+from torch.utils.hooks import RemovableHandle
 
 from gradlab.watching.backward import Heard, hear
 from gradlab.watching.graph import graph
 from gradlab.watching.merging import unscaled
-from gradlab.watching.operators import AlreadyAsked, Operators
+from gradlab.watching.operators import Operators, already_asked
 from gradlab.watching.recurrence import time_rows
-from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, precision
+from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, parameters_of, parts_of, precision
 from gradlab.watching.tape import Tape
-from gradlab.watching.told import of_batch, told
+from gradlab.watching.told import of_batch, strangers, told
 
 
 @dataclass(frozen=True)
@@ -65,27 +66,30 @@ def observe(
     """
     parts, names = called_with(module, inputs)
     leaves = [_leaf(part) for part in parts]
-    inside = inside_parametrizations(module)
-    tape = Tape({part: name for name, part in module.named_modules() if part not in inside}, _samples(parts))
+    held = parts_of(module)
+    inside = inside_parametrizations(held)
+    tape = Tape({part: name for part, name in held.items() if part not in inside}, _samples(parts))
     with torch.enable_grad(), _as_written(), ExitStack() as outward:
         outward.enter_context(there or nullcontext())
         # A copy, so that a network may overwrite its input in place.
         given = [leaf.clone() if leaf is not part else part for leaf, part in zip(leaves, parts, strict=True)]
         positional, named = given[: len(given) - len(names)], given[len(given) - len(names) :]
         with Operators(tape):
-            with _listening(tape), AlreadyAsked():
+            with _listening(tape), already_asked():
                 output = module(*positional, **dict(zip(names, named, strict=True)))
             with tape.quiet():
                 tape.settle()
             tape.judging = True
             loss = _scalar(judge(output))
         outward.close()
-        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        # What a lazy module is made of is there only now.
+        held = parts_of(module)
+        parameters = [parameter for parameter in parameters_of(held) if parameter.requires_grad]
         wanted = [*parameters, *(leaf for leaf, part in zip(leaves, parts, strict=True) if leaf is not part)]
         if not loss.requires_grad or not wanted:
             raise ValueError("the loss depends on no parameter that requires a gradient; expected at least one")
         assert loss.grad_fn is not None
-        layers = owned(module, tape)
+        layers = owned(held, tape)
         if not layers:
             raise ValueError("no module with a weight matrix was called; expected at least one")
         fed = {get_gradient_edge(leaf).node for leaf, part in zip(leaves, parts, strict=True) if leaf is not part}
@@ -97,10 +101,10 @@ def observe(
     if len(parts) == 1 and leaves[0] is not parts[0]:
         rows.insert(0, input_row(parts[0], found[-1]))
     rows = [unscaled(row, scale) for row in (*rows, *time_rows(layers, heard))]
-    seen = told(module, layers, heard, gradients, tape.losses)
+    seen = told(held, layers, heard, gradients, tape.losses)
     tape.losses.unscale(scale)
-    seen["facts"] |= of_batch(parts, output, loss.grad_fn)
-    seen |= {"loss": float(loss.detach()), "precision": precision(module, layers)}
+    seen["facts"] |= of_batch(parts, output, loss.grad_fn) | strangers(parameters_of(held), heard.graph, output)
+    seen |= {"loss": float(loss.detach()), "precision": precision(held, layers)}
     return Observed(rows, layers, loss.detach(), gradients, seen)
 
 
@@ -130,23 +134,27 @@ def _as_written() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if compiles else nullcontext()
 
 
-def inside_parametrizations(module: nn.Module) -> set[nn.Module]:
+def inside_parametrizations(parts: Iterable[nn.Module]) -> set[nn.Module]:
     """Modules that make a weight out of its parameters; what they put out is no signal."""
     return {
         inner
-        for part in module.modules()
-        if parametrize.is_parametrized(part)
+        for part in parts
+        if "parametrizations" in part._modules and parametrize.is_parametrized(part)
         for inner in part.get_submodule("parametrizations").modules()
     }
 
 
 @contextmanager
 def _listening(tape: Tape) -> Iterator[None]:
-    with ExitStack() as hooks:
+    hooks: list[RemovableHandle] = []
+    try:
         for part in tape.names:
-            hooks.callback(part.register_forward_pre_hook(tape.before, prepend=True, with_kwargs=True).remove)
-            hooks.callback(part.register_forward_hook(tape.after, with_kwargs=True).remove)
+            hooks.append(part.register_forward_pre_hook(tape.before, prepend=True, with_kwargs=True))
+            hooks.append(part.register_forward_hook(tape.after, with_kwargs=True))
         yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _leaf(part: Any) -> Any:
@@ -167,23 +175,17 @@ def _scalar(loss: Any) -> Tensor:
 
 
 @contextmanager
-def buffers_kept(module: nn.Module) -> Iterator[None]:
+def buffers_kept(parts: Iterable[nn.Module]) -> Iterator[None]:
     """Buffers (running statistics) afterwards as they were before."""
-    buffers = {
-        part: {name: (one, one.detach().clone()) for name, one in part._buffers.items() if one is not None}
-        for part in module.modules()
-    }
+    held = {part: dict(part._buffers) for part in parts}
+    values = [(one, one.detach().clone()) for buffers in held.values() for one in buffers.values() if one is not None]
     try:
         yield
     finally:
-        for part, before in buffers.items():
-            _give_back(part, before)
-
-
-def _give_back(part: nn.Module, before: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-    """The buffers that ``part`` had, with their values; another tensor may have taken their place, or filled a None."""
-    for name in [name for name, one in part._buffers.items() if one is not None]:
-        setattr(part, name, before[name][0] if name in before else None)
-    with torch.no_grad():
-        for buffer, value in before.values():
-            buffer.copy_(value)
+        for part, buffers in held.items():
+            # Another tensor may have taken a buffer's place, or filled a None.
+            for name in [name for name, one in part._buffers.items() if one is not buffers.get(name)]:
+                setattr(part, name, buffers.get(name))
+        with torch.no_grad():
+            for buffer, value in values:
+                buffer.copy_(value)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradlab.watching.activations import ACTIVATIONS, KEPT, WAVES, first_of, of_operator
@@ -30,6 +31,9 @@ stack split add add_ sub mean sum avg_pool2d _adaptive_avg_pool2d embedding deta
 LINEAR = frozenset(_LINEAR.split())
 """Operators that leave a network linear in its input: one that has no others is a single layer."""
 
+CUTTING = frozenset({"detach", "argmax", "argmin", "max", "topk", "sort", "multinomial", "gt", "lt", "ge", "le", "eq"})
+"""Operators that take a tensor off the way back, or put out places and answers, which no gradient comes through."""
+
 UNBOUNDED = frozenset({"exp", "exp_", "pow", "square", "sinh", "cosh"})
 """Operators whose slope has no bound: as an activation they explode."""
 
@@ -38,7 +42,7 @@ MASKING = frozenset({"native_dropout", "bernoulli_", "div_"})
 
 SOFTMAX, FUSED_ATTENTION = ("_softmax", "_safe_softmax"), "_scaled_dot_product"
 
-WATCHED = frozenset({"detach", *ACTIVATIONS, *WAVES, *UNBOUNDED, *MASKING, *LOSSES, *SOFTMAX})
+WATCHED = frozenset({*CUTTING, *ACTIVATIONS, *WAVES, *UNBOUNDED, *MASKING, *LOSSES, *SOFTMAX})
 """Operators that are more than steps on the way; most of a pass are none, and cost next to nothing."""
 
 
@@ -49,6 +53,16 @@ class Operators(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.tape = tape
 
+    def __enter__(self) -> Operators:
+        super().__enter__()  # type: ignore[no-untyped-call]
+        self.tape.mode = self
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.tape.resume()
+        self.tape.mode = None
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         """No: torch would import its compiler, for seconds, to keep it away from this mode."""
@@ -57,29 +71,29 @@ class Operators(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        named = kwargs or {}
-        return func(*args, **named) if self.tape.busy else _dispatched(self.tape, func, args, named)
+        named, tape = kwargs or {}, self.tape
+        if tape.busy:
+            return func(*args, **named)
+        name, watched = _known(func)
+        if tape.inside and name not in KEPT:
+            tape.inside[-1].operators.append(name)
+        if tape.detached:
+            _note_cut(tape, name, args)
+        if tape.judging:
+            tape.composed.see(name, args)
+        elif tape.linear:
+            tape.linear = name in LINEAR
+        return _watched(tape, name, func, args, named) if watched else func(*args, **named)
 
 
-def _dispatched(tape: Tape, func: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    """Runs one operator; it is looked at before, since it may overwrite what it is given."""
-    name, watched = _known(func)
-    if tape.inside and name not in KEPT:
-        tape.inside[-1].operators.append(name)
-    if tape.detached:
-        _note_cut(tape, name, given)
-    if tape.linear:
-        tape.linear = tape.judging or name in LINEAR
-    if not watched:
-        return func(*given, **named)
+def _watched(tape: Tape, name: str, func: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """Runs an operator that is more than a step; it is looked at before, since it may overwrite what it is given."""
     run = partial(func, *given, **named)
     if name in MASKING:
         _note_dropout(tape, name, given)
     z = given[0] if given else None
-    if name == "detach" and isinstance(z, Tensor) and z.grad_fn is not None:
-        output = run()
-        tape.detached[id(output)] = (weakref.ref(output), z.grad_fn)
-        return output
+    if name in CUTTING and isinstance(z, Tensor) and z.grad_fn is not None:
+        return _cut(tape, name, z.grad_fn, run())
     if tape.judging or not isinstance(z, Tensor) or not z.is_floating_point():
         return _lost(tape, name, given, run)
     if name in ACTIVATIONS or (name in WAVES and z.requires_grad):
@@ -87,15 +101,27 @@ def _dispatched(tape: Tape, func: Any, given: tuple[Any, ...], named: dict[str, 
     if name in UNBOUNDED and tape.taken(z) is not None:
         tape.unbounded.append(name)
     output = _lost(tape, name, given, run)
-    if z.dim() >= 3:
+    if z.dim() >= 2:
         _attended(tape, name, given, named, output)
     return output
 
 
+def _cut(tape: Tape, name: str, node: Node, output: Any) -> Any:
+    """Notes what comes of a tensor without a gradient: where it is used, or, of a choice, at once."""
+    if name == "detach":
+        tape.detached[id(output)] = (weakref.ref(output), node)
+    elif not tape.judging:
+        tape.cuts.append((node, tape.opened))
+    return output
+
+
 def _attended(tape: Tape, name: str, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-    """Notes how far attention spreads, and a row of it that may look at nothing."""
+    """Notes how far attention spreads, and a row of it that may look at nothing; of other choices how many are made."""
     z = given[0]
-    if name in SOFTMAX:
+    if z.dim() == 2:
+        if name in SOFTMAX and z.shape[1] > 1:
+            tape.certain.append((tape.opened, float((output.detach().amax(given[1]) == 1).double().mean())))
+    elif name in SOFTMAX:
         first, masked = output.detach().select(given[1], 0), z.detach().select(given[1], 0)
         tape.all_masked |= bool((torch.isnan(first) & ~torch.isnan(masked)).any())
         if tape.last is not None:
@@ -140,7 +166,7 @@ def _note_cut(tape: Tape, name: str, given: tuple[Any, ...]) -> None:
     for one in given:
         held, node = tape.detached.get(id(one), (None, None))
         if held is not None and held() is one and node is not None:
-            tape.cuts.append(node)
+            tape.cuts.append((node, tape.opened))
             del tape.detached[id(one)]
 
 
@@ -156,16 +182,20 @@ def _note_dropout(tape: Tape, name: str, given: tuple[Any, ...]) -> None:
             tape.dropped, tape.mask = max(tape.dropped, 1 - kept), None
 
 
-class AlreadyAsked(TorchFunctionMode):
-    """Inside, asking for a gradient that is asked for already is no error: inputs here are copies, and no leaves."""
+@contextmanager
+def already_asked() -> Iterator[None]:
+    """Inside, asking for a gradient that is asked for already is no error: inputs here are copies, and no leaves.
 
-    def __torch_function__(
-        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func == _ASK and args[1] and args[0].requires_grad:
-            return None
-        return func(*args, **(kwargs or {}))
+    Taken at the class: a mode that looks at every function of torch makes each call twice as long.
+    """
+    asked: Any = vars(torch._C.TensorBase)["requires_grad"]
 
+    def ask(tensor: Tensor, wanted: bool) -> None:
+        if not wanted or not asked.__get__(tensor):
+            asked.__set__(tensor, wanted)
 
-_ASK: Any = vars(torch._C.TensorBase)["requires_grad"].__set__
-"""What ``x.requires_grad = True`` calls."""
+    setattr(Tensor, "requires_grad", property(asked.__get__, ask))  # noqa: B010
+    try:
+        yield
+    finally:
+        del Tensor.requires_grad

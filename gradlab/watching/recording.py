@@ -25,7 +25,7 @@ from gradlab.watching.graph import Graph, behind, graph
 from gradlab.watching.merging import added, unscaled
 from gradlab.watching.operators import Operators
 from gradlab.watching.recurrence import time_rows
-from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, precision
+from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, parts_of, precision
 from gradlab.watching.tape import Tape
 from gradlab.watching.told import of_batch, told
 
@@ -110,7 +110,7 @@ class Recording:
             if self.input is None and parts and parts[0].is_floating_point() and parts[0].numel():
                 self.input = input_row(parts[0], None)
             self._mode = Operators(self.tape)
-            self._mode.__enter__()  # type: ignore[no-untyped-call]
+            self._mode.__enter__()
         self._open.append(part)
         self.tape.before(part, given, named)
 
@@ -128,20 +128,20 @@ class Recording:
     def _close(self) -> None:
         self._open.clear()
         if self._mode is not None:
-            self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            self._mode.__exit__(None, None, None)
             self._mode = None
 
     def before_backward(self, loss: Tensor, scale: Scale, *, again: bool) -> None:
         """Listens to the way back from ``loss``, where it leads to one of the layers."""
         if loss.grad_fn is None or not self.tape.calls:
             return
-        ways, severed = graph(loss.grad_fn), behind(self.tape.cuts)
+        ways, severed = graph(loss.grad_fn), behind(node for node, _ in self.tape.cuts)
         chosen = {
             part: [call for call in calls if _within(call, ways, severed)] for part, calls in self.tape.calls.items()
         }
         if not any(chosen.values()):
             return
-        layers = self._layers = owned(self.root, self.tape)
+        layers = self._layers = owned(parts_of(self.root), self.tape)
         self._heard = Heard(ways, self.tape, [chosen.get(layer.module, []) if layer.calls else [] for layer in layers])
         self._heard.kept = self._kept if again or self._kept else None
         if not self.told:
@@ -159,8 +159,8 @@ class Recording:
             return
         # Parameters that were gathered for the way (FSDP) have gone again.
         sharded = any(local(one) is not one for one in self.root.parameters())
-        layers = owned(self.root, self.tape) if sharded else self._layers
-        self.precision = precision(self.root, layers)
+        layers = owned(parts_of(self.root), self.tape) if sharded else self._layers
+        self.precision = precision(parts_of(self.root), layers)
         gradients: dict[Any, Tensor | None] = {}
         for layer in layers:
             layer.calls = self._chosen.get(layer.module, []) if layer.calls else []
@@ -169,7 +169,7 @@ class Recording:
                     gradients[parameter] = None if parameter.grad is None else parameter.grad
         if "batch" in self.told:
             batch = self.told["batch"]
-            self.told = told(self.root, layers, heard, gradients, self._losses)
+            self.told = told(parts_of(self.root), layers, heard, gradients, self._losses)
             self._losses.unscale(float(self._scale))
             self.told["facts"] |= batch
         self.samples += self.tape.samples
@@ -212,7 +212,7 @@ class Recording:
 
     def before_update(self) -> None:
         """Keeps the weights, to see how far they go."""
-        weights = [one for layer in self._layers or owned(self.root, self.tape) for one in layer.parameters]
+        weights = [one for layer in self._layers or owned(parts_of(self.root), self.tape) for one in layer.parameters]
         self._before = {one: local(one).detach().clone() for one in weights if one.dim() > 1}
 
     def gradients_ready(self, scale: Scale, *, untouched: bool) -> None:

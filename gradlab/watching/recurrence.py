@@ -26,6 +26,9 @@ def time_rows(layers: list[Layer], heard: Heard) -> list[dict[str, Any]]:
             felt = [heard.of(heard.signal(call)) for call in layer.calls]
             steps, entries = [one.squares for one in felt], felt[0].entries
             every = _reads_every(layer, heard)
+        elif _restarts(layer, heard):
+            ends = [heard.of(heard.signal(call)) for call in layer.calls]
+            steps, entries, every = [one.squares for one in ends], ends[-1].entries, False
         else:
             continue
         if len(steps) >= LEAST_CALLS:
@@ -62,6 +65,22 @@ def _recurs(layer: Layer, heard: Heard) -> bool:
     ways = [between(heard.graph, later, earlier) for later, earlier in pairs]
     own = {heard.signal(call).node for calls in heard.calls if len(calls) < len(layer.calls) / 2 for call in calls}
     return all(way and own.isdisjoint(way) for way in ways)
+
+
+def _restarts(layer: Layer, heard: Heard) -> bool:
+    """Whether the last call alone is on the way back: each was taken off it before the next, or its state thrown away.
+
+    What is detached when all calls are over (the views of one picture) was no state, nor was what no gradient is kept
+    of.
+    """
+    nodes = [heard.signal(call).node for call in layer.calls]
+    if len(nodes) < LEAST_CALLS or nodes[-1] not in heard.graph.place:
+        return False
+    before = nodes[:-1]
+    between = [node for node, opened in heard.tape.cuts if opened <= layer.calls[-1].place]
+    off = all(node is not None and node not in heard.graph.place for node in before)
+    severed = sum(node in heard.severed for node in before)
+    return off and (severed == 0 or severed == len(before) <= len(between))
 
 
 def _reads_every(layer: Layer, heard: Heard) -> bool:

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gradlab.watching.backward import Heard
+from gradlab.watching.backward import Felt, Heard
 from gradlab.watching.calls import Call
-from gradlab.watching.entries import Moments, moments, real, square, together, zeros
+from gradlab.watching.entries import (
+    Moments,
+    alike,
+    flat,
+    moments,
+    real,
+    square,
+    squares_and_zeros,
+    squares_of,
+    together,
+)
 from gradlab.watching.facts import as_drawn
 from gradlab.watching.tape import Tape, weights
 
@@ -43,7 +53,34 @@ class Layer:
     gates: list[nn.Parameter] = field(default_factory=list)
 
 
-def owned(module: nn.Module, tape: Tape) -> list[Layer]:
+def parts_of(module: nn.Module) -> dict[nn.Module, str]:
+    """A module and everything inside it, each once with its first name, as `named_modules` has them.
+
+    That goes through every module above one for each one.
+    """
+    found: dict[nn.Module, str] = {}
+    waiting = [("", module)]
+    while waiting:
+        name, part = waiting.pop()
+        if part not in found:
+            found[part] = name
+            around = f"{name}." if name else ""
+            inner = [(around + own, one) for own, one in part._modules.items() if one is not None]
+            waiting += inner[::-1]
+    return found
+
+
+def parameters_of(parts: Mapping[nn.Module, str]) -> dict[nn.Parameter, str]:
+    """Their parameters, each once with its first name."""
+    found: dict[nn.Parameter, str] = {}
+    for part, name in parts.items():
+        for own, parameter in part._parameters.items():
+            if parameter is not None and parameter not in found:
+                found[parameter] = f"{name}.{own}" if name else own
+    return found
+
+
+def owned(parts: Mapping[nn.Module, str], tape: Tape) -> list[Layer]:
     """The called modules with weights in the order of their first call, every parameter given to one of them."""
     called = sorted(tape.order, key=tape.order.__getitem__)
     layers = {part: Layer(tape.names[part] or type(part).__name__, part) for part in called if weights(part)}
@@ -55,11 +92,13 @@ def owned(module: nn.Module, tape: Tape) -> list[Layer]:
     named = {tape.names[part]: part for part in called}
     before = _before(called, layers)
     seen: set[nn.Parameter] = set()
-    for part in (*called, *(part for part in module.modules() if part not in tape.order)):
+    for part in (*called, *(part for part in parts if part not in tape.order)):
+        if not part._parameters:
+            continue
         mine = {name: one for name, one in part._parameters.items() if one is not None and one not in seen}
         seen.update(mine.values())
-        place = part if part in tape.order else _called(part, module, named, tape)
-        owner = layers.get(place) or before.get(place)
+        place = part if part in tape.order else _called(part, parts, named, tape)
+        owner = None if place is None else layers.get(place) or before.get(place)
         if owner is not None:
             owner.parameters += mine.values()
             owner.gates += [one for name, one in mine.items() if "bias" not in name]
@@ -72,10 +111,12 @@ def _around(name: str) -> list[str]:
     return [".".join(parts[:end]) for end in range(len(parts) - 1, -1, -1)] if parts else []
 
 
-def _called(part: nn.Module, module: nn.Module, named: Mapping[str, nn.Module], tape: Tape) -> nn.Module:
+def _called(
+    part: nn.Module, parts: Mapping[nn.Module, str], named: Mapping[str, nn.Module], tape: Tape
+) -> nn.Module | None:
     """The innermost called module around one that is not called itself."""
-    name = tape.names.get(part) or next((name for name, one in module.named_modules() if one is part), "")
-    return next((named[above] for above in _around(name) if above in named), module)
+    name = tape.names.get(part) or parts[part]
+    return next((named[above] for above in _around(name) if above in named), next(iter(parts), None))
 
 
 def _before(called: Sequence[nn.Module], layers: Mapping[nn.Module, Layer]) -> dict[nn.Module, Layer]:
@@ -91,7 +132,8 @@ def _before(called: Sequence[nn.Module], layers: Mapping[nn.Module, Layer]) -> d
 
 def depth_rows(layers: Sequence[Layer], heard: Heard, gradients: Mapping[nn.Parameter, Tensor | None]) -> list[Row]:
     """A row for each layer, and where it stands on the trunk."""
-    rows = [_row(number, layer, heard, gradients) for number, layer in enumerate(layers, start=1)]
+    found = Sums.of(layers, gradients)
+    rows = [_row(number, layer, heard, found) for number, layer in enumerate(layers, start=1)]
     number_of = {heard.signal(call).node: place for place, layer in enumerate(layers) for call in layer.calls[::-1]}
     # The output's activation is the loss's business: neither saturated nor dead.
     last = next((place for place, layer in enumerate(layers) if heard.tape.last in layer.calls), -1)
@@ -99,9 +141,11 @@ def depth_rows(layers: Sequence[Layer], heard: Heard, gradients: Mapping[nn.Para
         rows[last].pop("saturated", None)
         rows[last].pop("dead", None)
     # Of a layer that is called again and again the last call stands for it: the others are time steps.
-    for stage, found in reversed(list(enumerate(heard.stages, start=1))):
-        row = rows[number_of[found.layers[-1]]]
-        felt = [felt for (node, _), felt in heard.felt.items() if node is found.point]
+    felt_at: dict[Any, list[Felt]] = {}
+    for (node, _), one in heard.felt.items():
+        felt_at.setdefault(node, []).append(one)
+    for stage, at in reversed(list(enumerate(heard.stages, start=1))):
+        row, felt = rows[number_of[at.layers[-1]]], felt_at.get(at.point, [])
         squares, entries = sum(one.squares for one in felt), sum(one.entries for one in felt)
         if "stage" not in row:
             row |= {
@@ -112,11 +156,11 @@ def depth_rows(layers: Sequence[Layer], heard: Heard, gradients: Mapping[nn.Para
     return rows
 
 
-def _row(number: int, layer: Layer, heard: Heard, gradients: Mapping[nn.Parameter, Tensor | None]) -> Row:
+def _row(number: int, layer: Layer, heard: Heard, found: Sums) -> Row:
     """The columns of a layer; what it has no parameters or no signal for is left out."""
     row: Row = {"step": 0, "axis": "depth", "layer": number, "name": layer.name, "calls": len(layer.calls)}
     if layer.parameters:
-        row |= _of_parameters(layer, gradients)
+        row |= _of_parameters(layer, found)
     if layer.calls:
         signals = [heard.signal(call) for call in layer.calls]
         if any(signal.node is not None for signal in signals):
@@ -128,35 +172,51 @@ def _row(number: int, layer: Layer, heard: Heard, gradients: Mapping[nn.Paramete
                 "signal_grad_rms": math.sqrt(squares / max(1, entries)),
             }
         row["cut"] = float(bool(signals) and all(heard.cut_off(signal, layer.parameters) for signal in signals))
-        row["idle"] = float(all(heard.silent(signal) for signal in signals) and row.get("grad_norm") == 0)
+        silent = all(heard.silent(signal) for signal in signals) and row.get("grad_norm") == 0
+        row["idle"] = float(silent and not any(heard.passed_over(signal) for signal in signals))
         row["normalised"] = float(all(call.normed is not None for call in layer.calls))
         row |= _of_activations(layer.calls, heard)
     return row
 
 
-def _of_parameters(layer: Layer, gradients: Mapping[nn.Parameter, Tensor | None]) -> Row:
-    known = [(parameter, gradients[parameter]) for parameter in layer.parameters if parameter in gradients]
-    sums = {parameter: 0.0 if grad is None else square(grad) for parameter, grad in known}
+@dataclass(frozen=True)
+class Sums:
+    """Sums of squares, of matrices and of gradients, and how many entries of a gradient are zero; all where None is."""
+
+    matrices: Mapping[nn.Parameter, float]
+    gradients: Mapping[nn.Parameter, tuple[float, int]]
+
+    @classmethod
+    def of(cls, layers: Sequence[Layer], gradients: Mapping[nn.Parameter, Tensor | None]) -> Sums:
+        """Of all layers at once."""
+        held = [parameter for layer in layers for parameter in layer.parameters]
+        matrices = [one for one in held if one.dim() > 1]
+        known = [one for one in held if one in gradients]
+        came = {one: gradient for one in known if (gradient := gradients[one]) is not None}
+        found = {one: (0.0, one.numel()) for one in known}
+        found |= dict(zip(came, squares_and_zeros(list(came.values())), strict=True))
+        return cls(dict(zip(matrices, squares_of(matrices), strict=True)), found)
+
+
+def _of_parameters(layer: Layer, found: Sums) -> Row:
+    known = {one: found.gradients[one] for one in layer.parameters if one in found.gradients}
+    sums = {one: squares for one, (squares, _) in known.items()}
     matrices = [weight for weight in layer.parameters if weight.dim() > 1]
     row: Row = {
-        "weight_norm": math.sqrt(sum(square(weight) for weight in matrices)),
+        "weight_norm": math.sqrt(sum(found.matrices[weight] for weight in matrices)),
         "equal_weights": float(any(_equal(weight, sums.get(weight)) for weight in matrices)),
     }
     if not known:
         return row
-    size = sum(parameter.numel() for parameter, _ in known)
-    zero = sum(parameter.numel() if grad is None else zeros(grad) for parameter, grad in known)
+    total, size = sum(sums.values()), sum(one.numel() for one in known)
+    learned = [gate for gate in layer.gates if sums.get(gate, 0.0) > 0]
     return row | {
-        "grad_norm": math.sqrt(sum(sums.values())),
-        "grad_rms": math.sqrt(sum(sums.values()) / size),
+        "grad_norm": math.sqrt(total),
+        "grad_rms": math.sqrt(total / size),
         "weight_grad_norm": math.sqrt(sum(found for parameter, found in sums.items() if parameter.dim() > 1)),
-        "grad_zero": zero / size,
-        "starts_at_zero": float(
-            any(sums.get(gate, 0.0) > 0 and not bool(torch.count_nonzero(gate.detach())) for gate in layer.gates)
-        ),
-        "gain": min(
-            (gain for gate in layer.gates if sums.get(gate, 0.0) > 0 and (gain := _gain(gate))), default=math.nan
-        ),
+        "grad_zero": sum(zero for _, zero in known.values()) / size,
+        "starts_at_zero": float(any(entries[0] == 0 and alike(entries) for entries in map(flat, learned))),
+        "gain": min((gain for gate in learned if (gain := _gain(gate))), default=math.nan),
     }
 
 
@@ -164,9 +224,9 @@ def _gain(gate: Tensor) -> float:
     """The one small number that all entries of a scale per channel are, 0 where it is no such thing."""
     if gate.numel() != max(gate.shape, default=1):
         return 0.0  # a matrix
-    entries = gate.detach().reshape(-1)
-    first = float(entries[0].abs())  # perhaps a complex number
-    return first if first < SMALL_GAIN and bool((entries == entries[0]).all()) else 0.0
+    entries = flat(gate)
+    first = float(abs(entries[0]))  # perhaps a complex number
+    return first if first < SMALL_GAIN and alike(entries) else 0.0
 
 
 def _equal(weight: Tensor, squares: float | None) -> bool:
@@ -175,13 +235,10 @@ def _equal(weight: Tensor, squares: float | None) -> bool:
     ``squares`` are those of its gradient, None where it has none: what is zero and has a gradient starts there on
     purpose.
     """
-    if sum(size > 1 for size in weight.shape) < 2:
+    if sum(size > 1 for size in weight.shape) < 2 or not weight.numel():
         return False  # a scale for each channel, or one unit
-    entries = weight.detach().reshape(-1)
-    first = entries[:1]
-    # Most weights show that they differ in their first few entries.
-    moves = bool(first != 0) or squares == 0
-    return moves and all(bool((part == first).all()) for part in (entries[:9], entries))
+    entries = flat(weight)
+    return bool(entries[0] != 0 or squares == 0) and alike(entries)
 
 
 def _of_activations(calls: Sequence[Call], heard: Heard) -> Row:
@@ -192,8 +249,9 @@ def _of_activations(calls: Sequence[Call], heard: Heard) -> Row:
         row["saturated"] = sum(call.flat for call in calls) / of
     resting = [found for call in calls for found in call.resting]
     if resting and len({found.shape for found in resting}) == 1:
-        row["dead"] = float(torch.stack(resting).all(0).double().mean())
-        row["units"] = float(len(resting[0]))
+        always = resting[0] if len(resting) == 1 else torch.stack(resting).all(0)
+        row["dead"] = int(torch.count_nonzero(always)) / len(always)
+        row["units"] = float(len(always))
     attention = [one for call in calls for one in call.attention]
     if attention:
         entropies = [one.entropy for one in attention if not math.isnan(one.entropy)]
@@ -247,9 +305,14 @@ def frozen_as_drawn(layers: Sequence[Layer], heard: Heard) -> list[str]:
     return [layer.name for layer in first] if drawn else []
 
 
-def precision(module: nn.Module, layers: Sequence[Layer]) -> str:
+def precision(parts: Mapping[nn.Module, str], layers: Sequence[Layer]) -> str:
     """The coarsest dtype in which a gradient is held: of a parameter, or, under autocast, of a signal."""
-    held = [parameter.dtype for parameter in module.parameters()]
-    held += [signal.dtype for layer in layers for call in layer.calls for signal in (call.raw, call.normed) if signal]
+    held = {one.dtype for part in parts for one in part._parameters.values() if one is not None}
+    held |= {signal.dtype for layer in layers for call in layer.calls for signal in (call.raw, call.normed) if signal}
+    return coarsest(held)
+
+
+def coarsest(held: Iterable[torch.dtype]) -> str:
+    """The name of the coarsest of some formats; float32 where none is known."""
     found = {dtype.to_real() if dtype.is_complex else dtype for dtype in held}
     return str(next((dtype for dtype in PRECISIONS if dtype in found), torch.float32)).removeprefix("torch.")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gradlab.store.record import MEASURED_COLUMNS, PROBE_COLUMNS
 from gradlab.watching.observed import buffers_kept, observe
-from gradlab.watching.rows import Row
+from gradlab.watching.rows import Row, parts_of
 
 LossFunction = Callable[[Any, Any], Tensor]
 """From the module's output and the targets to a scalar."""
@@ -81,9 +81,11 @@ def _left_alone(module: nn.Module) -> Iterator[None]:
 
     Where the network trains already, what stands otherwise in it was put so on purpose: a frozen batch norm.
     """
-    modes = [(part, part.training) for part in module.modules()]
-    cuda = sorted({parameter.device.index for parameter in module.parameters() if parameter.is_cuda})
-    with torch.random.fork_rng(devices=cuda), buffers_kept(module):
+    parts = list(parts_of(module))
+    modes = [(part, part.training) for part in parts]
+    held = [one for part in parts for one in part._parameters.values() if one is not None]
+    cuda = sorted({parameter.device.index for parameter in held if parameter.is_cuda})
+    with torch.random.fork_rng(devices=cuda), buffers_kept(parts):
         try:
             if not module.training:
                 module.train()

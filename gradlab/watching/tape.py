@@ -7,20 +7,28 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C import (
+    _get_dispatch_stack_at,
+    _len_torch_dispatch_stack,
+    _pop_torch_dispatch_stack,
+    _push_on_torch_dispatch_stack,
+)
 from torch.autograd.graph import Node
 from torch.nn.utils import parametrize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradlab.watching.activations import Inside, Look, look_at, of_module
 from gradlab.watching.calls import Call, Seen, Signal, noted
+from gradlab.watching.composed import Composed
 from gradlab.watching.entries import moments
 from gradlab.watching.facts import Losses
+from gradlab.watching.passing import dropped, known, linear
 from gradlab.watching.slopes import Flats
 from gradlab.watching.unrolled import Sequence, draws, sequence
 
@@ -36,11 +44,13 @@ class Tape:
     """What the hooks and the operators write down while the module runs.
 
     ``order``: each called module's place, by its first call. ``open``: calls whose signal nothing has changed yet, by
-    the identity of that tensor. ``judging``: the network has run, and its loss is being computed.
-    ``detached`` are tensors that were taken off the way back, ``cuts`` the nodes below those that were used then.
-    ``least_normed``: the fewest numbers over which a norm took its statistics. ``unbounded``: operators without a
-    largest slope that a layer's signal went into. ``all_masked``: a row of attention had nothing to look at.
-    ``dropped``: the largest share of numbers that dropout takes; ``mask``: the last one drawn, and what it keeps.
+    the identity of that tensor. ``judging``: the network has run, and its loss is being computed; ``composed`` is what
+    that is made of. ``detached`` are tensors that were taken off the way back, ``cuts`` the nodes below those that were
+    used then, and after how many calls. ``least_normed``: the fewest numbers over which a norm took its statistics.
+    ``unbounded``: operators without a largest slope that a layer's signal went into. ``all_masked``: a row of attention
+    had nothing to look at. ``certain``: after how many calls a choice was made, and in which share of the samples for
+    certain. ``dropped``: the largest share of numbers that dropout takes; ``mask``: the last one drawn,
+    and what it keeps. ``mode`` shows the operators, and is ``paused`` where they are known beforehand.
     """
 
     names: Mapping[nn.Module, str]
@@ -54,42 +64,55 @@ class Tape:
     last: Call | None = None
     inside: list[Inside] = field(default_factory=list)
     detached: dict[int, tuple[weakref.ref[Tensor], Node]] = field(default_factory=dict)
-    cuts: list[Node] = field(default_factory=list)
+    cuts: list[tuple[Node, int]] = field(default_factory=list)
     least_normed: int | None = None
     losses: Losses = field(default_factory=Losses)
     judging: bool = False
+    composed: Composed = field(default_factory=Composed)
     opened: int = 0
     entered: dict[nn.Module, int] = field(default_factory=dict)
     pending: tuple[Call, Signal, Tensor] | None = None
     busy: bool = False
+    mode: TorchDispatchMode | None = None
+    paused: bool = False
     linear: bool = True
     unbounded: list[str] = field(default_factory=list)
     all_masked: bool = False
+    certain: list[tuple[int, float]] = field(default_factory=list)
     dropped: float = 0.0
     mask: tuple[weakref.ref[Tensor], float] | None = None
 
     def before(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Notes the call; of a module that may be an activation of its own kind, what it does from here."""
+        self.resume()
         self.order.setdefault(module, len(self.order))
         self.entered[module] = self.opened
-        first = _first(given, named)
+        if known(module) and not self._cut(module, given, named) and self.pause():
+            self.dropped = max(self.dropped, dropped(module))
+            self.linear &= linear(module)
+            return
         if isinstance(module, nn.RNNBase) and draws(module):
             self.random[module] = torch.get_rng_state()
-        if isinstance(first, Tensor) and _bare(module):
+        if _bare(module) and isinstance(first := _first(given, named), Tensor):
             self.inside.append(Inside(module, first, self.taken(first)))
 
     def after(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         """A layer opens a call, a norm moves its signal on, an activation of its own kind is looked at as one."""
+        self.resume()
         inside = self.inside.pop() if self.inside and self.inside[-1].module is module else None
+        held = weights(module)
+        # What only holds others, or was taken for what it is by its operators, says nothing more.
+        if not held and not is_norm(module) and (inside is None or len(inside.operators) < 2):
+            return
         signal, first = signal_of(output), _first(given, named)
         if signal is None:
             return
         with self.quiet():
             call = self.taken(first)
-            if held := weights(module):
+            if held:
                 # Channels stand behind the samples, the units of a linear layer last.
                 unit = 1 if max(weight.dim() for weight in held) > 2 else -1
-                opened = Call(noted(signal), unit)
+                opened = Call(noted(signal), unit, self.opened)
                 self.calls.setdefault(module, []).append(opened)
                 if self.opened == self.entered.get(module):
                     # What holds other layers puts out what they made: the last of them stays the last.
@@ -114,6 +137,26 @@ class Tape:
                     self._open(signal, call)
             elif inside is not None and inside.composed(signal):
                 self._composed(module, inside, signal)
+
+    def _cut(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> bool:
+        """Whether a module takes up something that was detached, which its operators tell."""
+        taken = (*given, *named.values(), *module._parameters.values()) if self.detached else ()
+        return any(id(one) in self.detached for one in taken)
+
+    def pause(self) -> bool:
+        """Looks at no operator until it resumes; False where it already did not, or another mode lies above."""
+        top = _len_torch_dispatch_stack() - 1
+        if self.mode is None or top < 0 or _get_dispatch_stack_at(top) is not self.mode:
+            return False
+        _pop_torch_dispatch_stack(None)
+        self.paused = True
+        return True
+
+    def resume(self) -> None:
+        """Goes on looking at operators."""
+        if self.paused and self.mode is not None:
+            _push_on_torch_dispatch_stack(self.mode)
+            self.paused = False
 
     def look(self, name: str, z: Tensor, found: Flats) -> Look:
         """An activation on ``z``, with the layer that was called last before it."""
@@ -145,15 +188,30 @@ class Tape:
         held, call = self.open.get(id(given), (None, None))
         return call if held is not None and held() is given else None
 
-    @contextmanager
-    def quiet(self) -> Iterator[None]:
+    def quiet(self) -> Quiet:
         """Inside, operators are our own."""
-        self.busy = True
-        try:
-            with torch._C.DisableTorchFunction():
-                yield
-        finally:
-            self.busy = False
+        return Quiet(self)
+
+
+class Quiet:
+    """Inside, what runs is not written on a tape."""
+
+    __slots__ = ("_functions", "_paused", "tape")
+
+    def __init__(self, tape: Tape) -> None:
+        self.tape = tape
+
+    def __enter__(self) -> None:
+        self.tape.busy = True
+        self._paused = self.tape.pause()
+        self._functions = torch._C.DisableTorchFunction()
+        self._functions.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self._functions.__exit__(None, None, None)
+        if self._paused:
+            self.tape.resume()
+        self.tape.busy = False
 
 
 def _first(given: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
@@ -167,9 +225,8 @@ def _bare(module: nn.Module) -> bool:
 
 def is_norm(module: nn.Module) -> bool:
     """Whether a module normalizes what it is given: one of torch's, or one that is called so (`LlamaRMSNorm`)."""
-    kind = type(module).__name__
-    named = kind.endswith(("Norm", "Norm1d", "Norm2d", "Norm3d")) and not module._modules
-    return isinstance(module, NORMS) or named
+    named = type(module).__name__.endswith(("Norm", "Norm1d", "Norm2d", "Norm3d")) and not module._modules
+    return named or isinstance(module, NORMS)
 
 
 def _normed_over(module: nn.Module, given: Any, signal: Tensor) -> int | None:
@@ -203,9 +260,7 @@ def signal_of(output: Any) -> Tensor | None:
 
 def weights(module: nn.Module) -> list[nn.Parameter]:
     """The weights that a module holds itself, or that its own weights are made of."""
-    if not module._parameters and not module._modules:
-        return []
-    held = [one for one in module._parameters.values() if one is not None]
-    if parametrize.is_parametrized(module):
-        held += module.get_submodule("parametrizations").parameters()
-    return [parameter for parameter in held if parameter.dim() > 1 and not is_norm(module)]
+    held = [one for one in module._parameters.values() if one is not None and one.dim() > 1]
+    if "parametrizations" in module._modules and parametrize.is_parametrized(module):
+        held += [one for one in module.get_submodule("parametrizations").parameters() if one.dim() > 1]
+    return held if held and not is_norm(module) else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,7 +10,8 @@ from torch.autograd.graph import Node
 
 from gradlab.watching import facts
 from gradlab.watching.backward import Heard
-from gradlab.watching.rows import Layer, frozen_as_drawn, narrow
+from gradlab.watching.graph import Graph, behind
+from gradlab.watching.rows import Layer, coarsest, frozen_as_drawn, narrow, parameters_of
 from gradlab.watching.tape import signal_of
 
 GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
@@ -18,7 +19,7 @@ GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
 
 
 def told(
-    module: nn.Module,
+    parts: Mapping[nn.Module, str],
     layers: Sequence[Layer],
     heard: Heard,
     gradients: Mapping[nn.Parameter, Tensor | None],
@@ -28,25 +29,43 @@ def told(
     tape = heard.tape
     for operator, came in heard.weights.items():
         losses.weigh(operator, came)
-    parameters = list(module.named_parameters())
-    names_of = {parameter: name for name, parameter in parameters}
+    names_of = parameters_of(parts)
     return {
         "activations": {name: (seen.positions, seen.judged) for name, seen in tape.activations.items()},
         "facts": {
             "losses": dict(losses.seen),
+            "composed": tape.composed.told(),
             "linear": tape.linear,
             "least_normed": tape.least_normed,
             "branches": any(not stage.own for stage in heard.stages),
             "gated": any(isinstance(layer.module, GATED) for layer in layers),
             "unreached": [names_of[one] for one, gradient in gradients.items() if gradient is None and one in names_of],
             "all_masked": tape.all_masked,
+            "certain": max((share for opened, share in tape.certain if opened < tape.opened), default=0.0),
             "dropped": tape.dropped,
             "unbounded": sorted(set(tape.unbounded)),
             "narrow": narrow(layers, heard, tape.samples),
             "frozen_as_drawn": frozen_as_drawn(layers, heard),
-            "frozen": [name for name, parameter in parameters if not parameter.requires_grad],
+            "trainable": sum(one.numel() for one in names_of if one.requires_grad),
+            "reached": any(gradient is not None for gradient in gradients.values()),
+            "weights": coarsest(one.dtype for one in names_of),
+            "frozen": [name for parameter, name in names_of.items() if not parameter.requires_grad],
         },
     }
+
+
+def strangers(own: Container[nn.Parameter], ways: Graph, output: Any) -> facts.Facts:
+    """Parameters that the output rests on and that are not the module's ``own``: how many, and of how many numbers.
+
+    They are those of layers in a plain list, or made anew in each call; what the loss brings along (a judge, a teacher)
+    does not count.
+    """
+    leaves = {node: getattr(node, "variable", None) for node in ways.order if not ways.parts[node]}
+    foreign = {node: one for node, one in leaves.items() if isinstance(one, nn.Parameter) and one not in own}
+    signal = output if isinstance(output, Tensor) else signal_of(output)
+    below = behind([signal.grad_fn]) if foreign and signal is not None and signal.grad_fn is not None else set()
+    found = {one for node, one in foreign.items() if node in below}
+    return {"strangers": {"count": len(found), "numbers": sum(one.numel() for one in found)}} if found else {}
 
 
 def of_batch(parts: Sequence[Any], output: Any, loss: Node) -> facts.Facts:

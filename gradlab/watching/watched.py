@@ -17,7 +17,7 @@ from gradlab.watching.lookout import Lookout, Say
 from gradlab.watching.observed import inside_parametrizations
 from gradlab.watching.peers import Part
 from gradlab.watching.recording import Recording
-from gradlab.watching.rows import Row
+from gradlab.watching.rows import Row, parts_of
 
 Due = Callable[[], None]
 
@@ -53,8 +53,9 @@ class Watched:
     scaler: Any = None
 
     def __post_init__(self) -> None:
-        inside = inside_parametrizations(self.module)
-        self._names = {part: name for name, part in self.module.named_modules() if part not in inside}
+        parts = parts_of(self.module)
+        inside = inside_parametrizations(parts)
+        self._names = {part: name for part, name in parts.items() if part not in inside}
         self._loss: Figure = 0.0
         self._norms: Norms | None = None
         self._clipped: Norms | None = None

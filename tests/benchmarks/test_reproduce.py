@@ -72,7 +72,7 @@ def test_the_page_has_a_column_for_other_seeds() -> None:
     }
     text = page(own, others)
     assert "On other seeds, as many from another first one on: 0 of 1 from 1000, 0 of 1 from 2000." in text
-    assert "| experiment | runs | met | from 1000 | from 2000 | seconds | source |" in text
+    assert "| experiment | runs | met | from 1000 | from 2000 | core seconds | source |" in text
     assert "| [one](#one) | 4 | 2 of 2 | 1 of 2 | not run | 1.0 | a book |" in text
     assert "| 1 ± 0.1 | 1.05 | pass | 1.05; not run |" in text
     assert "| 1 ± 0.1 | 1.05 | pass | **1.2**; not run |" in text

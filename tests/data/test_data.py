@@ -326,7 +326,7 @@ def test_characters_are_windows_of_one_text_and_none_is_in_both_parts(length: in
         (data.heldout_inputs, data.heldout_targets, text[split:]),
     )
     for inputs, targets, part in parts:
-        np.testing.assert_array_equal(inputs[:, 1:], targets[:, :-1])
+        assert np.array_equal(inputs[:, 1:], targets[:, :-1])
         windows = ["".join(letters[number] for number in [*inputs[at], targets[at, -1]]) for at in (0, 1, 77, -1)]
         assert all(window in part for window in windows)
         assert part.startswith(windows[0])

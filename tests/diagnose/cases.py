@@ -219,6 +219,14 @@ CASES: dict[str, tuple[History, str]] = {
     ),
     "a decay that Adam makes good": (passed(deltas=DECAYING), "healthy"),
     "the same under plain descent": (passed(deltas=DECAYING, spec={"optim.name": "sgd"}), "vanishing"),
+    "the same before rectified Adam can tell the scale": (
+        replace(passed(deltas=DECAYING, spec={"optim.name": "radam"}), loss=np.linspace(2.3, 2.2, 6)),
+        "vanishing",
+    ),
+    "the same once it can": (
+        replace(passed(deltas=DECAYING, spec={"optim.name": "radam"}), loss=np.linspace(2.3, 2.2, 7)),
+        "healthy",
+    ),
     "a decay that Adam makes good through no hundred layers": (passed(deltas=rate_of(0.96, 100)), "vanishing"),
     "growth through norms": (passed(deltas=1.3 ** np.arange(19, -1, -1.0), normalised=np.ones(LAYERS)), "healthy"),
     "growth without norms": (passed(deltas=1.3 ** np.arange(19, -1, -1.0), normalised=np.zeros(LAYERS)), "exploding"),

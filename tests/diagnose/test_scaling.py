@@ -68,6 +68,15 @@ def test_a_sweep_over_widths_says_what_moves_and_what_does_not() -> None:
     assert still == "model.parametrization=mup: the best optim.lr is 1 at every width."
 
 
+def test_of_many_settings_it_is_counted_where_the_best_rate_stays() -> None:
+    names = {f"kind{number}": 0.0 for number in range(5)}
+    rows, instruments = sweep(names, names | {"kind3": -1.0})
+    swept = ["model.parametrization", "model.width", "optim.lr"]
+    *changes, last = sentences(rows, swept, instruments)
+    assert len(changes) == 4
+    assert last == "The best optim.lr is the same at every width in 4 of 5 settings of the other keys."
+
+
 def test_nothing_is_said_without_the_instrument_or_of_two_widths() -> None:
     rows, instruments = sweep({"mup": 0.0}, {"mup": 0.0})
     assert sentences(rows, ["model.width"], instruments.slice(0, 0)) == []

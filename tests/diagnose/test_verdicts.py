@@ -13,6 +13,7 @@ import pytest
 
 from gradlab.diagnose import DEFAULTS, ORDER, THRESHOLDS, History, Profile, causes, joined, judge, limits, names
 from gradlab.diagnose.causes import CAUSES
+from gradlab.diagnose.history import Answers
 from gradlab.diagnose.meanings import KEYS, VERDICTS
 from gradlab.diagnose.tables import JUDGED, histories, with_verdicts
 from gradlab.grid.compose import compose_run
@@ -175,11 +176,13 @@ def test_every_threshold_decides() -> None:
     deciding = set()
     curved = np.exp(1.5 * np.log(np.arange(1.0, 101)) + np.random.default_rng(3).normal(0, 0.003, 100).cumsum())
     histories = [history for history, _ in CASES.values()] + [seen(profile(curved))]
+    defaults = [[verdict.sentence for verdict in judge(history)] for history in histories]
     for name, entry in THRESHOLDS.items():
         for value in (0.0, entry.most if math.isfinite(entry.most) else 1e9):
-            for history in histories:
+            for history, as_default in zip(histories, defaults, strict=True):
+                if name in deciding:
+                    break
                 told = [verdict.sentence for verdict in judge(history, limits({name: value}))]
-                as_default = [verdict.sentence for verdict in judge(history)]
                 if [line.split(" ")[0] for line in told] != [line.split(" ")[0] for line in as_default]:
                     deciding.add(name)
                 if any("not at one rate" in line for line in told) != any("not at one rate" in s for s in as_default):
@@ -476,6 +479,20 @@ def test_no_constant_output_comes_below_a_guess(final: float, name: str) -> None
     same = {"output_mean": 1.0, "output_std": 0.1, "output_between": 0.0}
     history = replace(losing(np.linspace(2.3, final, 30)), facts=same, measured=True, guess=math.log(10))
     assert judge(history)[0].name == name
+
+
+@pytest.mark.parametrize(
+    ("loss", "right", "name"), [(0.40, 0.103, "collapsed"), (0.40, 0.14, "healthy"), (0.50, 0.103, "healthy")]
+)
+def test_one_answer_beside_a_loss_that_is_learned_is_a_collapse(loss: float, right: float, name: str) -> None:
+    """A capsule that is as long as it can be for every image: its margin costs 0.36, the other nine learn."""
+    history = replace(losing(np.linspace(0.9, 0.4, 50)), guess=0.524, answers=Answers(loss, right, 360, 10))
+    verdict = judge(history)[0]
+    assert verdict.name == name
+    if name == "collapsed":
+        assert verdict.cause is not None
+        assert (verdict.cause.name, verdict.grade) == ("one_answer", "sick")
+        assert "no more than one answer" in verdict.sentence
 
 
 def test_an_output_behind_branches_that_start_at_zero_is_not_collapsed() -> None:

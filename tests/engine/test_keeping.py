@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from gradlab.data.loaders import load
-from gradlab.engine.keeping import NOBODY, Keeper
+from gradlab.engine.keeper import NOBODY, Keeper
 from gradlab.engine.train import train
 from gradlab.spec.choices import CLIPS, INSTRUMENTS, MODELS, OPTIMIZERS, SCHEDULES
 from gradlab.spec.named import Value
@@ -38,11 +38,17 @@ DIVERGING: dict[str, Value] = {"data.name": "linear_teacher", "model.activation"
 FEW: dict[str, Value] = {"train.steps": 24}
 """Steps of architectures that take long."""
 
+SHORT: dict[str, dict[str, Value]] = {
+    "seq2seq": {"data.name": "copy_memory", "data.length": 21},
+    "transformer": {"data.length": 6},
+}
+"""Of those that read a sequence."""
+
 CPU = torch.device("cpu")
 
 SETTINGS: dict[str, dict[str, Value]] = {
     **{
-        f"model {name}": {"model.name": name, "model.depth": 4, **({} if name == "mlp" else FEW)}
+        f"model {name}": {"model.name": name, "model.depth": 4, **({} if name == "mlp" else FEW), **SHORT.get(name, {})}
         for name in MODELS
         if name not in ("rnn", "linear_chain", "module")
     },
@@ -88,13 +94,17 @@ def tables(runs: Sequence[RunSpec], keeper: Keeper = NOBODY, *, stacked: bool = 
 
 def broken_off(runs: Sequence[RunSpec], at: int, path: Path, *, stacked: bool = False) -> Tables:
     """KilledError after step ``at``, gone on with from the file, killed once more, and gone on with to the end."""
+    return killed(runs, (at, (at + runs[0].train.steps) // 2), path, stacked=stacked)
+
+
+def killed(runs: Sequence[RunSpec], ends: Sequence[int], path: Path, *, stacked: bool = False) -> Tables:
+    """Killed after each of these steps, and gone on with from the file every time."""
 
     def die(kept: Kept) -> None:
         write_arrays(path, kept)
         raise KilledError
 
-    steps = runs[0].train.steps
-    for end in (at, (at + steps) // 2):
+    for end in ends:
         keeper = Keeper(load=lambda: read_arrays(path), wanted=partial(operator.eq, end), save=die)
         with pytest.raises(KilledError):
             tables(runs, keeper, stacked=stacked)
@@ -135,10 +145,40 @@ def test_networks_of_one_s_own_go_on(stacked: bool, more: dict[str, Value], tmp_
 def test_an_instrument_goes_on(name: str, tmp_path: Path) -> None:
     needs: dict[str, Value] = {key: values[0] for key, values in INSTRUMENTS[name].needs.items()}
     values: dict[str, Value] = {"train.steps": 24, "probe.every": 6, "probe.instrument": name, **needs}
-    runs = company(values | ({"model.width": 4} if name == "mode_strength" else {}))
+    values |= SHORT.get(str(needs.get("model.name")), {})
+    # A plane is ten thousand networks.
+    own: dict[str, dict[str, Value]] = {"mode_strength": {"model.width": 4}, "loss_plane": {"probe.every": 24}}
+    runs = company(values | own.get(name, {}))
     whole = tables(runs)
     assert_equal(broken_off(runs, 9, tmp_path / "kept.safetensors"), whole)
     assert (whole.instruments.num_rows > 0) == (name != "none")
+
+
+@pytest.mark.parametrize("ends", [(-21, -17, -15, -14, -8), (-7, -3, 4), (-1, 0)])
+def test_a_pre_training_goes_on(ends: Sequence[int], tmp_path: Path) -> None:
+    """Two layers of 7 steps, then 7 steps of two members whose inputs are noisy, before step 0; one has none."""
+    modes = ("layerwise", "denoising", "none", "denoising")
+    given: dict[str, Value] = {**BASE, "train.steps": 12, "pretrain.steps": 7, "probe.every": 5}
+    runs = [build(given | {"pretrain.mode": mode, "seed": seed}) for seed, mode in enumerate(modes)]
+    assert_equal(killed(runs, ends, tmp_path / "kept"), tables(runs))
+
+
+def test_a_training_that_goes_on_is_not_pre_trained_again(tmp_path: Path) -> None:
+    """As is seen by what the bar is told, which a pre-training moves, too."""
+    runs = company({"train.steps": 60, "pretrain.mode": "layerwise", "pretrain.steps": 100})
+    path, told = tmp_path / "kept", list[tuple[float, int]]()
+
+    def progress(share: float, diverged: int) -> None:
+        told.append((share, diverged))
+
+    train(runs, load(runs[0].data), CPU, progress, Keeper(wanted=lambda t: t == 20, save=partial(write_arrays, path)))
+    # Of two layers each has 2 + 1/2 layers' work, of three.
+    before = 100 * 2 * 2.5 / 3
+    shares = [before / 4, before / 2, before * 3 / 4, before, before + 21, before + 61]
+    assert [share for share, _ in told] == pytest.approx([share / (before + 61) for share in shares])
+    told.clear()
+    train(runs, load(runs[0].data), CPU, progress, Keeper(load=lambda: read_arrays(path)))
+    assert [share for share, _ in told] == pytest.approx([1.0])
 
 
 def test_where_members_have_ended_before_the_kill(tmp_path: Path) -> None:

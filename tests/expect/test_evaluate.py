@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from gradlab.expect.evaluate import FAIL, PASS, UNTESTED, Outcome, evaluate, read
-from gradlab.expect.form import parse
+from gradlab.expect.evaluate import FAIL, PASS, UNTESTED, Outcome, columns, evaluate, read
+from gradlab.expect.form import Expectation, parse
 from gradlab.spec.named import SpecError
+from gradlab.store.sources import Merged
 
 RUNS = pa.table(
     {
@@ -55,12 +56,18 @@ TABLES = {"runs": RUNS, "steps": STEPS, "layers": LAYERS}
 
 def number(value: Mapping[str, Any]) -> float | None:
     (expectation,) = parse([{"what": "x", "value": value, "above": 0}])
-    return read(expectation.value, TABLES).number
+    return read(expectation.value, narrow([expectation])).number
 
 
 def outcome(*, lenient: bool = False, **entry: Any) -> Outcome:
-    (found,) = evaluate(parse([{"what": "x", **entry}]), TABLES, lenient=lenient)
+    expectations = parse([{"what": "x", **entry}])
+    (found,) = evaluate(expectations, narrow(expectations), lenient=lenient)
     return found
+
+
+def narrow(expectations: Sequence[Expectation]) -> Merged:
+    """The tables as they are read of a large result."""
+    return Merged.of(TABLES).narrow(columns(expectations))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import pytest
 from gradlab.expect.bound import Among, Bound
 from gradlab.expect.form import check_rows, measures, parse
 from gradlab.expect.measure import Fit, Place
-from gradlab.grid.compose import compose_grid, experiments
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import build
 
@@ -172,11 +171,3 @@ def test_settings_that_no_run_has_are_refused() -> None:
             check_rows(parse([{"what": "x", "value": {**RATE, "where": where}, "above": 1}]), runs)
     kept = {"model.depth": [5, 6], "seed": 0, "state": "finished"}
     check_rows(parse([{"what": "x", "value": {**RATE, "where": kept}, "above": 1}]), runs)
-
-
-@pytest.mark.parametrize("name", [record.name for record in experiments()])
-def test_what_every_experiment_expects_is_understood(name: str) -> None:
-    """Composing it has checked the form, and that its grid has the settings; a reader needs the words."""
-    found = parse(list(compose_grid([], experiment=name).expect))
-    assert len({entry.what for entry in found}) == len(found)
-    assert all(len(entry.what) <= 80 for entry in found)

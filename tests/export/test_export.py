@@ -293,7 +293,7 @@ def test_what_ends_early_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     def full(*_: object) -> Callable[..., None]:
         raise OSError(28, "No space left on device", "made/export/csv/steps.csv")
 
-    monkeypatch.setattr("gradlab.report.tables.pyarrow.csv.write_csv", full)
+    monkeypatch.setattr("gradlab.report.tables.pyarrow.csv.CSVWriter", full)
     ended = call(["export", "made", "--to", "csv"], monkeypatch, capsys, tmp_path)
     assert (ended.status, ended.err) == (
         1,

@@ -16,16 +16,24 @@ import pytest
 
 from gradlab.store import documents
 from gradlab.store.folder import Folder, time_here
-from tests.commands import TINY, Gradlab, assert_same_tables
+from tests.commands import TINY, Gradlab, assert_same_tables, forked
 
 GRID = ("seed=range(4)", "model.activation=tanh,relu", "launch.memory=1")
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    assert forked(("sweep", *TINY, *GRID, "-o", "out", "--no-report"), folder).status == 0
+    (folder / "out/report").mkdir()
+    (folder / "out/report/index.html").touch()
+    return folder / "out"
+
+
 @pytest.fixture
-def made(gradlab_: Gradlab, tmp_path: Path) -> Path:
-    """A finished sweep of eight runs."""
-    assert gradlab_("sweep", *TINY, *GRID, "-o", "out").status == 0
-    return tmp_path / "out"
+def made(finished: Path, tmp_path: Path) -> Path:
+    """A finished sweep of eight runs, with a report."""
+    return shutil.copytree(finished, tmp_path / "out")
 
 
 def files(root: Path) -> dict[str, bytes]:

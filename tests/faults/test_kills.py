@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gradlab.launch import interrupts
-from tests.commands import run
+from tests.commands import forked
 from tests.faults.campaign import SWEEP, Kill, drawn, survives
 
 NAMED = [
@@ -18,19 +18,19 @@ NAMED = [
     Kill("runs are merged", signal.SIGKILL, True),
     Kill("the report is begun", signal.SIGKILL, False),
 ]
+"""Each of the command that goes on with what the one before it left."""
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    ended = run(list(SWEEP), folder)
+    ended = forked([*SWEEP, "--no-report"], folder)
     assert (ended.status, ended.err) == (0, "")
     return folder / "out"
 
 
-@pytest.mark.parametrize("kill", NAMED, ids=str)
-def test_a_kill_at_a_named_point(kill: Kill, whole: Path, tmp_path: Path) -> None:
-    survives(tmp_path, [kill], whole)
+def test_kills_at_named_points(whole: Path, tmp_path: Path) -> None:
+    survives(tmp_path, NAMED, whole)
 
 
 def test_kills_at_random(whole: Path, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_user_who_may_have_no_further_process_is_told_so_and_loses_nothing(
 
 @pytest.mark.skipif(library("float32") is None, reason="no C compiler")
 def test_many_that_find_an_empty_cache_compile_once(tmp_path: Path) -> None:
-    """Eight processes at once: one compiles, the others wait for it and load the same library."""
+    """Four processes at once: one compiles, the others wait for it and load the same library."""
     compiler = os.environ.get("CC") or "cc"
     counted, calls = tmp_path / "cc", tmp_path / "calls"
     counted.write_text(
@@ -113,7 +113,7 @@ def test_many_that_find_an_empty_cache_compile_once(tmp_path: Path) -> None:
     environment = {**ENVIRONMENT, "CC": str(counted), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     rivals = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(8)
+        for _ in range(4)
     ]
     found = {process.communicate(timeout=120)[0] for process in rivals}
     assert len(found) == 1

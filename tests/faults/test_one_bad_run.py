@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gradlab.engine.keeping import Keeper
+from gradlab.engine.keeper import Keeper
 from gradlab.grid.cohorts import make_plan
 from gradlab.launch import worker
 from gradlab.launch.devices import CPU_MEMORY

@@ -99,6 +99,7 @@ ELSEWHERE: dict[str, tuple[dict[str, Value], Value]] = {
     "model.pool": ({"model.name": "cnn", "model.depth": 4}, "2"),
     "model.block": ({"model.name": "resnet", "model.depth": 4}, "rezero"),
     "model.branch_scale": ({"model.name": "residual_mlp"}, 0.5),
+    "model.base_depth": ({"model.name": "residual_mlp", "model.parametrization": "mup"}, 5),
     "model.heads": (ATTENTION, 2),
     "model.norm_place": (ATTENTION, "post"),
     "model.skip": (ATTENTION, False),

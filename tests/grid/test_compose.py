@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
+from gradlab.expect.form import parse
 from gradlab.grid.compose import compose_grid, compose_run, experiments
 from gradlab.spec.choices import ACTIVATIONS, CLIPS, MODELS, NORMS, OPTIMIZERS
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import RunSpec, build
 from tests.cases import BAD_RUNS, BAD_SWEEPS
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "configs" / "experiment"
 
 Write = Callable[[str, str], Path]
 
@@ -238,14 +241,23 @@ def test_a_config_folder_that_is_none(tmp_path: Path) -> None:
 # Experiments
 
 
-@pytest.mark.parametrize("name", [record.name for record in experiments()])
+@pytest.mark.parametrize("name", sorted(file.stem for file in EXPERIMENTS.glob("*.yaml")))
 def test_every_experiment_composes(name: str) -> None:
     grid = compose_grid([], experiment=name)
     assert grid.name == grid.experiment == name
     # Chrono initialisation takes the place of a forget bias: with it two of them are one run.
     assert grid.duplicates == 0 or name == "lstm-forget-bias"
     assert 1 < len(grid.runs) <= 432
-    assert compose_grid([f"+experiment={name}"]).runs == grid.runs == compose_grid([f"experiment={name}"]).runs
+    # That its grid has the settings which it expects something of is checked on the way; a reader needs the words.
+    found = parse(list(grid.expect))
+    assert len({entry.what for entry in found}) == len(found)
+    assert all(len(entry.what) <= 80 for entry in found)
+
+
+def test_an_experiment_is_named_in_either_way() -> None:
+    grid = compose_grid([], experiment="scalar-chain")
+    assert compose_grid(["+experiment=scalar-chain"]).runs == grid.runs
+    assert compose_grid(["experiment=scalar-chain"]).runs == grid.runs
 
 
 def test_every_experiment_says_what_it_asks_and_where_it_comes_from() -> None:

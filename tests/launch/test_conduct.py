@@ -16,7 +16,7 @@ import yaml
 
 import gradlab
 from gradlab.data.dataset import Dataset
-from gradlab.engine.keeping import Keeper
+from gradlab.engine.keeper import Keeper
 from gradlab.engine.train import train as real_train
 from gradlab.grid.compose import compose_grid
 from gradlab.launch import conduct, worker

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.engine.keeping import Keeper
+from gradlab.engine.keeper import Keeper
 from gradlab.grid.cohorts import make_plan
 from gradlab.launch import keeping, worker
 from gradlab.launch.devices import CPU_MEMORY
@@ -203,6 +203,7 @@ LONGER = {
     "a plateau": ("optim.schedule=plateau", "optim.decay_every=3", "optim.decay=0.8", "optim.warmup=5"),
     "inverse_sqrt": ("optim.schedule=inverse_sqrt", "optim.warmup=20"),
     "a twin": ("probe.instrument=twin_distance", "train.precision=float64", "optim.momentum=0.5"),
+    "a pre-training": ("pretrain.mode=masked", "pretrain.steps=9", "probe.instrument=weight_motion"),
     "spectra": ("probe.instrument=jacobian_spectrum", "train.precision=float64", "model.norm=rms"),
 }
 

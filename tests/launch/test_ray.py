@@ -21,7 +21,7 @@ from gradlab.launch.events import Job
 from gradlab.store import documents
 from gradlab.store.folder import Folder
 from gradlab.store.pieces import saved_pieces
-from tests.commands import ENVIRONMENT, assert_same_tables, run, spawn, wait_for
+from tests.commands import ENVIRONMENT, assert_same_tables, forked, run, spawn, wait_for
 from tests.launch.test_local import jobs_of
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
@@ -58,7 +58,7 @@ def cluster() -> Iterator[tuple[str, subprocess.Popen[str]]]:
 def at_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The result of the same sweep on this machine."""
     folder = tmp_path_factory.mktemp("home")
-    ended = run([*SWEEP, "launch.workers=2", "-o", "out"], folder)
+    ended = forked([*SWEEP, "-o", "out"], folder)
     assert (ended.status, ended.err) == (0, "")
     return folder / "out"
 

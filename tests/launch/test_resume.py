@@ -7,14 +7,14 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import gradlab
 from gradlab.store.folder import Folder
-from tests.commands import alive, assert_same_tables, children, run, spawn, wait_for, workers
+from tests.commands import alive, assert_same_tables, children, fork, forked, spawn, wait_for, workers
 
 SWEEP = (
     "sweep",
@@ -40,7 +40,7 @@ PATIENCE = 5.0
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The result of the sweep that nobody disturbs."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    ended = run([*SWEEP, "-o", "out"], folder)
+    ended = forked([*SWEEP, "-o", "out"], folder)
     assert (ended.status, ended.err) == (0, "")
     return folder / "out"
 
@@ -60,7 +60,7 @@ def finished_pieces(root: Path) -> int:
 
 
 def resume(folder: Path, missing: range | None = None) -> None:
-    ended = run(["sweep", "--resume", "out", "--no-report"], folder)
+    ended = forked(["sweep", "--resume", "out", "--no-report"], folder)
     assert (ended.status, ended.err) == (0, "")
     if missing is not None:
         (count,) = (int(line.split()[2]) for line in ended.out.splitlines() if line.startswith("Resuming out:"))
@@ -70,14 +70,12 @@ def resume(folder: Path, missing: range | None = None) -> None:
     assert not list((folder / "out").glob(".*")), "nothing temporary is left"
 
 
-@pytest.mark.parametrize("whole_group", [False, True], ids=["the command alone", "the whole group"])
-def test_kill_9_in_mid_sweep(
-    whole_group: bool, started: subprocess.Popen[str], tmp_path: Path, undisturbed: Path
-) -> None:
+def test_kill_9_of_the_command_alone(started: subprocess.Popen[str], tmp_path: Path, undisturbed: Path) -> None:
+    """Of the whole group: `tests/faults/test_kills.py`."""
     wait_for(lambda: finished_pieces(tmp_path) >= 3)
     family = children(started.pid)
     assert len(workers(started.pid)) == 2
-    (os.killpg if whole_group else os.kill)(started.pid, signal.SIGKILL)
+    os.kill(started.pid, signal.SIGKILL)
     started.wait()
     wait_for(lambda: not any(map(alive, family)), seconds=20)
     done = finished_pieces(tmp_path)
@@ -104,59 +102,56 @@ def test_a_worker_killed_fails_its_piece_and_the_sweep_goes_on(
     assert_same_tables(tmp_path / "out", undisturbed)
 
 
-@pytest.mark.parametrize("at_the_start", [True, False], ids=["while torch is imported", "in mid-sweep"])
-@pytest.mark.parametrize("whole_group", [False, True], ids=["the command alone", "the whole group"])
-def test_an_interrupt(
-    whole_group: bool, at_the_start: bool, started: subprocess.Popen[str], tmp_path: Path, undisturbed: Path
-) -> None:
-    if at_the_start:
-        wait_for((tmp_path / "out/manifest.json").exists)
-        assert len(workers(started.pid)) == 2
-        assert not finished_pieces(tmp_path)
-    else:
-        wait_for(lambda: finished_pieces(tmp_path) >= 3)
-    family = children(started.pid)
+def interrupted(process: subprocess.Popen[str], folder: Path, send: Callable[[], object]) -> None:
+    """``send`` interrupts the command, which ends soon, in peace and with all whom it started."""
+    family = children(process.pid)
     began = time.monotonic()
-    (os.killpg if whole_group else os.kill)(started.pid, signal.SIGINT)
-    _, err = started.communicate(timeout=60)
+    send()
+    _, err = process.communicate(timeout=60)
     took = time.monotonic() - began
     assert took < PATIENCE
     print(f"ended {took:.2f} s after the interrupt")
-    assert started.returncode == 130
+    assert process.returncode == 130
     assert "gradlab sweep --resume out" in err
     assert "Traceback" not in err
     wait_for(lambda: not any(map(alive, family)), seconds=PATIENCE)
-    assert json.loads((tmp_path / "out/manifest.json").read_text(encoding="utf-8"))["state"] == "interrupted"
-    if whole_group and not at_the_start:
-        resume(tmp_path)
-        assert_same_tables(tmp_path / "out", undisturbed)
+    assert json.loads((folder / "out/manifest.json").read_text(encoding="utf-8"))["state"] == "interrupted"
 
 
-def test_a_second_command_is_refused_and_an_impatient_user_is_heard(
+def test_an_interrupt_of_the_command_alone_while_torch_is_imported(
     started: subprocess.Popen[str], tmp_path: Path
 ) -> None:
+    wait_for((tmp_path / "out/manifest.json").exists)
+    assert len(workers(started.pid)) == 2
+    assert not finished_pieces(tmp_path)
+    interrupted(started, tmp_path, lambda: os.kill(started.pid, signal.SIGINT))
+
+
+def test_a_second_command_is_refused_and_an_impatient_user_is_heard_in_mid_sweep(
+    started: subprocess.Popen[str], tmp_path: Path, undisturbed: Path
+) -> None:
     wait_for(lambda: finished_pieces(tmp_path) >= 1)
-    second = run(["sweep", "--resume", "out"], tmp_path)
+    second = forked(["sweep", "--resume", "out"], tmp_path)
     assert (second.status, second.out) == (2, "")
     assert second.err == "gradlab: error: out: another gradlab is at work in this folder\n"
-    family = children(started.pid)
-    for _ in range(5):
-        os.killpg(started.pid, signal.SIGINT)
-        time.sleep(0.02)
-    _, err = started.communicate(timeout=60)
-    assert started.returncode == 130
-    assert "Traceback" not in err
-    wait_for(lambda: not any(map(alive, family)), seconds=PATIENCE)
+
+    def five_times() -> None:
+        for _ in range(5):
+            os.killpg(started.pid, signal.SIGINT)
+            time.sleep(0.02)
+
+    interrupted(started, tmp_path, five_times)
     assert len(gradlab.load(tmp_path / "out").runs) == finished_pieces(tmp_path)
+    resume(tmp_path)
+    assert_same_tables(tmp_path / "out", undisturbed)
 
 
 def test_commands_started_at_once_do_not_share_a_folder(tmp_path: Path) -> None:
     line = ["run", "model.width=8", "model.depth=2", "train.steps=0", "--no-report"]
-    rivals = [spawn([*line, "-o", "same"], tmp_path) for _ in range(2)]
-    friends = [spawn(line, tmp_path) for _ in range(2)]
-    said = [process.communicate(timeout=120) for process in (*rivals, *friends)]
-    assert sorted(process.returncode for process in rivals) == [0, 2], said
-    assert [process.returncode for process in friends] == [0, 0], said
+    rivals = [fork([*line, "-o", "same"], tmp_path) for _ in range(2)]
+    friends = [fork(line, tmp_path) for _ in range(2)]
+    assert sorted(end().status for end in rivals) == [0, 2]
+    assert [end().status for end in friends] == [0, 0]
     assert len(gradlab.load(tmp_path / "same").runs) == 1
     folders = list((tmp_path / "outputs").glob("20*/*"))
     assert len(folders) == 2

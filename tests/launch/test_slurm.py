@@ -23,7 +23,7 @@ from gradlab.launch.slurm_job import said_by
 from gradlab.launch.speed import USUAL
 from gradlab.store.folder import Folder
 from gradlab.store.pieces import saved_pieces
-from tests.commands import ENVIRONMENT, Ended, assert_same_tables, run, wait_for
+from tests.commands import ENVIRONMENT, Ended, assert_same_tables, forked, run, wait_for
 from tests.launch.test_local import jobs_of
 
 SCRIPT = Path(__file__).with_name("one_node_slurm.sh")
@@ -67,7 +67,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def at_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The result of the same sweep on this machine."""
     folder = tmp_path_factory.mktemp("home")
-    ended = run([*SWEEP, "-o", "out"], folder)
+    ended = forked([*SWEEP, "-o", "out"], folder)
     assert (ended.status, ended.err) == (0, "")
     return folder / "out"
 
@@ -140,7 +140,7 @@ def test_a_job_that_is_cancelled_says_so_and_a_resume_goes_on(tmp_path: Path, at
     (error,) = gradlab.load(folder.root).runs["error"].dropna()
     assert error.startswith(f"Slurm job {second} CANCELLED")
     assert folder.checkpoints(1), "what it had trained is kept"
-    again = run(["sweep", "--resume", "out", "--no-report"], tmp_path)
+    again = forked(["sweep", "--resume", "out", "launch=local", "--no-report"], tmp_path)
     assert (again.status, again.err) == (0, "")
     assert_same_tables(folder.root, at_home)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from gradlab.engine.keeping import Keeper
+from gradlab.engine.keeper import Keeper
 from gradlab.grid.cohorts import Piece, make_plan
 from gradlab.launch import devices, rounds
 from gradlab.launch.devices import CPU_MEMORY, Device

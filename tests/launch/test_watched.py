@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import gradlab
-from tests.commands import Gradlab, run, spawn, wait_for
+from tests.commands import Gradlab, forked, run, spawn, wait_for
 
 TRAIN = """
 import sys
@@ -84,14 +84,14 @@ def test_arguments_output_and_exit_status_are_the_script_s(tmp_path: Path) -> No
     assert frames.steps["loss"].iloc[-1] == float(second.split()[1])
     assert sorted(set(frames.layers["step"])) == [0, 5, 10]
     assert frames.layers["name"].tolist()[:3] == ["input", "first", "last"]
-    told = run(("verdict", "out", "--json", "--fail-on", "any"), tmp_path)
+    told = forked(("verdict", "out", "--json", "--fail-on", "any"), tmp_path)
     assert told.status == 0
     (one,) = json.loads(told.out)["runs"]
     assert (one["name"], one["verdicts"][0]["name"]) == ("model", "healthy")
 
 
 def test_a_crash_is_shown_as_python_shows_it_and_its_tables_are_kept(tmp_path: Path) -> None:
-    ended = run(("watch", "-o", "out", "--no-report", script(tmp_path), "crash"), tmp_path)
+    ended = forked(("watch", "-o", "out", "--no-report", script(tmp_path), "crash"), tmp_path)
     assert ended.status == 1
     trace = [line for line in ended.err.splitlines() if line.startswith(("Traceback", "  File", "RuntimeError"))]
     assert trace[0] == "Traceback (most recent call last):"
@@ -115,7 +115,7 @@ def test_after_ctrl_c_the_tables_up_to_there_are_kept(tmp_path: Path) -> None:
 
 def test_a_gan_and_a_module_by_its_name(tmp_path: Path) -> None:
     script(tmp_path, GAN)
-    ended = run(("watch", "-o", "out", "--no-report", "-m", "scripts.train"), tmp_path)
+    ended = forked(("watch", "-o", "out", "--no-report", "-m", "scripts.train"), tmp_path)
     assert ended.status == 0, ended.err
     frames = gradlab.load(tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
@@ -125,7 +125,7 @@ def test_a_gan_and_a_module_by_its_name(tmp_path: Path) -> None:
 
 
 def test_a_script_that_trains_nothing_says_so(tmp_path: Path) -> None:
-    ended = run(("watch", script(tmp_path, "import torch\nprint(torch.ones(2).sum().item())\n")), tmp_path)
+    ended = forked(("watch", script(tmp_path, "import torch\nprint(torch.ones(2).sum().item())\n")), tmp_path)
     assert (ended.status, ended.out) == (0, "2.0\n")
     assert ended.err.startswith("gradlab: error: no torch.optim.Optimizer was made")
     assert not list((tmp_path / "outputs").glob("*/*"))

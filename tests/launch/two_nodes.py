@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import sys
 
+WATCHFUL = {
+    "health_check_initial_delay_ms": 500,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 2000,
+    "health_check_failure_threshold": 4,
+}
+"""That a node is gone is noticed in seconds, and not in half a minute."""
+
 
 def main() -> None:
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": WATCHFUL}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     second = cluster.add_node(num_cpus=1)
     print(cluster.address, flush=True)
     sys.stdin.readline()

@@ -8,13 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gradlab.engine.cohort import prepare
+from gradlab.engine.train import rehearse
 from gradlab.models import MODELS
 from gradlab.nn.capsules import columns_by_two
 from gradlab.nn.initializers import initial_parameters
+from gradlab.nn.kernels import capsules as kernels
+from gradlab.nn.kernels import native, program
 from gradlab.nn.slots import Role
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import RunSpec, build
-from tests.members import differences, measured
+from tests.members import content, differences, measured, on_each_engine
 from tests.oracles import Seen, activation, expected
 
 Settings = dict[str, Value]
@@ -126,23 +130,37 @@ class Written(nn.Module):
         return [*seen, Seen([s], None, [output])]
 
 
-@pytest.mark.usefixtures("either_engine")
 @pytest.mark.parametrize("name", COHORTS)
 def test_a_member_equals_one_plain_network(name: str) -> None:
     cohort = [TINY | COHORTS[name] | own for own in WITHIN]
-    company = measured(*cohort)
-    for found, settings in zip(company, cohort, strict=True):
-        assert found.run["state"] == "finished"
-        assert list(differences(found, expected(settings, Written), relative=1e-8, absolute=1e-13)) == []
-    (alone,) = measured(cohort[1])
-    assert list(differences(alone, company[1], relative=1e-12, absolute=1e-15)) == []
+    companies = list(on_each_engine(*cohort))
+    for settings, *either in zip(cohort, *companies, strict=True):
+        wanted = expected(settings, Written)
+        for found in either:
+            assert found.run["state"] == "finished"
+            assert list(differences(found, wanted, relative=1e-8, absolute=1e-13)) == []
+    for company, (alone,) in zip(companies, on_each_engine(cohort[1]), strict=True):
+        assert list(differences(alone, company[1], relative=1e-12, absolute=1e-15)) == []
+
+
+@pytest.mark.parametrize("loss", ["margin", "cross_entropy"])
+def test_a_step_is_written_down_with_and_without_record(loss: str) -> None:
+    runs = [build(TINY | {"train.loss": loss, "seed": seed}) for seed in range(2)]
+    found = rehearse(prepare(runs, content(runs[0].data), torch.device("cpu"))).values()
+    assert [step is None for step in found] == [program.kernels(torch.float64) is None] * 2
 
 
 def test_every_second_pixel_of_odd_images_in_colour() -> None:
     x, filters = torch.randn(2, 3, 5, 8, 4), torch.randn(6, 4, 3, 3)
-    found = columns_by_two(x) @ filters.permute(2, 3, 1, 0).flatten(0, 2)
+    columns = columns_by_two(x)
+    found = columns @ filters.permute(2, 3, 1, 0).flatten(0, 2)
     wanted = nn.functional.conv2d(x.flatten(0, 1).permute(0, 3, 1, 2), filters, stride=2, padding=1)
     torch.testing.assert_close(found.flatten(0, 1).permute(0, 3, 1, 2), wanted)
+    if native.serves(x):
+        assert torch.equal(kernels.columns_by_two(x), columns)
+        grad = torch.randn_like(columns)
+        (dx,) = torch.autograd.grad(columns_by_two(x.requires_grad_()), x, grad)
+        torch.testing.assert_close(kernels.columns_by_two_back(grad, 5, 8), dx)
 
 
 def test_a_zero_capsule_is_no_number_without_eps_alone() -> None:

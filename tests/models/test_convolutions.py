@@ -18,7 +18,7 @@ from gradlab.nn.kernels.program import Program
 from gradlab.nn.slots import Role
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import RunSpec, build
-from tests.members import content, differences, measured
+from tests.members import content, differences, measured, on_each_engine
 from tests.oracles import Plain, Seen, activation, expected, normalization
 
 Settings = dict[str, Value]
@@ -222,16 +222,16 @@ def cohorts() -> Iterator[Any]:
             yield pytest.param([BASE | {"model.name": name} | own | within for within in WITHIN], id=f"{name} {label}")
 
 
-@pytest.mark.usefixtures("either_engine")
 @pytest.mark.parametrize("cohort", list(cohorts()))
 def test_a_member_equals_one_network_of_torch_s(cohort: list[Settings]) -> None:
-    together = measured(*cohort)
-    for found, settings in zip(together, cohort, strict=True):
+    companies = list(on_each_engine(*cohort))
+    for settings, *either in zip(cohort, *companies, strict=True):
         skip = ("grad_zero",) if settings.get("model.norm") == "batch" else ()
         wanted = expected(settings, PlainImages)
-        assert list(differences(found, wanted, relative=1e-8, absolute=1e-13, skip=skip)) == []
-    (alone,) = measured(cohort[1])
-    assert list(differences(alone, together[1], relative=1e-12, absolute=1e-15)) == []
+        for found in either:
+            assert list(differences(found, wanted, relative=1e-8, absolute=1e-13, skip=skip)) == []
+    for company, (alone,) in zip(companies, on_each_engine(cohort[1]), strict=True):
+        assert list(differences(alone, company[1], relative=1e-12, absolute=1e-15)) == []
 
 
 @pytest.mark.parametrize("settings", [*CNN.values()], ids=CNN)

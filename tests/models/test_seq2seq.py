@@ -17,11 +17,9 @@ from gradlab.models import seq2seq
 from gradlab.nn.kernels import program
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import RunSpec, build
-from tests.members import content, differences, measured
+from tests.members import content, differences, measured, on_each_engine
 from tests.models.gated import Layer, gru_step
 from tests.oracles import Seen, expected
-
-pytestmark = pytest.mark.usefixtures("either_engine")
 
 BASE: dict[str, Value] = {
     "model.name": "seq2seq",
@@ -138,14 +136,16 @@ def driven_step(stage: Layer, driven: Tensor, h: Tensor) -> tuple[Tensor, Tensor
 def test_a_member_equals_one_plain_network(attention: str, depth: int) -> None:
     fixed = BASE | COPY | {"model.attention": attention, "model.depth": depth, "model.width": 4 + depth}
     cohort = [fixed | way for way in WAYS]
-    for found, settings in zip(measured(*cohort), cohort, strict=True):
-        assert found.run["state"] == "finished"
-        further = ("signal_grad_rms", "grad_rms", "attention_entropy")
+    further = ("signal_grad_rms", "grad_rms", "attention_entropy")
+    for settings, *either in zip(cohort, *on_each_engine(*cohort), strict=True):
         wanted = expected(settings, Translator)
-        assert list(differences(found, wanted, relative=1e-8, absolute=1e-14, skip=further)) == []
-        assert [row["axis"] for row in found.layers].count("time") == 13 * len(found.recorded)
+        for found in either:
+            assert found.run["state"] == "finished"
+            assert list(differences(found, wanted, relative=1e-8, absolute=1e-14, skip=further)) == []
+            assert [row["axis"] for row in found.layers].count("time") == 13 * len(found.recorded)
 
 
+@pytest.mark.usefixtures("either_engine")
 @pytest.mark.parametrize("attention", ["additive", "dot"])
 def test_entropy_is_that_of_the_weights_and_roots_are_of_the_norms(attention: str) -> None:
     settings = BASE | COPY | {"model.attention": attention, "model.width": 8, "train.steps": 0, "model.gain": 3.0}
@@ -165,6 +165,7 @@ def test_entropy_is_that_of_the_weights_and_roots_are_of_the_norms(attention: st
             assert row["grad_rms"] == pytest.approx(row["grad_norm"] / (8 * 8 + 8) ** 0.5)
 
 
+@pytest.mark.usefixtures("either_engine")
 @pytest.mark.parametrize("attention", ["none", "additive", "dot"])
 def test_a_step_is_written_down_with_and_without_record(attention: str) -> None:
     runs = [build(BASE | COPY | {"model.attention": attention, "seed": seed}) for seed in range(2)]
@@ -172,6 +173,7 @@ def test_a_step_is_written_down_with_and_without_record(attention: str) -> None:
     assert [step is None for step in found] == [program.kernels(torch.float64) is None] * 2
 
 
+@pytest.mark.usefixtures("either_engine")
 def test_decoding_is_greedy_and_only_a_whole_date_is_right() -> None:
     runs = [build({"model.name": "seq2seq", "model.width": 8, "seed": seed}) for seed in range(2)]
     cohort = prepare(runs, content(runs[0].data), torch.device("cpu"))

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from gradlab.nn.float64 import correlation, norm64, norms64, sound_norm64, unsound
+from gradlab.nn.float64 import norm64, norms64, sound_norm64, spread, unsound
 
 pytestmark = pytest.mark.usefixtures("either_engine")
 
@@ -68,8 +68,18 @@ def test_the_correlation_of_samples_is_the_mean_cosine_of_pairs_that_have_one(dt
     h[2] = 0.0
     h[2, 1, 3] = 1.0
     h[3] = 1e-30 * torch.tensor([1.0, -1.0, 2.0, -0.5, 3.0], dtype=dtype).view(5, 1)
-    found = torch.empty(4, dtype=torch.float64)
-    correlation(h, found)
+    mean, deviation, found = torch.empty(3, 4, dtype=torch.float64)
+    each = [torch.empty(4, 3, dtype=torch.float64) for _ in range(3)]
+    spread(h, mean, deviation, found, each)
+    for step in range(3):
+        alone = torch.empty(3, 4, dtype=torch.float64)
+        spread(h[:, step : step + 1], *alone)
+        torch.testing.assert_close(
+            torch.stack([part[:, step] for part in each]), alone, rtol=1e-12, atol=0, equal_nan=True
+        )
+    wide = h.double().flatten(1)
+    torch.testing.assert_close(mean, wide.mean(1), equal_nan=True)
+    torch.testing.assert_close(deviation, wide.std(1, unbiased=False), rtol=1e-12, atol=0, equal_nan=True)
     awake = [[row for row in step if row.any()] for step in h[0].double()]
     pairs = [(a, b) for step in awake for place, a in enumerate(step) for b in step[:place]]
     assert len(pairs) == 10 + 6 + 10
@@ -77,3 +87,12 @@ def test_the_correlation_of_samples_is_the_mean_cosine_of_pairs_that_have_one(dt
     assert math.isnan(found[1]), "an entry is not finite"
     assert math.isnan(found[2]), "one sample alone has no other to be alike to"
     assert found[3] == pytest.approx((3 + 1 - 3 * 2) / 10), "three of one sign, two of the other, however small"
+
+
+def test_equal_numbers_have_no_deviation_at_any_level() -> None:
+    mean, deviation = torch.empty(2, 2, dtype=torch.float64)
+    spread(torch.full((2, 3, 5, 7), 1e6 + 0.1), mean, deviation, None)
+    assert deviation.tolist() == [0.0, 0.0]
+    h = 1e6 + torch.randn(2, 3, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    spread(h, mean, deviation, None)
+    torch.testing.assert_close(deviation, h.flatten(1).std(1, unbiased=False), rtol=1e-9, atol=0)

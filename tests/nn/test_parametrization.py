@@ -42,6 +42,7 @@ class Scaled(nn.Module):
         self.weights = nn.ParameterList(weights)
         self.biases = nn.ParameterList(biases)
         self.scales, self.residual = scales, run.model.name == "residual_mlp"
+        self.beta = math.sqrt(((run.model.base_depth or run.model.depth) - 2) / (run.model.depth - 2))
 
     def layer(self, at: int, h: Tensor) -> Tensor:
         z: Tensor = self.scales[at] * (h @ self.weights[at].T) + self.biases[at]
@@ -51,7 +52,7 @@ class Scaled(nn.Module):
         last = len(self.scales) - 1
         z = self.layer(0, x.flatten(1))
         for at in range(1, last):
-            z = z + self.layer(at, torch.tanh(z)) if self.residual else self.layer(at, torch.tanh(z))
+            z = z + self.beta * self.layer(at, torch.tanh(z)) if self.residual else self.layer(at, torch.tanh(z))
         return self.layer(last, z if self.residual else torch.tanh(z))
 
 
@@ -83,8 +84,9 @@ def losses(run: RunSpec) -> list[float]:
     for at in range(last + 1):
         hidden = 0 < at < last
         factor = 1.0 if not mup else (1 / ratio if hidden else 1.0) if adam else (1.0 if hidden else ratio)
-        groups.append({"params": [network.weights[at]], "lr": run.optim.lr * factor})
-        groups.append({"params": [network.biases[at]], "lr": run.optim.lr})
+        deep = network.beta if hidden and adam else 1.0
+        groups.append({"params": [network.weights[at]], "lr": run.optim.lr * factor * deep})
+        groups.append({"params": [network.biases[at]], "lr": run.optim.lr * deep})
         if mup and not adam and at < last:
             groups[-1]["lr"] = run.optim.lr * ratio
         if adam:
@@ -118,7 +120,10 @@ def test_twenty_steps_equal_a_plain_network_s(name: str, optimizer: dict[str, Va
         own | {"model.parametrization": "mup", "model.base_width": 48},
         own | {"model.parametrization": "ntk", "optim.lr": 1.0 if optimizer is SGD else 0.05},
     ]
-    _, *found = measured(*members)
+    if name == "residual_mlp":
+        members.append(own | {"model.parametrization": "mup", "model.base_width": 4, "model.base_depth": 3})
+    # A base of the depth is another sum, and so another cohort.
+    _, *found = [*measured(*members[:4]), *(one for given in members[4:] for one in measured(given))]
     for settings, member in zip(members[1:], found, strict=True):
         wanted = losses(described(settings))
         assert [row["loss"] for row in member.steps] == pytest.approx(wanted, rel=1e-8)
@@ -160,10 +165,17 @@ def test_other_architectures_have_inputs_hidden_matrices_and_outputs(
 
 
 def test_what_has_no_rule_is_refused() -> None:
-    for wrong, said in (
+    refused: tuple[tuple[dict[str, Value], str], ...] = (
         ({"model.init": "orthogonal"}, "model.init=orthogonal with model.parametrization=mup"),
         ({"optim.name": "lamb"}, "optim.name=lamb: its steps"),
         ({"model.name": "linear_chain"}, "'linear_chain' has no key 'model.parametrization'"),
-    ):
+        (
+            {"model.name": "transformer", "model.norm_place": "post", "model.base_depth": 2},
+            "norm_place=post: it is",
+        ),
+        ({"model.name": "resnet", "model.block": "rezero", "model.base_depth": 4}, "expected model.block=preact"),
+        ({"model.name": "residual_mlp", "model.base_depth": 2}, "base_depth=2 with .* of that depth has no branches"),
+    )
+    for wrong, said in refused:
         with pytest.raises(SpecError, match=said):
             build({"model.parametrization": "mup", **wrong})

@@ -18,6 +18,7 @@ from tests.synthetic import grid, write_result
 NETWORKS: dict[str, Iterable[Value]] = {"model.gain": [0.4 + 0.05 * i for i in range(12)], "optim.lr": [0.01, 0.1]}
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_score_that_orders_the_losses_is_found_and_told(tmp_path: Path) -> None:
     """By its formula a run of the synthetic result learns the faster, the nearer its rate is to 1 from below."""
     source = write_result(tmp_path / "result", grid(NETWORKS))

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gradlab.report import inside
+from gradlab.report.answers import of_cure
 from gradlab.report.cure import Cure, best, cure, sentences, table, write_cure
 from gradlab.report.figures.all_figures import plots
 from gradlab.report.figures.cure import LOOKS, cure_plots
@@ -68,6 +70,25 @@ def test_a_cure_is_read_from_the_manifest(tmp_path: Path) -> None:
     assert [(one.override, one.command, one.what) for one in as_best] == [("seed=1", "gradlab run seed=1", "a remedy")]
     write_result(other := tmp_path / "other", [{"seed": 9}])
     assert cure(read([folder, other])) is None, "of several folders there is none"
+
+
+def test_its_page_begins_with_what_was_wrong_and_the_smallest_change(tmp_path: Path) -> None:
+    sick: dict[str, Value] = {"model.depth": 20, "model.activation": "sigmoid"}
+    folder = write_result(
+        tmp_path / "out", [sick | {"optim.lr": lr, "seed": seed} for lr in (0.1, 0.2) for seed in (0, 1)]
+    )
+    ids = read([folder]).ids
+    write_facts(folder, [ids[:2], ids[2:]])
+    found = cure(result := read([folder]))
+    assert found is not None
+    *_, told = of_cure(result, Cure(found.before, found.tried, found.tried))
+    assert told.title.startswith("Vanishing: δ of layer 1 is ")
+    assert dict(told.rows)["cure"].startswith("seed=1: a remedy; loss ")
+    assert told.heal == "gradlab run seed=1"
+    assert of_cure(result, Cure(found.before, found.tried, ()))[-1].heal is None
+    change, came_to = inside.changes(result, found)
+    assert [change["labels"][code] for code in change["code"]] == ["as it was"] * 2 + ["remedy-1"] * 2
+    assert came_to["labels"][came_to["code"][2]] == found.tried[0].state
 
 
 def test_equal_profiles_are_one_line() -> None:

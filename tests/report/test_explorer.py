@@ -110,6 +110,12 @@ def count(tab: Any) -> str:
     return str(tab.locator("#count").inner_text())
 
 
+def address(tab: Any, *parts: str) -> str:
+    """The page's address, which follows what is chosen a moment later, once it tells all of ``parts``."""
+    tab.wait_for_function("parts => parts.every((part) => location.hash.includes(part))", arg=list(parts))
+    return str(tab.evaluate("location.hash"))
+
+
 def test_a_filter_is_followed_by_figures_table_and_address(sweep: Path, open_page: Open) -> None:
     tab = open_page(sweep)
     assert count(tab) == "24 of 24 runs"
@@ -119,8 +125,7 @@ def test_a_filter_is_followed_by_figures_table_and_address(sweep: Path, open_pag
     assert set(column(tab, "activation")) == {"relu"}
     assert set(column(tab, "depth")) == {"10"}
     assert "4 runs" in tab.locator("#figure-group-loss .area").get_attribute("aria-label")
-    tab.wait_for_function("location.hash.includes('is.model.activation=relu')")
-    again = open_page(sweep, "#" + tab.url.partition("#")[2])
+    again = open_page(sweep, address(tab, "is.model.activation=relu", "is.model.depth=10"))
     assert count(again) == "4 of 24 runs"
     assert chip(again, "model.depth", "10").get_attribute("aria-pressed") == "true"
     again.get_by_role("button", name="Show all").click()
@@ -141,8 +146,7 @@ def test_a_brush_makes_a_group(sweep: Path, open_page: Open) -> None:
     assert 0 < grouped < 24
     assert tab.locator("#table tr.chosen").count() == grouped
     assert f"{grouped} runs" in tab.locator("#figure-group-profile .area").get_attribute("aria-label")
-    tab.wait_for_function("location.hash.includes('box=')")
-    assert count(open_page(sweep, "#" + tab.url.partition("#")[2])) == count(tab)
+    assert count(open_page(sweep, address(tab, "box="))) == count(tab)
     tab.locator("#figure-scatter").get_by_role("button", name="Reset").click()
     assert count(tab) == "24 of 24 runs"
 
@@ -165,7 +169,7 @@ def test_any_run_is_opened_and_its_steps_are_walked_through(sweep: Path, result:
     facts = tab.locator(".facts")
     assert run in facts.inner_text()
     assert "gradlab run" in facts.inner_text()
-    assert f"gradlab cure --from {result} {run}" in facts.inner_text()
+    assert "gradlab cure" not in facts.inner_text()
     slider = tab.locator("#step")
     layers = pq.read_table(result / "layers.parquet")
     own = layers.filter(pc.equal(layers["run_id"], run)).to_pylist()
@@ -185,9 +189,11 @@ def test_any_run_is_opened_and_its_steps_are_walked_through(sweep: Path, result:
     assert tab.evaluate("carried([1, 10, 30, null], [2, 10.01, 99, 3], [4, 20, 5, 6])") == [2, 20, 60, None]
     assert tab.evaluate("carried([1, 10], [1, 10], [1, 0])") is None
     tab.get_by_label("show").select_option("update_ratio")
-    assert "‖ΔW‖/‖W‖" in tab.locator("#figure-heat-run h4").inner_text()
+    assert "‖ΔW‖/‖W‖" in tab.locator("#figure-heat-run h3").inner_text()
     tab.go_back()
     assert tab.locator(".facts code").first.inner_text() != run
+    tab.get_by_label("run", exact=True).select_option("3")
+    assert f"gradlab cure --from {result} {ids(result)[3]}" in facts.inner_text()
 
 
 def test_two_runs_are_compared(sweep: Path, result: Path, open_page: Open) -> None:
@@ -198,11 +204,22 @@ def test_two_runs_are_compared(sweep: Path, result: Path, open_page: Open) -> No
     assert {"seed", "model.activation", "optim.lr"} <= set(rows)
     assert "model.depth" not in rows
     assert tab.locator("#figure-heat-other").is_visible()
-    assert {one, other} == set(tab.locator(".facts h4 code").all_inner_texts())
+    assert {one, other} == set(tab.locator(".facts h3 code").all_inner_texts())
     legend = tab.locator("#figure-profile .legend").inner_text()
     assert one[:8] in legend
     assert other[:8] in legend
-    tab.wait_for_function(f"location.hash.includes('with={other}')")
+    address(tab, f"with={other}")
+
+
+def test_two_runs_of_the_table_are_compared(sweep: Path, result: Path, open_page: Open) -> None:
+    tab = open_page(sweep)
+    compare = tab.get_by_role("button", name="Compare the two")
+    for place in (2, 5):
+        assert compare.is_hidden()
+        tab.locator("#table tbody input").nth(place).click()
+    compare.click()
+    shown = [ids(result)[place] for place in (2, 5)]
+    assert tab.locator(".facts h3 code").all_inner_texts() == shown
 
 
 def test_the_keyboard_alone_filters_brushes_opens_and_slides(sweep: Path, open_page: Open) -> None:
@@ -239,7 +256,7 @@ def test_axes_zoom_legends_and_copies(sweep: Path, open_page: Open) -> None:
     assert figure.locator(".log-y").inner_text() == "y: log"
     figure.locator(".log-y").click()
     assert figure.locator(".log-y").inner_text() == "y: linear"
-    tab.wait_for_function("location.hash.includes('switched=group-loss.y')")
+    address(tab, "switched=group-loss.y")
 
     def rows() -> list[str]:
         figure.get_by_role("button", name="CSV").click()
@@ -258,6 +275,25 @@ def test_axes_zoom_legends_and_copies(sweep: Path, open_page: Open) -> None:
     assert len(rows()) == len(whole)
     figure.get_by_role("button", name="Table").click()
     assert figure.locator(".numbers tbody tr").count() == 300
+
+
+def test_the_address_holds_how_closely_a_figure_is_looked_at(sweep: Path, open_page: Open) -> None:
+    tab = open_page(sweep, script="navigator.clipboard.writeText = async (text) => { window.copied = text; };")
+
+    def seen(tab: Any) -> str:
+        tab.locator("#figure-group-loss").get_by_role("button", name="CSV").click()
+        return str(tab.evaluate("window.copied"))
+
+    whole = seen(tab)
+    tab.locator("#figure-group-loss .area").press("+")
+    tab.locator("#figure-group-loss .legend button").first.click()
+    closely = seen(tab)
+    assert len(closely) < len(whole)
+    place = address(tab, "zoom.group-loss=", "off.group-loss=")
+    again = open_page(sweep, place, script="navigator.clipboard.writeText = async (text) => { window.copied = text; };")
+    assert seen(again) == closely
+    again.locator("#figure-group-loss .area").press("0")
+    again.wait_for_function("!location.hash.includes('zoom.')")
 
 
 def test_without_a_clipboard_what_is_copied_is_saved(sweep: Path, open_page: Open) -> None:
@@ -303,11 +339,14 @@ def test_what_an_instrument_gave_stands_in_the_opened_run(tmp_path: Path, open_p
     tab.locator(f"#table [title='Open {run_ids[1]}']").click()
     curve, course = (tab.locator(f"#figure-given-{at}") for at in (0, 1))
     tab.locator("#step").press("Home")
-    assert curve.locator("h4").inner_text() == "singular value, step 0"
-    assert "singular value. From 1 to 11000 over all its records" in curve.locator(".area").get_attribute("aria-label")
-    assert course.locator("h4").inner_text() == "spread by step"
+    assert curve.locator("h3").inner_text() == "singular value, step 0"
+    assert "singular value, step 0. From 1 to 11000 over all its records" in curve.locator(".area").get_attribute(
+        "aria-label"
+    )
+    assert course.locator("h3").inner_text() == "spread by step"
+    assert tab.evaluate("shownData.blocks['instrument singular_value'].raw.index").startswith("k, from the largest")
     tab.locator("#step").press("End")
-    assert curve.locator("h4").inner_text() == "singular value, step 200"
+    assert curve.locator("h3").inner_text() == "singular value, step 200"
     curve.get_by_role("button", name="Table").click()
     numbers = curve.locator(".numbers td").all_inner_texts()
     assert {"11000", "11"} <= set(numbers), numbers
@@ -345,8 +384,7 @@ def test_a_label_stays_text(tmp_path: Path, open_page: Open) -> None:
     assert set(column(tab, "model.args.kind")) == set(LABELS)
     chip(tab, "model.args.kind", LABELS[0]).click()
     assert count(tab) == "1 of 5 runs"
-    tab.wait_for_function("location.hash.includes('model.args.kind')")
-    again = open_page(page, "#" + tab.url.partition("#")[2], script=stub)
+    again = open_page(page, address(tab, "is.model.args.kind"), script=stub)
     assert column(again, "model.args.kind") == [LABELS[0]]
     again.get_by_role("button", name="Show all").click()
     again.get_by_label("run", exact=True).select_option("2")
@@ -356,7 +394,13 @@ def test_a_label_stays_text(tmp_path: Path, open_page: Open) -> None:
     assert [one.evaluate("window.owned") for one in (tab, again)] == [None, None]
 
 
-@pytest.mark.parametrize("address", ["#run=zzz&x=nothing&is.no=1&box=1,2&in.seed=a,b&step=x", "#figures"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "#run=zzz&x=nothing&is.no=1&box=1,2&in.seed=a,b&step=x&axis=constructor&along=time&zoom.scatter=1,1,1,1&off.no=1",
+        "#figures",
+    ],
+)
 def test_an_address_that_means_nothing_is_left_alone(sweep: Path, open_page: Open, address: str) -> None:
     assert count(open_page(sweep, address)) == "24 of 24 runs"
 
@@ -366,6 +410,20 @@ def test_without_its_script_the_page_has_its_figures_and_tables(sweep: Path, ope
     assert not tab.locator("#explore").is_visible()
     assert tab.locator("#figures img").count() > 5
     assert tab.locator("#runs tbody tr").count() == 12
+
+
+def test_of_a_sweep_with_recurrent_networks_delta_is_drawn_by_layer_or_by_time_step(
+    tmp_path: Path, open_page: Open
+) -> None:
+    result = write_result(tmp_path / "result", [{}, {"model.name": "rnn", "data.name": "digits"}])
+    with dotted():
+        tab = open_page(write_report([result], tmp_path / "report").page)
+    area = tab.locator("#figure-group-profile .area")
+    assert tab.locator("#figure-group-profile h3").inner_text() == "δ by layer, at step 0"
+    assert "2 runs." in area.get_attribute("aria-label")
+    tab.get_by_label("δ by", exact=True).select_option("time")
+    assert "1 of 2 runs: the others have none" in area.get_attribute("aria-label")
+    address(tab, "along=time")
 
 
 @pytest.mark.parametrize(
@@ -383,5 +441,5 @@ def test_a_single_run_is_open_from_the_start(
     with dotted():
         tab = open_page(write_report([result], tmp_path / "report").page)
     assert tab.locator("#explore h2").inner_text() == "The run, step by step"
-    assert f"by {axis} and step" in tab.locator("#figure-heat-run h4").inner_text()
+    assert f"by {axis} and step" in tab.locator("#figure-heat-run h3").inner_text()
     assert not tab.locator("#figure-scatter").count()

@@ -9,7 +9,18 @@ import pytest
 
 from gradlab.report import write_report
 from gradlab.report.figures.layer_profiles import layer_keys
-from gradlab.report.groups import calm_cap, early_keys, influence, levels, map_keys, once, quantile, swept, varying
+from gradlab.report.groups import (
+    calm_cap,
+    early_keys,
+    influence,
+    levels,
+    map_keys,
+    once,
+    quantile,
+    remaining,
+    swept,
+    varying,
+)
 from gradlab.report.layout import arrange, facets, thin
 from gradlab.report.tables import Result, read
 from gradlab.spec.named import SpecError, Value
@@ -45,6 +56,8 @@ def test_a_key_that_comes_with_a_choice_is_not_swept(tmp_path: Path) -> None:
     result = result_of(tmp_path, {"model.activation": ["relu", "prelu"], "optim.lr": [0.1, 0.2]})
     assert "model.slope" in varying(result)
     assert swept(result) == ["model.activation", "optim.lr"]
+    assert remaining(result, ["model.activation"]) == ["optim.lr"]
+    assert remaining(result, ["optim.lr"]) == ["model.activation", "model.slope"]
 
 
 def test_influence_finds_the_key_that_matters(tmp_path: Path) -> None:

@@ -60,9 +60,9 @@ def test_the_page_of_several_runs_has_their_differences_and_the_commands_that_ma
     keys = re.findall(r'<tr[^>]*><td class="text">([^<]*)</td>', beside)
     assert keys == ["seed", "model.activation", "model.slope", "optim.lr"]
     assert ids[1] not in text
-    again = [shlex.split(line) for line in re.findall(r"<code>(gradlab run [^<]*)</code>", text)]
+    again = [shlex.split(line) for line in re.findall(r"<code[^>]*>(gradlab run [^<]*)</code>", text)]
     assert [compose_run(words[2:]).runs[0].id for words in again] == list(chosen)
-    heal = [shlex.split(line) for line in re.findall(r"<code>(gradlab cure [^<]*)</code>", text)]
+    heal = [shlex.split(line) for line in re.findall(r"<code[^>]*>(gradlab cure [^<]*)</code>", text)]
     assert heal == [["gradlab", "cure", "--from", str(source), run_id] for run_id in chosen]
     names = {file.name for file in report.files}
     assert {"loss_by_step.png", "gradient_norm_by_step.svg", "updates_by_layer_and_step.png"} <= names
@@ -88,7 +88,7 @@ def test_a_run_has_one_colour_in_all_figures(source: Path, ids: list[str]) -> No
 def test_a_single_run_tells_how_it_is_run_again(source: Path, ids: list[str], tmp_path: Path) -> None:
     report = write_report([source], tmp_path / "out", runs=picked.find([source], [ids[4]]))
     text = unescape(report.page.read_text(encoding="utf-8"))
-    (line,) = re.findall(r"<code>(gradlab run [^<]*)</code>", text)
+    (line,) = re.findall(r"<code[^>]*>(gradlab run [^<]*)</code>", text)
     assert compose_run(shlex.split(line)[2:]).runs[0].id == ids[4]
     assert "<h2>Layers</h2>" in text
 

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gradlab.report import write_report
-from gradlab.report.tables import read, write_cells, write_csv
+from gradlab.report.cells import write_cells, write_csv
+from gradlab.report.tables import read
 from gradlab.spec.named import SpecError
 from tests.synthetic import grid, write_result
 

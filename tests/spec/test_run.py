@@ -62,6 +62,7 @@ OTHER: dict[str, tuple[dict[str, Value], Value]] = {
     "model.output": ({}, "softmax"),
     "model.parametrization": ({}, "ntk"),
     "model.base_width": ({}, 32),
+    "model.base_depth": ({"model.name": "residual_mlp", "model.parametrization": "mup"}, 5),
     "model.dropout": ({}, 0.5),
     "model.groups": ({}, 8),
     "model.norm_order": ({}, "behind"),

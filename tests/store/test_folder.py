@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import gradlab
+from gradlab.data.facts import described
 from gradlab.report import write_report
 from gradlab.spec.keys import KEYS
 from gradlab.spec.named import SpecError, Value
@@ -204,6 +205,29 @@ def test_specs_come_back_as_they_were(tmp_path: Path) -> None:
     assert [run.id for run in documents.read_runs(folder)] == [run.id for run in runs]
 
 
+@pytest.mark.parametrize("read", [1, 7, 1000])
+def test_specs_are_read_wherever_a_part_of_the_file_ends(
+    read: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / 'odd "],[1,2]}, names.csv'
+    data.write_text("x,y\n1,2\n2,3\n3,4\n4,5\n5,6\n", encoding="utf-8")
+    runs = [
+        described({"seed": seed, "data.name": "file", "data.path": str(data), "data.batch_size": 1, "optim.lr": 1e-300})
+        for seed in range(9, 12)
+    ]
+    folder = begun(tmp_path / "out", runs)
+    whole = folder.grid.read_text(encoding="utf-8")
+    monkeypatch.setattr(documents, "READ", read)
+    assert list(documents.read_runs(folder)) == runs
+    for torn in (whole[:-3], whole[: len(whole) // 2], whole.replace("]}", "],7}"), f"{whole}x"):
+        folder.grid.write_text(torn, encoding="utf-8")
+        with pytest.raises(SpecError, match="not the specs of a result's runs"):
+            documents.read_runs(folder)
+    folder.grid.write_text(whole.replace("1e-300", '"fast"'), encoding="utf-8")
+    with pytest.raises(SpecError, match=r"grid\.json: runs 1: optim\.lr"):
+        documents.read_runs(folder)
+
+
 def test_null_nan_and_infinity_stay_apart(tmp_path: Path) -> None:
     runs = specs(4)
     folder = begun(tmp_path / "out", runs)
@@ -217,6 +241,7 @@ def test_null_nan_and_infinity_stay_apart(tmp_path: Path) -> None:
         assert values[2].as_py() == math.inf
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_csv_keeps_nan_and_inf_and_leaves_null_empty(tmp_path: Path) -> None:
     folder = write_result(tmp_path / "out", [{"seed": 0}, {"seed": 1}], diverge={1: 3})
     write_report([folder], tmp_path / "report")

@@ -15,6 +15,7 @@ from rich.console import Console
 from gradlab.diagnose import DEFAULTS, limits
 from gradlab.spec.named import Value
 from gradlab.store.record import RUNS
+from gradlab.store.sources import Merged
 from gradlab.store.tables import load_tables
 from gradlab.terminal.illnesses import found
 from gradlab.terminal.ranks import Run
@@ -123,7 +124,7 @@ def test_a_sweep_says_first_what_is_wrong_where_since_when_and_what_to_do(tmp_pa
     folder = write_result(tmp_path / "out", values, diverge={3: 2})
     tables = load_tables(folder)
     verdicts = ["vanishing", "vanishing", "healthy", "diverged"]
-    tables = {**tables, "runs": changed(tables["runs"], verdict=verdicts)}
+    tables = Merged.of({**tables, "runs": changed(tables["runs"], verdict=verdicts)})
     wrong = found(tables, ["model.activation", "optim.lr"], DEFAULTS)
     text = shown(lambda out: show_sweep(out, tables["runs"], ["model.activation", "optim.lr"], wrong, folder))
     lines = text.splitlines()
@@ -151,10 +152,35 @@ def test_the_verdicts_of_a_sweep_are_counted(tmp_path: Path) -> None:
 
 def test_thinning_keeps_two_rows_at_either_end() -> None:
     for count in range(1, 60):
-        kept = thinned(count, 20)
+        kept = thinned([f"hidden_{layer}" for layer in range(count)], 20)
         assert len(kept) == min(count, 20)
         assert {0, count - 1, min(1, count - 1), max(0, count - 2)} <= set(kept)
         assert kept == sorted(set(kept))
+
+
+@pytest.mark.parametrize("most", [6, 8, 12, 20])
+def test_of_a_network_of_blocks_whole_blocks_are_shown(most: int) -> None:
+    """Of each the same sub-layers, the first and the last block among them; one that fits in nowhere is cut."""
+    inner = ("attn.qkv", "attn.out", "mlp.0", "mlp.2")
+    kinds = {
+        2: [
+            "input",
+            "read_in",
+            *(f"{kind}_{block}" for block in range(1, 13) for kind in ("attention", "feed_forward")),
+        ],
+        4: ["input", "embed", *(f"blocks.{block}.{kind}" for block in range(12) for kind in inner)],
+    }
+    for size, names in kinds.items():
+        kept = thinned([*names, "read_out"], most)
+        assert kept[:2] == [0, 1]
+        assert kept[-1] == len(names)
+        assert len(kept) <= most
+        if most - 3 < 2 * size:
+            assert kept == thinned([str(row) for row in range(len(names) + 1)], most)
+            continue
+        blocks = {(row - 2) // size for row in kept[2:-1]}
+        assert kept[2:-1] == [2 + block * size + part for block in sorted(blocks) for part in range(size)]
+        assert {0, 11} <= blocks
 
 
 def test_a_long_network_is_thinned_and_says_so(tmp_path: Path) -> None:

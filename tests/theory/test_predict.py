@@ -48,6 +48,10 @@ MEASURED: dict[str, tuple[Settings, float]] = {
     "layer norm": ({"model.norm": "layer", "model.activation": "tanh"}, 0.02),
     "rms norm": ({"model.norm": "rms", "model.activation": "sigmoid", "model.depth": 20}, 0.03),
     "residual": ({"model.name": "residual_mlp", "model.branch_scale": 0.2}, 0.01),
+    "residual by its depth": (
+        {"model.name": "residual_mlp", "model.parametrization": "mup", "model.base_width": 256, "model.base_depth": 3},
+        0.01,
+    ),
     "chain": ({"model.name": "linear_chain", "model.gain": 1.5, "model.width": 8}, 1e-6),
     "through time": ({"model.name": "rnn", "model.activation": "sigmoid", "model.init": "orthogonal"}, 0.02),
 }

@@ -73,17 +73,17 @@ BANDS = {
 def test_a_variance_that_draws_hand_on_is_part_of_the_spread(case: str) -> None:
     """Without it these spread 1.15 times as far as is told; at layers 1, 9 and 15 of 18.
 
-    4,000 draws know a standard deviation to 1.1 %, 600 to 3 %.
+    1,500 draws know a standard deviation to 1.8 %, 600 to 3 %.
     """
     name, sw2, sb2, orthogonal = BANDS[case]
     phi, depth, width = Phi(name), 18, 48 if orthogonal else 256
     if orthogonal:
         found = log_gradients(phi, sw2, sb2, depth=depth, width=width, draws=600, seed=3, orthogonal=True)
     else:
-        found = wide_log_gradients(phi, sw2, sb2, depth=depth, width=width, draws=4000, seed=3)
+        found = wide_log_gradients(phi, sw2, sb2, depth=depth, width=width, draws=1500, seed=3)
     qs = trajectory(lambda q: variance_after(phi, q, sw2, sb2), sw2 + sb2, depth)
     told = np.sqrt(log_variances(phi, qs, sb2, orthogonal=orthogonal) / width)
-    assert found.std(0)[[0, 8, 14]] == pytest.approx(told[[0, 8, 14]], rel=0.08 if orthogonal else 0.025)
+    assert found.std(0)[[0, 8, 14]] == pytest.approx(told[[0, 8, 14]], rel=0.08 if orthogonal else 0.045)
 
 
 @pytest.mark.parametrize(("orthogonal", "expected"), [(False, 10.0), (True, 0.0)])

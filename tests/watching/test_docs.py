@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import gradlab
-from tests.commands import run
+from tests.commands import forked
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "watching.md").read_text(encoding="utf-8")
@@ -32,21 +32,21 @@ def test_the_loop_prints_what_it_says(tmp_path: Path) -> None:
 def test_gradients_clipped_before_they_are_unscaled_are_named(tmp_path: Path) -> None:
     script = str(ROOT / "examples" / "clip_before_unscale.py")
     for folder, words, found in (("wrong", (), "overclipped"), ("right", ("--right",), "healthy")):
-        ended = run(("watch", "-o", folder, "--no-report", script, "--steps", "60", *words), tmp_path)
+        ended = forked(("watch", "-o", folder, "--no-report", script, "--steps", "60", *words), tmp_path)
         assert ended.status == 0, ended.err
-        (verdict, *_) = json.loads(run(("verdict", folder, "--json"), tmp_path).out)["runs"][0]["verdicts"]
+        (verdict, *_) = json.loads(forked(("verdict", folder, "--json"), tmp_path).out)["runs"][0]["verdicts"]
         assert verdict["name"] == found
         assert found == "healthy" or verdict["cause"]["name"] == "clip_scaled"
 
 
 @pytest.mark.parametrize(("name", "runs"), [("transformer", ["model"]), ("dcgan", ["net_g", "net_d"])])
 def test_the_examples_run(name: str, runs: list[str], tmp_path: Path) -> None:
-    ended = run(
+    ended = forked(
         ("watch", "--every", "4", "-o", "out", "--no-report", str(ROOT / "examples" / f"{name}.py"), "--steps", "6"),
         tmp_path,
     )
     assert ended.status == 0, ended.err
     frames = gradlab.load(tmp_path / "out")
     assert frames.runs["steps"].tolist() == [6] * len(runs)
-    told = run(("verdict", "out", "--json"), tmp_path).out
+    told = forked(("verdict", "out", "--json"), tmp_path).out
     assert re.findall(r'^   "name": "(\w+)"', told, re.MULTILINE) == runs

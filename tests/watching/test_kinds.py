@@ -167,6 +167,76 @@ def posed() -> Iterator[tuple[nn.Module, Callable[..., Tensor], Any, str]]:
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
+def written() -> Iterator[tuple[str, Loss, Loss]]:
+    """Losses that are written by hand: the cause, one that has it, and one that is right."""
+    numbers = torch.randn(len(batch()[0]))
+    shares = F.one_hot(batch()[1], CLASSES) * 0.9 + 0.1 / CLASSES
+    yield (
+        "labels",
+        lambda out, _: (out[:, :1] - numbers).square().mean(),
+        lambda out, _: (out[:, :1] - numbers[:, None]).square().mean(),
+    )
+    yield (
+        "log_probabilities",
+        lambda out, _: F.kl_div(out.softmax(1), shares, reduction="batchmean"),
+        lambda out, _: F.kl_div(out.log_softmax(1), shares, reduction="batchmean"),
+    )
+    yield (
+        "target_scale",
+        lambda out, _: F.cross_entropy(out, 100 * shares),
+        lambda out, _: F.cross_entropy(out, shares),
+    )
+    yield (
+        "labels",
+        lambda out, _: (out[:, :1] - (numbers[:, None] - torch.arange(3))).square().mean(),
+        lambda out, _: (out[:, :3] - (numbers[:, None] - torch.arange(3))).square().mean(),
+    )
+    yield (
+        "target_scale",
+        lambda out, _: (out[:, 0] - 300 * numbers).square().mean(),
+        lambda out, _: (out[:, 0] - 3 * numbers).square().mean(),
+    )
+    yield "target_scale", lambda out, _: F.smooth_l1_loss(out[:, 0], 1e4 * numbers), lambda out, _: out.square().mean()
+    yield (
+        "penalty",
+        lambda out, _: (out[:, 0] - numbers).square().mean() + 1e6 * out.square().mean(),
+        lambda out, _: 200 * ((out[:, 0] - numbers).square().mean() + out.square().mean()),
+    )
+    yield (
+        "first_loss",
+        lambda out, _: F.binary_cross_entropy_with_logits(out, shares, pos_weight=torch.tensor(1e4)),
+        lambda out, _: F.binary_cross_entropy_with_logits(out, shares),
+    )
+    yield "first_loss", lambda out, _: (1e8 + out).square().mean(), lambda out, _: (1 + out).square().sum()
+    yield (
+        "labels",
+        lambda out, y: F.cross_entropy(out, torch.full_like(y, -100)),
+        lambda out, y: F.cross_entropy(out, torch.where(torch.arange(len(y)) > 2, y, -100)),
+    )
+    yield (
+        "labels",
+        lambda out, _: F.mse_loss(out[:, 0], numbers.where(numbers > 0, torch.nan)),
+        lambda out, _: F.mse_loss(out[:, 0], numbers),
+    )
+    yield (
+        "labels",
+        lambda out, y: (F.cross_entropy(out, y, reduction="none") * 0).sum(),
+        lambda out, y: F.cross_entropy(out, y, reduction="none").mean(),
+    )
+    yield (
+        "cut",
+        lambda out, y: torch.tensor(F.cross_entropy(out, y).item(), requires_grad=True),
+        F.cross_entropy,
+    )
+
+
+@pytest.mark.parametrize("place", range(13))
+def test_a_loss_that_is_written_by_hand(place: int) -> None:
+    cause, sick, right = list(written())[place]
+    assert causes(chain(3), sick) == [cause]
+    assert causes(chain(3), right) == []
+
+
 def dropping(share: float) -> nn.Sequential:
     """A network most of whose units are dropped."""
     return nn.Sequential(nn.Linear(batch()[0].shape[1], WIDTH), nn.ReLU(), nn.Dropout(share), nn.Linear(WIDTH, CLASSES))
@@ -242,9 +312,10 @@ def test_the_cause_is_told(place: int) -> None:
 
 @pytest.mark.parametrize(("fall", "cause"), [(0.0, "no_update"), (1e-7, "clip")])
 def test_a_gradient_that_moves_nothing(fall: float, cause: str) -> None:
-    frame = gradlab.measure(chain(3), F.cross_entropy, batch())
+    network = chain(3)
+    frame = gradlab.measure(network, F.cross_entropy, batch())
     losses = [frame.attrs["loss"] * (1 - fall * step) for step in range(60)]
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     (verdict,) = gradlab.verdict(frame, losses=losses, optimizer=optimizer)
     assert verdict.name == "stalled"
     assert verdict.cause is not None
@@ -256,3 +327,124 @@ def test_a_head_that_is_drawn_small_is_no_outlier() -> None:
     with torch.no_grad():
         network[-1].get_parameter("weight").mul_(1e-3)
     assert "ill_scaled" not in names(gradlab.measure(network, F.cross_entropy, batch()))
+
+
+def test_what_no_optimizer_holds_cannot_learn() -> None:
+    network = chain(3)
+    frame = gradlab.measure(network, F.cross_entropy, batch())
+    every = list(network.parameters())
+    parts = [torch.optim.SGD(some, lr=0.1) for some in (every[:2], every[2:])]
+    (verdict,) = gradlab.verdict(frame, optimizer=parts[1])
+    assert (verdict.name, verdict.cause and verdict.cause.name) == ("misspecified", "no_update")
+    assert [one.name for one in gradlab.verdict(frame, optimizer=parts)] == ["healthy"]
+    (learned,) = gradlab.verdict(frame, losses=[0.9**step for step in range(60)], optimizer=parts[1])
+    assert learned.name == "healthy"
+    assert "could learn" in learned.sentence, "a head that is trained alone on purpose learns, and is told"
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_layers_in_a_plain_list_are_none_of_the_module(listed: bool) -> None:
+    first, *others = list(chain(3))
+    kept = nn.ModuleList(others) if listed else others
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = net["first"](x)
+        for part in kept:
+            x = part(x)
+        return x
+
+    parts = {"first": first, **({"others": kept} if isinstance(kept, nn.ModuleList) else {})}
+    frame = gradlab.measure(Net(forward, **parts), F.cross_entropy, batch())
+    for losses in (None, [0.9**step for step in range(60)]):
+        (verdict,) = gradlab.verdict(frame, losses=losses)
+        assert verdict.name == ("healthy" if listed else "misspecified"), "whatever the others learn"
+        assert (verdict.cause and verdict.cause.name) == (None if listed else "no_update")
+
+
+def test_what_the_loss_brings_along_is_no_part_of_the_module() -> None:
+    judge = nn.Linear(CLASSES, CLASSES)
+    assert causes(chain(3), lambda out, y: F.cross_entropy(judge(out), y)) == []
+
+
+@pytest.mark.parametrize("at", ["every step", "anew", "the end", "never"])
+def test_a_state_that_is_detached_at_every_step(at: str) -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        states = [x.new_zeros(len(x), WIDTH)]
+        for _ in range(6):
+            given = {"every step": states[-1].detach(), "anew": torch.zeros_like(states[-1])}
+            states.append(net["cell"](x, given.get(at, states[-1])))
+        out: Tensor = net["head"](states[-1] - (states[-2].detach() if at == "the end" else 0))
+        return out
+
+    network = Net(forward, cell=nn.RNNCell(batch()[0].shape[1], WIDTH), head=nn.Linear(WIDTH, CLASSES))
+    nn.init.orthogonal_(network["cell"].get_parameter("weight_hh"))
+    assert causes(network) == (["cut"] if at in ("every step", "anew") else [])
+
+
+def test_logits_so_far_apart_that_one_class_is_certain() -> None:
+    far = F.one_hot(batch()[1], CLASSES) * 1e4
+    assert causes(chain(3), lambda out, y: F.cross_entropy(out + far, y)) == ["first_loss"]
+    assert causes(chain(3), lambda out, y: F.cross_entropy(out + far / 1e3, y)) == []
+
+
+@pytest.mark.parametrize("signal", [8, 40])
+def test_a_target_that_is_longer_than_its_signal(signal: int) -> None:
+    def loss(out: Tensor, y: Tensor) -> Tensor:
+        logs = out.log_softmax(1).expand(signal, *out.shape)
+        lengths = torch.full((len(y),), signal), torch.full((len(y),), 12)
+        return F.ctc_loss(logs, torch.arange(12).expand(len(y), 12) % 3 + 1, *lengths)
+
+    assert causes(chain(3), loss) == (["labels"] if signal < 12 else [])
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1.0])
+def test_a_choice_that_is_certain_passes_no_gradient(temperature: float) -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        out: Tensor = net["head"]((net["stem"](x) / temperature).softmax(1))
+        return out
+
+    frame = gradlab.measure(Net(forward, **_of_two()), F.cross_entropy, batch())
+    assert names(frame) == (["saturated"] if temperature < 1 else ["healthy"])
+
+
+@pytest.mark.parametrize("way", ["by argmax", "by chance", "by its weight"])
+def test_who_is_not_chosen_is_not_idle_and_a_router_learns_by_its_weight(way: str) -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        stem = net["stem"](x).relu()
+        share, best = net["router"](stem).softmax(1).max(1)
+        # The last expert is chosen by none.
+        best = torch.zeros_like(best) if way == "by chance" else best.clamp(max=1)
+        every = torch.stack([net[f"expert{place}"](stem) for place in range(3)], 1)
+        taken = every[torch.arange(len(x)), best]
+        out: Tensor = net["head"](taken if way == "by argmax" else taken * share[:, None])
+        return out
+
+    experts = {f"expert{place}": nn.Linear(WIDTH, WIDTH) for place in range(3)}
+    network = Net(forward, **_of_two(), router=nn.Linear(WIDTH, 3), **experts)
+    assert causes(network) == (["cut"] if way == "by argmax" else [])
+
+
+def test_gates_that_are_shut() -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        stem = net["stem"](x)
+        out: Tensor = net["head"](stem + net["gate"](stem).sigmoid() * stem)
+        return out
+
+    network = Net(forward, **_of_two(), gate=nn.Linear(WIDTH, WIDTH))
+    assert causes(network) == []
+    nn.init.constant_(network["gate"].get_parameter("bias"), -20.0)
+    assert causes(network) == ["gates"]
+
+
+def test_what_a_hook_takes_from_the_parameters_and_not_from_the_signal() -> None:
+    network = chain(3)
+    for parameter in network[0].parameters():
+        parameter.register_hook(torch.zeros_like)
+    assert causes(network) == ["no_update"]
+
+
+@pytest.mark.parametrize("outlier", [1e6, 3.0])
+def test_inputs_over_the_largest_of_them(outlier: float) -> None:
+    x, y = batch()
+    x[0, 0] = outlier
+    assert causes(chain(3), given=(30 * x / outlier, y)) == (["input_scale"] if outlier > 3 else [])

@@ -11,6 +11,7 @@ from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn import functional as F
 
 import gradlab
+from tests.commands import preloading
 
 
 def network() -> nn.Sequential:
@@ -76,10 +77,16 @@ def free_port() -> int:
         return number
 
 
+def together(kind: str, out: Path) -> None:
+    """Both processes to their end, forked from one that has imported torch."""
+    preloading()
+    multiprocessing.start_processes(worker, (kind, out, free_port()), nprocs=2, start_method="forkserver")  # type: ignore[attr-defined,no-untyped-call]
+
+
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_two_processes_are_seen_as_one(kind: str, tmp_path: Path) -> None:
     train(network(), batch(), tmp_path / "alone")
-    multiprocessing.spawn(worker, (kind, tmp_path / "two", free_port()), nprocs=2)  # type: ignore[attr-defined,no-untyped-call]
+    together(kind, tmp_path / "two")
     alone, two = gradlab.load(tmp_path / "alone"), gradlab.load(tmp_path / "two")
     for frame, other, columns in (
         (alone.steps, two.steps, ["loss", "grad_norm", "grad_norm_clipped"]),
@@ -107,7 +114,7 @@ def test_two_processes_are_seen_as_one(kind: str, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_of_the_older_fsdp_the_course_is_seen(tmp_path: Path) -> None:
     train(network(), batch(), tmp_path / "alone")
-    multiprocessing.spawn(worker, ("fsdp1", tmp_path / "two", free_port()), nprocs=2)  # type: ignore[attr-defined,no-untyped-call]
+    together("fsdp1", tmp_path / "two")
     alone, two = gradlab.load(tmp_path / "alone"), gradlab.load(tmp_path / "two")
     # At the first step: after it torch's clipping takes each process's part for the whole.
     for column in ("loss", "grad_norm"):
@@ -117,5 +124,5 @@ def test_of_the_older_fsdp_the_course_is_seen(tmp_path: Path) -> None:
 
 
 def test_nobody_waits_for_a_process_that_is_not_watched(tmp_path: Path) -> None:
-    multiprocessing.spawn(worker, ("one", tmp_path / "out", free_port()), nprocs=2)  # type: ignore[attr-defined,no-untyped-call]
+    together("one", tmp_path / "out")
     assert len(gradlab.load(tmp_path / "out").steps) == 2

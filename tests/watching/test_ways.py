@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import gradlab
 from gradlab.watching.attention import entropy, entropy_of
-from gradlab.watching.entries import moments, square, zeros
+from gradlab.watching.entries import moments, square, squares_and_zeros
 from gradlab.watching.slopes import flats
 from tests.watching.test_networks import CLASSES, WIDTH, Net, batch, chain, names, row
 
@@ -259,8 +259,18 @@ def test_sums_in_pieces_are_those_of_the_whole() -> None:
     assert count == 210_000
     assert mean == pytest.approx(float(exact.mean()), rel=1e-12)
     assert about == pytest.approx(float((exact - exact.mean()).square().sum()), rel=1e-9)
-    assert zeros(torch.eye(3)) == 6
-    assert zeros(torch.eye(3).to_sparse()) == 6
+    kinds = (torch.eye(3), torch.eye(3).to_sparse(), torch.eye(3, dtype=torch.complex64), torch.eye(3).half())
+    broken = torch.tensor([math.inf, -math.inf, math.nan, 1e200], dtype=torch.float64)
+    for entries in (broken, broken[:2], broken.repeat(4000).float()):
+        assert not math.isfinite(square(entries))
+        assert math.isnan(moments(entries)[2])
+    assert squares_and_zeros([broken[3:]]) == [(math.inf, 0)]
+    large = torch.cat([torch.eye(100), torch.full((100, 900), 1e-3)], 1)
+    assert squares_and_zeros([*kinds, torch.zeros(0), kinds[0].T, large]) == [
+        *[(3.0, 6)] * 4,
+        *[(0.0, 0), (3.0, 6)],
+        (pytest.approx(100.09, rel=1e-6), 9_900),
+    ]
 
 
 def test_fused_attention_spreads_as_its_own_weights_do() -> None:

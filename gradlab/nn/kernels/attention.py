@@ -37,22 +37,12 @@ def attend_back(grad: Tensor, seen: Three, weights: Tensor, heads: int, scale: f
     call("attend_back", q, members, (samples, places, heads, width // heads, *rows), places_of, (scale,))
 
 
-def entropy(q: Tensor, k: Tensor, heads: int, scale: float, out: Tensor, *, causal: bool) -> None:
-    """The mean entropy of the weights over what it can be, into ``out`` (M,) float64; see source/attention.h."""
-    _spread(q, k, heads, scale, (out, None), causal=causal)
-
-
-def largest(q: Tensor, k: Tensor, heads: int, scale: float, out: Tensor, *, causal: bool) -> None:
-    """The largest size of a logit that a place sees, into ``out`` (M,) float64."""
-    _spread(q, k, heads, scale, (None, out), causal=causal)
-
-
-def _spread(
-    q: Tensor, k: Tensor, heads: int, scale: float, out: tuple[Tensor | None, Tensor | None], *, causal: bool
-) -> None:
+def spread(q: Tensor, k: Tensor, heads: int, scale: float, entropy: Tensor, largest: Tensor, *, causal: bool) -> None:
+    """Into (M,) float64: the mean entropy of the weights over what it can be, and the largest size of a logit seen."""
     members, samples, places, width = q.shape
     sizes = (samples, places, heads, width // heads, causal, q.stride(2))
-    call("attention_spread", q, members, sizes, (q, k, *out, _room(q, heads)), (scale,))
+    sums = scratch(q, 2 * places * 8 // q.element_size())
+    call("attention_spread", q, members, sizes, (q, k, entropy, largest, sums, _room(q, heads)), (scale,))
 
 
 def _room(q: Tensor, heads: int) -> Shared:

@@ -34,6 +34,9 @@ CLIPS = ("none", "norm", "value", "layerwise", "normalize")
 VECTOR_BYTES = 64
 """Bytes of the widest vector, to which rows are padded."""
 
+MOST_UNITS = 512
+"""Of a row of units that `dead` looks at, as in source/probes.h."""
+
 
 def multiplies(a: Tensor, b: Tensor) -> bool:
     """Whether ``a b`` is better computed here than by torch, which is better at large products, and uses all cores."""
@@ -240,32 +243,24 @@ def sound_norm(x: Tensor, norm: Tensor, broken: Tensor) -> None:
     call("sound_norm", x, len(x), (x[0].numel(),), (x, norm, broken))
 
 
-def moments(x: Tensor, mean: Tensor, deviation: Tensor) -> None:
-    """(M, ...): mean and population standard deviation into (M,) float64 each."""
-    x = whole(x)
-    call("moments", x, len(x), (x[0].numel(),), (x, mean, deviation))
-
-
-def correlation(h: Tensor, out: Tensor) -> None:
-    """(M, T, B, D): the mean cosine of two samples' rows, over all T, into ``out`` (M,) float64."""
+def spread(h: Tensor, mean: Tensor, deviation: Tensor, cosine: Tensor | None, each: Sequence[Tensor] = ()) -> None:
+    """(M, T, B, D): as `float64.spread`, into (M,) float64 each, and of ``each`` step into (M, T)."""
     _, *sizes = h.shape
     # The sum of unit vectors, in double precision.
     room = scratch(h, sizes[-1] * 8 // h.element_size())
-    call("correlation", h, len(h), tuple(sizes), (whole(h), room, out))
+    call("spread", h, len(h), tuple(sizes), (whole(h), room, mean, deviation, cosine, *each))
 
 
-def saturated(name: str, known: Tensor, limit: float, out: Tensor) -> None:
-    """(M, ...), as `activate_back` takes it: the share of entries of slope below ``limit`` into ``out`` (M,)."""
-    known = whole(known)
-    count = known[0].numel()
-    places = (known, scratch(known, count), out)
-    call("saturated", known, len(known), (ACTIVATIONS.index(name), count), places, (limit,))
+def within(x: Tensor, ends: tuple[float, ...], out: Tensor) -> None:
+    """(M, ...): the share of entries in the two ranges of ``ends``, low and high of each, into ``out`` (M,) float64."""
+    x = whole(x)
+    call("within", x, len(x), (x[0].numel(),), (_shared_numbers(ends), x, out))
 
 
 def dead(z: Tensor, slope: Place, out: Tensor) -> None:
     """(M, B, D), slope below zero: the share of units never above zero, at no slope, into ``out`` (M,) float64."""
     members, batch, width = z.shape
-    call("dead", z, members, (batch, width), (whole(z), slope, scratch(z, width), out))
+    call("dead", z, members, (batch, width), (whole(z), slope, scratch(z, max(width, MOST_UNITS)), out))
 
 
 def gather(samples: Tensor, chosen: Tensor, scale: Tensor) -> Tensor:
@@ -322,6 +317,20 @@ def squared_error(output: Tensor, targets: Tensor, chosen: Tensor, scale: Tensor
     places = (whole(output), Shared(chosen), Shared(targets), scale, loss, slope)
     call("squared_error", output, members, (batch, outputs), places)
     return loss, slope
+
+
+def margin(output: Tensor, classes: Tensor, chosen: Tensor, margins: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """As `cross_entropy`; ``margins`` are those of the right class and of the others, and what the others count."""
+    members, outputs, places = len(output), output.shape[-1], classes[0].numel()
+    loss, slope = output.new_empty(members), new(output, *output.shape)
+    at = (whole(output), Shared(chosen), Shared(classes), _shared_numbers(margins), loss, slope)
+    call("margins", output, members, (len(chosen) * places, outputs, places), at)
+    return loss, slope
+
+
+@cache
+def _shared_numbers(numbers: tuple[float, ...]) -> Shared:
+    return Shared(torch.tensor(numbers, dtype=torch.float64))
 
 
 @dataclass(frozen=True)

@@ -29,14 +29,16 @@ from gradlab.nn.kernels.compiler import library
 
 KERNELS = (
     *("product", "activate", "activate_back", "batch_norm", "batch_norm_back", "layer_norm", "layer_norm_back"),
-    *("batch_sum", "add", "norms", "unsound", "moments", "correlation", "distances", "gradients"),
-    *("saturated", "dead", "gather", "gather_tokens", "copy", "look_up", "look_up_back"),
+    *("batch_sum", "add", "norms", "unsound", "spread", "distances", "gradients"),
+    *("within", "dead", "gather", "gather_tokens", "copy", "look_up", "look_up_back"),
     *("attend", "attend_back", "attention_spread", "add_to_each", "mean_of_places", "mean_of_places_back"),
     *("cross_entropy", "squared_error", "clip", "sgd", "adam", "rmsprop", "adagrad"),
     *("convolve", "convolve_filters", "block_mean", "block_mean_back", "affine", "affine_back"),
     *("lstm", "lstm_back", "gru", "gru_back", "shut"),
     *("align_dot", "align_dot_back", "align_additive", "align_additive_back", "entropy", "dropout"),
-    *("group_norm", "group_norm_back", "directed", "directed_back", "sound_norm"),
+    *("group_norm", "group_norm_back", "directed", "directed_back"),
+    *("columns_by_two", "squash", "squash_back", "lengths", "lengths_back"),
+    *("vote", "vote_back", "route", "route_back", "margins", "sound_norm"),
 )
 """As source/player.c numbers them."""
 

@@ -46,8 +46,11 @@ function axisOf(label, rows, log, whole = false) {
   }
   if (low > high) [low, high] = log ? [0.1, 1] : [0, 1];
   if (log) [low, high] = [Math.log10(low), Math.log10(high)];
-  const least = log ? 0.1 : Math.abs(high) * 1e-6 || 0.5;
-  if (high - low < least) [low, high] = [low - least / 2, high + least / 2];
+  // Around a single value there is room for ticks that differ.
+  if (high - low <= (log ? 0.1 : Math.abs(high) * 1e-6)) {
+    const room = log ? 0.05 : Math.abs(high) / 20 || 0.25;
+    [low, high] = [low - room, high + room];
+  }
   return { label, log, whole, low, high, zero, broken };
 }
 
@@ -91,12 +94,15 @@ function ticks(axis, low, high, most) {
   const span = axis.high - axis.low, from = Math.max(low, axis.low - 0.04 * span), to = Math.min(high, axis.high + 0.04 * span);
   /** @type {number[]} */
   let found = [];
-  if (axis.log && to - from > 1.7) {
+  if (axis.log && to - from > 3) {
     const step = [1, 2, 3, 5, 10, 20, 50].find((nice) => nice * most >= to - from) ?? 100;
     for (let at = Math.ceil(from / step) * step; at <= to; at += step) found.push(at);
   } else if (axis.log) {
     const lower = 10 ** from, upper = 10 ** to;
-    found = even(lower, upper, most).filter((value) => value > 0).map(Math.log10);
+    // Even numbers crowd at the upper end; over less than half a decade there are no others.
+    const rows = [[1, 1.5, 2, 3, 4, 5, 7], [1, 2, 3, 5], [1, 2, 5], [1, 3]].map((leads) => [0, 1, 2, 3].flatMap((more) => leads.map((lead) => lead * 10 ** (Math.floor(from) + more))).filter((value) => value >= lower && value <= upper));
+    const fit = rows.find((row) => row.length <= most) ?? [];
+    found = (fit.length > 2 ? fit : even(lower, upper, most).filter((value) => value > 0)).map(Math.log10);
   } else {
     found = even(from, to, most).filter((value) => !axis.whole || Number.isInteger(value));
   }
@@ -177,6 +183,10 @@ function isDark() { return remembered("dark", () => (!printing && matchMedia("(p
 
 /** @param {number} place */
 function named(place) { const found = isDark() ? NAMED_DARK : NAMED; return found[place % found.length]; }
+
+/** How values beyond the colours are told apart: 0 full, 1 a ring or dashes, 2 a cross or dots. @param {number} place */
+function styled(place) { return Math.floor(place / NAMED.length) % DASHES.length; }
+const DASHES = [undefined, [7, 3], [2, 3]];
 
 /** Of values in order, whose ends must stand out from the page. @param {number} place @param {number} many */
 function ordered(place, many) {

@@ -20,6 +20,7 @@
  * @property {number[]} step
  * @property {number[]} place
  * @property {string[][]} [names]
+ * @property {string} [index] of an instrument: what its places are
  * @property {Record<string, Packed>} quantities
  */
 /**
@@ -147,7 +148,7 @@ class Data {
   /** A run by the keys in which it differs from others. @param {number} run @param {number} [most] */
   words(run, most = 9) {
     const change = this.fields.get("change"), seed = this.fields.get("seed");
-    const keys = change ? [change, ...(seed ? [seed] : [])] : this.keys;
+    const swept = this.keys.filter((field) => field.swept || field === seed), keys = change ? [change, ...(seed ? [seed] : [])] : swept.length ? swept : this.keys;
     const told = keys.slice(0, most).map((field) => `${field.short}=${this.label(field, run)}`);
     return told.join(", ") || this.head.ids[run];
   }

@@ -1,7 +1,7 @@
 // All runs at once: a scatter of two outcomes, filters, the table that follows them, and what the brushed group did.
 "use strict";
 
-const LINES = 1000, ROWS = 50, CHIPS = 12;
+const LINES = 1000, ROWS = 50, CHIPS = 12, NAMED_MOST = 24;
 const LOGS = new Set(["loss_final", "loss_heldout", "loss_first", "loss_last", "vanishing_ratio", "rate", "rate_theory", "chi1", "depth_scale", "optim.lr"]);
 
 class Explorer {
@@ -21,6 +21,7 @@ class Explorer {
     this.chips = make("div", { class: "keys" }, this.filters);
     const line = make("p", { class: "count" }, host);
     this.count = make("strong", { role: "status", id: "count" }, line);
+    this.pair = button(line, "Compare the two", () => this.open(this.group[0], this.group[1]), { hidden: "" });
     button(line, "Show all", () => { view.filters.clear(); view.ranges.clear(); view.box = null; view.picked.clear(); this.refilter(); this.fillChips(); });
     const grid = make("div", { class: "grid" }, host);
     const redraw = () => this.draw();
@@ -38,7 +39,7 @@ class Explorer {
     view.x ||= ["vanishing_ratio", "rate", "loss_final", "loss_last", data.outcomes[0]?.name].find((name) => name && has(name)) ?? "";
     view.y ||= ["loss_final", "loss_heldout", "loss_last", "accuracy"].find((name) => has(name) && name !== view.x) ?? view.x;
     const telling = /** @param {string} name */ (name) => (data.fields.get(name)?.labels?.length ?? 0) > 1;
-    view.colour ||= (has("change") ? ["state"] : ["verdict", ...data.keys.map((field) => field.name)]).find(telling) ?? "state";
+    view.colour ||= (has("change") ? ["result"] : ["verdict", ...[...data.keys].sort((a, b) => Number(b.swept) - Number(a.swept)).map((field) => field.name)]).find(telling) ?? "state";
   }
   show() {
     this.defaults();
@@ -49,15 +50,21 @@ class Explorer {
     choice(this.choices, "across", numbers, view.x, (value) => { view.x = value; redo(); });
     choice(this.choices, "up", numbers, view.y, (value) => { view.y = value; redo(); });
     choice(this.choices, "colour", paints, view.colour, (value) => { view.colour = value; changed(); this.draw(); });
+    if (data.blocks.time && data.blocks.depth) choice(this.choices, "δ by", [["depth", "layer"], ["time", "time step"]], this.along(), (value) => { view.along = value; changed(); this.draw(); });
     choice(this.choices, "δ at", [["start", "step 0"], ["end", "the end"]], view.when, (value) => { view.when = value; changed(); this.draw(); });
     this.fillChips();
     this.refilter();
+  }
+  /** The axis along which δ is drawn: by itself time, where every run has it. */
+  along() {
+    const { time } = this.data.blocks;
+    return view.along || (time && [...Array(this.data.size).keys()].every((run) => time.has(run)) ? "time" : "depth");
   }
   fillChips() {
     this.chips.replaceChildren();
     const { data } = this, verdicts = data.head.verdicts.filter((name) => data.fields.get("verdict")?.labels?.some((label) => label.split("+").includes(name)));
     this.chipsOf("verdict", verdicts);
-    this.chipsOf("state", data.fields.get("state")?.labels ?? []);
+    for (const field of data.fields.values()) if (field.kind === "state" && field.name !== "verdict") this.chipsOf(field.name, field.labels ?? []);
     for (const field of data.keys) {
       const labels = field.labels ?? [];
       if (labels.length <= CHIPS) this.chipsOf(field.name, labels);
@@ -89,7 +96,8 @@ class Explorer {
     const inputs = ["from", "to"].map((word, at) => {
       const label = make("label", {}, set, `${word} `), input = make("input", { type: "number", step: "any", value: String(given[at]) }, label);
       input.addEventListener("change", () => {
-        const [low, high] = inputs.map((one) => Number(one.value));
+        // An end that is left empty is open.
+        const [low, high] = inputs.map((one, end) => (one.value === "" ? [least, most][end] : Number(one.value)));
         if (low <= least && high >= most) view.ranges.delete(field.name); else view.ranges.set(field.name, [low, high]);
         this.refilter();
       });
@@ -158,19 +166,22 @@ class Explorer {
     const chosen = new Set(this.group), looked = this.group.length ? this.group : this.kept;
     const said = `${this.kept.length} of ${data.size} runs${this.group.length ? `, ${this.group.length} in the group` : ""}`;
     this.count.textContent = said;
+    this.pair.hidden = this.group.length !== 2;
     const [across, up] = [this.numbers(view.x), this.numbers(view.y)];
     const lost = this.kept.filter((run) => (across[run] ?? null) === null || (up[run] ?? null) === null).length;
     const used = [...new Set(this.kept.map((run) => field?.code?.[run] ?? 0))].sort((a, b) => a - b);
-    const legend = used.slice(0, 24).map((place) => ({ name: labels[place] ?? "", colour: field?.numbers ? ordered(place, labels.length) : named(place) }));
+    const style = /** @param {number} place */ (place) => (field?.numbers ? 0 : styled(place));
+    const legend = used.slice(0, NAMED_MOST).map((place) => ({ name: labels[place] ?? "", colour: field?.numbers ? ordered(place, labels.length) : named(place), style: style(place) }));
+    const unnamed = used.length - legend.length, key = field?.short;
     this.scatter.draw({
-      x, y, legend, told: `${said}, ${view.y} over ${view.x}. Left and right arrow walk through the runs, Enter opens one.`,
-      dots: this.kept.map((run) => ({ x: across[run] ?? null, y: up[run] ?? null, colour: colour(run), name: data.words(run), run, chosen: chosen.has(run), group: group(run) })),
+      x, y, legend, key, unnamed, told: `${said}, ${view.y} over ${view.x}. Left and right arrow walk through the runs, Enter opens one.`,
+      dots: this.kept.map((run) => ({ x: across[run] ?? null, y: up[run] ?? null, colour: colour(run), style: style(field?.code?.[run] ?? 0), name: data.words(run), run, chosen: chosen.has(run), group: group(run) })),
     });
     const drawn = looked.length <= LINES ? looked : looked.filter((_, at) => Math.floor((at * LINES) / looked.length) !== Math.floor(((at - 1) * LINES) / looked.length));
     const behind = this.group.length && this.kept.length <= LINES ? this.kept.filter((run) => !chosen.has(run)) : [];
     /** @param {number} run @param {boolean} faint @param {Value[]} xs @param {Value[] | undefined} ys @returns {Line} */
-    const line = (run, faint, xs, ys) => ({ name: data.words(run), run, group: group(run), colour: faint ? paint("faint") : colour(run), width: faint ? 0.6 : drawn.length > 60 ? 0.8 : 1.4, x: xs, y: ys ?? [] });
-    const axis = looked.some((run) => data.blocks.time?.has(run)) ? "time" : "depth";
+    const line = (run, faint, xs, ys) => ({ name: data.words(run), run, group: group(run), colour: faint ? paint("faint") : colour(run), width: faint ? 0.6 : drawn.length > 60 ? 0.8 : 1.4, dash: faint ? undefined : DASHES[style(field?.code?.[run] ?? 0)], x: xs, y: ys ?? [] });
+    const axis = this.along();
     /** @param {number} run @param {boolean} faint */
     const profile = (run, faint) => {
       const block = data.blocks[axis], last = view.when === "end" ? (block?.steps(run).length ?? 1) - 1 : 0;
@@ -179,7 +190,7 @@ class Explorer {
     /** @param {string} name @returns {(run: number, faint: boolean) => Line} */
     const curve = (name) => (run, faint) => line(run, faint, data.blocks.steps.steps(run), data.blocks.steps.values(run, name)?.[0]);
     const state = data.fields.get("state");
-    const told = drawn.length < looked.length ? `${drawn.length} of ${looked.length} runs, evenly picked` : `${drawn.length} runs`;
+    const told = /** @param {number} many */ (many) => (drawn.length < looked.length ? `${many} of ${looked.length} runs, evenly picked` : many < looked.length ? `${many} of ${looked.length} runs: the others have none` : `${many} runs`);
     /** @param {Figure} one @param {(run: number, faint: boolean) => Line} of @param {string} across @param {string} up */
     const lines = (one, of, across, up) => {
       const front = drawn.map((run) => of(run, false)).filter((each) => each.y.length), back = behind.map((run) => of(run, true)).filter((each) => each.y.length);
@@ -187,13 +198,13 @@ class Explorer {
       const ended = front.filter((each) => state && data.label(state, /** @type {number} */ (each.run)) === "finished");
       const calm = Math.max(...front.map((each) => (Number.isFinite(each.y[0]) ? Number(each.y[0]) : 0)), ...ended.map((each) => extentOf(each.y).high));
       const x = axisOf(across, front.map((each) => each.x), false, true), y = axisOf(up, [...front, ...back].map((each) => each.y), !one.switched("y"));
-      one.draw({ x, y: front.length > 1 && ended.length ? capped(y, calm) : y, lines: front, behind: back, legend, told: `${told}.` });
+      one.draw({ x, y: front.length > 1 && ended.length ? capped(y, calm) : y, lines: front, behind: back, legend, key, unnamed, told: `${told(front.length)}.` });
     };
-    lines(this.profile, profile, axis === "time" ? "time step" : "layer", "‖δ‖");
     this.profile.heading.textContent = `δ by ${axis === "time" ? "time step" : "layer"}, ${view.when === "end" ? "at the end" : "at step 0"}`;
+    lines(this.profile, profile, axis === "time" ? "time step" : "layer", "‖δ‖");
     lines(this.loss, curve("loss"), "step", "loss");
     lines(this.norm, curve("grad_norm"), "step", "‖∂loss/∂θ‖");
-    this.note.textContent = [lost ? `${lost} runs have no ${view.x} or no ${view.y}, and no dot.` : "", drawn.length < looked.length ? `The figures draw ${told}.` : "", ...data.head.notes].join(" ").trim();
+    this.note.textContent = [lost ? `${lost} runs have no ${view.x} or no ${view.y}, and no dot.` : "", drawn.length < looked.length ? `The figures draw ${told(drawn.length)}.` : "", ...data.head.notes].join(" ").trim();
     this.fill();
   }
   fill() {

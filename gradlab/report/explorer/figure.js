@@ -7,14 +7,16 @@
  * @property {string} colour
  * @property {Value[]} x
  * @property {Value[]} y
+ * @property {string[]} [names] of its points
  * @property {number} [run]
  * @property {string} [group] its entry of the legend
  * @property {number[]} [dash]
  * @property {number} [width]
  */
-/** @typedef {{x: Value, y: Value, colour: string, name: string, run: number, chosen: boolean, group: string}} Dot */
+/** @typedef {{x: Value, y: Value, colour: string, style: number, name: string, run: number, chosen: boolean, group: string}} Dot */
 /** @typedef {{steps: number[], places: number[], names: string[], values: Value[][], ramp: string, scale: Axis}} Cells */
-/** @typedef {{name: string, colour: string, dash?: boolean}} Entry */
+/** @typedef {{name: string, words?: string, colour: string, dash?: boolean, style?: number}} Entry */
+/** @typedef {"x" | "y" | "c"} Side */
 /**
  * @typedef {object} Picture
  * @property {Axis} x
@@ -25,17 +27,21 @@
  * @property {Cells} [cells]
  * @property {number | null} [mark] a step
  * @property {Entry[]} [legend]
+ * @property {string} [key] what the legend's entries are values of
+ * @property {number} [unnamed] how many more entries there are than the legend has room for
  * @property {string} told what a screen reader says
  */
 /**
  * @typedef {object} Wishes
  * @property {() => void} [redraw] an axis was switched
- * @property {"x" | "y" | "xy"} [logs] which axes can be switched
+ * @property {"x" | "y" | "xy" | "c"} [logs] which axes can be switched, or the scale of the colours
  * @property {(run: number) => void} [open]
  * @property {(step: number) => void} [step]
  * @property {(box: [number, number, number, number] | null) => void} [brush]
  * @property {number} [height]
  */
+
+const SIDES = { x: "x", y: "y", c: "colour" };
 
 /** @type {Set<Figure>} */
 const figures = new Set();
@@ -46,11 +52,9 @@ class Figure {
     this.id = id;
     this.title = title;
     this.wishes = wishes;
-    /** @type {Set<string>} */
-    this.hidden = new Set();
     this.brushing = Boolean(wishes.brush);
     this.root = make("figure", { class: "live", id: `figure-${id}` }, host);
-    this.heading = make("h4", {}, this.root, title);
+    this.heading = make("h3", {}, this.root, title);
     this.tools = make("div", { class: "tools", role: "group", "aria-label": `${title}: tools` }, this.root);
     this.area = make("div", { class: "area", tabindex: "0", role: "img" }, this.root);
     this.tip = make("div", { class: "tip", hidden: "" }, this.area);
@@ -61,15 +65,16 @@ class Figure {
     /** @type {Picture | null} */
     this.picture = null;
     this.at = -1;
+    this.clicking = 0;
     this.makeTools();
     this.area.addEventListener("keydown", (event) => this.pressed(event));
     new ResizeObserver(() => this.resize()).observe(this.area);
     figures.add(this);
   }
   makeTools() {
-    for (const side of /** @type {("x" | "y")[]} */ (["x", "y"])) {
+    for (const side of /** @type {Side[]} */ (["x", "y", "c"])) {
       if (!this.wishes.logs?.includes(side)) continue;
-      button(this.tools, `${side}: log`, () => {
+      button(this.tools, `${SIDES[side]}: log`, () => {
         const name = `${this.id}.${side}`;
         if (!view.logs.delete(name)) view.logs.add(name);
         changed();
@@ -91,40 +96,62 @@ class Figure {
       this.tabulate();
     }, { "aria-expanded": "false", title: "The numbers as a table" });
   }
-  /** Whether an axis is switched from what it is by itself. @param {"x" | "y"} side */
+  /** Whether an axis is switched from what it is by itself. @param {Side} side */
   switched(side) { return view.logs.has(`${this.id}.${side}`); }
   /** @param {Picture} picture */
   draw(picture) {
     const before = this.picture, labels = before?.x.label !== picture.x.label || before.y.label !== picture.y.label;
     const moved = !before || String([ends(before.x), ends(before.y)]) !== String([ends(picture.x), ends(picture.y)]) || before.x.log !== picture.x.log || before.y.log !== picture.y.log;
     this.picture = picture;
-    this.area.setAttribute("aria-label", `${this.title}. ${picture.told}`);
-    for (const side of /** @type {("x" | "y")[]} */ (["x", "y"])) {
-      const tool = this.tools.querySelector(`.log-${side}`);
-      if (tool) tool.textContent = `${side}: ${picture[side].log ? "log" : "linear"}`;
+    this.area.setAttribute("aria-label", `${this.heading.textContent}. ${picture.told}`);
+    for (const side of /** @type {Side[]} */ (["x", "y", "c"])) {
+      const tool = this.tools.querySelector(`.log-${side}`), axis = side === "c" ? picture.cells?.scale : picture[side];
+      if (tool) tool.textContent = `${SIDES[side]}: ${axis?.log ? "log" : "linear"}`;
     }
     this.tip.hidden = true;
     this.at = -1;
     this.showLegend();
+    if (before && (moved || labels)) view.zooms.delete(this.id);
     if (!this.plot || labels) this.frame();
     else if (moved) this.plot.setData([ends(picture.x), ends(picture.y)]);
     else this.plot.redraw(false);
     this.tabulate();
   }
+  /** Looks as closely as the view says. */
+  zoomed() {
+    const zoom = view.zooms.get(this.id), plot = this.plot;
+    if (zoom && plot) plot.batch(() => { plot.setScale("x", { min: zoom[0], max: zoom[1] }); plot.setScale("y", { min: zoom[2], max: zoom[3] }); });
+  }
+  /** What is seen has changed: the view keeps it where it is not the whole. @param {uPlot} plot */
+  scaled(plot) {
+    const { x, y } = /** @type {Picture} */ (this.picture), whole = [...ends(x), ...ends(y)], spans = [whole[1] - whole[0], whole[3] - whole[2]];
+    const seen = /** @type {Box} */ ([plot.scales.x.min, plot.scales.x.max, plot.scales.y.min, plot.scales.y.max].map(Number));
+    if (!this.numbers.hidden) this.tabulate();
+    if (seen.some((end, at) => Math.abs(end - whole[at]) > 1e-6 * spans[at >> 1])) view.zooms.set(this.id, seen);
+    else if (!view.zooms.delete(this.id)) return;
+    changed();
+  }
   showLegend() {
     this.legend.replaceChildren();
+    if (this.picture?.key) make("span", { class: "soft" }, this.legend, `${this.picture.key}:`);
     for (const entry of this.picture?.legend ?? []) {
-      const one = button(this.legend, entry.name, () => {
-        if (!this.hidden.delete(entry.name)) this.hidden.add(entry.name);
-        one.setAttribute("aria-pressed", String(!this.hidden.has(entry.name)));
+      const lines = Boolean(this.picture?.lines), style = entry.style ?? 0;
+      const one = button(this.legend, entry.words ?? entry.name, () => {
+        const off = view.off.get(this.id) ?? new Set();
+        if (!off.delete(entry.name)) off.add(entry.name);
+        view.off.set(this.id, off);
+        one.setAttribute("aria-pressed", String(this.shown(entry)));
+        changed();
         this.plot?.redraw(false);
         this.tabulate();
-      }, { "aria-pressed": String(!this.hidden.has(entry.name)), class: entry.dash ? "dashed" : "" });
+      }, { "aria-pressed": String(this.shown(entry)), class: entry.dash ? "dashed" : ["", lines ? "dashed" : "ring", lines ? "dotted" : "cross"][style] });
       one.style.setProperty("--swatch", entry.colour);
+      one.dir = "auto";
     }
+    if (this.picture?.unnamed) make("span", { class: "soft" }, this.legend, `and ${this.picture.unnamed} more`);
   }
   /** @param {{group?: string, name: string}} one */
-  shown(one) { return !this.hidden.has(one.group ?? one.name); }
+  shown(one) { return !view.off.get(this.id)?.has(one.group ?? one.name); }
   size() { return { width: Math.max(200, this.area.clientWidth), height: this.wishes.height ?? 300 }; }
   resize() {
     const width = this.size().width;
@@ -150,7 +177,7 @@ class Figure {
     const options = {
       ...this.size(),
       scales: { x: { time: false, range: (_, low, high) => [low, high] }, y: { range: (_, low, high) => [low, high] } },
-      axes: [side("x", 30, 70), side("y", 58, 34)],
+      axes: [side("x", 30, 55), side("y", 58, 34)],
       series: [{}, { paths: () => null, points: { show: false } }],
       legend: { show: false },
       cursor: { drag: { x: true, y: true, uni: 20, setScale: !this.brushing }, points: { show: false } },
@@ -160,12 +187,17 @@ class Figure {
         draw: [(plot) => this.painted(plot)],
         setSelect: [(plot) => this.selected(plot)],
         setCursor: [(plot) => this.hover(plot)],
-        setScale: [() => { if (!this.numbers.hidden) this.tabulate(); }],
+        setScale: [(plot) => this.scaled(plot)],
       },
     };
     this.plot = new uPlot(options, [x, y], this.area);
-    this.plot.over.addEventListener("click", () => this.clicked());
+    // Of a figure that is zoomed a click may be the first half of a double one, which shows the whole again.
+    this.plot.over.addEventListener("click", (event) => {
+      clearTimeout(this.clicking);
+      if (event.detail < 2) this.clicking = setTimeout(() => this.clicked(), view.zooms.has(this.id) ? 300 : 0);
+    });
     touch(this.plot.over);
+    this.zoomed();
   }
   reset() {
     if (!this.picture) return;

@@ -8,6 +8,8 @@ for (const table of /** @type {NodeListOf<HTMLTableElement>} */ (document.queryS
   });
 }
 
+for (const code of document.querySelectorAll("code.command")) copyable(code, `Copy the command ${code.textContent}`);
+
 /** @param {HTMLTableElement} table @param {HTMLTableCellElement} head */
 function sortTable(table, head) {
   const down = head.getAttribute("aria-sort") === "ascending", column = head.cellIndex, numeric = head.classList.contains("n");
@@ -41,11 +43,12 @@ async function begin() {
   const below = make("div", { id: "opened" });
   if (data.size > 1) {
     make("h2", {}, host, "Every run");
-    explorer = new Explorer(make("div", {}, host), data, (run) => {
+    explorer = new Explorer(make("div", {}, host), data, (run, beside) => {
+      history.replaceState(standing(), "");
       history.pushState(null, "", location.href);
       view.run = run;
       view.step = -1;
-      if (data.head.before) view.beside = data.head.before[run];
+      view.beside = beside ?? data.head.before?.[run] ?? view.beside;
       opened.choose();
       heading.scrollIntoView({ block: "start" });
       heading.focus();
@@ -56,12 +59,36 @@ async function begin() {
   const opened = new Opened(below, data);
   const show = () => { explorer?.show(); opened.show(); };
   show();
-  addEventListener("popstate", () => { if (location.hash.includes("=")) { arrive(data, location.hash.slice(1)); show(); } });
+  const again = () => {
+    const { zooms } = view;
+    show();
+    view.zooms = zooms;
+    for (const one of figures) if (zooms.has(one.id)) one.zoomed(); else one.reset();
+    comeBack();
+  };
+  addEventListener("popstate", () => { if (location.hash.includes("=")) { arrive(data, location.hash.slice(1)); again(); } });
   const repaint = () => { repainted(); explorer?.draw(); opened.show(); for (const one of figures) one.plot?.redraw(false); };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
   addEventListener("beforeprint", () => { printing = true; repaint(); });
   addEventListener("afterprint", () => { printing = false; repaint(); });
+  history.scrollRestoration = "manual";
+  comeBack();
+  let scrolling = 0;
+  addEventListener("scroll", () => { clearTimeout(scrolling); scrolling = setTimeout(() => history.replaceState(standing(), ""), 150); }, { passive: true });
   document.documentElement.dataset.ready = String(Math.round(performance.now()));
+}
+
+/** Where the reader stands: what begins last above the window's top, and how far. */
+function standing() {
+  const shown = [...document.querySelectorAll("main [id]")].filter((one) => one.getClientRects().length);
+  const last = shown.findLast((one) => one.getBoundingClientRect().top < 1);
+  return last ? { id: last.id, above: last.getBoundingClientRect().top } : null;
+}
+
+/** After a reload, to where the reader stood: the browser looks for it before there is all of the page. */
+function comeBack() {
+  const stood = history.state, last = document.getElementById(stood?.id ?? "");
+  if (last) scrollTo(0, scrollY + last.getBoundingClientRect().top - stood.above);
 }
 
 void begin();

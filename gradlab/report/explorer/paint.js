@@ -49,14 +49,18 @@ function paintDots(plot, picture, dots) {
       const column = placed(picture.x, dot.x), row = placed(picture.y, dot.y);
       if (column === null || row === null) continue;
       ctx.globalAlpha = some && !chosen ? 0.25 : 0.85;
-      ctx.fillStyle = dot.colour;
+      const [left, top] = [x.from + column * x.factor, y.from + row * y.factor];
+      ctx.fillStyle = ctx.strokeStyle = dot.colour;
+      ctx.lineWidth = 1.6 * devicePixelRatio;
+      ctx.setLineDash([]);
       ctx.beginPath();
-      ctx.arc(x.from + column * x.factor, y.from + row * y.factor, radius, 0, 2 * Math.PI);
-      ctx.fill();
+      if (dot.style === 2) {
+        for (const side of [-1, 1]) { ctx.moveTo(left - radius, top - side * radius); ctx.lineTo(left + radius, top + side * radius); }
+      } else ctx.arc(left, top, radius, 0, 2 * Math.PI);
+      if (dot.style) ctx.stroke(); else ctx.fill();
       if (!chosen) continue;
       ctx.strokeStyle = paint("ink");
       ctx.lineWidth = devicePixelRatio;
-      ctx.setLineDash([]);
       ctx.stroke();
     }
   }
@@ -72,7 +76,7 @@ function borders(places) {
 
 /** @param {Cells} cells @param {Value} value */
 function cellColour(cells, value) {
-  if (value === null) return null;
+  if (value === null) return paint("line");
   if (!Number.isFinite(value)) return paint("bad");
   if (value === 0 && cells.scale.log) return isDark() ? "#000000" : "#ffffff";
   const at = /** @type {number} */ (placed(cells.scale, value));
@@ -84,9 +88,7 @@ function paintCells(plot, cells) {
   const { ctx } = plot, x = pixels(plot, "x", true), y = pixels(plot, "y", true);
   const across = borders(cells.steps).map((at) => Math.round(x.from + at * x.factor)), up = borders(cells.places).map((at) => Math.round(y.from + at * y.factor));
   cells.values.forEach((row, place) => row.forEach((value, step) => {
-    const colour = cellColour(cells, value);
-    if (!colour) return;
-    ctx.fillStyle = colour;
+    ctx.fillStyle = cellColour(cells, value);
     ctx.fillRect(across[step], up[place + 1], across[step + 1] - across[step], up[place] - up[place + 1]);
   }));
 }
@@ -117,7 +119,7 @@ function nearest(plot, picture, left, top, shown) {
     const [across, down] = [x.from + column * x.factor, y.from + row * y.factor], far = (across - left) ** 2 / 4 + (down - top) ** 2;
     if (far < best) {
       best = far;
-      found = { left: across, top: down, run: line.run, step: Number(line.x[at]), text: `${line.name}\n${picture.x.label} ${line.x[at]}, ${picture.y.label} ${figure(line.y[at])}` };
+      found = { left: across, top: down, run: line.run, step: Number(line.x[at]), text: `${line.name}\n${picture.x.label} ${line.x[at]}${nameOf(line.names?.[at], line.x[at])}, ${picture.y.label} ${figure(line.y[at])}` };
     }
   }
   return found;
@@ -133,12 +135,15 @@ function closest(line, axis, at) {
   return Math.abs(Number(placed(axis, line.x[low])) - at) < Math.abs(Number(placed(axis, line.x[high])) - at) ? low : high;
 }
 
+/** In brackets, where a place has a name that is not its number. @param {string | undefined} name @param {Value} place */
+function nameOf(name, place) { return name && name !== String(place) ? ` (${name})` : ""; }
+
 /** @param {uPlot} plot @param {Picture} picture @param {Cells} cells @param {number} left @param {number} top @returns {Near | null} */
 function nearestCell(plot, picture, cells, left, top) {
   const across = borders(cells.steps), up = borders(cells.places), x = plot.posToVal(left, "x"), y = plot.posToVal(top, "y");
   const step = across.findIndex((end, at) => at && x < end) - 1, place = up.findIndex((end, at) => at && y < end) - 1;
   if (step < 0 || place < 0 || x < across[0] || y < up[0]) return null;
-  const name = cells.names[place] && cells.names[place] !== String(cells.places[place]) ? ` (${cells.names[place]})` : "";
+  const name = nameOf(cells.names[place], cells.places[place]);
   return { left, top, step: cells.steps[step], text: `${picture.y.label} ${cells.places[place]}${name}, step ${cells.steps[step]}: ${figure(cells.values[place][step])}` };
 }
 

@@ -35,7 +35,7 @@ class Opened {
     this.slider.addEventListener("input", () => { view.step = this.steps()[Number(this.slider.value)] ?? -1; changed(); this.draw(); });
     const grid = make("div", { class: "grid" }, host), redraw = () => this.draw();
     const step = /** @param {number} at */ (at) => { view.step = at; changed(); this.draw(); };
-    this.heats = ["run", "other"].map((name) => new Figure(grid, `heat-${name}`, "By layer and step", { step, height: 320 }));
+    this.heats = ["run", "other"].map((name, at) => new Figure(grid, `heat-${name}`, "By layer and step", { step, height: 320, redraw, ...(at ? {} : { logs: "c" }) }));
     this.ramps = this.heats.map((heat) => make("div", { class: "ramp" }, heat.root));
     this.profile = new Figure(grid, "profile", "At this step", { logs: "y", redraw });
     this.loss = new Figure(grid, "loss", "Loss by step", { logs: "y", redraw, step });
@@ -51,21 +51,26 @@ class Opened {
   /** Another run, or another beside it: everything anew. */
   show() {
     const { data } = this;
-    if (view.run < 0) view.run = this.first();
+    if (view.run < 0) {
+      view.run = this.first();
+      view.beside = data.head.before?.[view.run] ?? view.beside;
+    }
     if (!data.blocks[view.axis]?.has(view.run)) view.axis = data.axis(view.run);
     if (!this.able().includes(view.quantity)) view.quantity = this.able()[0] ?? "signal_grad_norm";
     this.fillBar();
     this.fillDiffers();
-    this.facts.replaceChildren(...this.runs().map((run, at) => this.told(run, at)));
+    // A page of a single run has said it above.
+    if (data.size > 1) this.facts.replaceChildren(...this.runs().map((run, at) => this.told(run, at)));
     this.choices.replaceChildren();
     const axes = /** @type {[string, string][]} */ (["depth", "time"].filter((axis) => data.blocks[axis]?.has(view.run)).map((axis) => [axis, axis === "depth" ? "layers" : "time steps"]));
     if (axes.length > 1) choice(this.choices, "along", axes, view.axis, (value) => { view.axis = value; changed(); this.show(); });
     choice(this.choices, "show", this.able().map((name) => [name, QUANTITIES[name].label]), view.quantity, (value) => { view.quantity = value; changed(); this.draw(); });
     this.draw();
   }
-  /** The first run that is ill and was measured. */
+  /** The first run that is ill and was measured; of a cure the first of the change that did best. */
   first() {
-    const every = [...Array(this.data.size).keys()], measured = every.filter((run) => this.data.blocks.depth?.has(run));
+    const every = [...Array(this.data.size).keys()], measured = every.filter((run) => this.data.blocks.depth?.has(run)), change = this.data.fields.get("change");
+    if (change) return measured.find((run) => change.code?.[run] === 1) ?? 0;
     return measured.find((run) => this.data.label(/** @type {Field} */ (this.data.fields.get("verdict")), run) !== "healthy") ?? measured[0] ?? 0;
   }
   /** The quantities that one of the runs has. @returns {string[]} */
@@ -102,13 +107,13 @@ class Opened {
     const [one, other] = this.runs(), { data } = this;
     if (other === undefined) return;
     const rows = [...data.fields.values()].map((field) => [field.name, data.label(field, one), data.label(field, other)]).filter(([, left, right]) => left !== right);
-    make("h4", {}, this.differs, "In what they differ");
+    make("h3", {}, this.differs, "In what they differ");
     const host = make("div", { class: "scroll", tabindex: "0", id: "differs" }, this.differs);
-    fillTable(host, [["", data.head.ids[one], data.head.ids[other]], ...rows], 100);
+    fillTable(host, [["key or outcome", data.head.ids[one], data.head.ids[other]], ...rows], 100);
   }
   /** What a run is, what is wrong with it, and the commands that repeat and heal it. @param {number} run @param {number} at */
   told(run, at) {
-    const { data } = this, one = make("article", {}), head = make("h4", {}, one);
+    const { data } = this, one = make("article", {}), head = make("h3", {}, one);
     make("span", { class: "swatch", style: `--swatch: ${named(at)}` }, head);
     make("code", {}, head, data.head.ids[run]);
     make("span", { class: "soft", dir: "auto" }, head, ` ${data.words(run) === data.head.ids[run] ? "" : data.words(run)}`);
@@ -119,10 +124,9 @@ class Opened {
     const error = data.head.errors[String(run)];
     if (error) make("p", { class: "verdict" }, one, `It failed: ${error}`);
     for (const [name, text] of [["run again", data.head.again[run]], ["heal", data.head.cures[run]]]) {
-      if (!text) continue;
+      if (!text || (name === "heal" && data.verdicts(run)[0] === "healthy")) continue;
       const line = make("p", { class: "command" }, one, `${name}: `);
-      make("code", {}, line, text);
-      button(line, "Copy", () => copyText(text, "command.txt", line), { "aria-label": `Copy what to ${name}` });
+      copyable(make("code", {}, line, text), `Copy what to ${name}`);
     }
     return one;
   }
@@ -136,7 +140,7 @@ class Opened {
     this.at.textContent = steps.length ? `${step} of ${steps[steps.length - 1]}` : "nothing was recorded";
     const axis = view.axis === "time" ? "time" : "depth", noun = AXES[axis], runs = this.runs();
     const all = runs.flatMap((run) => block?.values(run, quantity)?.flat() ?? []);
-    const scale = axisOf(kind.label, kind.share ? [[0, 1], all] : [all], !kind.share);
+    const coloured = !kind.share !== this.heats[0].switched("c"), scale = axisOf(kind.label, kind.share && !coloured ? [[0, 1], all] : [all], coloured);
     this.heats.forEach((heat, place) => {
       const run = runs[place], rows = run === undefined ? null : block?.values(run, quantity);
       heat.root.hidden = !rows;
@@ -150,18 +154,18 @@ class Opened {
         told: `${places.length} ${noun}s by ${own.length} recorded steps, from ${figure(finite(rows.flat(), Math.min))} to ${figure(finite(rows.flat(), Math.max))}. A click or the slider chooses a step.`,
       });
     });
-    this.fillRamp(scale, kind.share ? "magma" : "viridis");
+    this.fillRamp(scale, kind.share ? "magma" : "viridis", all.includes(null));
     /** @type {Line[]} */
     const lines = [];
     runs.forEach((run, place) => {
       const rows = block?.values(run, quantity), own = block?.steps(run) ?? [], column = Math.max(0, own.findLastIndex((each) => each <= step));
       const name = runs.length > 1 ? data.head.ids[run].slice(0, 8) : "measured", colour = named(place);
-      if (rows) lines.push({ name, group: name, colour, x: block.places(run), y: data.profile(run, axis, quantity, column), width: 2 });
+      if (rows) lines.push({ name, group: name, colour, names: block.names(run), x: block.places(run), y: data.profile(run, axis, quantity, column), width: 2 });
       const theory = quantity === "signal_grad_norm" ? data.theory(run, axis) : null;
       if (!theory) return;
       const whose = runs.length > 1 ? `theory of ${name}` : "theory", moved = carried(theory, data.profile(run, axis, quantity, 0), data.profile(run, axis, quantity, column));
       const told = column === 0 || !moved ? `${whose}, step 0` : `${whose} of step 0, from δ of this step`;
-      lines.push({ name: told, group: told, colour: runs.length > 1 ? colour : paint("ink"), dash: [5, 4], x: block.places(run), y: moved ?? theory });
+      lines.push({ name: told, group: whose, colour: runs.length > 1 ? colour : paint("ink"), dash: [5, 4], x: block.places(run), y: moved ?? theory });
     });
     this.profile.heading.textContent = `${kind.label} by ${noun}, step ${step}`;
     const values = [all, ...lines.filter((line) => line.dash).map((line) => line.y)], log = !kind.share !== this.profile.switched("y");
@@ -186,15 +190,16 @@ class Opened {
     const low = finite(all, Math.min) ?? 0, high = finite(all, Math.max) ?? 0, log = (low > 0 && high > WIDE * low) !== one.switched("y");
     one.heading.textContent = indexed ? `${words}, step ${step}` : `${words} by step`;
     one.draw({
-      x: axisOf(indexed ? "index" : "step", lines.map((line) => line.x), false, true), y: axisOf(words, [all], log), lines, legend: entries(lines),
+      x: axisOf(indexed ? block.raw.index ?? "index" : "step", lines.map((line) => line.x), false, true), y: axisOf(words, [all], log), lines, legend: entries(lines),
       ...(indexed ? {} : { mark: step }), told: `From ${figure(low)} to ${figure(high)} over all its records.`,
     });
   }
   /** @param {Figure} one @param {[string, string][]} columns @param {string} label @param {number} mark */
   curves(one, columns, label, mark) {
     const { steps } = this.data.blocks, runs = this.runs();
-    const lines = runs.flatMap((run, place) => columns.map(([column, words], at) => {
-      const name = [runs.length > 1 ? this.data.head.ids[run].slice(0, 8) : "", words].filter(Boolean).join(", ") || label;
+    const clipped = runs.some((run) => { const [before, after] = ["grad_norm", "grad_norm_clipped"].map((column) => steps.values(run, column)?.[0]); return before && after?.some((value, at) => value !== null && Math.abs(value / Number(before[at]) - 1) > SAME); });
+    const lines = runs.flatMap((run, place) => columns.slice(0, clipped ? 2 : 1).map(([column, words], at) => {
+      const name = [runs.length > 1 ? this.data.head.ids[run].slice(0, 8) : "", clipped ? words : ""].filter(Boolean).join(", ") || label;
       return { name, group: name, colour: named(place), dash: at ? [4, 3] : undefined, x: steps.steps(run), y: steps.values(run, column)?.[0] ?? [] };
     })).filter((line) => line.y.length);
     one.root.hidden = !lines.some((line) => line.x.length > 1);
@@ -204,8 +209,8 @@ class Opened {
       lines, legend: entries(lines), mark, told: `From ${figure(lines[0]?.y[0] ?? null)} to ${figure(last)}; step ${mark} is marked.`,
     });
   }
-  /** What the colours mean. @param {Axis} scale @param {string} name */
-  fillRamp(scale, name) {
+  /** What the colours mean. @param {Axis} scale @param {string} name @param {boolean} gaps */
+  fillRamp(scale, name, gaps) {
     const [low, high] = [scale.low, scale.high].map((end) => figure(scale.log ? 10 ** end : end));
     for (const host of this.ramps) {
       host.replaceChildren();
@@ -214,13 +219,14 @@ class Opened {
       make("span", {}, host, high);
       if (scale.zero) make("span", { class: "soft" }, host, `${isDark() ? "black" : "white"}: exactly 0`);
       if (scale.broken) make("span", { class: "broken" }, host, "inf or nan");
+      if (gaps) make("span", { class: "unmeasured" }, host, "not measured");
     }
   }
 }
 
 /** @param {Line[]} lines @returns {Entry[]} */
 function entries(lines) {
-  return lines.length > 1 ? lines.map((line) => ({ name: line.group ?? line.name, colour: line.colour, dash: Boolean(line.dash) })) : [];
+  return lines.length > 1 ? lines.map((line) => ({ name: line.group ?? line.name, words: line.name, colour: line.colour, dash: Boolean(line.dash) })) : [];
 }
 
 /** The quantity of an instrument's block. @param {string} name */

@@ -8,21 +8,25 @@
  * @property {string} colour
  * @property {Map<string, Set<string>>} filters
  * @property {Map<string, [number, number]>} ranges
- * @property {[number, number, number, number] | null} box
+ * @property {Box | null} box
  * @property {Set<number>} picked
  * @property {string} sort
  * @property {string} when
+ * @property {string} along the axis of the group's δ, where it was chosen
  * @property {number} run
  * @property {number} beside
  * @property {string} axis
  * @property {string} quantity
  * @property {number} step
  * @property {Set<string>} logs figures' axes that are switched
+ * @property {Map<string, Box>} zooms what is seen of figures that do not show the whole
+ * @property {Map<string, Set<string>>} off figures' entries of the legend that are switched off
  */
+/** @typedef {[number, number, number, number]} Box from and to across, from and to upwards */
 /** @type {View} */
 const view = {
-  x: "", y: "", colour: "", filters: new Map(), ranges: new Map(), box: null, picked: new Set(), sort: "", when: "start",
-  run: -1, beside: -1, axis: "", quantity: "signal_grad_norm", step: -1, logs: new Set(),
+  x: "", y: "", colour: "", filters: new Map(), ranges: new Map(), box: null, picked: new Set(), sort: "", when: "start", along: "",
+  run: -1, beside: -1, axis: "", quantity: "signal_grad_norm", step: -1, logs: new Set(), zooms: new Map(), off: new Map(),
 };
 
 /** The view as the address has it. @param {Data} data */
@@ -32,15 +36,20 @@ function address(data) {
   const say = (name, value) => { if (value) told.set(name, value); };
   for (const name of /** @type {const} */ (["x", "y", "colour", "sort", "axis"])) say(name, view[name]);
   if (view.when !== "start") say("when", view.when);
+  say("along", view.along);
   if (view.quantity !== "signal_grad_norm") say("show", view.quantity);
   for (const [key, labels] of view.filters) for (const label of labels) told.append(`is.${key}`, label);
   for (const [key, [low, high]] of view.ranges) say(`in.${key}`, `${low},${high}`);
-  if (view.box) say("box", view.box.map((value) => Number(value.toPrecision(6))).join(","));
+  /** @param {Box} box */
+  const rounded = (box) => box.map((value) => Number(value.toPrecision(6))).join(",");
+  if (view.box) say("box", rounded(view.box));
   if (view.picked.size) say("picked", [...view.picked].map((run) => data.head.ids[run]).join(","));
   if (view.run >= 0) say("run", data.head.ids[view.run]);
   if (view.beside >= 0) say("with", data.head.ids[view.beside]);
   if (view.step >= 0) say("step", String(view.step));
   say("switched", [...view.logs].join(","));
+  for (const [id, box] of view.zooms) say(`zoom.${id}`, rounded(box));
+  for (const [id, names] of view.off) for (const name of names) told.append(`off.${id}`, name);
   return told.toString();
 }
 
@@ -51,21 +60,29 @@ function arrive(data, text) {
   const runOf = (id) => place.get(id ?? "") ?? -1;
   const able = new Set([...data.fields.keys()]);
   for (const name of /** @type {const} */ (["x", "y", "colour"])) { const value = told.get(name); if (value && able.has(value)) view[name] = value; }
+  /** @param {string} name */
+  const axis = (name) => { const found = told.get(name) ?? ""; return (found === "depth" || found === "time") && data.blocks[found] ? found : ""; };
   view.sort = told.get("sort") ?? view.sort;
-  view.axis = told.get("axis") ?? "";
+  view.axis = axis("axis");
+  view.along = axis("along");
   view.when = told.get("when") === "end" ? "end" : "start";
   view.quantity = told.get("show") ?? "signal_grad_norm";
+  /** @param {string} text @returns {Box | null} */
+  const boxOf = (text) => { const box = text.split(",").map(Number); return box.length === 4 && box.every(Number.isFinite) && box[0] < box[1] && box[2] < box[3] ? [box[0], box[1], box[2], box[3]] : null; };
   view.filters = new Map();
   view.ranges = new Map();
+  view.zooms = new Map();
+  view.off = new Map();
   for (const [name, value] of told) {
-    const [kind, key] = [name.slice(0, 3), name.slice(3)];
+    const [kind, key] = [name.slice(0, 3), name.slice(3)], [part, id] = name.split("."), zoom = part === "zoom" ? boxOf(value) : null;
+    if (zoom) view.zooms.set(id, zoom);
+    if (part === "off") view.off.set(id, (view.off.get(id) ?? new Set()).add(value));
     if (!able.has(key)) continue;
     if (kind === "is.") view.filters.set(key, (view.filters.get(key) ?? new Set()).add(value));
     const ends = value.split(",").map(Number);
     if (kind === "in." && ends.length === 2 && !ends.some(Number.isNaN)) view.ranges.set(key, [ends[0], ends[1]]);
   }
-  const box = (told.get("box") ?? "").split(",").map(Number);
-  view.box = box.length === 4 && box.every(Number.isFinite) ? [box[0], box[1], box[2], box[3]] : null;
+  view.box = boxOf(told.get("box") ?? "");
   view.picked = new Set((told.get("picked") ?? "").split(",").map(runOf).filter((run) => run >= 0));
   view.run = told.has("run") ? runOf(told.get("run")) : view.run;
   view.beside = runOf(told.get("with"));
@@ -80,7 +97,7 @@ let waiting = 0;
 /** Something was chosen: the address follows, a moment later. */
 function changed() {
   clearTimeout(waiting);
-  waiting = setTimeout(() => { if (shownData) history.replaceState(null, "", `#${address(shownData)}`); }, 150);
+  waiting = setTimeout(() => { if (shownData) history.replaceState(history.state, "", `#${address(shownData)}`); }, 150);
 }
 
 /** @template {keyof HTMLElementTagNameMap} T @param {T} tag @param {Record<string, string>} attributes @param {Element | null} [host] @param {string} [text] @returns {HTMLElementTagNameMap[T]} */
@@ -141,6 +158,13 @@ function csv(rows) {
 function copyText(text, name, tools) {
   const done = navigator.clipboard?.writeText(text) ?? Promise.reject(new Error("no clipboard"));
   done.then(() => told(tools, "copied"), () => { save(new Blob([text], { type: "text/csv" }), name); told(tools, `saved as ${name}`); });
+}
+
+/** A command with a button behind it that copies it. @param {Element} code @param {string} name of the button */
+function copyable(code, name) {
+  const host = make("span", { class: "copy" });
+  code.after(host);
+  button(host, "Copy", () => copyText(code.textContent ?? "", "command.txt", host), { "aria-label": name });
 }
 
 /** @param {HTMLCanvasElement} canvas @param {string} name @param {Element} tools */

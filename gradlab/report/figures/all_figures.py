@@ -66,7 +66,7 @@ def plots(
     if result.size == 1:
         yield from _there(updates_plot(result))
     yield from _there(activations_plot(result))
-    yield from _there(effects_plot(analyses(result)), beforehand_plot(beforehand(result)))
+    yield from _there(effects_plot(analyses(result.every)), beforehand_plot(beforehand(result)))
     yield from map_plots(result, keys, early)
     yield from step_plots(result, chosen)
     yield from _there(update_plot(result, chosen))

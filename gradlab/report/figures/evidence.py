@@ -52,7 +52,7 @@ def evidence_plot(result: Result) -> Plot | None:
         axes.set_title(_title(example, 100 // across), loc="left", fontsize=9)
     for axes in grid.flat[len(shown) :]:
         axes.set_visible(False)
-    which = "" if result.size == 1 else f"One example of each verdict, of {result.size} runs."
+    which = "" if result.size == 1 else f"One example of each verdict, of {result.every.size} runs."
     return Plot("verdict_evidence", "Evidence of the verdicts", CAPTION + which, figure)
 
 

@@ -27,7 +27,7 @@ from gradlab.report.figures.style import (
     named_map,
     sheet,
 )
-from gradlab.report.groups import BINS, Levels, levels, log10, once, quantile, varying
+from gradlab.report.groups import BINS, Levels, levels, log10, once, quantile, remaining
 from gradlab.report.tables import Bools, Floats, Ints, Result
 from gradlab.store.settings import REPLICATES
 
@@ -80,12 +80,13 @@ class Cells:
         """
         out = np.full(self.shape[0] * self.shape[1], np.nan)
         known, whole = kept & ~np.isnan(values), np.zeros(len(out), dtype=bool)
-        for one in range(int(setting.max(initial=-1)) + 1):
-            own = setting == one
-            if not (own & known).any():
+        order = np.argsort(setting, kind="stable")
+        for own in np.split(order, np.flatnonzero(np.diff(setting[order])) + 1):
+            some = own[known[own]]
+            if not len(some):
                 continue
-            cell, all_kept = int(self.place[own][0]), bool(known[own].all())
-            value = float(quantile(values[own & known][:, None], 0.5)[0])
+            cell, all_kept = int(self.place[own[0]]), len(some) == len(own)
+            value = float(quantile(values[some][:, None], 0.5)[0])
             behind = whole[cell] and not all_kept
             better = np.isnan(out[cell]) or side * value < side * out[cell] or (all_kept and not whole[cell])
             if better and not behind:
@@ -101,26 +102,30 @@ def map_plots(result: Result, keys: Sequence[str], early: Sequence[str]) -> Iter
     """
     if result.size < 2:
         return
-    loss, heldout = log10(result.number("loss_final")), log10(result.number("loss_heldout"))
-    finished, ran = result.state == "finished", result.state != "failed"
+    # A map counts all runs; a dot is drawn for each, so of too many runs only for some.
+    told = result.every if len(keys) > 1 else result
+    loss, heldout = log10(told.number("loss_final")), log10(told.number("loss_heldout"))
+    finished = told.state == "finished"
     for shown in (
         Shown("final_loss", "Final loss", "final loss", loss, finished, 1),
         Shown("heldout_loss", "Held-out loss", "loss on held-out data", heldout, finished, 1),
-        Shown("accuracy", "Accuracy", "accuracy on held-out data", result.number("accuracy"), finished, -1, True),
+        Shown("accuracy", "Accuracy", "accuracy on held-out data", told.number("accuracy"), finished, -1, True),
     ):
-        yield from _outcome(result, keys, shown)
+        yield from _outcome(told, keys, shown)
     # Runs that differ in nothing before their first update are one run here.
-    first = once(result)
-    some, ratio = result.only(first), log10(result.number("vanishing_ratio"))
+    told = result.every if len(early) > 1 else result
+    first = once(told)
+    some, ratio, ran = told.only(first), log10(told.number("vanishing_ratio")), told.state != "failed"
     shown = Shown("vanishing_ratio", "Vanishing ratio at step 0", "vanishing ratio, step 0", ratio[first], ran[first])
     yield from _outcome(some, early, shown)
     # Where nothing diverged and nothing failed, a picture of it would be empty.
-    if (result.state == "finished").all():
+    told = result.every
+    if (told.state == "finished").all():
         return
     if len(keys) == 1:
-        yield bars(result, levels(result, keys[0], bins=BINS))
+        yield bars(told, levels(told, keys[0], bins=BINS))
     elif keys:
-        yield _share(_cells(result, keys[0], keys[1]), _others(result, keys))
+        yield _share(_cells(told, keys[0], keys[1]), remaining(told, keys))
 
 
 def _outcome(result: Result, keys: Sequence[str], shown: Shown) -> Iterator[Plot]:
@@ -130,16 +135,15 @@ def _outcome(result: Result, keys: Sequence[str], shown: Shown) -> Iterator[Plot
     if len(keys) == 1:
         yield dots(result, levels(result, keys[0], bins=BINS), shown)
         return
-    cells, setting = _cells(result, keys[0], keys[1]), np.zeros(result.size, dtype=np.int64)
-    for place, one in enumerate(result.settings):
-        setting[list(one.places)] = place
+    cells, setting, ranked = _cells(result, keys[0], keys[1]), np.empty(result.size, np.int64), result.settings
+    setting[ranked.places] = np.repeat(np.arange(len(ranked)), np.diff(ranked.edges))
     critical = _critical(result, cells, shown.kept) if shown.centred else None
     values = (
         cells.median(shown.values, shown.kept)
         if shown.centred
         else cells.best(shown.values, shown.kept, setting, shown.side)
     )
-    yield _map(cells, shown, values, _others(result, keys), critical)
+    yield _map(cells, shown, values, remaining(result, keys), critical)
 
 
 def _critical(result: Result, cells: Cells, kept: Bools) -> Floats | None:
@@ -154,10 +158,6 @@ def _critical(result: Result, cells: Cells, kept: Bools) -> Floats | None:
     own = np.allclose(logs[known], middle.ravel()[cells.place[known]], rtol=0, atol=1e-9)
     crosses = np.nanmin(middle) < 0 < np.nanmax(middle)
     return middle if crosses and (own or _binned(cells)) else None
-
-
-def _others(result: Result, keys: Sequence[str]) -> list[str]:
-    return [key for key in varying(result) if key not in keys]
 
 
 def _cells(result: Result, x: str, y: str) -> Cells:

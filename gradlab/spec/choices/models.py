@@ -120,8 +120,8 @@ class Model(Choice):
     place of a sequence; ``matrices`` are those of each layer that the tables number; ``beside``: numbers of a sample
     that a pass holds beside what these put out. ``free``: it takes arguments of any names, for it is the user's own,
     and nothing is known of its inside. ``trunk`` tells the layers that every path to the input passes, where others do
-    not: rates are along them. ``loss``: what it is trained by where `train.loss` is auto, if not by what the data ask
-    for.
+    not: rates are along them. ``branches``: how many a depth has on its residual stream. ``loss``: what it is trained
+    by where `train.loss` is auto, if not by what the data ask for.
     """
 
     keys: Mapping[str, Value] = field(default_factory=dict)
@@ -129,6 +129,7 @@ class Model(Choice):
     norms: tuple[str, ...] = ("none", "batch", "layer", "rms")
     least_depth: int = 1
     takes: tuple[str, ...] = ("vector", "sequence", "image")
+    branches: Callable[[int], int] = lambda _: 0
     by_position: bool = False
     needs_time: bool = False
     free: bool = False
@@ -139,6 +140,8 @@ class Model(Choice):
 
 
 _SCALED: dict[str, Value] = {"parametrization": "standard", "base_width": None, "dropout": 0.0}
+
+_BRANCHED: dict[str, Value] = {"branch_scale": 1.0, "base_depth": None}
 
 _NORMED: dict[str, Value] = {"groups": 4, "norm_order": "before"}
 
@@ -183,9 +186,10 @@ MODELS: dict[str, Model] = table(
         "residual_mlp",
         "pre-activation residual branches between a read-in and a read-out",
         "He et al. 2016, arXiv:1603.05027",
-        {**_NETWORK, **_NORMED, "branch_scale": 1.0},
+        {**_NETWORK, **_NORMED, **_BRANCHED},
         norms=(*_SIGNALS, "weight"),
         least_depth=2,
+        branches=lambda depth: depth - 2,
     ),
     Model(
         "linear_chain",
@@ -218,11 +222,12 @@ MODELS: dict[str, Model] = table(
         "resnet",
         "residual blocks of two convolutions 3x3 between a read-in and a read-out",
         "He et al. 2015, arXiv:1512.03385; 2016, arXiv:1603.05027",
-        {**_NETWORK, "depth": 20, "width": 16, "groups": 4, "block": "preact", "branch_scale": 1.0},
+        {**_NETWORK, "depth": 20, "width": 16, "groups": 4, "block": "preact", **_BRANCHED},
         norms=(*_SIGNALS, "instance", "weight"),
         least_depth=2,
         takes=("image",),
         trunk=_stream,
+        branches=lambda depth: depth // 2 - 1,
         matrices=_convolutions,
     ),
     Model(
@@ -285,7 +290,7 @@ MODELS: dict[str, Model] = table(
             "activation": "gelu",
             "init": "xavier_normal",
             "norm": "layer",
-            "branch_scale": 1.0,
+            **_BRANCHED,
             "heads": 4,
             "norm_place": "pre",
             "skip": True,
@@ -296,6 +301,7 @@ MODELS: dict[str, Model] = table(
         },
         data="characters",
         norms=("none", "layer", "rms"),
+        branches=lambda depth: depth,
         takes=("sequence", "tokens"),
         by_position=True,
         matrices=_transformer,

@@ -111,43 +111,55 @@ static void attend_back(
 }
 
 /* The mean over samples, heads and places of the entropy of a place's weights over the logarithm of how many places it
-   sees, those left out that see themselves alone; and the largest size of a logit. scratch as in attend.            */
+   sees, those left out that see themselves alone; and the largest size of a logit. With s the logits less their largest
+   and Z the sum of e^s the entropy is ln Z - sum(s e^s)/Z; of several Z the logarithm of the product is taken. `sums`
+   holds two numbers a place, scratch as in attend.                                                                  */
 static void attention_spread(
     long samples, long places, long heads, long d, long causal, long row, double scale, const REAL *q, const REAL *k,
-    double *entropy, double *largest, REAL *scratch)
+    double *entropy, double *largest, double *restrict sums, REAL *scratch)
 {
-    const long square = places * places;
-    REAL *const most = scratch, *const whole = most + places, *const restrict moment = whole + places;
+    const long square = places * places, matrices = samples * heads, unseen = causal || places == 1;
+    REAL *const restrict most = scratch, *const restrict whole = most + places, *const restrict moment = whole + places;
     REAL *const restrict w = moment + places, *const restrict lower = w + square;
-    double sum = 0, size = 0;
-    for (long b = 0; b < samples; b++)
-        for (long h = 0; h < heads; h++) {
-            const long at = b * places * row + h * d;
-            logits(places, d, scale, q + at, k + at, row, w, lower);
-            if (largest)
-                for (long key = 0; key < places; key++)
-                    for (long i = causal ? key : 0; i < places; i++) {
-                        const double one = fabs((double)w[key * places + i]);
-                        size = one > size || one != one ? one : size;
-                    }
-            if (!entropy)
-                continue;
-            /* ln Z - sum(e s)/Z, with s the logits less their largest and Z the sum of e = exp(s) */
-            memcpy(lower, w, (size_t)square * sizeof(REAL));
-            exponentials(places, causal, w, most, whole);
-            for (long i = 0; i < places; i++)
-                moment[i] = 0;
-            for (long key = 0; key < places; key++)
-                for (long i = 0; i < places; i++)
-                    moment[i] += w[key * places + i] * (lower[key * places + i] - most[i]);
-            for (long i = causal || places == 1; i < places; i++)
-                sum += (log((double)whole[i]) - (double)moment[i] / (double)whole[i]) /
-                       log((double)(causal ? i + 1 : places));
+    double *const restrict products = sums + places;
+    REAL size = 0, lost = 0;
+    double sum = 0;
+    for (long i = 0; i < places; i++) {
+        sums[i] = 0;
+        products[i] = 1;
+    }
+    for (long m = 0; m < matrices; m++) {
+        const long at = m / heads * places * row + m % heads * d;
+        logits(places, d, scale, q + at, k + at, row, w, lower);
+        memcpy(lower, w, (size_t)square * sizeof(REAL));
+        for (long key = 1; causal && key < places; key++)
+            memset(lower + key * places, 0, (size_t)key * sizeof(REAL)); /* as if it were not there */
+#pragma omp simd reduction(max : size) reduction(+ : lost)
+        for (long j = 0; j < square; j++) {
+            const REAL one = fabs(lower[j]);
+            size = one > size ? one : size;
+            lost += one != one ? one : 0;
         }
-    if (entropy)
-        *entropy = sum / (double)(samples * heads * (places - (causal || places == 1)));
-    if (largest)
-        *largest = size;
+        exponentials(places, causal, w, most, whole);
+        for (long i = 0; i < places; i++)
+            moment[i] = 0;
+        for (long key = 0; key < places; key++)
+            for (long i = 0; i < places; i++)
+                moment[i] += w[key * places + i] * (lower[key * places + i] - most[i]);
+        for (long i = 0; i < places; i++) {
+            sums[i] -= (double)(moment[i] / whole[i]);
+            products[i] *= (double)whole[i];
+        }
+        if (m % 16 == 15 || m == matrices - 1)
+            for (long i = 0; i < places; i++) {
+                sums[i] += log(products[i]);
+                products[i] = 1;
+            }
+    }
+    for (long i = unseen; i < places; i++)
+        sum += sums[i] / log((double)(causal ? i + 1 : places));
+    *entropy = sum / (double)(matrices * (places - unseen));
+    *largest = (double)size + (double)lost;
 }
 
 /* (B, D) plus a row (D) that all samples share. */

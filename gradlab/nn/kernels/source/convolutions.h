@@ -90,6 +90,24 @@ static void frame(long height, long width, long channels, const REAL *x, REAL *f
         memcpy(framed + (y + 1) * line + channels, x + y * width * channels, (size_t)(width * channels) * sizeof(REAL));
 }
 
+/* One image of few channels `to`: a filter's entries (to, 9 from) lie one after the other, and sums are taken along them;
+   3 from are a whole number of vectors.                                                                              */
+static void image_of_few(
+    long height, long width, long from, long to, const REAL *framed, const REAL *filters, const REAL *level,
+    REAL *restrict y)
+{
+    const long line = 3 * from;
+    for (long p = 0; p < height * width; p++)
+        for (long d = 0; d < to; d++, y++) {
+            const REAL *a = framed + (p / width * (width + 2) + p % width) * from, *b = filters + d * 3 * line;
+            lanes sum = {0};
+            for (long k = 0; k < 3; k++, a += (width + 2) * from, b += line)
+                for (long q = 0; q < line; q += LANES)
+                    sum = FUSED(*(const lanes *)(a + q), *(const lanes *)(b + q), sum);
+            *y = by_halves(sum) + level[d];
+        }
+}
+
 /* (B, H, W, from) -> (B, H, W, to), filters w (to, 9 from). `turned`: the way back to what entered, with the filters
    (from, 9 to) of the way there. scratch holds to+1 times 9 from, rounded up to vectors, an image with its border, and
    a vector a pixel.                                                                                                  */
@@ -98,9 +116,15 @@ static void convolve(
     const REAL *bias, REAL *y, REAL *scratch)
 {
     const long padded = (to + LANES - 1) / LANES * LANES, whole = to / LANES * LANES, inner = 9 * from;
+    const int few = turned && 4 * to <= LANES && 3 * from % LANES == 0;
     REAL *packed = scratch, *level = packed + inner * padded, *framed = level + padded;
     REAL *edge = framed + (height + 2) * (width + 2) * from;
-    if (turned) {
+    if (few) {
+        for (long d = 0; d < to; d++)
+            for (long tap = 0; tap < 9; tap++)
+                for (long q = 0; q < from; q++)
+                    packed[d * inner + tap * from + q] = w[(q * 9 + 8 - tap) * to + d];
+    } else if (turned) {
         memset(packed, 0, (size_t)(inner * padded) * sizeof(REAL));
         for (long tap = 0; tap < 9; tap++)
             for (long q = 0; q < from; q++)
@@ -112,6 +136,10 @@ static void convolve(
         memcpy(level, bias, (size_t)to * sizeof(REAL));
     for (long i = 0; i < batch; i++, x += height * width * from, y += height * width * to) {
         frame(height, width, from, x, framed);
+        if (few) {
+            image_of_few(height, width, from, to, framed, packed, level, y);
+            continue;
+        }
         long j = 0;
         for (; j + 2 * LANES <= whole; j += 2 * LANES)
             image(2, height, width, from, framed, packed + j, padded, level + j, y + j, to);

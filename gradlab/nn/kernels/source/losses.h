@@ -104,3 +104,23 @@ static void squared_error(
         }
     *loss = sum / count;
 }
+
+/* Equation 4 of Sabour et al. 2017: what the right class lacks of the first margin, and what others have above the
+   second, by the third: squares added up over the classes, their mean over the batch.                              */
+static void margins(
+    long batch, long outputs, long places, const REAL *restrict z, const long *chosen, const long *classes,
+    const double *known, REAL *loss, REAL *restrict dz)
+{
+    const REAL below = (REAL)known[0], above = (REAL)known[1], weight = (REAL)known[2];
+    REAL sum = 0;
+    for (long i = 0; i < batch; i++, z += outputs, dz += outputs) {
+        const long right = class_of(i, places, chosen, classes);
+        for (long k = 0; k < outputs; k++) {
+            REAL off = k == right ? below - z[k] : z[k] - above;
+            off = off < 0 ? 0 : off;
+            sum += (k == right ? 1 : weight) * off * off;
+            dz[k] = (k == right ? -1 : weight) * off * (2 / (REAL)batch);
+        }
+    }
+    *loss = sum / (REAL)batch;
+}

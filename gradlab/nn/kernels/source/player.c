@@ -15,6 +15,7 @@
 #include "norms.h"
 #include "convolutions.h"
 #include "attention.h"
+#include "capsules.h"
 #include "probes.h"
 #include "losses.h"
 #include "dropout.h"
@@ -35,14 +36,16 @@ struct call {
 
 enum {
     PRODUCT, ACTIVATE, ACTIVATE_BACK, BATCH_NORM, BATCH_NORM_BACK, LAYER_NORM, LAYER_NORM_BACK, BATCH_SUM, ADD, NORMS,
-    UNSOUND, MOMENTS, CORRELATION, DISTANCES, GRADIENTS, SATURATED, DEAD,
+    UNSOUND, SPREAD, DISTANCES, GRADIENTS, WITHIN, DEAD,
     GATHER, GATHER_TOKENS, COPY, LOOK_UP, LOOK_UP_BACK,
     ATTEND, ATTEND_BACK, ATTENTION_SPREAD, ADD_TO_EACH, MEAN_OF_PLACES, MEAN_OF_PLACES_BACK, CROSS_ENTROPY, SQUARED_ERROR, CLIP, SGD, ADAM,
     RMSPROP, ADAGRAD,
     CONVOLVE, CONVOLVE_FILTERS, BLOCK_MEAN, BLOCK_MEAN_BACK, AFFINE, AFFINE_BACK,
     LSTM, LSTM_BACK, GRU, GRU_BACK, SHUT,
     ALIGN_DOT, ALIGN_DOT_BACK, ALIGN_ADDITIVE, ALIGN_ADDITIVE_BACK, ENTROPY, DROPOUT,
-    GROUP_NORM, GROUP_NORM_BACK, DIRECTED, DIRECTED_BACK, SOUND_NORM,
+    GROUP_NORM, GROUP_NORM_BACK, DIRECTED, DIRECTED_BACK,
+    COLUMNS_BY_TWO, SQUASH, SQUASH_BACK, LENGTHS, LENGTHS_BACK, VOTE, VOTE_BACK, ROUTE, ROUTE_BACK, MARGINS,
+    SOUND_NORM,
 };
 
 static void play_one(const struct call *call, void **p, const char *ahead)
@@ -63,11 +66,10 @@ static void play_one(const struct call *call, void **p, const char *ahead)
     case ADD: add(n[0], x[0], p[0], p[1], p[2]); break;
     case NORMS: norms(n[0], p[0], p[1], p[2], p[3]); break;
     case UNSOUND: unsound(n[0], p[0], p[1]); break;
-    case MOMENTS: moments(n[0], p[0], p[1], p[2]); break;
-    case CORRELATION: correlation(n[0], n[1], n[2], p[0], p[1], p[2]); break;
+    case SPREAD: spread(n[0], n[1], n[2], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]); break;
     case DISTANCES: distances(n[0], p[0], p[1], p[2], p[3], p[4]); break;
     case GRADIENTS: gradients(n[0], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
-    case SATURATED: saturated(n[0], n[1], x[0], p[0], p[1], p[2]); break;
+    case WITHIN: within(n[0], p[0], p[1], p[2]); break;
     case DEAD: dead(n[0], n[1], p[0], p[1], p[2], p[3]); break;
     case GATHER: gather(n[0], n[1], p[0], p[1], p[2], p[3]); break;
     case GATHER_TOKENS: gather_tokens(n[0], n[1], p[0], p[1], p[2]); break;
@@ -80,7 +82,7 @@ static void play_one(const struct call *call, void **p, const char *ahead)
                     p[7], p[8]);
         break;
     case ATTENTION_SPREAD:
-        attention_spread(n[0], n[1], n[2], n[3], n[4], n[5], x[0], p[0], p[1], p[2], p[3], p[4]);
+        attention_spread(n[0], n[1], n[2], n[3], n[4], n[5], x[0], p[0], p[1], p[2], p[3], p[4], p[5]);
         break;
     case ADD_TO_EACH: add_to_each(n[0], n[1], p[0], p[1], p[2]); break;
     case MEAN_OF_PLACES: mean_of_places(n[0], n[1], n[2], p[0], p[1]); break;
@@ -120,6 +122,16 @@ static void play_one(const struct call *call, void **p, const char *ahead)
     case GROUP_NORM_BACK: group_norm_back(n[0], n[1], n[2], n[3], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
     case DIRECTED: directed(n[0], n[1], p[0], p[1], p[2], p[3]); break;
     case DIRECTED_BACK: directed_back(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5]); break;
+    case COLUMNS_BY_TWO: columns_by_two(n[0], n[1], n[2], n[3], n[4], p[0], p[1]); break;
+    case SQUASH: squash(n[0], n[1], x[0], p[0], p[1]); break;
+    case SQUASH_BACK: squash_back(n[0], n[1], x[0], p[0], p[1], p[2]); break;
+    case LENGTHS: lengths(n[0], n[1], x[0], p[0], p[1]); break;
+    case LENGTHS_BACK: lengths_back(n[0], n[1], p[0], p[1], p[2], p[3]); break;
+    case VOTE: vote(n[0], n[1], n[2], n[3], p[0], p[1], p[2], p[3]); break;
+    case VOTE_BACK: vote_back(n[0], n[1], n[2], n[3], n[4], p[0], p[1], p[2], p[3], p[4], p[5]); break;
+    case ROUTE: route(n[0], n[1], n[2], n[3], n[4], n[5], x[0], p[0], p[1], p[2], p[3], p[4]); break;
+    case ROUTE_BACK: route_back(n[0], n[1], n[2], n[3], n[4], x[0], p[0], p[1], p[2], p[3], p[4], p[5]); break;
+    case MARGINS: margins(n[0], n[1], n[2], p[0], p[1], p[2], p[3], p[4], p[5]); break;
     case SOUND_NORM: sound_norm(n[0], p[0], p[1], p[2]); break;
     case DROPOUT: dropout(n[0], n[1], p[0], p[1], p[2], p[3], p[4]); break;
     }

@@ -59,8 +59,8 @@ static inline __attribute__((always_inline)) REAL total(long count, const REAL *
     return by_halves(part[0]);
 }
 
-/* The sum of (x - y - less)^power over j < count, in double precision; y may be missing. In so many sums at a time that
-   none waits for its last addition.                                                                                  */
+/* The sum of (x - y)^2 over j < count, in double precision; y may be missing. In so many sums at a time that none waits
+   for its last addition.                                                                                            */
 #define CHAINS 4
 typedef double wide __attribute__((vector_size(VECTOR_BYTES)));
 #if defined(__AVX512F__)
@@ -82,8 +82,7 @@ static inline __attribute__((always_inline)) wide widened(const REAL *x)
 #endif
 }
 
-static inline __attribute__((always_inline)) double sum_of(
-    const int power, long count, const REAL *x, const REAL *y, double less)
+static inline __attribute__((always_inline)) double squares_of(long count, const REAL *x, const REAL *y)
 {
     const long many = VECTOR_BYTES / 8;
     wide part[CHAINS];
@@ -95,14 +94,14 @@ static inline __attribute__((always_inline)) double sum_of(
     for (; j + CHAINS * many <= count; j += CHAINS * many)
 #pragma GCC unroll 8
         for (int v = 0; v < CHAINS; v++) {
-            wide term = widened(x + j + v * many) - less;
+            wide term = widened(x + j + v * many);
             if (y)
                 term -= widened(y + j + v * many);
-            part[v] = power == 2 ? SQUARE_MORE(term, part[v]) : part[v] + term;
+            part[v] = SQUARE_MORE(term, part[v]);
         }
     for (; j < count; j++) {
-        const double term = (double)x[j] - less - (y ? (double)y[j] : 0);
-        sum += power == 2 ? term * term : term;
+        const double term = (double)x[j] - (y ? (double)y[j] : 0);
+        sum += term * term;
     }
     const wide all = (part[0] + part[1]) + (part[2] + part[3]);
 #pragma GCC unroll 8
