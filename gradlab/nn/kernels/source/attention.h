@@ -95,7 +95,8 @@ static void attend_back(
             const REAL *const restrict w = weights + (b * heads + h) * square;
             const REAL *const out = grad + b * places * width + h * d;
             const long at = b * places * row + h * d, to = b * places * d_row + h * d;
-            product(places, places, d, v + b * places * v_row + h * d, v_row, 1, out, 1, width, 0, 0, ds, places, room, 0);
+            product(places, places, d, v + b * places * v_row + h * d, v_row, 1, out, 1, width, 0, 0, ds, places, room,
+                    0);
             for (long i = 0; i < places; i++)
                 along[i] = 0;
             for (long key = 0; key < places; key++)

@@ -80,7 +80,8 @@ static void vote_back(
     for (long i = 0; i < count; i++) {
         const REAL *const dv = dvotes + i * wide, *const own = u + i * size;
         REAL *const to = dw + i * wide * size;
-        product(wide, size, batch, dv, 1, count * wide, own, count * size, 1, more ? to : 0, size, to, size, scratch, 0);
+        product(wide, size, batch, dv, 1, count * wide, own, count * size, 1, more ? to : 0, size, to, size, scratch,
+                0);
         if (du)
             product(batch, size, wide, dv, count * wide, 1, w + i * wide * size, size, 1, 0, 0, du + i * size,
                     count * size, scratch, 0);

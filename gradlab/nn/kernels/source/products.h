@@ -1,7 +1,7 @@
 /* Matrix products. */
 
 /* rows x (vectors*LANES) entries of C = start + A B, held in registers; A is read entry by entry at any strides. What
-   lies `ahead`, a line of the cache for each entry of the sums, is fetched meanwhile.                               */
+   lies `ahead`, a line of the cache for each column of A, is fetched meanwhile.                                     */
 static inline __attribute__((always_inline)) void tile(
     const int rows, const int vectors, long inner, const REAL *a, long a_row, long a_column, const REAL *b, long b_row,
     const REAL *start, long start_row, REAL *c, long c_row, const char *ahead)
