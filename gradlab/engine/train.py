@@ -36,7 +36,7 @@ from gradlab.engine.precision import chances, is_by_chance, moved, rounded
 from gradlab.engine.pretraining import Heard
 from gradlab.engine.probes import measure_clipped, measure_update
 from gradlab.grid.cohorts import steps_before
-from gradlab.nn.float64 import norm64, unsound
+from gradlab.nn.float64 import sound_norm64, unsound
 from gradlab.nn.kernels.graphs import Graph, capture
 from gradlab.nn.kernels.program import Members, Program, write_down
 from gradlab.nn.products import combine
@@ -125,11 +125,11 @@ def step(cohort: Cohort, t: int, lr: Tensor, *, record: bool) -> StepRow:
     last = t == cohort.runs[0].train.steps
     parameters, gradient, half = cohort.parameters, cohort.way.gradient, cohort.way.half
     losses, table = cohort.way.there_and_back(cohort.task, t, record=record, last=last)
-    norm = norm64(gradient)
+    norm, unsound_gradient = sound_norm64(gradient)
     overflown = None if half is None or last else half.overflown(norm)
     scale = None if half is None else half.scale.clone()
     # What a dynamic loss scale made too large is no divergence: it is left out, and the scale is halved.
-    broken = (unsound(parameters), torch.zeros_like(norm) if overflown is not None else unsound(gradient))
+    broken = (unsound(parameters), torch.zeros_like(norm) if overflown is not None else unsound_gradient)
     clipped = None
     if not last:
         clipped = clip(gradient, norm, cohort.clipping, cohort.layout)
@@ -179,7 +179,9 @@ def rehearse(cohort: Cohort) -> Rehearsed:
     if cohort.parameters.is_cuda:
         return {record: capture(partial(first, record=record), cohort.moving) for record in (True, False)}
     threads = min(torch.get_num_threads(), len(cohort.runs))
-    return {record: write_down(partial(first, record=record), threads) for record in (True, False)}
+    # A gradient is clipped and gone at the end of a member's step: one place for all of them stays in the cache.
+    passing = [cohort.way.gradient]
+    return {record: write_down(partial(first, record=record), threads, passing) for record in (True, False)}
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gradlab.spec.named import SpecError
 
-CPU_MEMORY = 160 * 2**20
+CPU_MEMORY = 96 * 2**20
 """Bytes that a piece may take on a CPU unless told otherwise: the same on every machine."""
 
 

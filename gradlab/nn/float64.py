@@ -51,6 +51,15 @@ def unsound(x: Tensor, out: Tensor | None = None) -> Tensor:
     return out
 
 
+def sound_norm64(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """(M, P) -> `norm64` and `unsound` of it."""
+    if not native.serves(rows):
+        return norm64(rows), unsound(rows)
+    norm, broken = rows.new_empty(2, len(rows), dtype=torch.float64)
+    native.sound_norm(rows, norm, broken)
+    return norm, broken
+
+
 def share(indicator: Tensor) -> Tensor:
     """(M, ...) of numbers -> (M,) float64: the share of entries above zero, nan where any entry is not a number.
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from gradlab.nn.float64 import norm64, norms64, spread, unsound
+from gradlab.nn.float64 import norm64, norms64, sound_norm64, spread, unsound
 
 pytestmark = pytest.mark.usefixtures("either_engine")
 
@@ -48,6 +48,16 @@ def test_finite_is_true_of_the_largest_and_the_smallest_numbers() -> None:
         limits = torch.finfo(dtype)
         rows = torch.tensor([[limits.max, limits.min, limits.tiny, 0.0, -0.0], [limits.max] * 5], dtype=dtype)
         assert (unsound(rows) == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_norm_and_the_test_for_finite_entries_come_together(dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max
+    rows = torch.tensor([[1.0, 2.0, 2.0], [largest] * 3, [1.0, math.inf, 1.0], [math.nan, 0.0, 0.0]], dtype=dtype)
+    norm, broken = sound_norm64(rows)
+    torch.testing.assert_close(norm, norm64(rows), rtol=0, atol=0, equal_nan=True)
+    assert norm[0] == 3
+    assert (broken == 0).tolist() == [True, True, False, False], "a norm may overflow where no entry does"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -49,7 +49,8 @@ def test_the_numbers_of_kernels_activations_and_clips_are_those_of_the_source() 
 
 @pytest.mark.parametrize("dtype", EXACT)
 @pytest.mark.parametrize(
-    "sizes", [(1, 1, 1), (5, 10, 3), (6, 64, 64), (13, 33, 17), (64, 10, 64), (10, 64, 64), (7, 130, 9), (3, 4, 0)]
+    "sizes",
+    [(1, 1, 1), (5, 10, 3), (6, 64, 64), (13, 33, 17), (64, 10, 64), (10, 64, 64), (7, 130, 9), (3, 4, 0)],
 )
 def test_products_of_any_size_and_stride_equal_torch_s(sizes: tuple[int, int, int], dtype: torch.dtype) -> None:
     n, p, k = sizes
@@ -199,6 +200,20 @@ def test_an_operation_of_torch_s_is_refused_before_it_is_lost() -> None:
     assert write_down(lambda: native.add(x, None, 2.0, out=out)) is not None
     assert write_down(lambda: native.add(x * 2, None, 2.0, out=out)) is None
     assert write_down(lambda: float(native.add(x, None, out=out).sum())) is None
+
+
+def test_what_is_passing_has_one_place_for_all_members_and_stays_as_it_is() -> None:
+    x, passing, out = draw(3, 4), torch.zeros(3, 4, dtype=torch.float64), torch.zeros(3, 4, dtype=torch.float64)
+
+    def step() -> Tensor:
+        native.add(x, None, 2.0, out=passing)
+        return native.add(passing[:, 1:3], x[:, 1:3], 3.0, out=out[:, 1:3])
+
+    program = write_down(step, passing=[passing])
+    assert program is not None
+    assert torch.equal(program.play(np.arange(3)), 3.0 * (2.0 * x[:, 1:3]) + x[:, 1:3])
+    assert not passing.any()
+    assert not out[:, [0, 3]].any()
 
 
 def test_an_argument_that_all_share_has_no_member_axis() -> None:

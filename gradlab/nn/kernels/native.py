@@ -238,6 +238,11 @@ def unsound(x: Tensor, out: Tensor) -> None:
     call("unsound", x, len(x), (x[0].numel(),), (x, out))
 
 
+def sound_norm(x: Tensor, norm: Tensor, broken: Tensor) -> None:
+    """(M, P) with adjacent columns: the norm of all of a member's into (M,) float64, and what `unsound` gives."""
+    call("sound_norm", x, len(x), (x[0].numel(),), (x, norm, broken))
+
+
 def spread(h: Tensor, mean: Tensor, deviation: Tensor, cosine: Tensor | None, each: Sequence[Tensor] = ()) -> None:
     """(M, T, B, D): as `float64.spread`, into (M,) float64 each, and of ``each`` step into (M, T)."""
     _, *sizes = h.shape

@@ -38,7 +38,7 @@ KERNELS = (
     *("align_dot", "align_dot_back", "align_additive", "align_additive_back", "entropy", "dropout"),
     *("group_norm", "group_norm_back", "directed", "directed_back"),
     *("columns_by_two", "squash", "squash_back", "lengths", "lengths_back"),
-    *("vote", "vote_back", "route", "route_back", "margins"),
+    *("vote", "vote_back", "route", "route_back", "margins", "sound_norm"),
 )
 """As source/player.c numbers them."""
 
@@ -119,14 +119,18 @@ class _Draft:
         return size, places
 
     def moved(self, places: Sequence[int]) -> bytes:
-        """The calls, with the rooms at these addresses."""
+        """The calls, with the rooms at these addresses, the same for all members."""
         find = self._finder()
 
-        def moved(address: int) -> int:
+        def moved(address: int, step: int) -> tuple[int, int]:
             room = find(address)
-            return address if room is None else address - self.rooms[room].data_ptr() + places[room]
+            return (address, step) if room is None else (address - self.rooms[room].data_ptr() + places[room], 0)
 
-        return b"".join(replace(row, at=tuple(map(moved, row.at))).packed for row in self.rows)
+        def of(row: _Row) -> bytes:
+            at, step = zip(*map(moved, row.at, row.step), strict=True)
+            return replace(row, at=at, step=step).packed
+
+        return b"".join(map(of, self.rows))
 
     def _finder(self) -> Callable[[int], int | None]:
         """What tells from an address which of the rooms it lies in, if in any."""
@@ -302,13 +306,15 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads)
 
 
-def write_down(step: Callable[[], T], threads: int = 1) -> Program[T] | None:
+def write_down(step: Callable[[], T], threads: int = 1, passing: Sequence[Tensor] = ()) -> Program[T] | None:
     """The kernel calls of ``step``, without making any; None where it does anything else to tensors.
 
     ``step`` must not look at numbers, which are not there yet. What it returns must be tensors of its own (M, ...), not
-    such as `new` gives: those the members share. ``threads`` play it, each for some of the members.
+    such as `new` gives: those the members share. They share what is ``passing``, too, (M, P) each, rows of which
+    ``step`` fills before it reads them: the tensors themselves stay as they are. ``threads`` play it, each for some of
+    the members.
     """
-    draft = _Draft()
+    draft = _Draft(rooms=[tensor[0] for tensor in passing])
     token = _WRITING.set(draft)
     try:
         with _NothingElse():  # type: ignore[no-untyped-call]

@@ -9,19 +9,24 @@
 #define PLUS_TIMES(a, b, c) ((a) + (b) * (c))
 #endif
 
-/* e^x with x = n ln 2 + r, |r| <= ln(2)/2, in two parts: 2^n, and e^r - 1 by its series, `fused` or rounded twice. */
-static inline REAL exp_parts(const int fused, REAL x, REAL *power)
+/* e^x with x = n ln 2 + r, |r| <= ln(2)/2, in two parts: 2^n, and e^r - 1 by its series. What is `bounded` lies within
+   the range of numbers; else 2^n is 0 below it, and the largest that there is above it, where r is as large as makes
+   e^x infinite.                                                                                                     */
+static inline REAL exp_parts(const int bounded, REAL x, REAL *power)
 {
     const int single = sizeof(REAL) == 4;
-    const REAL most = single ? 127 : 1023, ends = single ? 100 : 800;
+    const REAL most = single ? 127 : 1023;
     const long double ln2 = 0.693147180559945309417232121458L;
     const long double high = single ? 0.693359375L : 6.93147180369123816490e-1L; /* few bits: n high is exact */
-    x = x > ends ? ends : x;
-    x = x < -ends ? -ends : x;
+    if (!bounded) {
+        const REAL least = single ? -88 : -709, ends = single ? 89 : 710;
+        x = x > ends ? ends : x;
+        x = x < least ? least : x;
+    }
     REAL n = rint(x * (REAL)(1 / ln2));
-    n = n > most ? most : n;
-    n = n < -most ? -most : n;
-    const REAL r = (x - n * (REAL)high) - n * (REAL)(ln2 - high);
+    if (!bounded)
+        n = n > most ? most : n;
+    const REAL r = PLUS_TIMES(PLUS_TIMES(x, n, -(REAL)high), n, -(REAL)(ln2 - high));
     static const REAL inverse_factorials[] = {
         1, 1 / 2.L, 1 / 6.L, 1 / 24.L, 1 / 120.L, 1 / 720.L, 1 / 5040.L, 1 / 40320.L, 1 / 362880.L, 1 / 3628800.L,
         1 / 39916800.L, 1 / 479001600.L, 1 / 6227020800.L, 1 / 87178291200.L,
@@ -29,7 +34,7 @@ static inline REAL exp_parts(const int fused, REAL x, REAL *power)
     REAL series = 0;
 #pragma GCC unroll 16
     for (int k = single ? 7 : 14; k > 0; k--)
-        series = fused ? PLUS_TIMES(inverse_factorials[k - 1], r, series) : inverse_factorials[k - 1] + r * series;
+        series = PLUS_TIMES(inverse_factorials[k - 1], r, series);
     if (single) {
         const uint32_t bits = (uint32_t)((int32_t)n + 127) << 23;
         float value;
@@ -45,18 +50,39 @@ static inline REAL exp_parts(const int fused, REAL x, REAL *power)
 }
 
 /* e^x - 1, right to two units in the last place; inf above the range, nan for nan. */
-static inline REAL exp_less_1(REAL x)
+static inline REAL exp_less_1_of(const int bounded, REAL x)
 {
     REAL power;
-    const REAL series = exp_parts(0, x, &power);
-    return power * series + (power - 1);
+    const REAL series = exp_parts(bounded, x, &power);
+    return PLUS_TIMES(power - 1, power, series);
+}
+
+static inline REAL exp_less_1(REAL x)
+{
+    return exp_less_1_of(0, x);
+}
+
+/* e/(e + 2) with e = exp(2|z|) - 1; beyond 50 it is 1. */
+static inline REAL tanh_(REAL z)
+{
+    const REAL twice = 2 * fabs(z), e = exp_less_1_of(1, twice > 50 ? 50 : twice);
+    return copysign(e / (e + 2), z);
+}
+
+/* 1/(1 + e) with e = e^-|z|, or e/(1 + e) below zero; 0 where e would be no normal number. */
+static inline REAL sigmoid(REAL z)
+{
+    const REAL least = sizeof(REAL) == 4 ? -88 : -709, below = -fabs(z);
+    REAL power;
+    const REAL series = exp_parts(1, below < least ? least : below, &power), e = PLUS_TIMES(power, power, series);
+    return (z < 0 ? e : 1) / (1 + e);
 }
 
 /* e^x, right to two units in the last place; 0 where it would be no normal number. */
 static inline REAL exponential(REAL x)
 {
     REAL power;
-    const REAL series = exp_parts(1, x, &power), found = power * series + power;
+    const REAL series = exp_parts(0, x, &power), found = PLUS_TIMES(power, power, series);
     return x < (sizeof(REAL) == 4 ? -87 : -708) ? 0 : found;
 }
 
@@ -125,15 +151,13 @@ static void activate(long kind, long count, const REAL *restrict z, const REAL *
             h[j] = z[j] > 0 ? z[j] : below * z[j];
         break;
     }
-    case TANH: /* e/(e+2) with e = exp(2|z|) - 1; beyond 50 it is 1 */
-        for (long j = 0; j < count; j++) {
-            const REAL twice = 2 * fabs(z[j]), e = exp_less_1(twice > 50 ? 50 : twice);
-            h[j] = copysign(e / (e + 2), z[j]);
-        }
+    case TANH:
+        for (long j = 0; j < count; j++)
+            h[j] = tanh_(z[j]);
         break;
     case SIGMOID:
         for (long j = 0; j < count; j++)
-            h[j] = 1 / (2 + exp_less_1(-z[j]));
+            h[j] = sigmoid(z[j]);
         break;
     case SILU:
         for (long j = 0; j < count; j++)

@@ -10,11 +10,11 @@ static void gathered(
     long out_row, REAL *scratch)
 {
     if (d >= LANES) {
-        product(places, d, places, w, w_row, w_column, rows, row, 1, 0, 0, out, out_row, scratch);
+        product(places, d, places, w, w_row, w_column, rows, row, 1, 0, 0, out, out_row, scratch, 0);
         return;
     }
     REAL *const restrict turned = scratch;
-    product(d, places, places, rows, 1, row, w, w_column, w_row, 0, 0, turned, places, scratch + d * places);
+    product(d, places, places, rows, 1, row, w, w_column, w_row, 0, 0, turned, places, scratch + d * places, 0);
     for (long i = 0; i < places; i++)
         for (long u = 0; u < d; u++)
             out[i * out_row + u] = turned[u * places + i];
@@ -25,7 +25,7 @@ static void logits(
     long places, long d, double scale, const REAL *q, const REAL *k, long row, REAL *restrict w, REAL *scratch)
 {
     const REAL by = (REAL)scale;
-    product(places, places, d, k, row, 1, q, 1, row, 0, 0, w, places, scratch);
+    product(places, places, d, k, row, 1, q, 1, row, 0, 0, w, places, scratch, 0);
     for (long j = 0; j < places * places; j++)
         w[j] *= by;
 }
@@ -95,7 +95,8 @@ static void attend_back(
             const REAL *const restrict w = weights + (b * heads + h) * square;
             const REAL *const out = grad + b * places * width + h * d;
             const long at = b * places * row + h * d, to = b * places * d_row + h * d;
-            product(places, places, d, v + b * places * v_row + h * d, v_row, 1, out, 1, width, 0, 0, ds, places, room);
+            product(places, places, d, v + b * places * v_row + h * d, v_row, 1, out, 1, width, 0, 0, ds, places, room,
+                    0);
             for (long i = 0; i < places; i++)
                 along[i] = 0;
             for (long key = 0; key < places; key++)

@@ -69,7 +69,7 @@ static void vote(
 {
     for (long i = 0; i < count; i++)
         product(batch, wide, size, u + i * size, count * size, 1, w + i * wide * size, 1, size, 0, 0, votes + i * wide,
-                count * wide, scratch);
+                count * wide, scratch, 0);
 }
 
 /* To the matrices, added to what is there if `more`, and to u if somebody asks for it. */
@@ -80,10 +80,11 @@ static void vote_back(
     for (long i = 0; i < count; i++) {
         const REAL *const dv = dvotes + i * wide, *const own = u + i * size;
         REAL *const to = dw + i * wide * size;
-        product(wide, size, batch, dv, 1, count * wide, own, count * size, 1, more ? to : 0, size, to, size, scratch);
+        product(wide, size, batch, dv, 1, count * wide, own, count * size, 1, more ? to : 0, size, to, size, scratch,
+                0);
         if (du)
             product(batch, size, wide, dv, count * wide, 1, w + i * wide * size, size, 1, 0, 0, du + i * size,
-                    count * size, scratch);
+                    count * size, scratch, 0);
     }
 }
 

@@ -1,16 +1,5 @@
 /* Gated recurrences, all time steps of a member at once. Signals are (T, B, ...): what a step needs lies together. */
 
-static inline REAL sigmoid(REAL z)
-{
-    return 1 / (2 + exp_less_1(-z));
-}
-
-static inline REAL tanh_(REAL z)
-{
-    const REAL twice = 2 * fabs(z), e = exp_less_1(twice > 50 ? 50 : twice);
-    return copysign(e / (e + 2), z);
-}
-
 /* The derivative by what step t puts out: by what is above it, and `more`, which has come from step t + 1, if any. */
 static void gather_above(long count, const REAL *above, const REAL *more, REAL *out)
 {
@@ -54,7 +43,7 @@ static void lstm(
         REAL *z = gates + t * batch * four;
         if (t)
             product_packed(
-                batch, four, width, h + (t - 1) * step, width, 1, room, row, z, four, z, four, room + width * row);
+                batch, four, width, h + (t - 1) * step, width, 1, room, row, z, four, z, four, room + width * row, 0);
         for (long i = 0; i < batch; i++) {
             const long at = t * step + i * width;
             lstm_cell(width, z + i * four, t ? c + at - step : 0, c + at, squashed + at, h + at);
@@ -77,7 +66,7 @@ static void lstm_back(
         if (t < time - 1)
             product_packed(
                 batch, width, four, dz + (t + 1) * batch * four, four, 1, room, row, own, width, own, width,
-                room + four * row);
+                room + four * row, 0);
         for (long i = 0; i < batch; i++) {
             const long at = t * step + i * width;
             const REAL *restrict in = gates + (t * batch + i) * four, *restrict keep = in + width;
@@ -113,7 +102,7 @@ static void gru(
     for (long t = 0; t < time; t++) {
         const REAL *before = t ? h + (t - 1) * step : first;
         if (before)
-            product_packed(batch, three, width, before, width, 1, room, row, 0, 0, again, three, edge);
+            product_packed(batch, three, width, before, width, 1, room, row, 0, 0, again, three, edge, 0);
         else
             memset(again, 0, (size_t)(batch * three) * sizeof(REAL));
         for (long i = 0; i < batch; i++) {
@@ -174,7 +163,8 @@ static void gru_back(
         }
         if (t || dfirst)
             product_packed(
-                batch, width, three, db + t * batch * three, three, 1, room, row, carry, width, carry, width, edge);
+                batch, width, three, db + t * batch * three, three, 1, room, row, carry, width, carry, width, edge,
+                0);
     }
     if (dfirst)
         memcpy(dfirst, carry, (size_t)step * sizeof(REAL));

@@ -65,7 +65,7 @@ static void cross_entropy(
         const REAL *const own = z + i * outputs;
         REAL most = own[0];
         for (long k = 1; k < outputs; k++)
-            most = own[k] > most || own[k] != own[k] ? own[k] : most;
+            most = own[k] > most ? own[k] : most; /* what is not a number is none by its own exponential */
         for (long k = 0; k < outputs; k++)
             dz[i * outputs + k] = own[k] - most;
         sum -= (double)dz[i * outputs + class_of(i, places, chosen, classes)];

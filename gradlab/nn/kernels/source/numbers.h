@@ -11,6 +11,9 @@
 #include <stdint.h>
 #include <string.h>
 #include <tgmath.h>
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
 
 #if BITS == 32
 typedef float REAL;
@@ -35,6 +38,7 @@ typedef int64_t COUNT;
 #define TILE_ROWS(vectors) ((vectors) == 2 ? 12 : (vectors) == 3 ? 8 : 6)
 #endif
 #define MOST_ROWS 12
+#define LINE 64 /* bytes of a line of the cache */
 #define LANES (VECTOR_BYTES * 8 / BITS)
 
 typedef REAL lanes __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
@@ -42,16 +46,12 @@ typedef COUNT whole_lanes __attribute__((vector_size(VECTOR_BYTES)));
 /* a b + c, rounded once where the processor can. Elsewhere nothing is contracted (-ffp-contract=off): what cancels in
    exact arithmetic cancels here.                                                                                    */
 #if defined(__AVX512F__) && BITS == 32
-#include <immintrin.h>
 #define FUSED(a, b, c) ((lanes)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
 #elif defined(__AVX512F__)
-#include <immintrin.h>
 #define FUSED(a, b, c) ((lanes)_mm512_fmadd_pd((__m512d)(a), (__m512d)(b), (__m512d)(c)))
 #elif defined(__FMA__) && BITS == 32
-#include <immintrin.h>
 #define FUSED(a, b, c) ((lanes)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
 #elif defined(__FMA__)
-#include <immintrin.h>
 #define FUSED(a, b, c) ((lanes)_mm256_fmadd_pd((__m256d)(a), (__m256d)(b), (__m256d)(c)))
 #elif defined(__aarch64__) && BITS == 32
 #include <arm_neon.h>

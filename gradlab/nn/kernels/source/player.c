@@ -45,15 +45,16 @@ enum {
     ALIGN_DOT, ALIGN_DOT_BACK, ALIGN_ADDITIVE, ALIGN_ADDITIVE_BACK, ENTROPY, DROPOUT,
     GROUP_NORM, GROUP_NORM_BACK, DIRECTED, DIRECTED_BACK,
     COLUMNS_BY_TWO, SQUASH, SQUASH_BACK, LENGTHS, LENGTHS_BACK, VOTE, VOTE_BACK, ROUTE, ROUTE_BACK, MARGINS,
+    SOUND_NORM,
 };
 
-static void play_one(const struct call *call, void **p)
+static void play_one(const struct call *call, void **p, const char *ahead)
 {
     const int64_t *n = call->size;
     const double *x = call->number;
     switch (call->kernel) {
     case PRODUCT:
-        product(n[0], n[1], n[2], p[0], n[3], n[4], p[1], n[5], n[6], p[2], n[7], p[3], n[8], p[4]);
+        product(n[0], n[1], n[2], p[0], n[3], n[4], p[1], n[5], n[6], p[2], n[7], p[3], n[8], p[4], ahead);
         break;
     case ACTIVATE: activate(n[0], n[1], p[0], p[1], p[2]); break;
     case ACTIVATE_BACK: activate_back(n[0], n[1], p[0], p[1], p[2], p[3], p[4]); break;
@@ -131,11 +132,13 @@ static void play_one(const struct call *call, void **p)
     case ROUTE: route(n[0], n[1], n[2], n[3], n[4], n[5], x[0], p[0], p[1], p[2], p[3], p[4]); break;
     case ROUTE_BACK: route_back(n[0], n[1], n[2], n[3], n[4], x[0], p[0], p[1], p[2], p[3], p[4], p[5]); break;
     case MARGINS: margins(n[0], n[1], n[2], p[0], p[1], p[2], p[3], p[4], p[5]); break;
+    case SOUND_NORM: sound_norm(n[0], p[0], p[1], p[2]); break;
     case DROPOUT: dropout(n[0], n[1], p[0], p[1], p[2], p[3], p[4]); break;
     }
 }
 
-/* Plays the calls for each of the members, one member after the other: what it computes stays in the cache. */
+/* Plays the calls for each of the members, one member after the other: what it computes stays in the cache. While its
+   matrices are multiplied, those of the next member are fetched.                                                    */
 void play(const struct call *calls, int64_t count, const int64_t *members, int64_t how_many)
 {
     for (int64_t i = 0; i < how_many; i++)
@@ -143,6 +146,6 @@ void play(const struct call *calls, int64_t count, const int64_t *members, int64
             void *places[PLACES];
             for (int j = 0; j < PLACES; j++)
                 places[j] = call->at[j] ? call->at[j] + call->step[j] * members[i] : 0;
-            play_one(call, places);
+            play_one(call, places, call->at[1] + call->step[1] * members[i + 1 < how_many ? i + 1 : 0]);
         }
 }

@@ -2,11 +2,7 @@
 
 static double norm_of(long count, const REAL *x)
 {
-    double sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (long j = 0; j < count; j++)
-        sum += (double)x[j] * (double)x[j];
-    return sqrt(sum);
+    return sqrt(squares_of(count, x, 0));
 }
 
 /* The norm of each span of columns, in double precision. */
@@ -19,11 +15,31 @@ static void norms(long spans, const long *from, const long *to, const REAL *x, d
 /* Zero where every entry is finite, else not a number. */
 static void unsound(long count, const REAL *restrict x, double *found)
 {
+    lanes part[CHAINS];
     REAL sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (long j = 0; j < count; j++)
+    long j = 0;
+#pragma GCC unroll 8
+    for (int v = 0; v < CHAINS; v++)
+        part[v] = (lanes){0};
+    for (; j + CHAINS * LANES <= count; j += CHAINS * LANES)
+#pragma GCC unroll 8
+        for (int v = 0; v < CHAINS; v++)
+            part[v] += *(const lanes *)(x + j + v * LANES) * 0;
+    for (; j < count; j++)
         sum += x[j] * 0;
+#pragma GCC unroll 8
+    for (int v = 0; v < CHAINS; v++)
+        sum += by_halves(part[v]);
     *found = (double)sum;
+}
+
+/* The norm, and what `unsound` finds: no single number is so large that its square is infinite in double precision. */
+static void sound_norm(long count, const REAL *x, double *norm, double *found)
+{
+    *norm = norm_of(count, x);
+    *found = *norm * 0;
+    if (sizeof(REAL) == 8)
+        unsound(count, x, found);
 }
 
 /* Adds what lies beyond a shift, and its squares. */
@@ -99,30 +115,18 @@ static void spread(
 /* The norm of the difference of two vectors in each span. */
 static void distances(long spans, const long *from, const long *to, const REAL *x, const REAL *y, double *norm)
 {
-    for (long s = 0; s < spans; s++) {
-        double sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (long j = from[s]; j < to[s]; j++)
-            sum += ((double)x[j] - (double)y[j]) * ((double)x[j] - (double)y[j]);
-        norm[s] = sqrt(sum);
-    }
+    for (long s = 0; s < spans; s++)
+        norm[s] = sqrt(squares_of(to[s] - from[s], x + from[s], y + from[s]));
 }
 
-/* Adds the squares of a span, and counts its zeros; a `lost` that is not zero is not a number, as an entry is. */
-static void squares_and_zeros(long count, const REAL *x, double *squares, long *zeros, REAL *lost)
+/* Entries that are exactly zero. */
+static long zeros_of(long count, const REAL *x)
 {
-    double sum = 0;
-    COUNT zero = 0;
-    REAL nan = 0;
-#pragma omp simd reduction(+ : sum, zero, nan)
-    for (long j = 0; j < count; j++) {
-        sum += (double)x[j] * (double)x[j];
-        zero += x[j] == 0;
-        nan += x[j] != x[j] ? x[j] : 0;
-    }
-    *squares += sum;
-    *zeros += zero;
-    *lost += nan;
+    COUNT zeros = 0;
+#pragma omp simd reduction(+ : zeros)
+    for (long j = 0; j < count; j++)
+        zeros += x[j] == 0;
+    return zeros;
 }
 
 /* Of each layer, its matrix first: the norm of all, that of the matrix, and the share of entries that are exactly zero,
@@ -132,14 +136,13 @@ static void gradients(
     double *zero)
 {
     for (long l = 0; l < layers; l++) {
-        double squares = 0;
-        long zeros = 0;
-        REAL lost = 0;
-        squares_and_zeros(matrix[l] - from[l], x + from[l], &squares, &zeros, &lost);
+        const double squares = squares_of(matrix[l] - from[l], x + from[l], 0);
+        const double all = squares + squares_of(to[l] - matrix[l], x + matrix[l], 0);
         weights[l] = sqrt(squares);
-        squares_and_zeros(to[l] - matrix[l], x + matrix[l], &squares, &zeros, &lost);
-        norm[l] = sqrt(squares);
-        zero[l] = (double)zeros / (double)(to[l] - from[l]) + (double)lost;
+        norm[l] = sqrt(all);
+        zero[l] = (double)zeros_of(to[l] - from[l], x + from[l]) / (double)(to[l] - from[l]);
+        if (all != all)
+            zero[l] = all;
     }
 }
 

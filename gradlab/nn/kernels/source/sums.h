@@ -59,6 +59,57 @@ static inline __attribute__((always_inline)) REAL total(long count, const REAL *
     return by_halves(part[0]);
 }
 
+/* The sum of (x - y)^2 over j < count, in double precision; y may be missing. In so many sums at a time that none waits
+   for its last addition.                                                                                            */
+#define CHAINS 4
+typedef double wide __attribute__((vector_size(VECTOR_BYTES)));
+#if defined(__AVX512F__)
+#define SQUARE_MORE(a, sum) ((wide)_mm512_fmadd_pd((__m512d)(a), (__m512d)(a), (__m512d)(sum)))
+#elif defined(__FMA__)
+#define SQUARE_MORE(a, sum) ((wide)_mm256_fmadd_pd((__m256d)(a), (__m256d)(a), (__m256d)(sum)))
+#else
+#define SQUARE_MORE(a, sum) ((a) * (a) + (sum))
+#endif
+static inline __attribute__((always_inline)) wide widened(const REAL *x)
+{
+#if defined(__AVX512F__) && BITS == 32
+    return (wide)_mm512_cvtps_pd(_mm256_loadu_ps(x));
+#elif defined(__AVX__) && BITS == 32
+    return (wide)_mm256_cvtps_pd(_mm_loadu_ps(x));
+#else
+    typedef REAL narrow __attribute__((vector_size(VECTOR_BYTES / 8 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
+    return __builtin_convertvector(*(const narrow *)x, wide);
+#endif
+}
+
+static inline __attribute__((always_inline)) double squares_of(long count, const REAL *x, const REAL *y)
+{
+    const long many = VECTOR_BYTES / 8;
+    wide part[CHAINS];
+    double sum = 0;
+    long j = 0;
+#pragma GCC unroll 8
+    for (int v = 0; v < CHAINS; v++)
+        part[v] = (wide){0};
+    for (; j + CHAINS * many <= count; j += CHAINS * many)
+#pragma GCC unroll 8
+        for (int v = 0; v < CHAINS; v++) {
+            wide term = widened(x + j + v * many);
+            if (y)
+                term -= widened(y + j + v * many);
+            part[v] = SQUARE_MORE(term, part[v]);
+        }
+    for (; j < count; j++) {
+        const double term = (double)x[j] - (y ? (double)y[j] : 0);
+        sum += term * term;
+    }
+    const wide all = (part[0] + part[1]) + (part[2] + part[3]);
+#pragma GCC unroll 8
+    for (int i = 0; i < many; i++)
+        sum += all[i];
+    return sum;
+}
+
 /* (B, D) -> (D): over the batch. */
 static void batch_sum(long batch, long width, long x_row, const REAL *restrict x, REAL *restrict sum)
 {
