@@ -37,6 +37,10 @@ LOOP_NETWORKS, LOOP_STEPS = 6, 3
 """Networks that the loop trains in a round, whose time is scaled to all members, and steps of each."""
 
 
+Clock = Callable[[], float]
+"""Seconds: those of the wall, or of the processor."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A cohort: its ``settings``, torch's network of them, which takes (B, *shape), and the ``ratio`` aimed at."""
@@ -235,32 +239,32 @@ def cohort(row: Row) -> Cohort:
     return prepare(runs, load(runs[0].data), torch.device("cpu"))
 
 
-def step_of_gradlab(found: Cohort, rehearsed: Rehearsed, every: int) -> float:
+def step_of_gradlab(found: Cohort, rehearsed: Rehearsed, every: int, clock: Clock) -> float:
     """Milliseconds a step, the table recorded ``every`` so many."""
     members = np.arange(len(found.runs))
-    began = time.perf_counter()
+    began = clock()
     for t in range(STEPS):
         perform(found, t, record=t % every == every - 1, rehearsed=rehearsed, members=members)
-    return 1e3 * (time.perf_counter() - began) / STEPS
+    return 1e3 * (clock() - began) / STEPS
 
 
-def step_of_loop(found: Cohort, networks: list[nn.Module], threads: int) -> float:
+def step_of_loop(found: Cohort, networks: list[nn.Module], threads: int, clock: Clock) -> float:
     """Milliseconds of a step of as many networks as there are members, one after the other, each by itself."""
     torch.set_num_threads(threads)
     task, judge = found.task, objective(found.runs[0].loss)
     spent = 0.0
     for network in networks:
         optimizer = torch.optim.SGD(network.parameters(), lr=COMMON["optim.lr"], foreach=True)  # type: ignore[arg-type]
-        began = time.perf_counter()
+        began = clock()
         for batch in task.order[:LOOP_STEPS]:
             optimizer.zero_grad()
             torch.autograd.backward(judge(network(task.inputs[batch]), task.targets[batch]))
             optimizer.step()
-        spent += time.perf_counter() - began
+        spent += clock() - began
     return 1e3 * spent / LOOP_STEPS * MEMBERS / len(networks)
 
 
-def measure(name: str, row: Row, threads: int, rounds: int) -> str:
+def measure(name: str, row: Row, threads: int, rounds: int, clock: Clock) -> str:
     """One line of the table."""
     torch.set_num_threads(threads)
     found = cohort(row)
@@ -269,8 +273,8 @@ def measure(name: str, row: Row, threads: int, rounds: int) -> str:
     cells: dict[str, list[float]] = {}
     for turn in range(rounds + 1):
         torch.set_num_threads(threads)
-        seen = [(str(every), step_of_gradlab(found, rehearsed, every)) for every in (10 * STEPS, 10, 1) * TURNS]
-        seen += [(f"loop {count}", step_of_loop(found, networks, count)) for count in sorted({1, threads})]
+        seen = [(str(every), step_of_gradlab(found, rehearsed, every, clock)) for every in (10 * STEPS, 10, 1) * TURNS]
+        seen += [(f"loop {count}", step_of_loop(found, networks, count, clock)) for count in sorted({1, threads})]
         for cell, spent in seen:
             cells.setdefault(cell, []).extend([spent] if turn else [])  # the first round warms up
     bare, tenth, every, *loops = (statistics.median(spent) for spent in cells.values())
@@ -288,15 +292,17 @@ def main() -> None:
     parser.add_argument("--cohorts", nargs="+", choices=COHORTS, default=list(COHORTS), metavar="NAME")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--busy", action="store_true", help="processor time of one thread: other work disturbs it less")
     arguments = parser.parse_args()
+    threads, clock = (1, time.process_time) if arguments.busy else (arguments.threads, time.perf_counter)
     keep_memory()
-    print(f"{MEMBERS} networks; milliseconds a step of all, {arguments.threads} threads, median of {arguments.rounds}")
+    print(f"{MEMBERS} networks; milliseconds a step of all, threads: {threads}, median of {arguments.rounds}")
     heads = ("gradlab", "/10", "/1", "loop", "1 thread")
     print(
         f"{'cohort':<16}" + "".join(f"{head:>{9 if len(head) < 8 else 11}}" for head in heads) + "     ratio    aimed"
     )
     for name in arguments.cohorts:
-        print(measure(name, COHORTS[name], arguments.threads, arguments.rounds), flush=True)
+        print(measure(name, COHORTS[name], threads, arguments.rounds, clock), flush=True)
 
 
 if __name__ == "__main__":

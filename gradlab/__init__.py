@@ -121,7 +121,9 @@ def _of_optimizer(optimizer: str | Optimizer | Sequence[Optimizer] | None) -> di
     """What an optimizer is, by the names of the keys."""
     if optimizer is None or isinstance(optimizer, str):
         return {} if optimizer is None else {"optim.name": optimizer.lower()}
-    every = [optimizer] if hasattr(optimizer, "param_groups") else list(optimizer)
+    every: list[Any] = [optimizer] if hasattr(optimizer, "param_groups") else list(optimizer)
+    if not every:
+        return {}
     set_to = every[0].param_groups[0]
     held = {one for each in every for group in each.param_groups for one in group["params"] if one.requires_grad}
     keys = ("lr", "momentum", "weight_decay", "eps")

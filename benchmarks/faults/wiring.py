@@ -182,8 +182,10 @@ def listed(*, plain: bool) -> Make:
                 x = layer(x).relu()
             return net.head(x)
 
-        parts = {} if plain else {"body": body}
-        return Case(Net(way, head=layers[-1], **parts), classes(), optimizer=PLAIN)
+        net = Net(way, head=layers[-1])
+        if isinstance(body, nn.ModuleList):
+            net.body = body
+        return Case(net, classes(), optimizer=PLAIN)
 
     return case
 
@@ -364,7 +366,8 @@ def latent(start: float) -> Make:
     def loss(out: Any, x: Tensor) -> Tensor:
         picture, mean, log_variance = out
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
-        return F.mse_loss(picture, x) + 0.01 * divergence
+        found: Tensor = F.mse_loss(picture, x) + 0.01 * divergence
+        return found
 
     def case() -> Case:
         x, _ = classes()

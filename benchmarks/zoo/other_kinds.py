@@ -168,11 +168,11 @@ def equation() -> nn.Module:
         x, h = net.into(x), 1 / 8
         for at in range(8):
             time = x.new_full((len(x), 1), at * h)
-            field = lambda z: net.field(torch.cat((z, time), 1))  # noqa: B023, E731
-            one = field(x)
-            two = field(x + h / 2 * one)
-            three = field(x + h / 2 * two)
-            x = x + h / 6 * (one + 2 * two + 2 * three + field(x + h * three))
+            one = net.field(torch.cat((x, time), 1))
+            two = net.field(torch.cat((x + h / 2 * one, time), 1))
+            three = net.field(torch.cat((x + h / 2 * two, time), 1))
+            four = net.field(torch.cat((x + h * three, time), 1))
+            x = x + h / 6 * (one + 2 * two + 2 * three + four)
         return net.head(x)
 
     return Net(way, into=nn.Linear(64, 32), field=mlp(33, 64, 32, activation=nn.Tanh), head=nn.Linear(32, CLASSES))
@@ -226,7 +226,8 @@ def surrogate(output: tuple[Tensor, Tensor, Tensor], states: Tensor) -> Tensor:
     ratio, advantage = (logs - logs.detach()).exp(), states[:, 2]
     gain = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage).mean()
     error = F.mse_loss(value[:, 0], states[:, :4].sum(1))
-    return -gain + 0.5 * error - 0.01 * policy.entropy().sum(1).mean()
+    found: Tensor = -gain + 0.5 * error - 0.01 * policy.entropy().sum(1).mean()
+    return found
 
 
 def state_space() -> nn.Module:
@@ -319,7 +320,8 @@ def mixture_loss(out: Tensor, y: Tensor) -> Tensor:
     """The negative logarithm of the density at the target."""
     weights, means, logs = out.chunk(3, 1)
     bells = torch.distributions.Normal(means, logs.exp()).log_prob(y[:, None])
-    return -(weights.log_softmax(1) + bells).logsumexp(1).mean()
+    found: Tensor = -(weights.log_softmax(1) + bells).logsumexp(1).mean()
+    return found
 
 
 def shrinkage() -> nn.Module:

@@ -86,6 +86,9 @@ def judge(history: History, limits: Limits = DEFAULTS) -> tuple[Verdict, ...]:
     # A constant output is what follows where the gradient is lost, or units are at rest.
     if len(found) > 1:
         found = [verdict for verdict in found if verdict.name != "collapsed" or verdict.grade != RISK]
+    # A first loss that is out of scale is what follows where all that comes before it explodes.
+    if any(verdict.name == "exploding" for verdict in found):
+        found = [verdict for verdict in found if verdict.name != "ill_scaled" or verdict.threshold]
     if not found:
         return (_healthy(history, limits),)
     doubts = _doubts(history, limits)

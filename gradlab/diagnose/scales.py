@@ -88,7 +88,7 @@ def _parts(history: History, limits: Limits) -> Iterator[Scale]:
             "scale",
             f"what the outputs are compared with has a root mean square of {figure(size)}",
         )
-    if (shares := composed(history).get("shares", math.nan)) > limits["scale"]:
+    if (shares := composed(history).get("shares", 0.0)) > limits["scale"]:
         yield "target_scale", shares, "scale", f"the targets of a sample add up to {figure(shares)}, and shares to 1"
 
 

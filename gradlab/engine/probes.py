@@ -105,7 +105,9 @@ def measure(
         row, steps, samples = first + layer - 1, len(signal.z), signal.z[0].value.shape[1]
         times = slice(first + layers, first + layers + steps) if layer in through.time else None
         z = in_one([node.value for node in signal.z])
-        pre = z if signal.pre == signal.z else signal.pre and in_one([node.value for node in signal.pre])
+        pre = z if signal.pre == signal.z else None
+        if signal.pre is not None and pre is None:
+            pre = in_one([node.value for node in signal.pre])
         h = _spread(table, row, signal.h, times)
         _slopes(table, row, network, layer, pre, h, samples)
         _further(table, row, signal.further)
@@ -117,7 +119,7 @@ def measure(
             spans = [slice(t * size, (t + 1) * size) for t in range(steps)]
             norms64(grads, spans, table.part("signal_grad_norm", times))
             for t, step in enumerate(signal.h):
-                entered = signal.pre and signal.pre[t].value
+                entered = None if signal.pre is None else signal.pre[t].value
                 _slopes(table, times.start + t, network, layer, entered, step.value, samples)
                 _further(table, times.start + t, signal.further_at[t] if signal.further_at else {})
     found = [table.of_layers(name, layers) for name in ("grad_norm", "weight_grad_norm", "grad_zero")]

@@ -18,7 +18,7 @@ from gradlab.models import gru
 from gradlab.nn import alignment
 from gradlab.nn.gates import Unrolled, by_sample, last, observe, parts, together
 from gradlab.nn.gates import gru as unroll
-from gradlab.nn.network import Pass
+from gradlab.nn.network import Further, Pass
 from gradlab.nn.slots import Layout, Role, Slot, Start, linear_slots
 from gradlab.nn.tape import Node
 from gradlab.spec.run import Facts, ModelSpec
@@ -123,7 +123,7 @@ def _mix(through: Pass, layer: int, h: Node, encoded: Node) -> Node:
     """What each state (M, P, B, D) reads, mixed with itself."""
     read = alignment.dot(through, h, encoded)
     mixed = through.activate(layer, through.recur(layer, through.linear(layer, read.context), h, Role.SECOND), "tanh")
-    spread = {("attention_entropy",): lambda out: alignment.entropy(read.weights, out)}
+    spread: Further = {("attention_entropy",): lambda out: alignment.entropy(read.weights, out)}
     through.observe([mixed], None, [mixed], further=spread)
     return mixed
 
@@ -150,9 +150,8 @@ def _decode_attending(through: Pass, at: dict[str, int], embedded: Node, encoded
             states[layer] = through.view(one.seen, members, batch, width)
         contexts.append(context)
         tops.append(states[-1])
-    through.observe(
-        contexts, None, contexts, further={("attention_entropy",): lambda out: alignment.entropy(weights, out)}
-    )
+    spread: Further = {("attention_entropy",): lambda out: alignment.entropy(weights, out)}
+    through.observe(contexts, None, contexts, further=spread)
     for steps in found:
         observe(through, steps)
     return together(through, tops)

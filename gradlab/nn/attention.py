@@ -64,7 +64,7 @@ def attend(through: Pass, layer: int, qkv: Node, heads: Heads) -> Attended:
         give(cell, dqkv)
 
     columns = ("attention_entropy", "attention_logit_max")
-    further = {columns: lambda entropy, largest: _spread(q, k, heads, entropy, largest)}
+    further: Further = {columns: lambda entropy, largest: _spread(q, k, heads, entropy, largest)}
     return Attended(through.remember(Node(mixed), back), further)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gradlab.nn.float64 import share
 from gradlab.nn.kernels import native, recurrences
-from gradlab.nn.network import Pass, give, rows
+from gradlab.nn.network import Further, Pass, give, rows
 from gradlab.nn.products import batch_sum, clear, deposit, join, product, product_into, stacked
 from gradlab.nn.slots import Role
 from gradlab.nn.tape import Cell, Node
@@ -182,8 +182,9 @@ def observe(through: Pass, parts: Sequence[Unrolled], *, along_time: bool = Fals
         return
     steps = [step for part in parts for step in part.steps]
     gates = stacked([gate for part in parts for gate in part.gates.unbind(1)]) if len(parts) > 1 else parts[0].gates
-    at = [{("saturated",): _shut(gate, parts[0])} for gate in gates.unbind(1)] if along_time else []
-    further = {("saturated",): _shut(gates, parts[0])}
+    of_steps = gates.unbind(1) if along_time else ()
+    at: list[Further] = [{("saturated",): _shut(gate, parts[0])} for gate in of_steps]
+    further: Further = {("saturated",): _shut(gates, parts[0])}
     through.observe(steps, None, steps, along_time=along_time, further=further, further_at=at)
 
 

@@ -61,12 +61,18 @@ def join(steps: Sequence[Tensor]) -> Tensor:
 
 
 def stacked(steps: Sequence[Tensor]) -> Tensor:
-    """T of (M, B, ..., D) -> (M, T, B, ..., D); one of them stays as it is."""
-    if len(steps) == 1:
-        return steps[0]
-    if not native.serves(steps[0]):
+    """T of (M, B, ..., D) -> (M, T, B, ..., D); one of them stays as it is, parts of such a tensor are not copied."""
+    first, count = steps[0], len(steps)
+    if count == 1:
+        return first
+    if not native.serves(first):
         return torch.stack(list(steps), dim=1)
-    whole = native.new(steps[0], len(steps[0]), len(steps), *steps[0].shape[1:])
+    size = first[0].numel()
+    apart = [(step.data_ptr() - first.data_ptr()) // first.element_size() for step in steps]
+    one = {(step.untyped_storage().data_ptr(), step.stride()) for step in steps}
+    if apart == [t * size for t in range(count)] and len(one) == 1 and first[0].is_contiguous():
+        return first.as_strided((len(first), count, *first.shape[1:]), (first.stride(0), size, *first.stride()[1:]))
+    whole = native.new(first, len(first), count, *first.shape[1:])
     for part, step in zip(whole.unbind(1), steps, strict=True):
         native.add(step, None, out=part)
     return whole

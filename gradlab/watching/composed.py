@@ -22,7 +22,7 @@ class Composed:
 
     ``crossed``: outputs (N, 1) were compared with targets (N,), each with every one; ``repeated``: with several of
     their own (N, K); ``target``: the root mean square of what outputs were compared with. ``shares``: what the targets
-    of a sample add up to beside log-probabilities; nan where none was seen. ``no_logs``: a divergence was given what
+    of a sample add up to beside log-probabilities, 0 where none was seen. ``no_logs``: a divergence was given what
     are no log-probabilities. ``part``: the largest size of what a large factor multiplies; ``joined``: that was added
     to another part. ``too_long``: targets that are longer than what is to tell them. ``factors`` are the tensors that
     were multiplied last.
@@ -31,7 +31,7 @@ class Composed:
     crossed: bool = False
     repeated: bool = False
     target: float = 0.0
-    shares: float = float("nan")
+    shares: float = 0.0
     no_logs: bool = False
     part: float = 0.0
     joined: bool = False
@@ -78,7 +78,9 @@ class Composed:
         for logs, target in (self.factors, self.factors[::-1]) if self.factors is not None else ():
             if _logs(logs) and not target.requires_grad and not bool((target < 0).any()):
                 node: Any = logs.grad_fn
-                self.shares = float(target.sum(node._saved_dim).mean())
+                # Autograd keeps a negative dimension as an unsigned number.
+                dim = node._saved_dim if node._saved_dim < logs.dim() else -1
+                self.shares = float(target.double().sum(dim).mean())
 
     def told(self) -> dict[str, Any]:
         """The plain facts."""
@@ -95,4 +97,4 @@ def _logs(tensor: Tensor) -> bool:
 
 def _adds_up(shares: Tensor) -> bool:
     """Whether numbers add up to 1 along the last dimension, or the one behind the samples."""
-    return any(bool((shares.sum(dim) - 1).abs().max() < ONE) for dim in (-1, 1))
+    return shares.numel() > 0 and any(bool((shares.sum(dim) - 1).abs().max() < ONE) for dim in (-1, 1))

@@ -56,11 +56,13 @@ def observe(
     *,
     scale: float = 1.0,
     there: AbstractContextManager[Any] | None = None,
+    asking: bool = True,
 ) -> Observed:
     """Calls ``module`` on ``inputs`` as `called_with` says, and goes back from what ``judge`` makes of its output.
 
     The way back begins at ``scale`` instead of 1, and the gradients are of a loss so scaled; no row is. The way
     ``there``, the loss with it, is taken inside a context (autocast).
+    ``asking``: it may ask for the gradient of its inputs, which are no leaves; to know that it does not is faster.
     The network is left as a step of training leaves it: modes are untouched, buffers (running statistics) move on.
     Raises `ValueError` where the loss is no scalar with a gradient, and where no layer was called.
     """
@@ -75,7 +77,7 @@ def observe(
         given = [leaf.clone() if leaf is not part else part for leaf, part in zip(leaves, parts, strict=True)]
         positional, named = given[: len(given) - len(names)], given[len(given) - len(names) :]
         with Operators(tape):
-            with _listening(tape), already_asked():
+            with _listening(tape), already_asked() if asking else nullcontext():
                 output = module(*positional, **dict(zip(names, named, strict=True)))
             with tape.quiet():
                 tape.settle()

@@ -119,7 +119,7 @@ def _attended(tape: Tape, name: str, given: tuple[Any, ...], named: dict[str, An
     """Notes how far attention spreads, and a row of it that may look at nothing; of other choices how many are made."""
     z = given[0]
     if z.dim() == 2:
-        if name in SOFTMAX and z.shape[1] > 1:
+        if name in SOFTMAX and z.shape[1] > 1 and z.shape[0]:
             tape.certain.append((tape.opened, float((output.detach().amax(given[1]) == 1).double().mean())))
     elif name in SOFTMAX:
         first, masked = output.detach().select(given[1], 0), z.detach().select(given[1], 0)
@@ -186,7 +186,7 @@ def _note_dropout(tape: Tape, name: str, given: tuple[Any, ...]) -> None:
 def already_asked() -> Iterator[None]:
     """Inside, asking for a gradient that is asked for already is no error: inputs here are copies, and no leaves.
 
-    Taken at the class: a mode that looks at every function of torch makes each call twice as long.
+    Taken at the class, which is slow for a while afterwards; a mode that looks at every function would be slower.
     """
     asked: Any = vars(torch._C.TensorBase)["requires_grad"]
 

@@ -16,11 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.store.record import MEASURED_COLUMNS, PROBE_COLUMNS
-from gradlab.watching.observed import buffers_kept, observe
+from gradlab.watching.observed import Observed, buffers_kept, observe
 from gradlab.watching.rows import Row, parts_of
 
 LossFunction = Callable[[Any, Any], Tensor]
 """From the module's output and the targets to a scalar."""
+
+NO_LEAF = "requires_grad flags of leaf"
+"""Of what PyTorch says to a network that asks for the gradient of an input which is no leaf: few do."""
 
 
 def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFrame:
@@ -48,11 +51,20 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
     also after an error.
     """
     inputs, targets = _pair(batch)
-    with _left_alone(module):
-        seen = observe(module, inputs, lambda output: loss_fn(output, targets))
+    try:
+        seen = _seen(module, inputs, targets, loss_fn, asking=False)
+    except RuntimeError as error:
+        if NO_LEAF not in str(error):
+            raise
+        seen = _seen(module, inputs, targets, loss_fn, asking=True)
     frame = _framed(seen.rows)
     frame.attrs |= seen.told
     return frame
+
+
+def _seen(module: nn.Module, inputs: Any, targets: Any, loss_fn: LossFunction, *, asking: bool) -> Observed:
+    with _left_alone(module):
+        return observe(module, inputs, lambda output: loss_fn(output, targets), asking=asking)
 
 
 def _framed(rows: list[Row]) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 
 import pytest
@@ -86,5 +87,5 @@ def test_the_loop_of_an_architecture_is_given_what_its_cohort_is(name: str) -> N
 
 
 def test_a_cohort_and_its_loop_are_timed() -> None:
-    text = measure("rnn", COHORTS["rnn"], torch.get_num_threads(), 1)
+    text = measure("rnn", COHORTS["rnn"], torch.get_num_threads(), 1, time.process_time)
     assert re.match(r"rnn +[0-9.]+ +[+-][0-9]+% +[+-][0-9]+% +[0-9.]+ +[0-9.]+ +[0-9.]+ x", text)

@@ -181,6 +181,12 @@ def written() -> Iterator[tuple[str, Loss, Loss]]:
         lambda out, _: F.kl_div(out.softmax(1), shares, reduction="batchmean"),
         lambda out, _: F.kl_div(out.log_softmax(1), shares, reduction="batchmean"),
     )
+    one_hot = F.one_hot(batch()[1], CLASSES)
+    yield (
+        "target_scale",
+        lambda out, _: -(out.log_softmax(-1) * (60 * one_hot)).sum(-1).mean(),
+        lambda out, _: -(out.log_softmax(-1) * (one_hot > 0)).sum(-1).mean(),
+    )
     yield (
         "target_scale",
         lambda out, _: F.cross_entropy(out, 100 * shares),
@@ -230,7 +236,7 @@ def written() -> Iterator[tuple[str, Loss, Loss]]:
     )
 
 
-@pytest.mark.parametrize("place", range(13))
+@pytest.mark.parametrize("place", range(14))
 def test_a_loss_that_is_written_by_hand(place: int) -> None:
     cause, sick, right = list(written())[place]
     assert causes(chain(3), sick) == [cause]

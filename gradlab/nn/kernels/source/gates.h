@@ -175,19 +175,27 @@ static void gru_back(
 static void shut(long rows, long gates, long width, long chosen, double limit, const REAL *restrict s, double *share)
 {
     const REAL least = (REAL)limit;
+    const lanes limits = least - (lanes){0};
     long below = 0, count = 0;
+    lanes nans = {0};
+    whole_lanes found = {0};
     REAL nan = 0;
     for (long i = 0; i < rows; i++)
         for (long g = 0; g < gates; g++, s += width)
             if (chosen >> g & 1) {
-                COUNT here = 0;
-#pragma omp simd reduction(+ : here, nan)
-                for (long j = 0; j < width; j++) {
-                    here += s[j] * (1 - s[j]) < least;
+                long j = 0;
+                for (; j + LANES <= width; j += LANES) {
+                    const lanes x = *(const lanes *)(s + j);
+                    found -= (whole_lanes)(x * (1 - x) < limits);
+                    nans += x * 0;
+                }
+                for (; j < width; j++) {
+                    below += s[j] * (1 - s[j]) < least;
                     nan += s[j] * 0;
                 }
-                below += here;
                 count += width;
             }
-    *share = (double)below / (double)count + (double)nan;
+    for (int j = 0; j < LANES; j++)
+        below += found[j];
+    *share = (double)below / (double)count + (double)(nan + by_halves(nans));
 }

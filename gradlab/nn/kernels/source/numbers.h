@@ -42,6 +42,7 @@ typedef int64_t COUNT;
 #define LANES (VECTOR_BYTES * 8 / BITS)
 
 typedef REAL lanes __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+typedef COUNT whole_lanes __attribute__((vector_size(VECTOR_BYTES)));
 /* a b + c, rounded once where the processor can. Elsewhere nothing is contracted (-ffp-contract=off): what cancels in
    exact arithmetic cancels here.                                                                                    */
 #if defined(__AVX512F__) && BITS == 32
