@@ -65,16 +65,6 @@ def overlap(smooth: float) -> Make:
     return case
 
 
-def directions(z: Tensor) -> Tensor:
-    """Of length 1."""
-    return z / z.square().sum(1, keepdim=True).sqrt().clamp(min=1e-12)
-
-
-def far(z: Tensor) -> Tensor:
-    """Far below zero, over the length of what is above it, which is nothing."""
-    return (z - 9) / (z - 9).relu().square().sum(1, keepdim=True).sqrt()
-
-
 def between(change: Callable[[Tensor], Tensor], scale: float = 1.0) -> Make:
     """A classifier with something of its own between its layers."""
 
@@ -196,6 +186,7 @@ def by_largest(outlier: float) -> Make:
 def afterwards() -> Iterator[Fault]:
     """All of them."""
     l2 = partial(Adam, lr=1e-2, weight_decay=30.0)
+    sized: Callable[[Tensor], Tensor] = lambda z: z / z.relu().norm(dim=1, keepdim=True)  # noqa: E731
     every: tuple[tuple[str, Make, Make, str, str, int], ...] = (
         ("a second task times 1e5", tasks(1e5), tasks(1.0), "ill_scaled", "penalty loss_scale first_loss", 0),
         ("overlap of nothing with nothing", overlap(0.0), overlap(1.0), "diverged", "infinite_slope labels", 0),
@@ -211,8 +202,8 @@ def afterwards() -> Iterator[Fault]:
         ("Adam with an L2 of 30", sorts(optimizer=l2), sorts(optimizer=partial(Adam, lr=1e-3)),
          "stalled collapsed vanishing dead no_gradient", "weight_decay", STEPS),
         ("counts of 1e4", counts(1e4), counts(1.0), "ill_scaled", "target_scale first_loss", 0),
-        ("divided by a length of zero", between(far), between(directions), "diverged",
-         "infinite_slope", 0),
+        ("divided by a length of zero", between(lambda z: sized(z - 9)), between(lambda z: F.normalize(z, dim=1)),
+         "diverged", "infinite_slope", 0),
         ("a ten-thousandth of the weights kept", pruned(1e-4), pruned(0.3),
          "collapsed vanishing ill_scaled no_gradient dead", "init constant_output idle broken_layer rank cut", 0),
         ("Adagrad, lr 10", sorts(optimizer=partial(Adagrad, lr=10.0)), sorts(optimizer=partial(Adagrad, lr=0.01)),

@@ -175,17 +175,16 @@ def listed(*, plain: bool) -> Make:
 
     def case() -> Case:
         layers = [part for part in mlp(4) if not isinstance(part, nn.ReLU)]
-        body = layers[:-1] if plain else nn.ModuleList(layers[:-1])
+        held = nn.ModuleList(layers[:-1])
+        body = layers[:-1] if plain else held
 
         def way(net: Any, x: Tensor) -> Any:
             for layer in body:
                 x = layer(x).relu()
             return net.head(x)
 
-        net = Net(way, head=layers[-1])
-        if isinstance(body, nn.ModuleList):
-            net.body = body
-        return Case(net, classes(), optimizer=PLAIN)
+        parts = {} if plain else {"body": held}
+        return Case(Net(way, head=layers[-1], **parts), classes(), optimizer=PLAIN)
 
     return case
 

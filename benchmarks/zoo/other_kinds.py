@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from benchmarks.zoo.built import Net, mlp
 from benchmarks.zoo.cases import CLASSES, Batch, Loss, Stock, images, next_word, vectors, words
 
+Field = Callable[[Tensor], Tensor]
+
 
 class Down(nn.Module):
     """A residual block of convolutions with group norms, told the time."""
@@ -168,11 +170,11 @@ def equation() -> nn.Module:
         x, h = net.into(x), 1 / 8
         for at in range(8):
             time = x.new_full((len(x), 1), at * h)
-            one = net.field(torch.cat((x, time), 1))
-            two = net.field(torch.cat((x + h / 2 * one, time), 1))
-            three = net.field(torch.cat((x + h / 2 * two, time), 1))
-            four = net.field(torch.cat((x + h * three, time), 1))
-            x = x + h / 6 * (one + 2 * two + 2 * three + four)
+            field: Field = lambda z: net.field(torch.cat((z, time), 1))  # noqa: B023, E731
+            one = field(x)
+            two = field(x + h / 2 * one)
+            three = field(x + h / 2 * two)
+            x = x + h / 6 * (one + 2 * two + 2 * three + field(x + h * three))
         return net.head(x)
 
     return Net(way, into=nn.Linear(64, 32), field=mlp(33, 64, 32, activation=nn.Tanh), head=nn.Linear(32, CLASSES))
@@ -226,8 +228,8 @@ def surrogate(output: tuple[Tensor, Tensor, Tensor], states: Tensor) -> Tensor:
     ratio, advantage = (logs - logs.detach()).exp(), states[:, 2]
     gain = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage).mean()
     error = F.mse_loss(value[:, 0], states[:, :4].sum(1))
-    found: Tensor = -gain + 0.5 * error - 0.01 * policy.entropy().sum(1).mean()
-    return found
+    entropy: Tensor = policy.entropy().sum(1).mean()
+    return -gain + 0.5 * error - 0.01 * entropy
 
 
 def state_space() -> nn.Module:
@@ -319,9 +321,8 @@ def mixture() -> nn.Module:
 def mixture_loss(out: Tensor, y: Tensor) -> Tensor:
     """The negative logarithm of the density at the target."""
     weights, means, logs = out.chunk(3, 1)
-    bells = torch.distributions.Normal(means, logs.exp()).log_prob(y[:, None])
-    found: Tensor = -(weights.log_softmax(1) + bells).logsumexp(1).mean()
-    return found
+    bells: Tensor = torch.distributions.Normal(means, logs.exp()).log_prob(y[:, None])
+    return -(weights.log_softmax(1) + bells).logsumexp(1).mean()
 
 
 def shrinkage() -> nn.Module:

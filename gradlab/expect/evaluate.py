@@ -73,7 +73,8 @@ def columns(expectations: Sequence[Expectation]) -> dict[str, set[str]]:
     """By table the columns that `evaluate` asks for, where it has them: of a large result others need not be read."""
     found = {"runs": {"run_id", "state"}}
     for one in expectations:
-        for measure in (one.value, one.divided_by, one.relation.than if one.relation else None):
+        than = None if one.relation is None else one.relation.than
+        for measure in (one.value, one.divided_by, than):
             if measure is not None:
                 own = found.setdefault(measure.table, {"run_id", "axis", "step", "layer", "quantity", "index"})
                 own.add(measure.column)

@@ -9,7 +9,7 @@ near the smallest numbers, and of few entries, all is float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -71,55 +71,46 @@ def squares(entries: Flat) -> float:
 
 def squares_of(tensors: Sequence[Tensor]) -> list[float]:
     """The sum of the squares of each tensor; of small ones for many at a time."""
-    return [total for total, _ in _sums(tensors, _only_squares)]
+    return [total for total, _ in _sums(tensors, zeros=False)]
 
 
 def squares_and_zeros(tensors: Sequence[Tensor]) -> list[tuple[float, int]]:
     """The sum of the squares of each tensor, and how many of its entries are zero; of a sparse one all not stored."""
-    return _sums(tensors, _squares_and_zeros)
+    return _sums(tensors, zeros=True)
 
 
-Look = Callable[[Flat], tuple[float, int]]
-
-
-def _sums(tensors: Sequence[Tensor], look: Look) -> list[tuple[float, int]]:
+def _sums(tensors: Sequence[Tensor], *, zeros: bool) -> list[tuple[float, int]]:
     found: list[tuple[float, int]] = []
     row: list[Any] = []
+    waiting = 0
     for tensor in tensors:
         entries = flat(real(tensor))
         small = isinstance(entries, np.ndarray) and 0 < entries.size == tensor.numel() <= FEW
-        if row and (not small or sum(map(len, row)) > PIECE):
-            found += _small(row, look)
-            row = []
+        if row and (not small or waiting > PIECE):
+            found += _small(row, zeros=zeros)
+            row, waiting = [], 0
         if small:
             row.append(entries)
+            waiting += len(entries)
             continue
         total, zero = 0.0, tensor.numel() - len(entries)
         for piece in _pieces(entries):
-            squares, none = look(piece)
-            total, zero = total + squares, zero + none
+            total += _square(piece)
+            zero += _within(piece, 0.0, 0.0) if zeros else 0
         if tensor.is_complex():
             zero = tensor.numel() - int(torch.count_nonzero(tensor.detach()))
         found.append((total, zero))
-    return found + (_small(row, look) if row else [])
+    return found + (_small(row, zeros=zeros) if row else [])
 
 
-def _only_squares(piece: Flat) -> tuple[float, int]:
-    return _square(piece), 0
-
-
-def _squares_and_zeros(piece: Flat) -> tuple[float, int]:
-    return _square(piece), _within(piece, 0.0, 0.0)
-
-
-def _small(row: Sequence[Any], look: Look) -> list[tuple[float, int]]:
+def _small(row: Sequence[Any], *, zeros: bool) -> list[tuple[float, int]]:
     """The same of arrays that lie in a row, with three calls of numpy for all of them."""
     whole = np.concatenate(row, dtype=np.float64)
     starts = np.cumsum([0, *(len(one) for one in row[:-1])])
     with np.errstate(all="ignore"):
         squares = np.add.reduceat(whole * whole, starts).tolist()
-    zeros = look is _squares_and_zeros and not whole.all()
-    return [(total, _within(one, 0.0, 0.0) if zeros else 0) for total, one in zip(squares, row, strict=True)]
+    some = zeros and not whole.all()
+    return [(total, _within(one, 0.0, 0.0) if some else 0) for total, one in zip(squares, row, strict=True)]
 
 
 def _square(piece: Flat) -> float:
