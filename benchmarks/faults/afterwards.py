@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import SGD, Adagrad, Adam
+from torch.optim import Adagrad, Adam
 
 from benchmarks.faults.cases import PLAIN, Case, Fault, Loss, classes, images, linears, mlp, regression
 from benchmarks.faults.practice import sorts
 from benchmarks.faults.trained import STEPS
+from benchmarks.faults.unseen import Paced
 from benchmarks.zoo.built import Net
 
 Make = Callable[[], Case]
-
-
-class Rising(SGD):
-    """Descent whose learning rate grows with each step."""
-
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, factor: float) -> None:
-        super().__init__(parameters, lr=lr)
-        self.factor = factor
-
-    def step(self, closure: Any = None) -> Any:
-        """A step, and a larger one to come."""
-        found = super().step(closure)
-        for group in self.param_groups:
-            group["lr"] *= self.factor
-        return found
 
 
 def tasks(factor: float) -> Make:
@@ -208,8 +194,8 @@ def afterwards() -> Iterator[Fault]:
          "collapsed vanishing ill_scaled no_gradient dead", "init constant_output idle broken_layer rank cut", 0),
         ("Adagrad, lr 10", sorts(optimizer=partial(Adagrad, lr=10.0)), sorts(optimizer=partial(Adagrad, lr=0.01)),
          "oscillating diverged exploding dead ill_scaled", "learning_rate_high", STEPS),
-        ("learning rate that grows by a fifth", sorts(optimizer=partial(Rising, lr=0.05, factor=1.2)),
-         sorts(optimizer=partial(Rising, lr=0.05, factor=1.002)), "oscillating diverged dead", "learning_rate_high",
+        ("learning rate that grows by a fifth", sorts(optimizer=partial(Paced, lr=0.05, factor=1.2)),
+         sorts(optimizer=partial(Paced, lr=0.05, factor=1.002)), "oscillating diverged dead", "learning_rate_high",
          STEPS),
         ("gradients hooked to nothing", hooked(0.0), hooked(1.0),
          "stalled misspecified vanishing no_gradient", "no_update frozen idle cut", 0),

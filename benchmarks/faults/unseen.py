@@ -93,15 +93,15 @@ class Without(SGD):
         super().__init__(list(parameters)[-last:], lr=lr)
 
 
-class Falling(SGD):
-    """Descent whose learning rate falls with each step."""
+class Paced(SGD):
+    """Descent whose learning rate is multiplied by a factor at each step."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, factor: float) -> None:
         super().__init__(parameters, lr=lr)
         self.factor = factor
 
     def step(self, closure: Any = None) -> Any:
-        """A step, and a smaller one to come."""
+        """A step, and one of another size to come."""
         found = super().step(closure)
         for group in self.param_groups:
             group["lr"] *= self.factor
@@ -312,8 +312,8 @@ def unseen() -> Iterator[Fault]:
          "ill_scaled dead collapsed misspecified", "penalty dead_units loss_scale", 0),
         ("head alone in the optimizer", with_optimizer(partial(Without, last=2, lr=0.001)),
          with_optimizer(partial(SGD, lr=0.05)), "misspecified stalled", "no_update frozen learning_rate_low", STEPS),
-        ("learning rate that falls to nothing", with_optimizer(partial(Falling, lr=0.01, factor=0.5)),
-         with_optimizer(partial(Falling, lr=0.05, factor=0.999)), "stalled", "learning_rate_low schedule", STEPS),
+        ("learning rate that falls to nothing", with_optimizer(partial(Paced, lr=0.01, factor=0.5)),
+         with_optimizer(partial(Paced, lr=0.05, factor=0.999)), "stalled", "learning_rate_low schedule", STEPS),
         ("gradients set to zero before the step", with_optimizer(partial(SGD, lr=0.05), forgetting),
          with_optimizer(partial(SGD, lr=0.05)), "stalled", "no_update", STEPS),
         ("table of words, N(0, 100²), before a GRU", of_words(100.0), of_words(1.0),
