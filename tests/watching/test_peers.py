@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn import functional as F
 
 import gradlab
-from tests.commands import preloading
+from tests.commands import preloading, wait_for
 
 
 def network() -> nn.Sequential:
@@ -67,6 +68,10 @@ def worker(rank: int, kind: str, out: Path, port: int) -> None:
                 optimizer.step()
     else:
         train(net, part_of, out)
+    # First what reduces the gradients: as the last owner of the group it would wait for the group's threads, which may
+    # wait for this one.
+    del net
+    gc.collect()
     distributed.destroy_process_group()
 
 
@@ -80,7 +85,13 @@ def free_port() -> int:
 def together(kind: str, out: Path) -> None:
     """Both processes to their end, forked from one that has imported torch."""
     preloading()
-    multiprocessing.start_processes(worker, (kind, out, free_port()), nprocs=2, start_method="forkserver")  # type: ignore[attr-defined,no-untyped-call]
+    given = (kind, out, free_port())
+    both = multiprocessing.start_processes(worker, given, nprocs=2, join=False, start_method="forkserver")  # type: ignore[attr-defined,no-untyped-call]
+    try:
+        wait_for(lambda: both.join(timeout=1.0))
+    finally:
+        for process in both.processes:
+            process.kill()
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
