@@ -58,7 +58,12 @@ def test_the_cells_of_the_page_run_in_order(gradlab_: Gradlab, tmp_path: Path, m
     result, sick, some, figures, none, verdicts = shown
     assert list(some.columns) == ["run_id", "step", "layer", "signal_grad_norm"]
     assert some["step"].tolist() == [20] * 5
-    assert "All 4 runs finished" in Texts(result._repr_html_()).text
+    told = Texts(result._repr_html_()).text
+    assert (
+        told.index("Vanishing: ")
+        < told.index(f"gradlab cure --from {result.path} ")
+        < told.index("All 4 runs finished")
+    )
     assert set(sick["model.activation"]) == {"sigmoid"}
     assert Texts(figures._repr_html_()).tags.count("img") == 2
     assert none is None

@@ -9,8 +9,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gradlab.report.answers import Answer, answers, of_cure
+from gradlab.report.cure import cure
 from gradlab.report.findings import Table, runs_table, sentences
 from gradlab.report.tables import Result, read
+from gradlab.report.verdicts import examples
 from gradlab.spec.named import nearest
 from gradlab.store.pieces import TABLES
 from gradlab.store.sources import Merged
@@ -61,7 +64,7 @@ def _png(plot: Plot) -> str:
 
 
 class Loaded(Frames):
-    """The frames of a result that lies at ``path``; a cell shows what came out and the table of runs."""
+    """The frames of a result that lies at ``path``; a cell shows what is wrong, what came out and the table of runs."""
 
     def __init__(self, tables: Merged, path: Path) -> None:
         super().__init__(tables)
@@ -75,8 +78,11 @@ class Loaded(Frames):
         if not self._tables.rows("runs"):
             return f"<p><code>{escape(str(self.path))}</code> holds no finished run yet.</p>"
         result = read([self.path])
-        told = "".join(f"<p>{escape(one)}</p>" for one in sentences(result))
-        return f"<p><code>{escape(str(self.path))}</code></p>{told}{_html(runs_table(result))}"
+        clear, healing = examples(result), cure(result)
+        homes = {one.run_id: self.path for one in clear}
+        top = answers(result, clear, homes) if healing is None else of_cure(result, healing)
+        told = [*map(_answer, top), *(f"<p>{escape(one)}</p>" for one in sentences(result))]
+        return f"<p><code>{escape(str(self.path))}</code></p>{''.join(told)}{_html(runs_table(result))}"
 
     def plot(self, *names: str, color: str | None = None, facet: str | None = None) -> Figures:
         """The report's figures, or those called ``names``; ``color`` and ``facet`` are keys, as of `gradlab report`.
@@ -97,9 +103,15 @@ class Loaded(Frames):
         for name in names:
             if name not in found:
                 raise ValueError(
-                    f"no figure {name!r} of these runs{nearest(name, found)} available: {', '.join(found)}"
+                    f"no figure {name!r} of these runs{nearest(name, found) or ';'} available: {', '.join(found)}"
                 )
         return Figures({name: found[name] for name in names} if names else found)
+
+
+def _answer(one: Answer) -> str:
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in one.rows)
+    heal = f"<dt>to do</dt><dd><code>{escape(one.heal)}</code></dd>" if one.heal else ""
+    return f"<p><b>{escape(one.title)}</b></p>" + (f"<dl>{rows}{heal}</dl>" if rows or heal else "")
 
 
 def _html(table: Table) -> str:
