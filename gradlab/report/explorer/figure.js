@@ -239,13 +239,16 @@ class Figure {
     paintDots(plot, picture, (picture.dots ?? []).filter((dot) => this.shown(dot)));
     if (picture.mark !== null && picture.mark !== undefined) {
       const at = plot.valToPos(/** @type {number} */ (placed(picture.x, picture.mark)), "x", true);
-      ctx.strokeStyle = paint("bad");
-      ctx.lineWidth = 1.5 * devicePixelRatio;
       ctx.setLineDash([]);
-      ctx.beginPath();
-      ctx.moveTo(at, top);
-      ctx.lineTo(at, top + height);
-      ctx.stroke();
+      // With an edge: a column that is inf or nan is red, too.
+      for (const [colour, wide] of /** @type {[string, number][]} */ ([[paint("card"), 4], [paint("bad"), 1.5]])) {
+        ctx.strokeStyle = colour;
+        ctx.lineWidth = wide * devicePixelRatio;
+        ctx.beginPath();
+        ctx.moveTo(at, top);
+        ctx.lineTo(at, top + height);
+        ctx.stroke();
+      }
     }
     ctx.restore();
   }
