@@ -188,11 +188,12 @@ def test_what_becomes_of_the_pieces_of_a_job_that_is_gone(tmp_path: Path, monkey
     jobs = jobs_of(tmp_path, 3)
     handed: list[tuple[int, ...]] = []
 
-    def ended(state: str, lost: dict[int, int]) -> list[tuple[str, int]]:
+    def ended(state: str, lost: dict[int, int], begun: tuple[int, ...] = (0,)) -> list[tuple[str, int]]:
         monkeypatch.setattr(slurm, "_end_of", lambda *_: (state, f"Slurm job 3_0 {state}"))
         crew = slurm.Crew(Device("cpu", "cpu", CPU_MEMORY, 1), Launch(name="slurm", retries=1))
         crew.open = {0: ("gradlab-x", 0), 1: ("gradlab-x", 0)}
-        return [(event.kind, event.piece) for event in crew._ended(Folder(tmp_path), ("gradlab-x", 0), jobs, {0}, lost)]
+        told = crew._ended(Folder(tmp_path), ("gradlab-x", 0), jobs, set(begun), lost)
+        return [(event.kind, event.piece) for event in told]
 
     def hand_over(_crew: slurm.Crew, _folder: Folder, again: list[Job]) -> Event:
         handed.append(tuple(len(job.piece.chunks) for job in again))
@@ -203,6 +204,8 @@ def test_what_becomes_of_the_pieces_of_a_job_that_is_gone(tmp_path: Path, monkey
     assert ended("NODE_FAIL", {}) == [("told", -1), ("told", -1)]
     assert handed == [(2, 1), (1, 1)]
     assert ended("NODE_FAIL", {0: 1}) == [("failed", 0), ("told", -1), ("told", -1)]
-    assert ended("FAILED", {}) == [("failed", 0), ("failed", 1)]
+    assert ended("FAILED", {}) == [("failed", 0), ("told", -1), ("told", -1)], "of its other pieces none is lost"
+    assert handed[2:] == [(1,), (1,)]
+    assert ended("FAILED", {}, begun=()) == ended("CANCELLED", {}) == [("failed", 0), ("failed", 1)]
     runs = saved_pieces(Folder(tmp_path))[1]
-    assert set(runs["error"].to_pylist()) == {"Slurm job 3_0 FAILED"}
+    assert set(runs["error"].to_pylist()) == {"Slurm job 3_0 CANCELLED"}
