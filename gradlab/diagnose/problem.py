@@ -6,7 +6,7 @@ They rest on what `gradlab.measure` saw of one batch, and are certain before any
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -175,9 +175,11 @@ def _frozen(history: History) -> Iterator[Found]:
 
 def _held(history: History) -> Iterator[Found]:
     """Parameters that no step can change: the optimizer does not have them, or the module itself has not."""
-    held, own = history.spec.get("optim.held"), history.facts.get("trainable", 0)
+    held, own = history.spec.get("optim.held", history.facts.get("held")), history.facts.get("trainable", 0)
     if held is not None and held < own:
-        yield "no_update", RISK, f"the optimizer holds {held} of the {own} numbers that could learn"
+        unheld = list(history.facts.get("unheld", ()))
+        some = f", and not {_some(unheld)}" if unheld else ""
+        yield "no_update", RISK, f"the optimizer holds {held} of the {own} numbers that could learn{some}"
     depth = history.depth
     if history.measured and depth is not None and history.precision not in HALVES:
         none = (depth.column("grad_norm", 0) == 0) & (depth.column("signal_grad_norm", 0) > TINY)
@@ -191,6 +193,11 @@ def _held(history: History) -> Iterator[Found]:
     if foreign and (held is None or held < own + foreign["numbers"]):
         words = f"the output rests on {foreign['count']} parameters that are none of the module's own: of layers in a"
         yield "no_update", SICK, f"{words} plain list, or made anew at each call"
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first and the last of several names, and how many there are."""
+    return names[0] if len(names) == 1 else f"those of the {len(names)} parameters from {names[0]} to {names[-1]}"
 
 
 def _into(history: History) -> list[str]:

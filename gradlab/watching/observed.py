@@ -31,7 +31,7 @@ from gradlab.watching.operators import Operators, already_asked
 from gradlab.watching.recurrence import time_rows
 from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, parameters_of, parts_of, precision
 from gradlab.watching.tape import Tape
-from gradlab.watching.told import of_batch, strangers, told
+from gradlab.watching.told import counted, of_batch, strangers, told
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ def observe(
     rows = [unscaled(row, scale) for row in (*rows, *time_rows(layers, heard))]
     seen = told(held, layers, heard, gradients, tape.losses)
     tape.losses.unscale(scale)
-    seen["facts"] |= of_batch(parts, output, loss.grad_fn) | strangers(parameters_of(held), heard.graph, output)
+    foreign = strangers(parameters_of(held), heard.graph, output)
+    seen["facts"] |= of_batch(parts, output, loss.grad_fn) | counted([one.numel() for one in foreign])
     seen |= {"loss": float(loss.detach()), "precision": precision(held, layers)}
     return Observed(rows, layers, loss.detach(), gradients, seen)
 

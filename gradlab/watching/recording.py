@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
+from torch.utils._pytree import tree_leaves
 
 from gradlab.watching.backward import Heard, hear
 from gradlab.watching.calls import Call
-from gradlab.watching.course import local
+from gradlab.watching.course import local, sharded
 from gradlab.watching.ears import Scale, compiles
 from gradlab.watching.entries import square
 from gradlab.watching.facts import Losses, losses_behind
@@ -25,9 +26,9 @@ from gradlab.watching.graph import Graph, behind, graph
 from gradlab.watching.merging import added, unscaled
 from gradlab.watching.operators import Operators
 from gradlab.watching.recurrence import time_rows
-from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, parts_of, precision
+from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, parameters_of, parts_of, precision
 from gradlab.watching.tape import Tape
-from gradlab.watching.told import of_batch, told
+from gradlab.watching.told import of_batch, strangers, told
 
 
 class Recording:
@@ -55,6 +56,8 @@ class Recording:
         self._before: dict[Tensor, Tensor] = {}
         self._layers: list[Layer] = []
         self._parts: list[Any] = []
+        self._given: list[Node] = []
+        self.strangers: list[nn.Parameter] = []
         self._output: Any = None
         self._losses = Losses()
         self.drop()
@@ -107,6 +110,8 @@ class Recording:
             parts = [one for one in (*given, *named.values()) if isinstance(one, Tensor) and one.dim()]
             self.tape.samples = len(parts[0]) if parts else 0
             self._parts = self._parts or [part.detach() for part in parts]
+            leaves = tree_leaves((given, named))
+            self._given = [one.grad_fn for one in leaves if isinstance(one, Tensor) and one.grad_fn is not None]
             if self.input is None and parts and parts[0].is_floating_point() and parts[0].numel():
                 self.input = input_row(parts[0], None)
             self._mode = Operators(self.tape)
@@ -147,6 +152,10 @@ class Recording:
         if not self.told:
             self._losses = losses_behind(loss.grad_fn, float(loss.detach().sum()) / float(scale))
             self.told = {"batch": of_batch(self._parts, self._output, loss.grad_fn)}
+            if not sharded(self.root):
+                own = parameters_of(parts_of(self.root))
+                self.strangers = strangers(own, ways, self._output, self._given)
+            self._given = []
             self._output = None
         self._chosen, self._scale, self._again = chosen, scale, again
         self._way.enter_context(hear(self._heard))
@@ -158,8 +167,8 @@ class Recording:
         if heard is None:
             return
         # Parameters that were gathered for the way (FSDP) have gone again.
-        sharded = any(local(one) is not one for one in self.root.parameters())
-        layers = owned(parts_of(self.root), self.tape) if sharded else self._layers
+        gathered = any(local(one) is not one for one in self.root.parameters())
+        layers = owned(parts_of(self.root), self.tape) if gathered else self._layers
         self.precision = precision(parts_of(self.root), layers)
         gradients: dict[Any, Tensor | None] = {}
         for layer in layers:

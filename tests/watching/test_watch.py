@@ -412,3 +412,38 @@ def sentences(folder: Path) -> str:
     tables = load_tables(folder)
     (history,) = histories(tables["runs"], tables["steps"], tables["layers"])
     return " ".join(one.told for one in judge(history))
+
+
+class Tower(nn.Module):
+    """Three layers, of which the second is the module's own or lies in a plain list."""
+
+    def __init__(self, listed: bool = False) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 16), nn.Linear(16, 3)
+        self.more = [nn.Linear(16, 16)]
+        if not listed:
+            self.second = self.more[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.more[0](self.first(x).relu()).relu())
+        return out
+
+
+@pytest.mark.parametrize("case", ["whole", "two optimizers", "backbone before it", "a part", "a plain list"])
+def test_what_no_optimizer_moves_is_told(case: str, tmp_path: Path) -> None:
+    net, data = Tower(listed=case == "a plain list"), batch()
+    before = nn.Linear(6, 6) if case == "backbone before it" else nn.Identity()
+    parts = {"two optimizers": [*net.children()], "a part": [net.last]}.get(case, [net])
+    optimizers = [torch.optim.SGD(part.parameters(), lr=1e-3) for part in parts]
+    with watched(net, optimizers[-1], tmp_path):
+        for _ in range(3):
+            F.cross_entropy(net(before(data[0])), data[1]).backward()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+    said, expected = sentences(tmp_path), {
+        "a part": "51 of the 435 numbers that could learn, and not those of the 4 parameters from first.weight to",
+        "a plain list": "rests on 2 parameters that are none of the module's own",
+    }
+    assert expected.get(case, "") in said
+    assert ("misspecified" in said) == (case in expected)
