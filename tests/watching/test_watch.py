@@ -441,9 +441,12 @@ def test_what_no_optimizer_moves_is_told(case: str, tmp_path: Path) -> None:
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
-    said, expected = sentences(tmp_path), {
-        "a part": "51 of the 435 numbers that could learn, and not those of the 4 parameters from first.weight to",
-        "a plain list": "rests on 2 parameters that are none of the module's own",
-    }
+    said, expected = (
+        sentences(tmp_path),
+        {
+            "a part": "51 of the 435 numbers that could learn, and not those of the 4 parameters from first.weight to",
+            "a plain list": "rests on 2 parameters that are none of the module's own",
+        },
+    )
     assert expected.get(case, "") in said
     assert ("misspecified" in said) == (case in expected)

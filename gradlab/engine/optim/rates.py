@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -78,7 +79,8 @@ def rates(runs: Sequence[RunSpec], like: Tensor, layout: Layout = NOWHERE) -> Ra
 
     def factors(*, adaptive: bool) -> Factors:
         found = rate_factors(layout, runs, adaptive=adaptive)
-        return tuple((span, torch.tensor(own, dtype=like.dtype, device=like.device).unsqueeze(1)) for span, own in found)
+        column = partial(torch.tensor, dtype=like.dtype, device=like.device)
+        return tuple((span, column(own).unsqueeze(1)) for span, own in found)
 
     optimizer = OPTIMIZERS[runs[0].optim.name]
     return Rates(
