@@ -164,7 +164,7 @@ def with_verdicts(runs: pa.Table, steps: pa.Table, layers: pa.Table, limits: Lim
     missing = pc.and_(pc.is_null(column), pc.not_equal(runs["state"].combine_chunks(), "failed"))
     if not pc.any(missing).as_py():
         return runs
-    found = [joined(judge(history, limits)) for history in histories(runs.filter(missing), steps, layers)]
+    found = [joined(judge(history, limits)) or None for history in histories(runs.filter(missing), steps, layers)]
     filled = pc.replace_with_mask(column, missing, pa.array(found, pa.string()))
     return runs.set_column(runs.column_names.index("verdict"), pa.field("verdict", pa.string()), filled)
 
@@ -222,6 +222,8 @@ def _guess_of(facts: Mapping[str, Any]) -> float | None:
     losses = facts.get("losses", {})
     if len(losses) != 1 or not (weight := next(iter(losses.values())).get("weight", 1.0)) > 0:
         return None
+    # Of micro-batches the losses add up.
+    weight *= facts.get("ways", 1)
     if entropy := losses.get("negative_log_likelihood"):
         return weight * math.log(entropy["classes"]) if entropy["classes"] > 1 else None
     squared = losses.get("mean_squared_error")

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from gradlab.watching.course import Course, Figure, Norms, divided, local, norms, sharded
 from gradlab.watching.ears import Scale, bare, scale_of
 from gradlab.watching.lookout import Lookout, Say
-from gradlab.watching.observed import inside_parametrizations
+from gradlab.watching.observed import audible
 from gradlab.watching.peers import Part
 from gradlab.watching.recording import Recording
 from gradlab.watching.rows import Row, parameters_of, parts_of
@@ -56,9 +56,7 @@ class Watched:
     scaler: Any = None
 
     def __post_init__(self) -> None:
-        parts = parts_of(self.module)
-        inside = inside_parametrizations(parts)
-        self._names = {part: name for part, name in parts.items() if part not in inside}
+        self._names = audible(self.module)
         self._loss: Figure = 0.0
         self._norms: Norms | None = None
         self._clipped: Norms | None = None
@@ -77,6 +75,7 @@ class Watched:
         self._recording: Recording | None = None
         self._optimizers = weakref.WeakSet[Optimizer]([self.optimizer])
         self._moved: set[int] = set()
+        self._ways_seen = 1
         self._strangers: list[tuple[weakref.ref[nn.Parameter], int]] = []
         self.lookout = Lookout(self.module, self._names, self.say)
         self._prepare()
@@ -96,7 +95,10 @@ class Watched:
         unheld = {name: one.numel() for one, name in own.items() if id(one) not in held}
         foreign = [numbers for one, numbers in self._strangers if id(one()) not in held]
         trainable = self.seen["facts"]["trainable"]
-        facts = {"held": trainable - sum(unheld.values()), "unheld": list(unheld)} | counted(foreign)
+        facts: dict[str, Any] = {} if self.told else {"ways": self._ways_seen}
+        if self.lookout.found is not None:
+            facts["first_break"] = self.lookout.found.stored()
+        facts |= {"held": trainable - sum(unheld.values()), "unheld": list(unheld)} | counted(foreign)
         return self.seen | {"facts": self.seen["facts"] | facts}
 
     @property
@@ -261,7 +263,7 @@ class Watched:
 
     def _row(self, before: Figure, after: Figure | None, skipped: bool | Tensor) -> None:
         course = self.course
-        course.loss.append(self._loss if self._ways else math.nan)
+        course.loss.append(self._loss if self._ways else None)
         course.lr.append(self._lr)
         course.grad_norm.append(before)
         course.grad_norm_clipped.append(after)
@@ -280,6 +282,7 @@ class Watched:
             self.layers.append((len(self.course) - 1, recording.rows()))
             if not self.seen:
                 self.seen = recording.told
+                self._ways_seen = recording.ways
                 self._strangers = [(weakref.ref(one), one.numel()) for one in recording.strangers]
             self.precision = recording.precision if recording.rows() else self.precision
             self.samples = self.samples or recording.samples
