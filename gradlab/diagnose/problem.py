@@ -53,11 +53,27 @@ Found = tuple[str, str, str]
 
 def misspecified(history: History, limits: Limits) -> Verdict | None:
     """Output, loss and targets contradict each other."""
-    asked = (_units, _logits, _sign, _counted, _labels, _layers, _norms, _frozen, _held)
+    asked = (_posed, _units, _logits, _sign, _counted, _labels, _layers, _norms, _frozen, _held)
     for name, grade, words in (found for ask in asked for found in ask(history)):
         evidence: Evidence = {"cause": name}
         return crossing("misspecified", (), limits, evidence, f"misspecified: {words}", _LOGITS, grade)
     return None
+
+
+def _posed(history: History) -> Iterator[Found]:
+    """Of gradlab's own networks: the activation of the output, and the loss that takes it."""
+    output, loss = history.spec.get("model.output") or "none", history.spec.get("train.loss")
+    if history.measured:
+        return
+    if loss == "cross_entropy" and output == "softmax":
+        yield "softmax_twice", SICK, "softmax is applied twice: cross-entropy is given probabilities for logits"
+    if loss == "cross_entropy" and output in ("sigmoid", "relu", "tanh"):
+        yield "activation_on_logits", SICK, f"cross-entropy is given logits that have gone through {output}"
+    if loss == "negative_log_likelihood" and output != "log_softmax":
+        words = "the negative log-likelihood is given numbers that are no log-probabilities (model.output=log_softmax)"
+        yield "log_probabilities", SICK, words
+    if loss == "binary_cross_entropy" and output in ("relu", "tanh", "log_softmax"):
+        yield "activation_on_logits", SICK, f"binary cross-entropy with logits is given what has gone through {output}"
 
 
 def _units(history: History) -> Iterator[Found]:

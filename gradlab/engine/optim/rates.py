@@ -75,14 +75,14 @@ def rates(runs: Sequence[RunSpec], like: Tensor, layout: Layout = NOWHERE) -> Ra
         name: torch.tensor(numbers, dtype=like.dtype, device=like.device).unsqueeze(1)
         for name, numbers in values.items()
     }
-    active = frozenset(name for name, found in values.items() if any(found))
+    optimizer = OPTIMIZERS[runs[0].optim.name]
+    active = frozenset(name for name, found in values.items() if any(found) and name in optimizer.uses)
 
     def factors(*, adaptive: bool) -> Factors:
         found = rate_factors(layout, runs, adaptive=adaptive)
         column = partial(torch.tensor, dtype=like.dtype, device=like.device)
         return tuple((span, column(own).unsqueeze(1)) for span, own in found)
 
-    optimizer = OPTIMIZERS[runs[0].optim.name]
     return Rates(
         **columns,
         active=active,
