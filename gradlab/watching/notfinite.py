@@ -22,6 +22,7 @@ from torch.autograd.graph import GradientEdge, Node
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from gradlab.watching.ears import Hook
 from gradlab.watching.graph import graph
 
 MOST_CALLS = 16
@@ -79,8 +80,8 @@ class Calls:
         self._inside: nn.Module | None = None
         for part in (module, *module.children()):
             if not isinstance(part, torch.jit.ScriptModule):
-                before = part.register_forward_pre_hook(self._enters, with_kwargs=True)
-                after = part.register_forward_hook(self._leaves, always_call=True)
+                before = part.register_forward_pre_hook(Hook(self._enters), with_kwargs=True)
+                after = part.register_forward_hook(Hook(self._leaves), always_call=True)
                 self._hooks.callback(before.remove)
                 self._hooks.callback(after.remove)
 

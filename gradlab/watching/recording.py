@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from gradlab.watching.backward import Heard, hear
 from gradlab.watching.calls import Call
 from gradlab.watching.course import local, sharded
-from gradlab.watching.ears import Scale, compiles
+from gradlab.watching.ears import Hook, Scale, compiles
 from gradlab.watching.entries import square
 from gradlab.watching.facts import Losses, losses_behind
 from gradlab.watching.graph import Graph, behind, graph
@@ -88,8 +88,8 @@ class Recording:
         for part in parts:
             if not isinstance(part, torch.jit.ScriptModule):
                 hooks = (
-                    part.register_forward_pre_hook(self._enters, prepend=True, with_kwargs=True),
-                    part.register_forward_hook(self._leaves, with_kwargs=True, always_call=True),
+                    part.register_forward_pre_hook(Hook(self._enters), prepend=True, with_kwargs=True),
+                    part.register_forward_hook(Hook(self._leaves), with_kwargs=True, always_call=True),
                 )
                 for hook in hooks:
                     self._hooks.callback(hook.remove)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -513,3 +514,19 @@ def test_micro_batches_are_judged_by_what_a_guess_costs_in_all(tmp_path: Path) -
     tables = load_tables(tmp_path / "out")
     (history,) = histories(tables["runs"], tables["steps"], tables["layers"])
     assert history.guess == pytest.approx(math.log(3))
+
+
+def test_a_network_can_be_copied_and_saved_whole_at_any_time(tmp_path: Path) -> None:
+    net, data = network(), batch()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with watched(net, optimizer, tmp_path / "out"):
+        loss = loss_of(net, data)
+        torch.save(net, tmp_path / "net.pt")
+        copied = copy.deepcopy(net)
+        loss.backward()
+        optimizer.step()
+    found = (tmp_path / "net.pt").read_bytes()
+    assert b"gradlab" not in found
+    for other in (copied, torch.load(tmp_path / "net.pt", weights_only=False)):
+        loss_of(other, data).backward()
+    assert len(gradlab.load(tmp_path / "out").steps) == 1
