@@ -1,4 +1,4 @@
-"""A GPU that is none: tensors on ``cuda:N`` that lie in the processor's memory, and CUDA graphs of what is done to them.
+"""A GPU that is none: tensors on ``cuda:N`` in the processor's memory, and CUDA graphs of what is done to them.
 
 It is as strict as a card where a card is strict. Tensors of different devices do not meet; whatever waits for the host
 is counted, and refused during a capture or where `torch.cuda.set_sync_debug_mode` says so; a captured step is played
@@ -60,7 +60,18 @@ class OnCard(Tensor):
         """Indices from the host, on their way to the card: the inside of torch would send them to ``meta``."""
         if isinstance(at, tuple):
             return tuple(map(self._sent, at))
-        return torch.tensor(at, device=self.place) if isinstance(at, list) else at
+        return torch.tensor(at, dtype=torch.int64, device=self.place) if isinstance(at, list) else at
+
+    @property
+    def data(self) -> Tensor:  # type: ignore[override]
+        return self.detach()
+
+    @data.setter
+    def data(self, value: OnCard) -> None:
+        self.inner = value.inner
+
+    def tolist(self) -> Any:
+        return self.cpu().tolist()
 
     def __repr__(self) -> str:  # type: ignore[override]
         return f"OnCard({self.inner!r}, device={self.device})"
@@ -113,7 +124,9 @@ class Card:
         apart = [one for one in looked if not isinstance(one, OnCard) and one.dim() > 0]
         if not crosses and (len(devices) > 1 or (devices and apart)):
             raise RuntimeError(f"{name}: expected all tensors to be on the same device, found {to} and others")
-        if "cuda" in {to.type, *(one.device.type for one in ours)} and (crosses or name in WAITS or _by_mask(name, args)):
+        if "cuda" in {to.type, *(one.device.type for one in ours)} and (
+            crosses or name in WAITS or _by_mask(name, args)
+        ):
             self.wait(name)
         inner = _plain(args), {key: _plain(value) for key, value in kwargs.items()}
         if asked is not None:
@@ -134,7 +147,9 @@ class Card:
             self.capturing.append(Call(func, *held, made))
         known = {id(one.inner): one for one in ours}
         return tree_map(
-            lambda one: known[id(one)] if id(one) in known else OnCard(one, self, to) if isinstance(one, Tensor) else one,
+            lambda one: (
+                known[id(one)] if id(one) in known else OnCard(one, self, to) if isinstance(one, Tensor) else one
+            ),
             result,
         )
 
@@ -231,12 +246,13 @@ class FakeCuda:
             "graph": self.graph,
             "graph_pool_handle": lambda: (0, 1),
             "empty_cache": self.empty_cache,
-            "synchronize": lambda device=None: card.wait("synchronize"),
+            "synchronize": lambda _=None: card.wait("synchronize"),
             "get_device_name": lambda device=None: f"Fake card {self._index(device)}",
             "get_sync_debug_mode": lambda: {"default": 0, "warn": 1, "error": 2}[card.mode],
             "set_sync_debug_mode": self.set_sync_debug_mode,
         }.items():
             patched.setattr(torch.cuda, name, value)
+        patched.setattr(torch.backends.cudnn, "is_acceptable", lambda _: False)
 
     def _index(self, device: Any) -> int:
         index = torch.device(device).index if isinstance(device, str | torch.device) else device
@@ -287,7 +303,8 @@ class FakeCuda:
 def fake_cards(count: int = 1) -> Iterator[Card]:
     """A machine with ``count`` cards, for as long as it lasts."""
     card = Card()
-    lifts = torch._C._only_lift_cpu_tensors()
+    lifts, rounding = torch._C._only_lift_cpu_tensors(), torch.backends.cuda.matmul.allow_tf32
+    cudnn = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
     with pytest.MonkeyPatch.context() as patched, Placed(card):
         FakeCuda(card, count).install(patched)
         # What `torch.tensor` makes goes to its device in the open.
@@ -296,3 +313,5 @@ def fake_cards(count: int = 1) -> Iterator[Card]:
             yield card
         finally:
             torch._C._set_only_lift_cpu_tensors(lifts)
+            torch.backends.cuda.matmul.allow_tf32 = rounding
+            torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = cudnn
