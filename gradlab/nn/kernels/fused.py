@@ -1,7 +1,7 @@
-"""Operations on a GPU that are one launch each, written in Triton; as `native`, whose kernels are a processor's.
+"""Operations on a GPU that are one launch each, in Triton: as `native`, whose kernels are a processor's.
 
-Off unless ``GRADLAB_KERNELS=triton``: Triton's interpreter holds them to torch, and no card has seen them yet. Who calls
-them asks `serves` first, and has the same in torch at hand.
+Off unless ``GRADLAB_KERNELS=triton``: Triton's interpreter holds them to torch, and no card has seen them yet. Who
+calls them asks `serves` first, and has the same in torch at hand.
 
 Shapes: M members, B batch, D width, P parameters.
 """
@@ -90,8 +90,8 @@ def layer_norm(
     z = z.contiguous()
     y, n, inverse = torch.empty_like(z), torch.empty_like(z), z.new_empty(members, batch)
     moved = gain if shift is None else shift
-    places, sizes = (z, gain, moved, n, inverse, y), (batch, width, gain.stride(0), moved.stride(0), eps)
-    _source().layer_norm[(members * batch,)](*places, *sizes, CENTRED=centred, BLOCK=_above(width))
+    places, sizes = (z, gain, moved, n, inverse, y), (batch, width, gain.stride(0), moved.stride(0))
+    _source().layer_norm[(members * batch,)](*places, *sizes, EPS=eps, CENTRED=centred, BLOCK=_above(width))
     return y, Normalised(n, inverse)
 
 

@@ -115,8 +115,8 @@ def adam(
 
 @triton.jit
 def layer_norm(
-    z, gain, shift, n, inverse, y, batch, width, gain_stride, shift_stride, eps,
-    CENTRED: tl.constexpr, BLOCK: tl.constexpr,
+    z, gain, shift, n, inverse, y, batch, width, gain_stride, shift_stride,
+    EPS: tl.constexpr, CENTRED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """As `norms.layer_norm`, or `rms_norm`: z, n and y (M, B, D), inverse (M, B). Grid (M B,)."""
     row, place = tl.program_id(0), tl.arange(0, BLOCK)
@@ -124,7 +124,7 @@ def layer_norm(
     x = tl.load(z + at, mask=inside, other=0.0)
     if CENTRED:
         x = tl.where(inside, x - tl.sum(x) / width, 0.0)
-    over = 1.0 / tl.sqrt(tl.sum(x * x) / width + eps)
+    over = 1.0 / tl.sqrt(tl.sum(x * x) / width + EPS)
     normal = (x * over).to(z.dtype.element_ty)
     grown = normal * tl.load(gain + member * gain_stride + place, mask=inside, other=0.0)
     if CENTRED:
