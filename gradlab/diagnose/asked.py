@@ -114,6 +114,7 @@ ASKED: dict[str, Asked] = {
             ("dropout", in_layers.dropped),
             ("weight_decay", in_course.decay),
             ("eps", in_course.swallowed),
+            ("no_update", in_course.unheld),
             ("frozen", in_course.still),
             ("input_scale", in_layers.input_far),
             ("target_scale", in_layers.target_far),
