@@ -132,7 +132,9 @@ def write_parts(path: Path, schema: pa.Schema, batches: Iterable[pa.Table], plac
     What lies at ``path`` gives way at the end, when all is on the disk.
     """
     fresh, old = (path.with_name(f".{path.name}.{which}{os.getpid()}") for which in ("", "0"))
-    shutil.rmtree(fresh, ignore_errors=True)
+    # Of a killed process that had the same number, as in a container the first one always has.
+    for left in (fresh, old):
+        clear(left)
     fresh.mkdir()
     try:
         _write(fresh, schema, batches, places)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +196,57 @@ def test_a_merge_that_breaks_leaves_what_was_there(tmp_path: Path, monkeypatch: 
             merge(folder)
     assert {file: file.read_bytes() for file in folder.table("layers").iterdir()} == before
     assert not list(folder.root.glob(".*"))
+
+
+def test_a_merge_that_is_killed_loses_and_doubles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _ = planned(tmp_path / "whole")
+    few(monkeypatch)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    merge(whole)
+    expected = dict(load_tables(whole.root).items())
+    assert len(list(whole.table("layers").iterdir())) > 1
+    for kind, place in (("first", -1), ("again", 0)):
+        ended = False
+        while not ended:
+            place += 2
+            folder = Folder(tmp_path / f"{kind}-{place}")
+            shutil.copytree(whole.root, folder.root)
+            if kind == "first":
+                for name in TABLES:
+                    parts.clear(folder.table(name))
+            ended = not killed_at(place, folder, monkeypatch)
+            assert dict(load_tables(folder.root).items()) == expected, (kind, place)
+            merge(folder)
+            drop_pieces(folder)
+            assert dict(load_tables(folder.root).items()) == expected, (kind, place)
+        assert place > 8
+
+
+def killed_at(place: int, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Merges, and from the change of the disk at this ``place`` on changes none any more; whether it came so far."""
+    changes = 0
+
+    class KilledError(BaseException):
+        """No clean-up follows this one: it would change the disk, too."""
+
+    def counted(change: Callable[..., object]) -> Callable[..., object]:
+        def changed(*asked: object, **named: object) -> object:
+            nonlocal changes
+            changes += 1
+            if changes >= place:
+                raise KilledError
+            return change(*asked, **named)
+
+        return changed
+
+    with monkeypatch.context() as patched:
+        for name in ("rename", "replace", "unlink", "rmdir"):
+            patched.setattr(os, name, counted(getattr(os, name)))
+        try:
+            merge(folder)
+        except KilledError:
+            return True
+    return False
 
 
 def test_stretches_are_all_rows_run_after_run(both: tuple[Folder, Folder, list[RunSpec]]) -> None:
