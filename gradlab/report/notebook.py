@@ -80,7 +80,7 @@ class Loaded(Frames):
         result = read([self.path])
         clear, healing = examples(result), cure(result)
         homes = {one.run_id: self.path for one in clear}
-        top = answers(result, clear, homes) if healing is None else of_cure(result, healing)
+        top = answers(result.every, clear, homes) if healing is None else of_cure(result, healing)
         told = [*map(_answer, top), *(f"<p>{escape(one)}</p>" for one in sentences(result))]
         return f"<p><code>{escape(str(self.path))}</code></p>{''.join(told)}{_html(runs_table(result))}"
 
