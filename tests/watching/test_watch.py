@@ -530,3 +530,24 @@ def test_a_network_can_be_copied_and_saved_whole_at_any_time(tmp_path: Path) -> 
     for other in (copied, torch.load(tmp_path / "net.pt", weights_only=False)):
         loss_of(other, data).backward()
     assert len(gradlab.load(tmp_path / "out").steps) == 1
+
+
+def test_what_is_told_is_a_single_number(tmp_path: Path) -> None:
+    net, data = network(), batch()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    seen = watched(net, optimizer, tmp_path / "out")
+    with pytest.raises(RuntimeError, match="nothing is watched yet"):
+        seen.step(1.0)
+    with seen:
+        loss_of(net, data).backward()
+        optimizer.step()
+        with pytest.raises(TypeError, match=r"the loss is of shape \(3,\); expected a single number"):
+            seen.step(torch.ones(3))
+        with pytest.raises(TypeError, match=r"accuracy is None; expected a single number"):
+            seen.step(1.0, accuracy=None)  # type: ignore[arg-type]
+        seen.step(torch.ones(1), accuracy=0.5)
+    assert gradlab.load(tmp_path / "out").steps["loss"].tolist() == [1.0]
+    with pytest.raises(ValueError, match=r"every=2\.5; expected an integer"):
+        watched(net, optimizer, tmp_path / "other", every=2.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="unknown optimizer 'adamm'; did you mean 'adam'"):
+        gradlab.verdict(gradlab.measure(net, F.cross_entropy, data), optimizer="adamm")
