@@ -87,7 +87,7 @@ def facts_of(found: Dataset, source: str, said: str) -> Facts:
     outputs = int(max(part.max() for part in parts if part.size)) + 1 if classes else int(np.prod(targets.shape[1:]))
     loss = "cross_entropy" if classes else "mean_squared_error"
     kinds = {"i": "whole numbers, which may be words", "c": "complex numbers"}
-    kind = kinds.get(inputs.dtype.kind) if isinstance(inputs, np.ndarray) else None
+    kind = kinds.get(inputs.dtype.kind) if isinstance(inputs, np.ndarray) else "several inputs"
     kind = "complex numbers" if targets.dtype.kind == "c" else kind
     return Facts(shape, outputs, loss, len(targets), len(found.heldout_targets), source, said, kind=kind)
 
