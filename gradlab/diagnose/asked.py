@@ -107,7 +107,7 @@ ASKED: dict[str, Asked] = {
         ("sign", in_course.climbed),
         ("dropout", in_layers.dropped),
         ("momentum", in_course.heavy),
-        ("learning_rate_high", in_course.always),
+        ("learning_rate_high", in_course.swings),
     ),
     "stalled": (
         *(

@@ -262,3 +262,8 @@ def later(case: Case) -> Shows:
 def always(case: Case) -> Shows:
     """What is left where nothing later brought it about."""
     return "it was so before any training" if not (case.history.measured and case.history.trained) else "it is so now"
+
+
+def swings(_: Case) -> Shows:
+    """What is left of a loss that goes up and down."""
+    return "the loss goes up and down, and nothing but the length of the steps is seen to make it"

@@ -134,5 +134,6 @@ def lamb(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Ten
     spans = rate.layout.columns
     weights, lengths = norms64(parameters, spans), norms64(direction, spans)
     trust = torch.where((weights > 0) & (lengths > 0), weights / lengths, 1.0).to(mean.dtype)
-    sizes = torch.tensor([span.stop - span.start for span in spans], device=mean.device)
-    descend(parameters, direction * trust.repeat_interleave(sizes, dim=1), rate.lr)
+    for span, own in zip(spans, trust.unsqueeze(2).unbind(1), strict=True):
+        direction[:, span] *= own
+    descend(parameters, direction, rate.lr)
