@@ -52,7 +52,7 @@ class Watch:
         ending: Ending | None = None,
         say: Say = lambda _: None,
     ) -> None:
-        if not isinstance(every, int) or every < 1:
+        if every < 1 or every % 1:
             raise ValueError(f"every={every!r}; expected an integer of at least 1, the steps between two records")
         self._made = module, trained_by(optimizer), name
         _check(module, self._made[1])
