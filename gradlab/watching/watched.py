@@ -92,7 +92,9 @@ class Watched:
             return self.seen
         held = self._moved.union(*map(ids_of, self._optimizers))
         own = {one: shown(name) for one, name in parameters_of(parts_of(self.module)).items() if one.requires_grad}
-        unheld = {name: one.numel() for one, name in own.items() if id(one) not in held}
+        # Where parameters are gathered and cut again, the one that an optimizer holds is not always there.
+        cut = sharded(self.module)
+        unheld = {name: one.numel() for one, name in own.items() if id(one) not in held and not cut}
         foreign = [numbers for one, numbers in self._strangers if id(one()) not in held]
         trainable = self.seen["facts"]["trainable"]
         facts: dict[str, Any] = {} if self.told else {"ways": self._ways_seen}
