@@ -50,6 +50,12 @@ class Task:
     input_scale: Tensor
     target_scale: Tensor
 
+    @property
+    def turning(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """What `turn_to` sets, and what it sets it to at each step."""
+        count = torch.arange(len(self.order), dtype=self.done.dtype, device=self.done.device)
+        return ((self.chosen, self.order), (self.done, count.unsqueeze(1)))
+
     def turn_to(self, t: int) -> None:
         """Chooses the samples of step t."""
         self.chosen.copy_(self.order[t])

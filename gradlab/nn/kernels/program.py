@@ -43,8 +43,8 @@ KERNELS = (
 """As source/player.c numbers them."""
 
 SIZES, NUMBERS, PLACES = 9, 2, 12
-_CALL = struct.Struct(f"={1 + SIZES}q{NUMBERS}d{PLACES}Q{PLACES}q")
-"""`struct call` of source/player.c: the kernel, sizes, numbers, addresses, and bytes from one member to the next."""
+_CALL = struct.Struct(f"={1 + SIZES}q{NUMBERS}d{PLACES}Q{2 * PLACES + 1}q")
+"""`struct call` of source/player.c: kernel, sizes, numbers, addresses, bytes to the next member and step, counted."""
 
 PRECISIONS = {torch.float32: "float32", torch.float64: "float64"}
 
@@ -66,6 +66,8 @@ Place = Tensor | Shared | None
 
 Members = NDArray[np.int64]
 
+Bools = NDArray[np.bool_]
+
 
 @dataclass(frozen=True)
 class _Row:
@@ -77,9 +79,16 @@ class _Row:
     at: tuple[int, ...]
     step: tuple[int, ...]
 
-    @property
-    def packed(self) -> bytes:
-        return _CALL.pack(self.kernel, *self.sizes, *self.numbers, *self.at, *self.step)
+    def packed(self, turn: Sequence[int] = (0,) * PLACES, counted: int = 0) -> bytes:
+        return _CALL.pack(self.kernel, *self.sizes, *self.numbers, *self.at, *self.step, *turn, counted)
+
+
+@dataclass(frozen=True)
+class Turning:
+    """A tensor as it is ``now``, and as it is at ``each`` step: what there is a row of for every one."""
+
+    now: Tensor
+    each: Tensor
 
 
 @dataclass
@@ -98,7 +107,7 @@ class _Draft:
         place, so that a step's passing results stay in the cache.
         """
         used: dict[int, tuple[int, int]] = {}
-        find = self._finder()
+        find = _finder(self.rooms)
         for number, row in enumerate(self.rows):
             for address in row.at:
                 if (room := find(address)) is not None:
@@ -118,31 +127,42 @@ class _Draft:
             size = max(size, place + bytes_)
         return size, places
 
-    def moved(self, places: Sequence[int]) -> bytes:
-        """The calls, with the rooms at these addresses, the same for all members."""
-        find = self._finder()
+    def moved(self, places: Sequence[int], turning: Sequence[Turning], slots: Sequence[Turning]) -> bytes:
+        """The calls, with the rooms at these addresses, the same for all members.
 
-        def moved(address: int, step: int) -> tuple[int, int]:
-            room = find(address)
-            return (address, step) if room is None else (address - self.rooms[room].data_ptr() + places[room], 0)
+        What is ``turning`` lies where the step's number says, and a result in one of its ``slots``.
+        """
+        known = [*self.rooms, *(one.now for one in (*turning, *slots))]
+        find, rooms = _finder(known), len(self.rooms)
+        more = [(one.each.data_ptr(), one.each.stride(0) * one.each.element_size()) for one in (*turning, *slots)]
+
+        def moved(address: int, step: int) -> tuple[int, int, int, bool]:
+            if (found := find(address)) is None:
+                return address, step, 0, False
+            inside = address - known[found].data_ptr()
+            if found < rooms:
+                return places[found] + inside, 0, 0, False
+            start, turn = more[found - rooms]
+            return start + inside, step, turn, found - rooms >= len(turning)
 
         def of(row: _Row) -> bytes:
-            at, step = zip(*map(moved, row.at, row.step), strict=True)
-            return replace(row, at=at, step=step).packed
+            at, step, turn, counted = zip(*map(moved, row.at, row.step), strict=True)
+            return replace(row, at=at, step=step).packed(turn, sum(one << j for j, one in enumerate(counted)))
 
         return b"".join(map(of, self.rows))
 
-    def _finder(self) -> Callable[[int], int | None]:
-        """What tells from an address which of the rooms it lies in, if in any."""
-        order = sorted(range(len(self.rooms)), key=lambda room: self.rooms[room].data_ptr())
-        starts = [self.rooms[room].data_ptr() for room in order]
 
-        def find(address: int) -> int | None:
-            index = bisect_right(starts, address) - 1
-            inside = index >= 0 and address < starts[index] + self.rooms[order[index]].nbytes
-            return order[index] if inside else None
+def _finder(tensors: Sequence[Tensor]) -> Callable[[int], int | None]:
+    """What tells from an address which of some tensors it lies in, if in any."""
+    order = sorted(range(len(tensors)), key=lambda number: tensors[number].data_ptr())
+    starts = [tensors[number].data_ptr() for number in order]
+    ends = [start + tensors[number].nbytes for start, number in zip(starts, order, strict=True)]
 
-        return find
+    def find(address: int) -> int | None:
+        index = bisect_right(starts, address) - 1
+        return order[index] if index >= 0 and address < ends[index] else None
+
+    return find
 
 
 _LINE = 64
@@ -152,16 +172,25 @@ _WRITING: ContextVar[_Draft | None] = ContextVar("_WRITING", default=None)
 _ASIDE: ContextVar[bool] = ContextVar("_ASIDE", default=False)
 
 
+@dataclass(frozen=True)
+class _Player:
+    """What plays calls once, and what plays many steps of them."""
+
+    once: Callable[..., None]
+    steps: Callable[..., None]
+
+
 @cache
-def kernels(dtype: torch.dtype) -> Callable[..., None] | None:
+def kernels(dtype: torch.dtype) -> _Player | None:
     """What plays calls on tensors of ``dtype``; None where there is nothing."""
     path = library(PRECISIONS[dtype]) if dtype in PRECISIONS else None
     if path is None:
         return None
-    play = ctypes.CDLL(str(path)).play
-    play.argtypes = (ctypes.c_char_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)
-    play.restype = None
-    return play
+    found, number, place = ctypes.CDLL(str(path)), ctypes.c_int64, ctypes.c_void_p
+    found.play.argtypes = (ctypes.c_char_p, number, place, number)
+    found.play_steps.argtypes = (ctypes.POINTER(ctypes.c_char_p), place, place, number, number, place, number)
+    found.play.restype = found.play_steps.restype = None
+    return _Player(found.play, found.play_steps)
 
 
 def serves(x: Tensor) -> bool:
@@ -225,7 +254,7 @@ def call(
     )
     draft = _WRITING.get()
     if draft is None:
-        _play(like.dtype, row.packed, 1, _all(members))
+        _play(like.dtype, row.packed(), 1, _all(members))
     else:
         draft.rows.append(row)
         draft.kept.extend(places)
@@ -233,10 +262,14 @@ def call(
 
 
 def _play(dtype: torch.dtype, rows: bytes, count: int, members: Members) -> None:
-    play = kernels(dtype)
-    if play is None:
+    _player(dtype).once(rows, count, members.ctypes.data, len(members))
+
+
+def _player(dtype: torch.dtype) -> _Player:
+    found = kernels(dtype)
+    if found is None:
         raise RuntimeError(f"no kernels for {dtype}: ask `serves` first")
-    play(rows, count, members.ctypes.data, len(members))
+    return found
 
 
 @cache
@@ -281,7 +314,8 @@ class _NothingElse(TorchDispatchMode):
 class Program(Generic[T]):
     """A function written down: `play` does what calling it would, and ``result`` are the tensors that it fills.
 
-    ``parts`` are the calls, once for each thread, with rooms of its own for what the members share.
+    ``parts`` are the calls, once for each thread, with rooms of its own for what the members share. ``slots``: of each
+    result that was named to `write_down`, where it is left by the first play of `play_steps`, by the second, ...
     """
 
     parts: tuple[bytes, ...]
@@ -289,16 +323,36 @@ class Program(Generic[T]):
     kept: tuple[Place | Tensor, ...]
     dtype: torch.dtype
     result: T
+    slots: tuple[Tensor, ...] = ()
 
     def play(self, members: Members) -> T:
         """Plays the calls for ``members`` alone; what belongs to the others stays as it was."""
-        shares = np.array_split(members, len(self.parts))
-        if len(self.parts) == 1:
-            _play(self.dtype, self.parts[0], self.count, members)
-        else:
-            pool = _pool(len(self.parts))
-            list(pool.map(lambda part, share: _play(self.dtype, part, self.count, share), self.parts, shares))
+        _share_out(lambda part, share: _play(self.dtype, self.parts[part], self.count, share), members, len(self.parts))
         return self.result
+
+
+def play_steps(programs: tuple[Program[T], Program[T]], which: Bools, first: int, members: Members) -> None:
+    """Plays the steps from ``first`` on for ``members``, step i by the second program if ``which[i]``, else the first.
+
+    All of them for one member after the other, so that its numbers stay in the cache from step to step.
+    """
+    one, other = programs
+    counts, chosen, player = np.array([one.count, other.count]), which.astype(np.int64), _player(one.dtype)
+
+    def play(part: int, share: Members) -> None:
+        calls = (ctypes.c_char_p * 2)(one.parts[part], other.parts[part])
+        at = (calls, counts.ctypes.data, chosen.ctypes.data)
+        player.steps(*at, first, len(chosen), share.ctypes.data, len(share))
+
+    _share_out(play, members, len(one.parts))
+
+
+def _share_out(play: Callable[[int, Members], None], members: Members, threads: int) -> None:
+    """Calls ``play`` in every thread, with its number and its share of the members."""
+    if threads == 1:
+        play(0, members)
+    else:
+        list(_pool(threads).map(play, range(threads), np.array_split(members, threads)))
 
 
 @cache
@@ -306,13 +360,21 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads)
 
 
-def write_down(step: Callable[[], T], threads: int = 1, passing: Sequence[Tensor] = ()) -> Program[T] | None:
+def write_down(
+    step: Callable[[], T],
+    threads: int = 1,
+    passing: Sequence[Tensor] = (),
+    turning: Sequence[Turning] = (),
+    results: Callable[[T], Sequence[Tensor]] = lambda _: (),
+    slots: int = 1,
+) -> Program[T] | None:
     """The kernel calls of ``step``, without making any; None where it does anything else to tensors.
 
     ``step`` must not look at numbers, which are not there yet. What it returns must be tensors of its own (M, ...), not
     such as `new` gives: those the members share. They share what is ``passing``, too, (M, P) each, rows of which
     ``step`` fills before it reads them: the tensors themselves stay as they are. ``threads`` play it, each for some of
-    the members.
+    the members. What is ``turning`` is read where the number of a step says, and of the ``results`` there are as many
+    ``slots``: for `play_steps`, which fills one slot a play.
     """
     draft = _Draft(rooms=[tensor[0] for tensor in passing])
     token = _WRITING.set(draft)
@@ -328,5 +390,7 @@ def write_down(step: Callable[[], T], threads: int = 1, passing: Sequence[Tensor
     size, places = draft.folded()
     dtype = draft.dtypes.pop()
     arenas = [torch.empty(size // dtype.itemsize, dtype=dtype) for _ in range(threads)]
-    parts = tuple(draft.moved([arena.data_ptr() + place for place in places]) for arena in arenas)
-    return Program(parts, len(draft.rows), (*draft.kept, *arenas), dtype, result)
+    filled = [Turning(one, one.expand(slots, *one.shape).clone()) for one in results(result)]
+    parts = tuple(draft.moved([arena.data_ptr() + place for place in places], turning, filled) for arena in arenas)
+    kept = (*draft.kept, *arenas, *(one.each for one in turning))
+    return Program(parts, len(draft.rows), kept, dtype, result, tuple(one.each for one in filled))
