@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -37,7 +37,8 @@ class Measurement:
     ``rows`` names its rows; ``values`` (M, C, R) float64 are its ``columns``, of which ``held`` (C, R) says where a row
     has them; ``unsound`` (M, L) is zero where z_l is finite. Until it travels, `update_ratio` is the update's norm
     alone, and what is per entry has norms alone: ``entries`` are how many each row's signal, and its parameters, have.
-    ``first`` is the row of layer 1; ``trained`` (L,) says which layers are, where not all are.
+    ``first`` is the row of layer 1; ``trained`` (L,) says which layers are, where not all are. ``gradients`` (M, L) are
+    the norms of their gradients, where that is what the table holds.
     """
 
     rows: tuple[Row, ...]
@@ -48,6 +49,7 @@ class Measurement:
     first: int = 1
     trained: Bools | None = None
     entries: Mapping[str, Floats] = field(default_factory=dict)
+    gradients: Tensor | None = None
 
     def column(self, name: str, row: int) -> Tensor:
         """(M,): where a column of a row is written; it is held from now on."""
@@ -127,7 +129,7 @@ def measure(
     norms64(parameters, layout.matrices, table.of_layers("weight_norm", layers))
     if scale is not None:
         values[:, columns.index("signal_grad_norm")] /= scale.unsqueeze(1)
-    return table
+    return replace(table, gradients=found[0])
 
 
 PER_ENTRY = {"signal_grad_rms": "signal_grad_norm", "grad_rms": "grad_norm"}
@@ -148,14 +150,19 @@ def _entries(through: Pass, x: Node, rows: Sequence[Row], columns: Sequence[str]
     return {"signal_grad_rms": np.array([*depth, *time], float), "grad_rms": np.array([*parameters, *blank], float)}
 
 
-def measure_clipped(table: Measurement, layout: Layout, gradient: Tensor) -> None:
-    """Adds `grad_norm_clipped`, from the gradient (M, P) after clipping."""
-    norms64(gradient, layout.layers, table.of_layers("grad_norm_clipped", len(layout.names)))
+def measure_clipped(table: Measurement, layout: Layout, gradient: Tensor, changed: Tensor) -> None:
+    """Adds `grad_norm_clipped`, from the gradient (M, P) after clipping, which has ``changed`` (M,) unless zero."""
+    unless = () if table.gradients is None else (changed, table.gradients)
+    norms64(gradient, layout.layers, table.of_layers("grad_norm_clipped", len(layout.names)), unless)
 
 
-def measure_update(table: Measurement, layout: Layout, before: Tensor, after: Tensor) -> None:
-    """Adds the norm of the update, from the parameters (M, P) before and after it."""
-    distances64(after, before, layout.matrices, table.of_layers("update_ratio", len(layout.names)))
+def measure_update(
+    table: Measurement, layout: Layout, before: Tensor, after: Tensor, layers: slice = slice(None)
+) -> None:
+    """Adds the norm of the update, from the parameters (M, P) before and after it, or from those of some ``layers``."""
+    spans, start = layout.matrices[layers], 0 if layers == slice(None) else layout.layers[layers][0].start
+    inside = [slice(span.start - start, span.stop - start) for span in spans]
+    distances64(after, before, inside, table.of_layers("update_ratio", len(layout.names))[:, layers])
 
 
 def _grad(node: Node) -> Tensor:

@@ -35,9 +35,10 @@ from gradlab.engine.journal import Journal, Rows, StepRow, of_step, of_steps
 from gradlab.engine.keeper import NOBODY, Keeper
 from gradlab.engine.keeping import packed, unpacked
 from gradlab.engine.optim.clippers import clip
+from gradlab.engine.optim.rates import NOWHERE
 from gradlab.engine.precision import chances, is_by_chance, moved, rounded
 from gradlab.engine.pretraining import Heard
-from gradlab.engine.probes import measure_clipped, measure_update
+from gradlab.engine.probes import Measurement, measure_clipped, measure_update
 from gradlab.grid.cohorts import steps_before
 from gradlab.nn.float64 import sound_norm64, unsound
 from gradlab.nn.kernels.graphs import Graph, capture
@@ -135,7 +136,8 @@ def step(cohort: Cohort, t: int, lr: Tensor, *, record: bool) -> StepRow:
     last = t == cohort.runs[0].train.steps
     parameters, gradient, half = cohort.parameters, cohort.way.gradient, cohort.way.half
     losses, table = cohort.way.there_and_back(cohort.task, t, record=record, last=last)
-    norm, unsound_gradient = sound_norm64(gradient)
+    layout = cohort.layout if cohort.layout.is_layers else NOWHERE
+    norm, unsound_gradient = sound_norm64(gradient, layout.matrices, layout.layers, table and table.gradients)
     overflown = None if half is None or last else half.overflown(norm)
     scale = None if half is None else half.scale.clone()
     # What a dynamic loss scale made too large is no divergence: it is left out, and the scale is halved.
@@ -149,11 +151,24 @@ def step(cohort: Cohort, t: int, lr: Tensor, *, record: bool) -> StepRow:
         if table is None:
             _optimize(cohort, clipped.skipped)
         else:
-            measure_clipped(table, cohort.layout, gradient)
-            before = combine(parameters, 1.0)
-            _optimize(cohort, clipped.skipped)
-            measure_update(table, cohort.layout, before, parameters)
+            measure_clipped(table, cohort.layout, gradient, clipped.changed)
+            _optimize_heard(cohort, clipped.skipped, table)
     return StepRow(t, losses, lr, norm, clipped, broken, table, scale)
+
+
+def _optimize_heard(cohort: Cohort, skipped: Tensor | None, table: Measurement) -> None:
+    """`_optimize`, whose length is measured: layer by layer where it can be, since a layer stays in the cache."""
+    parameters, layout = cohort.parameters, cohort.layout
+    if not cohort.by_layers or skipped is not None:
+        before = combine(parameters, 1.0)
+        _optimize(cohort, skipped)
+        measure_update(table, layout, before, parameters)
+        return
+    for number, span in enumerate(layout.layers):
+        own, state = parameters[:, span], {name: buffer[:, span] for name, buffer in cohort.state.items()}
+        before = combine(own, 1.0)
+        cohort.optimize(own, cohort.way.gradient[:, span], state, cohort.rates, cohort.task.done)
+        measure_update(table, layout, before, own, slice(number, number + 1))
 
 
 def _optimize(cohort: Cohort, skipped: Tensor | None) -> None:

@@ -210,9 +210,12 @@ def _edges(spans: tuple[tuple[int, int], ...]) -> tuple[Shared, Shared]:
     return tuple(Shared(torch.tensor(ends)) for ends in zip(*spans, strict=True))  # type: ignore[return-value]
 
 
-def norms(rows: Tensor, spans: Sequence[slice], out: Tensor) -> None:
-    """(M, P) with adjacent columns, spans of columns: their norms into ``out`` (M, spans) float64."""
-    call("norms", rows, len(rows), (len(spans),), (*_edges_of(spans), rows, out))
+def norms(rows: Tensor, spans: Sequence[slice], out: Tensor, unless: Sequence[Tensor] = ()) -> None:
+    """(M, P) with adjacent columns, spans of columns: their norms into ``out`` (M, spans) float64.
+
+    ``unless`` are what has changed (M,) float64, which is zero where nothing has, and what they were then (M, spans).
+    """
+    call("norms", rows, len(rows), (len(spans),), (*_edges_of(spans), rows, out, *unless))
 
 
 def distances(rows: Tensor, others: Tensor, spans: Sequence[slice], out: Tensor) -> None:
@@ -238,9 +241,16 @@ def unsound(x: Tensor, out: Tensor) -> None:
     call("unsound", x, len(x), (x[0].numel(),), (x, out))
 
 
-def sound_norm(x: Tensor, norm: Tensor, broken: Tensor) -> None:
-    """(M, P) with adjacent columns: the norm of all of a member's into (M,) float64, and what `unsound` gives."""
-    call("sound_norm", x, len(x), (x[0].numel(),), (x, norm, broken))
+def sound_norm(
+    x: Tensor, matrices: Sequence[slice], layers: Sequence[slice], known: Tensor | None, norm: Tensor, broken: Tensor
+) -> None:
+    """(M, P) by layers, as in `gradients`: the norm of all into (M,) float64, and what `unsound` gives.
+
+    ``known`` are the layers' norms (M, L), where they are.
+    """
+    (starts, ends), (_, stops) = _edges_of(matrices), _edges_of(layers)
+    places = (starts, ends, stops, x, known, norm, broken)
+    call("sound_norm", x, len(x), (x[0].numel(), len(layers)), places)
 
 
 def spread(h: Tensor, mean: Tensor, deviation: Tensor, cosine: Tensor | None, each: Sequence[Tensor] = ()) -> None:

@@ -67,7 +67,7 @@ static void play_one(const struct call *call, void **p, const char *ahead)
     case LAYER_NORM_BACK: layer_norm_back(n[0], n[1], n[2], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
     case BATCH_SUM: batch_sum(n[0], n[1], n[2], p[0], p[1]); break;
     case ADD: add(n[0], x[0], p[0], p[1], p[2]); break;
-    case NORMS: norms(n[0], p[0], p[1], p[2], p[3]); break;
+    case NORMS: norms(n[0], p[0], p[1], p[2], p[3], p[4], p[5]); break;
     case UNSOUND: unsound(n[0], p[0], p[1]); break;
     case SPREAD: spread(n[0], n[1], n[2], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]); break;
     case DISTANCES: distances(n[0], p[0], p[1], p[2], p[3], p[4]); break;
@@ -135,7 +135,7 @@ static void play_one(const struct call *call, void **p, const char *ahead)
     case ROUTE: route(n[0], n[1], n[2], n[3], n[4], n[5], x[0], p[0], p[1], p[2], p[3], p[4]); break;
     case ROUTE_BACK: route_back(n[0], n[1], n[2], n[3], n[4], x[0], p[0], p[1], p[2], p[3], p[4], p[5]); break;
     case MARGINS: margins(n[0], n[1], n[2], p[0], p[1], p[2], p[3], p[4], p[5]); break;
-    case SOUND_NORM: sound_norm(n[0], p[0], p[1], p[2]); break;
+    case SOUND_NORM: sound_norm(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
     case DROPOUT: dropout(n[0], n[1], p[0], p[1], p[2], p[3], p[4]); break;
     }
 }

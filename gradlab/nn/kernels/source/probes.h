@@ -5,11 +5,12 @@ static double norm_of(long count, const REAL *x)
     return sqrt(squares_of(count, x, 0));
 }
 
-/* The norm of each span of columns, in double precision. */
-static void norms(long spans, const long *from, const long *to, const REAL *x, double *norm)
+/* The norm of each span of columns, in double precision; where nothing has `changed` since, it is as it `was`. */
+static void norms(
+    long spans, const long *from, const long *to, const REAL *x, double *norm, const double *changed, const double *was)
 {
     for (long s = 0; s < spans; s++)
-        norm[s] = norm_of(to[s] - from[s], x + from[s]);
+        norm[s] = changed && *changed == 0 ? was[s] : norm_of(to[s] - from[s], x + from[s]);
 }
 
 /* Zero where every entry is finite, else not a number. */
@@ -33,10 +34,26 @@ static void unsound(long count, const REAL *restrict x, double *found)
     *found = (double)sum;
 }
 
-/* The norm, and what `unsound` finds: no single number is so large that its square is infinite in double precision. */
-static void sound_norm(long count, const REAL *x, double *norm, double *found)
+/* The norm of a layer, and that of its matrix, which comes first. */
+static double norm_of_layer(long from, long matrix, long to, const REAL *x, double *weights)
 {
-    *norm = norm_of(count, x);
+    const double squares = squares_of(matrix - from, x + from, 0);
+    *weights = sqrt(squares);
+    return sqrt(squares + squares_of(to - matrix, x + matrix, 0));
+}
+
+/* The norm of all layers, which may be known, and what `unsound` finds: no single number is so large that its square is
+   infinite in double precision.                                                                                     */
+static void sound_norm(
+    long count, long layers, const long *from, const long *matrix, const long *to, const REAL *x, const double *known,
+    double *norm, double *found)
+{
+    double squares = 0, weights;
+    for (long l = 0; l < layers; l++) {
+        const double own = known ? known[l] : norm_of_layer(from[l], matrix[l], to[l], x, &weights);
+        squares += own * own;
+    }
+    *norm = sqrt(squares);
     *found = *norm * 0;
     if (sizeof(REAL) == 8)
         unsound(count, x, found);
@@ -200,13 +217,10 @@ static void gradients(
     double *zero)
 {
     for (long l = 0; l < layers; l++) {
-        const double squares = squares_of(matrix[l] - from[l], x + from[l], 0);
-        const double all = squares + squares_of(to[l] - matrix[l], x + matrix[l], 0);
-        weights[l] = sqrt(squares);
-        norm[l] = sqrt(all);
+        norm[l] = norm_of_layer(from[l], matrix[l], to[l], x, weights + l);
         zero[l] = (double)zeros_of(to[l] - from[l], x + from[l]) / (double)(to[l] - from[l]);
-        if (all != all)
-            zero[l] = all;
+        if (norm[l] != norm[l])
+            zero[l] = norm[l];
     }
 }
 

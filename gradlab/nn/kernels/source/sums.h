@@ -95,6 +95,16 @@ static inline __attribute__((always_inline)) wide widened(const REAL *x)
 #endif
 }
 
+/* x - y, rounded as numbers of their own precision are, in double precision. */
+static inline __attribute__((always_inline)) wide widened_difference(const REAL *x, const REAL *y)
+{
+    typedef REAL narrow __attribute__((vector_size(VECTOR_BYTES / 8 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
+    const narrow away = *(const narrow *)x - *(const narrow *)y;
+    REAL parts[WIDE_LANES];
+    memcpy(parts, &away, sizeof away);
+    return widened(parts);
+}
+
 static inline __attribute__((always_inline)) double squares_of(long count, const REAL *x, const REAL *y)
 {
     const long many = WIDE_LANES;
@@ -107,13 +117,11 @@ static inline __attribute__((always_inline)) double squares_of(long count, const
     for (; j + CHAINS * many <= count; j += CHAINS * many)
 #pragma GCC unroll 8
         for (int v = 0; v < CHAINS; v++) {
-            wide term = widened(x + j + v * many);
-            if (y)
-                term -= widened(y + j + v * many);
+            const wide term = y ? widened_difference(x + j + v * many, y + j + v * many) : widened(x + j + v * many);
             part[v] = WIDE_FUSED(term, term, part[v]);
         }
     for (; j < count; j++) {
-        const double term = (double)x[j] - (y ? (double)y[j] : 0);
+        const double term = (double)(y ? x[j] - y[j] : x[j]);
         sum += term * term;
     }
     return sum + wide_by_halves((part[0] + part[1]) + (part[2] + part[3]));
