@@ -31,7 +31,7 @@ from torch import Tensor
 from gradlab.data.dataset import Dataset
 from gradlab.engine.cohort import Cohort, prepare
 from gradlab.engine.instruments import INSTRUMENTS
-from gradlab.engine.journal import Journal, Rows, StepRow, of_step, of_steps
+from gradlab.engine.journal import Journal, Rows, StepRow, of_step, of_steps, without_update
 from gradlab.engine.keeper import NOBODY, Keeper
 from gradlab.engine.keeping import packed, unpacked
 from gradlab.engine.optim.clippers import clip
@@ -215,15 +215,16 @@ def rehearse(cohort: Cohort) -> Rehearsed:
 @torch.no_grad()
 def perform(cohort: Cohort, span: range, due: Container[int], rehearsed: Rehearsed, members: Members) -> list[Rows]:
     """`advance` for each step of a ``span``, `WINDOW` at most, for ``members`` alone where steps were rehearsed."""
-    last, rows = cohort.runs[0].train.steps, list[Rows]()
+    rows, last = list[Rows](), cohort.runs[0].train.steps
 
-    def is_played(t: int) -> bool:
-        return t < last and isinstance(rehearsed[t in due], Program)
+    def how(t: int) -> Callable[[Cohort, list[int], Container[int], Rehearsed, Members], Rows]:
+        played = isinstance(rehearsed[t in due], Program)
+        return (_play_last if t == last else _play) if played else _perform
 
-    for played, steps in groupby(span, is_played):
+    for way, steps in groupby(span, how):
         # A plateau looks at the loss of a step before the next.
-        for part in [[t] for t in steps] if not played or cohort.pace.plateau is not None else [list(steps)]:
-            rows.append((_play if played else _perform)(cohort, part, due, rehearsed, members))
+        for part in [list(steps)] if way is _play and cohort.pace.plateau is None else [[t] for t in steps]:
+            rows.append(way(cohort, part, due, rehearsed, members))
     return rows
 
 
@@ -239,6 +240,14 @@ def _play(cohort: Cohort, steps: list[int], due: Container[int], rehearsed: Rehe
     rows = of_steps(range(steps[0], steps[-1] + 1), lr, recorded, figures)
     cohort.pace.heed(steps[-1], rows.values[0, -1], lr[-1])
     return rows
+
+
+def _play_last(cohort: Cohort, steps: list[int], due: Container[int], rehearsed: Rehearsed, members: Members) -> Rows:
+    """The last step as one that was written down, whose update is taken back: to write it down would take longer."""
+    present = [tensor.clone() for tensor in cohort.moving]
+    rows = _play(cohort, steps, due, rehearsed, members)
+    _restore(cohort, present)
+    return without_update(rows)
 
 
 def _perform(cohort: Cohort, steps: list[int], due: Container[int], rehearsed: Rehearsed, members: Members) -> Rows:

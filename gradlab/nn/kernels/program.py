@@ -10,12 +10,11 @@ from __future__ import annotations
 import ctypes
 import math
 import struct
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Generic, TypeVar
 
@@ -79,8 +78,9 @@ class _Row:
     at: tuple[int, ...]
     step: tuple[int, ...]
 
-    def packed(self, turn: Sequence[int] = (0,) * PLACES, counted: int = 0) -> bytes:
-        return _CALL.pack(self.kernel, *self.sizes, *self.numbers, *self.at, *self.step, *turn, counted)
+    @property
+    def packed(self) -> bytes:
+        return _CALL.pack(self.kernel, *self.sizes, *self.numbers, *self.at, *self.step, *(0,) * (PLACES + 1))
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,32 @@ class Turning:
     each: Tensor
 
 
+@dataclass(frozen=True)
+class _Extent:
+    """Memory of a tensor: where it begins, and how many bytes it has."""
+
+    start: int
+    size: int
+
+
+def _extent(tensor: Tensor) -> _Extent:
+    """Of a tensor without gaps."""
+    return _Extent(tensor.data_ptr(), tensor.nbytes)
+
+
 @dataclass
 class _Draft:
     """Calls as they are written down, the tensors that they read and write, and those that the members share."""
 
     rows: list[_Row] = field(default_factory=list)
     kept: list[Place] = field(default_factory=list)
-    rooms: list[Tensor] = field(default_factory=list)
+    rooms: list[_Extent] = field(default_factory=list)
     dtypes: set[torch.dtype] = field(default_factory=set)
+
+    @property
+    def at(self) -> NDArray[np.int64]:
+        """(calls, PLACES): addresses."""
+        return np.array([row.at for row in self.rows])
 
     def folded(self) -> tuple[int, list[int]]:
         """How the rooms lie in one piece of memory: its size in bytes, and the place of each of ``rooms``.
@@ -106,24 +124,23 @@ class _Draft:
         A room is in use from the first call that names it to the last; what is in use at no same call may share its
         place, so that a step's passing results stay in the cache.
         """
-        used: dict[int, tuple[int, int]] = {}
-        find = _finder(self.rooms)
-        for number, row in enumerate(self.rows):
-            for address in row.at:
-                if (room := find(address)) is not None:
-                    used[room] = (used.get(room, (number, number))[0], number)
+        found = _found(self.rooms, self.at)
+        call, named = np.nonzero(found >= 0)[0], found[found >= 0]
+        last, first = np.full(len(self.rooms), -1), np.full(len(self.rooms), len(self.rows))
+        last[named] = call  # in order: the last one stays
+        first[named[::-1]] = call[::-1]
         places, size = [0] * len(self.rooms), 0
         taken: list[tuple[int, int, int]] = []
-        for room, (first, last) in sorted(used.items(), key=lambda one: one[1]):
+        for room in sorted(set(named.tolist()), key=lambda one: (first[one], last[one])):
             # What is in use at the same time, in the order of its place: the room takes the first gap that holds it.
-            taken = sorted(other for other in taken if other[2] >= first)
-            bytes_, place = -(-self.rooms[room].nbytes // _LINE) * _LINE, 0
+            taken = sorted(other for other in taken if other[2] >= first[room])
+            bytes_, place = -(-self.rooms[room].size // _LINE) * _LINE, 0
             for start, end, _ in taken:
                 if start - place >= bytes_:
                     break
                 place = max(place, end)
             places[room] = place
-            taken.append((place, place + bytes_, last))
+            taken.append((place, place + bytes_, last[room]))
             size = max(size, place + bytes_)
         return size, places
 
@@ -132,37 +149,29 @@ class _Draft:
 
         What is ``turning`` lies where the step's number says, and a result in one of its ``slots``.
         """
-        known = [*self.rooms, *(one.now for one in (*turning, *slots))]
-        find, rooms = _finder(known), len(self.rooms)
-        more = [(one.each.data_ptr(), one.each.stride(0) * one.each.element_size()) for one in (*turning, *slots)]
-
-        def moved(address: int, step: int) -> tuple[int, int, int, bool]:
-            if (found := find(address)) is None:
-                return address, step, 0, False
-            inside = address - known[found].data_ptr()
-            if found < rooms:
-                return places[found] + inside, 0, 0, False
-            start, turn = more[found - rooms]
-            return start + inside, step, turn, found - rooms >= len(turning)
-
-        def of(row: _Row) -> bytes:
-            at, step, turn, counted = zip(*map(moved, row.at, row.step), strict=True)
-            return replace(row, at=at, step=step).packed(turn, sum(one << j for j, one in enumerate(counted)))
-
-        return b"".join(map(of, self.rows))
+        at, step, more = self.at, np.array([row.step for row in self.rows]), (*turning, *slots)
+        known = [*self.rooms, *(_extent(one.now) for one in more)]
+        found = _found(known, at)
+        # What is not found is the last one, which is moved by nothing.
+        starts = [*places, *(one.each.data_ptr() for one in more)]
+        by = np.array([there - one.start for there, one in zip(starts, known, strict=True)] + [0])
+        turns = [0] * len(places) + [one.each.stride(0) * one.each.element_size() for one in more] + [0]
+        calls = np.array([(row.kernel, *row.sizes) for row in self.rows])
+        numbers = np.array([row.numbers for row in self.rows]).view(np.int64)
+        step[(found >= 0) & (found < len(places))] = 0
+        counted = (found >= len(places) + len(turning)) @ (1 << np.arange(PLACES))
+        return np.hstack([calls, numbers, at + by[found], step, np.array(turns)[found], counted[:, None]]).tobytes()
 
 
-def _finder(tensors: Sequence[Tensor]) -> Callable[[int], int | None]:
-    """What tells from an address which of some tensors it lies in, if in any."""
-    order = sorted(range(len(tensors)), key=lambda number: tensors[number].data_ptr())
-    starts = [tensors[number].data_ptr() for number in order]
-    ends = [start + tensors[number].nbytes for start, number in zip(starts, order, strict=True)]
-
-    def find(address: int) -> int | None:
-        index = bisect_right(starts, address) - 1
-        return order[index] if index >= 0 and address < ends[index] else None
-
-    return find
+def _found(known: Sequence[_Extent], at: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which of what is known each address lies in; -1 where in none."""
+    if not known:
+        return np.full(at.shape, -1)
+    starts = np.array([one.start for one in known])
+    order = np.argsort(starts)
+    ends = (starts + np.array([one.size for one in known]))[order]
+    index = np.searchsorted(starts[order], at, side="right") - 1
+    return np.where((index >= 0) & (at < ends[index]), order[index], -1)
 
 
 _LINE = 64
@@ -214,18 +223,19 @@ def new(like: Tensor, *shape: int) -> Tensor:
     if draft is None:
         return like.new_empty(shape)
     strides = [math.prod(shape[axis + 1 :]) for axis in range(1, len(shape))]
-    return _shared(draft, like, math.prod(shape[1:])).as_strided(shape, (0, *strides))
+    return _room(draft, like, shape, (0, *strides), math.prod(shape[1:]))
 
 
 def scratch(like: Tensor, size: int) -> Shared:
     """Room for ``size`` numbers that one kernel needs while it works on a member."""
     draft = _WRITING.get()
-    return Shared(like.new_empty(size) if draft is None else _shared(draft, like, size))
+    return Shared(like.new_empty(size) if draft is None else _room(draft, like, (size,), (1,), size))
 
 
-def _shared(draft: _Draft, like: Tensor, size: int) -> Tensor:
-    room = like.new_empty(size)
-    draft.rooms.append(room)
+def _room(draft: _Draft, like: Tensor, shape: Sequence[int], strides: Sequence[int], size: int) -> Tensor:
+    room = torch.empty_strided(shape, strides, dtype=like.dtype, device=like.device)
+    draft.rooms.append(_Extent(room.data_ptr(), size * room.element_size()))
+    draft.kept.append(room)
     return room
 
 
@@ -254,7 +264,7 @@ def call(
     )
     draft = _WRITING.get()
     if draft is None:
-        _play(like.dtype, row.packed(), 1, _all(members))
+        _play(like.dtype, row.packed, 1, _all(members))
     else:
         draft.rows.append(row)
         draft.kept.extend(places)
@@ -376,7 +386,7 @@ def write_down(
     the members. What is ``turning`` is read where the number of a step says, and of the ``results`` there are as many
     ``slots``: for `play_steps`, which fills one slot a play.
     """
-    draft = _Draft(rooms=[tensor[0] for tensor in passing])
+    draft = _Draft(rooms=[_extent(tensor[0]) for tensor in passing])
     token = _WRITING.set(draft)
     try:
         with _NothingElse():  # type: ignore[no-untyped-call]
