@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import math
 import struct
+from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -126,21 +127,20 @@ class _Draft:
         """
         found = _found(self.rooms, self.at)
         call, named = np.nonzero(found >= 0)[0], found[found >= 0]
-        last, first = np.full(len(self.rooms), -1), np.full(len(self.rooms), len(self.rows))
-        last[named] = call  # in order: the last one stays
-        first[named[::-1]] = call[::-1]
+        used = dict(zip(named[::-1].tolist(), call[::-1].tolist(), strict=True))  # the first of its calls stays
+        until = dict(zip(named.tolist(), call.tolist(), strict=True))
         places, size = [0] * len(self.rooms), 0
         taken: list[tuple[int, int, int]] = []
-        for room in sorted(set(named.tolist()), key=lambda one: (first[one], last[one])):
+        for room, first in sorted(used.items(), key=lambda one: (one[1], until[one[0]])):
             # What is in use at the same time, in the order of its place: the room takes the first gap that holds it.
-            taken = sorted(other for other in taken if other[2] >= first[room])
+            taken = [other for other in taken if other[2] >= first]
             bytes_, place = -(-self.rooms[room].size // _LINE) * _LINE, 0
             for start, end, _ in taken:
                 if start - place >= bytes_:
                     break
                 place = max(place, end)
             places[room] = place
-            taken.append((place, place + bytes_, last[room]))
+            insort(taken, (place, place + bytes_, until[room]))
             size = max(size, place + bytes_)
         return size, places
 
