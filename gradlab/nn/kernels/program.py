@@ -233,7 +233,8 @@ def scratch(like: Tensor, size: int) -> Shared:
 
 
 def _room(draft: _Draft, like: Tensor, shape: Sequence[int], strides: Sequence[int], size: int) -> Tensor:
-    room = torch.empty_strided(shape, strides, dtype=like.dtype, device=like.device)
+    with torch._C._DisableTorchDispatch():  # nobody need hear of what only allocates
+        room = torch.empty_strided(shape, strides, dtype=like.dtype, device=like.device)
     draft.rooms.append(_Extent(room.data_ptr(), size * room.element_size()))
     draft.kept.append(room)
     return room
