@@ -68,6 +68,7 @@ typedef REAL quad __attribute__((vector_size(4 * sizeof(REAL)), aligned(sizeof(R
 /* Calls a function by one of the usual widths as a constant, for which its loops over a row are unrolled, or any other. */
 #define BY_WIDTH(width, call)                                                                                          \
     switch (width) {                                                                                                   \
+    case 8: call(8); break;                                                                                            \
     case 16: call(16); break;                                                                                          \
     case 32: call(32); break;                                                                                          \
     case 64: call(64); break;                                                                                          \

@@ -73,10 +73,11 @@ static void sums_beyond(long count, const REAL *x, double shift, double *sum, do
     *squares += second;
 }
 
-/* Of four rows, `rows` of which are there: adds their numbers to `first`, and gives the squares of each row. */
+/* Of four rows, `rows` of which are there: adds their numbers to `all` and, what is beyond vectors of them, to `first`,
+   and gives the squares of each row.                                                                                */
 #define ROWS 4
 INLINE void sums_of_rows(
-    long width, const REAL *const *row, long rows, double *first, double *squares)
+    long width, const REAL *const *row, long rows, wide *all, double *first, double *squares)
 {
     wide sum[ROWS], square[ROWS];
 #pragma GCC unroll 4
@@ -90,15 +91,17 @@ INLINE void sums_of_rows(
             sum[r] += x;
             square[r] = WIDE_FUSED(x, x, square[r]);
         }
-    for (long r = 0; r < rows; r++) {
-        double more = wide_by_halves(sum[r]);
+    for (int r = 0; r < ROWS; r++) {
+        if (r < rows)
+            *all += sum[r];
         squares[r] = wide_by_halves(square[r]);
-        for (long k = j; k < width; k++) {
-            more += (double)row[r][k];
-            squares[r] += (double)row[r][k] * (double)row[r][k];
-        }
-        *first += more;
     }
+    for (; j < width; j++)
+        for (long r = 0; r < rows; r++) {
+            const double x = (double)row[r][j];
+            *first += x;
+            squares[r] += x * x;
+        }
 }
 
 /* Adds four rows, each times its scale, to a sum. */
@@ -134,6 +137,7 @@ INLINE void spread_of(
     const double count = (double)(batch * width);
     double total_mean = 0, running = 0, within = 0, between = 0, cosines = 0, pairs = 0;
     for (long g = 0; g < groups; g++, h += batch * width) {
+        wide all = {0};
         double first = 0, squares = 0, awake = 0;
         memset(sum, 0, (size_t)width * sizeof(double));
         for (long i = 0; i < batch; i += ROWS) {
@@ -142,7 +146,7 @@ INLINE void spread_of(
             const long rows = batch - i < ROWS ? batch - i : ROWS;
             for (long r = 0; r < ROWS; r++)
                 row[r] = h + (r < rows ? i + r : i) * width;
-            sums_of_rows(width, row, rows, &first, own);
+            sums_of_rows(width, row, rows, &all, &first, own);
             for (long r = 0; r < ROWS; r++) {
                 own[r] = r < rows ? own[r] : 0;
                 squares += own[r];
@@ -151,6 +155,7 @@ INLINE void spread_of(
             }
             add_rows(width, row, scale, sum);
         }
+        first += wide_by_halves(all);
         double own = first / count, variance = squares / count - own * own;
         if (!(variance > ALIKE * own * own)) {
             const double shift = isfinite(*h) ? (double)*h : 0;
