@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gradlab.nn.activations import ACTIVATIONS, dead_share, saturated_share
 from gradlab.nn.float64 import distances64, layer_gradients, norm64, norms64, spread, unsound
+from gradlab.nn.kernels import native
 from gradlab.nn.network import Further, Network, Pass
 from gradlab.nn.products import stacked as in_one
 from gradlab.nn.slots import Layout
@@ -53,7 +54,9 @@ class Measurement:
 
     def column(self, name: str, row: int) -> Tensor:
         """(M,): where a column of a row is written; it is held from now on."""
-        return self.part(name, slice(row, row + 1))[:, 0]
+        place = self.columns.index(name)
+        self.held[place, row] = True
+        return self.values.select(1, place).select(1, row)
 
     def part(self, name: str, rows: slice) -> Tensor:
         """(M, rows): as `column`, of several rows."""
@@ -141,10 +144,10 @@ def _entries(through: Pass, x: Node, rows: Sequence[Row], columns: Sequence[str]
     if not set(PER_ENTRY) & set(columns):
         return {}
     layout = through.network.layout
-    depth = [sum(z.value[0].numel() for z in signal.z) for signal in through.signals]
+    depth = [sum(native.entries(z.value) for z in signal.z) for signal in through.signals]
     if x.value.is_floating_point():
-        depth.insert(0, x.value[0].numel())
-    time = [z.value[0].numel() for layer in through.time for z in through.signals[layer - 1].z]
+        depth.insert(0, native.entries(x.value))
+    time = [native.entries(z.value) for layer in through.time for z in through.signals[layer - 1].z]
     parameters = [math.nan] * (len(depth) - len(layout.names)) + [span.stop - span.start for span in layout.layers]
     blank = [math.nan] * (len(rows) - len(depth))
     return {"signal_grad_rms": np.array([*depth, *time], float), "grad_rms": np.array([*parameters, *blank], float)}
