@@ -54,9 +54,9 @@ class StepRow:
     def figures(self) -> tuple[Tensor, ...]:
         """What a step leaves, but for its rates: tensors of its own, (M, ...) each."""
         clipped, table = self.clipped, self.measurement
-        found = (self.loss, self.grad_norm, *self.broken)
-        found += () if clipped is None else (clipped.norm, clipped.changed)
-        return found if table is None else (*found, table.values, table.unsound)
+        found = [self.loss, self.grad_norm, *self.broken]
+        found += [] if clipped is None else [clipped.norm, clipped.changed]
+        return tuple(found if table is None else [*found, table.values, table.unsound])
 
     def with_figures(self, t: int, lr: Tensor, figures: Sequence[Tensor]) -> StepRow:
         """The row of step t at the rates ``lr`` (M,), which left these ``figures``."""
@@ -69,11 +69,10 @@ class StepRow:
 
     def taken(self, t: int, lr: Tensor) -> StepRow:
         """A copy, as step t at the rates ``lr`` (M,): what was captured is launched into the same tensors again."""
-        skipped = self.clipped and self.clipped.skipped
         copy = self.with_figures(t, lr, [figure.clone() for figure in self.figures])
-        if skipped is None or copy.clipped is None:
+        if copy.clipped is None or copy.clipped.skipped is None:
             return copy
-        return replace(copy, clipped=replace(copy.clipped, skipped=skipped.clone()))
+        return replace(copy, clipped=replace(copy.clipped, skipped=copy.clipped.skipped.clone()))
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,8 @@ def step(cohort: Cohort, t: int, lr: Tensor, *, record: bool) -> StepRow:
     parameters, gradient, half = cohort.parameters, cohort.way.gradient, cohort.way.half
     losses, table = cohort.way.there_and_back(cohort.task, t, record=record, last=last)
     layout = cohort.layout if cohort.layout.is_layers else NOWHERE
-    norm, unsound_gradient = sound_norm64(gradient, layout.matrices, layout.layers, table and table.gradients)
+    known = None if table is None else table.gradients
+    norm, unsound_gradient = sound_norm64(gradient, layout.matrices, layout.layers, known)
     overflown = None if half is None or last else half.overflown(norm)
     scale = None if half is None else half.scale.clone()
     # What a dynamic loss scale made too large is no divergence: it is left out, and the scale is halved.

@@ -144,6 +144,12 @@ class _Draft:
             size = max(size, place + bytes_)
         return size, places
 
+    def outside(self) -> list[Tensor]:
+        """What the calls name that is no room: rooms are done with when all calls are moved."""
+        named = [place.tensor if isinstance(place, Shared) else place for place in self.kept if place is not None]
+        found = _found(self.rooms, np.array([tensor.data_ptr() for tensor in named], dtype=np.int64))
+        return [tensor for tensor, room in zip(named, found.tolist(), strict=True) if room < 0]
+
     def moved(self, places: Sequence[int], turning: Sequence[Turning], slots: Sequence[Turning]) -> bytes:
         """The calls, with the rooms at these addresses, the same for all members.
 
@@ -331,7 +337,7 @@ class Program(Generic[T]):
 
     parts: tuple[bytes, ...]
     count: int
-    kept: tuple[Place | Tensor, ...]
+    kept: tuple[Tensor, ...]
     dtype: torch.dtype
     result: T
     slots: tuple[Tensor, ...] = ()
@@ -403,5 +409,5 @@ def write_down(
     arenas = [torch.empty(size // dtype.itemsize, dtype=dtype) for _ in range(threads)]
     filled = [Turning(one, one.expand(slots, *one.shape).clone()) for one in results(result)]
     parts = tuple(draft.moved([arena.data_ptr() + place for place in places], turning, filled) for arena in arenas)
-    kept = (*draft.kept, *arenas, *(one.each for one in turning))
+    kept = (*draft.outside(), *arenas, *(one.each for one in turning))
     return Program(parts, len(draft.rows), kept, dtype, result, tuple(one.each for one in filled))
