@@ -70,9 +70,10 @@ class StepRow:
     def taken(self, t: int, lr: Tensor) -> StepRow:
         """A copy, as step t at the rates ``lr`` (M,): what was captured is launched into the same tensors again."""
         copy = self.with_figures(t, lr, [figure.clone() for figure in self.figures])
-        if copy.clipped is None or copy.clipped.skipped is None:
-            return copy
-        return replace(copy, clipped=replace(copy.clipped, skipped=copy.clipped.skipped.clone()))
+        clipped, scale = copy.clipped, self.loss_scale
+        if clipped is not None and clipped.skipped is not None:
+            clipped = replace(clipped, skipped=clipped.skipped.clone())
+        return replace(copy, clipped=clipped, loss_scale=None if scale is None else scale.clone())
 
 
 @dataclass(frozen=True)

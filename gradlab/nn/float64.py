@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gradlab.nn.kernels import native
+from gradlab.nn.kernels import fused, native
 
 
 def norms64(rows: Tensor, spans: Sequence[slice], out: Tensor | None = None, unless: Sequence[Tensor] = ()) -> Tensor:
@@ -62,6 +62,8 @@ def sound_norm64(
     Where all columns are ``layers``, which begin with ``matrices``, of their norms, (M, L) as `layer_gradients` finds
     them where those are ``known``.
     """
+    if fused.passes(rows):
+        return fused.sound_norm(rows)
     if not native.serves(rows):
         return norm64(rows), unsound(rows)
     norm, broken = rows.new_empty(2, len(rows), dtype=torch.float64)
