@@ -10,7 +10,8 @@ same weights meet the same batches, so the second playing gives the numbers of t
 can be kept, all that it is, and taken up again from there (`keeping.py`).
 
 `step` says all that happens in a step. Since every step does the same to the same memory, it is rehearsed once and then
-performed from what was written down, or captured on a GPU; where that cannot be, it is done as it stands.
+played from what was written down, many steps of one member and then of the next, or captured on a GPU; where that
+cannot be, it is done as it stands.
 
 Shapes: M members, B batch, L layers, P parameters a member.
 """
