@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gradlab.data.loaders import load
 from gradlab.engine.cohort import Cohort, prepare
-from gradlab.engine.train import Rehearsed, perform, rehearse
+from gradlab.engine.train import WINDOW, Rehearsed, perform, rehearse
 from gradlab.launch.worker import keep_memory
 from gradlab.nn.kernels.graphs import Graph
 from gradlab.nn.kernels.program import Program
@@ -251,8 +251,9 @@ def step_of_gradlab(found: Cohort, rehearsed: Rehearsed, every: int, clock: Cloc
     """Milliseconds a step, the table recorded ``every`` so many."""
     members = np.arange(len(found.runs))
     began = clock()
-    for t in range(STEPS):
-        perform(found, t, record=t % every == every - 1, rehearsed=rehearsed, members=members)
+    for start in range(0, STEPS, WINDOW):
+        span = range(start, min(start + WINDOW, STEPS))
+        perform(found, span, range(every - 1, STEPS, every), rehearsed, members)
     wait(found)
     return 1e3 * (clock() - began) / STEPS
 

@@ -77,11 +77,10 @@ def profiled(device: str, *, record: bool) -> dict[str, Any]:
     """How often CUDA is called in twenty steps of a cohort, by the names that the profiler gives."""
     found, rehearsed = _ready(device, 12, 5, 32)
     members = np.arange(12)
-    for t in range(2):
-        perform(found, t, record=record, rehearsed=rehearsed, members=members)
+    due = range(TURNS if record else 0)
+    perform(found, range(2), due, rehearsed, members)
     with torch.profiler.profile() as seen, _no_waiting(device):
-        for t in range(20):
-            perform(found, t, record=record, rehearsed=rehearsed, members=members)
+        perform(found, range(20), due, rehearsed, members)
     calls = Counter(event.name for event in seen.events() if event.name.startswith("cuda"))
     return {"captured": None not in rehearsed.values(), "calls": dict(calls)}
 
@@ -110,8 +109,7 @@ def step_seconds(device: str, members: int, depth: int, width: int) -> dict[str,
         for _ in range(3):
             _wait(device)
             began = perf_counter()
-            for t in range(TURNS):
-                perform(found, t, record=record, rehearsed=how, members=everyone)
+            perform(found, range(TURNS), range(TURNS if record else 0), how, everyone)
             _wait(device)
             spent = min(spent, perf_counter() - began)
         figures[name] = 1e3 * spent / TURNS

@@ -28,7 +28,7 @@ from gradlab.spec.run import build
 CLIPS = ("none", "norm", "value")
 NORMS = ("none", "batch", "layer")
 ACTIVATIONS = ("relu", "tanh", "sigmoid")
-STEPS = 120
+STEPS, SPAN = 120, 10
 
 
 def cohort(depth: int, width: int, members: int, activation: str, norm: str) -> Cohort:
@@ -84,9 +84,12 @@ def row(found: Cohort, width: int) -> tuple[float, ...]:
         torches = milliseconds(lambda t: advance(found, t, record=False))
     singly = milliseconds(lambda t: advance(found, t, record=False))
     rehearsed = rehearse(found)
-    played = milliseconds(lambda t: perform(found, t, record=False, rehearsed=rehearsed, members=members))
-    recorded = milliseconds(lambda t: perform(found, t, record=True, rehearsed=rehearsed, members=members))
-    return products(found, width), torches, singly, played, recorded
+
+    def spans(due: range) -> float:
+        """Of a step among as many as are played in one go."""
+        return milliseconds(lambda _: perform(found, range(SPAN), due, rehearsed, members)) / SPAN
+
+    return products(found, width), torches, singly, spans(range(0)), spans(range(SPAN))
 
 
 def main() -> None:

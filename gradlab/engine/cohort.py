@@ -24,6 +24,7 @@ from gradlab.engine.ways import Own, Way, own
 from gradlab.grid.cohorts import HELDOUT_SAMPLES
 from gradlab.models import Architecture
 from gradlab.models.module import COMPLEX
+from gradlab.nn.kernels.program import serves
 from gradlab.nn.losses import Loss, Targets
 from gradlab.nn.network import Network, assemble
 from gradlab.nn.products import take
@@ -49,6 +50,12 @@ class Task:
     done: Tensor
     input_scale: Tensor
     target_scale: Tensor
+
+    @property
+    def turning(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """What `turn_to` sets, and what it sets it to at each step."""
+        count = torch.arange(len(self.order), dtype=self.done.dtype, device=self.done.device)
+        return ((self.chosen, self.order), (self.done, count.unsqueeze(1)))
 
     def turn_to(self, t: int) -> None:
         """Chooses the samples of step t."""
@@ -108,6 +115,12 @@ class Cohort:
     state: State
     beside: dict[str, Tensor] = field(default_factory=dict)
     made: Tensor | None = None
+
+    @property
+    def by_layers(self) -> bool:
+        """Whether an update of all parameters is one of each layer's, by a kernel."""
+        optimizer, plain = OPTIMIZERS[self.runs[0].optim.name], self.made is None and not self.rates.factors
+        return plain and self.layout.is_layers and optimizer.kernel is not None and serves(self.parameters)
 
     @property
     def layout(self) -> Layout:

@@ -5,7 +5,7 @@ Shapes: M members, S steps, R rows and C columns of the per-layer table, L layer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -50,19 +50,96 @@ class StepRow:
     measurement: Measurement | None
     loss_scale: Tensor | None = None
 
-    def taken(self, t: int, lr: Tensor) -> StepRow:
-        """A copy, as step t at the rates ``lr`` (M,): what was written down is played into the same tensors again."""
+    @property
+    def figures(self) -> tuple[Tensor, ...]:
+        """What a step leaves, but for its rates: tensors of its own, (M, ...) each."""
         clipped, table = self.clipped, self.measurement
-        return StepRow(
-            t,
-            self.loss.clone(),
-            lr,
-            self.grad_norm.clone(),
-            clipped and clipped.cloned(),
-            (self.broken[0].clone(), self.broken[1].clone()),
-            None if table is None else replace(table, values=table.values.clone(), unsound=table.unsound.clone()),
-            None if self.loss_scale is None else self.loss_scale.clone(),
+        found = [self.loss, self.grad_norm, *self.broken]
+        found += [] if clipped is None else [clipped.norm, clipped.changed]
+        return tuple(found if table is None else [*found, table.values, table.unsound])
+
+    def with_figures(self, t: int, lr: Tensor, figures: Sequence[Tensor]) -> StepRow:
+        """The row of step t at the rates ``lr`` (M,), which left these ``figures``."""
+        loss, norm, weights, gradient, *rest = figures
+        table = self.measurement and replace(self.measurement, values=rest[-2], unsound=rest[-1])
+        clipped = self.clipped and replace(self.clipped, norm=rest[0], changed=rest[1])
+        return replace(
+            self, t=t, lr=lr, loss=loss, grad_norm=norm, broken=(weights, gradient), clipped=clipped, measurement=table
         )
+
+    def taken(self, t: int, lr: Tensor) -> StepRow:
+        """A copy, as step t at the rates ``lr`` (M,): what was captured is launched into the same tensors again."""
+        copy = self.with_figures(t, lr, [figure.clone() for figure in self.figures])
+        clipped, scale = copy.clipped, self.loss_scale
+        if clipped is not None and clipped.skipped is not None:
+            clipped = replace(clipped, skipped=clipped.skipped.clone())
+        return replace(copy, clipped=clipped, loss_scale=None if scale is None else scale.clone())
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Steps in their order: ``values`` (8, steps, M) float64 are `KEPT_OF_STEPS`; and the tables that were due."""
+
+    steps: range
+    values: Tensor
+    tables: tuple[tuple[int, Measurement], ...]
+
+
+def of_step(row: StepRow) -> Rows:
+    """One step."""
+    tables = () if row.measurement is None else ((row.t, row.measurement),)
+    return Rows(range(row.t, row.t + 1), _values(row).unsqueeze(1), tables)
+
+
+NOT_OF_THE_LAST = ("grad_norm_clipped", "update_ratio")
+"""Columns of the per-layer table that a row without an update does not have."""
+
+
+def without_update(rows: Rows) -> Rows:
+    """One step as the last one is: of what was clipped and updated, as if neither had been."""
+    values = rows.values.clone()
+    for name in ("grad_norm_clipped", "clipped", "skipped"):
+        values[KEPT_OF_STEPS.index(name)] = 0
+    ((t, table),) = rows.tables
+    places = [table.columns.index(name) for name in NOT_OF_THE_LAST]
+    held, measured = table.held.copy(), table.values.clone()
+    held[places] = False
+    measured[:, places] = 0
+    return Rows(rows.steps, values, ((t, replace(table, values=measured, held=held)),))
+
+
+def of_steps(steps: range, lr: Tensor, recorded: Bools, rows: Mapping[bool, tuple[StepRow, Sequence[Tensor]]]) -> Rows:
+    """Several, at the rates ``lr`` (steps, M), some of them ``recorded`` (steps,).
+
+    ``rows``: of steps with a table and without, one for all and the `figures` (as many or more, M, ...) that each left.
+    """
+    values = lr.new_empty(len(KEPT_OF_STEPS), len(steps), lr.shape[1])
+    tables: list[tuple[int, Measurement]] = []
+    for record, (row, figures) in rows.items():
+        places = np.flatnonzero(recorded == record)
+        several = row.with_figures(steps.start, lr[places], [figure[: len(places)] for figure in figures])
+        values[:, places] = _values(several)
+        if several.measurement is not None:
+            parts = zip(several.measurement.values.clone(), several.measurement.unsound.clone(), strict=True)
+            found = [replace(several.measurement, values=table, unsound=unsound) for table, unsound in parts]
+            tables = list(zip((steps[place] for place in places), found, strict=True))
+    return Rows(steps, values, tuple(tables))
+
+
+def _values(row: StepRow) -> Tensor:
+    """(8, ..., M) float64: `KEPT_OF_STEPS` of a row, or of several with the same."""
+    blank, clipped = torch.zeros_like(row.grad_norm), row.clipped
+    columns = (
+        row.loss,
+        row.grad_norm,
+        blank if clipped is None else clipped.norm,
+        blank if clipped is None else clipped.changed,
+        row.broken[0] + row.broken[1],
+        row.lr,
+        blank if clipped is None or clipped.skipped is None else clipped.skipped,
+        blank if row.loss_scale is None else row.loss_scale,
+    )
+    return torch.stack([column.to(torch.float64) for column in columns])
 
 
 class Journal:
@@ -97,23 +174,16 @@ class Journal:
         """The steps of ``window`` at which some member ended."""
         return {int(t) for t in self._ended if t in window}
 
-    def add(self, rows: Sequence[StepRow]) -> None:
+    def ended_at(self, steps: set[int]) -> NDArray[np.int64]:
+        """The members that ended at one of ``steps``."""
+        return np.flatnonzero(np.isin(self._ended, list(steps)))
+
+    def add(self, rows: Sequence[Rows]) -> None:
         """The rows of one window, in one transfer each of steps and layers."""
-        blank = torch.zeros_like(rows[0].grad_norm)
-        columns = [
-            [row.loss for row in rows],
-            [row.grad_norm for row in rows],
-            [blank if row.clipped is None else row.clipped.norm for row in rows],
-            [blank if row.clipped is None else row.clipped.changed for row in rows],
-            [row.broken[0] + row.broken[1] for row in rows],
-            [row.lr for row in rows],
-            [blank if row.clipped is None or row.clipped.skipped is None else row.clipped.skipped for row in rows],
-            [blank if row.loss_scale is None else row.loss_scale for row in rows],
-        ]
-        values = torch.stack([torch.stack(column).to(torch.float64) for column in columns]).cpu().numpy()
+        values = torch.cat([some.values for some in rows], 1).cpu().numpy()
         self._steps.append(values)
-        notice(self._ended, [row.t for row in rows], loss=values[0], broken=values[4])
-        self._add_layers(rows, everyone=True)
+        notice(self._ended, [t for some in rows for t in some.steps], loss=values[0], broken=values[4])
+        self._add_layers([table for some in rows for table in some.tables], everyone=True)
 
     def note(self, t: int, curves: Sequence[Curve]) -> None:
         """What an instrument gave before step t."""
@@ -122,12 +192,11 @@ class Journal:
             Reading(t, curve.quantity, curve.index, found) for curve, found in zip(curves, values, strict=True)
         ]
 
-    def add_unseen(self, rows: Sequence[StepRow]) -> None:
+    def add_unseen(self, rows: Sequence[Rows]) -> None:
         """Recorded rows of a window played again, each kept for the members that ended at it."""
-        self._add_layers(rows, everyone=False)
+        self._add_layers([table for some in rows for table in some.tables], everyone=False)
 
-    def _add_layers(self, rows: Sequence[StepRow], *, everyone: bool) -> None:
-        measured = [(row.t, row.measurement) for row in rows if row.measurement is not None]
+    def _add_layers(self, measured: Sequence[tuple[int, Measurement]], *, everyone: bool) -> None:
         if not measured:
             return
         values = stacked([measurement for _, measurement in measured]).cpu().numpy()

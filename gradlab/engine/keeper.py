@@ -15,9 +15,9 @@ from gradlab.store.arrays import Kept
 class Keeper:
     """Who keeps a training; by default nobody does.
 
-    ``load`` gives what was kept, if anything was; ``wanted(t)`` is asked after step t whether to ``save`` what there is
-    then, and after the steps of a pre-training, which are numbered to -1; ``finish`` is given what there is at the end,
-    unless it is None.
+    ``load`` gives what was kept, if anything was; ``wanted(t)`` is asked after step t, of some steps one, whether to
+    ``save`` what there is then, and after the steps of a pre-training, which are numbered to -1; ``finish`` is given
+    what there is at the end, unless it is None.
     """
 
     load: Callable[[], Kept | None] = lambda: None

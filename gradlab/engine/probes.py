@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gradlab.nn.activations import ACTIVATIONS, dead_share, saturated_share
 from gradlab.nn.float64 import distances64, layer_gradients, norm64, norms64, spread, unsound
+from gradlab.nn.kernels import native
 from gradlab.nn.network import Further, Network, Pass
 from gradlab.nn.products import stacked as in_one
 from gradlab.nn.slots import Layout
@@ -37,7 +38,8 @@ class Measurement:
     ``rows`` names its rows; ``values`` (M, C, R) float64 are its ``columns``, of which ``held`` (C, R) says where a row
     has them; ``unsound`` (M, L) is zero where z_l is finite. Until it travels, `update_ratio` is the update's norm
     alone, and what is per entry has norms alone: ``entries`` are how many each row's signal, and its parameters, have.
-    ``first`` is the row of layer 1; ``trained`` (L,) says which layers are, where not all are.
+    ``first`` is the row of layer 1; ``trained`` (L,) says which layers are, where not all are. ``gradients`` (M, L) are
+    the norms of their gradients, where that is what the table holds.
     """
 
     rows: tuple[Row, ...]
@@ -48,10 +50,13 @@ class Measurement:
     first: int = 1
     trained: Bools | None = None
     entries: Mapping[str, Floats] = field(default_factory=dict)
+    gradients: Tensor | None = None
 
     def column(self, name: str, row: int) -> Tensor:
         """(M,): where a column of a row is written; it is held from now on."""
-        return self.part(name, slice(row, row + 1))[:, 0]
+        place = self.columns.index(name)
+        self.held[place, row] = True
+        return self.values.select(1, place).select(1, row)
 
     def part(self, name: str, rows: slice) -> Tensor:
         """(M, rows): as `column`, of several rows."""
@@ -127,7 +132,7 @@ def measure(
     norms64(parameters, layout.matrices, table.of_layers("weight_norm", layers))
     if scale is not None:
         values[:, columns.index("signal_grad_norm")] /= scale.unsqueeze(1)
-    return table
+    return replace(table, gradients=found[0])
 
 
 PER_ENTRY = {"signal_grad_rms": "signal_grad_norm", "grad_rms": "grad_norm"}
@@ -139,23 +144,28 @@ def _entries(through: Pass, x: Node, rows: Sequence[Row], columns: Sequence[str]
     if not set(PER_ENTRY) & set(columns):
         return {}
     layout = through.network.layout
-    depth = [sum(z.value[0].numel() for z in signal.z) for signal in through.signals]
+    depth = [sum(native.entries(z.value) for z in signal.z) for signal in through.signals]
     if x.value.is_floating_point():
-        depth.insert(0, x.value[0].numel())
-    time = [z.value[0].numel() for layer in through.time for z in through.signals[layer - 1].z]
+        depth.insert(0, native.entries(x.value))
+    time = [native.entries(z.value) for layer in through.time for z in through.signals[layer - 1].z]
     parameters = [math.nan] * (len(depth) - len(layout.names)) + [span.stop - span.start for span in layout.layers]
     blank = [math.nan] * (len(rows) - len(depth))
     return {"signal_grad_rms": np.array([*depth, *time], float), "grad_rms": np.array([*parameters, *blank], float)}
 
 
-def measure_clipped(table: Measurement, layout: Layout, gradient: Tensor) -> None:
-    """Adds `grad_norm_clipped`, from the gradient (M, P) after clipping."""
-    norms64(gradient, layout.layers, table.of_layers("grad_norm_clipped", len(layout.names)))
+def measure_clipped(table: Measurement, layout: Layout, gradient: Tensor, changed: Tensor) -> None:
+    """Adds `grad_norm_clipped`, from the gradient (M, P) after clipping, which has ``changed`` (M,) unless zero."""
+    unless = () if table.gradients is None else (changed, table.gradients)
+    norms64(gradient, layout.layers, table.of_layers("grad_norm_clipped", len(layout.names)), unless)
 
 
-def measure_update(table: Measurement, layout: Layout, before: Tensor, after: Tensor) -> None:
-    """Adds the norm of the update, from the parameters (M, P) before and after it."""
-    distances64(after, before, layout.matrices, table.of_layers("update_ratio", len(layout.names)))
+def measure_update(
+    table: Measurement, layout: Layout, before: Tensor, after: Tensor, layers: slice = slice(None)
+) -> None:
+    """Adds the norm of the update, from the parameters (M, P) before and after it, or from those of some ``layers``."""
+    spans, start = layout.matrices[layers], 0 if layers == slice(None) else layout.layers[layers][0].start
+    inside = [slice(span.start - start, span.stop - start) for span in spans]
+    distances64(after, before, inside, table.of_layers("update_ratio", len(layout.names))[:, layers])
 
 
 def _grad(node: Node) -> Tensor:

@@ -10,7 +10,8 @@ same weights meet the same batches, so the second playing gives the numbers of t
 can be kept, all that it is, and taken up again from there (`keeping.py`).
 
 `step` says all that happens in a step. Since every step does the same to the same memory, it is rehearsed once and then
-performed from what was written down, or captured on a GPU; where that cannot be, it is done as it stands.
+played from what was written down, many steps of one member and then of the next, or captured on a GPU; where that
+cannot be, it is done as it stands.
 
 Shapes: M members, B batch, L layers, P parameters a member.
 """
@@ -18,33 +19,40 @@ Shapes: M members, B batch, L layers, P parameters a member.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gradlab.data.dataset import Dataset
 from gradlab.engine.cohort import Cohort, prepare
 from gradlab.engine.instruments import INSTRUMENTS
-from gradlab.engine.journal import Journal, StepRow
+from gradlab.engine.journal import Journal, Rows, StepRow, of_step, of_steps, without_update
 from gradlab.engine.keeper import NOBODY, Keeper
 from gradlab.engine.keeping import packed, unpacked
 from gradlab.engine.optim.clippers import clip
+from gradlab.engine.optim.rates import NOWHERE
 from gradlab.engine.precision import chances, is_by_chance, moved, rounded
 from gradlab.engine.pretraining import Heard
-from gradlab.engine.probes import measure_clipped, measure_update
+from gradlab.engine.probes import Measurement, measure_clipped, measure_update
 from gradlab.grid.cohorts import steps_before
 from gradlab.nn.float64 import sound_norm64, unsound
 from gradlab.nn.kernels.graphs import Graph, capture
-from gradlab.nn.kernels.program import Members, Program, write_down
+from gradlab.nn.kernels.program import Members, Program, Turning, play_steps, write_down
 from gradlab.nn.products import combine
 from gradlab.spec.run import RunSpec
 from gradlab.store.record import Record
 
 WINDOW = 50
 """Steps between two transfers to the host."""
+
+SPAN_SECONDS = 0.2
+"""About as long as steps are played in one go, without a word to anybody."""
 
 LEAST_STEPS = 10
 """Of a training that is worth a rehearsal."""
@@ -74,26 +82,30 @@ def train(
     heard = Heard(keeper, lambda done: progress(done / whole, 0))
     cohort = prepare(runs, data, device, heard, stacked=stacked)
     due = {*range(0, steps, every), steps}
+    looked_into = set() if runs[0].probe.instrument == "none" else due
     journal = Journal(len(runs), cohort.way.columns)
     rehearsed = rehearse(cohort)
     read = INSTRUMENTS[runs[0].probe.instrument](cohort, _update)
     start, before_that = unpacked(keeper.load(), cohort, journal)
     began -= before_that
+    most = 1
     while start <= steps and journal.diverged < len(runs):
         window = range(start, min(start + WINDOW, steps + 1))
         before = [tensor.clone() for tensor in cohort.moving] if set(window) - due else []
         members = journal.going_on
-        rows, wanted = [], False
-        for t in window:
-            if t in due:
-                journal.note(t, read(t))
-            rows.append(perform(cohort, t, record=t in due, rehearsed=rehearsed, members=members))
-            if wanted := keeper.wanted(t):
-                break
+        rows, wanted, left = list[Rows](), False, window
+        while left and not wanted:
+            if left.start in due:
+                journal.note(left.start, read(left.start))
+            span = left[: min([most, *(t - left.start for t in left[1:] if t in looked_into)])]
+            asked = time.perf_counter()
+            rows += perform(cohort, span, due, rehearsed, members)
+            most = max(1, int(SPAN_SECONDS / (time.perf_counter() - asked) * len(span)))
+            left, wanted = left[len(span) :], keeper.wanted(span[-1])
         journal.add(rows)
         if unseen := journal.ended_in(window) - due:
-            replay(cohort, journal, before, range(window.start, max(unseen) + 1), unseen)
-        start += len(rows)
+            replay(cohort, journal, before, range(window.start, max(unseen) + 1), unseen, rehearsed)
+        start = left.start
         progress((early + len(runs) * start) / whole, journal.diverged)
         if wanted:
             keeper.save(packed(cohort, journal, start, time.perf_counter() - began))
@@ -125,7 +137,9 @@ def step(cohort: Cohort, t: int, lr: Tensor, *, record: bool) -> StepRow:
     last = t == cohort.runs[0].train.steps
     parameters, gradient, half = cohort.parameters, cohort.way.gradient, cohort.way.half
     losses, table = cohort.way.there_and_back(cohort.task, t, record=record, last=last)
-    norm, unsound_gradient = sound_norm64(gradient)
+    layout = cohort.layout if cohort.layout.is_layers else NOWHERE
+    known = None if table is None else table.gradients
+    norm, unsound_gradient = sound_norm64(gradient, layout.matrices, layout.layers, known)
     overflown = None if half is None or last else half.overflown(norm)
     scale = None if half is None else half.scale.clone()
     # What a dynamic loss scale made too large is no divergence: it is left out, and the scale is halved.
@@ -139,11 +153,24 @@ def step(cohort: Cohort, t: int, lr: Tensor, *, record: bool) -> StepRow:
         if table is None:
             _optimize(cohort, clipped.skipped)
         else:
-            measure_clipped(table, cohort.layout, gradient)
-            before = combine(parameters, 1.0)
-            _optimize(cohort, clipped.skipped)
-            measure_update(table, cohort.layout, before, parameters)
+            measure_clipped(table, cohort.layout, gradient, clipped.changed)
+            _optimize_heard(cohort, clipped.skipped, table)
     return StepRow(t, losses, lr, norm, clipped, broken, table, scale)
+
+
+def _optimize_heard(cohort: Cohort, skipped: Tensor | None, table: Measurement) -> None:
+    """`_optimize`, whose length is measured: layer by layer where it can be, since a layer stays in the cache."""
+    parameters, layout = cohort.parameters, cohort.layout
+    if not cohort.by_layers or skipped is not None:
+        before = combine(parameters, 1.0)
+        _optimize(cohort, skipped)
+        measure_update(table, layout, before, parameters)
+        return
+    for number, span in enumerate(layout.layers):
+        own, state = parameters[:, span], {name: buffer[:, span] for name, buffer in cohort.state.items()}
+        before = combine(own, 1.0)
+        cohort.optimize(own, cohort.way.gradient[:, span], state, cohort.rates, cohort.task.done)
+        measure_update(table, layout, before, own, slice(number, number + 1))
 
 
 def _optimize(cohort: Cohort, skipped: Tensor | None) -> None:
@@ -181,28 +208,71 @@ def rehearse(cohort: Cohort) -> Rehearsed:
         return capture({record: partial(first, record=record) for record in (True, False)}, cohort.moving)
     threads = min(torch.get_num_threads(), len(cohort.runs))
     # A gradient is clipped and gone at the end of a member's step: one place for all of them stays in the cache.
-    passing = [cohort.way.gradient]
-    return {record: write_down(partial(first, record=record), threads, passing) for record in (True, False)}
+    passing, turning = [cohort.way.gradient], [Turning(*pair) for pair in (*cohort.task.turning, *cohort.pace.turning)]
+    return {
+        record: write_down(partial(first, record=record), threads, passing, turning, attrgetter("figures"), WINDOW)
+        for record in (True, False)
+    }
 
 
 @torch.no_grad()
-def perform(cohort: Cohort, t: int, *, record: bool, rehearsed: Rehearsed, members: Members) -> StepRow:
-    """`advance`, for ``members`` alone where the step has been rehearsed."""
-    program = rehearsed[record]
-    if program is None or t == cohort.runs[0].train.steps:
-        return advance(cohort, t, record=record)
+def perform(cohort: Cohort, span: range, due: Container[int], rehearsed: Rehearsed, members: Members) -> list[Rows]:
+    """`advance` for each step of a ``span``, `WINDOW` at most, for ``members`` alone where steps were rehearsed."""
+    rows, last = list[Rows](), cohort.runs[0].train.steps
+
+    def how(t: int) -> Callable[[Cohort, list[int], Container[int], Rehearsed, Members], Rows]:
+        played = isinstance(rehearsed[t in due], Program)
+        return (_play_last if t == last else _play) if played else _perform
+
+    for way, steps in groupby(span, how):
+        # A plateau looks at the loss of a step before the next.
+        for part in [list(steps)] if way is _play and cohort.pace.plateau is None else [[t] for t in steps]:
+            rows.append(way(cohort, part, due, rehearsed, members))
+    return rows
+
+
+def _play(cohort: Cohort, steps: list[int], due: Container[int], rehearsed: Rehearsed, members: Members) -> Rows:
+    """Neighbouring ``steps`` that are written down, all of them for one member after the other."""
+    lr = torch.stack([cohort.pace.turn_to(t) for t in steps])
+    written = {record: found for record, found in rehearsed.items() if isinstance(found, Program)}
+    recorded = np.array([t in due for t in steps])
+    either = next(iter(written.values()))
+    play_steps((written.get(False, either), written.get(True, either)), recorded, steps[0], members)
+    cohort.task.turn_to(steps[-1])
+    figures = {record: (found.result, found.slots) for record, found in written.items()}
+    rows = of_steps(range(steps[0], steps[-1] + 1), lr, recorded, figures)
+    cohort.pace.heed(steps[-1], rows.values[0, -1], lr[-1])
+    return rows
+
+
+def _play_last(cohort: Cohort, steps: list[int], due: Container[int], rehearsed: Rehearsed, members: Members) -> Rows:
+    """The last step as one that was written down, whose update is taken back: to write it down would take longer."""
+    present = [tensor.clone() for tensor in cohort.moving]
+    rows = _play(cohort, steps, due, rehearsed, members)
+    _restore(cohort, present)
+    return without_update(rows)
+
+
+def _perform(cohort: Cohort, steps: list[int], due: Container[int], rehearsed: Rehearsed, members: Members) -> Rows:
+    """One of ``steps`` that is captured, or as it stands."""
+    (t,) = steps
+    graph = rehearsed[t in due]
+    if not isinstance(graph, Graph) or t == cohort.runs[0].train.steps:
+        return of_step(advance(cohort, t, record=t in due))
     cohort.task.turn_to(t)
     lr = cohort.pace.turn_to(t)
-    row = program.play(members).taken(t, lr)
+    row = graph.play(members).taken(t, lr)
     cohort.pace.heed(t, row.loss, lr)
-    return row
+    return of_step(row)
 
 
-def replay(cohort: Cohort, journal: Journal, before: Sequence[Tensor], window: range, unseen: set[int]) -> None:
+def replay(
+    cohort: Cohort, journal: Journal, before: Sequence[Tensor], window: range, unseen: set[int], rehearsed: Rehearsed
+) -> None:
     """Plays ``window`` again from the state ``before`` it, records the steps ``unseen``, and puts the present back."""
     present = [tensor.clone() for tensor in cohort.moving]
     _restore(cohort, before)
-    journal.add_unseen([advance(cohort, t, record=t in unseen) for t in window])
+    journal.add_unseen(perform(cohort, window, unseen, rehearsed, journal.ended_at(unseen)))
     _restore(cohort, present)
 
 

@@ -99,7 +99,7 @@ def _is_own(run: RunSpec) -> bool:
 
 @contextmanager
 def _heeding() -> Iterator[list[int]]:
-    """Within it SIGTERM ends this process after the step at hand, when what there is has been written."""
+    """Within it SIGTERM ends this process after the steps at hand, when what there is has been written."""
     told: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     try:

@@ -196,4 +196,9 @@ def dead_share(z: Tensor, slope: Slope, out: Tensor) -> None:
 
 
 def _place(slope: Slope, like: Tensor) -> Place:
-    return Shared(like.new_full((1,), slope)) if isinstance(slope, float) else slope
+    return _shared(slope, like.dtype) if isinstance(slope, float) else slope
+
+
+@cache
+def _shared(slope: float, dtype: torch.dtype) -> Shared:
+    return Shared(torch.full((1,), slope, dtype=dtype))

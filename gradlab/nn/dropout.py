@@ -43,7 +43,7 @@ class Drops:
         if native.serves(x):
             x = native.whole(x)
             y = new(x, *x.shape)
-            call("dropout", x, len(x), (x[0].numel(), site), (self.seed, Shared(self.done), self.share, x, y))
+            call("dropout", x, len(x), (native.entries(x), site), (self.seed, Shared(self.done), self.share, x, y))
             return y
         return x * self.factors(x, site)
 
@@ -51,7 +51,7 @@ class Drops:
         """What each entry of ``like`` (M, ...) is multiplied by: 0 or 1/(1 - share)."""
         ones = [1] * (like.dim() - 1)
         start = _mixed(self.seed + _wrapped(OF_STEPS) * self.done.to(torch.int64) + _wrapped(OF_SITES * site))  # (M, 1)
-        places = torch.arange(1, like[0].numel() + 1, device=like.device)
+        places = torch.arange(1, native.entries(like) + 1, device=like.device)
         # 53 bits are a number in [0, 1).
         uniform = _shifted(_mixed(start + places * _wrapped(GOLDEN)), 11) * 2.0**-53
         share = self.share.view(-1, *ones)

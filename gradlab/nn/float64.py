@@ -15,11 +15,14 @@ from torch import Tensor
 from gradlab.nn.kernels import fused, native
 
 
-def norms64(rows: Tensor, spans: Sequence[slice], out: Tensor | None = None) -> Tensor:
-    """(M, P), L spans of columns -> (M, L) float64."""
+def norms64(rows: Tensor, spans: Sequence[slice], out: Tensor | None = None, unless: Sequence[Tensor] = ()) -> Tensor:
+    """(M, P), L spans of columns -> (M, L) float64.
+
+    ``unless`` are what is zero (M,) where they are what they were, and what they were (M, L).
+    """
     out = rows.new_empty(len(rows), len(spans), dtype=torch.float64) if out is None else out
     if native.serves(rows):
-        native.norms(rows, spans, out)
+        native.norms(rows, spans, out, unless)
     else:
         torch.stack([_norm(rows[:, span]) for span in spans], dim=1, out=out)
     return out
@@ -51,14 +54,21 @@ def unsound(x: Tensor, out: Tensor | None = None) -> Tensor:
     return out
 
 
-def sound_norm64(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """(M, P) -> `norm64` and `unsound` of it."""
+def sound_norm64(
+    rows: Tensor, matrices: Sequence[slice] = (), layers: Sequence[slice] = (), known: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """(M, P) -> `norm64` and `unsound` of it.
+
+    Where all columns are ``layers``, which begin with ``matrices``, of their norms, (M, L) as `layer_gradients` finds
+    them where those are ``known``.
+    """
     if fused.passes(rows):
         return fused.sound_norm(rows)
     if not native.serves(rows):
         return norm64(rows), unsound(rows)
     norm, broken = rows.new_empty(2, len(rows), dtype=torch.float64)
-    native.sound_norm(rows, norm, broken)
+    whole = (slice(0, rows.shape[1]),)
+    native.sound_norm(rows, matrices or whole, layers or whole, known, norm, broken)
     return norm, broken
 
 

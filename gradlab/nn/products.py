@@ -67,7 +67,7 @@ def stacked(steps: Sequence[Tensor]) -> Tensor:
         return first
     if not native.serves(first):
         return torch.stack(list(steps), dim=1)
-    size = first[0].numel()
+    size = native.entries(first)
     apart = [(step.data_ptr() - first.data_ptr()) // first.element_size() for step in steps]
     one = {(step.untyped_storage().data_ptr(), step.stride()) for step in steps}
     if apart == [t * size for t in range(count)] and len(one) == 1 and first[0].is_contiguous():

@@ -133,6 +133,12 @@ class Layout:
         return self._spans(MATRICES)
 
     @cached_property
+    def is_layers(self) -> bool:
+        """Whether its columns are those of the layers, one layer after the other."""
+        ends = [*(span.stop for span in self.layers), sum(slot.size for slot in self.slots)]
+        return [0, *ends[:-1]] == [*(span.start for span in self.layers), ends[-1]]
+
+    @cached_property
     def rests(self) -> tuple[slice, ...]:
         """The columns of each layer's other parameters, which follow its matrix; empty where it has none."""
         return tuple(slice(matrix.stop, layer.stop) for matrix, layer in zip(self.matrices, self.layers, strict=True))

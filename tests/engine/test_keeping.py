@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -106,9 +107,17 @@ def killed(runs: Sequence[RunSpec], ends: Sequence[int], path: Path, *, stacked:
 
     for end in ends:
         keeper = Keeper(load=lambda: read_arrays(path), wanted=partial(operator.eq, end), save=die)
-        with pytest.raises(KilledError):
+        with asked_after_every_step(), pytest.raises(KilledError):
             tables(runs, keeper, stacked=stacked)
     return tables(runs, Keeper(load=lambda: read_arrays(path)), stacked=stacked)
+
+
+@contextmanager
+def asked_after_every_step() -> Iterator[None]:
+    """Otherwise a keeper is asked after so many steps as take a while."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gradlab.engine.train.SPAN_SECONDS", 0.0)
+        yield
 
 
 def assert_equal(one: Tables, other: Tables) -> None:
@@ -171,7 +180,9 @@ def test_a_training_that_goes_on_is_not_pre_trained_again(tmp_path: Path) -> Non
     def progress(share: float, diverged: int) -> None:
         told.append((share, diverged))
 
-    train(runs, load(runs[0].data), CPU, progress, Keeper(wanted=lambda t: t == 20, save=partial(write_arrays, path)))
+    keeper = Keeper(wanted=lambda t: t == 20, save=partial(write_arrays, path))
+    with asked_after_every_step():
+        train(runs, load(runs[0].data), CPU, progress, keeper)
     # Of two layers each has 2 + 1/2 layers' work, of three.
     before = 100 * 2 * 2.5 / 3
     shares = [before / 4, before / 2, before * 3 / 4, before, before + 21, before + 61]
@@ -195,7 +206,8 @@ def test_where_members_have_ended_before_the_kill(tmp_path: Path) -> None:
 def test_what_was_kept_of_another_network_is_not_used(tmp_path: Path) -> None:
     runs, others = company({}), company({"model.width": 9})
     seen: list[Kept] = []
-    tables(others, Keeper(wanted=lambda t: t == 5, save=seen.append))
+    with asked_after_every_step():
+        tables(others, Keeper(wanted=lambda t: t == 5, save=seen.append))
     assert_equal(tables(runs, Keeper(load=lambda: seen[0])), tables(runs))
 
 

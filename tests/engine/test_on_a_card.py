@@ -84,13 +84,14 @@ def test_a_graph_plays_the_step(gpu: torch.device) -> None:
     assert torch.equal(made.parameters.cpu(), played.parameters.cpu())
     for t in range(5):
         wanted = advance(made, t, record=t % 2 == 0)
-        seen = perform(played, t, record=t % 2 == 0, rehearsed=rehearsed, members=np.arange(3))
-        torch.testing.assert_close(seen.loss.cpu(), wanted.loss.cpu(), rtol=1e-10, atol=0)
-        torch.testing.assert_close(seen.grad_norm.cpu(), wanted.grad_norm.cpu(), rtol=1e-10, atol=0)
-        for one, other in ((seen.measurement, wanted.measurement),):
-            assert (one is None) == (other is None) == (t % 2 == 1)
-            if one and other:
-                torch.testing.assert_close(one.values.cpu(), other.values.cpu(), rtol=1e-9, atol=1e-14, equal_nan=True)
+        (seen,) = perform(played, range(t, t + 1), range(0, 5, 2), rehearsed, np.arange(3))
+        for own, other in ((seen.values[0, 0], wanted.loss), (seen.values[1, 0], wanted.grad_norm)):
+            torch.testing.assert_close(own.cpu(), other.double().cpu(), rtol=1e-10, atol=0)
+        assert (wanted.measurement is None) == (not seen.tables) == (t % 2 == 1)
+        for _, table in seen.tables:
+            assert wanted.measurement is not None
+            pair = (table.values.cpu(), wanted.measurement.values.cpu())
+            torch.testing.assert_close(*pair, rtol=1e-9, atol=1e-14, equal_nan=True)
     torch.testing.assert_close(played.parameters.cpu(), made.parameters.cpu(), rtol=1e-10, atol=1e-14)
 
 

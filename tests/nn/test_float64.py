@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from gradlab.nn.float64 import norm64, norms64, sound_norm64, spread, unsound
+from gradlab.nn.float64 import layer_gradients, norm64, norms64, sound_norm64, spread, unsound
+from gradlab.nn.kernels import native
 
 pytestmark = pytest.mark.usefixtures("either_engine")
 
@@ -58,6 +59,44 @@ def test_a_norm_and_the_test_for_finite_entries_come_together(dtype: torch.dtype
     torch.testing.assert_close(norm, norm64(rows), rtol=0, atol=0, equal_nan=True)
     assert norm[0] == 3
     assert (broken == 0).tolist() == [True, True, False, False], "a norm may overflow where no entry does"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_norm_is_that_of_layers_whether_they_are_known_or_not(dtype: torch.dtype) -> None:
+    rows = torch.randn(3, 50, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    rows[1, 3] = math.nan
+    rows[2] *= 1e-30
+    matrices, layers = (slice(0, 12), slice(20, 45)), (slice(0, 20), slice(20, 50))
+    norm, weights, zero = torch.empty(3, 3, 2, dtype=torch.float64)
+    layer_gradients(rows, matrices, layers, norm, weights, zero)
+    for known in (None, norm):
+        found, broken = sound_norm64(rows, matrices, layers, known)
+        torch.testing.assert_close(found, norm64(rows), rtol=1e-14, atol=0, equal_nan=True)
+        assert (broken == 0).tolist() == [True, False, True]
+        assert torch.equal(found.nan_to_num(), sound_norm64(rows, matrices, layers)[0].nan_to_num())
+
+
+def test_what_has_not_changed_has_the_norms_that_it_had() -> None:
+    rows, spans = torch.randn(2, 9), (slice(0, 4), slice(4, 9))
+    had, out = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64), torch.empty(2, 2, dtype=torch.float64)
+    norms64(rows, spans, out, (torch.tensor([0.0, 1.0], dtype=torch.float64), had))
+    assert torch.equal(out[1], norms64(rows, spans)[1])
+    if native.serves(rows):
+        assert torch.equal(out[0], had[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(9, 8), (6, 3), (4, 64), (5, 130)])
+def test_mean_and_deviation_are_right_where_entries_are_nearly_equal_too(
+    shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    noise = torch.randn(4, 1, *shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    h = torch.tensor([0.0, 1.0, 40.0, 3e4], dtype=dtype).view(4, 1, 1, 1) + noise
+    mean, deviation, cosine = torch.empty(3, 4, dtype=torch.float64)
+    spread(h, mean, deviation, cosine)
+    wide = h.double().flatten(1)
+    torch.testing.assert_close(mean, wide.mean(1), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(deviation, wide.std(1, unbiased=False), rtol=1e-11, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -148,9 +148,9 @@ def test_a_step_written_down_is_the_step_bit_for_bit(settings: dict[str, Value],
         assert found is not None
         assert isinstance(found, program.Program)
         assert len(found.parts) == threads
-        played.task.turn_to(t)
         lr = played.pace.turn_to(t)
-        row = found.play(np.arange(len(played.runs))).taken(t, lr)
+        program.play_steps((found, found), np.array([False]), t, np.arange(len(played.runs)))
+        row = found.result.with_figures(t, lr, [slot[0] for slot in found.slots])
         assert torch.equal(row.loss, wanted.loss)
         assert torch.equal(row.grad_norm, wanted.grad_norm)
         assert row.clipped is not None

@@ -35,10 +35,6 @@ class Clipped:
     changed: Tensor
     skipped: Tensor | None = None
 
-    def cloned(self) -> Clipped:
-        """The same figures in tensors of their own."""
-        return Clipped(self.norm.clone(), self.changed.clone(), None if self.skipped is None else self.skipped.clone())
-
 
 @dataclass(frozen=True)
 class Limits:

@@ -155,6 +155,13 @@ class Pace:
         one = self.plateau
         return {} if one is None else {f"plateau.{name}": getattr(one, name) for name in ("factor", "best", "waited")}
 
+    @property
+    def turning(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """What `turn_to` sets, and what it sets it to at each step, where that is known beforehand."""
+        if self.planned is None or self.plateau is not None:
+            return ()
+        return ((self.column, self.planned.to(self.column.dtype).unsqueeze(2)),)
+
     def turn_to(self, t: int) -> Tensor:
         """Sets the column to the rates of step t, and gives them, (M,) float64."""
         if self.planned is None:

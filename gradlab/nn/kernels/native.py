@@ -38,6 +38,11 @@ MOST_UNITS = 512
 """Of a row of units that `dead` looks at, as in source/probes.h."""
 
 
+def entries(x: Tensor) -> int:
+    """Of each member or sample. (A look at the first one would be an operation, which takes ten times as long.)"""
+    return x.numel() // len(x)
+
+
 def multiplies(a: Tensor, b: Tensor) -> bool:
     """Whether ``a b`` is better computed here than by torch, which is better at large products, and uses all cores."""
     rows, inner, columns = a.shape[1], a.shape[2], b.shape[2]
@@ -65,7 +70,7 @@ def activate(name: str, z: Tensor, slope: Place) -> Tensor:
     """phi(z) (M, B, D); ``slope`` (M, ...) of the leaky family."""
     z = whole(z)
     h = new(z, *z.shape)
-    call("activate", z, len(z), (ACTIVATIONS.index(name), z[0].numel()), (z, slope, h))
+    call("activate", z, len(z), (ACTIVATIONS.index(name), entries(z)), (z, slope, h))
     return h
 
 
@@ -76,7 +81,7 @@ def activate_back(name: str, dh: Tensor, known: Tensor, slope: Place, *, learned
     """
     dh, known = whole(dh), whole(known)
     dz, dslope = new(dh, *dh.shape), new(dh, len(dh), 1) if learned else None
-    sizes = (ACTIVATIONS.index(name), dh[0].numel())
+    sizes = (ACTIVATIONS.index(name), entries(dh))
     call("activate_back", dh, len(dh), sizes, (dh, known, slope, dslope, dz))
     return dz, dslope
 
@@ -196,13 +201,13 @@ def add(x: Tensor, y: Tensor | None, scale: float = 1.0, out: Tensor | None = No
     ``out`` may be either.
     """
     out = new(x, *x.shape) if out is None else out
-    call("add", x, len(x), (x[0].numel(),), (whole(x), y, out), (scale,))
+    call("add", x, len(x), (entries(x),), (whole(x), y, out), (scale,))
     return out
 
 
 def clear(out: Tensor) -> None:
     """Makes ``out`` (M, ...), contiguous within a member, zero."""
-    call("add", out, len(out), (out[0].numel(),), (None, None, out))
+    call("add", out, len(out), (entries(out),), (None, None, out))
 
 
 @cache
@@ -210,9 +215,12 @@ def _edges(spans: tuple[tuple[int, int], ...]) -> tuple[Shared, Shared]:
     return tuple(Shared(torch.tensor(ends)) for ends in zip(*spans, strict=True))  # type: ignore[return-value]
 
 
-def norms(rows: Tensor, spans: Sequence[slice], out: Tensor) -> None:
-    """(M, P) with adjacent columns, spans of columns: their norms into ``out`` (M, spans) float64."""
-    call("norms", rows, len(rows), (len(spans),), (*_edges_of(spans), rows, out))
+def norms(rows: Tensor, spans: Sequence[slice], out: Tensor, unless: Sequence[Tensor] = ()) -> None:
+    """(M, P) with adjacent columns, spans of columns: their norms into ``out`` (M, spans) float64.
+
+    ``unless`` are what has changed (M,) float64, which is zero where nothing has, and what they were then (M, spans).
+    """
+    call("norms", rows, len(rows), (len(spans),), (*_edges_of(spans), rows, out, *unless))
 
 
 def distances(rows: Tensor, others: Tensor, spans: Sequence[slice], out: Tensor) -> None:
@@ -235,12 +243,19 @@ def _edges_of(spans: Sequence[slice]) -> tuple[Shared, Shared]:
 def unsound(x: Tensor, out: Tensor) -> None:
     """(M, ...): zero into ``out`` (M,) float64 where every entry of the member is finite, else not a number."""
     x = whole(x)
-    call("unsound", x, len(x), (x[0].numel(),), (x, out))
+    call("unsound", x, len(x), (entries(x),), (x, out))
 
 
-def sound_norm(x: Tensor, norm: Tensor, broken: Tensor) -> None:
-    """(M, P) with adjacent columns: the norm of all of a member's into (M,) float64, and what `unsound` gives."""
-    call("sound_norm", x, len(x), (x[0].numel(),), (x, norm, broken))
+def sound_norm(
+    x: Tensor, matrices: Sequence[slice], layers: Sequence[slice], known: Tensor | None, norm: Tensor, broken: Tensor
+) -> None:
+    """(M, P) by layers, as in `gradients`: the norm of all into (M,) float64, and what `unsound` gives.
+
+    ``known`` are the layers' norms (M, L), where they are.
+    """
+    (starts, ends), (_, stops) = _edges_of(matrices), _edges_of(layers)
+    places = (starts, ends, stops, x, known, norm, broken)
+    call("sound_norm", x, len(x), (entries(x), len(layers)), places)
 
 
 def spread(h: Tensor, mean: Tensor, deviation: Tensor, cosine: Tensor | None, each: Sequence[Tensor] = ()) -> None:
@@ -254,7 +269,7 @@ def spread(h: Tensor, mean: Tensor, deviation: Tensor, cosine: Tensor | None, ea
 def within(x: Tensor, ends: tuple[float, ...], out: Tensor) -> None:
     """(M, ...): the share of entries in the two ranges of ``ends``, low and high of each, into ``out`` (M,) float64."""
     x = whole(x)
-    call("within", x, len(x), (x[0].numel(),), (_shared_numbers(ends), x, out))
+    call("within", x, len(x), (entries(x),), (_shared_numbers(ends), x, out))
 
 
 def dead(z: Tensor, slope: Place, out: Tensor) -> None:
@@ -267,14 +282,14 @@ def gather(samples: Tensor, chosen: Tensor, scale: Tensor) -> Tensor:
     """Samples (N, *shape), those chosen (B,), scale (M,) -> (M, B, *shape)."""
     out = new(scale, len(scale), len(chosen), *samples.shape[1:])
     places = (Shared(chosen), Shared(samples), scale, out)
-    call("gather", scale, len(scale), (len(chosen), samples[0].numel()), places)
+    call("gather", scale, len(scale), (len(chosen), entries(samples)), places)
     return out
 
 
 def gather_tokens(samples: Tensor, chosen: Tensor, scale: Tensor) -> Tensor:
     """Samples (N, *shape) of whole numbers, those chosen (B,) -> (M, B, *shape), M as many as ``scale`` (M,) has."""
     out = new(samples, len(scale), len(chosen), *samples.shape[1:])
-    call("gather_tokens", scale, len(scale), (len(chosen), samples[0].numel()), (Shared(chosen), Shared(samples), out))
+    call("gather_tokens", scale, len(scale), (len(chosen), entries(samples)), (Shared(chosen), Shared(samples), out))
     return out
 
 
@@ -289,7 +304,7 @@ def copied(x: Tensor, out: Tensor | None = None) -> Tensor:
 def look_up(table: Tensor, tokens: Tensor, bias: Tensor | None) -> Tensor:
     """The rows of ``table`` (M, V, D) by tokens (M, B, T), any strides, plus ``bias`` (M, D) -> (M, B, T, D)."""
     out = new(table, *tokens.shape, table.shape[2])
-    sizes = (tokens[0].numel(), table.shape[2], *table.stride()[1:], tokens.shape[2], *tokens.stride()[1:])
+    sizes = (entries(tokens), table.shape[2], *table.stride()[1:], tokens.shape[2], *tokens.stride()[1:])
     call("look_up", table, len(table), sizes, (tokens, table, bias, out))
     return out
 
@@ -297,13 +312,13 @@ def look_up(table: Tensor, tokens: Tensor, bias: Tensor | None) -> Tensor:
 def look_up_back(out: Tensor, tokens: Tensor, grad: Tensor, *, more: bool) -> None:
     """Rows of ``grad`` (M, B, T, D) added up by tokens (M, B, T) into ``out`` (M, V, D), any strides."""
     grad = whole(grad)
-    sizes = (tokens[0].numel(), out.shape[2], *out.stride()[1:], tokens.shape[2], *tokens.stride()[1:])
+    sizes = (entries(tokens), out.shape[2], *out.stride()[1:], tokens.shape[2], *tokens.stride()[1:])
     call("look_up_back", grad, len(grad), (*sizes, out.shape[1], more), (tokens, grad, out))
 
 
 def cross_entropy(output: Tensor, classes: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
     """(M, B, ..., K), classes (N, ...), those chosen (B,) -> loss (M,) and its derivative (M, B, ..., K)."""
-    members, outputs, places = len(output), output.shape[-1], classes[0].numel()
+    members, outputs, places = len(output), output.shape[-1], entries(classes)
     loss, slope = output.new_empty(members), new(output, *output.shape)
     at = (whole(output), Shared(chosen), Shared(classes), loss, slope)
     call("cross_entropy", output, members, (len(chosen) * places, outputs, places), at)
@@ -321,7 +336,7 @@ def squared_error(output: Tensor, targets: Tensor, chosen: Tensor, scale: Tensor
 
 def margin(output: Tensor, classes: Tensor, chosen: Tensor, margins: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     """As `cross_entropy`; ``margins`` are those of the right class and of the others, and what the others count."""
-    members, outputs, places = len(output), output.shape[-1], classes[0].numel()
+    members, outputs, places = len(output), output.shape[-1], entries(classes)
     loss, slope = output.new_empty(members), new(output, *output.shape)
     at = (whole(output), Shared(chosen), Shared(classes), _shared_numbers(margins), loss, slope)
     call("margins", output, members, (len(chosen) * places, outputs, places), at)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import ctypes
 import math
 import struct
-from bisect import bisect_right
+from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Generic, TypeVar
 
@@ -43,8 +43,8 @@ KERNELS = (
 """As source/player.c numbers them."""
 
 SIZES, NUMBERS, PLACES = 9, 2, 12
-_CALL = struct.Struct(f"={1 + SIZES}q{NUMBERS}d{PLACES}Q{PLACES}q")
-"""`struct call` of source/player.c: the kernel, sizes, numbers, addresses, and bytes from one member to the next."""
+_CALL = struct.Struct(f"={1 + SIZES}q{NUMBERS}d{PLACES}Q{2 * PLACES + 1}q")
+"""`struct call` of source/player.c: kernel, sizes, numbers, addresses, bytes to the next member and step, counted."""
 
 PRECISIONS = {torch.float32: "float32", torch.float64: "float64"}
 
@@ -66,6 +66,8 @@ Place = Tensor | Shared | None
 
 Members = NDArray[np.int64]
 
+Bools = NDArray[np.bool_]
+
 
 @dataclass(frozen=True)
 class _Row:
@@ -79,7 +81,28 @@ class _Row:
 
     @property
     def packed(self) -> bytes:
-        return _CALL.pack(self.kernel, *self.sizes, *self.numbers, *self.at, *self.step)
+        return _CALL.pack(self.kernel, *self.sizes, *self.numbers, *self.at, *self.step, *(0,) * (PLACES + 1))
+
+
+@dataclass(frozen=True)
+class Turning:
+    """A tensor as it is ``now``, and as it is at ``each`` step: what there is a row of for every one."""
+
+    now: Tensor
+    each: Tensor
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """Memory of a tensor: where it begins, and how many bytes it has."""
+
+    start: int
+    size: int
+
+
+def _extent(tensor: Tensor) -> _Extent:
+    """Of a tensor without gaps."""
+    return _Extent(tensor.data_ptr(), tensor.nbytes)
 
 
 @dataclass
@@ -88,8 +111,13 @@ class _Draft:
 
     rows: list[_Row] = field(default_factory=list)
     kept: list[Place] = field(default_factory=list)
-    rooms: list[Tensor] = field(default_factory=list)
+    rooms: list[_Extent] = field(default_factory=list)
     dtypes: set[torch.dtype] = field(default_factory=set)
+
+    @property
+    def at(self) -> NDArray[np.int64]:
+        """(calls, PLACES): addresses."""
+        return np.array([row.at for row in self.rows])
 
     def folded(self) -> tuple[int, list[int]]:
         """How the rooms lie in one piece of memory: its size in bytes, and the place of each of ``rooms``.
@@ -97,52 +125,59 @@ class _Draft:
         A room is in use from the first call that names it to the last; what is in use at no same call may share its
         place, so that a step's passing results stay in the cache.
         """
-        used: dict[int, tuple[int, int]] = {}
-        find = self._finder()
-        for number, row in enumerate(self.rows):
-            for address in row.at:
-                if (room := find(address)) is not None:
-                    used[room] = (used.get(room, (number, number))[0], number)
+        found = _found(self.rooms, self.at)
+        call, named = np.nonzero(found >= 0)[0], found[found >= 0]
+        used = dict(zip(named[::-1].tolist(), call[::-1].tolist(), strict=True))  # the first of its calls stays
+        until = dict(zip(named.tolist(), call.tolist(), strict=True))
         places, size = [0] * len(self.rooms), 0
         taken: list[tuple[int, int, int]] = []
-        for room, (first, last) in sorted(used.items(), key=lambda one: one[1]):
+        for room, first in sorted(used.items(), key=lambda one: (one[1], until[one[0]])):
             # What is in use at the same time, in the order of its place: the room takes the first gap that holds it.
-            taken = sorted(other for other in taken if other[2] >= first)
-            bytes_, place = -(-self.rooms[room].nbytes // _LINE) * _LINE, 0
+            taken = [other for other in taken if other[2] >= first]
+            bytes_, place = -(-self.rooms[room].size // _LINE) * _LINE, 0
             for start, end, _ in taken:
                 if start - place >= bytes_:
                     break
                 place = max(place, end)
             places[room] = place
-            taken.append((place, place + bytes_, last))
+            insort(taken, (place, place + bytes_, until[room]))
             size = max(size, place + bytes_)
         return size, places
 
-    def moved(self, places: Sequence[int]) -> bytes:
-        """The calls, with the rooms at these addresses, the same for all members."""
-        find = self._finder()
+    def outside(self) -> list[Tensor]:
+        """What the calls name that is no room: rooms are done with when all calls are moved."""
+        named = [place.tensor if isinstance(place, Shared) else place for place in self.kept if place is not None]
+        found = _found(self.rooms, np.array([tensor.data_ptr() for tensor in named], dtype=np.int64))
+        return [tensor for tensor, room in zip(named, found.tolist(), strict=True) if room < 0]
 
-        def moved(address: int, step: int) -> tuple[int, int]:
-            room = find(address)
-            return (address, step) if room is None else (address - self.rooms[room].data_ptr() + places[room], 0)
+    def moved(self, places: Sequence[int], turning: Sequence[Turning], slots: Sequence[Turning]) -> bytes:
+        """The calls, with the rooms at these addresses, the same for all members.
 
-        def of(row: _Row) -> bytes:
-            at, step = zip(*map(moved, row.at, row.step), strict=True)
-            return replace(row, at=at, step=step).packed
+        What is ``turning`` lies where the step's number says, and a result in one of its ``slots``.
+        """
+        at, step, more = self.at, np.array([row.step for row in self.rows]), (*turning, *slots)
+        known = [*self.rooms, *(_extent(one.now) for one in more)]
+        found = _found(known, at)
+        # What is not found is the last one, which is moved by nothing.
+        starts = [*places, *(one.each.data_ptr() for one in more)]
+        by = np.array([there - one.start for there, one in zip(starts, known, strict=True)] + [0])
+        turns = [0] * len(places) + [one.each.stride(0) * one.each.element_size() for one in more] + [0]
+        calls = np.array([(row.kernel, *row.sizes) for row in self.rows])
+        numbers = np.array([row.numbers for row in self.rows]).view(np.int64)
+        step[(found >= 0) & (found < len(places))] = 0
+        counted = (found >= len(places) + len(turning)) @ (1 << np.arange(PLACES))
+        return np.hstack([calls, numbers, at + by[found], step, np.array(turns)[found], counted[:, None]]).tobytes()
 
-        return b"".join(map(of, self.rows))
 
-    def _finder(self) -> Callable[[int], int | None]:
-        """What tells from an address which of the rooms it lies in, if in any."""
-        order = sorted(range(len(self.rooms)), key=lambda room: self.rooms[room].data_ptr())
-        starts = [self.rooms[room].data_ptr() for room in order]
-
-        def find(address: int) -> int | None:
-            index = bisect_right(starts, address) - 1
-            inside = index >= 0 and address < starts[index] + self.rooms[order[index]].nbytes
-            return order[index] if inside else None
-
-        return find
+def _found(known: Sequence[_Extent], at: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which of what is known each address lies in; -1 where in none."""
+    if not known:
+        return np.full(at.shape, -1)
+    starts = np.array([one.start for one in known])
+    order = np.argsort(starts)
+    ends = (starts + np.array([one.size for one in known]))[order]
+    index = np.searchsorted(starts[order], at, side="right") - 1
+    return np.where((index >= 0) & (at < ends[index]), order[index], -1)
 
 
 _LINE = 64
@@ -152,16 +187,25 @@ _WRITING: ContextVar[_Draft | None] = ContextVar("_WRITING", default=None)
 _ASIDE: ContextVar[bool] = ContextVar("_ASIDE", default=False)
 
 
+@dataclass(frozen=True)
+class _Player:
+    """What plays calls once, and what plays many steps of them."""
+
+    once: Callable[..., None]
+    steps: Callable[..., None]
+
+
 @cache
-def kernels(dtype: torch.dtype) -> Callable[..., None] | None:
+def kernels(dtype: torch.dtype) -> _Player | None:
     """What plays calls on tensors of ``dtype``; None where there is nothing."""
     path = library(PRECISIONS[dtype]) if dtype in PRECISIONS else None
     if path is None:
         return None
-    play = ctypes.CDLL(str(path)).play
-    play.argtypes = (ctypes.c_char_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)
-    play.restype = None
-    return play
+    found, number, place = ctypes.CDLL(str(path)), ctypes.c_int64, ctypes.c_void_p
+    found.play.argtypes = (ctypes.c_char_p, number, place, number)
+    found.play_steps.argtypes = (ctypes.POINTER(ctypes.c_char_p), place, place, number, number, place, number)
+    found.play.restype = found.play_steps.restype = None
+    return _Player(found.play, found.play_steps)
 
 
 def serves(x: Tensor) -> bool:
@@ -185,18 +229,20 @@ def new(like: Tensor, *shape: int) -> Tensor:
     if draft is None:
         return like.new_empty(shape)
     strides = [math.prod(shape[axis + 1 :]) for axis in range(1, len(shape))]
-    return _shared(draft, like, math.prod(shape[1:])).as_strided(shape, (0, *strides))
+    return _room(draft, like, shape, (0, *strides), math.prod(shape[1:]))
 
 
 def scratch(like: Tensor, size: int) -> Shared:
     """Room for ``size`` numbers that one kernel needs while it works on a member."""
     draft = _WRITING.get()
-    return Shared(like.new_empty(size) if draft is None else _shared(draft, like, size))
+    return Shared(like.new_empty(size) if draft is None else _room(draft, like, (size,), (1,), size))
 
 
-def _shared(draft: _Draft, like: Tensor, size: int) -> Tensor:
-    room = like.new_empty(size)
-    draft.rooms.append(room)
+def _room(draft: _Draft, like: Tensor, shape: Sequence[int], strides: Sequence[int], size: int) -> Tensor:
+    with torch._C._DisableTorchDispatch():  # nobody need hear of what only allocates
+        room = torch.empty_strided(shape, strides, dtype=like.dtype, device=like.device)
+    draft.rooms.append(_Extent(room.data_ptr(), size * room.element_size()))
+    draft.kept.append(room)
     return room
 
 
@@ -233,10 +279,14 @@ def call(
 
 
 def _play(dtype: torch.dtype, rows: bytes, count: int, members: Members) -> None:
-    play = kernels(dtype)
-    if play is None:
+    _player(dtype).once(rows, count, members.ctypes.data, len(members))
+
+
+def _player(dtype: torch.dtype) -> _Player:
+    found = kernels(dtype)
+    if found is None:
         raise RuntimeError(f"no kernels for {dtype}: ask `serves` first")
-    play(rows, count, members.ctypes.data, len(members))
+    return found
 
 
 @cache
@@ -281,24 +331,45 @@ class _NothingElse(TorchDispatchMode):
 class Program(Generic[T]):
     """A function written down: `play` does what calling it would, and ``result`` are the tensors that it fills.
 
-    ``parts`` are the calls, once for each thread, with rooms of its own for what the members share.
+    ``parts`` are the calls, once for each thread, with rooms of its own for what the members share. ``slots``: of each
+    result that was named to `write_down`, where it is left by the first play of `play_steps`, by the second, ...
     """
 
     parts: tuple[bytes, ...]
     count: int
-    kept: tuple[Place | Tensor, ...]
+    kept: tuple[Tensor, ...]
     dtype: torch.dtype
     result: T
+    slots: tuple[Tensor, ...] = ()
 
     def play(self, members: Members) -> T:
         """Plays the calls for ``members`` alone; what belongs to the others stays as it was."""
-        shares = np.array_split(members, len(self.parts))
-        if len(self.parts) == 1:
-            _play(self.dtype, self.parts[0], self.count, members)
-        else:
-            pool = _pool(len(self.parts))
-            list(pool.map(lambda part, share: _play(self.dtype, part, self.count, share), self.parts, shares))
+        _share_out(lambda part, share: _play(self.dtype, self.parts[part], self.count, share), members, len(self.parts))
         return self.result
+
+
+def play_steps(programs: tuple[Program[T], Program[T]], which: Bools, first: int, members: Members) -> None:
+    """Plays the steps from ``first`` on for ``members``, step i by the second program if ``which[i]``, else the first.
+
+    All of them for one member after the other, so that its numbers stay in the cache from step to step.
+    """
+    one, other = programs
+    counts, chosen, player = np.array([one.count, other.count]), which.astype(np.int64), _player(one.dtype)
+
+    def play(part: int, share: Members) -> None:
+        calls = (ctypes.c_char_p * 2)(one.parts[part], other.parts[part])
+        at = (calls, counts.ctypes.data, chosen.ctypes.data)
+        player.steps(*at, first, len(chosen), share.ctypes.data, len(share))
+
+    _share_out(play, members, len(one.parts))
+
+
+def _share_out(play: Callable[[int, Members], None], members: Members, threads: int) -> None:
+    """Calls ``play`` in every thread, with its number and its share of the members."""
+    if threads == 1:
+        play(0, members)
+    else:
+        list(_pool(threads).map(play, range(threads), np.array_split(members, threads)))
 
 
 @cache
@@ -306,15 +377,23 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads)
 
 
-def write_down(step: Callable[[], T], threads: int = 1, passing: Sequence[Tensor] = ()) -> Program[T] | None:
+def write_down(
+    step: Callable[[], T],
+    threads: int = 1,
+    passing: Sequence[Tensor] = (),
+    turning: Sequence[Turning] = (),
+    results: Callable[[T], Sequence[Tensor]] = lambda _: (),
+    slots: int = 1,
+) -> Program[T] | None:
     """The kernel calls of ``step``, without making any; None where it does anything else to tensors.
 
     ``step`` must not look at numbers, which are not there yet. What it returns must be tensors of its own (M, ...), not
     such as `new` gives: those the members share. They share what is ``passing``, too, (M, P) each, rows of which
     ``step`` fills before it reads them: the tensors themselves stay as they are. ``threads`` play it, each for some of
-    the members.
+    the members. What is ``turning`` is read where the number of a step says, and of the ``results`` there are as many
+    ``slots``: for `play_steps`, which fills one slot a play.
     """
-    draft = _Draft(rooms=[tensor[0] for tensor in passing])
+    draft = _Draft(rooms=[_extent(tensor[0]) for tensor in passing])
     token = _WRITING.set(draft)
     try:
         with _NothingElse():  # type: ignore[no-untyped-call]
@@ -328,5 +407,7 @@ def write_down(step: Callable[[], T], threads: int = 1, passing: Sequence[Tensor
     size, places = draft.folded()
     dtype = draft.dtypes.pop()
     arenas = [torch.empty(size // dtype.itemsize, dtype=dtype) for _ in range(threads)]
-    parts = tuple(draft.moved([arena.data_ptr() + place for place in places]) for arena in arenas)
-    return Program(parts, len(draft.rows), (*draft.kept, *arenas), dtype, result)
+    filled = [Turning(one, one.expand(slots, *one.shape).clone()) for one in results(result)]
+    parts = tuple(draft.moved([arena.data_ptr() + place for place in places], turning, filled) for arena in arenas)
+    kept = (*draft.outside(), *arenas, *(one.each for one in turning))
+    return Program(parts, len(draft.rows), kept, dtype, result, tuple(one.each for one in filled))

@@ -2,65 +2,88 @@
 
 /* Each unit over the batch: y = shift + gain (z - mean) inverse, inverse = 1/sqrt(var + eps). Where there are running
    statistics they move towards the batch's mean and unbiased variance.                                              */
-static void batch_norm(
-    long batch, long width, double eps, double momentum, const REAL *restrict z, const REAL *gain, const REAL *shift,
-    REAL *running_mean, REAL *running_var, REAL *restrict mean, REAL *restrict inverse, REAL *restrict y)
+INLINE void batch_norm_columns(
+    const long columns, long batch, long width, double eps, double momentum, const REAL *restrict z, const REAL *gain,
+    const REAL *shift, REAL *running_mean, REAL *running_var, REAL *restrict mean, REAL *restrict inverse,
+    REAL *restrict y)
 {
-    for (long d = 0; d < width; d++)
+    for (long d = 0; d < columns; d++)
         mean[d] = inverse[d] = 0;
     for (long i = 0; i < batch; i++)
-        for (long d = 0; d < width; d++)
+        for (long d = 0; d < columns; d++)
             mean[d] += z[i * width + d];
-    for (long d = 0; d < width; d++)
+    for (long d = 0; d < columns; d++)
         mean[d] /= (REAL)batch;
     for (long i = 0; i < batch; i++)
-        for (long d = 0; d < width; d++) {
+        for (long d = 0; d < columns; d++) {
             const REAL centred = z[i * width + d] - mean[d];
             inverse[d] += centred * centred;
         }
     if (running_mean)
-        for (long d = 0; d < width; d++) {
+        for (long d = 0; d < columns; d++) {
             running_mean[d] += (REAL)momentum * (mean[d] - running_mean[d]);
             running_var[d] += (REAL)momentum * (inverse[d] / (REAL)(batch - 1) - running_var[d]);
         }
-    for (long d = 0; d < width; d++)
+    for (long d = 0; d < columns; d++)
         inverse[d] = 1 / sqrt(inverse[d] / (REAL)batch + (REAL)eps);
     for (long i = 0; i < batch; i++)
-        for (long d = 0; d < width; d++)
+        for (long d = 0; d < columns; d++)
             y[i * width + d] = shift[d] + gain[d] * inverse[d] * (z[i * width + d] - mean[d]);
+}
+
+static void batch_norm(
+    long batch, long width, double eps, double momentum, const REAL *z, const REAL *gain, const REAL *shift,
+    REAL *running_mean, REAL *running_var, REAL *mean, REAL *inverse, REAL *y)
+{
+#define COLUMNS(count)                                                                                                 \
+    batch_norm_columns(count, batch, width, eps, momentum, z + d, gain + d, shift + d,                                 \
+                       running_mean ? running_mean + d : 0, running_var ? running_var + d : 0, mean + d, inverse + d,  \
+                       y + d)
+    BY_COLUMNS(width, COLUMNS);
+#undef COLUMNS
 }
 
 /* With c = z - mean and r = inverse: dz = gain r (dy - mean(dy) - c r^2 mean(dy c)), means over the batch; dgain is
    r sum(dy c), dshift sum(dy).                                                                                      */
-static void batch_norm_back(
-    long batch, long width, const REAL *restrict dy, const REAL *restrict z, const REAL *restrict mean,
-    const REAL *restrict inverse, const REAL *restrict gain, REAL *restrict dgain, REAL *restrict dshift,
-    REAL *restrict scratch, REAL *restrict dz)
+INLINE void batch_norm_back_columns(
+    const long columns, long batch, long width, const REAL *restrict dy, const REAL *restrict z,
+    const REAL *restrict mean, const REAL *restrict inverse, const REAL *restrict gain, REAL *restrict dgain,
+    REAL *restrict dshift, REAL *restrict level, REAL *restrict slope, REAL *restrict dz)
 {
-    REAL *restrict level = scratch, *restrict slope = scratch + width;
-    for (long d = 0; d < width; d++)
+    for (long d = 0; d < columns; d++)
         level[d] = slope[d] = 0;
     for (long i = 0; i < batch; i++)
-        for (long d = 0; d < width; d++) {
+        for (long d = 0; d < columns; d++) {
             level[d] += dy[i * width + d];
             slope[d] += dy[i * width + d] * (z[i * width + d] - mean[d]);
         }
-    for (long d = 0; d < width; d++) {
+    for (long d = 0; d < columns; d++) {
         dshift[d] = level[d];
         dgain[d] = slope[d] * inverse[d];
         level[d] /= (REAL)batch;
         slope[d] *= inverse[d] * inverse[d] / (REAL)batch;
     }
     for (long i = 0; i < batch; i++)
-        for (long d = 0; d < width; d++)
+        for (long d = 0; d < columns; d++)
             dz[i * width + d] =
                 gain[d] * inverse[d] * (dy[i * width + d] - level[d] - slope[d] * (z[i * width + d] - mean[d]));
 }
 
+static void batch_norm_back(
+    long batch, long width, const REAL *dy, const REAL *z, const REAL *mean, const REAL *inverse, const REAL *gain,
+    REAL *dgain, REAL *dshift, REAL *scratch, REAL *dz)
+{
+#define COLUMNS(count)                                                                                                 \
+    batch_norm_back_columns(count, batch, width, dy + d, z + d, mean + d, inverse + d, gain + d, dgain + d,            \
+                            dshift + d, scratch + d, scratch + width + d, dz + d)
+    BY_COLUMNS(width, COLUMNS);
+#undef COLUMNS
+}
+
 /* Each sample over its units: y = shift + gain n, n = (z - mean) inverse. Without `centred` the mean stays in, and
    there is no shift (rms norm).                                                                                     */
-static void layer_norm(
-    long batch, long width, long centred, double eps, const REAL *restrict z, const REAL *restrict gain,
+INLINE void layer_norm_rows(
+    long batch, const long width, long centred, double eps, const REAL *restrict z, const REAL *restrict gain,
     const REAL *restrict shift, REAL *restrict n, REAL *restrict inverse, REAL *restrict y)
 {
     for (long i = 0; i < batch; i++) {
@@ -84,10 +107,19 @@ static void layer_norm(
     }
 }
 
+static void layer_norm(
+    long batch, long width, long centred, double eps, const REAL *z, const REAL *gain, const REAL *shift, REAL *n,
+    REAL *inverse, REAL *y)
+{
+#define ROWS_OF(count) layer_norm_rows(batch, count, centred, eps, z, gain, shift, n, inverse, y)
+    BY_WIDTH(width, ROWS_OF)
+#undef ROWS_OF
+}
+
 /* With dn = gain dy: dz = inverse (dn - mean(dn) - n mean(dn n)), means over the units; dgain is sum(dy n) over the
    batch, dshift sum(dy).                                                                                            */
-static void layer_norm_back(
-    long batch, long width, long centred, const REAL *restrict dy, const REAL *restrict n,
+INLINE void layer_norm_back_rows(
+    long batch, const long width, long centred, const REAL *restrict dy, const REAL *restrict n,
     const REAL *restrict inverse, const REAL *restrict gain, REAL *restrict dgain, REAL *restrict dshift,
     REAL *restrict dz)
 {
@@ -107,6 +139,15 @@ static void layer_norm_back(
             for (long d = 0; d < width; d++)
                 dshift[d] += dy[d];
     }
+}
+
+static void layer_norm_back(
+    long batch, long width, long centred, const REAL *dy, const REAL *n, const REAL *inverse, const REAL *gain,
+    REAL *dgain, REAL *dshift, REAL *dz)
+{
+#define ROWS_OF(count) layer_norm_back_rows(batch, count, centred, dy, n, inverse, gain, dgain, dshift, dz)
+    BY_WIDTH(width, ROWS_OF)
+#undef ROWS_OF
 }
 
 /* Each sample over `size` units of each group, with all `places` (pixels) between: y = shift + gain n. */

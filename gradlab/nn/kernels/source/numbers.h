@@ -64,3 +64,28 @@ typedef COUNT whole_lanes __attribute__((vector_size(VECTOR_BYTES)));
 #endif
 
 typedef REAL quad __attribute__((vector_size(4 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
+
+/* Calls a function by one of the usual widths as a constant, for which its loops over a row are unrolled, or any other. */
+#define BY_WIDTH(width, call)                                                                                          \
+    switch (width) {                                                                                                   \
+    case 8: call(8); break;                                                                                            \
+    case 16: call(16); break;                                                                                          \
+    case 32: call(32); break;                                                                                          \
+    case 64: call(64); break;                                                                                          \
+    case 128: call(128); break;                                                                                        \
+    default: call(width); break;                                                                                       \
+    }
+
+/* Calls a function for blocks of columns, from d on, whose number is a constant but for the last. */
+#define BY_COLUMNS(width, call)                                                                                        \
+    do {                                                                                                               \
+        long d = 0;                                                                                                    \
+        for (; d + 64 <= width; d += 64)                                                                               \
+            call(64);                                                                                                  \
+        for (; d + 16 <= width; d += 16)                                                                               \
+            call(16);                                                                                                  \
+        if (d < width)                                                                                                 \
+            call(width - d);                                                                                           \
+    } while (0)
+
+#define INLINE static inline __attribute__((always_inline))

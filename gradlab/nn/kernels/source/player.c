@@ -25,13 +25,16 @@
 #define PLACES 12
 
 /* One kernel with its arguments. A place is an address, that of member 0, and the bytes from there to the next member's:
-   none where all members share it, or where no member needs it once its step is done.                               */
+   none where all members share it, or where no member needs it once its step is done. Where it moves from one step to
+   the next, `turn` bytes, it does so by their numbers or, of the places in `counted`, by how often it was played.    */
 struct call {
     int64_t kernel;
     int64_t size[SIZES];
     double number[2];
     char *at[PLACES];
     int64_t step[PLACES];
+    int64_t turn[PLACES];
+    int64_t counted;
 };
 
 enum {
@@ -64,7 +67,7 @@ static void play_one(const struct call *call, void **p, const char *ahead)
     case LAYER_NORM_BACK: layer_norm_back(n[0], n[1], n[2], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
     case BATCH_SUM: batch_sum(n[0], n[1], n[2], p[0], p[1]); break;
     case ADD: add(n[0], x[0], p[0], p[1], p[2]); break;
-    case NORMS: norms(n[0], p[0], p[1], p[2], p[3]); break;
+    case NORMS: norms(n[0], p[0], p[1], p[2], p[3], p[4], p[5]); break;
     case UNSOUND: unsound(n[0], p[0], p[1]); break;
     case SPREAD: spread(n[0], n[1], n[2], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]); break;
     case DISTANCES: distances(n[0], p[0], p[1], p[2], p[3], p[4]); break;
@@ -132,8 +135,19 @@ static void play_one(const struct call *call, void **p, const char *ahead)
     case ROUTE: route(n[0], n[1], n[2], n[3], n[4], n[5], x[0], p[0], p[1], p[2], p[3], p[4]); break;
     case ROUTE_BACK: route_back(n[0], n[1], n[2], n[3], n[4], x[0], p[0], p[1], p[2], p[3], p[4], p[5]); break;
     case MARGINS: margins(n[0], n[1], n[2], p[0], p[1], p[2], p[3], p[4], p[5]); break;
-    case SOUND_NORM: sound_norm(n[0], p[0], p[1], p[2]); break;
+    case SOUND_NORM: sound_norm(n[0], n[1], p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
     case DROPOUT: dropout(n[0], n[1], p[0], p[1], p[2], p[3], p[4]); break;
+    }
+}
+
+/* Plays the calls of one step for a member; `next` is who is played after it. */
+static void play_step(const struct call *calls, int64_t count, int64_t member, int64_t next, int64_t t, int64_t played)
+{
+    for (const struct call *call = calls; call < calls + count; call++) {
+        void *places[PLACES];
+        for (int j = 0; j < PLACES; j++)
+            places[j] = call->at[j] + call->step[j] * member + call->turn[j] * (call->counted >> j & 1 ? played : t);
+        play_one(call, places, call->at[1] + call->step[1] * next);
     }
 }
 
@@ -142,10 +156,19 @@ static void play_one(const struct call *call, void **p, const char *ahead)
 void play(const struct call *calls, int64_t count, const int64_t *members, int64_t how_many)
 {
     for (int64_t i = 0; i < how_many; i++)
-        for (const struct call *call = calls; call < calls + count; call++) {
-            void *places[PLACES];
-            for (int j = 0; j < PLACES; j++)
-                places[j] = call->at[j] ? call->at[j] + call->step[j] * members[i] : 0;
-            play_one(call, places, call->at[1] + call->step[1] * members[i + 1 < how_many ? i + 1 : 0]);
+        play_step(calls, count, members[i], members[i + 1 < how_many ? i + 1 : 0], 0, 0);
+}
+
+/* As above, for each member so many steps from `first` on: step i by the program which[i], one of two.               */
+void play_steps(
+    const struct call *const *programs, const int64_t *counts, const int64_t *which, int64_t first, int64_t steps,
+    const int64_t *members, int64_t how_many)
+{
+    for (int64_t i = 0; i < how_many; i++) {
+        int64_t played[2] = {0, 0};
+        for (int64_t s = 0; s < steps; s++) {
+            const int64_t one = which[s], next = s + 1 < steps ? i : i + 1 < how_many ? i + 1 : 0;
+            play_step(programs[one], counts[one], members[i], members[next], first + s, played[one]++);
         }
+    }
 }

@@ -5,11 +5,12 @@ static double norm_of(long count, const REAL *x)
     return sqrt(squares_of(count, x, 0));
 }
 
-/* The norm of each span of columns, in double precision. */
-static void norms(long spans, const long *from, const long *to, const REAL *x, double *norm)
+/* The norm of each span of columns, in double precision; where nothing has `changed` since, it is as it `was`. */
+static void norms(
+    long spans, const long *from, const long *to, const REAL *x, double *norm, const double *changed, const double *was)
 {
     for (long s = 0; s < spans; s++)
-        norm[s] = norm_of(to[s] - from[s], x + from[s]);
+        norm[s] = changed && *changed == 0 ? was[s] : norm_of(to[s] - from[s], x + from[s]);
 }
 
 /* Zero where every entry is finite, else not a number. */
@@ -33,10 +34,26 @@ static void unsound(long count, const REAL *restrict x, double *found)
     *found = (double)sum;
 }
 
-/* The norm, and what `unsound` finds: no single number is so large that its square is infinite in double precision. */
-static void sound_norm(long count, const REAL *x, double *norm, double *found)
+/* The norm of a layer, and that of its matrix, which comes first. */
+static double norm_of_layer(long from, long matrix, long to, const REAL *x, double *weights)
 {
-    *norm = norm_of(count, x);
+    const double squares = squares_of(matrix - from, x + from, 0);
+    *weights = sqrt(squares);
+    return sqrt(squares + squares_of(to - matrix, x + matrix, 0));
+}
+
+/* The norm of all layers, which may be known, and what `unsound` finds: no single number is so large that its square is
+   infinite in double precision.                                                                                     */
+static void sound_norm(
+    long count, long layers, const long *from, const long *matrix, const long *to, const REAL *x, const double *known,
+    double *norm, double *found)
+{
+    double squares = 0, weights;
+    for (long l = 0; l < layers; l++) {
+        const double own = known ? known[l] : norm_of_layer(from[l], matrix[l], to[l], x, &weights);
+        squares += own * own;
+    }
+    *norm = sqrt(squares);
     *found = *norm * 0;
     if (sizeof(REAL) == 8)
         unsound(count, x, found);
@@ -56,42 +73,101 @@ static void sums_beyond(long count, const REAL *x, double shift, double *sum, do
     *squares += second;
 }
 
+/* Of four rows, `rows` of which are there: adds their numbers to `all` and, what is beyond vectors of them, to `first`,
+   and gives the squares of each row.                                                                                */
+#define ROWS 4
+INLINE void sums_of_rows(
+    long width, const REAL *const *row, long rows, wide *all, double *first, double *squares)
+{
+    wide sum[ROWS], square[ROWS];
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; r++)
+        sum[r] = square[r] = (wide){0};
+    long j = 0;
+    for (; j + WIDE_LANES <= width; j += WIDE_LANES)
+#pragma GCC unroll 4
+        for (int r = 0; r < ROWS; r++) {
+            const wide x = widened(row[r] + j);
+            sum[r] += x;
+            square[r] = WIDE_FUSED(x, x, square[r]);
+        }
+    for (int r = 0; r < ROWS; r++) {
+        if (r < rows)
+            *all += sum[r];
+        squares[r] = wide_by_halves(square[r]);
+    }
+    for (; j < width; j++)
+        for (long r = 0; r < rows; r++) {
+            const double x = (double)row[r][j];
+            *first += x;
+            squares[r] += x * x;
+        }
+}
+
+/* Adds four rows, each times its scale, to a sum. */
+INLINE void add_rows(
+    long width, const REAL *const *row, const double *scale, double *restrict sum)
+{
+    typedef double wide_anywhere __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+    long j = 0;
+    for (; j + WIDE_LANES <= width; j += WIDE_LANES) {
+        wide found = *(const wide_anywhere *)(sum + j);
+#pragma GCC unroll 4
+        for (int r = 0; r < ROWS; r++) {
+            const wide by = scale[r] - (wide){0};
+            found = WIDE_FUSED(by, widened(row[r] + j), found);
+        }
+        *(wide_anywhere *)(sum + j) = found;
+    }
+    for (; j < width; j++)
+        for (int r = 0; r < ROWS; r++)
+            sum[j] += scale[r] * (double)row[r][j];
+}
+
 /* Of groups of a batch's rows, in double precision: the mean and the population standard deviation of all entries, and
    the mean cosine of two of a batch's rows, over all groups. |sum of u|^2 is n and twice the cosines of the unit vectors
    u of n rows; a row of zeros has no direction, and is left out; no number where fewer than two are left. The same of
-   each group where there is a place for it. What is summed is how far entries lie from a group's first, so that equal
-   ones have no deviation. `sum` holds a row.                                                                        */
-static void spread(
-    long groups, long batch, long width, const REAL *restrict h, double *restrict sum, double *mean, double *deviation,
+   each group where there is a place for it. Where entries differ by little beside their mean, what is summed for the
+   deviation is how far they lie from a group's first, so that equal ones have none. `sum` holds a row.               */
+#define ALIKE 1e-3
+INLINE void spread_of(
+    long groups, long batch, const long width, const REAL *restrict h, double *restrict sum, double *mean, double *deviation,
     double *cosine, double *each_mean, double *each_deviation, double *each_cosine)
 {
     const double count = (double)(batch * width);
     double total_mean = 0, running = 0, within = 0, between = 0, cosines = 0, pairs = 0;
     for (long g = 0; g < groups; g++, h += batch * width) {
-        const double shift = isfinite(*h) ? (double)*h : 0;
-        double first = 0, squares = 0, awake = 0, square = 0;
+        wide all = {0};
+        double first = 0, squares = 0, awake = 0;
         memset(sum, 0, (size_t)width * sizeof(double));
-        for (long i = 0; i < batch; i += 4) { /* four rows in one pass over the sum */
-            const REAL *row[4];
-            double scale[4];
-            const long rows = batch - i < 4 ? batch - i : 4;
-            sums_beyond(rows * width, h + i * width, shift, &first, &squares);
-            for (long r = 0; r < 4; r++) {
+        for (long i = 0; i < batch; i += ROWS) {
+            const REAL *row[ROWS];
+            double own[ROWS], scale[ROWS];
+            const long rows = batch - i < ROWS ? batch - i : ROWS;
+            for (long r = 0; r < ROWS; r++)
                 row[r] = h + (r < rows ? i + r : i) * width;
-                const double norm = r < rows ? norm_of(width, row[r]) : 0;
-                scale[r] = norm == 0 ? 0 : 1 / norm;
-                awake += norm != 0;
+            sums_of_rows(width, row, rows, &all, &first, own);
+            for (long r = 0; r < ROWS; r++) {
+                own[r] = r < rows ? own[r] : 0;
+                squares += own[r];
+                scale[r] = own[r] == 0 ? 0 : 1 / sqrt(own[r]);
+                awake += own[r] != 0;
             }
-            const REAL *const a = row[0], *const b = row[1], *const c = row[2], *const d = row[3];
-#pragma omp simd
-            for (long j = 0; j < width; j++)
-                sum[j] += (scale[0] * (double)a[j] + scale[1] * (double)b[j]) +
-                          (scale[2] * (double)c[j] + scale[3] * (double)d[j]);
+            add_rows(width, row, scale, sum);
         }
+        first += wide_by_halves(all);
+        double own = first / count, variance = squares / count - own * own;
+        if (!(variance > ALIKE * own * own)) {
+            const double shift = isfinite(*h) ? (double)*h : 0;
+            first = squares = 0;
+            sums_beyond(batch * width, h, shift, &first, &squares);
+            own = shift + first / count;
+            variance = squares / count - first / count * (first / count);
+        }
+        double square = 0;
 #pragma omp simd reduction(+ : square)
         for (long j = 0; j < width; j++)
             square += sum[j] * sum[j];
-        const double own = shift + first / count, variance = squares / count - first / count * (first / count);
         const double kept = variance < 0 ? 0 : variance, away = own - running, several = awake * (awake - 1);
         running += away / (double)(g + 1);
         between += away * away * (double)g / (double)(g + 1);
@@ -110,6 +186,16 @@ static void spread(
     *deviation = sqrt((within + between) / (double)groups);
     if (cosine)
         *cosine = pairs > 0 ? cosines / pairs : NAN;
+}
+
+static void spread(
+    long groups, long batch, long width, const REAL *h, double *sum, double *mean, double *deviation, double *cosine,
+    double *each_mean, double *each_deviation, double *each_cosine)
+{
+#define OF_ROWS(count)                                                                                                 \
+    spread_of(groups, batch, count, h, sum, mean, deviation, cosine, each_mean, each_deviation, each_cosine)
+    BY_WIDTH(width, OF_ROWS)
+#undef OF_ROWS
 }
 
 /* The norm of the difference of two vectors in each span. */
@@ -136,28 +222,48 @@ static void gradients(
     double *zero)
 {
     for (long l = 0; l < layers; l++) {
-        const double squares = squares_of(matrix[l] - from[l], x + from[l], 0);
-        const double all = squares + squares_of(to[l] - matrix[l], x + matrix[l], 0);
-        weights[l] = sqrt(squares);
-        norm[l] = sqrt(all);
+        norm[l] = norm_of_layer(from[l], matrix[l], to[l], x, weights + l);
         zero[l] = (double)zeros_of(to[l] - from[l], x + from[l]) / (double)(to[l] - from[l]);
-        if (all != all)
-            zero[l] = all;
+        if (norm[l] != norm[l])
+            zero[l] = norm[l];
     }
 }
 
-/* The share of entries in either of two ranges, ends included; not a number where an entry is not. */
-static void within(long count, const double *ends, const REAL *restrict x, double *share)
+/* How many entries lie in either of two ranges, the first without its lower end and the second without its upper one
+   where they are `open`; and whether some are not numbers.                                                          */
+INLINE long count_within(
+    const int open, long count, const REAL *ends, const REAL *x, int *lost)
 {
-    const REAL a = (REAL)ends[0], b = (REAL)ends[1], c = (REAL)ends[2], d = (REAL)ends[3];
-    COUNT found = 0;
-    REAL lost = 0;
-#pragma omp simd reduction(+ : found, lost)
-    for (long j = 0; j < count; j++) {
-        found += ((x[j] >= a) & (x[j] <= b)) | ((x[j] >= c) & (x[j] <= d));
-        lost += x[j] != x[j] ? x[j] : 0;
+    const lanes a = ends[0] - (lanes){0}, b = ends[1] - (lanes){0}, c = ends[2] - (lanes){0}, d = ends[3] - (lanes){0};
+    whole_lanes found = {0}, none = {0};
+    long all = 0, j = 0;
+    for (; j + LANES <= count; j += LANES) {
+        const lanes y = *(const lanes *)(x + j);
+        if (open)
+            found -= (whole_lanes)(y <= b) | (whole_lanes)(y >= c);
+        else
+            found -= ((whole_lanes)(y >= a) & (whole_lanes)(y <= b)) | ((whole_lanes)(y >= c) & (whole_lanes)(y <= d));
+        none |= (whole_lanes)(y != y);
     }
-    *share = (double)found / (double)count + (double)lost;
+    for (int i = 0; i < LANES; i++) {
+        all += found[i];
+        *lost |= none[i] != 0;
+    }
+    for (; j < count; j++) {
+        all += ((x[j] >= ends[0]) & (x[j] <= ends[1])) | ((x[j] >= ends[2]) & (x[j] <= ends[3]));
+        *lost |= x[j] != x[j];
+    }
+    return all;
+}
+
+/* The share of entries in either of two ranges, ends included; not a number where an entry is not. */
+static void within(long count, const double *ends, const REAL *x, double *share)
+{
+    const REAL edge[] = {(REAL)ends[0], (REAL)ends[1], (REAL)ends[2], (REAL)ends[3]}, endless = (REAL)INFINITY;
+    int lost = 0;
+    const long found = edge[0] == -endless && edge[3] == endless ? count_within(1, count, edge, x, &lost)
+                                                                 : count_within(0, count, edge, x, &lost);
+    *share = lost ? NAN : (double)found / (double)count;
 }
 
 /* The share of units that are nowhere in the batch above zero; none where the slope below zero is not zero. Rows of few

@@ -64,12 +64,25 @@ static inline __attribute__((always_inline)) REAL total(long count, const REAL *
 #define CHAINS 4
 typedef double wide __attribute__((vector_size(VECTOR_BYTES)));
 #if defined(__AVX512F__)
-#define SQUARE_MORE(a, sum) ((wide)_mm512_fmadd_pd((__m512d)(a), (__m512d)(a), (__m512d)(sum)))
+#define WIDE_FUSED(a, b, c) ((wide)_mm512_fmadd_pd((__m512d)(a), (__m512d)(b), (__m512d)(c)))
 #elif defined(__FMA__)
-#define SQUARE_MORE(a, sum) ((wide)_mm256_fmadd_pd((__m256d)(a), (__m256d)(a), (__m256d)(sum)))
+#define WIDE_FUSED(a, b, c) ((wide)_mm256_fmadd_pd((__m256d)(a), (__m256d)(b), (__m256d)(c)))
 #else
-#define SQUARE_MORE(a, sum) ((a) * (a) + (sum))
+#define WIDE_FUSED(a, b, c) ((a) * (b) + (c))
 #endif
+#define WIDE_LANES (VECTOR_BYTES / 8)
+static inline __attribute__((always_inline)) double wide_by_halves(wide x)
+{
+    double part[WIDE_LANES];
+    memcpy(part, &x, sizeof x);
+#pragma GCC unroll 4
+    for (int half = WIDE_LANES / 2; half; half /= 2)
+#pragma GCC unroll 4
+        for (int i = 0; i < half; i++)
+            part[i] += part[i + half];
+    return part[0];
+}
+
 static inline __attribute__((always_inline)) wide widened(const REAL *x)
 {
 #if defined(__AVX512F__) && BITS == 32
@@ -82,9 +95,19 @@ static inline __attribute__((always_inline)) wide widened(const REAL *x)
 #endif
 }
 
+/* x - y, rounded as numbers of their own precision are, in double precision. */
+static inline __attribute__((always_inline)) wide widened_difference(const REAL *x, const REAL *y)
+{
+    typedef REAL narrow __attribute__((vector_size(VECTOR_BYTES / 8 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
+    const narrow away = *(const narrow *)x - *(const narrow *)y;
+    REAL parts[WIDE_LANES];
+    memcpy(parts, &away, sizeof away);
+    return widened(parts);
+}
+
 static inline __attribute__((always_inline)) double squares_of(long count, const REAL *x, const REAL *y)
 {
-    const long many = VECTOR_BYTES / 8;
+    const long many = WIDE_LANES;
     wide part[CHAINS];
     double sum = 0;
     long j = 0;
@@ -94,20 +117,14 @@ static inline __attribute__((always_inline)) double squares_of(long count, const
     for (; j + CHAINS * many <= count; j += CHAINS * many)
 #pragma GCC unroll 8
         for (int v = 0; v < CHAINS; v++) {
-            wide term = widened(x + j + v * many);
-            if (y)
-                term -= widened(y + j + v * many);
-            part[v] = SQUARE_MORE(term, part[v]);
+            const wide term = y ? widened_difference(x + j + v * many, y + j + v * many) : widened(x + j + v * many);
+            part[v] = WIDE_FUSED(term, term, part[v]);
         }
     for (; j < count; j++) {
-        const double term = (double)x[j] - (y ? (double)y[j] : 0);
+        const double term = (double)(y ? x[j] - y[j] : x[j]);
         sum += term * term;
     }
-    const wide all = (part[0] + part[1]) + (part[2] + part[3]);
-#pragma GCC unroll 8
-    for (int i = 0; i < many; i++)
-        sum += all[i];
-    return sum;
+    return sum + wide_by_halves((part[0] + part[1]) + (part[2] + part[3]));
 }
 
 /* (B, D) -> (D): over the batch. */
