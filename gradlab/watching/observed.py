@@ -30,7 +30,7 @@ from gradlab.watching.merging import unscaled
 from gradlab.watching.operators import Operators, already_asked
 from gradlab.watching.recurrence import time_rows
 from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, parameters_of, parts_of, precision
-from gradlab.watching.tape import Tape
+from gradlab.watching.tape import Tape, hooked
 from gradlab.watching.told import of_batch, strangers, told
 
 
@@ -76,12 +76,12 @@ def observe(
         # A copy, so that a network may overwrite its input in place.
         given = [leaf.clone() if leaf is not part else part for leaf, part in zip(leaves, parts, strict=True)]
         positional, named = given[: len(given) - len(names)], given[len(given) - len(names) :]
-        with Operators(tape):
+        with Operators(tape) as mode:
             with _listening(tape), already_asked() if asking else nullcontext():
                 output = module(*positional, **dict(zip(names, named, strict=True)))
-            with tape.quiet():
-                tape.settle()
+            tape.over()
             tape.judging = True
+            mode.attend()
             loss = _scalar(judge(output))
         outward.close()
         # What a lazy module is made of is there only now.
@@ -151,8 +151,11 @@ def _listening(tape: Tape) -> Iterator[None]:
     hooks: list[RemovableHandle] = []
     try:
         for part in tape.names:
-            hooks.append(part.register_forward_pre_hook(tape.before, prepend=True, with_kwargs=True))
-            hooks.append(part.register_forward_hook(tape.after, with_kwargs=True))
+            before, after = hooked(part)
+            if before:
+                hooks.append(part.register_forward_pre_hook(tape.before, prepend=True, with_kwargs=True))
+            if after:
+                hooks.append(part.register_forward_hook(tape.after, with_kwargs=True))
         yield
     finally:
         for hook in hooks:

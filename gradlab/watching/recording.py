@@ -120,8 +120,7 @@ class Recording:
         self.tape.after(part, given, named, output)
         self._open.pop()
         if not self._open:
-            with self.tape.quiet():
-                self.tape.settle()
+            self.tape.over()
             self._close()
             self._output = output
 

@@ -10,7 +10,7 @@ from torch.autograd.graph import Node
 
 from gradlab.watching import facts
 from gradlab.watching.backward import Heard
-from gradlab.watching.graph import Graph, behind
+from gradlab.watching.graph import Graph, behind, linear
 from gradlab.watching.rows import Layer, coarsest, frozen_as_drawn, narrow, parameters_of
 from gradlab.watching.tape import signal_of
 
@@ -35,7 +35,7 @@ def told(
         "facts": {
             "losses": dict(losses.seen),
             "composed": tape.composed.told(),
-            "linear": tape.linear,
+            "linear": not tape.activations and linear(heard.graph, tape.upto),
             "least_normed": tape.least_normed,
             "branches": any(not stage.own for stage in heard.stages),
             "gated": any(isinstance(layer.module, GATED) for layer in layers),
