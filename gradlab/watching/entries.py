@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PIECE = 1 << 16
+PIECE = 1 << 17
 """Entries that are looked at together: they fit a core's cache, which is ten times faster than a copy."""
 
 FEW = 1 << 12
@@ -26,6 +26,8 @@ ROW = 1 << 10
 """Squares that float32 adds up: what it rounds off in one row it gives back in another."""
 
 ONES, WIDE_ONES = np.ones((ROW, 1), dtype=np.float32), np.ones(FEW)
+
+_ADD = np.add.reduce
 
 PLAIN = frozenset({torch.float32, torch.float64})
 """What numpy has, too."""
@@ -66,7 +68,12 @@ def square(tensor: Tensor) -> float:
 
 def squares(entries: Flat) -> float:
     """The sum of the squares of real entries."""
-    return _square(entries) if len(entries) <= PIECE else sum(map(_square, _pieces(entries)))
+    if isinstance(entries, np.ndarray) and entries.dtype == np.float32 and entries.size > FEW:
+        with np.errstate(all="ignore"):
+            found = _in_rows(entries)
+        if LEAST_SQUARE * (1 + entries.size // PIECE) < found < math.inf:
+            return found
+    return sum(map(_wide_square, _pieces(entries)))
 
 
 def squares_of(tensors: Sequence[Tensor]) -> list[float]:
@@ -93,10 +100,8 @@ def _sums(tensors: Sequence[Tensor], *, zeros: bool) -> list[tuple[float, int]]:
             row.append(entries)
             waiting += len(entries)
             continue
-        total, zero = 0.0, tensor.numel() - len(entries)
-        for piece in _pieces(entries):
-            total += _square(piece)
-            zero += _within(piece, 0.0, 0.0) if zeros else 0
+        total, zero = squares(entries), tensor.numel() - len(entries)
+        zero += sum(_within(piece, 0.0, 0.0) for piece in _pieces(entries)) if zeros else 0
         if tensor.is_complex():
             zero = tensor.numel() - int(torch.count_nonzero(tensor.detach()))
         found.append((total, zero))
@@ -113,25 +118,25 @@ def _small(row: Sequence[Any], *, zeros: bool) -> list[tuple[float, int]]:
     return [(total, _within(one, 0.0, 0.0) if some else 0) for total, one in zip(squares, row, strict=True)]
 
 
-def _square(piece: Flat) -> float:
+def _wide_square(piece: Flat) -> float:
     if isinstance(piece, Tensor):
         wide: Any = piece.double()
         return float(wide @ wide)
-    if piece.dtype == np.float32 and piece.size > FEW:
-        found = _in_rows(piece, piece)
-        if LEAST_SQUARE < found < math.inf:
-            return found
     return _wide(piece.astype(np.float64, copy=False))
 
 
-def _in_rows(piece: Any, other: Any) -> float:
-    """The sum of the products of float32 entries with those of ``other``, as long or one row that stands for each."""
-    end = piece.size // ROW * ROW
-    rows, rest = piece[:end].reshape(-1, 1, ROW), piece[end:].astype(np.float64)
-    others, last = (other[:end].reshape(-1, ROW, 1), other[end:]) if other is piece else (other, other[: len(rest), 0])
-    # In rows, for a longer product would set all of the machine's cores to work.
-    with np.errstate(all="ignore"):
-        return float(np.matmul(rows, others).sum(dtype=np.float64)) + float(rest.dot(last))
+def _in_rows(entries: Any, other: Any = None) -> float:
+    """The sum of the squares of float32 entries, or of their products with ``other`` (ROW, 1), the same for each row.
+
+    In rows, for a longer product would set all of the machine's cores to work.
+    """
+    end = entries.size - entries.size % ROW
+    rows = (entries if end == entries.size else entries[:end]).reshape(-1, 1, ROW)
+    found = float(_ADD(np.matmul(rows, rows.reshape(-1, ROW, 1) if other is None else other), None, np.float64))
+    if end < entries.size:
+        rest = entries[end:].astype(np.float64)
+        found += float(rest.dot(rest) if other is None else rest.dot(other[: len(rest), 0]))
+    return found
 
 
 def _wide(entries: Any) -> float:
@@ -161,7 +166,8 @@ def _moments(piece: Flat) -> Moments:
         piece = piece - middle
         return count, float(middle), float(piece @ piece)
     if piece.dtype == np.float32 and count > FEW:
-        mean, squares = _in_rows(piece, ONES) / count, _in_rows(piece, piece)
+        with np.errstate(all="ignore"):
+            mean, squares = _in_rows(piece, ONES) / count, _in_rows(piece)
         about = squares - count * mean * mean
         if LEAST_SQUARE < about < math.inf and about > MOST_CANCELLED * squares:
             return count, mean, about
