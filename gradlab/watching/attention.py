@@ -61,6 +61,11 @@ def entropy_of(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | N
 def largest(logits: Tensor) -> float:
     """The largest size of a logit that is not masked."""
     entries = logits.detach()
+    if not entries.numel():
+        return math.nan
+    low, high = map(float, torch.aminmax(entries))
+    if low > MASKED and high < math.inf:
+        return max(-low, high)
     known = (entries > MASKED) & (entries < math.inf)
-    found = float(torch.where(known, entries.abs(), -1).amax()) if entries.numel() else -1.0
+    found = float(torch.where(known, entries.abs(), -1).amax())
     return found if found >= 0 else math.nan

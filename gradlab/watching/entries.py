@@ -55,15 +55,20 @@ def real(tensor: Tensor) -> Tensor:
 
 def flat(tensor: Tensor) -> Flat:
     """The entries in one dimension, in the order in which they lie in memory; complex ones stay what they are."""
-    entries = tensor.detach()
+    entries = tensor.detach() if tensor.requires_grad else tensor
     if entries.dtype in PLAIN and entries.is_cpu and entries.layout is torch.strided:
         return entries.resolve_neg().numpy().ravel("K")
     return entries.reshape(-1)
 
 
+def numbers(tensor: Tensor) -> Flat:
+    """The same of real numbers: of complex entries both parts, of sparse ones what is stored."""
+    return flat(tensor if tensor.dtype in PLAIN and not tensor.is_sparse else real(tensor))
+
+
 def square(tensor: Tensor) -> float:
     """The sum of the squares of a tensor's entries."""
-    return squares(flat(real(tensor)))
+    return squares(numbers(tensor))
 
 
 def squares(entries: Flat) -> float:
@@ -91,7 +96,7 @@ def _sums(tensors: Sequence[Tensor], *, zeros: bool) -> list[tuple[float, int]]:
     row: list[Any] = []
     waiting = 0
     for tensor in tensors:
-        entries = flat(real(tensor))
+        entries = numbers(tensor)
         small = isinstance(entries, np.ndarray) and 0 < entries.size == tensor.numel() <= FEW
         if row and (not small or waiting > PIECE):
             found += _small(row, zeros=zeros)
@@ -101,7 +106,7 @@ def _sums(tensors: Sequence[Tensor], *, zeros: bool) -> list[tuple[float, int]]:
             waiting += len(entries)
             continue
         total, zero = squares(entries), tensor.numel() - len(entries)
-        zero += sum(_within(piece, 0.0, 0.0) for piece in _pieces(entries)) if zeros else 0
+        zero += within(entries, 0.0, 0.0) if zeros else 0
         if tensor.is_complex():
             zero = tensor.numel() - int(torch.count_nonzero(tensor.detach()))
         found.append((total, zero))
@@ -147,7 +152,7 @@ def _wide(entries: Any) -> float:
 
 def moments(tensor: Tensor) -> Moments:
     """Count, mean and squares about the mean of all entries."""
-    return moments_of(flat(real(tensor)))
+    return moments_of(numbers(tensor))
 
 
 def moments_of(entries: Flat) -> Moments:
@@ -193,9 +198,9 @@ def together(parts: Sequence[Moments]) -> Moments:
     return count, mean, sum(about + size * (middle - mean) ** 2 for size, middle, about in parts)
 
 
-def within(tensor: Tensor, low: float, high: float) -> int:
+def within(entries: Flat, low: float, high: float) -> int:
     """How many entries lie in a closed interval."""
-    return sum(_within(piece, low, high) for piece in _pieces(flat(real(tensor))))
+    return sum(_within(piece, low, high) for piece in _pieces(entries))
 
 
 def _within(piece: Flat, low: float, high: float) -> int:
@@ -209,9 +214,9 @@ def _within(piece: Flat, low: float, high: float) -> int:
 
 
 def alike(entries: Flat) -> bool:
-    """Whether all entries are one number; most tensors show in their first few that they are not."""
+    """Whether all entries are one number; most tensors show in their first two that they are not."""
     first = entries[0]
-    return all(bool((part == first).all()) for part in (entries[:9], entries))
+    return len(entries) < 2 or (bool(entries[1] == first) and bool((entries == first).all()))
 
 
 def _pieces(entries: Flat) -> Sequence[Flat]:

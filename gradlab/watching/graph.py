@@ -21,8 +21,8 @@ MOST_SOURCES = 8
 
 
 _LINEAR = """
-T Mm Addmm Bmm Baddbmm Convolution View UnsafeView ReshapeAlias Expand Transpose Permute Slice Select Squeeze Unsqueeze Cat
-Stack Split Add Sub Mean Sum AvgPool2D AdaptiveAvgPool2D Embedding Alias Clone
+T Mm Addmm Bmm Baddbmm Convolution View UnsafeView ReshapeAlias Expand Transpose Permute Slice Select Squeeze Unsqueeze
+Cat Stack Split Add Sub Mean Sum AvgPool2D AdaptiveAvgPool2D Embedding Alias Clone
 """
 LINEAR = frozenset(f"{name}Backward{number}" for name in _LINEAR.split() for number in range(3))
 """Nodes that leave a network linear in its input: one that has no others is a single layer."""

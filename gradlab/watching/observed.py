@@ -86,7 +86,8 @@ def observe(
         outward.close()
         # What a lazy module is made of is there only now.
         held = parts_of(module)
-        parameters = [parameter for parameter in parameters_of(held) if parameter.requires_grad]
+        names_of = parameters_of(held)
+        parameters = [parameter for parameter in names_of if parameter.requires_grad]
         wanted = [*parameters, *(leaf for leaf, part in zip(leaves, parts, strict=True) if leaf is not part)]
         if not loss.requires_grad or not wanted:
             raise ValueError("the loss depends on no parameter that requires a gradient; expected at least one")
@@ -103,9 +104,9 @@ def observe(
     if len(parts) == 1 and leaves[0] is not parts[0]:
         rows.insert(0, input_row(parts[0], found[-1]))
     rows = [unscaled(row, scale) for row in (*rows, *time_rows(layers, heard))]
-    seen = told(held, layers, heard, gradients, tape.losses)
+    seen = told(names_of, layers, heard, gradients, tape.losses)
     tape.losses.unscale(scale)
-    seen["facts"] |= of_batch(parts, output, loss.grad_fn) | strangers(parameters_of(held), heard.graph, output)
+    seen["facts"] |= of_batch(parts, output, loss.grad_fn) | strangers(names_of, heard.graph, output)
     seen |= {"loss": float(loss.detach()), "precision": precision(held, layers)}
     return Observed(rows, layers, loss.detach(), gradients, seen)
 

@@ -53,15 +53,15 @@ WATCHED = frozenset({*CUTTING, *ACTIVATIONS, *WAVES, *UNBOUNDED, *MASKING, *LOSS
 class Operators(TorchDispatchMode):
     """Shows operators that run inside to a tape: those that are more than a step, or every one where that is asked.
 
-    Every one while it is `on_stack`, where torch asks its modes; else it is there for single operators alone. A torch
-    without the key of `shown` shows every one always.
+    Every one while it is `on_stack`, where torch asks its modes, or has `left` that for as long as it does not listen;
+    else it is there for single operators alone. A torch without the key of `shown` shows every one always.
     """
 
     def __init__(self, tape: Tape) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.tape = tape
         self.key = shows(WATCHED - {"detach"}, FUSED_ATTENTION, DROPOUT)
-        self.listening = self.on_stack = False
+        self.listening = self.on_stack = self.left = False
 
     def __enter__(self) -> Operators:
         # As of any mode, so that nothing inside is compiled; then it leaves the stack until it is wanted there.
@@ -93,7 +93,9 @@ class Operators(TorchDispatchMode):
         self.listening = wanted
         if self.key is not None:
             switch(self.key, self if wanted else None)
-        self.attend()
+        if self.on_stack or self.left:
+            self.left = self.on_stack
+            self.attend()
         return True
 
     def attend(self) -> None:

@@ -25,7 +25,7 @@ from gradlab.watching.graph import Graph, behind, graph
 from gradlab.watching.merging import added, unscaled
 from gradlab.watching.operators import Operators
 from gradlab.watching.recurrence import time_rows
-from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, parts_of, precision
+from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, parameters_of, parts_of, precision
 from gradlab.watching.tape import Tape
 from gradlab.watching.told import of_batch, told
 
@@ -168,7 +168,7 @@ class Recording:
                     gradients[parameter] = None if parameter.grad is None else parameter.grad
         if "batch" in self.told:
             batch = self.told["batch"]
-            self.told = told(parts_of(self.root), layers, heard, gradients, self._losses)
+            self.told = told(parameters_of(parts_of(self.root)), layers, heard, gradients, self._losses)
             self._losses.unscale(float(self._scale))
             self.told["facts"] |= batch
         self.samples += self.tape.samples

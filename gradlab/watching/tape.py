@@ -36,7 +36,9 @@ MADE_OF_SEVERAL = (nn.Softsign, nn.Tanhshrink)
 
 
 class Ears(Protocol):
-    """Who shows a tape the operators that run."""
+    """Who shows a tape the operators that run, every one while it is `on_stack`."""
+
+    on_stack: bool
 
     def listen(self, wanted: bool) -> bool:
         """From here on they are shown, or none is; whether it was otherwise before."""
@@ -150,7 +152,7 @@ class Tape:
         return bool(self.inside or self.judging or self.detached or transformed())
 
     def _attend(self) -> None:
-        if self.mode is not None:
+        if self.mode is not None and (self.mode.on_stack or self.wants_all()):
             self.mode.attend()
 
     def look(self, name: str, z: Tensor, found: Flats) -> Look:
