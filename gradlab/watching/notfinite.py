@@ -75,12 +75,17 @@ class Calls:
         self.made: deque[Made] = deque(maxlen=MOST_CALLS)
         self._hooks = ExitStack()
         self._inside: nn.Module | None = None
-        for part in (module, *module.children()):
+        self._parts = (module, *module.children())
+        for part in self._parts:
             if not isinstance(part, torch.jit.ScriptModule):
                 before = part.register_forward_pre_hook(self._enters, with_kwargs=True)
                 after = part.register_forward_hook(self._leaves, always_call=True)
                 self._hooks.callback(before.remove)
                 self._hooks.callback(after.remove)
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Calls:
+        """Itself: a copy of the network takes its hooks along, and is another network."""
+        return self
 
     def stop(self) -> None:
         """No hook stays."""
@@ -88,7 +93,8 @@ class Calls:
         self.made.clear()
 
     def _enters(self, part: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        if self._inside is None and torch.is_grad_enabled():
+        ours = any(part is one for one in self._parts)
+        if ours and self._inside is None and torch.is_grad_enabled():
             self._inside = part
             dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
             self.made.append(Made(part, given, named, torch.get_rng_state(), dtype))

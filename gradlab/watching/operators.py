@@ -28,7 +28,7 @@ from gradlab.watching.activations import ACTIVATIONS, KEPT, WAVES, first_of, of_
 from gradlab.watching.attention import Spread, entropy, entropy_of, largest
 from gradlab.watching.entries import moments
 from gradlab.watching.facts import LOSSES
-from gradlab.watching.shown import detaching, shows, switch, transformed
+from gradlab.watching.shown import Listener, detaching, inside_another, show_to, shows, switch, transformed
 from gradlab.watching.tape import Tape
 
 CUTTING = frozenset({"detach", "argmax", "argmin", "max", "topk", "sort", "multinomial", "gt", "lt", "ge", "le", "eq"})
@@ -43,8 +43,6 @@ MASKING = frozenset({*DROPOUT, "bernoulli_", "div_"})
 """Operators that are dropout, or of which it is made."""
 
 SOFTMAX, FUSED_ATTENTION = ("_softmax", "_safe_softmax"), "_scaled_dot_product"
-
-AUTOGRAD = torch._C.DispatchKey.AutogradOther
 
 WATCHED = frozenset({*CUTTING, *ACTIVATIONS, *WAVES, *UNBOUNDED, *MASKING, *LOSSES, *SOFTMAX})
 """Operators that are more than steps on the way; most of a pass are none."""
@@ -62,12 +60,14 @@ class Operators(TorchDispatchMode):
         self.tape = tape
         self.key = shows(WATCHED - {"detach"}, FUSED_ATTENTION, DROPOUT)
         self.listening = self.on_stack = self.left = False
+        self.around: Listener | None = None
 
     def __enter__(self) -> Operators:
         # As of any mode, so that nothing inside is compiled; then it leaves the stack until it is wanted there.
         super().__enter__()  # type: ignore[no-untyped-call]
         self.tape.mode, self.on_stack = self, True
         if self.key is not None:
+            self.around = show_to(self)
             detaching(self.key).start()
         self.listen(True)
         return self
@@ -76,6 +76,8 @@ class Operators(TorchDispatchMode):
         self.listen(False)
         if self.key is not None:
             detaching(self.key).stop()
+            show_to(self.around)
+            switch(self.key, on=self.around is not None and self.around.listening)
         if not self.on_stack:
             _push_on_torch_dispatch_stack(self)
         self.tape.mode, self.on_stack = None, False
@@ -92,7 +94,7 @@ class Operators(TorchDispatchMode):
             return False
         self.listening = wanted
         if self.key is not None:
-            switch(self.key, self if wanted else None)
+            switch(self.key, on=wanted)
         if self.on_stack or self.left:
             self.left = self.on_stack
             self.attend()
@@ -114,16 +116,16 @@ class Operators(TorchDispatchMode):
 
     def show(self, func: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """One operator, from above autograd; what torch does inside another is none of the network's."""
-        switch(self.key, None)
+        switch(self.key, on=False)
         try:
-            if torch._C._dispatch_tls_is_dispatch_key_excluded(AUTOGRAD):
+            if inside_another():
                 return func(*given, **named)
             if self.on_stack or transformed():
                 return self._dispatched(func, given, named)
             with torch._C.DisableTorchFunction():
                 return _watched(self.tape, _known(func)[0], func, given, named)
         finally:
-            switch(self.key, self)
+            switch(self.key, on=True)
 
     def _dispatched(self, func: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Shows it as it is dispatched, below autograd and whatever takes it apart."""

@@ -59,6 +59,10 @@ class Recording:
         self._losses = Losses()
         self.drop()
 
+    def __deepcopy__(self, _: dict[int, Any]) -> Recording:
+        """Itself: a copy of the network takes its hooks along, and is another network."""
+        return self
+
     def drop(self) -> None:
         """The gradients were set to zero: what was gathered of them counts no more."""
         self._rows: dict[str, Row] = {}
@@ -96,7 +100,7 @@ class Recording:
 
     def _enters(self, part: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         # What runs during a way back is a checkpoint's second pass; without gradients nothing is trained.
-        if self._heard is not None:
+        if self._heard is not None or part not in self.tape.names:
             return
         if not torch.is_grad_enabled():
             # But inside a network it may be a reentrant checkpoint's first pass: the layer has weights, and no signal.

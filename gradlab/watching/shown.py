@@ -17,10 +17,13 @@ import torch
 from torch import Tensor
 
 KEY = "TESTING_ONLY_GenericMode"
+AUTOGRAD = torch._C.DispatchKey.AutogradOther
 
 
 class Listener(Protocol):
-    """Who is shown the operators of a thread."""
+    """Who is shown the operators of a thread, while it is listening."""
+
+    listening: bool
 
     def show(self, func: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Runs an operator, and looks at it."""
@@ -30,7 +33,7 @@ class Listener(Protocol):
 
 
 class _Listening(local):
-    to: Listener
+    to: Listener | None = None
 
 
 _LISTENING = _Listening()
@@ -60,7 +63,7 @@ def shows(names: frozenset[str], beginning: str, whole: frozenset[str]) -> Any |
     for operator in _operators(names, beginning):
         made = torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CompositeImplicitAutograd")
         if not made or operator.overloadpacket.__name__ in whole:
-            some.impl(operator, _kernel(operator), KEY)
+            some.impl(operator, _kernel(operator, key), KEY)
     _HELD.extend((every, some))
     return key
 
@@ -73,9 +76,17 @@ def _operators(names: frozenset[str], beginning: str) -> Iterable[Any]:
             yield getattr(getattr(torch.ops.aten, name), overload or "default")
 
 
-def _kernel(operator: Any) -> Callable[..., Any]:
+def _kernel(operator: Any, key: Any) -> Callable[..., Any]:
     def shown(*given: Any, **named: Any) -> Any:
-        return _LISTENING.to.show(operator, given, named)
+        to = _LISTENING.to
+        if to is not None:
+            return to.show(operator, given, named)
+        # A thread of torch's own, which takes over what is switched on where it was begun.
+        switch(key, on=False)
+        try:
+            return operator(*given, **named)
+        finally:
+            switch(key, on=True)
 
     return shown
 
@@ -85,11 +96,21 @@ def transformed() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def switch(key: Any, to: Listener | None) -> None:
+def show_to(listener: Listener | None) -> Listener | None:
+    """Whom the operators of this thread are shown to from here on; who it was."""
+    before, _LISTENING.to = _LISTENING.to, listener
+    return before
+
+
+def switch(key: Any, *, on: bool) -> None:
     """From here on the operators of this thread are shown, or nothing is."""
-    if to is not None:
-        _LISTENING.to = to
-    torch._C._dispatch_tls_set_dispatch_key_included(key, to is not None)
+    torch._C._dispatch_tls_set_dispatch_key_included(key, on)
+
+
+def inside_another() -> bool:
+    """Whether an operator was called by torch, to make another: autograd has been there."""
+    excluded: bool = torch._C._dispatch_tls_is_dispatch_key_excluded(AUTOGRAD)
+    return excluded and not torch.is_inference_mode_enabled()
 
 
 class Detaching:
@@ -122,8 +143,9 @@ class Detaching:
     def _telling(self, own: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         def taken(tensor: Tensor) -> Tensor:
             output = own(tensor)
-            if torch._C._dispatch_tls_is_dispatch_key_included(self.key):
-                _LISTENING.to.detached(tensor, output)
+            to = _LISTENING.to
+            if to is not None and torch._C._dispatch_tls_is_dispatch_key_included(self.key):
+                to.detached(tensor, output)
             return output
 
         return taken

@@ -88,8 +88,14 @@ class Tape:
     dropped: float = 0.0
     mask: tuple[weakref.ref[Tensor], float] | None = None
 
+    def __deepcopy__(self, _: dict[int, Any]) -> Tape:
+        """Itself: a network may copy a part of its own, hooks and all, and the copy is none of its layers."""
+        return self
+
     def before(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Notes the call; of a module that may be an activation of its own kind, what it does from here."""
+        if module not in self.names:
+            return
         self.order.setdefault(module, len(self.order))
         self.entered[module] = self.opened
         if isinstance(module, nn.RNNBase) and draws(module):
@@ -100,6 +106,8 @@ class Tape:
 
     def after(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         """A layer opens a call, a norm moves its signal on, an activation of its own kind is looked at as one."""
+        if module not in self.names:
+            return
         inside = self.inside.pop() if self.inside and self.inside[-1].module is module else None
         self._attend()
         self.order.setdefault(module, len(self.order))

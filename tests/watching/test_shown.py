@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pandas as pd
@@ -49,6 +50,9 @@ class Attentive(nn.Module):
         h = h + F.scaled_dot_product_attention(h, h, h, dropout_p=0.2)
         weights = torch.softmax((h @ h.transpose(1, 2)).masked_fill(torch.ones(8, 8).triu(1) > 0, -torch.inf), -1)
         h = F.dropout(weights @ h, 0.1) * torch.sigmoid(self.gate(h).detach())
+        with torch.inference_mode():
+            scale = float(torch.relu(h).amax())
+        h = torch.relu(deepcopy(self.gate)(h)) / scale
         kept = (h.detach().argmax(-1) > 3).float().unsqueeze(-1)
         near = torch.cdist(h, h).mean(-1, keepdim=True)
         return self.out((kept * h + near).exp().mean(1))

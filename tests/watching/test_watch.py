@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -271,6 +272,22 @@ def test_compiled_code_runs_as_written_on_recorded_steps_alone(tmp_path: Path) -
     assert len(calls) == 2
     assert layers[layers["layer"] > 0]["name"].tolist() == ["first", "last"] * 2
     assert (layers[layers["layer"] > 0]["signal_grad_norm"] > 0).all()
+
+
+def test_a_copy_in_the_middle_of_a_step_is_another_network(tmp_path: Path) -> None:
+    net, data = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), batch()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with watched(net, optimizer, tmp_path / "out", every=1) as seen:
+        for _ in range(2):
+            optimizer.zero_grad()
+            loss = loss_of(net, data)
+            averaged = copy.deepcopy(net)
+            loss.backward()
+            averaged(data[0])
+            optimizer.step()
+            seen.step(loss)
+    layers = gradlab.load(tmp_path / "out").layers
+    assert layers[layers["layer"] > 0]["calls"].tolist() == [1.0] * 4
 
 
 def test_a_gan_is_two_runs_of_one_folder(tmp_path: Path) -> None:
