@@ -58,7 +58,7 @@ def shows(names: frozenset[str], beginning: str, whole: frozenset[str]) -> Any |
     except RuntimeError:
         return None
     every = torch.library.Library("_", "IMPL")
-    every.fallback(torch.library.fallthrough_kernel, KEY)  # type: ignore[no-untyped-call]
+    every.fallback(torch.library.fallthrough_kernel, KEY)
     some = torch.library.Library("aten", "IMPL")
     for operator in _operators(names, beginning):
         made = torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CompositeImplicitAutograd")
@@ -126,9 +126,7 @@ class Detaching:
         with self.lock:
             self.count += 1
             if self.count == 1:
-                taken: Any = self._telling(self.method)
-                Tensor.detach = taken  # type: ignore[method-assign]
-                torch.detach = self._telling(self.function)
+                self._put(self._telling(self.method), self._telling(self.function))
                 setattr(Tensor, "data", property(self._telling(self.data.__get__), self.data.__set__))  # noqa: B010
 
     def stop(self) -> None:
@@ -136,9 +134,13 @@ class Detaching:
         with self.lock:
             self.count -= 1
             if self.count == 0:
-                Tensor.detach = self.method  # type: ignore[method-assign]
-                torch.detach = self.function
+                self._put(self.method, self.function)
                 delattr(Tensor, "data")
+
+    @staticmethod
+    def _put(method: Callable[[Tensor], Tensor], function: Callable[[Tensor], Tensor]) -> None:
+        setattr(Tensor, "detach", method)  # noqa: B010
+        setattr(torch, "detach", function)  # noqa: B010
 
     def _telling(self, own: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         def taken(tensor: Tensor) -> Tensor:
