@@ -23,6 +23,7 @@ from gradlab.data.loaders import load
 from gradlab.engine.cohort import Cohort, prepare
 from gradlab.engine.train import Rehearsed, perform, rehearse
 from gradlab.launch.worker import keep_memory
+from gradlab.nn.kernels.graphs import Graph
 from gradlab.nn.kernels.program import Program
 from gradlab.nn.losses import objective
 from gradlab.spec.choices.models import DIGIT_OVER_PRIMARY, primary_capsules
@@ -170,7 +171,8 @@ class Transformer(nn.Module):
         )
         self.blocks = nn.TransformerEncoder(block, model.depth, nn.LayerNorm(width), enable_nested_tensor=False)
         self.read_out = nn.Linear(width, facts.outputs)
-        self.mask = nn.Transformer.generate_square_subsequent_mask(facts.steps)
+        self.mask: Tensor
+        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(facts.steps))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T) -> (B, T, K)."""
@@ -233,10 +235,16 @@ COHORTS: dict[str, Row] = {
 COMMON: dict[str, Value] = {"data.batch_size": 32, "optim.lr": 0.01, "train.steps": 10_000}
 
 
-def cohort(row: Row) -> Cohort:
+def cohort(row: Row, device: str = "cpu") -> Cohort:
     """The row's members, which differ in their seeds."""
     runs = [build({**COMMON, **row.settings, "seed": seed}) for seed in range(MEMBERS)]
-    return prepare(runs, load(runs[0].data), torch.device("cpu"))
+    return prepare(runs, load(runs[0].data), torch.device(device))
+
+
+def wait(found: Cohort) -> None:
+    """Until a GPU has done what it was asked for."""
+    if found.parameters.is_cuda:
+        torch.cuda.synchronize(found.parameters.device)
 
 
 def step_of_gradlab(found: Cohort, rehearsed: Rehearsed, every: int, clock: Clock) -> float:
@@ -245,6 +253,7 @@ def step_of_gradlab(found: Cohort, rehearsed: Rehearsed, every: int, clock: Cloc
     began = clock()
     for t in range(STEPS):
         perform(found, t, record=t % every == every - 1, rehearsed=rehearsed, members=members)
+    wait(found)
     return 1e3 * (clock() - began) / STEPS
 
 
@@ -260,16 +269,17 @@ def step_of_loop(found: Cohort, networks: list[nn.Module], threads: int, clock: 
             optimizer.zero_grad()
             torch.autograd.backward(judge(network(task.inputs[batch]), task.targets[batch]))
             optimizer.step()
+        wait(found)
         spent += clock() - began
     return 1e3 * spent / LOOP_STEPS * MEMBERS / len(networks)
 
 
-def measure(name: str, row: Row, threads: int, rounds: int, clock: Clock) -> str:
+def measure(name: str, row: Row, threads: int, rounds: int, clock: Clock, device: str = "cpu") -> str:
     """One line of the table."""
     torch.set_num_threads(threads)
-    found = cohort(row)
+    found = cohort(row, device)
     rehearsed = rehearse(found)
-    networks = [row.network(found.runs[0]) for _ in range(LOOP_NETWORKS)]
+    networks = [row.network(found.runs[0]).to(device) for _ in range(LOOP_NETWORKS)]
     cells: dict[str, list[float]] = {}
     for turn in range(rounds + 1):
         torch.set_num_threads(threads)
@@ -278,7 +288,8 @@ def measure(name: str, row: Row, threads: int, rounds: int, clock: Clock) -> str
         for cell, spent in seen:
             cells.setdefault(cell, []).extend([spent] if turn else [])  # the first round warms up
     bare, tenth, every, *loops = (statistics.median(spent) for spent in cells.values())
-    written = "program" if isinstance(rehearsed[False], Program) and isinstance(rehearsed[True], Program) else "-"
+    kinds = {type(one) for one in rehearsed.values()}
+    written = "program" if kinds == {Program} else "graph" if kinds == {Graph} else "-"
     ratio = min(loops) / bare
     return (
         f"{name:<16}{bare:>9.2f}{tenth / bare - 1:>+9.0%}{every / bare - 1:>+9.0%}{loops[-1]:>11.1f}{loops[0]:>11.1f}"
@@ -293,6 +304,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--busy", action="store_true", help="processor time of one thread: other work disturbs it less")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda:N (default cpu)")
     arguments = parser.parse_args()
     threads, clock = (1, time.process_time) if arguments.busy else (arguments.threads, time.perf_counter)
     keep_memory()
@@ -302,7 +314,7 @@ def main() -> None:
         f"{'cohort':<16}" + "".join(f"{head:>{9 if len(head) < 8 else 11}}" for head in heads) + "     ratio    aimed"
     )
     for name in arguments.cohorts:
-        print(measure(name, COHORTS[name], threads, arguments.rounds, clock), flush=True)
+        print(measure(name, COHORTS[name], threads, arguments.rounds, clock, arguments.device), flush=True)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ def train(members: Sequence[Setting], data: Digits, steps: int = STEPS) -> Ensem
     for setting in members:
         torch.manual_seed(0)
         networks.append(replace_all_batch_norm_modules_(network(setting)))
-    parameters, buffers = stack_module_state(networks)
+    device = data.inputs.device
+    parameters, buffers = stack_module_state([one.to(device) for one in networks])
     base = copy.deepcopy(networks[0]).to("meta")
 
     def outputs_of(parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor) -> Tensor:
@@ -57,12 +58,12 @@ def train(members: Sequence[Setting], data: Digits, steps: int = STEPS) -> Ensem
     weights = [index for index, parameter in enumerate(stacked) if parameter.dim() == 3]
     modes = [setting.clip for setting in members]
     by_value = slice(modes.index("value"), len(modes)) if "value" in modes else slice(0)
-    by_norm = torch.tensor([mode == "norm" for mode in modes])
-    rates = torch.tensor([setting.lr for setting in members])
+    by_norm = torch.tensor([mode == "norm" for mode in modes], device=device)
+    rates = torch.tensor([setting.lr for setting in members], device=device)
     losses: list[list[float]] = []
     norms: list[list[list[float]]] = []
     while len(losses) < steps:
-        order = torch.randperm(len(data.inputs))
+        order = torch.randperm(len(data.inputs)).to(device)
         for first in range(0, len(order) - BATCH + 1, BATCH):
             if len(losses) == steps:
                 break
@@ -84,10 +85,11 @@ def train(members: Sequence[Setting], data: Digits, steps: int = STEPS) -> Ensem
     return Ensemble(losses, norms, accuracies.tolist())
 
 
-def seconds_of(members: Sequence[Setting]) -> float:
+def seconds_of(members: Sequence[Setting], device: str = "cpu") -> float:
     """Trains one ensemble, and says how long it took."""
+    data = digits(device)
     start = time.perf_counter()
-    train(members, digits())
+    train(members, data)
     return time.perf_counter() - start
 
 
@@ -97,12 +99,13 @@ def main() -> None:
     parser.add_argument("--share", type=int, choices=(1, 3), default=3, help="one in this many ensembles (default 3)")
     parser.add_argument("--processes", type=int, default=1, help="of one thread each, where more than one (default 1)")
     parser.add_argument("--threads", type=int, help="of a single process (default: what PyTorch takes by itself)")
+    parser.add_argument("--device", default="cpu", help="of a single process: cpu or cuda (default cpu)")
     arguments = parser.parse_args()
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     groups = ensembles(arguments.share)
     if arguments.processes == 1:
-        durations = [seconds_of(group) for group in groups]
+        durations = [seconds_of(group, arguments.device) for group in groups]
     else:
         context = multiprocessing.get_context("spawn")
         with context.Pool(arguments.processes, torch.set_num_threads, (1,)) as pool:

@@ -61,6 +61,7 @@ class StepRow:
             clipped and clipped.cloned(),
             (self.broken[0].clone(), self.broken[1].clone()),
             None if table is None else replace(table, values=table.values.clone(), unsound=table.unsound.clone()),
+            None if self.loss_scale is None else self.loss_scale.clone(),
         )
 
 

@@ -175,9 +175,10 @@ def rehearse(cohort: Cohort) -> Rehearsed:
     """What every step but the last does, as kernel calls or as a CUDA graph, where that can be; nothing is done yet."""
     if cohort.runs[0].train.steps < LEAST_STEPS or not cohort.way.rehearsable or is_by_chance(cohort.runs):
         return {True: None, False: None}
+    cohort.task.turn_to(0)
     first = partial(step, cohort, 0, cohort.pace.turn_to(0))
     if cohort.parameters.is_cuda:
-        return {record: capture(partial(first, record=record), cohort.moving) for record in (True, False)}
+        return capture({record: partial(first, record=record) for record in (True, False)}, cohort.moving)
     threads = min(torch.get_num_threads(), len(cohort.runs))
     # A gradient is clipped and gone at the end of a member's step: one place for all of them stays in the cache.
     passing = [cohort.way.gradient]

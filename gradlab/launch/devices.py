@@ -50,12 +50,17 @@ def choose(asked: str) -> Device:
     cpu = Device("cpu", f"cpu, {cores} cores" if cores > 1 else "cpu", CPU_MEMORY, cores)
     if asked == "cpu":
         return cpu
-    cards = _cards() if _torch_has_cuda() else []
+    built = _cuda_of_torch()
+    of_driver, cards = _cards() if built else (0, [])
+    if of_driver < built:
+        cards = []
     if asked == "auto" and not cards:
         return cpu
     index = int(asked.partition(":")[2] or 0)
     if index >= len(cards):
-        why = f"torch sees {len(cards)} GPUs" if _torch_has_cuda() else "the installed torch is a CPU build"
+        why = f"torch sees {len(cards)} GPUs" if built else "the installed torch is a CPU build"
+        if 0 < of_driver < built:
+            why = f"its driver knows CUDA {of_driver}, and the installed torch needs {built}"
         raise SpecError(f"--device {asked}: no such GPU ({why}); expected auto, cpu or one that is there")
     name, memory = cards[index]
     return Device(f"cuda:{index}", f"cuda:{index}, {name}", memory // 4, cores)
@@ -81,22 +86,33 @@ def memory() -> int:
     return min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *limits)
 
 
-def _torch_has_cuda() -> bool:
+def _cuda_of_torch() -> int:
+    """The CUDA that the installed torch is built for, its first number; 0 of a CPU build.
+
+    A driver serves every release of its own first number, and those before.
+    """
     found = importlib.util.find_spec("torch")
-    return found is not None and any(
-        any((Path(place) / "lib").glob("*torch_cuda*")) for place in found.submodule_search_locations or []
-    )
+    for place in (found and found.submodule_search_locations) or []:
+        version = Path(place) / "version.py"
+        text = version.read_text(encoding="utf-8") if version.is_file() else ""
+        if said := re.search(r"^cuda\b.*= '(\d+)", text, re.MULTILINE):
+            return int(said[1])
+    return 0
 
 
-def _cards() -> list[tuple[str, int]]:
-    """Name and bytes of every GPU that the CUDA driver shows; none where there is no driver."""
+def _cards() -> tuple[int, list[tuple[str, int]]]:
+    """The first number of the CUDA that the driver knows, and name and bytes of every GPU that it shows.
+
+    Zero and none where there is no driver.
+    """
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return []
-    count = ctypes.c_int()
+        return 0, []
+    version, count = ctypes.c_int(), ctypes.c_int()
+    driver.cuDriverGetVersion(ctypes.byref(version))
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return []
+        return version.value // 1000, []
     cards = []
     for index in range(count.value):
         device, memory, name = ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(128)
@@ -104,4 +120,4 @@ def _cards() -> list[tuple[str, int]]:
             driver.cuDeviceGetName(name, 128, device)
             driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
             cards.append((name.value.decode(), memory.value))
-    return cards
+    return version.value // 1000, cards

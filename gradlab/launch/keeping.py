@@ -19,7 +19,7 @@ import gradlab
 from gradlab.engine.keeper import Keeper
 from gradlab.engine.precision import FORMATS
 from gradlab.launch.events import Job
-from gradlab.nn.kernels.compiler import library
+from gradlab.nn.kernels.compiler import by_triton, library
 from gradlab.nn.kernels.program import serves
 from gradlab.spec.run import RunSpec
 from gradlab.store.arrays import Kept, read_arrays, write_arrays
@@ -100,6 +100,6 @@ def surroundings(precision: str, device: torch.device) -> dict[str, str]:
         "gradlab": gradlab.__version__,
         "torch": torch.__version__,
         "device": f"{device.type}, {card}",
-        "kernels": "torch" if own is None else own.stem,
+        "kernels": own.stem if own else "triton" if device.type == "cuda" and by_triton() else "torch",
         "threads": str(torch.get_num_threads()),
     }

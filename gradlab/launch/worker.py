@@ -6,6 +6,7 @@ Imports torch, so `local` starts it in a process of its own and never imports it
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 import signal
@@ -50,8 +51,15 @@ def keep_memory() -> None:
         libc.mallopt(M_MMAP_THRESHOLD, 2**30)
 
 
-def give_memory_back() -> None:
-    """Hands what is free back to the system: pieces of different shapes leave gaps that only grow."""
+def give_memory_back(device: torch.device) -> None:
+    """Hands what is free back to the system: pieces of different shapes leave gaps that only grow.
+
+    On a GPU others may take it then.
+    """
+    if device.type == "cuda":
+        # What a piece has left in a cycle of references holds its tensors, and its graphs their pool.
+        gc.collect()
+        torch.cuda.empty_cache()
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -80,7 +88,7 @@ def serve(connection: Connection, device: str) -> None:
             with _heeding() as told:
                 run_job(job, torch.device(device), connection.send, told)
             if job.piece.effort > LONG:
-                give_memory_back()
+                give_memory_back(torch.device(device))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
@@ -104,6 +112,18 @@ def _heeding() -> Iterator[list[int]]:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def take(device: torch.device) -> None:
+    """Makes a GPU this process's own, which touches no other, and its numbers those of a processor.
+
+    So products and convolutions are not rounded to TF32, and convolutions are done in the same way every time.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
+
+
 def run_job(job: Job, device: torch.device, say: Callable[[Event], None], told: Sequence[int] = ()) -> None:
     """Trains one piece and writes its tables; what is ``told`` meanwhile ends it in the middle, see `keeping`.
 
@@ -111,6 +131,7 @@ def run_job(job: Job, device: torch.device, say: Callable[[Event], None], told: 
     device's memory, or in which a run crashes, is halved and tried again: a crash costs the run that it is of.
     """
     index = job.piece.index
+    take(device)
     try:
         whole, crash = _trained(job, device, say, told)
         with writing():
@@ -151,9 +172,7 @@ def _trained(
             done.append(outcome)
         elif outcome.divisible and len(runs) > 1:
             chunks[number : number + 1] = [len(runs) - len(runs) // 2, len(runs) // 2]
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-            give_memory_back()
+            give_memory_back(device)
             say(Event("halved", job.piece.index, chunks=tuple(chunks)))
         else:
             last = outcome

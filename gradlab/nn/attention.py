@@ -176,7 +176,7 @@ def _spread(q: Tensor, k: Tensor, heads: Heads, entropy: Tensor, largest: Tensor
     largest.copy_(torch.where(logits == -math.inf, 0.0, logits.abs()).flatten(1).amax(1))
     weights = logits.softmax(-1).to(torch.float64)
     places = weights.shape[-1]
-    seen = torch.arange(1, places + 1) if heads.causal else torch.full((places,), places)
-    most = seen.to(weights.device, torch.float64).log()
-    told = torch.special.entr(weights).sum(-1)[..., most > 0] / most[most > 0]
+    seen = torch.arange(1, places + 1, device=weights.device) if heads.causal else weights.new_full((places,), places)
+    several = slice(int(heads.causal or places == 1), None)
+    told = torch.special.entr(weights).sum(-1)[..., several] / seen[several].to(torch.float64).log()
     entropy.copy_(told.flatten(1).mean(1))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gradlab.nn.kernels import native
+from gradlab.nn.kernels import fused, native
 
 
 def norms64(rows: Tensor, spans: Sequence[slice], out: Tensor | None = None) -> Tensor:
@@ -53,6 +53,8 @@ def unsound(x: Tensor, out: Tensor | None = None) -> Tensor:
 
 def sound_norm64(rows: Tensor) -> tuple[Tensor, Tensor]:
     """(M, P) -> `norm64` and `unsound` of it."""
+    if fused.passes(rows):
+        return fused.sound_norm(rows)
     if not native.serves(rows):
         return norm64(rows), unsound(rows)
     norm, broken = rows.new_empty(2, len(rows), dtype=torch.float64)

@@ -195,7 +195,9 @@ def _shut(gates: Tensor, of: Unrolled) -> Callable[[Tensor], None]:
         if native.serves(gates):
             recurrences.shut(gates, of.kinds, of.sigmoids, SHUT_BELOW, out)
         else:
-            sigmoids = gates.unflatten(-1, (of.kinds, -1))[..., list(of.sigmoids), :]
+            apart = gates.unflatten(-1, (of.kinds, -1))
+            # One by one: an index of several would travel to a GPU.
+            sigmoids = torch.stack([apart[..., kind, :] for kind in of.sigmoids], -2)
             out.copy_(share(SHUT_BELOW - sigmoids * (1 - sigmoids)))
 
     return write

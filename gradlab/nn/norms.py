@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from gradlab.nn.kernels import native
+from gradlab.nn.kernels import fused, native
 
 EPS = 1e-5
 """Of batch and layer norm, as torch's; rms norm takes the precision's epsilon, as torch.nn.RMSNorm does."""
@@ -97,15 +98,22 @@ def batch_norm(z: Tensor, affine: Affine, mode: Mode) -> tuple[Tensor, Back]:
     return torch.addcmul(shift.unsqueeze(1), centred, scale), back
 
 
+def _kernels(z: Tensor) -> ModuleType | None:
+    """What has kernels for rows of ``z`` (M, B, D), if anything: both have them by the same names."""
+    if native.serves(z):
+        return native
+    return fused if fused.serves(z) and z.shape[2] <= fused.WIDEST else None
+
+
 def layer_norm(z: Tensor, affine: Affine, mode: Mode) -> tuple[Tensor, Back]:
     """Each sample over its units (Ba et al. 2016, equation 3)."""
     del mode
     gain, shift = affine.gain.unsqueeze(1), affine.shift
     if shift is None:
         raise ValueError("layer norm needs its shift")
-    if native.serves(z):
-        y, found = native.layer_norm(z, affine.gain, shift, EPS, centred=True)
-        return y, lambda dy: native.layer_norm_back(dy, found, affine.gain, centred=True, shifted=True)
+    if (kernels := _kernels(z)) is not None:
+        y, found = kernels.layer_norm(z, affine.gain, shift, EPS, centred=True)
+        return y, lambda dy: kernels.layer_norm_back(dy, found, affine.gain, centred=True, shifted=True)
     centred = z - z.mean(-1, keepdim=True)
     inverse = torch.rsqrt(centred.square().mean(-1, keepdim=True) + EPS)
     normalised = centred * inverse
@@ -126,9 +134,9 @@ def rms_norm(z: Tensor, affine: Affine, mode: Mode) -> tuple[Tensor, Back]:
     """Each sample over the root mean square of its units (Zhang & Sennrich 2019, equation 4)."""
     del mode
     eps = torch.finfo(z.dtype).eps
-    if native.serves(z):
-        y, found = native.layer_norm(z, affine.gain, None, eps, centred=False)
-        return y, lambda dy: native.layer_norm_back(dy, found, affine.gain, centred=False, shifted=False)
+    if (kernels := _kernels(z)) is not None:
+        y, found = kernels.layer_norm(z, affine.gain, None, eps, centred=False)
+        return y, lambda dy: kernels.layer_norm_back(dy, found, affine.gain, centred=False, shifted=False)
     gain = affine.gain.unsqueeze(1)
     inverse = torch.rsqrt(z.square().mean(-1, keepdim=True) + eps)
     normalised = z * inverse

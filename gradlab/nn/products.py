@@ -93,7 +93,13 @@ def looked_up_back(out: Tensor, tokens: Tensor, grad: Tensor, *, more: bool) -> 
         return
     if not more:
         out.zero_()
-    out.scatter_add_(1, _row_numbers(tokens, out), grad.flatten(1, 2))
+    if grad.is_cuda:
+        # There sums of scattered numbers are taken in any order, and end in other digits each time.
+        rows = torch.arange(out.shape[1], device=out.device).view(1, -1, 1)
+        chosen = (tokens.flatten(1).unsqueeze(1) == rows).to(grad.dtype)
+        out.baddbmm_(chosen, grad.flatten(1, 2))
+    else:
+        out.scatter_add_(1, _row_numbers(tokens, out), grad.flatten(1, 2))
 
 
 def _row_numbers(tokens: Tensor, table: Tensor) -> Tensor:

@@ -22,16 +22,18 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.nn.utils import parametrize
+from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
 from gradlab.watching.backward import Heard, hear
+from gradlab.watching.ears import Hook
 from gradlab.watching.graph import graph
 from gradlab.watching.merging import unscaled
 from gradlab.watching.operators import Operators, already_asked
 from gradlab.watching.recurrence import time_rows
 from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, parameters_of, parts_of, precision
 from gradlab.watching.tape import Tape, hooked
-from gradlab.watching.told import of_batch, strangers, told
+from gradlab.watching.told import counted, of_batch, strangers, told
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,7 @@ def observe(
     """
     parts, names = called_with(module, inputs)
     leaves = [_leaf(part) for part in parts]
-    held = parts_of(module)
-    inside = inside_parametrizations(held)
-    tape = Tape({part: name for part, name in held.items() if part not in inside}, _samples(parts))
+    tape = Tape(audible(module), _samples(parts))
     with torch.enable_grad(), _as_written(), ExitStack() as outward:
         outward.enter_context(there or nullcontext())
         # A copy, so that a network may overwrite its input in place.
@@ -106,7 +106,8 @@ def observe(
     rows = [unscaled(row, scale) for row in (*rows, *time_rows(layers, heard))]
     seen = told(names_of, layers, heard, gradients, tape.losses)
     tape.losses.unscale(scale)
-    seen["facts"] |= of_batch(parts, output, loss.grad_fn) | strangers(names_of, heard.graph, output)
+    foreign = strangers(names_of, heard.graph, output)
+    seen["facts"] |= of_batch(parts, output, loss.grad_fn) | counted([one.numel() for one in foreign])
     seen |= {"loss": float(loss.detach()), "precision": precision(held, layers)}
     return Observed(rows, layers, loss.detach(), gradients, seen)
 
@@ -137,6 +138,13 @@ def _as_written() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if compiles else nullcontext()
 
 
+def audible(module: nn.Module) -> dict[nn.Module, str]:
+    """The parts of a module that put out signals, by their names."""
+    parts = parts_of(module)
+    inside = inside_parametrizations(parts)
+    return {part: name for part, name in parts.items() if part not in inside}
+
+
 def inside_parametrizations(parts: Iterable[nn.Module]) -> set[nn.Module]:
     """Modules that make a weight out of its parameters; what they put out is no signal."""
     return {
@@ -154,9 +162,9 @@ def _listening(tape: Tape) -> Iterator[None]:
         for part in tape.names:
             before, after = hooked(part)
             if before:
-                hooks.append(part.register_forward_pre_hook(tape.before, prepend=True, with_kwargs=True))
+                hooks.append(part.register_forward_pre_hook(Hook(tape.before), prepend=True, with_kwargs=True))
             if after:
-                hooks.append(part.register_forward_hook(tape.after, with_kwargs=True))
+                hooks.append(part.register_forward_hook(Hook(tape.after), with_kwargs=True))
         yield
     finally:
         for hook in hooks:
@@ -170,7 +178,7 @@ def _leaf(part: Any) -> Any:
 
 
 def _samples(parts: list[Any]) -> int:
-    return next((len(part) for part in parts if isinstance(part, Tensor) and part.dim()), 0)
+    return next((len(part) for part in tree_leaves(parts) if isinstance(part, Tensor) and part.dim()), 0)
 
 
 def _scalar(loss: Any) -> Tensor:

@@ -88,14 +88,8 @@ class Tape:
     dropped: float = 0.0
     mask: tuple[weakref.ref[Tensor], float] | None = None
 
-    def __deepcopy__(self, _: dict[int, Any]) -> Tape:
-        """Itself: a network may copy a part of its own, hooks and all, and the copy is none of its layers."""
-        return self
-
     def before(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Notes the call; of a module that may be an activation of its own kind, what it does from here."""
-        if module not in self.names:
-            return
         self.order.setdefault(module, len(self.order))
         self.entered[module] = self.opened
         if isinstance(module, nn.RNNBase) and draws(module):
@@ -106,8 +100,6 @@ class Tape:
 
     def after(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         """A layer opens a call, a norm moves its signal on, an activation of its own kind is looked at as one."""
-        if module not in self.names:
-            return
         inside = self.inside.pop() if self.inside and self.inside[-1].module is module else None
         self._attend()
         self.order.setdefault(module, len(self.order))
@@ -275,9 +267,21 @@ def _differ(signal: Any) -> bool:
 
 
 def signal_of(output: Any) -> Tensor | None:
-    """The tensor of floats that a module puts out, or the first of a tuple (of `nn.LSTM`, the output sequence)."""
+    """The tensor of floats that a module puts out, or the first of a tuple (of `nn.LSTM`, the output sequence).
+
+    Of a mapping, or an object, what is called logits; else the first of a mapping that is no single number.
+    """
     first = output[0] if isinstance(output, tuple) and output else output
-    return first if isinstance(first, Tensor) and (first.is_floating_point() or first.is_complex()) else None
+    if isinstance(first, Mapping):
+        several = (one for one in first.values() if isinstance(one, Tensor) and one.dim() and _counts(one))
+        first = first.get("logits", next(several, None))
+    elif not isinstance(first, Tensor):
+        first = getattr(first, "logits", None)
+    return first if isinstance(first, Tensor) and _counts(first) else None
+
+
+def _counts(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def weights(module: nn.Module) -> list[nn.Parameter]:

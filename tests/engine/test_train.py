@@ -8,18 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 from gradlab.data.facts import described
-from gradlab.engine.cohort import prepare
-from gradlab.engine.train import WINDOW, advance, perform, rehearse
-from gradlab.spec.choices import ACTIVATIONS, DATA, INITS, NAMED, PRETRAINING
+from gradlab.engine.train import WINDOW
+from gradlab.spec.choices import ACTIVATIONS, INITS
 from gradlab.spec.named import Value
-from gradlab.spec.run import build
-from tests.images import cifar_images
-from tests.members import content, differences, measured, on_each_engine, trained_with
+from tests.members import differences, measured, on_each_engine, trained_with
+from tests.named import CHOICES, fitting
 from tests.oracles import expected
 
 Cohort = list[dict[str, Value]]
@@ -266,60 +262,14 @@ def test_probes_on_equals_probes_off_bit_for_bit(settings: dict[str, Value]) -> 
         assert {k: v for k, v in a.items() if k != "run_id"} == {k: v for k, v in b.items() if k != "run_id"}
 
 
-OWN = ("module", "file", "function")
-"""Of the user's own: `test_lent` knows."""
-
-
 @pytest.mark.parametrize(("engine", "precision"), [("kernels", "float32"), ("torch", "float64")])
-@pytest.mark.parametrize(
-    ("key", "name"),
-    [(key, name) for key, names in NAMED.items() for name in names if key != "probe.instrument" and name not in OWN],
-)
+@pytest.mark.parametrize(("key", "name"), CHOICES)
 def test_every_named_choice_trains_two_steps(key: str, name: str, engine: str, precision: str, tmp_path: Path) -> None:
-    """Of instruments, which fit few settings each, `test_instruments` knows."""
-    settings: dict[str, Value] = {"train.steps": 2, "train.precision": precision, "optim.lr": 0.01}
-    settings["data.batch_size"] = min(4, DATA[name].train) if key == "data.name" else 4
-    if name != "linear_chain":
-        settings["model.width"] = 8
-    if key != "model.name":
-        settings["model.depth"] = 3
-    if name in ("mnist", "fashion_mnist"):
-        settings["data.root"] = str(Path(__file__).parents[1] / "fixtures" / "idx200")
-    if name == "cifar10":
-        settings["data.root"] = str(cifar_images(tmp_path))
-    if key == "model.init" and INITS[name].models:
-        settings |= {"model.name": INITS[name].models[-1], "model.depth": 4}
-    if key == "model.norm" and name == "instance":
-        settings["model.name"] = "cnn"
-    if key == "pretrain.mode" and (able := PRETRAINING[name].models):
-        settings |= {"model.name": able[0], "pretrain.steps": 2}
-    if key == "data.name" and DATA[name].vocabulary:
-        settings["model.name"] = "gru"
+    settings = fitting(key, name, precision, tmp_path)
     with trained_with(engine):
-        (found,) = measured(settings | {key: name})
+        (found,) = measured(settings)
     assert (found.run["state"], found.run["steps"]) == ("finished", 2)
     assert [row["step"] for row in found.steps] == [0, 1, 2]
     assert all(math.isfinite(row["loss"]) for row in found.steps)
     assert math.isfinite(found.run["loss_heldout"])
-    assert (found.run["accuracy"] is None) == (described(settings | {key: name}).facts.loss != "cross_entropy")
-
-
-def test_a_graph_on_cuda_plays_the_step() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    device = torch.device("cuda")
-    settings: dict[str, Value] = {"train.steps": 60, "probe.every": 7, "model.norm": "batch", "optim.momentum": 0.9}
-    ways = (("none", "constant"), ("norm", "cosine"), ("value", "plateau"))
-    runs = [
-        build({**settings, "seed": seed, "clip.mode": mode, "optim.schedule": schedule})
-        for seed, (mode, schedule) in enumerate(ways)
-    ]
-    made, played = (prepare(runs, content(runs[0].data), device) for _ in range(2))
-    rehearsed = rehearse(played)
-    assert None not in rehearsed.values()
-    for t in range(5):
-        wanted = advance(made, t, record=t % 2 == 0)
-        found = perform(played, t, record=t % 2 == 0, rehearsed=rehearsed, members=np.arange(3))
-        torch.testing.assert_close(found.loss, wanted.loss, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(found.grad_norm, wanted.grad_norm, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(played.parameters, made.parameters, rtol=1e-4, atol=1e-5)
+    assert (found.run["accuracy"] is None) == (described(settings).facts.loss != "cross_entropy")

@@ -49,26 +49,6 @@ def test_what_is_no_device(asked: str) -> None:
         devices.choose(asked)
 
 
-def test_the_gpu_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "_torch_has_cuda", lambda: True)
-    monkeypatch.setattr(devices, "_cards", lambda: [("Card A", 8 << 30), ("Card B", 4 << 30)])
-    auto, second = devices.choose("auto"), devices.choose("cuda:1")
-    assert (auto.name, auto.label, auto.memory, auto.is_cpu) == ("cuda:0", "cuda:0, Card A", 2 << 30, False)
-    assert (second.name, second.memory) == ("cuda:1", 1 << 30)
-    assert devices.choose("cuda").name == "cuda:0"
-    assert devices.choose("cpu").is_cpu
-    with pytest.raises(SpecError, match=r"--device cuda:2: no such GPU \(torch sees 2 GPUs\)"):
-        devices.choose("cuda:2")
-
-
-def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "_torch_has_cuda", lambda: False)
-    monkeypatch.setattr(devices, "_cards", lambda: [("Card A", 8 << 30)])
-    assert devices.choose("auto").is_cpu
-    with pytest.raises(SpecError, match=r"--device cuda: no such GPU \(the installed torch is a CPU build\)"):
-        devices.choose("cuda")
-
-
 @pytest.mark.parametrize(
     ("asked", "largest", "count", "said"),
     [

@@ -80,7 +80,8 @@ def radam(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Te
     told = (length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)
     scale = (told.clamp(min=0).sqrt() * unbiased.sqrt()).to(rate.lr.dtype)
     direction = torch.where(length > 5, scale / (square.sqrt() + rate.eps), torch.ones_like(mean))
-    descend(parameters, mean * direction, (rate.lr.double() / _unbiased(rate.beta1, t)).to(rate.lr.dtype))
+    lr = rate.lr if rate.momentum_lr is None else torch.where(length > 5, rate.lr, rate.momentum_lr)
+    descend(parameters, mean * direction, (lr.double() / _unbiased(rate.beta1, t)).to(rate.lr.dtype))
 
 
 def adamax(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Tensor) -> None:
@@ -133,5 +134,6 @@ def lamb(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Ten
     spans = rate.layout.columns
     weights, lengths = norms64(parameters, spans), norms64(direction, spans)
     trust = torch.where((weights > 0) & (lengths > 0), weights / lengths, 1.0).to(mean.dtype)
-    sizes = torch.tensor([span.stop - span.start for span in spans], device=mean.device)
-    descend(parameters, direction * trust.repeat_interleave(sizes, dim=1), rate.lr)
+    for span, own in zip(spans, trust.unsqueeze(2).unbind(1), strict=True):
+        direction[:, span] *= own
+    descend(parameters, direction, rate.lr)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gradlab.nn.float64 import norm64, norms64
-from gradlab.nn.kernels import native
+from gradlab.nn.kernels import fused, native
 from gradlab.nn.slots import Layout
 from gradlab.spec.run import RunSpec
 
@@ -265,14 +265,20 @@ def clipping(runs: Sequence[RunSpec], parameters: Tensor, done: Tensor, like: Te
         found.append(Segment(CLIPPERS[mode], part, limits))
     if not set(modes) <= set(native.CLIPS):
         return Clipping(tuple(found), None, memory, "skip" in modes)
-    numbers = torch.tensor([native.CLIPS.index(mode) for mode in modes])
+    numbers = torch.tensor([native.CLIPS.index(mode) for mode in modes], device=parameters.device)
     return Clipping(tuple(found), native.Clips(numbers, common, output), memory, skips=False)
+
+
+def _is_whole(part: Segment) -> bool:
+    return part.clipper is not clip_layerwise
 
 
 def clip(gradient: Tensor, norm: Tensor, how: Clipping, layout: Layout) -> Clipped:
     """Clips ``gradient`` (M, P) in place, each member its own way; ``norm`` (M,) is that before."""
     if how.columns is not None and native.serves(gradient):
         return Clipped(*native.clip(gradient, norm, how.columns, layout.layers))
+    if how.columns is not None and fused.passes(gradient) and all(_is_whole(part) for part in how.segments):
+        return Clipped(*fused.clip(gradient, norm, how.columns))
     parts = [part.clipper(gradient[part.members], norm[part.members], part.limits, layout) for part in how.segments]
     skipped = None
     if how.skips:

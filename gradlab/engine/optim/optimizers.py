@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradlab.engine.optim import adaptive, descent
 from gradlab.engine.optim.rates import SWITCHES, Rates, State, Step, rates
-from gradlab.nn.kernels import convolutions, native
+from gradlab.nn.kernels import convolutions, fused, native
 
 __all__ = ["OPTIMIZERS", "Optimizer", "Rates", "State", "Step", "rates"]
 
@@ -41,14 +41,19 @@ class Optimizer:
 
     def update(self, parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Tensor) -> None:
         """As ``step``."""
-        if self.kernel is not None and native.serves(parameters) and not rate.active & set(SWITCHES) and t.dim() == 1:
-            own = [name for what, name in self.if_active if what not in SWITCHES]
-            buffers = [state.get(name) for name in (*self.buffers, *own)]
+        own = [name for what, name in self.if_active if what not in SWITCHES]
+        buffers = [state.get(name) for name in (*self.buffers, *own)]
+        how = None if rate.active & set(SWITCHES) or t.dim() != 1 else self.kernel
+        if how is not None and fused.descends(how, parameters) and not rate.factors:
+            columns = {name: getattr(rate, name) for name in self.takes}
+            fused.descend(how, parameters, gradient, t, columns, buffers)
+            return
+        if how is not None and native.serves(parameters):
             for span, factor in rate.factors or ((slice(None), None),):
                 lr = rate.lr if factor is None else convolutions.affine(rate.lr, factor, None)
-                columns = [lr if name == "lr" else getattr(rate, name) for name in self.takes]
+                ordered = [lr if name == "lr" else getattr(rate, name) for name in self.takes]
                 parts = [None if buffer is None else buffer[:, span] for buffer in buffers]
-                native.descend(self.kernel, parameters[:, span], gradient[:, span], t, columns, parts)
+                native.descend(how, parameters[:, span], gradient[:, span], t, ordered, parts)
             return
         if "maximize" in rate.active:
             gradient.mul_(1 - 2 * rate.maximize)

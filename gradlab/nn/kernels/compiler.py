@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shlex
 import shutil
@@ -26,7 +27,7 @@ SOURCE = Path(__file__).with_name("source")
 """The kernels in C, a file a kind; `player.c` includes the others."""
 
 SWITCH = "GRADLAB_KERNELS"
-"""The environment variable that says ``torch`` where nothing is to be compiled."""
+"""The environment variable that says ``torch`` where nothing is to be compiled, or ``triton`` on a GPU."""
 
 FLAGS = (
     *("-std=gnu11", "-O3", "-march=native", "-fPIC", "-fopenmp-simd"),
@@ -83,6 +84,11 @@ def library(precision: str) -> Path | None:
     except (OSError, RuntimeError):
         # No place for a cache (no home, no space, a folder of somebody else's): torch computes the same.
         return None
+
+
+def by_triton() -> bool:
+    """Whether kernels in Triton are asked for on a GPU, and it is installed."""
+    return os.environ.get(SWITCH) == "triton" and importlib.util.find_spec("triton") is not None
 
 
 def _private_folder() -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -11,9 +11,13 @@ from torch import Tensor
 
 from gradlab.nn.kernels.program import Members
 
-WARM_UP = 3
+WARM_UP = 2
 """Steps before a capture, in which libraries set themselves up; the capture would forbid it."""
 
+WAITED = "called a synchronizing CUDA operation"
+"""What torch says of a step that waits for the host, where it is asked to refuse that."""
+
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -31,25 +35,54 @@ class Graph(Generic[T]):
         return self.result
 
 
-def capture(step: Callable[[], T], moving: Sequence[Tensor]) -> Graph[T] | None:
-    """The kernels that ``step`` launches, which changes ``moving`` alone; they are put back, so that nothing is done.
+def capture(steps: Mapping[K, Callable[[], T]], moving: Sequence[Tensor]) -> dict[K, Graph[T] | None]:
+    """The kernels that each of ``steps`` launches, which change ``moving`` alone; they are put back: nothing is done.
 
-    None where the step cannot be captured: it then waits for the host, or allocates outside torch.
+    None for a step that waits for the host, or allocates outside torch. All share one pool of memory: what a graph
+    leaves stays until another is played. Raises `torch.OutOfMemoryError` where there is no room for them.
     """
     before = [tensor.clone() for tensor in moving]
-    side = torch.cuda.Stream()
+    with torch.cuda.device(moving[0].device):
+        # One stream for all: only what was freed on the same stream is taken again from the pool.
+        side, pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        try:
+            return {key: _captured(step, side, pool) for key, step in steps.items()}
+        finally:
+            torch.cuda.current_stream().wait_stream(side)
+            for tensor, value in zip(moving, before, strict=True):
+                tensor.copy_(value)
+
+
+def _captured(step: Callable[[], T], side: torch.cuda.Stream, pool: tuple[int, int]) -> Graph[T] | None:
     side.wait_stream(torch.cuda.current_stream())
+    # A capture that breaks leaves its stream the current one: this block gives back the one before.
     with torch.cuda.stream(side):
         for _ in range(WARM_UP):
             step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.graph(graph):
-            result = step()
-    except RuntimeError:
-        return None
-    finally:
-        for tensor, value in zip(moving, before, strict=True):
-            tensor.copy_(value)
+        # A capture that breaks leaves torch's allocator and generators as if it went on: better none is begun.
+        if _waits(step):
+            return None
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=pool, stream=side):
+                result = step()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            return None
     return Graph(graph, result)
+
+
+def _waits(step: Callable[[], object]) -> bool:
+    """Whether the host waits for the GPU in ``step``, which is done, in part where it does."""
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    except RuntimeError as refusal:
+        if WAITED not in str(refusal):
+            raise
+        return True
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+    return False

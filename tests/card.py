@@ -1,0 +1,317 @@
+"""A GPU that is none: tensors on ``cuda:N`` in the processor's memory, and CUDA graphs of what is done to them.
+
+It is as strict as a card where a card is strict. Tensors of different devices do not meet; whatever waits for the host
+is counted, and refused during a capture or where `torch.cuda.set_sync_debug_mode` says so; a captured step is played
+with what was on the host at the capture; memory may run out. What it computes, the processor computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter, tree_map
+
+WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "unique_dim", "_unique2", "repeat_interleave"}
+"""Operations that cannot go on before the host knows a number."""
+
+INDEXES = ("index", "index_put", "index_put_")
+
+
+class OnCard(Tensor):
+    """A tensor that says that it lies on ``cuda:N``; ``inner`` is what there is of it.
+
+    To the inside of torch it is on ``meta``: a build without CUDA knows no other device that is not the processor.
+    """
+
+    inner: Tensor
+    card: Card
+    place: torch.device
+
+    @staticmethod
+    def __new__(cls, inner: Tensor, card: Card, device: torch.device) -> OnCard:
+        made: OnCard = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls, inner.size(), inner.stride(), inner.storage_offset(), dtype=inner.dtype, device="meta"
+        )
+        made.inner, made.card, made.place = inner, card, device
+        return made
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return self.place
+
+    @property
+    def is_cuda(self) -> bool:  # type: ignore[override]
+        return True
+
+    def __getitem__(self, at: Any) -> Any:
+        return super().__getitem__(self._sent(at))
+
+    def __setitem__(self, at: Any, value: Any) -> None:
+        super().__setitem__(self._sent(at), value)
+
+    def _sent(self, at: Any) -> Any:
+        """Indices from the host, on their way to the card: the inside of torch would send them to ``meta``."""
+        if isinstance(at, tuple):
+            return tuple(map(self._sent, at))
+        return torch.tensor(at, dtype=torch.int64, device=self.place) if isinstance(at, list) else at
+
+    @property
+    def data(self) -> Tensor:  # type: ignore[override]
+        return self.detach()
+
+    @data.setter
+    def data(self, value: OnCard) -> None:
+        self.inner = value.inner
+
+    def tolist(self) -> Any:
+        return self.cpu().tolist()
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"OnCard({self.inner!r}, device={self.device})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        card = next(one.card for one in tree_iter((args, kwargs)) if isinstance(one, OnCard))
+        return card.run(func, args, kwargs or {})
+
+
+@dataclass
+class Call:
+    """One operation of a capture: what it reads and writes, and whose results are kept in place."""
+
+    func: Any
+    args: Any
+    kwargs: Any
+    results: tuple[Tensor, ...]
+
+
+@dataclass
+class Card:
+    """What happened on it: how often the host waited, and graphs were launched; ``mode`` is the debug mode's.
+
+    ``room``: bytes that one tensor may take.
+    """
+
+    waits: int = 0
+    launches: int = 0
+    emptied: int = 0
+    mode: str = "default"
+    room: int = 2**40
+    chosen: int = 0
+    capturing: list[Call] | None = None
+    broken: bool = False
+    streams: list[FakeStream] = field(default_factory=list)
+
+    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        name = func.overloadpacket.__name__
+        given = [one for one in tree_iter((args, kwargs)) if isinstance(one, Tensor)]
+        ours = [one for one in given if isinstance(one, OnCard)]
+        asked = kwargs.get("device")
+        to = torch.device(asked) if asked is not None else ours[0].device if ours else torch.device("cpu")
+        if to.type == "meta":  # a number that the inside of torch puts beside a tensor
+            to = torch.device("cuda", self.chosen)
+        devices = {one.device for one in ours} | ({to} if to.type == "cuda" and name != "_to_copy" else set())
+        crosses = name in ("_to_copy", "copy_") and len({one.device for one in given} | {to}) > 1
+        # What chooses among entries may lie on the host: it is sent.
+        looked = given if name not in INDEXES else [one for one in given if one.dtype not in (torch.int64, torch.bool)]
+        apart = [one for one in looked if not isinstance(one, OnCard) and one.dim() > 0]
+        if not crosses and (len(devices) > 1 or (devices and apart)):
+            raise RuntimeError(f"{name}: expected all tensors to be on the same device, found {to} and others")
+        if "cuda" in {to.type, *(one.device.type for one in ours)} and (
+            crosses or name in WAITS or _by_mask(name, args)
+        ):
+            self.wait(name)
+        inner = _plain(args), {key: _plain(value) for key, value in kwargs.items()}
+        if asked is not None:
+            inner[1]["device"] = torch.device("cpu")
+            if name == "_to_copy":
+                # To another device is never the same memory.
+                inner[1].pop("non_blocking", None)
+        result = func(*inner[0], **inner[1])
+        if to.type != "cuda" or name == "_local_scalar_dense":
+            return result
+        made = tuple(one for one in tree_iter(result) if isinstance(one, Tensor))
+        if any(one.untyped_storage().nbytes() > self.room for one in made):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate more than this card has.")
+        if self.capturing is not None:
+            fixed = tree_map(lambda one: one.clone() if isinstance(one, Tensor) and one.dim() == 0 else one, inner)
+            keeps = {id(one.inner) for one in ours}
+            held = tree_map(lambda one, was: was if id(was) in keeps else one, fixed, inner)
+            self.capturing.append(Call(func, *held, made))
+        known = {id(one.inner): one for one in ours}
+        return tree_map(
+            lambda one: (
+                known[id(one)] if id(one) in known else OnCard(one, self, to) if isinstance(one, Tensor) else one
+            ),
+            result,
+        )
+
+    def wait(self, what: str) -> None:
+        """The host waits for the card."""
+        self.waits += 1
+        if self.capturing is not None:
+            self.broken = True
+            raise torch.AcceleratorError(f"CUDA error: operation not permitted when stream is capturing ({what})")
+        if self.mode == "error":
+            raise RuntimeError("called a synchronizing CUDA operation")
+
+
+def _plain(tree: Any) -> Any:
+    return tree_map(lambda one: one.inner if isinstance(one, OnCard) else one, tree)
+
+
+def _by_mask(name: str, args: Any) -> bool:
+    """Whether something is chosen by a mask, whose length the host must know, or by what is sent from there."""
+    return name in INDEXES and any(one is not None and (one.dtype is torch.bool or not one.is_cuda) for one in args[1])
+
+
+class Placed(TorchDispatchMode):
+    """Within it, what is asked for on ``cuda`` is made on a card."""
+
+    def __init__(self, card: Card) -> None:
+        super().__init__()
+        self.card = card
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        asked = kwargs.get("device")
+        if (asked is not None and torch.device(asked).type != "cpu") or any(
+            isinstance(one, OnCard) for one in tree_iter((args, kwargs))
+        ):
+            return self.card.run(func, args, kwargs)
+        return func(*args, **kwargs)
+
+
+class FakeStream:
+    """An order of work; here all work is done when it is asked for, so it only notes what it waited for."""
+
+    def __init__(self, card: Card, device: int) -> None:
+        self.card, self.device, self.awaited = card, device, list[FakeStream]()
+        card.streams.append(self)
+
+    def wait_stream(self, other: FakeStream) -> None:
+        self.awaited.append(other)
+
+
+class FakeGraph:
+    """What was captured, in order."""
+
+    def __init__(self, card: Card) -> None:
+        self.card, self.calls, self.pool, self.device = card, list[Call](), (0, 0), 0
+
+    def replay(self) -> None:
+        self.card.launches += 1
+        for call in self.calls:
+            found = tree_iter(call.func(*call.args, **call.kwargs))
+            for kept, one in zip(call.results, [one for one in found if isinstance(one, Tensor)], strict=True):
+                if kept.data_ptr() != one.data_ptr():
+                    kept.copy_(one)
+
+
+class FakeCuda:
+    """What gradlab asks of `torch.cuda`, of a machine with several cards of one kind."""
+
+    def __init__(self, card: Card, count: int) -> None:
+        self.card, self.count = card, count
+        self.default = [FakeStream(card, index) for index in range(count)]
+        self.current = list(self.default)
+
+    def install(self, patched: pytest.MonkeyPatch) -> None:
+        """In place of `torch.cuda`'s own."""
+        card = self.card
+        for name, value in {
+            "_lazy_init": lambda: None,
+            "is_available": lambda: True,
+            "is_initialized": lambda: True,
+            "manual_seed_all": lambda _: None,
+            "device_count": lambda: self.count,
+            "current_device": lambda: card.chosen,
+            "set_device": self.set_device,
+            "device": self.device,
+            "Stream": lambda device=None: FakeStream(card, self._index(device)),
+            "current_stream": lambda device=None: self.current[self._index(device)],
+            "stream": self.stream,
+            "CUDAGraph": lambda: FakeGraph(card),
+            "graph": self.graph,
+            "graph_pool_handle": lambda: (0, 1),
+            "empty_cache": self.empty_cache,
+            "synchronize": lambda _=None: card.wait("synchronize"),
+            "get_device_name": lambda device=None: f"Fake card {self._index(device)}",
+            "get_sync_debug_mode": lambda: {"default": 0, "warn": 1, "error": 2}[card.mode],
+            "set_sync_debug_mode": self.set_sync_debug_mode,
+        }.items():
+            patched.setattr(torch.cuda, name, value)
+        patched.setattr(torch.backends.cudnn, "is_acceptable", lambda _: False)
+
+    def _index(self, device: Any) -> int:
+        index = torch.device(device).index if isinstance(device, str | torch.device) else device
+        return self.card.chosen if index is None else int(index)
+
+    def set_device(self, device: Any) -> None:
+        self.card.chosen = self._index(device)
+
+    @contextmanager
+    def device(self, device: Any) -> Iterator[None]:
+        before, self.card.chosen = self.card.chosen, self._index(device)
+        try:
+            yield
+        finally:
+            self.card.chosen = before
+
+    @contextmanager
+    def stream(self, stream: FakeStream) -> Iterator[None]:
+        before, self.current[stream.device] = self.current[stream.device], stream
+        try:
+            yield
+        finally:
+            self.current[stream.device] = before
+
+    @contextmanager
+    def graph(self, graph: FakeGraph, pool: Any = None, stream: FakeStream | None = None) -> Iterator[None]:
+        """As `torch.cuda.graph`, whose stream stays the current one where the end of a broken capture fails."""
+        own = stream or FakeStream(self.card, self.card.chosen)
+        before, self.current[own.device] = self.current[own.device], own
+        graph.pool, graph.device = pool, own.device
+        self.card.capturing, self.card.broken = graph.calls, False
+        try:
+            yield
+        finally:
+            self.card.capturing = None
+            if self.card.broken:
+                raise torch.AcceleratorError("CUDA error: operation failed due to a previous error during capture")
+            self.current[own.device] = before
+
+    def empty_cache(self) -> None:
+        self.card.emptied += 1
+
+    def set_sync_debug_mode(self, mode: str | int) -> None:
+        self.card.mode = mode if isinstance(mode, str) else ("default", "warn", "error")[mode]
+
+
+@contextmanager
+def fake_cards(count: int = 1) -> Iterator[Card]:
+    """A machine with ``count`` cards, for as long as it lasts."""
+    card = Card()
+    lifts, rounding = torch._C._only_lift_cpu_tensors(), torch.backends.cuda.matmul.allow_tf32
+    cudnn = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
+    with pytest.MonkeyPatch.context() as patched, Placed(card):
+        FakeCuda(card, count).install(patched)
+        # What `torch.tensor` makes goes to its device in the open.
+        torch._C._set_only_lift_cpu_tensors(True)
+        try:
+            yield card
+        finally:
+            torch._C._set_only_lift_cpu_tensors(lifts)
+            torch.backends.cuda.matmul.allow_tf32 = rounding
+            torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = cudnn
