@@ -113,7 +113,9 @@ def of_operator(name: str, rest: tuple[Any, ...], func: Any, named: dict[str, An
     if name == "_prelu_kernel":
         # A slope for every channel: the first stands for all of them, and is flat where it is zero.
         rest = (rest[0].detach().reshape(-1)[:1].double().cpu(),)
-    key = (name, *(float(one) if isinstance(one, Tensor) else one for one in rest), *sorted(named.items()))
+    key: tuple[Any, ...] = (name,)
+    if rest or named:
+        key += (*(float(one) if isinstance(one, Tensor) else one for one in rest), *sorted(named.items()))
     return _known(key, lambda points: first_of(func(points, *rest, **named)))
 
 

@@ -32,12 +32,15 @@ def entropy(probabilities: Tensor, dim: int) -> float:
     What is masked has probability zero and counts as no choice: a causal row of k keys is compared with ln k.
     """
     rows = probabilities.detach().movedim(dim, -1).reshape(-1, probabilities.shape[dim])
-    rows = rows[:: max(1, len(rows) // MOST_ROWS)].double()
-    choices = (rows > 0).sum(1).double()
+    rows = rows[:: max(1, len(rows) // MOST_ROWS)]
+    rows = rows if rows.dtype == torch.float64 else rows.float()
+    # p ln p, and nothing where p is zero.
+    sums = rows.clamp_min(torch.finfo(rows.dtype).tiny).log_().mul_(rows).sum(1)
+    choices = rows.sign().sum(1)
     several = choices > 1
     if not bool(several.all()):
-        rows, choices = rows[several], choices[several]
-    return float((torch.special.entr(rows).sum(1) / choices.log()).mean()) if len(rows) else math.nan
+        sums, choices = sums[several], choices[several]
+    return -float((sums / choices.log()).mean(dtype=torch.float64)) if len(sums) else math.nan
 
 
 def entropy_of(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None, *, causal: bool) -> Spread:
@@ -61,6 +64,11 @@ def entropy_of(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | N
 def largest(logits: Tensor) -> float:
     """The largest size of a logit that is not masked."""
     entries = logits.detach()
+    if not entries.numel():
+        return math.nan
+    low, high = map(float, torch.aminmax(entries))
+    if low > MASKED and high < math.inf:
+        return max(-low, high)
     known = (entries > MASKED) & (entries < math.inf)
-    found = float(torch.where(known, entries.abs(), -1).amax()) if entries.numel() else -1.0
+    found = float(torch.where(known, entries.abs(), -1).amax())
     return found if found >= 0 else math.nan

@@ -16,7 +16,7 @@ from torch.autograd.graph import Node
 from torch.nn import Parameter
 
 from gradlab.watching.calls import Call, Signal
-from gradlab.watching.entries import flat, real, squares
+from gradlab.watching.entries import numbers, squares
 from gradlab.watching.facts import KEPT_BY
 from gradlab.watching.graph import Graph, Stage, alone, behind, stages
 from gradlab.watching.tape import Tape
@@ -166,6 +166,6 @@ def _note(heard: Heard, node: Node, gradients: tuple[Tensor | None, ...]) -> Non
                 gradient = gradient.detach() if before is None else before + gradient.detach()
                 heard.kept[node, slot] = gradient
             felt = heard.felt.setdefault((node, slot), Felt())
-            entries = flat(real(gradient))
+            entries = numbers(gradient)
             felt.squares += squares(entries)
             felt.entries += len(entries)

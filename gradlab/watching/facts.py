@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from gradlab.watching.entries import PIECE, PLAIN, flat, moments_of, real, square
+from gradlab.watching.entries import PIECE, PLAIN, moments_of, numbers, real, square
 
 Facts = dict[str, Any]
 """Plain numbers and words by name, as they stand in ``frame.attrs["facts"]``."""
@@ -180,7 +180,7 @@ def _repeated(tensor: Tensor) -> set[int]:
 
 def spread(name: str, tensor: Tensor) -> Facts:
     """Mean, standard deviation and largest size of a tensor's finite numbers, and how many are not finite."""
-    entries = finite = flat(real(tensor))
+    entries = finite = numbers(tensor)
     if not isinstance(entries, Tensor) or entries.is_floating_point():
         known = (np if isinstance(entries, np.ndarray) else torch).isfinite(entries)
         finite = entries if known.all() else entries[known]
@@ -216,10 +216,12 @@ def inputs(parts: Iterable[Any]) -> Facts:
 
 def _usual(tensor: Tensor) -> float:
     """The median size of what is not zero in some of a tensor; 0 where all is."""
-    entries = real(tensor).reshape(-1)
-    sizes = entries[:: max(1, len(entries) // MOST_SIZES)].abs().float()
-    sizes = sizes[(sizes > 0) & torch.isfinite(sizes)]
-    return float(sizes.median()) if sizes.numel() else 0.0
+    entries = numbers(tensor)
+    some = entries[:: max(1, len(entries) // MOST_SIZES)]
+    sizes = abs(some if isinstance(some, np.ndarray) else some.float().cpu().numpy())
+    sizes = sizes[(sizes > 0) & np.isfinite(sizes)]
+    middle = (len(sizes) - 1) // 2
+    return float(np.partition(sizes, middle)[middle]) if len(sizes) else 0.0
 
 
 def output(tensor: Tensor | None, loss: Node) -> Facts:

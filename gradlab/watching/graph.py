@@ -20,6 +20,14 @@ MOST_SOURCES = 8
 """First layers that are tried for the longest trunk; networks with more (tables of embeddings) have short trunks."""
 
 
+_LINEAR = """
+T Mm Addmm Bmm Baddbmm Convolution View UnsafeView ReshapeAlias Expand Transpose Permute Slice Select Squeeze Unsqueeze
+Cat Stack Split Add Sub Mean Sum AvgPool2D AdaptiveAvgPool2D Embedding Alias Clone
+"""
+LINEAR = frozenset(f"{name}Backward{number}" for name in _LINEAR.split() for number in range(3))
+"""Nodes that leave a network linear in its input: one that has no others is a single layer."""
+
+
 @dataclass(frozen=True)
 class Graph:
     """Everything that the loss depends on: ``order`` from the loss to the leaves, each node before what it is made of.
@@ -79,6 +87,12 @@ def graph(loss: Node) -> Graph:
 
 def _next(node: Node) -> tuple[Node, ...]:
     return tuple([below for below, _ in node.next_functions if below is not None])
+
+
+def linear(graph: Graph, upto: int) -> bool:
+    """Whether a network is linear in its input, by the nodes that were made before autograd came to ``upto``."""
+    inner = (node for node in graph.order if graph.parts[node] and node._sequence_nr() < upto)
+    return all(node.name() in LINEAR for node in inner)
 
 
 def stages(graph: Graph, layers: Sequence[Node], inputs: Set[Node]) -> list[Stage]:

@@ -26,12 +26,13 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
 from gradlab.watching.backward import Heard, hear
+from gradlab.watching.ears import Hook
 from gradlab.watching.graph import graph
 from gradlab.watching.merging import unscaled
 from gradlab.watching.operators import Operators, already_asked
 from gradlab.watching.recurrence import time_rows
 from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, parameters_of, parts_of, precision
-from gradlab.watching.tape import Tape
+from gradlab.watching.tape import Tape, hooked
 from gradlab.watching.told import counted, of_batch, strangers, told
 
 
@@ -75,17 +76,18 @@ def observe(
         # A copy, so that a network may overwrite its input in place.
         given = [leaf.clone() if leaf is not part else part for leaf, part in zip(leaves, parts, strict=True)]
         positional, named = given[: len(given) - len(names)], given[len(given) - len(names) :]
-        with Operators(tape):
+        with Operators(tape) as mode:
             with _listening(tape), already_asked() if asking else nullcontext():
                 output = module(*positional, **dict(zip(names, named, strict=True)))
-            with tape.quiet():
-                tape.settle()
+            tape.over()
             tape.judging = True
+            mode.attend()
             loss = _scalar(judge(output))
         outward.close()
         # What a lazy module is made of is there only now.
         held = parts_of(module)
-        parameters = [parameter for parameter in parameters_of(held) if parameter.requires_grad]
+        names_of = parameters_of(held)
+        parameters = [parameter for parameter in names_of if parameter.requires_grad]
         wanted = [*parameters, *(leaf for leaf, part in zip(leaves, parts, strict=True) if leaf is not part)]
         if not loss.requires_grad or not wanted:
             raise ValueError("the loss depends on no parameter that requires a gradient; expected at least one")
@@ -102,9 +104,9 @@ def observe(
     if len(parts) == 1 and leaves[0] is not parts[0]:
         rows.insert(0, input_row(parts[0], found[-1]))
     rows = [unscaled(row, scale) for row in (*rows, *time_rows(layers, heard))]
-    seen = told(held, layers, heard, gradients, tape.losses)
+    seen = told(names_of, layers, heard, gradients, tape.losses)
     tape.losses.unscale(scale)
-    foreign = strangers(parameters_of(held), heard.graph, output)
+    foreign = strangers(names_of, heard.graph, output)
     seen["facts"] |= of_batch(parts, output, loss.grad_fn) | counted([one.numel() for one in foreign])
     seen |= {"loss": float(loss.detach()), "precision": precision(held, layers)}
     return Observed(rows, layers, loss.detach(), gradients, seen)
@@ -158,8 +160,11 @@ def _listening(tape: Tape) -> Iterator[None]:
     hooks: list[RemovableHandle] = []
     try:
         for part in tape.names:
-            hooks.append(part.register_forward_pre_hook(tape.before, prepend=True, with_kwargs=True))
-            hooks.append(part.register_forward_hook(tape.after, with_kwargs=True))
+            before, after = hooked(part)
+            if before:
+                hooks.append(part.register_forward_pre_hook(Hook(tape.before), prepend=True, with_kwargs=True))
+            if after:
+                hooks.append(part.register_forward_hook(Hook(tape.after), with_kwargs=True))
         yield
     finally:
         for hook in hooks:

@@ -144,8 +144,7 @@ class Recording:
         self.tape.after(part, given, named, output)
         self._open.pop()
         if not self._open:
-            with self.tape.quiet():
-                self.tape.settle()
+            self.tape.over()
             self._close()
             self._output = output
 
@@ -198,7 +197,7 @@ class Recording:
                     gradients[parameter] = None if parameter.grad is None else parameter.grad
         if "batch" in self.told:
             batch = self.told["batch"]
-            self.told = told(parts_of(self.root), layers, heard, gradients, self._losses)
+            self.told = told(parameters_of(parts_of(self.root)), layers, heard, gradients, self._losses)
             self._losses.unscale(float(self._scale))
             self.told["facts"] |= batch
         self.samples += self.tape.samples

@@ -181,40 +181,47 @@ def _row(number: int, layer: Layer, heard: Heard, found: Sums) -> Row:
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums of squares, of matrices and of gradients, and how many entries of a gradient are zero; all where None is."""
+    """Sums of squares, of matrices and of gradients, and how many entries of a gradient are zero; all where None is.
 
-    matrices: Mapping[nn.Parameter, float]
-    gradients: Mapping[nn.Parameter, tuple[float, int]]
+    By the parameters' identity: to hash a tensor takes longer.
+    """
+
+    matrices: Mapping[int, float]
+    gradients: Mapping[int, tuple[float, int]]
 
     @classmethod
     def of(cls, layers: Sequence[Layer], gradients: Mapping[nn.Parameter, Tensor | None]) -> Sums:
         """Of all layers at once."""
         held = [parameter for layer in layers for parameter in layer.parameters]
         matrices = [one for one in held if one.dim() > 1]
-        known = [one for one in held if one in gradients]
-        came = {one: gradient for one in known if (gradient := gradients[one]) is not None}
-        found = {one: (0.0, one.numel()) for one in known}
+        by_id = {id(one): gradient for one, gradient in gradients.items()}
+        found = {id(one): (0.0, one.numel()) for one in held if id(one) in by_id}
+        came = {place: gradient for place in found if (gradient := by_id[place]) is not None}
         found |= dict(zip(came, squares_and_zeros(list(came.values())), strict=True))
-        return cls(dict(zip(matrices, squares_of(matrices), strict=True)), found)
+        return cls(dict(zip(map(id, matrices), squares_of(matrices), strict=True)), found)
 
 
 def _of_parameters(layer: Layer, found: Sums) -> Row:
-    known = {one: found.gradients[one] for one in layer.parameters if one in found.gradients}
-    sums = {one: squares for one, (squares, _) in known.items()}
-    matrices = [weight for weight in layer.parameters if weight.dim() > 1]
-    row: Row = {
-        "weight_norm": math.sqrt(sum(found.matrices[weight] for weight in matrices)),
-        "equal_weights": float(any(_equal(weight, sums.get(weight)) for weight in matrices)),
-    }
-    if not known:
+    total = of_matrices = norm = 0.0
+    size = zeros = 0
+    equal = False
+    for one in layer.parameters:
+        squares, zero = found.gradients.get(id(one), (None, 0))
+        if one.dim() > 1:
+            norm += found.matrices[id(one)]
+            equal = equal or _equal(one, squares)
+            of_matrices += squares or 0.0
+        if squares is not None:
+            total, zeros, size = total + squares, zeros + zero, size + one.numel()
+    row: Row = {"weight_norm": math.sqrt(norm), "equal_weights": float(equal)}
+    if not size:
         return row
-    total, size = sum(sums.values()), sum(one.numel() for one in known)
-    learned = [gate for gate in layer.gates if sums.get(gate, 0.0) > 0]
+    learned = [gate for gate in layer.gates if found.gradients.get(id(gate), (0.0, 0))[0] > 0]
     return row | {
         "grad_norm": math.sqrt(total),
         "grad_rms": math.sqrt(total / size),
-        "weight_grad_norm": math.sqrt(sum(found for parameter, found in sums.items() if parameter.dim() > 1)),
-        "grad_zero": sum(zero for _, zero in known.values()) / size,
+        "weight_grad_norm": math.sqrt(of_matrices),
+        "grad_zero": zeros / size,
         "starts_at_zero": float(any(entries[0] == 0 and alike(entries) for entries in map(flat, learned))),
         "gain": min((gain for gate in learned if (gain := _gain(gate))), default=math.nan),
     }

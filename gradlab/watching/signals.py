@@ -26,6 +26,11 @@ NO_LEAF = "requires_grad flags of leaf"
 """Of what PyTorch says to a network that asks for the gradient of an input which is no leaf: few do."""
 
 
+NUMBERS = (*PROBE_COLUMNS, *MEASURED_COLUMNS)
+PLACES = {name: place for place, name in enumerate(NUMBERS)}
+COLUMNS = pd.Index(["step", "axis", "layer", "name", *NUMBERS])
+
+
 def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFrame:
     """The `layers` frame of ``module`` at its present weights, after one pass there and back in training mode.
 
@@ -68,12 +73,18 @@ def _seen(module: nn.Module, inputs: Any, targets: Any, loss_fn: LossFunction, *
 
 
 def _framed(rows: list[Row]) -> pd.DataFrame:
-    """The rows as a frame; the numbers as one matrix, for pandas would look at each column's type."""
-    columns = (*PROBE_COLUMNS, *MEASURED_COLUMNS)
-    numbers = np.array([[row.get(name, math.nan) for row in rows] for name in columns])
-    words = {name: [row[name] for row in rows] for name in ("step", "axis", "layer", "name")}
-    # All at once: each column that is put in later costs as much as the whole frame.
-    return pd.DataFrame(words | dict(zip(columns, numbers, strict=True)))
+    """The rows as a frame, from whole columns: pandas would take longer to look at their types than they to be made."""
+    numbers = np.full((len(NUMBERS), len(rows)), math.nan)
+    for column, row in enumerate(rows):
+        for name, value in row.items():
+            if name in PLACES:
+                numbers[PLACES[name], column] = value
+    words = pd.Series([row[name] for name in ("axis", "name") for row in rows]).array
+    step, layer = (np.array([row[name] for row in rows]) for name in ("step", "layer"))
+    whole: Any = pd.DataFrame
+    columns = [step, words[: len(rows)], layer, words[len(rows) :], *numbers]
+    frame: pd.DataFrame = whole._from_arrays(columns, COLUMNS, pd.RangeIndex(len(rows)), verify_integrity=False)
+    return frame
 
 
 def _pair(batch: Any) -> tuple[Any, Any]:

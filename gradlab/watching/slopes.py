@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from gradlab.watching.entries import within
+from gradlab.watching.entries import numbers, within
 
 SATURATED_BELOW = 0.05
 """Of the steepest slope, as in the tables of a run."""
@@ -42,7 +42,8 @@ class Flats:
 
     def inside(self, z: Tensor, intervals: Intervals) -> int:
         """How many entries of ``z`` lie in ``intervals``."""
-        return sum(within(z, low, high) for low, high in intervals)
+        entries = numbers(z)
+        return sum(within(entries, low, high) for low, high in intervals)
 
     def at_rest(self, z: Tensor, unit: int) -> Tensor:
         """(units,) Which units, along the dimension ``unit``, are at rest on every sample."""

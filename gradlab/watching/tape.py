@@ -9,26 +9,19 @@ import math
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch._C import (
-    _get_dispatch_stack_at,
-    _len_torch_dispatch_stack,
-    _pop_torch_dispatch_stack,
-    _push_on_torch_dispatch_stack,
-)
 from torch.autograd.graph import Node
 from torch.nn.utils import parametrize
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradlab.watching.activations import Inside, Look, look_at, of_module
 from gradlab.watching.calls import Call, Seen, Signal, noted
 from gradlab.watching.composed import Composed
 from gradlab.watching.entries import moments
 from gradlab.watching.facts import Losses
-from gradlab.watching.passing import dropped, known, linear
+from gradlab.watching.shown import transformed
 from gradlab.watching.slopes import Flats
 from gradlab.watching.unrolled import Sequence, draws, sequence
 
@@ -37,6 +30,21 @@ NORMS = (
     *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
 )
 """Modules that a signal passes before it counts as the pre-activation; another whose name ends alike is one too."""
+
+MADE_OF_SEVERAL = (nn.Softsign, nn.Tanhshrink)
+"""Activations of torch that are no operator by themselves."""
+
+
+class Ears(Protocol):
+    """Who shows a tape the operators that run, every one while it is `on_stack`."""
+
+    on_stack: bool
+
+    def listen(self, wanted: bool) -> bool:
+        """From here on they are shown, or none is; whether it was otherwise before."""
+
+    def attend(self) -> None:
+        """Shows every one from here on if the tape wants that."""
 
 
 @dataclass
@@ -50,7 +58,7 @@ class Tape:
     ``unbounded``: operators without a largest slope that a layer's signal went into. ``all_masked``: a row of attention
     had nothing to look at. ``certain``: after how many calls a choice was made, and in which share of the samples for
     certain. ``dropped``: the largest share of numbers that dropout takes; ``mask``: the last one drawn,
-    and what it keeps. ``mode`` shows the operators, and is ``paused`` where they are known beforehand.
+    and what it keeps. ``mode`` shows the operators. ``upto``: autograd's number of what comes after the network.
     """
 
     names: Mapping[nn.Module, str]
@@ -72,10 +80,8 @@ class Tape:
     opened: int = 0
     entered: dict[nn.Module, int] = field(default_factory=dict)
     pending: tuple[Call, Signal, Tensor] | None = None
-    busy: bool = False
-    mode: TorchDispatchMode | None = None
-    paused: bool = False
-    linear: bool = True
+    mode: Ears | None = None
+    upto: int = 0
     unbounded: list[str] = field(default_factory=list)
     all_masked: bool = False
     certain: list[tuple[int, float]] = field(default_factory=list)
@@ -84,22 +90,19 @@ class Tape:
 
     def before(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Notes the call; of a module that may be an activation of its own kind, what it does from here."""
-        self.resume()
         self.order.setdefault(module, len(self.order))
         self.entered[module] = self.opened
-        if known(module) and not self._cut(module, given, named) and self.pause():
-            self.dropped = max(self.dropped, dropped(module))
-            self.linear &= linear(module)
-            return
         if isinstance(module, nn.RNNBase) and draws(module):
             self.random[module] = torch.get_rng_state()
         if _bare(module) and isinstance(first := _first(given, named), Tensor):
             self.inside.append(Inside(module, first, self.taken(first)))
+        self._attend()
 
     def after(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         """A layer opens a call, a norm moves its signal on, an activation of its own kind is looked at as one."""
-        self.resume()
         inside = self.inside.pop() if self.inside and self.inside[-1].module is module else None
+        self._attend()
+        self.order.setdefault(module, len(self.order))
         held = weights(module)
         # What only holds others, or was taken for what it is by its operators, says nothing more.
         if not held and not is_norm(module) and (inside is None or len(inside.operators) < 2):
@@ -114,7 +117,7 @@ class Tape:
                 unit = 1 if max(weight.dim() for weight in held) > 2 else -1
                 opened = Call(noted(signal), unit, self.opened)
                 self.calls.setdefault(module, []).append(opened)
-                if self.opened == self.entered.get(module):
+                if self.opened == self.entered.get(module, self.opened):
                     # What holds other layers puts out what they made: the last of them stays the last.
                     self.settle()
                     self.last, self.opened = opened, self.opened + 1
@@ -138,25 +141,19 @@ class Tape:
             elif inside is not None and inside.composed(signal):
                 self._composed(module, inside, signal)
 
-    def _cut(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> bool:
-        """Whether a module takes up something that was detached, which its operators tell."""
-        taken = (*given, *named.values(), *module._parameters.values()) if self.detached else ()
-        return any(id(one) in self.detached for one in taken)
+    def wants_all(self) -> bool:
+        """Whether every operator is to be shown, for it cannot be known which will tell something.
 
-    def pause(self) -> bool:
-        """Looks at no operator until it resumes; False where it already did not, or another mode lies above."""
-        top = _len_torch_dispatch_stack() - 1
-        if self.mode is None or top < 0 or _get_dispatch_stack_at(top) is not self.mode:
-            return False
-        _pop_torch_dispatch_stack(None)
-        self.paused = True
-        return True
+        In the loss, inside a module that may be an activation, while what was detached may be used, and under the
+        transforms of torch.func, which take operators apart where they cannot be seen from above.
+        """
+        if self.detached:
+            self.detached = {place: held for place, held in self.detached.items() if held[0]() is not None}
+        return bool(self.inside or self.judging or self.detached or transformed())
 
-    def resume(self) -> None:
-        """Goes on looking at operators."""
-        if self.paused and self.mode is not None:
-            _push_on_torch_dispatch_stack(self.mode)
-            self.paused = False
+    def _attend(self) -> None:
+        if self.mode is not None and (self.mode.on_stack or self.wants_all()):
+            self.mode.attend()
 
     def look(self, name: str, z: Tensor, found: Flats) -> Look:
         """An activation on ``z``, with the layer that was called last before it."""
@@ -180,6 +177,12 @@ class Tape:
                 signal.moments = moments(tensor)
             self.pending = None
 
+    def over(self) -> None:
+        """The network has run: what comes now is made of what it put out."""
+        with self.quiet():
+            self.settle()
+        self.upto = torch._C._autograd._get_sequence_nr()
+
     def _open(self, signal: Tensor, call: Call) -> None:
         self.open[id(signal)] = (weakref.ref(signal), call)
 
@@ -196,22 +199,20 @@ class Tape:
 class Quiet:
     """Inside, what runs is not written on a tape."""
 
-    __slots__ = ("_functions", "_paused", "tape")
+    __slots__ = ("_functions", "_heard", "mode")
 
     def __init__(self, tape: Tape) -> None:
-        self.tape = tape
+        self.mode = tape.mode
 
     def __enter__(self) -> None:
-        self.tape.busy = True
-        self._paused = self.tape.pause()
+        self._heard = self.mode is not None and self.mode.listen(False)
         self._functions = torch._C.DisableTorchFunction()
         self._functions.__enter__()
 
     def __exit__(self, *_: object) -> None:
         self._functions.__exit__(None, None, None)
-        if self._paused:
-            self.tape.resume()
-        self.tape.busy = False
+        if self._heard and self.mode is not None:
+            self.mode.listen(True)
 
 
 def _first(given: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
@@ -221,6 +222,19 @@ def _first(given: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
 def _bare(module: nn.Module) -> bool:
     """Whether a module has neither parts nor parameters, so that it may be an activation."""
     return not module._modules and not module._parameters
+
+
+def hooked(module: nn.Module) -> tuple[bool, bool]:
+    """Whether a call of a module tells something before it, and after it.
+
+    Where others may lie inside, the order of their calls, and its own results at the end where it holds parameters. An
+    activation of torch that is one operator tells nothing but that, nor does dropout or a view.
+    """
+    if _bare(module):
+        own = type(module).__module__.startswith("torch.nn.modules.") and not isinstance(module, MADE_OF_SEVERAL)
+        return not own, not own
+    tells = bool(module._parameters) or is_norm(module) or "parametrizations" in module._modules
+    return bool(module._modules) or isinstance(module, nn.RNNBase), tells
 
 
 def is_norm(module: nn.Module) -> bool:

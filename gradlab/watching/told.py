@@ -10,8 +10,8 @@ from torch.autograd.graph import Node
 
 from gradlab.watching import facts
 from gradlab.watching.backward import Heard
-from gradlab.watching.graph import Graph, behind
-from gradlab.watching.rows import Layer, coarsest, frozen_as_drawn, narrow, parameters_of
+from gradlab.watching.graph import Graph, behind, linear
+from gradlab.watching.rows import Layer, coarsest, frozen_as_drawn, narrow
 from gradlab.watching.tape import signal_of
 
 GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
@@ -19,7 +19,7 @@ GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
 
 
 def told(
-    parts: Mapping[nn.Module, str],
+    names_of: Mapping[nn.Parameter, str],
     layers: Sequence[Layer],
     heard: Heard,
     gradients: Mapping[nn.Parameter, Tensor | None],
@@ -29,13 +29,12 @@ def told(
     tape = heard.tape
     for operator, came in heard.weights.items():
         losses.weigh(operator, came)
-    names_of = parameters_of(parts)
     return {
         "activations": {name: (seen.positions, seen.judged) for name, seen in tape.activations.items()},
         "facts": {
             "losses": dict(losses.seen),
             "composed": tape.composed.told(),
-            "linear": tape.linear,
+            "linear": not tape.activations and linear(heard.graph, tape.upto),
             "least_normed": tape.least_normed,
             "branches": any(not stage.own for stage in heard.stages),
             "gated": any(isinstance(layer.module, GATED) for layer in layers),
