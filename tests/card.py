@@ -25,21 +25,21 @@ INDEXES = ("index", "index_put", "index_put_")
 
 
 class OnCard(Tensor):
-    """A tensor that says that it lies on ``cuda:N``; ``inner`` is what there is of it.
+    """A tensor that says that it lies on ``cuda:N``; ``within`` is what there is of it.
 
     To the inside of torch it is on ``meta``: a build without CUDA knows no other device that is not the processor.
     """
 
-    inner: Tensor
+    within: Tensor
     card: Card
     place: torch.device
 
     @staticmethod
     def __new__(cls, inner: Tensor, card: Card, device: torch.device) -> OnCard:
-        made: OnCard = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, inner.size(), inner.stride(), inner.storage_offset(), dtype=inner.dtype, device="meta"
+        made: OnCard = Tensor._make_wrapper_subclass(
+            cls, inner.size(), inner.stride(), inner.storage_offset(), dtype=inner.dtype, device=torch.device("meta")
         )
-        made.inner, made.card, made.place = inner, card, device
+        made.within, made.card, made.place = inner, card, device
         return made
 
     @property
@@ -63,21 +63,21 @@ class OnCard(Tensor):
         return torch.tensor(at, dtype=torch.int64, device=self.place) if isinstance(at, list) else at
 
     @property
-    def data(self) -> Tensor:  # type: ignore[override]
+    def data(self) -> Tensor:
         return self.detach()
 
     @data.setter
-    def data(self, value: OnCard) -> None:
-        self.inner = value.inner
+    def data(self, value: Tensor) -> None:
+        self.within = value.within  # type: ignore[attr-defined]
 
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
     def __repr__(self) -> str:  # type: ignore[override]
-        return f"OnCard({self.inner!r}, device={self.device})"
+        return f"OnCard({self.within!r}, device={self.device})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         card = next(one.card for one in tree_iter((args, kwargs)) if isinstance(one, OnCard))
         return card.run(func, args, kwargs or {})
 
@@ -142,10 +142,10 @@ class Card:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate more than this card has.")
         if self.capturing is not None:
             fixed = tree_map(lambda one: one.clone() if isinstance(one, Tensor) and one.dim() == 0 else one, inner)
-            keeps = {id(one.inner) for one in ours}
+            keeps = {id(one.within) for one in ours}
             held = tree_map(lambda one, was: was if id(was) in keeps else one, fixed, inner)
-            self.capturing.append(Call(func, *held, made))
-        known = {id(one.inner): one for one in ours}
+            self.capturing.append(Call(func, held[0], held[1], made))
+        known = {id(one.within): one for one in ours}
         return tree_map(
             lambda one: (
                 known[id(one)] if id(one) in known else OnCard(one, self, to) if isinstance(one, Tensor) else one
@@ -164,7 +164,7 @@ class Card:
 
 
 def _plain(tree: Any) -> Any:
-    return tree_map(lambda one: one.inner if isinstance(one, OnCard) else one, tree)
+    return tree_map(lambda one: one.within if isinstance(one, OnCard) else one, tree)
 
 
 def _by_mask(name: str, args: Any) -> bool:
@@ -176,7 +176,7 @@ class Placed(TorchDispatchMode):
     """Within it, what is asked for on ``cuda`` is made on a card."""
 
     def __init__(self, card: Card) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.card = card
 
     @classmethod
@@ -219,6 +219,14 @@ class FakeGraph:
                     kept.copy_(one)
 
 
+@dataclass(frozen=True)
+class Properties:
+    """What torch says of a card."""
+
+    name: str
+    total_memory: int = 8 << 30
+
+
 class FakeCuda:
     """What gradlab asks of `torch.cuda`, of a machine with several cards of one kind."""
 
@@ -248,6 +256,9 @@ class FakeCuda:
             "empty_cache": self.empty_cache,
             "synchronize": lambda _=None: card.wait("synchronize"),
             "get_device_name": lambda device=None: f"Fake card {self._index(device)}",
+            "get_device_properties": lambda device=None: Properties(f"Fake card {self._index(device)}"),
+            "get_rng_state": lambda _=None: torch.zeros(16, dtype=torch.uint8),
+            "set_rng_state": lambda *_: None,
             "get_sync_debug_mode": lambda: {"default": 0, "warn": 1, "error": 2}[card.mode],
             "set_sync_debug_mode": self.set_sync_debug_mode,
         }.items():

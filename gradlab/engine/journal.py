@@ -130,7 +130,7 @@ class Journal:
         measured = [(row.t, row.measurement) for row in rows if row.measurement is not None]
         if not measured:
             return
-        values = stacked([measurement for _, measurement in measured]).cpu().numpy()
+        values = stacked([measurement for _, measurement in measured])
         finite = (torch.stack([measurement.unsound for _, measurement in measured]) == 0).cpu().numpy()
         for (t, measurement), table, whole in zip(measured, values, finite, strict=True):
             present = np.full(self._members, True) if everyone else self._ended == t

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def test_what_torch_is_built_for_is_read_off_its_files(
     (tmp_path / "torch" / "__init__.py").touch()
     (tmp_path / "torch" / "version.py").write_text(f"debug = False\n{line}\ngit_version = '12'\n")
     spec = type("Spec", (), {"submodule_search_locations": [str(tmp_path / "torch")]})
-    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda _: spec)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
     assert devices._cuda_of_torch() == built
 
 

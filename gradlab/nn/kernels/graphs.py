@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ def capture(steps: Mapping[K, Callable[[], T]], moving: Sequence[Tensor]) -> dic
                 tensor.copy_(value)
 
 
-def _captured(step: Callable[[], T], side: torch.cuda.Stream, pool: tuple[int, int]) -> Graph[T] | None:
+def _captured(step: Callable[[], T], side: torch.cuda.Stream, pool: Any) -> Graph[T] | None:
     side.wait_stream(torch.cuda.current_stream())
     # A capture that breaks leaves its stream the current one: this block gives back the one before.
     with torch.cuda.stream(side):
