@@ -7,6 +7,7 @@ with what was on the host at the capture; memory may run out. What it computes, 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class OnCard(Tensor):
             cls, inner.size(), inner.stride(), inner.storage_offset(), dtype=inner.dtype, device=torch.device("meta")
         )
         made.within, made.card, made.place = inner, card, device
+        card.hold(made)
         return made
 
     @property
@@ -96,7 +98,7 @@ class Call:
 class Card:
     """What happened on it: how often the host waited, and graphs were launched; ``mode`` is the debug mode's.
 
-    ``room``: bytes that one tensor may take.
+    ``room``: bytes that all tensors may take; ``taken`` and ``peak``: those that they take, and have taken at most.
     """
 
     waits: int = 0
@@ -104,6 +106,9 @@ class Card:
     emptied: int = 0
     mode: str = "default"
     room: int = 2**40
+    taken: int = 0
+    peak: int = 0
+    held: dict[int, int] = field(default_factory=dict)
     chosen: int = 0
     capturing: list[Call] | None = None
     broken: bool = False
@@ -138,8 +143,6 @@ class Card:
         if to.type != "cuda" or name == "_local_scalar_dense":
             return result
         made = tuple(one for one in tree_iter(result) if isinstance(one, Tensor))
-        if any(one.untyped_storage().nbytes() > self.room for one in made):
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate more than this card has.")
         if self.capturing is not None:
             fixed = tree_map(lambda one: one.clone() if isinstance(one, Tensor) and one.dim() == 0 else one, inner)
             keeps = {id(one.within) for one in ours}
@@ -152,6 +155,25 @@ class Card:
             ),
             result,
         )
+
+    def hold(self, made: OnCard) -> None:
+        """Counts the memory of a tensor, which it may share with others. Raises where there is too little."""
+        storage = made.within.untyped_storage()
+        key, size = storage.data_ptr(), storage.nbytes()
+        if key not in self.held:
+            if self.taken + size > self.room:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate more than this card has.")
+            self.taken += size
+            self.peak = max(self.peak, self.taken)
+        self.held[key] = self.held.get(key, 0) + 1
+        weakref.finalize(made, self.release, key, size).atexit = False
+
+    def release(self, key: int, size: int) -> None:
+        """A tensor is gone."""
+        self.held[key] -= 1
+        if not self.held[key]:
+            del self.held[key]
+            self.taken -= size
 
     def wait(self, what: str) -> None:
         """The host waits for the card."""

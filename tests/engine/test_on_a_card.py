@@ -19,6 +19,7 @@ from gradlab.data.facts import described
 from gradlab.engine.cohort import Cohort, prepare
 from gradlab.engine.train import advance, perform, rehearse, train
 from gradlab.engine.ways import Own
+from gradlab.grid.cohorts import cost
 from gradlab.nn.kernels import graphs
 from gradlab.nn.kernels.graphs import Graph, capture
 from gradlab.nn.products import looked_up_back
@@ -245,10 +246,19 @@ def test_a_second_card_is_captured_on_its_own_stream() -> None:
         assert cards.chosen == 0
 
 
+@pytest.mark.parametrize("name", ["mlp", "cnn", "lstm", "capsule"])
+def test_a_piece_takes_no_more_memory_than_was_planned(name: str, card: Card) -> None:
+    runs = [described({"model.name": name, "train.steps": 10, "data.batch_size": 16, "seed": seed}) for seed in (0, 1)]
+    data = content(runs[0].data)
+    train(runs, data, FIRST, lambda *_: None)
+    samples = sum(part.nbytes for part in (data.train_inputs, data.heldout_inputs)) // 2  # which all pieces share
+    assert card.peak - samples < 2 * cost(runs[0]).memory
+
+
 def test_what_did_not_fit_leaves_nothing_behind(card: Card) -> None:
     runs = [described({**SMALL, "seed": seed}) for seed in range(3)]
     data = content(runs[0].data)
-    card.room = 20_000
+    card.room = 400_000
     with pytest.raises(torch.OutOfMemoryError):
         train(runs, data, FIRST, lambda *_: None)
     gc.collect()
