@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 import gradlab
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,11 +80,10 @@ def test_everything_installed_for_the_project_is_pinned() -> None:
         if name in seen:
             continue
         seen.add(name)
-        for text in metadata.requires(name) or []:
-            requirement, _, marker = text.partition(";")
-            other = normal(re.split(r"[\[<>=!~( ]", requirement.strip())[0])
-            if "extra" not in marker and other not in seen and _is_installed(other):
-                queue.append(other)
+        for requirement in map(Requirement, metadata.requires(name) or []):
+            here = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            if here and normal(requirement.name) not in seen and _is_installed(requirement.name):
+                queue.append(normal(requirement.name))
     from_gpu_builds = {name for name in seen if name.startswith(("nvidia-", "cuda-", "triton"))}
     assert seen - from_gpu_builds <= set(pins())
 

@@ -34,10 +34,11 @@ def patient(before: Outcome) -> str:
                 f"The run itself is {before.verdicts[0]}, and yet {before.healthy} of {before.seeds} seeds are "
                 f"healthy: {told}. Another seed is all that it needs, and nothing was tried."
             )
-        return (
-            f"Healthy in {before.healthy} of {before.seeds} seeds: {told}. There is nothing to cure, and nothing was "
-            "tried."
-        )
+        said = f"Healthy in {before.healthy} of {before.seeds} seeds: {told}."
+        if before.final >= before.first:
+            # Too few steps to be stalled: what does not learn is judged by its course.
+            return f"{said} The loss has not fallen: more steps (train.steps) would tell why, and nothing was tried."
+        return f"{said} There is nothing to cure, and nothing was tried."
     told = (
         f"loss {number(before.first)}, then diverged, which counts as {number(before.final)}"
         if before.diverges

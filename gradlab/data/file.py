@@ -33,6 +33,15 @@ TRAIN, HELDOUT = ("train", "training"), ("heldout", "val", "valid", "validation"
 UNKNOWN = 2**62
 """Samples of data that nobody has looked at."""
 
+SAFE = dict(
+    zip(
+        ("BOOL", "U8", "U16", "U32", "U64", "I8", "I16", "I32", "I64", "F16", "F32", "F64", "C64"),
+        ("?", "u1", "<u2", "<u4", "<u8", "i1", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8", "<c8"),
+        strict=True,
+    )
+)
+"""Types of safetensors, as numpy calls them."""
+
 Array = NDArray[Any]
 
 
@@ -77,16 +86,18 @@ def facts_of(found: Dataset, source: str, said: str) -> Facts:
     parts = [targets, found.heldout_targets]
     outputs = int(max(part.max() for part in parts if part.size)) + 1 if classes else int(np.prod(targets.shape[1:]))
     loss = "cross_entropy" if classes else "mean_squared_error"
-    whole = isinstance(inputs, np.ndarray) and inputs.dtype.kind == "i"
-    return Facts(shape, outputs, loss, len(targets), len(found.heldout_targets), source, said, whole=whole)
+    kinds = {"i": "whole numbers, which may be words", "c": "complex numbers"}
+    kind = kinds.get(inputs.dtype.kind) if isinstance(inputs, np.ndarray) else None
+    kind = "complex numbers" if targets.dtype.kind == "c" else kind
+    return Facts(shape, outputs, loss, len(targets), len(found.heldout_targets), source, said, kind=kind)
 
 
 def _told(data: DataSpec, found: Dataset) -> str:
     known = _dataset(*_key(data))[1]
     inputs, classes = found.train_inputs, found.train_targets.dtype.kind == "i"
-    shape = "x".join(map(str, inputs.shape[1:]))
-    names = known.classes
-    kinds = f"{len(names)} classes ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})" if names else "classes"
+    shape = _by(inputs.shape[1:])
+    names = known.classes or [str(one) for one in np.unique(known.labels)] if classes else []
+    kinds = f"{len(names)} classes ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
     what = f"classification, {kinds}" if classes else "regression"
     return (
         f"{data.path}: {len(inputs):,} samples to train on, {len(found.heldout_inputs):,} held out; inputs of {shape}; "
@@ -157,9 +168,12 @@ def _split(path: str, read: Read, heldout: float, task: str) -> Dataset:
     apart = read.heldout
     labels = read.labels if apart is None else np.concatenate([read.labels, apart[1]])
     targets = _targets(path, read, labels, task)
-    inputs = _numbers(path, read.inputs, read.line)
+    inputs = _numbers(path, "x", read.inputs)
     if apart is not None:
-        more = _numbers(path, apart[0], lambda sample: f"held-out sample {sample}")
+        more = _numbers(path, "x_heldout", apart[0])
+        if more.shape[1:] != inputs.shape[1:]:
+            shapes = f"inputs to train on are of {_by(inputs.shape[1:])}, held out of {_by(more.shape[1:])}"
+            raise DataError(f"{path}: {shapes}; expected alike")
         return Dataset(inputs, targets[: len(inputs)], more, targets[len(inputs) :])
     if not 0 < heldout < 1 or len(inputs) * min(heldout, 1 - heldout) < 1:
         raise DataError(
@@ -179,7 +193,9 @@ def _targets(path: str, read: Read, labels: Array, task: str) -> NDArray[np.int6
     """Classes 0..K-1, or numbers (N, K)."""
     kind = labels.dtype.kind
     where = f"{path}: label {read.label}"
-    if kind == "f":
+    if kind not in "fciubUSO":
+        raise DataError(f"{where}: of the type {labels.dtype}; expected numbers, or names of classes")
+    if kind in "fc":
         bad = np.flatnonzero(~np.isfinite(labels.reshape(len(labels), -1)).all(1))
         if len(bad):
             _wrong(path, read.line, int(bad[0]), f"label {read.label}: {_one(labels[bad[0]])}", "a finite number")
@@ -190,8 +206,8 @@ def _targets(path: str, read: Read, labels: Array, task: str) -> NDArray[np.int6
     if task == "regression":
         if kind in "UOS":
             _wrong(path, read.line, 0, f"label {read.label}: {_one(labels[0])!r}", "a number, for data.task=regression")
-        numbers = labels.astype(np.float64)
-        if np.ptp(numbers) == 0:
+        numbers = labels.astype(np.complex128 if kind == "c" else np.float64)
+        if (numbers == numbers.flat[0]).all():
             raise DataError(f"{where}: is {_one(numbers.flat[0])} in every sample; expected numbers that differ")
         return numbers.reshape(len(numbers), -1)
     if not whole and kind not in "UOSb":
@@ -205,17 +221,23 @@ def _targets(path: str, read: Read, labels: Array, task: str) -> NDArray[np.int6
     return numbered.reshape(labels.shape).astype(np.int64)
 
 
-def _numbers(path: str, inputs: Array, line: Callable[[int], str]) -> Array:
-    """Inputs as float64; whole numbers of an array stay whole, for they may be words."""
-    if inputs.dtype.kind in "iu" and inputs.dtype != np.uint8:
+def _numbers(path: str, name: str, inputs: Array) -> Array:
+    """Inputs as float64 or complex128; whole numbers of an array stay whole, for they may be words."""
+    kind = inputs.dtype.kind
+    if kind not in "fciub":
+        raise DataError(f"{path}: {name} is of the type {inputs.dtype}; expected numbers")
+    if kind in "iu" and inputs.dtype != np.uint8:
         return inputs.astype(np.int64)
-    found = inputs.astype(np.float64)
-    flat = found.reshape(len(found), -1)
-    bad = np.argwhere(~np.isfinite(flat))
+    found = inputs.astype(np.complex128 if kind == "c" else np.float64)
+    bad = np.argwhere(~np.isfinite(found))
     if len(bad):
-        sample, entry = map(int, bad[0])
-        _wrong(path, line, sample, f"entry {entry + 1}: {flat[sample, entry]:g}", "a finite number")
+        place = tuple(map(int, bad[0]))
+        raise DataError(f"{path}: {name}{list(place)}: {found[place]:g}; expected a finite number")
     return found
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
 
 
 def _one(value: Any) -> str:
@@ -236,8 +258,26 @@ def _csv(path: Path, label: str | None) -> Read:
         table = pa_csv.read_csv(path, pa_csv.ReadOptions(use_threads=False), convert_options=nothing)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as a table: {str(error).partition(chr(10))[0]}") from error
-    # The header is line 1.
-    return _table(path, table, label, lambda sample: f"line {sample + 2}")
+    names = table.column_names
+    if len(names) == 1 and (other := next((mark for mark in ";\t|" if mark in names[0]), None)):
+        raise DataError(f"{path}: its columns stand apart by {other!r}; expected commas")
+    if all(map(_is_number, names)) and names not in ([*map(str, range(n, n + len(names)))] for n in (0, 1)):
+        raise DataError(f"{path}: line 1 holds numbers ({', '.join(names)[:40]}); expected the names of the columns")
+    return _table(path, table, label, lambda sample: f"line {_lines(path)[sample + 1]}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _lines(path: Path) -> list[int]:
+    """The numbers of the lines that are not empty; the header's comes first."""
+    with path.open(encoding="utf-8-sig") as lines:
+        return [place for place, line in enumerate(lines, start=1) if line.strip("\r\n")]
 
 
 def _parquet(path: Path, label: str | None) -> Read:
@@ -312,13 +352,25 @@ def _npz(path: Path, label: str | None) -> Read:
 
 
 def _safetensors(path: Path, label: str | None) -> Read:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors import SafetensorError, deserialize
 
     try:
-        return _arrays(path, load_file(path), label)
+        tensors = dict(deserialize(path.read_bytes()))
     except SafetensorError as error:
         raise DataError(f"{path}: cannot be read as tensors: {error}") from error
+    return _arrays(path, {name: _unpacked(path, name, tensor) for name, tensor in tensors.items()}, label)
+
+
+def _unpacked(path: Path, name: str, tensor: Mapping[str, Any]) -> Array:
+    """A tensor of a file of safetensors; numpy has no bfloat16, which is the upper half of a float32."""
+    kind = tensor["dtype"]
+    if kind == "BF16":
+        flat = (np.frombuffer(tensor["data"], "<u2").astype("<u4") << 16).view("<f4")
+    elif kind in SAFE:
+        flat = np.frombuffer(tensor["data"], SAFE[kind])
+    else:
+        raise DataError(f"{path}: {name} is of the type {kind}; expected {', '.join(SAFE)} or BF16")
+    return flat.reshape(tensor["shape"])
 
 
 def _arrays(path: Path, arrays: Mapping[str, Array], label: str | None) -> Read:
@@ -338,7 +390,11 @@ def _arrays(path: Path, arrays: Mapping[str, Array], label: str | None) -> Read:
     if labels.ndim == 2 and labels.shape[1] == 1 and labels.dtype.kind in "iubUO":
         labels = labels[:, 0]
         apart = None if apart is None else (apart[0], apart[1][:, 0])
-    return Read(inputs, labels, lambda sample: f"sample {sample}", apart, None, named)
+
+    def line(sample: int) -> str:
+        return f"sample {sample}" if sample < len(inputs) else f"held-out sample {sample - len(inputs)}"
+
+    return Read(inputs, labels, line, apart, None, named)
 
 
 def _check_length(path: Path, x: str, inputs: Array, y: str, labels: Array) -> None:

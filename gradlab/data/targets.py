@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -51,12 +53,31 @@ def called(target: str, arguments: dict[str, Any]) -> Any:
     function = imported(target)
     if not callable(function):
         raise DataError(f"{target}: is a {type(function).__name__}; expected a class or a function")
+    _takes(target, function, arguments)
     try:
         return function(**arguments)
     except Exception as error:
         # It is the user's: whatever it raises is told in a line, with the place that its author knows.
         given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         raise DataError(f"{target}({given}): {told(error)}") from error
+
+
+def _takes(target: str, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    """Raises `DataError` for an argument that ``function`` has not, or that it needs and is not given."""
+    try:
+        known = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return
+    if any(one.kind is one.VAR_KEYWORD for one in known.values()):
+        return
+    able = [name for name, one in known.items() if one.kind not in (one.VAR_POSITIONAL, one.POSITIONAL_ONLY)]
+    takes = f"it takes: {', '.join(able) or 'none'}"
+    for name in arguments:
+        if name not in able:
+            raise DataError(f"{target}: has no argument {name!r}{nearest(name, able)}; {takes}")
+    needed = [name for name in able if known[name].default is inspect.Parameter.empty and name not in arguments]
+    if needed:
+        raise DataError(f"{target}: needs the argument {needed[0]!r} (args.{needed[0]}=...); {takes}")
 
 
 def told(error: BaseException) -> str:
@@ -80,7 +101,8 @@ def _file_of(target: str) -> Path:
     if ":" in target:
         file = Path(place).expanduser()
         if not file.is_file():
-            raise DataError(f"{target}: no file {place} in {Path.cwd()}")
+            near = [one.name for one in file.parent.glob("*.py")] if file.parent.is_dir() else []
+            raise DataError(f"{target}: no file {place} in {Path.cwd()}{nearest(file.name, near)}")
         return file
     _on_path(str(Path.cwd()))
     try:

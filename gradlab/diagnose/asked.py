@@ -107,13 +107,14 @@ ASKED: dict[str, Asked] = {
         ("sign", in_course.climbed),
         ("dropout", in_layers.dropped),
         ("momentum", in_course.heavy),
-        ("learning_rate_high", in_course.always),
+        ("learning_rate_high", in_course.swings),
     ),
     "stalled": (
         *(
             ("dropout", in_layers.dropped),
             ("weight_decay", in_course.decay),
             ("eps", in_course.swallowed),
+            ("no_update", in_course.unheld),
             ("frozen", in_course.still),
             ("input_scale", in_layers.input_far),
             ("target_scale", in_layers.target_far),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 
@@ -25,6 +26,11 @@ SHORT = 0.01
 
 ROUNDING = 1e-6
 """Losses that differ by less than this share of themselves are one."""
+
+ENDED = re.compile(
+    r"(?i)(log(2|10|1p)?|r?sqrt|div|reciprocal|pow|acos|asin|atanh|(linalg_?vector_?)?norm|std|var)(backward.*)?"
+)
+"""Operators, and their ways back, that have an end or a pole: what is not finite there is so whatever the steps are."""
 
 LARGEST = 1e18
 """Of an output whose square single precision holds."""
@@ -124,6 +130,8 @@ def arose(case: Case) -> Shows:
 def rootless(case: Case) -> Shows:
     """Every signal is finite, and the loss, or its gradient, is no number: what it is made of has no end there."""
     depth, loss, facts = case.history.depth, case.history.loss, case.history.facts
+    if ENDED.fullmatch((first := facts.get("first_break", {})).get("operator") or ""):
+        return str(first["what"])
     if depth is None or not loss.size:
         return None
     signals, gradients = depth.column("act_std", -1), depth.column("signal_grad_norm", -1)
@@ -224,6 +232,12 @@ def swallowed(case: Case) -> Shows:
     return f"the whole gradient, {figure(float(np.median(norms)))}, is smaller than eps, {figure(eps)}"
 
 
+def unheld(case: Case) -> Shows:
+    """Parameters that no optimizer holds."""
+    names = case.history.facts.get("unheld", ())
+    return f"{len(names)} parameters are held by no optimizer, {names[0]} the first of them" if names else None
+
+
 def still(case: Case) -> Shows:
     """Parameters that take no gradient."""
     frozen = case.history.facts.get("frozen", ())
@@ -248,3 +262,8 @@ def later(case: Case) -> Shows:
 def always(case: Case) -> Shows:
     """What is left where nothing later brought it about."""
     return "it was so before any training" if not (case.history.measured and case.history.trained) else "it is so now"
+
+
+def swings(_: Case) -> Shows:
+    """What is left of a loss that goes up and down."""
+    return "the loss goes up and down, and nothing but the length of the steps is seen to make it"

@@ -29,6 +29,8 @@ ROUNDING = 1e-6
 
 def not_finite(case: Case) -> Shows:
     """NaN or infinity in the batch."""
+    if (first := case.history.facts.get("first_break", {})).get("place") == "inputs":
+        return str(first["what"])
     count = case.history.facts.get("input_not_finite", 0)
     return f"{count} of the inputs' numbers are not finite" if count else None
 
@@ -254,6 +256,8 @@ def targetless(case: Case) -> Shows:
     entropy = losses.get("negative_log_likelihood", {})
     if entropy.get("entries") and entropy.get("present") == 0:
         return f"all {entropy['entries']} targets are the class that the loss ignores"
+    if (first := case.history.facts.get("first_break", {})).get("place") == "targets":
+        return str(first["what"])
     if count := sum(found.get("target_not_finite", 0) for found in losses.values()):
         return f"{count} of the targets are not finite"
     if count := composed.get("too_long", 0):

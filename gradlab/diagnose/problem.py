@@ -6,7 +6,7 @@ They rest on what `gradlab.measure` saw of one batch, and are certain before any
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,11 +53,27 @@ Found = tuple[str, str, str]
 
 def misspecified(history: History, limits: Limits) -> Verdict | None:
     """Output, loss and targets contradict each other."""
-    asked = (_units, _logits, _sign, _counted, _labels, _layers, _norms, _frozen, _held)
+    asked = (_posed, _units, _logits, _sign, _counted, _labels, _layers, _norms, _frozen, _held)
     for name, grade, words in (found for ask in asked for found in ask(history)):
         evidence: Evidence = {"cause": name}
         return crossing("misspecified", (), limits, evidence, f"misspecified: {words}", _LOGITS, grade)
     return None
+
+
+def _posed(history: History) -> Iterator[Found]:
+    """Of gradlab's own networks: the activation of the output, and the loss that takes it."""
+    output, loss = history.spec.get("model.output") or "none", history.spec.get("train.loss")
+    if history.measured:
+        return
+    if loss == "cross_entropy" and output == "softmax":
+        yield "softmax_twice", SICK, "softmax is applied twice: cross-entropy is given probabilities for logits"
+    if loss == "cross_entropy" and output in ("sigmoid", "relu", "tanh"):
+        yield "activation_on_logits", SICK, f"cross-entropy is given logits that have gone through {output}"
+    if loss == "negative_log_likelihood" and output != "log_softmax":
+        words = "the negative log-likelihood is given numbers that are no log-probabilities (model.output=log_softmax)"
+        yield "log_probabilities", SICK, words
+    if loss == "binary_cross_entropy" and output in ("relu", "tanh", "log_softmax"):
+        yield "activation_on_logits", SICK, f"binary cross-entropy with logits is given what has gone through {output}"
 
 
 def _units(history: History) -> Iterator[Found]:
@@ -175,9 +191,11 @@ def _frozen(history: History) -> Iterator[Found]:
 
 def _held(history: History) -> Iterator[Found]:
     """Parameters that no step can change: the optimizer does not have them, or the module itself has not."""
-    held, own = history.spec.get("optim.held"), history.facts.get("trainable", 0)
+    held, own = history.spec.get("optim.held", history.facts.get("held")), history.facts.get("trainable", 0)
     if held is not None and held < own:
-        yield "no_update", RISK, f"the optimizer holds {held} of the {own} numbers that could learn"
+        unheld = list(history.facts.get("unheld", ()))
+        some = f", and not {_some(unheld)}" if unheld else ""
+        yield "no_update", RISK, f"the optimizer holds {held} of the {own} numbers that could learn{some}"
     depth = history.depth
     if history.measured and depth is not None and history.precision not in HALVES:
         none = (depth.column("grad_norm", 0) == 0) & (depth.column("signal_grad_norm", 0) > TINY)
@@ -191,6 +209,11 @@ def _held(history: History) -> Iterator[Found]:
     if foreign and (held is None or held < own + foreign["numbers"]):
         words = f"the output rests on {foreign['count']} parameters that are none of the module's own: of layers in a"
         yield "no_update", SICK, f"{words} plain list, or made anew at each call"
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first and the last of several names, and how many there are."""
+    return names[0] if len(names) == 1 else f"those of the {len(names)} parameters from {names[0]} to {names[-1]}"
 
 
 def _into(history: History) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from gradlab.diagnose.causes import with_cause
 from gradlab.diagnose.course import (
     diverged,
@@ -64,7 +66,9 @@ _EXPLAINED_BY = {
 
 
 def judge(history: History, limits: Limits = DEFAULTS) -> tuple[Verdict, ...]:
-    """The verdicts of a run: `healthy` alone, or what is wrong in the order of `ORDER`; none of a run that crashed.
+    """The verdicts of a run: `healthy` alone, or what is wrong in the order of `ORDER`.
+
+    There is none of a run that crashed, or of a training of which no loss and no layer was seen.
 
     A profile is a risk, a course is a fact: of a run that has learned nothing that its layers show is wrong with it.
     """
@@ -90,7 +94,8 @@ def judge(history: History, limits: Limits = DEFAULTS) -> tuple[Verdict, ...]:
     if any(verdict.name == "exploding" for verdict in found):
         found = [verdict for verdict in found if verdict.name != "ill_scaled" or verdict.threshold]
     if not found:
-        return (_healthy(history, limits),)
+        unseen = history.loss.size and np.isnan(history.loss).all() and not history.along
+        return () if unseen else (_healthy(history, limits),)
     doubts = _doubts(history, limits)
     return (*found[:-1], replace(found[-1], sentence="; beside it, ".join([found[-1].sentence, *doubts])))
 

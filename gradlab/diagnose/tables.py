@@ -42,6 +42,7 @@ _SPEC = (
         "model.activation",
         "model.squash_eps",
         "model.skip",
+        "model.output",
         "data.input_scale",
     ),
     *("data.target_scale", "optim.name", "optim.lr", "optim.momentum", "optim.weight_decay", "optim.eps"),
@@ -91,8 +92,10 @@ def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History
             at = at[~along_time[at]]
             modules = dict(zip(layer[at].tolist(), names.take(pa.array(at)).to_pylist(), strict=True))
             along = tuple(_measured(replace(one, modules=modules if one.axis == "depth" else {})) for one in along)
-        elif (trunk := MODELS[fact["model.name"]].trunk if fact["model.name"] in MODELS else None) is not None:
-            along = tuple(_on_trunk(one, trunk(fact["model.depth"])) for one in along)
+        else:
+            along = tuple(map(_starting, along))
+            trunk = MODELS[fact["model.name"]].trunk if fact["model.name"] in MODELS else None
+            along = along if trunk is None else tuple(_on_trunk(one, trunk(fact["model.depth"])) for one in along)
         found.append(
             History(
                 along=along,
@@ -103,7 +106,8 @@ def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History
                 precision=fact["train.precision"].removeprefix("mixed_"),
                 clip_mode=fact["clip.mode"],
                 # What is not known of a training is not there; of a run null is a value.
-                spec={name: fact[name] for name in _SPEC if name in fact and not (watched and fact[name] is None)},
+                spec={name: fact[name] for name in _SPEC if name in fact and not (watched and fact[name] is None)}
+                | {"train.loss": _loss(fact)},
                 diverged_at=fact["diverged_at"],
                 diverged_layer=fact["diverged_layer"],
                 loss=curves["loss"][curved],
@@ -126,13 +130,18 @@ def _seen(fact: Mapping[str, Any], *, other: bool) -> dict[str, Any]:
     return {"guess": _guess_of(facts), "facts": facts, "activations": activations, "measured": True}
 
 
+def _loss(fact: Mapping[str, Any]) -> str | None:
+    """The loss that a run of gradlab's own is trained by; None where it is not known."""
+    known, model = DATA.get(fact.get("data.name") or ""), MODELS.get(fact.get("model.name") or "")
+    told = fact.get("train.loss") or "auto"
+    return told if told != "auto" else (model and model.loss) or (known and known.loss)
+
+
 def _guess(fact: Mapping[str, Any]) -> float | None:
     """The loss of one answer to every input: its entropy, ln K of K classes, or a variance; None if not known."""
-    known, model = DATA.get(fact.get("data.name") or ""), MODELS.get(fact.get("model.name") or "")
+    known, loss = DATA.get(fact.get("data.name") or ""), _loss(fact)
     if known is None:
         return None
-    told = fact.get("train.loss") or "auto"
-    loss = told if told != "auto" else (model and model.loss) or known.loss
     if known.guess is not None and loss == known.loss:
         return known.guess
     if known.loss == "cross_entropy":
@@ -164,7 +173,7 @@ def with_verdicts(runs: pa.Table, steps: pa.Table, layers: pa.Table, limits: Lim
     missing = pc.and_(pc.is_null(column), pc.not_equal(runs["state"].combine_chunks(), "failed"))
     if not pc.any(missing).as_py():
         return runs
-    found = [joined(judge(history, limits)) for history in histories(runs.filter(missing), steps, layers)]
+    found = [joined(judge(history, limits)) or None for history in histories(runs.filter(missing), steps, layers)]
     filled = pc.replace_with_mask(column, missing, pa.array(found, pa.string()))
     return runs.set_column(runs.column_names.index("verdict"), pa.field("verdict", pa.string()), filled)
 
@@ -222,6 +231,8 @@ def _guess_of(facts: Mapping[str, Any]) -> float | None:
     losses = facts.get("losses", {})
     if len(losses) != 1 or not (weight := next(iter(losses.values())).get("weight", 1.0)) > 0:
         return None
+    # Of micro-batches the losses add up.
+    weight *= facts.get("ways", 1)
     if entropy := losses.get("negative_log_likelihood"):
         return weight * math.log(entropy["classes"]) if entropy["classes"] > 1 else None
     squared = losses.get("mean_squared_error")
@@ -253,14 +264,18 @@ def _measured(profile: Profile) -> Profile:
     return replace(profile, trunk=Profile("depth", profile.step, profile.layer[known], trunk, profile.modules))
 
 
+def _starting(profile: Profile) -> Profile:
+    """With the layers that start at zero and have a gradient: as fixup's read-out they let δ pass after one step."""
+    starts = (profile.columns["weight_norm"] == 0) & (profile.columns["weight_grad_norm"] > 0)
+    return replace(profile, columns={**profile.columns, "starts_at_zero": starts.astype(float)})
+
+
 def _on_trunk(profile: Profile, layers: Sequence[int]) -> Profile:
     """A profile of gradlab's own network, and along depth that of its trunk."""
     if profile.axis != "depth":
         return profile
     known = np.isin(profile.layer, layers)
     columns = {name: column[:, known] for name, column in profile.columns.items()}
-    # A matrix of zeros that has a gradient, as fixup's read-out, lets δ pass after one step.
-    columns["starts_at_zero"] = ((columns["weight_norm"] == 0) & (columns["weight_grad_norm"] > 0)).astype(float)
     return replace(profile, trunk=Profile("depth", profile.step, profile.layer[known], columns, by_block=True))
 
 

@@ -52,11 +52,11 @@ def drawn_of(run: RunSpec) -> Drawn:
         return Drawn((), None, "some of its layers have no shape before a batch has passed")
     drawn(module, run.model, run.seed)
     weights = tuple(
-        _weight(name, part, weight)
+        _weight(name or label, part, weight)
         for name, part in module.named_modules()
         if not isinstance(part, nn.Embedding | nn.EmbeddingBag)
         for label, weight in part.named_parameters(recurse=False)
-        if weight.dim() > 1 and not weight.is_complex() and "bias" not in label
+        if weight.dim() > 1 and "bias" not in label
     )
     stack = _stack(module)
     if isinstance(stack, str):
@@ -94,8 +94,8 @@ Weighted = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 def _weight(name: str, part: nn.Module, weight: Tensor) -> Weight:
     fan_in, _ = nn.init._calculate_fan_in_and_fan_out(weight)
     bias = getattr(part, "bias", None)
-    mean_square = float(bias.detach().square().mean()) if isinstance(bias, Tensor) else None
-    return Weight(name, fan_in, len(weight), fan_in * float(weight.detach().square().mean()), mean_square)
+    mean_square = float(bias.detach().abs().square().mean()) if isinstance(bias, Tensor) else None
+    return Weight(name, fan_in, len(weight), fan_in * float(weight.detach().abs().square().mean()), mean_square)
 
 
 def _stack(module: nn.Module) -> tuple[Phi, list[Weighted]] | str:

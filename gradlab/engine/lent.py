@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 COLUMNS = (*PROBE_COLUMNS, *MEASURED_COLUMNS)
 
 
+ONE_OF_CLASSES = ("cross_entropy", "negative_log_likelihood", "hinge")
+"""Losses that want an output for each class."""
+
+
 @dataclass
 class Lent:
     """M networks, how their parameters lie, which rows the per-layer table has, and how an output is judged.
@@ -288,8 +292,13 @@ def begun(run: RunSpec, inputs: Any, device: torch.device) -> nn.Module:
     if is_lazy(module):
         # Torch draws what has no shape yet in single precision, from inputs of it.
         sow(run.seed, 0)
-        with torch.no_grad():
-            answer(module, FORMATS["float32"].enter(inputs))
+        try:
+            with torch.no_grad():
+                answer(module, FORMATS["float32"].enter(inputs))
+        except Exception as error:
+            # As in `looked_at`: it is the user's network.
+            wrong = f"fails on a batch with inputs of {shapes(inputs)}: {told(error)}"
+            raise DataError(f"model.target={run.model.target}: {wrong}") from error
         module = converted(module, dtype)
     drawn(module, run.model, run.seed)
     return module
@@ -302,14 +311,29 @@ def looked_at(
     form = FORMATS[run.train.precision]
     inputs = form.enter(inputs)
     there = form.cast(targets.device)
+    outputs: list[Any] = []
+
+    def heard(output: Any, targets: Tensor) -> Tensor:
+        outputs[:] = [output]
+        if run.loss in ONE_OF_CLASSES and targets.dim() == 1 and not targets.is_floating_point():
+            able = tensor_of(output).shape[-1:].numel()
+            if able < run.facts.outputs:
+                wrong = f"puts out {able} numbers a sample, and the data have {run.facts.outputs} classes"
+                raise DataError(f"model.target={run.model.target}: {wrong}; expected one for each")
+        return judge(output, targets)
 
     def failed(error: Exception) -> DataError:
-        given = f"inputs of {shapes(inputs)}, targets of {shapes(targets)}"
+        kind = "numbers" if targets.is_floating_point() or targets.is_complex() else f"{run.facts.outputs} classes"
+        given = f"inputs of {shapes(inputs)}, targets of {shapes(targets)}, {kind}"
+        found = [shapes(one) for one in outputs if isinstance(one, Tensor)]
+        given += f", outputs of {found[0]}" if found else ""
         return DataError(f"model.target={run.model.target}: fails on a batch with {given}: {told(error)}")
 
     sow(run.seed, 0)
     try:
-        _there_and_back(module, inputs, targets, judge, there)
+        _there_and_back(module, inputs, targets, heard, there)
+    except DataError:
+        raise
     except Exception as error:
         # Nothing of gradlab's listens here: it is the user's network, and whatever it raises is told in a line.
         raise failed(error) from error
@@ -362,13 +386,10 @@ def judging(run: RunSpec) -> Judge:
 
 def tensor_of(output: Any) -> Tensor:
     """The tensor that an output is judged by: itself, what is called logits, or the first of floats."""
-    if isinstance(output, Tensor):
-        return output
-    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
-    found = logits if isinstance(logits, Tensor) else signal_of(output)
+    found = output if isinstance(output, Tensor) else signal_of(output)
     if found is None:
         raise TypeError(
-            f"the network puts out a {type(output).__name__}; expected a tensor, or a tuple that begins with one"
+            f"the network puts out a {type(output).__name__}; expected a tensor, or a tuple or a mapping that has one"
         )
     return found
 

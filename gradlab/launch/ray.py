@@ -10,7 +10,9 @@ import contextlib
 import logging
 import math
 import os
+import re
 import signal
+import socket
 import threading
 import time
 import uuid
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 10.0
 """How long tasks that are told to stop may take to keep what they have, before they are left."""
+
+REACH_SECONDS = 5.0
+"""How long an address may take to answer."""
 
 LOOK_SECONDS = 0.25
 """Between two looks at what tasks say, and between two sayings of one."""
@@ -251,6 +256,7 @@ def crew_of(launch: Launch) -> Iterator[Crew]:
 def _connected(address: str | None) -> Iterator[str]:
     import ray
 
+    _answered(address)
     # Whoever starts Ray by hand decides on its own what it tells its makers; what is started here tells nothing.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ends = signal.getsignal(signal.SIGTERM)
@@ -268,6 +274,18 @@ def _connected(address: str | None) -> Iterator[str]:
     finally:
         if began:
             ray.shutdown()
+
+
+def _answered(address: str | None) -> None:
+    """Raises `SpecError` where nobody listens at ``address``: Ray would ask for 20 s, and say so each second."""
+    given = re.fullmatch(r"(?:ray://)?\[?([^\[\]/]+)\]?:(\d{1,5})", address or "")
+    if given is None:
+        return
+    try:
+        socket.create_connection((given[1], min(int(given[2]), 65535)), REACH_SECONDS).close()
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise SpecError(f"launch.address={address}: no Ray cluster there: {why}") from error
 
 
 @contextmanager

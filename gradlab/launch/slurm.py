@@ -61,6 +61,13 @@ AGAIN = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "TIMEOUT", "DEADLINE", "COMPLETE
 """States of a job after which its pieces are handed over again; completed without them, it could not queue again."""
 
 
+KILLED = ("137:0", "0:9")
+"""Exit codes of a job that somebody killed without a word, as a system does that is out of memory."""
+
+EPILOGUE = "srun: Force Terminated"
+"""What a log ends with behind the reason."""
+
+
 @dataclass(frozen=True)
 class Array:
     """A job array under a name that no other has: the pieces of each of its tasks."""
@@ -188,15 +195,19 @@ class Crew:
             del self.open[job.piece.index]
         state, why = _end_of(folder, *place)
         again = list[Job]()
+        reached = next((job for job in jobs if job.piece.index in begun), None)
+        # A piece that ends its job, as at home its worker, takes no other with it; a job that ends before it has begun
+        # any would do so again.
+        others = state == "OUT_OF_MEMORY" or (state == "FAILED" and reached is not None)
         for job in jobs:
             index = job.piece.index
-            at_it = job is next((one for one in jobs if one.piece.index in begun), jobs[0])
+            at_it = job is (reached or jobs[0])
             chunks = halved(job.piece.chunks) if at_it and state == "OUT_OF_MEMORY" else None
             tries[index] = tries.get(index, 0) + at_it
             if chunks:
                 again.append(replace(job, piece=replace(job.piece, chunks=chunks)))
                 yield Event("halved", index, chunks=chunks)
-            elif (state in AGAIN or (state == "OUT_OF_MEMORY" and not at_it)) and tries[index] <= self.launch.retries:
+            elif (state in AGAIN or (others and not at_it)) and tries[index] <= self.launch.retries:
                 again.append(job)
             else:
                 yield bury(job, why)
@@ -339,7 +350,8 @@ def _end_of(folder: Folder, name: str, task: int) -> tuple[str, str]:
     if found.get("Reason", "None") != "None":
         told.append(f"reason {found['Reason']}")
     if found.get("ExitCode", "0:0") != "0:0":
-        told.append(f"exit code {found['ExitCode']}")
+        killed = " (killed: out of memory?)" if found["ExitCode"] in KILLED else ""
+        told.append(f"exit code {found['ExitCode']}{killed}")
     last = _last_line(log.read_text(encoding="utf-8", errors="replace")) if log else ""
     return state, ", ".join(told) + (f"; its log ends: {last}" if last else "")
 
@@ -357,7 +369,7 @@ def _slurm(*line: str) -> subprocess.CompletedProcess[str]:
 
 
 def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(EPILOGUE)]
     return lines[-1][:300] if lines else ""
 
 

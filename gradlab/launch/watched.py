@@ -140,7 +140,8 @@ class _Outcome:
             self.state = "interrupted" if interrupted else "failed"
             self.status = interrupts.status(error) if isinstance(error, KeyboardInterrupt) else 1
             self.error = None if interrupted else f"{kind.__name__}: {error}"
-            own = _from(trace)
+            # What is no Python at all never ran.
+            own = None if isinstance(error, SyntaxError) and _from(trace) is trace else _from(trace)
             sys.excepthook(kind, error.with_traceback(own), own)
         return True
 

@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gradlab.nn.slots import MATRICES, Layout, Slot
-from gradlab.spec.choices import OPTIMIZERS
 from gradlab.spec.run import ModelSpec, RunSpec
 
 GROWING = ("fan_in", "fan_out", "torch_fan", "size")
@@ -74,9 +73,8 @@ def rate_factor(slot: Slot, model: ModelSpec, *, adaptive: bool) -> float:
     return 1.0
 
 
-def rate_factors(layout: Layout, runs: Sequence[RunSpec]) -> list[tuple[slice, list[float]]]:
+def rate_factors(layout: Layout, runs: Sequence[RunSpec], *, adaptive: bool) -> list[tuple[slice, list[float]]]:
     """Neighbouring columns that share their factors, and those of the members; nothing where all are 1."""
-    adaptive = OPTIMIZERS[runs[0].optim.name].adaptive
     found: list[tuple[slice, list[float]]] = []
     for slot, span in zip(layout.slots, layout.columns, strict=True):
         inside = adaptive and 1 < slot.layer < len(layout.names)

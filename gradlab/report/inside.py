@@ -300,10 +300,8 @@ def _told(result: Result, homes: Mapping[str, Path]) -> dict[str, Any]:
     told_of = result if result.size <= MOST_TOLD else result.only(np.arange(result.size) < MOST_TOLD)
     for one in picked.runs(told_of, homes, commands=not many):
         texts.append([[told, sources.setdefault(source, len(sources))] for told, source in one.verdicts])
-        own = one.cure is not None
-        again.append(
-            f"gradlab run --from {shlex.quote(str(homes[one.run_id]))} {one.run_id}" if own and many else one.again
-        )
+        from_folder = f"gradlab run --from {shlex.quote(str(homes[one.run_id]))} {one.run_id}"
+        again.append(from_folder if one.own and many else one.again)
         cures.append(one.cure)
     errors = {str(run): str(error) for run, error in enumerate(result.columns["error"]) if error}
     return {"told": texts, "sources": list(sources), "again": again, "cures": cures, "errors": errors}

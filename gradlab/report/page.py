@@ -35,7 +35,7 @@ from gradlab.report.tables import Result, read
 SOMETIMES = ("effects.csv", "beforehand.csv", "cure.csv", "instruments.csv")
 """Tables that not every result has."""
 
-SCRIPTS = ("data", "axes", "paint", "figure", "view", "explore", "run", "main")
+SCRIPTS = ("data", "axes", "paint", "legend", "figure", "view", "explore", "run", "main")
 EXPLORER = {
     "js": ("uplot/uPlot.iife.min.js", *(f"{name}.js" for name in SCRIPTS)),
     "css": ("uplot/uPlot.min.css", "style.css"),

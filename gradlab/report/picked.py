@@ -30,11 +30,13 @@ NEAREST = 3
 class Picked:
     """A run: each verdict as its sentence and what it was judged by, and the commands that repeat and heal it.
 
-    ``again`` is None where the files that its data lay in are gone, and both are of a training that was watched.
+    ``own``: whether gradlab trained it, and nobody else's script. ``again`` is None where the files that its data lay
+    in are gone, ``cure`` where nothing is wrong, and both are of a training that was watched.
     """
 
     run_id: str
     state: str
+    own: bool
     verdicts: tuple[tuple[str, str], ...]
     again: str | None
     cure: str | None
@@ -107,25 +109,24 @@ def runs(result: Result, homes: Mapping[str, Path], *, commands: bool = True) ->
         histories(result.runs, result.tables["steps"], result.tables["layers"]),
         strict=True,
     )
-    return [
-        Picked(
-            run_id=row["run_id"],
-            state=row["state"],
-            verdicts=tuple((one.told, thresholds(one)) for one in judge(history, result.limits)),
-            again=_again(result, row) if commands else None,
-            cure=None if row["model.name"] is None else _cure(homes[row["run_id"]], row["run_id"]),
+    found = []
+    for row, history in told:
+        run_id, own, judged = row["run_id"], row["model.name"] is not None, judge(history, result.limits)
+        ill = [one.name for one in judged] != ["healthy"]
+        found.append(
+            Picked(
+                run_id=run_id,
+                state=row["state"],
+                own=own,
+                verdicts=tuple((one.told, thresholds(one)) for one in judged),
+                again=_again(result, row) if own and commands else None,
+                cure=f"gradlab cure --from {shlex.quote(str(homes[run_id]))} {run_id}" if own and ill else None,
+            )
         )
-        for row, history in told
-    ]
-
-
-def _cure(home: Path, run_id: str) -> str:
-    return f"gradlab cure --from {shlex.quote(str(home))} {run_id}"
+    return found
 
 
 def _again(result: Result, row: Mapping[str, object]) -> str | None:
-    if row["model.name"] is None:
-        return None
     values = {key: row[key] for key in result.keys if row[key] is not None}
     try:
         return command(described(values))  # type: ignore[arg-type]

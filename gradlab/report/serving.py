@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -125,7 +125,7 @@ def _handler(follower: Follower) -> type[BaseHTTPRequestHandler]:
                 self._answer(HTTPStatus.OK, follower.page().encode("utf-8"), ".html")
             elif name == "version":
                 self._answer(HTTPStatus.OK, str(follower.version).encode("ascii"), ".csv")
-            elif (file := {path.name: path for path in follower.out.iterdir()}.get(name)) is not None:
+            elif (file := {path.name: path for path in follower.out.glob("*")}.get(name)) is not None:
                 self._answer(HTTPStatus.OK, file.read_bytes(), file.suffix)
             else:
                 self._answer(HTTPStatus.NOT_FOUND, b"", ".csv")
@@ -135,8 +135,10 @@ def _handler(follower: Follower) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Type", KINDS.get(suffix, "application/octet-stream"))
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Cache-Control", "no-store")
-            self.end_headers()
-            self.wfile.write(body)
+            # A browser that has left, or loads anew, wants no answer any more.
+            with suppress(ConnectionError):
+                self.end_headers()
+                self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             """Says nothing: the terminal has the address alone."""

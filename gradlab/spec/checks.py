@@ -99,10 +99,9 @@ def _check_forms(model: ModelSpec, data: DataSpec, facts: Facts) -> None:
     choice, longest = MODELS[model.name], DATA[data.name].longest
     if not facts.shape and "vector" not in choice.takes:
         raise SpecError(f"{data.path or data.target}: cannot be looked at here, and {model.name!r} needs its shape")
-    if facts.whole:
+    if facts.kind is not None:
         raise SpecError(
-            f"data.name={data.name}: its inputs are whole numbers, which may be words; {model.name!r} takes floats, or "
-            "pixels of uint8"
+            f"data.name={data.name}: it holds {facts.kind}; {model.name!r} takes floats, or pixels of uint8"
         )
     if choice.takes == ("image",) and len(facts.shape) == 3 and not facts.image:
         samples = "x".join(map(str, facts.shape))

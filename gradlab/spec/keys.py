@@ -450,7 +450,9 @@ def check_key(key: str, model: str, data: str) -> None:
         raise SpecError(f"{key}: {section} {owner!r} takes no arguments of its own names; those are for {own}")
     if key in KEYS:
         owner = f"model {model!r}" if section == "model" else f"data {data!r}"
-        names = [name for name in allowed if name.startswith(f"{section}.")]
+        names = [name for name in allowed if name.startswith(f"{section}.") and not name.endswith(".source")]
+        free = (section == "model" and MODELS[model].free) or (section == "data" and DATA[data].free)
+        names += [f"{section}.args.NAME"] if free else []
         raise SpecError(f"{owner} has no key {key!r}; it has: {', '.join(names)}")
     raise unknown_key(key, KEYS)
 

@@ -179,8 +179,8 @@ class Facts:
     ``shape`` is that of one input, ``outputs`` how many numbers or classes one answer has; ``loss``, ``image`` and
     ``vocabulary`` as in `choices.Data`; ``positions`` counts the answers of a sample, 0 where there is but one. Of data
     of the user's own, ``source`` is the SHA-256 of what they come from, and ``told`` how they were understood;
-    ``whole``: their inputs are whole numbers, which may be words; ``turned``: their channels stand first in the arrays,
-    as torch has them, and last in ``shape``.
+    ``kind``: what their numbers are, where they are not all floats; ``turned``: their channels stand first in the
+    arrays, as torch has them, and last in ``shape``.
     """
 
     shape: tuple[int, ...]
@@ -194,7 +194,7 @@ class Facts:
     vocabulary: int = 0
     positions: int = 0
     dictated: bool = False
-    whole: bool = False
+    kind: str | None = None
     turned: bool = False
 
     @property

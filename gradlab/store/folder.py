@@ -145,7 +145,7 @@ def new_result(out: Path | None, name: str, now: dt.datetime) -> Iterator[Folder
 def has_begun(folder: Folder) -> None:
     """Once the manifest is there: it is a result, and `outputs/latest` points to it if it lies among the others."""
     folder.begun.unlink()
-    if OUTPUTS in folder.root.parents:
+    if OUTPUTS.absolute() in folder.root.absolute().parents:
         _point_latest(folder)
 
 
@@ -204,7 +204,7 @@ def _point_latest(folder: Folder) -> None:
     if latest.exists() and not latest.is_symlink():
         return
     with suppress(OSError):  # A file system without links: the result is no worse for it.
-        fresh.symlink_to(folder.root.relative_to(OUTPUTS), target_is_directory=True)
+        fresh.symlink_to(folder.root.absolute().relative_to(OUTPUTS.absolute()), target_is_directory=True)
         fresh.replace(latest)
 
 

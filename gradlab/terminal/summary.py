@@ -192,6 +192,8 @@ def _outcome(run: Run) -> str:
     right = "" if run["accuracy"] is None else f"accuracy {run['accuracy']:.1%}"
     beside = ", ".join(part for part in (heldout, right) if part)
     steps = f"{run['steps']} step{'s' if run['steps'] > 1 else ''}"
+    if run["loss_first"] is None:
+        return f"Finished {steps}; no call of backward was seen at their start, so the loss is not known"
     return f"Finished {steps}: loss {first} -> {number(run['loss_final'])}{f' ({beside})' if beside else ''}"
 
 

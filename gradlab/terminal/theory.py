@@ -85,7 +85,8 @@ def show_drawn(out: Console, networks: Sequence[tuple[RunSpec, Drawn]]) -> None:
             for one in found.weights
         ]
         heads = [Head("weight", text=True), *(Head(name, number=True) for name in ("fan-in", "σw²", "σb²"))]
-        show_table(out, heads, rows[:MOST_WEIGHTS])
+        if rows:
+            show_table(out, heads, rows[:MOST_WEIGHTS])
         if len(rows) > MOST_WEIGHTS:
             out.print(f"... and {len(rows) - MOST_WEIGHTS:,} more weights.")
         if found.seen is None:

@@ -81,7 +81,7 @@ def norms(gradients: Sequence[Tensor]) -> Norms:
 class Course:
     """The columns of `steps` so far, a value a step; and further scalars that the script told."""
 
-    loss: list[Figure] = field(default_factory=list)
+    loss: list[Figure | None] = field(default_factory=list)
     lr: list[Figure] = field(default_factory=list)
     grad_norm: list[Figure] = field(default_factory=list)
     grad_norm_clipped: list[Figure | None] = field(default_factory=list)

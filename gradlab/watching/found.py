@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from torch import nn
 from torch.optim import Optimizer
 
+from gradlab.watching.watched import ids_of
+
 
 def modules_of(optimizer: Optimizer, others: Iterable[Optimizer]) -> dict[str, nn.Module]:
     """The largest modules that hold parameters of ``optimizer`` and none of ``others``, by their names in their tops.
@@ -15,8 +17,8 @@ def modules_of(optimizer: Optimizer, others: Iterable[Optimizer]) -> dict[str, n
     Where every module shares its parameters among optimizers (matrices for one, biases for another) they are those that
     hold a parameter of this one themselves. Empty where no module holds any.
     """
-    mine = _ids(optimizer)
-    foreign = {one for other in others if other is not optimizer for one in _ids(other)} - mine
+    mine = ids_of(optimizer)
+    foreign = {one for other in others if other is not optimizer for one in ids_of(other)} - mine
     tops = _tops(mine)
     found: dict[str, nn.Module] = {}
     taken: set[int] = set()
@@ -35,10 +37,6 @@ def modules_of(optimizer: Optimizer, others: Iterable[Optimizer]) -> dict[str, n
                 found[name or type(top).__name__] = part
                 taken |= held
     return found
-
-
-def _ids(optimizer: Optimizer) -> set[int]:
-    return {id(one) for group in optimizer.param_groups for one in group["params"]}
 
 
 def _tops(wanted: Collection[int]) -> list[tuple[nn.Module, Mapping[str, nn.Module]]]:

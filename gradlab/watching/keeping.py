@@ -182,7 +182,7 @@ def sheet_of(run: Watched, run_id: str, error: str | None = None) -> Sheet:
         "duration_s": (run.ended or time.monotonic()) - run.began,
     }
     told = list(zip(steps, names, plain(list(values)), strict=True))
-    return Sheet(run_id, run.course.columns(), run.layers, told, known, run.seen, error)
+    return Sheet(run_id, run.course.columns(), run.layers, told, known, run.known, error)
 
 
 def spec_of(optimizer: Optimizer) -> dict[str, Value]:

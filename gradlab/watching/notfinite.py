@@ -17,10 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import maybe_current_level
 from torch.autograd.graph import GradientEdge, Node
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from gradlab.watching.ears import Hook
 from gradlab.watching.graph import graph
 
 MOST_CALLS = 16
@@ -35,7 +37,8 @@ MOST_NAMED = 8
 class Found:
     """Where the first number that is not finite came about.
 
-    ``place`` is "inputs", "weights", "forward", "loss", "backward" or "gradient" (no more is known than what broke).
+    ``place`` is "inputs", "targets", "weights", "forward", "loss", "backward" or "gradient" (no more is known than what
+    broke).
     """
 
     step: int
@@ -77,8 +80,8 @@ class Calls:
         self._inside: nn.Module | None = None
         for part in (module, *module.children()):
             if not isinstance(part, torch.jit.ScriptModule):
-                before = part.register_forward_pre_hook(self._enters, with_kwargs=True)
-                after = part.register_forward_hook(self._leaves, always_call=True)
+                before = part.register_forward_pre_hook(Hook(self._enters), with_kwargs=True)
+                after = part.register_forward_hook(Hook(self._leaves), always_call=True)
                 self._hooks.callback(before.remove)
                 self._hooks.callback(after.remove)
 
@@ -88,7 +91,7 @@ class Calls:
         self.made.clear()
 
     def _enters(self, part: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        if self._inside is None and torch.is_grad_enabled():
+        if self._inside is None and torch.is_grad_enabled() and maybe_current_level() is None:
             self._inside = part
             dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
             self.made.append(Made(part, given, named, torch.get_rng_state(), dtype))
@@ -125,7 +128,9 @@ def of_loss(loss: Tensor, module: nn.Module, names: Mapping[nn.Module, str], cal
         found = found or _forward(made, module, names)
     if found is not None:
         return found
-    operator = _in_loss(loss, calls)
+    operator, target = _in_loss(loss, calls)
+    if isinstance(target, Tensor) and not _finite(target):
+        return Sighting("targets", None, None, f"in the targets: {_counted(target)}")
     return Sighting("loss", None, operator, f"in the loss, made by {operator} outside the module")
 
 
@@ -167,11 +172,15 @@ def in_inputs(calls: Sequence[Made]) -> Sighting | None:
     for made in calls:
         for one in tree_leaves((made.given, dict(made.named))):
             if isinstance(one, Tensor) and not _finite(one):
-                bad = ~torch.isfinite(one)
-                where = f", first in sample {int(bad.nonzero()[0][0])} of the batch" if one.dim() else ""
-                count = f"{int(bad.sum())} of {one.numel()} numbers"
-                return Sighting("inputs", None, None, f"in the inputs: {count} are {_kind(one)}{where}")
+                return Sighting("inputs", None, None, f"in the inputs: {_counted(one)}")
     return None
+
+
+def _counted(tensor: Tensor) -> str:
+    """How many numbers of a batch are not finite, and where the first of them is."""
+    bad = ~torch.isfinite(tensor)
+    where = f", first in sample {int(bad.nonzero()[0][0])} of the batch" if tensor.dim() else ""
+    return f"{int(bad.sum())} of {tensor.numel()} numbers are {_kind(tensor)}{where}"
 
 
 def in_weights(module: nn.Module) -> Sighting | None:
@@ -310,10 +319,13 @@ def _now() -> int:
     return number
 
 
-def _in_loss(loss: Tensor, calls: Sequence[Made]) -> str:
-    """The operator outside the module that made a loss not finite: its derivative is not finite either."""
+def _in_loss(loss: Tensor, calls: Sequence[Made]) -> tuple[str, Any]:
+    """The operator outside the module that made a loss not finite, and its target where autograd keeps one.
+
+    Its derivative is not finite either.
+    """
     if loss.grad_fn is None:
-        return "what made the loss"
+        return "what made the loss", None
     edges = [GradientEdge(node, slot) for made in calls for node, slot in made.outputs]
     found: list[Node] = []
     with ExitStack() as hooks:
@@ -321,7 +333,8 @@ def _in_loss(loss: Tensor, calls: Sequence[Made]) -> str:
             hooks.callback(node.register_hook(partial(_look, found, node)).remove)
         if edges:
             torch.autograd.grad(loss.sum(), edges, retain_graph=True, allow_unused=True)
-    return found[0].name() if found else loss.grad_fn.name()
+    node = found[0] if found else loss.grad_fn
+    return node.name(), getattr(node, "_saved_target", None)
 
 
 def _look(found: list[Node], node: Node, made: tuple[Tensor | None, ...], came: tuple[Tensor | None, ...]) -> None:

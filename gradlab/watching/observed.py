@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.nn.utils import parametrize
+from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
 from gradlab.watching.backward import Heard, hear
@@ -31,7 +32,7 @@ from gradlab.watching.operators import Operators, already_asked
 from gradlab.watching.recurrence import time_rows
 from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, parameters_of, parts_of, precision
 from gradlab.watching.tape import Tape
-from gradlab.watching.told import of_batch, strangers, told
+from gradlab.watching.told import counted, of_batch, strangers, told
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,7 @@ def observe(
     """
     parts, names = called_with(module, inputs)
     leaves = [_leaf(part) for part in parts]
-    held = parts_of(module)
-    inside = inside_parametrizations(held)
-    tape = Tape({part: name for part, name in held.items() if part not in inside}, _samples(parts))
+    tape = Tape(audible(module), _samples(parts))
     with torch.enable_grad(), _as_written(), ExitStack() as outward:
         outward.enter_context(there or nullcontext())
         # A copy, so that a network may overwrite its input in place.
@@ -105,7 +104,8 @@ def observe(
     rows = [unscaled(row, scale) for row in (*rows, *time_rows(layers, heard))]
     seen = told(held, layers, heard, gradients, tape.losses)
     tape.losses.unscale(scale)
-    seen["facts"] |= of_batch(parts, output, loss.grad_fn) | strangers(parameters_of(held), heard.graph, output)
+    foreign = strangers(parameters_of(held), heard.graph, output)
+    seen["facts"] |= of_batch(parts, output, loss.grad_fn) | counted([one.numel() for one in foreign])
     seen |= {"loss": float(loss.detach()), "precision": precision(held, layers)}
     return Observed(rows, layers, loss.detach(), gradients, seen)
 
@@ -134,6 +134,13 @@ def _as_written() -> AbstractContextManager[Any]:
     """Inside, what `torch.compile` has made is run as it was written: compiled code calls no hooks."""
     compiles = "torch._dynamo" in sys.modules
     return torch.compiler.set_stance("force_eager") if compiles else nullcontext()
+
+
+def audible(module: nn.Module) -> dict[nn.Module, str]:
+    """The parts of a module that put out signals, by their names."""
+    parts = parts_of(module)
+    inside = inside_parametrizations(parts)
+    return {part: name for part, name in parts.items() if part not in inside}
 
 
 def inside_parametrizations(parts: Iterable[nn.Module]) -> set[nn.Module]:
@@ -166,7 +173,7 @@ def _leaf(part: Any) -> Any:
 
 
 def _samples(parts: list[Any]) -> int:
-    return next((len(part) for part in parts if isinstance(part, Tensor) and part.dim()), 0)
+    return next((len(part) for part in tree_leaves(parts) if isinstance(part, Tensor) and part.dim()), 0)
 
 
 def _scalar(loss: Any) -> Tensor:

@@ -35,7 +35,7 @@ _BOOKS = iter(range(sys.maxsize))
 class Part:
     """What one process saw of a run: its losses and norms by step, and the rows of its recorded steps."""
 
-    loss: Sequence[float]
+    loss: Sequence[float | None]
     grad_norm: Sequence[float]
     grad_norm_clipped: Sequence[float | None]
     layers: Sequence[tuple[int, Sequence[Row]]]
@@ -97,7 +97,8 @@ def together(parts: Sequence[Part], world: int) -> Part:
     """
     first = parts[0]
     steps = range(min(len(part.loss) for part in parts))
-    loss = [sum(part.loss[step] for part in parts) / len(parts) for step in steps]
+    losses = [[part.loss[step] for part in parts] for step in steps]
+    loss = [None if None in each else sum(one for one in each if one is not None) / len(each) for each in losses]
     before: Sequence[Any] = first.grad_norm
     after: Sequence[Any] = first.grad_norm_clipped
     if first.sharded:

@@ -6,28 +6,31 @@ The training itself is not touched: the same operators run on the same numbers, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import maybe_current_level
 from torch.autograd.graph import Node
+from torch.utils._pytree import tree_leaves
 
 from gradlab.watching.backward import Heard, hear
 from gradlab.watching.calls import Call
-from gradlab.watching.course import local
-from gradlab.watching.ears import Scale, compiles
+from gradlab.watching.course import local, sharded
+from gradlab.watching.ears import Hook, Scale, compiles
 from gradlab.watching.entries import square
 from gradlab.watching.facts import Losses, losses_behind
 from gradlab.watching.graph import Graph, behind, graph
 from gradlab.watching.merging import added, unscaled
+from gradlab.watching.observed import audible
 from gradlab.watching.operators import Operators
 from gradlab.watching.recurrence import time_rows
-from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, parts_of, precision
+from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, parameters_of, parts_of, precision
 from gradlab.watching.tape import Tape
-from gradlab.watching.told import of_batch, told
+from gradlab.watching.told import of_batch, strangers, told
 
 
 class Recording:
@@ -55,6 +58,8 @@ class Recording:
         self._before: dict[Tensor, Tensor] = {}
         self._layers: list[Layer] = []
         self._parts: list[Any] = []
+        self._given: list[Node] = []
+        self.strangers: list[nn.Parameter] = []
         self._output: Any = None
         self._losses = Losses()
         self.drop()
@@ -67,18 +72,33 @@ class Recording:
         self._met: set[int] = set()
         self._kept: dict[tuple[Node, int], Tensor] = {}
         self.samples = 0
+        self._judged: list[str] = []
+
+    @property
+    def ways(self) -> int:
+        """How many ways back a loss of this step was made of; 1 where they were of several kinds."""
+        return len(self._judged) if len(set(self._judged)) == 1 else 1
 
     def start(self) -> None:
         """Hooks on every part; what is compiled runs as it was written meanwhile."""
-        for part in self.tape.names:
+        self._hear(self.tape.names)
+        self.as_written()
+
+    def _hear(self, parts: Iterable[nn.Module]) -> None:
+        for part in parts:
             if not isinstance(part, torch.jit.ScriptModule):
                 hooks = (
-                    part.register_forward_pre_hook(self._enters, prepend=True, with_kwargs=True),
-                    part.register_forward_hook(self._leaves, with_kwargs=True, always_call=True),
+                    part.register_forward_pre_hook(Hook(self._enters), prepend=True, with_kwargs=True),
+                    part.register_forward_hook(Hook(self._leaves), with_kwargs=True, always_call=True),
                 )
                 for hook in hooks:
                     self._hooks.callback(hook.remove)
-        self.as_written()
+
+    def _hear_new(self) -> None:
+        """A network may have been given other parts since its optimizer was made: a new head."""
+        new = {part: name for part, name in audible(self.root).items() if part not in self.tape.names}
+        self.tape.names = {**self.tape.names, **new}
+        self._hear(new)
 
     def as_written(self) -> None:
         """Lets compiled code run as it was written: it calls no hooks."""
@@ -95,18 +115,22 @@ class Recording:
             self._stance = None
 
     def _enters(self, part: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        # What runs during a way back is a checkpoint's second pass; without gradients nothing is trained.
-        if self._heard is not None:
+        # What runs during a way back is a checkpoint's second pass; what torch.func transforms holds no numbers.
+        if self._heard is not None or maybe_current_level() is not None:
             return
+        # Without gradients nothing is trained.
         if not torch.is_grad_enabled():
             # But inside a network it may be a reentrant checkpoint's first pass: the layer has weights, and no signal.
             if self._open and any(one is not None and one.requires_grad for one in part._parameters.values()):
                 self.tape.order.setdefault(part, len(self.tape.order))
             return
         if not self._open:
-            parts = [one for one in (*given, *named.values()) if isinstance(one, Tensor) and one.dim()]
+            self._hear_new()
+            leaves = [one for one in tree_leaves((given, named)) if isinstance(one, Tensor)]
+            parts = [one for one in leaves if one.dim()]
             self.tape.samples = len(parts[0]) if parts else 0
             self._parts = self._parts or [part.detach() for part in parts]
+            self._given = [one.grad_fn for one in leaves if one.grad_fn is not None]
             if self.input is None and parts and parts[0].is_floating_point() and parts[0].numel():
                 self.input = input_row(parts[0], None)
             self._mode = Operators(self.tape)
@@ -141,12 +165,17 @@ class Recording:
         }
         if not any(chosen.values()):
             return
+        self._judged.append(loss.grad_fn.name())
         layers = self._layers = owned(parts_of(self.root), self.tape)
         self._heard = Heard(ways, self.tape, [chosen.get(layer.module, []) if layer.calls else [] for layer in layers])
         self._heard.kept = self._kept if again or self._kept else None
         if not self.told:
             self._losses = losses_behind(loss.grad_fn, float(loss.detach().sum()) / float(scale))
             self.told = {"batch": of_batch(self._parts, self._output, loss.grad_fn)}
+            if not sharded(self.root):
+                own = parameters_of(parts_of(self.root))
+                self.strangers = strangers(own, ways, self._output, self._given)
+            self._given = []
             self._output = None
         self._chosen, self._scale, self._again = chosen, scale, again
         self._way.enter_context(hear(self._heard))
@@ -158,8 +187,8 @@ class Recording:
         if heard is None:
             return
         # Parameters that were gathered for the way (FSDP) have gone again.
-        sharded = any(local(one) is not one for one in self.root.parameters())
-        layers = owned(parts_of(self.root), self.tape) if sharded else self._layers
+        gathered = any(local(one) is not one for one in self.root.parameters())
+        layers = owned(parts_of(self.root), self.tape) if gathered else self._layers
         self.precision = precision(parts_of(self.root), layers)
         gradients: dict[Any, Tensor | None] = {}
         for layer in layers:

@@ -137,7 +137,7 @@ def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
 def _broke(columns: Mapping[str, Sequence[Any]]) -> int | None:
     """The first step at which the loss or the gradient is not finite, and which no loss scaler skipped."""
     for step, figures in enumerate(zip(columns["loss"], columns["grad_norm"], strict=True)):
-        if not all(map(math.isfinite, figures)) and not columns["skipped"][step]:
+        if not all(math.isfinite(one) for one in figures if one is not None) and not columns["skipped"][step]:
             return step
     return None
 
@@ -149,6 +149,7 @@ def _run(
     from gradlab.store.record import SEEN
 
     losses = columns["loss"]
+    known = all(loss is not None for loss in losses)
     deltas = _trunk(rows)
     state = "failed" if sheet.error is not None else "finished" if stop is None else "diverged"
     values: dict[str, Value] = {
@@ -161,7 +162,7 @@ def _run(
         "steps": len(losses) if stop is None else stop,
         "loss_first": losses[0],
         "loss_last": losses[-1],
-        "loss_final": final_loss(np.array(losses)) if state == "finished" and len(losses) > 1 else None,
+        "loss_final": final_loss(np.array(losses)) if state == "finished" and len(losses) > 1 and known else None,
         "diverged_at": stop,
         "diverged_layer": None if stop is None else _broken_layer(rows, stop),
         "rate": rate(deltas, "depth"),

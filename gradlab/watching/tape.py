@@ -253,9 +253,21 @@ def _differ(signal: Any) -> bool:
 
 
 def signal_of(output: Any) -> Tensor | None:
-    """The tensor of floats that a module puts out, or the first of a tuple (of `nn.LSTM`, the output sequence)."""
+    """The tensor of floats that a module puts out, or the first of a tuple (of `nn.LSTM`, the output sequence).
+
+    Of a mapping, or an object, what is called logits; else the first of a mapping that is no single number.
+    """
     first = output[0] if isinstance(output, tuple) and output else output
-    return first if isinstance(first, Tensor) and (first.is_floating_point() or first.is_complex()) else None
+    if isinstance(first, Mapping):
+        several = (one for one in first.values() if isinstance(one, Tensor) and one.dim() and _counts(one))
+        first = first.get("logits", next(several, None))
+    elif not isinstance(first, Tensor):
+        first = getattr(first, "logits", None)
+    return first if isinstance(first, Tensor) and _counts(first) else None
+
+
+def _counts(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def weights(module: nn.Module) -> list[nn.Parameter]:

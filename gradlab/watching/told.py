@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -54,18 +54,24 @@ def told(
     }
 
 
-def strangers(own: Container[nn.Parameter], ways: Graph, output: Any) -> facts.Facts:
-    """Parameters that the output rests on and that are not the module's ``own``: how many, and of how many numbers.
+def strangers(own: Container[nn.Parameter], ways: Graph, output: Any, given: Iterable[Node] = ()) -> list[nn.Parameter]:
+    """Parameters that the output rests on and that are not the module's ``own``.
 
-    They are those of layers in a plain list, or made anew in each call; what the loss brings along (a judge, a teacher)
-    does not count.
+    They are those of layers in a plain list, or made anew in each call. What the loss brings along (a judge, a teacher)
+    does not count, and neither does what the inputs that are ``given`` come from (another network).
     """
     leaves = {node: getattr(node, "variable", None) for node in ways.order if not ways.parts[node]}
     foreign = {node: one for node, one in leaves.items() if isinstance(one, nn.Parameter) and one not in own}
     signal = output if isinstance(output, Tensor) else signal_of(output)
-    below = behind([signal.grad_fn]) if foreign and signal is not None and signal.grad_fn is not None else set()
-    found = {one for node, one in foreign.items() if node in below}
-    return {"strangers": {"count": len(found), "numbers": sum(one.numel() for one in found)}} if found else {}
+    if not foreign or signal is None or signal.grad_fn is None:
+        return []
+    below = behind([signal.grad_fn]) - behind(given)
+    return list({one: None for node, one in foreign.items() if node in below})
+
+
+def counted(numbers: Sequence[int]) -> facts.Facts:
+    """What is said of `strangers`: how many parameters, and of how many ``numbers`` each."""
+    return {"strangers": {"count": len(numbers), "numbers": sum(numbers)}} if numbers else {}
 
 
 def of_batch(parts: Sequence[Any], output: Any, loss: Node) -> facts.Facts:

@@ -14,7 +14,7 @@ from gradlab.watching.course import Figure
 from gradlab.watching.ears import EARS
 from gradlab.watching.keeping import Book
 from gradlab.watching.lookout import Say
-from gradlab.watching.watched import Watched, trained_by
+from gradlab.watching.watched import Watched, ids_of, trained_by
 
 if TYPE_CHECKING:
     from gradlab.store.record import Tables
@@ -140,6 +140,6 @@ class Seen:
 def _check(module: nn.Module, optimizer: Any) -> None:
     if not isinstance(module, nn.Module):
         raise TypeError(f"the module is a {type(module).__name__}; expected a torch.nn.Module")
-    trained = {id(one) for group in optimizer.param_groups for one in group["params"]}
+    trained = ids_of(optimizer)
     if not any(id(one) in trained for one in module.parameters()):
         raise ValueError("the optimizer trains none of the module's parameters; expected the one that trains it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,10 +15,12 @@ from torch.optim import Optimizer
 from gradlab.watching.course import Course, Figure, Norms, divided, local, norms, sharded
 from gradlab.watching.ears import Scale, bare, scale_of
 from gradlab.watching.lookout import Lookout, Say
-from gradlab.watching.observed import inside_parametrizations
+from gradlab.watching.observed import audible
 from gradlab.watching.peers import Part
 from gradlab.watching.recording import Recording
-from gradlab.watching.rows import Row, parts_of
+from gradlab.watching.rows import Row, parameters_of, parts_of
+from gradlab.watching.sheets import shown
+from gradlab.watching.told import counted
 
 Due = Callable[[], None]
 
@@ -53,9 +56,7 @@ class Watched:
     scaler: Any = None
 
     def __post_init__(self) -> None:
-        parts = parts_of(self.module)
-        inside = inside_parametrizations(parts)
-        self._names = {part: name for part, name in parts.items() if part not in inside}
+        self._names = audible(self.module)
         self._loss: Figure = 0.0
         self._norms: Norms | None = None
         self._clipped: Norms | None = None
@@ -72,6 +73,10 @@ class Watched:
         self._updates = 0
         self._updates_seen = 0
         self._recording: Recording | None = None
+        self._optimizers = weakref.WeakSet[Optimizer]([self.optimizer])
+        self._moved: set[int] = set()
+        self._ways_seen = 1
+        self._strangers: list[tuple[weakref.ref[nn.Parameter], int]] = []
         self.lookout = Lookout(self.module, self._names, self.say)
         self._prepare()
 
@@ -79,6 +84,22 @@ class Watched:
     def parameters(self) -> list[nn.Parameter]:
         """Those that the optimizer trains."""
         return [one for group in self.optimizer.param_groups for one in group["params"]]
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """What was seen of it, and what of it no optimizer moves: of all that made a step in this process so far."""
+        if "facts" not in self.seen:
+            return self.seen
+        held = self._moved.union(*map(ids_of, self._optimizers))
+        own = {one: shown(name) for one, name in parameters_of(parts_of(self.module)).items() if one.requires_grad}
+        unheld = {name: one.numel() for one, name in own.items() if id(one) not in held}
+        foreign = [numbers for one, numbers in self._strangers if id(one()) not in held]
+        trainable = self.seen["facts"]["trainable"]
+        facts: dict[str, Any] = {} if self.told else {"ways": self._ways_seen}
+        if self.lookout.found is not None:
+            facts["first_break"] = self.lookout.found.stored()
+        facts |= {"held": trainable - sum(unheld.values()), "unheld": list(unheld)} | counted(foreign)
+        return self.seen | {"facts": self.seen["facts"] | facts}
 
     @property
     def begun(self) -> bool:
@@ -162,6 +183,10 @@ class Watched:
 
     def before_update(self, optimizer: Optimizer) -> None:
         """The learning rate, and the weights where they are recorded."""
+        if optimizer not in self._optimizers:
+            self._optimizers.add(optimizer)
+            # It may be gone before the end.
+            self._moved |= ids_of(optimizer)
         if optimizer is self.optimizer and not self.diverged:
             lr = optimizer.param_groups[0].get("lr", math.nan)
             self._lr = lr.detach().clone() if isinstance(lr, Tensor) else float(lr)
@@ -238,7 +263,7 @@ class Watched:
 
     def _row(self, before: Figure, after: Figure | None, skipped: bool | Tensor) -> None:
         course = self.course
-        course.loss.append(self._loss if self._ways else math.nan)
+        course.loss.append(self._loss if self._ways else None)
         course.lr.append(self._lr)
         course.grad_norm.append(before)
         course.grad_norm_clipped.append(after)
@@ -255,11 +280,19 @@ class Watched:
         if recording is not None:
             recording.stop()
             self.layers.append((len(self.course) - 1, recording.rows()))
-            self.seen = self.seen or recording.told
+            if not self.seen:
+                self.seen = recording.told
+                self._ways_seen = recording.ways
+                self._strangers = [(weakref.ref(one), one.numel()) for one in recording.strangers]
             self.precision = recording.precision if recording.rows() else self.precision
             self.samples = self.samples or recording.samples
             self.due()
         self._prepare()
+
+
+def ids_of(optimizer: Optimizer) -> set[int]:
+    """Its parameters, each by its identity."""
+    return {id(one) for group in optimizer.param_groups for one in group["params"]}
 
 
 def trained_by(optimizer: object) -> Optimizer:

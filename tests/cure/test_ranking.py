@@ -160,6 +160,7 @@ def test_a_run_that_only_guesses_is_not_healthy_whatever_its_verdict() -> None:
     ]
     assert "no better than one answer to every input" in patient(guesses)
     assert "nothing to cure" in patient(learns)
+    assert "The loss has not fallen" in patient(guessing(GUESS, Made((), 0, (0.7,) * 3, first=0.6))[0])
 
 
 def test_a_run_that_diverged_is_a_guess_at_best() -> None:

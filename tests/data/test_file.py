@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_tensors
 
 from gradlab.data.dataset import DataError
 from gradlab.data.facts import described
@@ -187,6 +189,12 @@ FAULTS: dict[str, tuple[list[str], str]] = {
     "nothing": (["a,b,k", "1,,x", *GOOD], r"line 2, column 'b': empty; expected a number"),
     "no number": (["a,b,k", *GOOD, "nan,1,x"], r"line 12, column 'a': nan; expected a finite number"),
     "too large": (["a,b,k", *GOOD, "1e999,1,x"], r"line 12, column 'a': inf; expected a finite number"),
+    "an empty line": (["a,b,k", "", *GOOD, "", "1,n/a,x"], r"line 14, column 'b': 'n/a'; expected a number"),
+    "no names": (
+        ["0.5,2,1", *(f"{n},1,0" for n in range(9))],
+        r"line 1 holds numbers \(0\.5, 2, 1\); expected the names",
+    ),
+    "semicolons": (["a;b;k", *(f"{n};1;x" for n in range(9))], r"columns stand apart by ';'; expected commas"),
     "one class": (["a,b,k", *(f"{n},1,x" for n in range(9))], r"label 'k': one class only \(x\); expected at least 2"),
     "one row": (["a,b,k", "1,2,x"], r"1 rows of 3 columns; expected 2 of each at least"),
     "two names": (["a,a,k", *GOOD], r"two columns are called 'a'"),
@@ -211,14 +219,32 @@ def test_the_first_fault_is_named(name: str, tmp_path: Path) -> None:
         ({"x": NUMBERS}, r"no array 'y'; expected x and y; it has: x"),
         ({"x": NUMBERS, "y": np.zeros(3)}, r"x \(40, 3\), y \(3,\); expected \(samples, \.\.\.\) of both"),
         ({"x": NUMBERS, "y": np.arange(40) % 3 - 1}, r"label y: class -1; expected 0 or more"),
-        ({"x": np.full((4, 2), np.inf), "y": np.arange(4) % 2}, r"sample 0, entry 1: inf; expected a finite number"),
+        ({"x": np.full((4, 2), np.inf), "y": np.arange(4) % 2}, r"x\[0, 0\]: inf; expected a finite number"),
+        ({"x": NUMBERS.astype(str), "y": np.arange(40) % 2}, r"x is of the type <U\d+; expected numbers"),
+        (
+            {"x": NUMBERS, "y": np.arange(40) % 2, "x_heldout": NUMBERS[:, :2], "y_heldout": np.arange(40) % 2},
+            r"inputs to train on are of 3, held out of 2; expected alike",
+        ),
+        (
+            {"x": NUMBERS, "y": NUMBERS[:, 0], "x_heldout": NUMBERS, "y_heldout": np.full(40, np.nan)},
+            r"held-out sample 0, label y: nan; expected a finite",
+        ),
+        ({"x": NUMBERS * 1j, "y": np.arange(40) % 2}, r"it holds complex numbers; 'mlp' takes floats"),
         ({"x": NUMBERS, "y": np.where(np.arange(40) == 7, np.nan, 1.0)}, r"sample 7, label y: nan; expected a finite"),
     ],
 )
 def test_faults_of_arrays_are_named(arrays: dict[str, Any], message: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", **arrays)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(SpecError, match=message):
         run(tmp_path / "mine.npz", batch_size=2)
+
+
+def test_numbers_of_two_bytes_are_read_from_safetensors(tmp_path: Path) -> None:
+    rounded = torch.tensor(NUMBERS, dtype=torch.bfloat16)
+    save_tensors({"x": rounded, "y": torch.arange(40) % 2}, tmp_path / "mine.safetensors")
+    found = load(run(tmp_path / "mine.safetensors", batch_size=2, standardise=False).data)
+    parts = np.concatenate([found.train_inputs, found.heldout_inputs])
+    assert set(map(tuple, parts)) == set(map(tuple, rounded.double().numpy()))
 
 
 def test_faults_of_images_are_named(tmp_path: Path) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from torch import nn
 
 from gradlab.engine.drawn import Drawn, drawn_of
 from gradlab.spec.named import Value
+from gradlab.terminal.theory import show_drawn
 from gradlab.theory.predict import predict_setting, profile_of
+from tests.engine import networks
 from tests.engine.test_lent import allowed, spec, trained
 
 __all__ = ["allowed"]
@@ -111,3 +115,11 @@ def test_of_what_is_no_plain_stack_it_is_said_why_no_rate_is(name: str, why: str
     assert found.seen is None
     assert why in found.why_not
     assert found.weights
+
+
+@pytest.mark.parametrize(("name", "said"), [("Lazy", "no shape before a batch"), ("Complex", "turn")])
+def test_what_has_no_shape_yet_and_what_is_complex_is_shown(name: str, said: str) -> None:
+    run = spec({"model.target": f"{networks.__file__}:{name}"})
+    out = Console(file=io.StringIO(), width=100)
+    show_drawn(out, [(run, drawn_of(run))])
+    assert said in out.file.getvalue()  # type: ignore[attr-defined]

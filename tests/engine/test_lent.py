@@ -180,6 +180,11 @@ def test_running_statistics_and_accuracy_are_those_of_the_plain_network_in_evalu
     assert record.accuracy[0] == float((output.argmax(1) == targets).double().mean())
 
 
+def test_what_is_put_out_under_names_is_judged_by_its_first_tensor() -> None:
+    named, plain = (trained(spec({"model.target": f"{HERE}:{name}"})).loss[:, 0] for name in ("Naming", "Mlp"))
+    np.testing.assert_array_equal(named, plain)
+
+
 def test_sparse_gradients_train_as_dense_ones() -> None:
     dense, sparse = (
         trained(spec({**CASES["Words"], "model.args.sparse": sparse})).loss[:, 0] for sparse in (False, True)
@@ -242,7 +247,15 @@ def test_the_ids_of_two_arguments_and_of_two_sources_differ(tmp_path: Path) -> N
         ({"model.target": "nowhere.py:Net"}, r"no file nowhere\.py"),
         ({"model.target": "nopackage.Net"}, r"no module 'nopackage'"),
         ({"model.target": f"{HERE}:not_a_module"}, r"returned a list; expected a torch\.nn\.Module"),
-        ({"model.target": f"{HERE}:Mlp", "model.args.deep": 3}, r"unexpected keyword argument 'deep'"),
+        (
+            {"model.target": f"{HERE}:Mlp", "model.args.deep": 3},
+            r"has no argument 'deep'; did you mean 'depth'\?; it takes: ",
+        ),
+        (
+            {"model.target": f"{HERE}:Naming", "model.args.classes": 9},
+            r"puts out 9 numbers a sample, and .* have 10 classes",
+        ),
+        ({"model.target": f"{HERE}:Lazy", **WORDS}, r"fails on a batch with inputs of \(16, 5\): Runtime"),
         ({"model.target": f"{HERE}:Words"}, r"fails on a batch with inputs of \(16, 8, 8\)"),
         ({"model.target": f"{HERE}:Mlp", "data.name": "function", "data.target": f"{HERE}:unequal"}, r"4 inputs and 3"),
     ],

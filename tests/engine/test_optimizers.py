@@ -20,6 +20,8 @@ P = LAYOUT.size
 ROUGH = {"muon": 1e-3}
 """Iterated in bfloat16, where the last bit may depend on the order of a product's sums."""
 LASSO = 0.03
+FOREIGN: dict[str, Value] = {"optim.amsgrad": True, "optim.dampening": 0.5}
+"""Switches that act in few of them, and elsewhere change nothing."""
 
 OWN: dict[str, tuple[dict[str, Value], ...]] = {
     "sgd": (
@@ -56,7 +58,14 @@ OWN: dict[str, tuple[dict[str, Value], ...]] = {
     ),
     "adagrad": ({}, {"optim.lr": 1.0}, {"optim.weight_decay": 0.1}, {"optim.eps": 1.0}, {"optim.l1": LASSO}),
     **{
-        name: ({}, {"optim.beta2": 0.9}, {"optim.weight_decay": 0.3}, {"optim.l1": LASSO}, {"optim.maximize": True})
+        name: (
+            {},
+            {"optim.beta2": 0.9},
+            {"optim.weight_decay": 0.3},
+            {"optim.l1": LASSO},
+            {"optim.maximize": True},
+            FOREIGN,
+        )
         for name in ("nadam", "radam", "adamax", "adadelta", "lamb", "lion")
     },
     "muon": (
@@ -65,6 +74,7 @@ OWN: dict[str, tuple[dict[str, Value], ...]] = {
         {"optim.momentum": 0.5},
         {"optim.l1": LASSO, "optim.weight_decay": 0.0},
         {"optim.beta1": 0.5},
+        FOREIGN,
     ),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from gradlab.grid.compose import compose_launch, compose_run
 from gradlab.grid.launching import LAUNCHERS, Launch, launch_of
+from gradlab.launch import ray
 from gradlab.launch.places import elsewhere
 from gradlab.spec.named import SpecError
 from tests.commands import TINY, Gradlab
@@ -97,3 +99,10 @@ def test_a_folder_alone_has_no_command_run(gradlab_: Gradlab, tmp_path: Path) ->
     assert ended.status == 2
     assert "out: goes on with launch.setup=touch here, as its manifest says; to do so add --allow-code" in ended.err
     assert gradlab_("sweep", "--resume", "out", "launch=local").status == 0
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "[::1]:1"])
+def test_an_address_where_nobody_listens_is_refused_at_once(address: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(f"launch.address={address}: no Ray cluster there: ")):
+        ray._answered(address)
+    ray._answered("auto")

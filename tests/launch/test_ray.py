@@ -21,10 +21,14 @@ from gradlab.launch.events import Job
 from gradlab.store import documents
 from gradlab.store.folder import Folder
 from gradlab.store.pieces import saved_pieces
-from tests.commands import ENVIRONMENT, assert_same_tables, forked, run, spawn, wait_for
+from tests.commands import ENVIRONMENT, assert_same_tables, forked, run, wait_for
+from tests.launch.slowly import file_of
 from tests.launch.test_local import jobs_of
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
+
+FINDING = ENVIRONMENT | {"PYTHONPATH": str(Path(__file__).parents[2])}
+"""Of processes that find the tests."""
 
 SWEEP = (
     *("sweep", "seed=range(4)", "optim.lr=0.1,0.05", "model.width=8", "model.depth=2", "train.steps=8000"),
@@ -32,14 +36,22 @@ SWEEP = (
 )
 """8 pieces of one run each."""
 
-UNSEEN = """
-import contextlib
+SLOWLY = """
 from gradlab.launch import ray
-ray._marked = lambda folder: contextlib.nullcontext("a file that no node sees")
+from tests.launch import slowly
+ray.train_piece = slowly.train_piece
 from gradlab.cli import main
 main()
 """
-"""The command, whose folder no node sees."""
+"""The command, whose pieces go slowly where a test wants it."""
+
+UNSEEN = f"""
+import contextlib
+from gradlab.launch import ray
+ray._marked = lambda folder: contextlib.nullcontext("a file that no node sees")
+{SLOWLY}
+"""
+"""The same, whose folder no node sees."""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +59,7 @@ def cluster() -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """The address of a cluster, and who kills its second node at a line."""
     line = [sys.executable, str(Path(__file__).with_name("two_nodes.py"))]
     process = subprocess.Popen(
-        line, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        line, env=FINDING, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     assert process.stdout is not None
     yield process.stdout.readline().strip(), process
@@ -61,6 +73,18 @@ def at_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ended = forked([*SWEEP, "-o", "out"], folder)
     assert (ended.status, ended.err) == (0, "")
     return folder / "out"
+
+
+def start(script: str, address: str, folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *SWEEP, "launch=ray", f"launch.address={address}", "-o", "out"],
+        cwd=folder,
+        env=FINDING,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def finished(root: Path) -> int:
@@ -79,12 +103,15 @@ def at_work() -> int:
 def test_an_interrupt_cancels_what_is_queued_and_a_resume_goes_on(
     cluster: tuple[str, subprocess.Popen[str]], tmp_path: Path, at_home: Path
 ) -> None:
-    process = spawn([*SWEEP, "launch=ray", f"launch.address={cluster[0]}", "-o", "out"], tmp_path)
+    process = start(SLOWLY, cluster[0], tmp_path)
     wait_for(lambda: finished(tmp_path) >= 1)
-    # Into the middle of the piece behind it.
+    file_of(tmp_path / "out").touch()
+    # Into the middle of those behind it.
+    wait_for(lambda: at_work() == 2)
     time.sleep(0.3)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
+    file_of(tmp_path / "out").unlink()
     assert process.returncode == 130, err
     assert f"Ray at {cluster[0]}: 2 nodes, 2 cores" in out
     assert "gradlab sweep --resume out" in err
@@ -103,15 +130,15 @@ def test_a_node_killed_in_mid_sweep_that_shares_no_file_system(
     cluster: tuple[str, subprocess.Popen[str]], tmp_path: Path, at_home: Path
 ) -> None:
     address, killer = cluster
-    line = [sys.executable, "-c", UNSEEN, *SWEEP, "launch=ray", f"launch.address={address}", "-o", "out"]
-    process = subprocess.Popen(
-        line, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = start(UNSEEN, address, tmp_path)
+    wait_for(lambda: finished(tmp_path) >= 1)
+    file_of(tmp_path / "out").touch()
     # One on each node, whatever Ray does first.
-    wait_for(lambda: finished(tmp_path) >= 1 and at_work() == 2)
+    wait_for(lambda: at_work() == 2)
     assert killer.stdin is not None
     killer.stdin.write("\n")
     killer.stdin.flush()
+    file_of(tmp_path / "out").unlink()
     out, err = process.communicate(timeout=90)
     assert (process.returncode, err) == (0, "")
     assert "was lost with its worker or node, and is run again" in out

@@ -24,8 +24,10 @@ from gradlab.launch.speed import USUAL
 from gradlab.store.folder import Folder
 from gradlab.store.pieces import saved_pieces
 from tests.commands import ENVIRONMENT, Ended, assert_same_tables, forked, run, wait_for
+from tests.launch.slowly import file_of
 from tests.launch.test_local import jobs_of
 
+ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("one_node_slurm.sh")
 SWEEP = (
     *("sweep", "seed=0,1", "model.width=8", "model.depth=2", "train.steps=30000", "probe.every=1000"),
@@ -35,11 +37,13 @@ SWEEP = (
 
 APART = """
 from gradlab.launch import slurm
+from tests.launch import slowly
 slurm.JOB_SECONDS = 0
+slurm.train_pieces = slowly.train_pieces
 from gradlab.cli import main
 main()
 """
-"""The command, with a job for each piece however small it is."""
+"""The command, with a job for each piece however small it is, which goes slowly where a test wants it."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -80,7 +84,7 @@ def start(line: list[str], folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", APART, *line],
         cwd=folder,
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -104,6 +108,8 @@ def tasks() -> list[str]:
 
 def test_jobs_that_were_left_are_followed_and_a_preempted_one_goes_on(tmp_path: Path, at_home: Path) -> None:
     folder = Folder(tmp_path / "out")
+    slowly = file_of(folder.root)
+    slowly.touch()
     leaving = start([*SWEEP, "launch=slurm", "--detach", "-o", "out"], tmp_path)
     wait_for(lambda: in_mid_piece(folder, 0) and in_mid_piece(folder, 1))
     ask("sbatch", "-p", "high", "-n2", "-o", "/dev/null", "--wrap", "true")
@@ -116,6 +122,7 @@ def test_jobs_that_were_left_are_followed_and_a_preempted_one_goes_on(tmp_path: 
     elsewhere = run(["sweep", "--resume", "out", "launch=local"], tmp_path)
     assert elsewhere.status == 2
     assert "jobs of Slurm are still at work in it" in elsewhere.err
+    slowly.unlink()
     following = start(["sweep", "--resume", "out", "--no-report"], tmp_path)
     for task in tasks():
         # Slurm lets what it took from its node wait for two minutes.
@@ -130,10 +137,13 @@ def test_jobs_that_were_left_are_followed_and_a_preempted_one_goes_on(tmp_path: 
 
 def test_a_job_that_is_cancelled_says_so_and_a_resume_goes_on(tmp_path: Path, at_home: Path) -> None:
     folder = Folder(tmp_path / "out")
+    slowly = file_of(folder.root)
+    slowly.touch()
     process = start([*SWEEP, "launch=slurm", "-o", "out"], tmp_path)
     wait_for(lambda: in_mid_piece(folder, 1))
     (second,) = (task for task in tasks() if task.endswith("_1"))
     ask("scancel", second)
+    slowly.unlink()
     ended = end_of(process)
     assert ended.status == 1
     assert "1 of 2 runs crashed" in ended.err
@@ -151,6 +161,7 @@ def test_an_interrupt_cancels_the_jobs_and_what_the_cluster_refuses_is_said(tmp_
     assert "launch=slurm: the cluster refuses such a job: " in refused.err
     assert "Invalid partition name specified" in refused.err
     assert not (tmp_path / "out").exists()
+    file_of(tmp_path / "out").touch()
     process = start([*SWEEP, "launch=slurm", "-o", "out"], tmp_path)
     wait_for(lambda: len(tasks()) == 2)
     os.killpg(process.pid, signal.SIGINT)
@@ -177,11 +188,12 @@ def test_what_becomes_of_the_pieces_of_a_job_that_is_gone(tmp_path: Path, monkey
     jobs = jobs_of(tmp_path, 3)
     handed: list[tuple[int, ...]] = []
 
-    def ended(state: str, lost: dict[int, int]) -> list[tuple[str, int]]:
+    def ended(state: str, lost: dict[int, int], begun: tuple[int, ...] = (0,)) -> list[tuple[str, int]]:
         monkeypatch.setattr(slurm, "_end_of", lambda *_: (state, f"Slurm job 3_0 {state}"))
         crew = slurm.Crew(Device("cpu", "cpu", CPU_MEMORY, 1), Launch(name="slurm", retries=1))
         crew.open = {0: ("gradlab-x", 0), 1: ("gradlab-x", 0)}
-        return [(event.kind, event.piece) for event in crew._ended(Folder(tmp_path), ("gradlab-x", 0), jobs, {0}, lost)]
+        told = crew._ended(Folder(tmp_path), ("gradlab-x", 0), jobs, set(begun), lost)
+        return [(event.kind, event.piece) for event in told]
 
     def hand_over(_crew: slurm.Crew, _folder: Folder, again: list[Job]) -> Event:
         handed.append(tuple(len(job.piece.chunks) for job in again))
@@ -192,6 +204,8 @@ def test_what_becomes_of_the_pieces_of_a_job_that_is_gone(tmp_path: Path, monkey
     assert ended("NODE_FAIL", {}) == [("told", -1), ("told", -1)]
     assert handed == [(2, 1), (1, 1)]
     assert ended("NODE_FAIL", {0: 1}) == [("failed", 0), ("told", -1), ("told", -1)]
-    assert ended("FAILED", {}) == [("failed", 0), ("failed", 1)]
+    assert ended("FAILED", {}) == [("failed", 0), ("told", -1), ("told", -1)], "of its other pieces none is lost"
+    assert handed[2:] == [(1,), (1,)]
+    assert ended("FAILED", {}, begun=()) == ended("CANCELLED", {}) == [("failed", 0), ("failed", 1)]
     runs = saved_pieces(Folder(tmp_path))[1]
-    assert set(runs["error"].to_pylist()) == {"Slurm job 3_0 FAILED"}
+    assert set(runs["error"].to_pylist()) == {"Slurm job 3_0 CANCELLED"}

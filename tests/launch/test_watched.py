@@ -99,6 +99,8 @@ def test_a_crash_is_shown_as_python_shows_it_and_its_tables_are_kept(tmp_path: P
     assert trace[2:] == ["RuntimeError: boom"]
     frames = gradlab.load(tmp_path / "out")
     assert (frames.runs["state"].tolist(), len(frames.steps)) == (["failed"], 12)
+    (tmp_path / "no.py").write_text("x = (\n", encoding="utf-8")
+    assert forked(("watch", "no.py"), tmp_path).err.startswith('  File "no.py", line 1\n')
 
 
 def test_after_ctrl_c_the_tables_up_to_there_are_kept(tmp_path: Path) -> None:
@@ -115,10 +117,11 @@ def test_after_ctrl_c_the_tables_up_to_there_are_kept(tmp_path: Path) -> None:
 
 def test_a_gan_and_a_module_by_its_name(tmp_path: Path) -> None:
     script(tmp_path, GAN)
-    ended = forked(("watch", "-o", "out", "--no-report", "-m", "scripts.train"), tmp_path)
+    ended = forked(("watch", "--no-report", "-m", "scripts.train"), tmp_path)
     assert ended.status == 0, ended.err
-    frames = gradlab.load(tmp_path / "out")
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    out = tmp_path / "outputs" / "latest"
+    frames = gradlab.load(out)
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     assert list(manifest["watched"].values()) == ["netD", "netG"]
     assert frames.runs["steps"].tolist() == [3, 3]
     assert set(frames.layers.groupby("run_id").size()) == {3}

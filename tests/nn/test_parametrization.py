@@ -139,6 +139,17 @@ def test_at_the_base_width_mup_is_the_standard_parametrization() -> None:
         assert [row["loss"] for row in mup.steps] == pytest.approx([row["loss"] for row in standard.steps], rel=1e-12)
 
 
+@pytest.mark.parametrize("parametrization", ["mup", "ntk"])
+def test_the_first_step_of_rectified_adam_is_one_of_descent(parametrization: str) -> None:
+    own: dict[str, Value] = {"model.depth": 3, "model.width": 16, "data.batch_size": 4, "train.precision": "float64"}
+    own |= {"model.parametrization": parametrization, "optim.lr": 0.01, "train.steps": 1}
+    own |= {"model.base_width": 4} if parametrization == "mup" else {}
+    found = [measured(own | {"optim.name": name})[0] for name in ("sgd", "radam", "adam")]
+    descent, rectified, adaptive = ([row["loss"] for row in one.steps] for one in found)
+    assert rectified == pytest.approx(descent, rel=1e-12)
+    assert abs(adaptive[1] / descent[1] - 1) > 1e-4
+
+
 @pytest.mark.parametrize(
     ("name", "first", "inside", "last"),
     [

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from gradlab.report import write_report
@@ -149,6 +151,20 @@ def test_a_brush_makes_a_group(sweep: Path, open_page: Open) -> None:
     assert count(open_page(sweep, address(tab, "box="))) == count(tab)
     tab.locator("#figure-scatter").get_by_role("button", name="Reset").click()
     assert count(tab) == "24 of 24 runs"
+
+
+def test_a_group_stays_what_it_is_when_an_axis_is_switched(sweep: Path, open_page: Open) -> None:
+    tab = open_page(sweep, "#box=0,Infinity,0,0.5&picked=")
+    grouped = count(tab)
+    assert re.fullmatch(r"24 of 24 runs, \d+ in the group", grouped)
+    for side in ("x", "y", "x"):
+        tab.locator(f"#figure-scatter .log-{side}").click()
+        assert count(tab) == grouped
+    entry = tab.locator("#figure-scatter .legend button").first
+    entry.focus()
+    entry.press("Enter")
+    assert count(tab) != grouped, "what the legend hides is in no box"
+    assert entry.evaluate("one => one === document.activeElement")
 
 
 def test_what_is_hovered_is_named_by_the_keys_in_which_it_differs(sweep: Path, open_page: Open) -> None:
@@ -302,6 +318,12 @@ def test_without_a_clipboard_what_is_copied_is_saved(sweep: Path, open_page: Ope
         with tab.expect_download() as waiting:
             tab.locator("#figure-scatter").get_by_role("button", name=name).click()
         assert Path(waiting.value.path()).read_bytes().startswith(begins)
+    with tab.expect_download() as waiting:
+        tab.locator("#figure-heat-run").get_by_role("button", name="PNG").click()
+    with Image.open(Path(waiting.value.path())) as picture:
+        plot, ramp = tab.locator("#figure-heat-run canvas").bounding_box(), np.asarray(picture)[-30:]
+        assert picture.height > plot["height"] + 40, "with its heading and what the colours mean"
+        assert len(np.unique(ramp.reshape(-1, ramp.shape[-1]), axis=0)) > 50
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -397,7 +419,7 @@ def test_a_label_stays_text(tmp_path: Path, open_page: Open) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        "#run=zzz&x=nothing&is.no=1&box=1,2&in.seed=a,b&step=x&axis=constructor&along=time&zoom.scatter=1,1,1,1&off.no=1",
+        "#run=zzz&x=nothing&is.no=1&is.seed=77&is.verdict=no&box=1,2&in.seed=a,b&in.optim.lr=2,1&in.state=0,1&step=x&axis=constructor&along=time&zoom.scatter=1,1,1,1&off.no=1",
         "#figures",
     ],
 )
@@ -442,4 +464,6 @@ def test_a_single_run_is_open_from_the_start(
         tab = open_page(write_report([result], tmp_path / "report").page)
     assert tab.locator("#explore h2").inner_text() == "The run, step by step"
     assert f"by {axis} and step" in tab.locator("#figure-heat-run h3").inner_text()
+    steps = tab.evaluate("[...figures].find((one) => one.id === 'heat-run').plot.axes[0]._values")
+    assert not [step for step in steps if float(step) < 0], "no tick where no step is"
     assert not tab.locator("#figure-scatter").count()

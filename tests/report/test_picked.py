@@ -63,7 +63,10 @@ def test_the_page_of_several_runs_has_their_differences_and_the_commands_that_ma
     again = [shlex.split(line) for line in re.findall(r"<code[^>]*>(gradlab run [^<]*)</code>", text)]
     assert [compose_run(words[2:]).runs[0].id for words in again] == list(chosen)
     heal = [shlex.split(line) for line in re.findall(r"<code[^>]*>(gradlab cure [^<]*)</code>", text)]
-    assert heal == [["gradlab", "cure", "--from", str(source), run_id] for run_id in chosen]
+    assert heal == [["gradlab", "cure", "--from", str(source), run_id] for run_id in list(chosen)[:-1]]
+    assert "healthy: no threshold" in text.partition(f"<code>{list(chosen)[-1]}</code>")[2], (
+        "what is well needs no cure"
+    )
     names = {file.name for file in report.files}
     assert {"loss_by_step.png", "gradient_norm_by_step.svg", "updates_by_layer_and_step.png"} <= names
     assert not any("_map" in name for name in names)

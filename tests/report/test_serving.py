@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import urllib.error
@@ -64,12 +66,19 @@ def test_it_is_drawn_anew_only_where_runs_have_ended(follower: Follower, tmp_pat
     assert "gradlab report, 3 runs" in follower.page()
 
 
-def test_a_folder_without_a_run_waits(follower: Follower, tmp_path: Path) -> None:
+def test_a_folder_without_a_run_waits(follower: Follower, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     empty = write_result(tmp_path / "empty", [])
     waiting = Follower(empty, tmp_path / "out", follower.draw)
     assert not waiting.look()
     assert "No run has ended yet." in waiting.page()
     assert 'fetch("version")' in waiting.page()
+    with serving.serving(waiting) as address:
+        assert get(address + "favicon.ico")[0] == 404
+        with socket.create_connection(("127.0.0.1", int(address.rstrip("/").rpartition(":")[2]))) as leaving:
+            leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            leaving.send(b"GET / HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n")
+        assert get(address)[0] == 200
+    assert capfd.readouterr().err == ""
 
 
 def test_the_command_says_where_and_ends_with_ctrl_c(tmp_path: Path) -> None:

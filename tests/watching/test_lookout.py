@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gradlab
+from gradlab.diagnose.rules import judge
+from gradlab.diagnose.tables import histories
+from gradlab.store.tables import load_tables
 from gradlab.watching.notfinite import Found
 
 torch.set_num_threads(1)
@@ -68,6 +71,10 @@ def trained(how: str, out: Path, **odd: Any) -> Found | None:
                     net.odd.inner.weight[0, 0] = math.inf
             output = net(inputs, torch.rand(16, 8) < 0.3)
             loss = F.cross_entropy(output, classes)
+            if how == "targets":
+                wanted = F.one_hot(classes, 3).float()
+                wanted[7, 2] = math.nan if turn == 5 else 0.0
+                loss = F.mse_loss(output, wanted)
             if turn == 5 and how == "loss":
                 loss = loss + torch.log(output.sum() * 0)
             if turn == 5 and how == "loss backward":
@@ -86,21 +93,28 @@ def trained(how: str, out: Path, **odd: Any) -> Found | None:
 
 
 @pytest.mark.parametrize(
-    ("how", "place", "module", "operator"),
+    ("how", "place", "module", "operator", "cause"),
     [
-        ("forward", "forward", "odd", "log"),
-        ("nan", "forward", "odd", "div"),
-        ("backward", "backward", "odd", "SqrtBackward0"),
-        ("inputs", "inputs", None, None),
-        ("weights", "weights", "odd.inner.weight", None),
-        ("loss", "loss", None, "LogBackward0"),
+        ("forward", "forward", "odd", "log", "infinite_slope"),
+        ("nan", "forward", "odd", "div", "infinite_slope"),
+        ("backward", "backward", "odd", "SqrtBackward0", "infinite_slope"),
+        ("inputs", "inputs", None, None, "input_not_finite"),
+        ("targets", "targets", None, None, "labels"),
+        ("weights", "weights", "odd.inner.weight", None, "learning_rate_high"),
+        ("loss", "loss", None, "LogBackward0", "infinite_slope"),
     ],
 )
-def test_where_it_was_made(how: str, place: str, module: str | None, operator: str | None, tmp_path: Path) -> None:
+def test_where_it_was_made(
+    how: str, place: str, module: str | None, operator: str | None, cause: str, tmp_path: Path
+) -> None:
     found = trained(how, tmp_path / "out")
     assert found is not None
     assert (found.place, found.module, found.operator) == (place, module, operator)
     assert (found.step, found.batch) == (2, 5)
+    tables = load_tables(tmp_path / "out")
+    (history,) = histories(tables["runs"], tables["steps"], tables["layers"])
+    (verdict,) = judge(history)
+    assert (verdict.name, verdict.cause and verdict.cause.name) == ("diverged", cause)
 
 
 def test_on_the_way_back_through_the_loss(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -412,3 +413,120 @@ def sentences(folder: Path) -> str:
     tables = load_tables(folder)
     (history,) = histories(tables["runs"], tables["steps"], tables["layers"])
     return " ".join(one.told for one in judge(history))
+
+
+class Tower(nn.Module):
+    """Three layers, of which the second is the module's own or lies in a plain list."""
+
+    def __init__(self, listed: bool = False) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 16), nn.Linear(16, 3)
+        self.more = [nn.Linear(16, 16)]
+        if not listed:
+            self.second = self.more[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.more[0](self.first(x).relu()).relu())
+        return out
+
+
+@pytest.mark.parametrize("case", ["whole", "two optimizers", "backbone before it", "a part", "a plain list"])
+def test_what_no_optimizer_moves_is_told(case: str, tmp_path: Path) -> None:
+    net, data = Tower(listed=case == "a plain list"), batch()
+    before = nn.Linear(6, 6) if case == "backbone before it" else nn.Identity()
+    parts = {"two optimizers": [*net.children()], "a part": [net.last]}.get(case, [net])
+    optimizers = [torch.optim.SGD(part.parameters(), lr=1e-3) for part in parts]
+    with watched(net, optimizers[-1], tmp_path):
+        for _ in range(3):
+            F.cross_entropy(net(before(data[0])), data[1]).backward()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+    said, expected = (
+        sentences(tmp_path),
+        {
+            "a part": "51 of the 435 numbers that could learn, and not those of the 4 parameters from first.weight to",
+            "a plain list": "rests on 2 parameters that are none of the module's own",
+        },
+    )
+    assert expected.get(case, "") in said
+    assert ("misspecified" in said) == (case in expected)
+
+
+@pytest.mark.parametrize("by", ["autograd.grad", "torch.func"])
+def test_a_way_back_that_is_not_heard_is_no_divergence(by: str, tmp_path: Path) -> None:
+    net, data = Tower(), batch()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    names = [name for name, _ in net.named_parameters()]
+
+    def functional(*given: Tensor) -> Tensor:
+        return F.cross_entropy(torch.func.functional_call(net, dict(zip(names, given, strict=True)), data[0]), data[1])
+
+    with watched(net, optimizer, tmp_path / "out"):
+        for _ in range(3):
+            if by == "torch.func":
+                places = tuple(range(len(names)))
+                found = torch.func.grad(functional, argnums=places)(*(one.detach() for one in net.parameters()))
+            else:
+                found = torch.autograd.grad(loss_of(net, data), list(net.parameters()))
+            for parameter, gradient in zip(net.parameters(), found, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+    frames = gradlab.load(tmp_path / "out")
+    assert frames.runs["state"][0] == "finished"
+    assert frames.runs["verdict"].isna().all()
+    assert frames.steps["loss"].isna().all()
+    assert frames.steps["grad_norm"][2] == pytest.approx(norm_of(net.parameters()), rel=1e-6)
+
+
+def test_inputs_in_a_mapping_and_a_new_head_are_seen(tmp_path: Path) -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(6, 16), nn.Linear(16, 5)
+
+        def forward(self, given: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {"penalty": given["x"].mean(), "scores": self.head(self.body(given["x"]).relu())}
+
+    net, (inputs, classes) = Named(), batch()
+    with watched(net, torch.optim.SGD(net.body.parameters(), lr=0.1), tmp_path / "out") as seen:
+        net.head = nn.Linear(16, 3)
+        F.cross_entropy(net({"x": inputs})["scores"], classes).backward()
+        seen._runs[0].optimizer.step()
+    frames = gradlab.load(tmp_path / "out")
+    body, head = (at(frames.layers, 0, name) for name in ("body", "head"))
+    assert body["dead"] == 0
+    assert head["grad_norm"] == pytest.approx(norm_of(net.head.parameters()), rel=1e-6)
+    assert frames.runs["data.batch_size"][0] == len(inputs)
+    assert json.loads(frames.runs["seen"][0])["facts"]["units"] == 3
+
+
+def test_micro_batches_are_judged_by_what_a_guess_costs_in_all(tmp_path: Path) -> None:
+    net, (inputs, classes) = network(), batch()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    with watched(net, optimizer, tmp_path / "out"):
+        for _ in range(2):
+            for part in range(4):
+                some = slice(8 * part, 8 * part + 8)
+                (loss_of(net, (inputs[some], classes[some])) / 4).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    tables = load_tables(tmp_path / "out")
+    (history,) = histories(tables["runs"], tables["steps"], tables["layers"])
+    assert history.guess == pytest.approx(math.log(3))
+
+
+def test_a_network_can_be_copied_and_saved_whole_at_any_time(tmp_path: Path) -> None:
+    net, data = network(), batch()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with watched(net, optimizer, tmp_path / "out"):
+        loss = loss_of(net, data)
+        torch.save(net, tmp_path / "net.pt")
+        copied = copy.deepcopy(net)
+        loss.backward()
+        optimizer.step()
+    found = (tmp_path / "net.pt").read_bytes()
+    assert b"gradlab" not in found
+    for other in (copied, torch.load(tmp_path / "net.pt", weights_only=False)):
+        loss_of(other, data).backward()
+    assert len(gradlab.load(tmp_path / "out").steps) == 1

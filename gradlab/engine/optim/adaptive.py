@@ -80,7 +80,8 @@ def radam(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Te
     told = (length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)
     scale = (told.clamp(min=0).sqrt() * unbiased.sqrt()).to(rate.lr.dtype)
     direction = torch.where(length > 5, scale / (square.sqrt() + rate.eps), torch.ones_like(mean))
-    descend(parameters, mean * direction, (rate.lr.double() / _unbiased(rate.beta1, t)).to(rate.lr.dtype))
+    lr = rate.lr if rate.momentum_lr is None else torch.where(length > 5, rate.lr, rate.momentum_lr)
+    descend(parameters, mean * direction, (lr.double() / _unbiased(rate.beta1, t)).to(rate.lr.dtype))
 
 
 def adamax(parameters: Tensor, gradient: Tensor, state: State, rate: Rates, t: Tensor) -> None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from gradlab.nn.parametrization import rate_factors
 from gradlab.nn.slots import Layout
+from gradlab.spec.choices import OPTIMIZERS
 from gradlab.spec.run import RunSpec
 
 State = Mapping[str, Tensor]
@@ -24,13 +26,17 @@ SWITCHES = ("dampening", "amsgrad", "maximize")
 
 NOWHERE = Layout((), ())
 
+Factors = tuple[tuple[slice, Tensor], ...]
+
 
 @dataclass(frozen=True)
 class Rates:
     """Columns (M, 1) of the members' own numbers, and which of them are idle in the whole cohort.
 
     ``layout`` says which of the P columns are one matrix, for those that ask. ``factors``: where parameters have
-    learning rates of their own, neighbours that share theirs, and what ``lr`` is multiplied by there, (M, 1).
+    learning rates of their own, neighbours that share theirs, and what ``lr`` is multiplied by there, (M, 1);
+    ``momentum_factors``: the same of the steps that an adaptive optimizer makes as momentum, and ``momentum_lr`` their
+    learning rates, (M, P) or (M, 1), of what is `spread`.
     """
 
     lr: Tensor
@@ -46,15 +52,20 @@ class Rates:
     maximize: Tensor
     active: frozenset[str]
     layout: Layout = NOWHERE
-    factors: tuple[tuple[slice, Tensor], ...] = ()
+    factors: Factors = ()
+    momentum_factors: Factors = ()
+    momentum_lr: Tensor | None = None
 
     def spread(self) -> Rates:
         """The same with an ``lr`` (M, P) of every parameter."""
         if not self.factors:
             return self
+        return replace(self, lr=self._lr(self.factors), momentum_lr=self._lr(self.momentum_factors), factors=())
+
+    def _lr(self, factors: Factors) -> Tensor:
         # Of spans alone, whose sizes are Python's: a step that is captured on a GPU copies nothing to it.
-        each = [(self.lr * factor).expand(-1, span.stop - span.start) for span, factor in self.factors]
-        return replace(self, lr=torch.cat(each, dim=1), factors=())
+        each = [(self.lr * factor).expand(-1, span.stop - span.start) for span, factor in factors]
+        return torch.cat(each, dim=1) if each else self.lr
 
 
 def rates(runs: Sequence[RunSpec], like: Tensor, layout: Layout = NOWHERE) -> Rates:
@@ -64,12 +75,21 @@ def rates(runs: Sequence[RunSpec], like: Tensor, layout: Layout = NOWHERE) -> Ra
         name: torch.tensor(numbers, dtype=like.dtype, device=like.device).unsqueeze(1)
         for name, numbers in values.items()
     }
-    active = frozenset(name for name, found in values.items() if any(found))
-    factors = tuple(
-        (span, torch.tensor(found, dtype=like.dtype, device=like.device).unsqueeze(1))
-        for span, found in rate_factors(layout, runs)
+    optimizer = OPTIMIZERS[runs[0].optim.name]
+    active = frozenset(name for name, found in values.items() if any(found) and name in optimizer.uses)
+
+    def factors(*, adaptive: bool) -> Factors:
+        found = rate_factors(layout, runs, adaptive=adaptive)
+        column = partial(torch.tensor, dtype=like.dtype, device=like.device)
+        return tuple((span, column(own).unsqueeze(1)) for span, own in found)
+
+    return Rates(
+        **columns,
+        active=active,
+        layout=layout,
+        factors=factors(adaptive=optimizer.adaptive),
+        momentum_factors=factors(adaptive=False) if optimizer.begins_as_momentum else (),
     )
-    return Rates(**columns, active=active, layout=layout, factors=factors)
 
 
 Step = Callable[[Tensor, Tensor, State, Rates, Tensor], None]

@@ -11,6 +11,7 @@
  * @property {boolean} zero whether there are exact zeros to show apart
  * @property {boolean} broken whether there are values that are not finite
  * @property {boolean} [beyond] whether finite values above the axis are shown with them
+ * @property {[number, number]} [within] the ends of what has a tick
  */
 
 /** @typedef {{low: number, high: number, positive: number, below: boolean, broken: boolean}} Extent */
@@ -83,6 +84,14 @@ function placed(axis, value) {
   return axis.beyond && at > axis.high + 0.05 * span ? axis.high + 0.1 * span : at;
 }
 
+/** What stands at a place of the axis: its strips are of what is endless. @param {Axis} axis @param {number} at */
+function valueAt(axis, at) {
+  const span = axis.high - axis.low;
+  if (axis.broken && at >= axis.high + 0.1 * span) return Infinity;
+  if (axis.zero && at <= axis.low - 0.1 * span) return -Infinity;
+  return axis.log ? 10 ** at : at;
+}
+
 /** Both ends, strips included. @param {Axis} axis @returns {[number, number]} */
 function ends(axis) {
   const span = axis.high - axis.low;
@@ -106,6 +115,8 @@ function ticks(axis, low, high, most) {
   } else {
     found = even(from, to, most).filter((value) => !axis.whole || Number.isInteger(value));
   }
+  const { within } = axis;
+  if (within) found = found.filter((at) => at >= within[0] && at <= within[1]);
   if (axis.zero && low < axis.low - 0.05 * span) found.unshift(axis.low - 0.1 * span);
   if (axis.broken && high > axis.high + 0.05 * span) found.push(axis.high + 0.1 * span);
   return found;
@@ -194,8 +205,8 @@ function ordered(place, many) {
   return ramp("viridis", isDark() ? 0.25 + 0.75 * share : 0.85 * share);
 }
 
-/** A colour of the page. @param {"ink" | "soft" | "line" | "card" | "bad" | "link" | "faint"} name */
+/** A colour of the page. @param {"ink" | "soft" | "line" | "card" | "bad" | "link" | "faint" | "edge"} name */
 function paint(name) {
-  if (printing) return { ink: "#000", soft: "#444", line: "#ddd", card: "#fff", bad: "#b2182b", link: "#005a94", faint: "#bbb" }[name];
+  if (printing) return { ink: "#000", soft: "#444", line: "#ddd", card: "#fff", bad: "#b2182b", link: "#005a94", faint: "#bbb", edge: "#8a8a84" }[name];
   return remembered(name, () => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
 }

@@ -146,15 +146,12 @@ class Explorer {
     const values = this.numbers(name), log = LOGS.has(name) !== this.scatter.switched(side);
     return axisOf(name, [values], log);
   }
-  /** The runs of the group: those in the box, and those that were picked. @param {Axis} x @param {Axis} y */
-  inGroup(x, y) {
+  /** The runs of the group: those that are seen in the box, and those that were picked. @param {(run: number) => string} group the entry of the legend */
+  inGroup(group) {
     const { box } = view, [across, up] = [this.numbers(view.x), this.numbers(view.y)];
-    return this.kept.filter((run) => {
-      if (view.picked.has(run)) return true;
-      if (!box) return false;
-      const [column, row] = [placed(x, across[run] ?? null), placed(y, up[run] ?? null)];
-      return column !== null && row !== null && column >= box[0] && column <= box[1] && row >= box[2] && row <= box[3];
-    });
+    /** @param {Value | undefined} value @param {number} low @param {number} high */
+    const within = (value, low, high) => { const at = Number.isFinite(value ?? null) ? Number(value) : Infinity; return value !== null && value !== undefined && at >= low && at <= high; };
+    return this.kept.filter((run) => view.picked.has(run) || (box && within(across[run], box[0], box[1]) && within(up[run], box[2], box[3]) && this.scatter.shown({ name: group(run) })));
   }
   draw() {
     const { data } = this, field = data.fields.get(view.colour), labels = field?.labels ?? [];
@@ -162,7 +159,7 @@ class Explorer {
     const colour = (run) => { const place = field?.code?.[run] ?? 0; return field?.numbers ? ordered(place, labels.length) : named(place); };
     const group = /** @param {number} run */ (run) => labels[field?.code?.[run] ?? 0] ?? "";
     const x = this.scatterAxis(view.x, "x"), y = this.scatterAxis(view.y, "y");
-    this.group = this.inGroup(x, y);
+    this.group = this.inGroup(group);
     const chosen = new Set(this.group), looked = this.group.length ? this.group : this.kept;
     const said = `${this.kept.length} of ${data.size} runs${this.group.length ? `, ${this.group.length} in the group` : ""}`;
     this.count.textContent = said;
@@ -220,7 +217,7 @@ class Explorer {
     make("th", { scope: "col" }, top, "group");
     make("th", { scope: "col" }, top, "run");
     for (const field of columns) {
-      const head = make("th", { scope: "col", "aria-sort": field === by ? (down ? "descending" : "ascending") : "" }, top);
+      const head = make("th", { scope: "col", class: field.numbers ? "n" : "", "aria-sort": field === by ? (down ? "descending" : "ascending") : "" }, top);
       button(head, field.short, () => { view.sort = field === by && !down ? `-${field.name}` : field.name; changed(); this.fill(); }, { title: field.name, "data-key": `sort ${field.name}` });
     }
     const body = make("tbody", {}, table), chosen = new Set(this.group);

@@ -37,7 +37,7 @@
  * @property {"x" | "y" | "xy" | "c"} [logs] which axes can be switched, or the scale of the colours
  * @property {(run: number) => void} [open]
  * @property {(step: number) => void} [step]
- * @property {(box: [number, number, number, number] | null) => void} [brush]
+ * @property {(box: Box | null) => void} [brush] of values, whatever the axes
  * @property {number} [height]
  */
 
@@ -132,7 +132,9 @@ class Figure {
     changed();
   }
   showLegend() {
+    const focused = [...this.legend.children].indexOf(/** @type {Element} */ (document.activeElement));
     this.legend.replaceChildren();
+    if (this.picture?.cells) fillRamp(make("div", { class: "ramp" }, this.legend), this.picture.cells);
     if (this.picture?.key) make("span", { class: "soft" }, this.legend, `${this.picture.key}:`);
     for (const entry of this.picture?.legend ?? []) {
       const lines = Boolean(this.picture?.lines), style = entry.style ?? 0;
@@ -142,6 +144,7 @@ class Figure {
         view.off.set(this.id, off);
         one.setAttribute("aria-pressed", String(this.shown(entry)));
         changed();
+        if (this.wishes.brush) this.wishes.redraw?.();
         this.plot?.redraw(false);
         this.tabulate();
       }, { "aria-pressed": String(this.shown(entry)), class: entry.dash ? "dashed" : ["", lines ? "dashed" : "ring", lines ? "dotted" : "cross"][style] });
@@ -149,6 +152,7 @@ class Figure {
       one.dir = "auto";
     }
     if (this.picture?.unnamed) make("span", { class: "soft" }, this.legend, `and ${this.picture.unnamed} more`);
+    if (focused >= 0) /** @type {HTMLElement | undefined} */ (this.legend.children[focused])?.focus();
   }
   /** @param {{group?: string, name: string}} one */
   shown(one) { return !view.off.get(this.id)?.has(one.group ?? one.name); }
@@ -249,9 +253,10 @@ class Figure {
   selected(plot) {
     const { left, top, width, height } = plot.select;
     if (!this.brushing || !this.wishes.brush || width < 3 || height < 3) return;
-    const box = /** @type {[number, number, number, number]} */ ([plot.posToVal(left, "x"), plot.posToVal(left + width, "x"), plot.posToVal(top + height, "y"), plot.posToVal(top, "y")]);
+    const [x, y] = [this.axis("x"), this.axis("y")], across = [left, left + width].map((at) => valueAt(x, plot.posToVal(at, "x")));
+    const up = [top + height, top].map((at) => valueAt(y, plot.posToVal(at, "y")));
     plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
-    this.wishes.brush(box);
+    this.wishes.brush([across[0], across[1], up[0], up[1]]);
   }
   /** What is nearest to the pointer. @param {uPlot} plot */
   hover(plot) {
@@ -298,7 +303,8 @@ class Figure {
   rows() { return this.picture ? rowsOf(this.picture, this.plot, (one) => this.shown(one)) : []; }
   tabulate() { if (!this.numbers.hidden) fillTable(this.numbers, this.rows(), 300); }
   copyPicture() {
-    const canvas = this.plot?.ctx.canvas;
-    if (canvas) copyPicture(canvas, `${this.id}.png`, this.tools);
+    if (!this.plot || !this.picture) return;
+    const words = { ...this.picture, legend: this.picture.legend?.filter((entry) => this.shown(entry)) };
+    copyPicture(pictured(this.plot.ctx.canvas, this.heading.textContent ?? "", words), `${this.id}.png`, this.tools);
   }
 }

@@ -44,7 +44,8 @@ async function begin() {
   if (data.size > 1) {
     make("h2", {}, host, "Every run");
     explorer = new Explorer(make("div", {}, host), data, (run, beside) => {
-      history.replaceState(standing(), "");
+      clearTimeout(waiting);
+      history.replaceState(standing(), "", `#${address(data)}`);
       history.pushState(null, "", location.href);
       view.run = run;
       view.step = -1;
@@ -75,6 +76,8 @@ async function begin() {
   comeBack();
   let scrolling = 0;
   addEventListener("scroll", () => { clearTimeout(scrolling); scrolling = setTimeout(() => history.replaceState(standing(), ""), 150); }, { passive: true });
+  // The rest is laid out when there is time: then bars and pictures of the whole page are true.
+  setTimeout(() => { document.documentElement.classList.add("whole"); }, 200);
   document.documentElement.dataset.ready = String(Math.round(performance.now()));
 }
 

@@ -186,7 +186,7 @@ function rowsOf(picture, plot, shown) {
     rows = [[y.label, "name", ...kept.map((at) => `step ${cells.steps[at]}`)]];
     cells.values.forEach((row, place) => { if (!scales || inside(cells.places[place], scales.y)) rows.push([cells.places[place], cells.names[place] ?? "", ...kept.map((at) => row[at])]); });
   } else if (picture.dots) {
-    rows = [["run", x.label, y.label], ...picture.dots.filter((dot) => shown(dot) && seen(dot.x, dot.y)).map((dot) => [dot.name, dot.x, dot.y])];
+    rows = [["run", "run_id", x.label, y.label, picture.key ?? "colour"], ...picture.dots.filter((dot) => shown(dot) && seen(dot.x, dot.y)).map((dot) => [dot.name, shownData?.head.ids[dot.run] ?? "", dot.x, dot.y, dot.group])];
   } else {
     rows = [["line", x.label, y.label]];
     for (const line of picture.lines ?? []) {

@@ -36,7 +36,6 @@ class Opened {
     const grid = make("div", { class: "grid" }, host), redraw = () => this.draw();
     const step = /** @param {number} at */ (at) => { view.step = at; changed(); this.draw(); };
     this.heats = ["run", "other"].map((name, at) => new Figure(grid, `heat-${name}`, "By layer and step", { step, height: 320, redraw, ...(at ? {} : { logs: "c" }) }));
-    this.ramps = this.heats.map((heat) => make("div", { class: "ramp" }, heat.root));
     this.profile = new Figure(grid, "profile", "At this step", { logs: "y", redraw });
     this.loss = new Figure(grid, "loss", "Loss by step", { logs: "y", redraw, step });
     this.norm = new Figure(grid, "norm", "Gradient norm by step", { logs: "y", redraw, step });
@@ -124,7 +123,7 @@ class Opened {
     const error = data.head.errors[String(run)];
     if (error) make("p", { class: "verdict" }, one, `It failed: ${error}`);
     for (const [name, text] of [["run again", data.head.again[run]], ["heal", data.head.cures[run]]]) {
-      if (!text || (name === "heal" && data.verdicts(run)[0] === "healthy")) continue;
+      if (!text) continue;
       const line = make("p", { class: "command" }, one, `${name}: `);
       copyable(make("code", {}, line, text), `Copy what to ${name}`);
     }
@@ -149,12 +148,11 @@ class Opened {
       heat.heading.textContent = `${kind.label} by ${noun} and step${runs.length > 1 ? `: ${data.head.ids[run].slice(0, 8)}` : ""}`;
       const edges = [borders(own), borders(places)].map((found) => [found[0], found[found.length - 1]]);
       heat.draw({
-        x: axisOf("step", [edges[0]], false, true), y: axisOf(noun, [edges[1]], false, true), mark: step,
+        x: { ...axisOf("step", [edges[0]], false, true), within: [own[0], own[own.length - 1]] }, y: axisOf(noun, [edges[1]], false, true), mark: step,
         cells: { steps: own, places, names: block.names(run), values: rows, ramp: kind.share ? "magma" : "viridis", scale },
         told: `${places.length} ${noun}s by ${own.length} recorded steps, from ${figure(finite(rows.flat(), Math.min))} to ${figure(finite(rows.flat(), Math.max))}. A click or the slider chooses a step.`,
       });
     });
-    this.fillRamp(scale, kind.share ? "magma" : "viridis", all.includes(null));
     /** @type {Line[]} */
     const lines = [];
     runs.forEach((run, place) => {
@@ -208,19 +206,6 @@ class Opened {
       x: axisOf("step", lines.map((line) => line.x), false, true), y: axisOf(label, lines.map((line) => line.y), !one.switched("y")),
       lines, legend: entries(lines), mark, told: `From ${figure(lines[0]?.y[0] ?? null)} to ${figure(last)}; step ${mark} is marked.`,
     });
-  }
-  /** What the colours mean. @param {Axis} scale @param {string} name @param {boolean} gaps */
-  fillRamp(scale, name, gaps) {
-    const [low, high] = [scale.low, scale.high].map((end) => figure(scale.log ? 10 ** end : end));
-    for (const host of this.ramps) {
-      host.replaceChildren();
-      make("span", {}, host, low);
-      make("span", { class: "colours", style: `background: linear-gradient(to right, ${Array.from({ length: 9 }, (_, at) => ramp(name, at / 8)).join(",")})` }, host);
-      make("span", {}, host, high);
-      if (scale.zero) make("span", { class: "soft" }, host, `${isDark() ? "black" : "white"}: exactly 0`);
-      if (scale.broken) make("span", { class: "broken" }, host, "inf or nan");
-      if (gaps) make("span", { class: "unmeasured" }, host, "not measured");
-    }
   }
 }
 

@@ -68,19 +68,19 @@ function arrive(data, text) {
   view.when = told.get("when") === "end" ? "end" : "start";
   view.quantity = told.get("show") ?? "signal_grad_norm";
   /** @param {string} text @returns {Box | null} */
-  const boxOf = (text) => { const box = text.split(",").map(Number); return box.length === 4 && box.every(Number.isFinite) && box[0] < box[1] && box[2] < box[3] ? [box[0], box[1], box[2], box[3]] : null; };
+  const boxOf = (text) => { const box = text.split(",").map(Number); return box.length === 4 && box[0] < box[1] && box[2] < box[3] ? [box[0], box[1], box[2], box[3]] : null; };
   view.filters = new Map();
   view.ranges = new Map();
   view.zooms = new Map();
   view.off = new Map();
   for (const [name, value] of told) {
     const [kind, key] = [name.slice(0, 3), name.slice(3)], [part, id] = name.split("."), zoom = part === "zoom" ? boxOf(value) : null;
-    if (zoom) view.zooms.set(id, zoom);
+    const field = data.fields.get(key), known = field?.labels?.flatMap((label) => (key === "verdict" ? label.split("+") : [label]));
+    if (zoom?.every(Number.isFinite)) view.zooms.set(id, zoom);
     if (part === "off") view.off.set(id, (view.off.get(id) ?? new Set()).add(value));
-    if (!able.has(key)) continue;
-    if (kind === "is.") view.filters.set(key, (view.filters.get(key) ?? new Set()).add(value));
+    if (kind === "is." && known?.includes(value)) view.filters.set(key, (view.filters.get(key) ?? new Set()).add(value));
     const ends = value.split(",").map(Number);
-    if (kind === "in." && ends.length === 2 && !ends.some(Number.isNaN)) view.ranges.set(key, [ends[0], ends[1]]);
+    if (kind === "in." && field?.numbers && ends.length === 2 && ends[0] <= ends[1]) view.ranges.set(key, [ends[0], ends[1]]);
   }
   view.box = boxOf(told.get("box") ?? "");
   view.picked = new Set((told.get("picked") ?? "").split(",").map(runOf).filter((run) => run >= 0));

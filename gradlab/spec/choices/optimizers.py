@@ -14,13 +14,15 @@ class Optimizer(Choice):
 
     Those are torch's, but RMSprop's learning rate, which is Keras's: torch's 0.01 loses ten layers of ReLU on digits.
     ``buffers``: how many numbers its state holds for each parameter at most; ``as_long_as``: what its steps go with
-    when all gradients are multiplied by a number, and all weights: gradients, neither (``rate``), or weights.
+    when all gradients are multiplied by a number, and all weights: gradients, neither (``rate``), or weights;
+    ``begins_as_momentum``: its first steps go with gradients all the same.
     """
 
     uses: tuple[str, ...] = ()
     defaults: Mapping[str, Value] = field(default_factory=dict)
     buffers: int = 0
     as_long_as: str = "rate"
+    begins_as_momentum: bool = False
 
     @property
     def adaptive(self) -> bool:
@@ -88,6 +90,7 @@ OPTIMIZERS: dict[str, Optimizer] = table(
         _ADAM,
         {"lr": 0.001},
         buffers=2,
+        begins_as_momentum=True,
     ),
     Optimizer(
         "adamax",
