@@ -7,6 +7,7 @@ with what was on the host at the capture; memory may run out. What it computes, 
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -329,6 +330,7 @@ class FakeCuda:
         self.card.emptied += 1
 
     def set_sync_debug_mode(self, mode: str | int) -> None:
+        warnings.warn("Synchronization debug mode is a prototype feature", UserWarning, stacklevel=2)
         self.card.mode = mode if isinstance(mode, str) else ("default", "warn", "error")[mode]
 
 
