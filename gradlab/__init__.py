@@ -66,7 +66,7 @@ def verdict(
     them its course is judged, and what only a profile shows is no fact of a network that learns. ``optimizer`` is the
     name of one, one of ``torch.optim``, or all of them where several train the parts. What only clipping shows is not
     judged. Raises `ValueError` for a frame of several runs, one that lacks columns or is of an unknown precision, and a
-    name that is no threshold.
+    name that is no threshold or no optimizer.
     """
     from gradlab.diagnose import THRESHOLDS, Verdicts, judge, limits
     from gradlab.diagnose.tables import of_frame
@@ -119,8 +119,13 @@ def watch(
 
 def _of_optimizer(optimizer: str | Optimizer | Sequence[Optimizer] | None) -> dict[str, Any]:
     """What an optimizer is, by the names of the keys."""
-    if optimizer is None or isinstance(optimizer, str):
-        return {} if optimizer is None else {"optim.name": optimizer.lower()}
+    if optimizer is None:
+        return {}
+    if isinstance(optimizer, str):
+        from gradlab.spec.choices import OPTIMIZERS
+        from gradlab.spec.named import lookup
+
+        return {"optim.name": lookup("optimizer", OPTIMIZERS, optimizer).name}
     every: list[Any] = [optimizer] if hasattr(optimizer, "param_groups") else list(optimizer)
     if not every:
         return {}

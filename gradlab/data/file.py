@@ -87,7 +87,7 @@ def facts_of(found: Dataset, source: str, said: str) -> Facts:
     outputs = int(max(part.max() for part in parts if part.size)) + 1 if classes else int(np.prod(targets.shape[1:]))
     loss = "cross_entropy" if classes else "mean_squared_error"
     kinds = {"i": "whole numbers, which may be words", "c": "complex numbers"}
-    kind = kinds.get(inputs.dtype.kind) if isinstance(inputs, np.ndarray) else None
+    kind = kinds.get(inputs.dtype.kind) if isinstance(inputs, np.ndarray) else "several inputs"
     kind = "complex numbers" if targets.dtype.kind == "c" else kind
     return Facts(shape, outputs, loss, len(targets), len(found.heldout_targets), source, said, kind=kind)
 
@@ -189,8 +189,8 @@ def _split(path: str, read: Read, heldout: float, task: str) -> Dataset:
     return Dataset(inputs[~aside], targets[~aside], inputs[aside], targets[aside])
 
 
-def _targets(path: str, read: Read, labels: Array, task: str) -> NDArray[np.int64] | NDArray[np.float64]:
-    """Classes 0..K-1, or numbers (N, K)."""
+def _targets(path: str, read: Read, labels: Array, task: str) -> Array:
+    """Classes 0..K-1 as int64, or numbers (N, K) as float64 or complex128."""
     kind = labels.dtype.kind
     where = f"{path}: label {read.label}"
     if kind not in "fciubUSO":
@@ -355,7 +355,7 @@ def _safetensors(path: Path, label: str | None) -> Read:
     from safetensors import SafetensorError, deserialize
 
     try:
-        tensors = dict(deserialize(path.read_bytes()))
+        tensors = dict(deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         raise DataError(f"{path}: cannot be read as tensors: {error}") from error
     return _arrays(path, {name: _unpacked(path, name, tensor) for name, tensor in tensors.items()}, label)

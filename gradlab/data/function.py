@@ -122,7 +122,7 @@ def _array(where: str, given: Any) -> Any:
     found = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
     kind = found.dtype.kind
     if found.ndim == 0 or kind not in "fiubc":
-        raise DataError(f"{where}: {_kind(given)}; expected arrays of numbers, samples first")
+        raise DataError(f"{where}: {_kind(given)}, {found.dtype}; expected arrays of numbers, samples first")
     if kind in "fc" and not np.isfinite(found).all():
         place = tuple(map(int, np.argwhere(~np.isfinite(found))[0]))
         raise DataError(f"{where}: sample {place[0]} holds {found[place]} at {place[1:]}; expected finite numbers")

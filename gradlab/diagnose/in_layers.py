@@ -57,7 +57,8 @@ def odd(case: Case) -> Shows:
 def cut(case: Case) -> Shows:
     """An exact zero below something that has a gradient."""
     if case.verdict.evidence.get("silent") == "cut":
-        return f"{case.verdict.evidence['layers']} layers are cut off from the loss"
+        count = case.verdict.evidence["layers"]
+        return "a layer is cut off from the loss" if count == 1 else f"{count} layers are cut off from the loss"
     last, depth = case.verdict.evidence.get("zero_up_to"), case.history.depth
     if last is None or depth is None:
         return None

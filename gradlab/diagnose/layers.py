@@ -176,9 +176,10 @@ def cut(history: History, limits: Limits) -> Verdict | None:
             "first": first,
             "last": last,
         }
+        which = depth.place(first) if first == last else f"{depth.place(first)} to {depth.place(last)}"
         sentence = (
-            f"vanishing: δ is exactly zero in {len(places)} of {len(depth.layer)} layers, {depth.place(first)} to "
-            f"{depth.place(last)}, though what they put out goes on into the loss: {words}"
+            f"vanishing: δ is exactly zero in {len(places)} of {len(depth.layer)} layers, {which}, though what they "
+            f"put out goes on into the loss: {words}"
         )
         return crossing("vanishing", (), limits, evidence, sentence, "an exact zero is no small number")
     return None

@@ -133,8 +133,11 @@ def _seen(fact: Mapping[str, Any], *, other: bool) -> dict[str, Any]:
 def _loss(fact: Mapping[str, Any]) -> str | None:
     """The loss that a run of gradlab's own is trained by; None where it is not known."""
     known, model = DATA.get(fact.get("data.name") or ""), MODELS.get(fact.get("model.name") or "")
-    told = fact.get("train.loss") or "auto"
-    return told if told != "auto" else (model and model.loss) or (known and known.loss)
+    told = fact.get("train.loss")
+    if told is not None and told != "auto":
+        return str(told)
+    own = model.loss if model is not None else None
+    return own or (known.loss if known is not None else None)
 
 
 def _guess(fact: Mapping[str, Any]) -> float | None:

@@ -32,6 +32,7 @@ from gradlab.spec.choices import LOSSES
 from gradlab.spec.run import Extent, RunSpec
 from gradlab.store.arrays import Kept
 from gradlab.store.record import MEASURED_COLUMNS, PROBE_COLUMNS, Bools, Floats, Pretrained, Row
+from gradlab.watching.facts import IGNORED
 from gradlab.watching.observed import Observed, called_with, observe
 from gradlab.watching.tape import signal_of
 
@@ -308,6 +309,10 @@ def looked_at(
     run: RunSpec, module: nn.Module, inputs: Any, targets: Tensor, judge: Judge
 ) -> tuple[Observed, dict[nn.Parameter, str]]:
     """What is seen of a network on one batch, and the names of its parameters. Raises `DataError` for what fails."""
+    if not any(one.requires_grad for one in module.parameters()):
+        raise DataError(
+            f"model.target={run.model.target}: has no parameter that requires a gradient; nothing can learn"
+        )
     form = FORMATS[run.train.precision]
     inputs = form.enter(inputs)
     there = form.cast(targets.device)
@@ -316,6 +321,8 @@ def looked_at(
     def heard(output: Any, targets: Tensor) -> Tensor:
         outputs[:] = [output]
         if run.loss in ONE_OF_CLASSES and targets.dim() == 1 and not targets.is_floating_point():
+            if (least := int(targets.min())) < 0 and least != IGNORED:
+                raise DataError(f"the targets hold the class {least}; expected 0 or more")
             able = tensor_of(output).shape[-1:].numel()
             if able < run.facts.outputs:
                 wrong = f"puts out {able} numbers a sample, and the data have {run.facts.outputs} classes"

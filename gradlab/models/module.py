@@ -17,7 +17,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from gradlab.data.dataset import DataError
 from gradlab.data.function import plain
-from gradlab.data.targets import called
+from gradlab.data.targets import called, imported
 from gradlab.nn.initializers import INITS
 from gradlab.nn.network import Pass
 from gradlab.nn.slots import Layout, Role, Slot, Start
@@ -71,6 +71,11 @@ def made(model: ModelSpec, seed: int, dtype: torch.dtype) -> nn.Module:
     assert model.target is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if isinstance(there := imported(model.target), nn.Module):
+            wrong = (
+                f"is a {type(there).__name__} that was made already; expected the class, or a function that makes one"
+            )
+            raise DataError(f"model.target={model.target}: {wrong} for each run")
         module = called(model.target, plain(model.args))
     if not isinstance(module, nn.Module):
         raise DataError(f"model.target={model.target}: returned a {type(module).__name__}; expected a torch.nn.Module")

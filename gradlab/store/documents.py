@@ -285,6 +285,11 @@ def _described(keys: Sequence[str], row: Any, folder: Folder, number: int) -> Ru
 
 def _grid(folder: Folder) -> dict[str, Any]:
     if not folder.grid.is_file():
+        if folder.manifest.is_file() and "watched" in read_json(folder.manifest, "a manifest"):
+            raise SpecError(
+                f"{folder.root}: a training that was watched, which only its own script can run; its verdicts have the "
+                "causes (gradlab verdict), and model=module takes its network"
+            )
         raise SpecError(f"{folder.root}: its {folder.grid.name} is missing, and with it the specs of its runs")
     grid: dict[str, Any] = read_json(folder.grid, "the specs of a result's runs")
     where = str(folder.grid)

@@ -92,6 +92,8 @@ def fatal(asked: str | None) -> frozenset[str]:
     """The names of ``--fail-on``, separated by commas. Raises `SpecError` for one that is no verdict."""
     names = [name.strip() for name in (asked or "").split(",") if name.strip()]
     known = [*(name for name in ORDER if name != "healthy"), ANY]
+    if asked is not None and not names:
+        raise SpecError("--fail-on is empty; expected names of verdicts, or any")
     for name in names:
         if name not in known:
             near = nearest(name, known) or f"; expected some of {', '.join(known)}"

@@ -52,7 +52,7 @@ class Watch:
         ending: Ending | None = None,
         say: Say = lambda _: None,
     ) -> None:
-        if every < 1:
+        if every < 1 or every % 1:
             raise ValueError(f"every={every!r}; expected an integer of at least 1, the steps between two records")
         self._made = module, trained_by(optimizer), name
         _check(module, self._made[1])
@@ -103,6 +103,7 @@ class Watch:
 
         Under gradient accumulation it may be called for every micro-batch: the loss of a step is then their mean.
         """
+        self._open()
         Seen(self._runs[0]).step(loss, **scalars)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:

@@ -92,7 +92,9 @@ class Watched:
             return self.seen
         held = self._moved.union(*map(ids_of, self._optimizers))
         own = {one: shown(name) for one, name in parameters_of(parts_of(self.module)).items() if one.requires_grad}
-        unheld = {name: one.numel() for one, name in own.items() if id(one) not in held}
+        # Where parameters are gathered and cut again, the one that an optimizer holds is not always there.
+        cut = sharded(self.module)
+        unheld = {name: one.numel() for one, name in own.items() if id(one) not in held and not cut}
         foreign = [numbers for one, numbers in self._strangers if id(one()) not in held]
         trainable = self.seen["facts"]["trainable"]
         facts: dict[str, Any] = {} if self.told else {"ways": self._ways_seen}
@@ -248,7 +250,8 @@ class Watched:
 
     def step(self, loss: Figure, **scalars: Figure) -> None:
         """The script's own word on the step that was made last, or on a part of one to come (a micro-batch)."""
-        self._losses.append(loss.detach() if isinstance(loss, Tensor) else float(loss))
+        told = {name: single(name, value) for name, value in scalars.items()}
+        self._losses.append(single("the loss", loss))
         if len(self.course) == self.told:
             return
         at = len(self.course) - 1
@@ -258,8 +261,7 @@ class Watched:
         for one in losses[1:]:
             mean = mean + one
         self.course.loss[at] = mean / len(losses)
-        for name, value in scalars.items():
-            self.course.scalars.append((at, name, value.detach() if isinstance(value, Tensor) else float(value)))
+        self.course.scalars += [(at, name, value) for name, value in told.items()]
 
     def _row(self, before: Figure, after: Figure | None, skipped: bool | Tensor) -> None:
         course = self.course
@@ -288,6 +290,17 @@ class Watched:
             self.samples = self.samples or recording.samples
             self.due()
         self._prepare()
+
+
+def single(name: str, value: Any) -> Figure:
+    """A figure that a script tells, which is not waited for. Raises `TypeError` for what is no single number."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value.detach().reshape(())
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        given = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise TypeError(f"{name} is {given}; expected a single number") from error
 
 
 def ids_of(optimizer: Optimizer) -> set[int]:

@@ -10,18 +10,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 
 from gradlab.diagnose import DEFAULTS, ORDER, THRESHOLDS, History, Profile, causes, joined, judge, limits, names
 from gradlab.diagnose.causes import CAUSES
 from gradlab.diagnose.history import Answers
 from gradlab.diagnose.meanings import KEYS, VERDICTS
 from gradlab.diagnose.tables import JUDGED, histories, with_verdicts
-from gradlab.engine.train import train
 from gradlab.grid.compose import compose_run
-from gradlab.spec.named import SpecError, Value
-from gradlab.spec.run import build
-from gradlab.store.record import tidy
+from gradlab.spec.named import SpecError
 from gradlab.store.tables import load_tables
 from tests.commands import call, inline, undrawn
 from tests.diagnose.cases import (
@@ -38,7 +34,6 @@ from tests.diagnose.cases import (
     rate_of,
     seen,
 )
-from tests.members import content
 from tests.synthetic import grid, write_result
 
 
@@ -497,22 +492,3 @@ def test_an_output_behind_branches_that_start_at_zero_is_not_collapsed() -> None
     zero = np.where(np.arange(LAYERS) == 9, 1.0, 0.0)
     for starts, name in ((zero, "healthy"), (np.zeros(LAYERS), "collapsed")):
         assert judge(replace(passed(starts_at_zero=starts), facts=same))[0].name == name
-
-
-@pytest.mark.parametrize(
-    ("keys", "cause"),
-    [
-        ({"model.output": "softmax"}, "softmax_twice"),
-        ({"model.output": "relu"}, "activation_on_logits"),
-        ({"train.loss": "negative_log_likelihood"}, "log_probabilities"),
-        ({"train.loss": "negative_log_likelihood", "model.output": "log_softmax"}, None),
-        ({"train.loss": "mean_squared_error", "model.output": "softmax"}, None),
-        ({"model.name": "residual_mlp", "model.init": "fixup"}, None),
-    ],
-)
-def test_how_a_network_of_gradlab_s_own_is_posed_and_begins(keys: dict[str, Value], cause: str | None) -> None:
-    run = build({"model.depth": 4, "model.width": 8, "data.batch_size": 16, "train.steps": 1, **keys})
-    tables = tidy(train([run], content(run.data), torch.device("cpu"), lambda *_: None))
-    (history,) = histories(tables.runs, tables.steps, tables.layers)
-    (verdict,) = judge(history)
-    assert (verdict.name, verdict.cause and verdict.cause.name) == ("misspecified" if cause else "healthy", cause)

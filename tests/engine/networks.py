@@ -234,6 +234,18 @@ class Lazy(nn.Module):
         return self.body(x)  # type: ignore[no-any-return]
 
 
+class Still(Mlp):
+    """One that takes no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requires_grad_(False)
+
+
+MADE = Mlp()
+"""A network, and nothing that makes one."""
+
+
 def not_a_module() -> list[int]:
     """What no network is."""
     return [1]

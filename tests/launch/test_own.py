@@ -102,7 +102,7 @@ def test_a_report_runs_none_of_it(gradlab_: Gradlab, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("further", "message"),
     [
-        (("model.args.dpth=3",), "unexpected keyword argument 'dpth'"),
+        (("model.args.dpth=3",), "has no argument 'dpth'; did you mean 'depth'?"),
         (("data.args.apart=far",), "nets.py:clouds(apart='far'): "),
         (("model.target=nets.py:nte",), "did you mean 'net'?"),
         (("model.args.sizes=[7]", "model.output=softmax", "train.loss=hige"), "did you mean 'hinge'?"),

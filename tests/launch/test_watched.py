@@ -88,6 +88,9 @@ def test_arguments_output_and_exit_status_are_the_script_s(tmp_path: Path) -> No
     assert told.status == 0
     (one,) = json.loads(told.out)["runs"]
     assert (one["name"], one["verdicts"][0]["name"]) == ("model", "healthy")
+    assert (
+        "out: a training that was watched, which only its own script can run" in forked(("cure", "out"), tmp_path).err
+    )
 
 
 def test_a_crash_is_shown_as_python_shows_it_and_its_tables_are_kept(tmp_path: Path) -> None:
@@ -140,6 +143,7 @@ def test_wrong_lines_are_refused_before_anything_runs(gradlab_: Gradlab) -> None
         (("watch", "--evry", "3", "x.py"), "--evry: no such option; did you mean '--every'?"),
         (("watch",), "no script is given; expected gradlab watch [OPTIONS] SCRIPT.py [ARGS]..., or -m MODULE"),
         (("verdict", "nowhere"), "nowhere: no such folder"),
+        (("verdict", ".", "--fail-on", ""), "--fail-on is empty; expected names of verdicts, or any"),
         (("verdict", ".", "--fail-on", "explodin"), "--fail-on explodin: no such verdict; did you mean 'exploding'?"),
     ):
         ended = gradlab_(*line)

@@ -1,0 +1,159 @@
+"""Trainings as people have them: what no optimizer holds, ways back of another kind, networks copied and saved."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import gradlab
+from gradlab.diagnose.tables import histories
+from gradlab.store.tables import load_tables
+from tests.watching.test_watch import at, batch, loss_of, network, norm_of, same_draws, sentences, watched
+
+__all__ = ["same_draws"]
+
+
+class Tower(nn.Module):
+    """Three layers, of which the second is the module's own or lies in a plain list."""
+
+    def __init__(self, listed: bool = False) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 16), nn.Linear(16, 3)
+        self.more = [nn.Linear(16, 16)]
+        if not listed:
+            self.second = self.more[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.more[0](self.first(x).relu()).relu())
+        return out
+
+
+@pytest.mark.parametrize("case", ["whole", "two optimizers", "backbone before it", "a part", "a plain list"])
+def test_what_no_optimizer_moves_is_told(case: str, tmp_path: Path) -> None:
+    net, data = Tower(listed=case == "a plain list"), batch()
+    before = nn.Linear(6, 6) if case == "backbone before it" else nn.Identity()
+    cases: dict[str, list[nn.Module]] = {"two optimizers": [*net.children()], "a part": [net.last]}
+    parts = cases.get(case, [net])
+    optimizers = [torch.optim.SGD(part.parameters(), lr=1e-3) for part in parts]
+    with watched(net, optimizers[-1], tmp_path):
+        for _ in range(3):
+            F.cross_entropy(net(before(data[0])), data[1]).backward()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+    said, expected = (
+        sentences(tmp_path),
+        {
+            "a part": "51 of the 435 numbers that could learn, and not those of the 4 parameters from first.weight to",
+            "a plain list": "rests on 2 parameters that are none of the module's own",
+        },
+    )
+    assert expected.get(case, "") in said
+    assert ("misspecified" in said) == (case in expected)
+
+
+@pytest.mark.parametrize("by", ["autograd.grad", "torch.func"])
+def test_a_way_back_that_is_not_heard_is_no_divergence(by: str, tmp_path: Path) -> None:
+    net, data = Tower(), batch()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    names = [name for name, _ in net.named_parameters()]
+
+    def functional(*given: Tensor) -> Tensor:
+        return F.cross_entropy(torch.func.functional_call(net, dict(zip(names, given, strict=True)), data[0]), data[1])
+
+    with watched(net, optimizer, tmp_path / "out"):
+        for _ in range(3):
+            if by == "torch.func":
+                places = tuple(range(len(names)))
+                found = torch.func.grad(functional, argnums=places)(*(one.detach() for one in net.parameters()))
+            else:
+                found = torch.autograd.grad(loss_of(net, data), list(net.parameters()))
+            for parameter, gradient in zip(net.parameters(), found, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+    frames = gradlab.load(tmp_path / "out")
+    assert frames.runs["state"][0] == "finished"
+    assert frames.runs["verdict"].isna().all()
+    assert frames.steps["loss"].isna().all()
+    assert frames.steps["grad_norm"][2] == pytest.approx(norm_of(net.parameters()), rel=1e-6)
+
+
+def test_inputs_in_a_mapping_and_a_new_head_are_seen(tmp_path: Path) -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(6, 16), nn.Linear(16, 5)
+
+        def forward(self, given: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {"penalty": given["x"].mean(), "scores": self.head(self.body(given["x"]).relu())}
+
+    net, (inputs, classes) = Named(), batch()
+    with watched(net, torch.optim.SGD(net.body.parameters(), lr=0.1), tmp_path / "out") as seen:
+        net.head = nn.Linear(16, 3)
+        F.cross_entropy(net({"x": inputs})["scores"], classes).backward()
+        seen._runs[0].optimizer.step()
+    frames = gradlab.load(tmp_path / "out")
+    body, head = (at(frames.layers, 0, name) for name in ("body", "head"))
+    assert body["dead"] == 0
+    assert head["grad_norm"] == pytest.approx(norm_of(net.head.parameters()), rel=1e-6)
+    assert frames.runs["data.batch_size"][0] == len(inputs)
+    assert json.loads(frames.runs["seen"][0])["facts"]["units"] == 3
+
+
+def test_micro_batches_are_judged_by_what_a_guess_costs_in_all(tmp_path: Path) -> None:
+    net, (inputs, classes) = network(), batch()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    with watched(net, optimizer, tmp_path / "out"):
+        for _ in range(2):
+            for part in range(4):
+                some = slice(8 * part, 8 * part + 8)
+                (loss_of(net, (inputs[some], classes[some])) / 4).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    tables = load_tables(tmp_path / "out")
+    (history,) = histories(tables["runs"], tables["steps"], tables["layers"])
+    assert history.guess == pytest.approx(math.log(3))
+
+
+def test_a_network_can_be_copied_and_saved_whole_at_any_time(tmp_path: Path) -> None:
+    net, data = network(), batch()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with watched(net, optimizer, tmp_path / "out"):
+        loss = loss_of(net, data)
+        torch.save(net, tmp_path / "net.pt")
+        copied = copy.deepcopy(net)
+        loss.backward()
+        optimizer.step()
+    found = (tmp_path / "net.pt").read_bytes()
+    assert b"gradlab" not in found
+    for other in (copied, torch.load(tmp_path / "net.pt", weights_only=False)):
+        loss_of(other, data).backward()
+    assert len(gradlab.load(tmp_path / "out").steps) == 1
+
+
+def test_what_is_told_is_a_single_number(tmp_path: Path) -> None:
+    net, data = network(), batch()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    seen = watched(net, optimizer, tmp_path / "out")
+    with pytest.raises(RuntimeError, match="nothing is watched yet"):
+        seen.step(1.0)
+    with seen:
+        loss_of(net, data).backward()
+        optimizer.step()
+        with pytest.raises(TypeError, match=r"the loss is of shape \(3,\); expected a single number"):
+            seen.step(torch.ones(3))
+        with pytest.raises(TypeError, match=r"accuracy is None; expected a single number"):
+            seen.step(1.0, accuracy=None)  # type: ignore[arg-type]
+        seen.step(torch.ones(1), accuracy=0.5)
+    assert gradlab.load(tmp_path / "out").steps["loss"].tolist() == [1.0]
+    with pytest.raises(ValueError, match=r"every=2\.5; expected an integer"):
+        watched(net, optimizer, tmp_path / "other", every=2.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="unknown optimizer 'adamm'; did you mean 'adam'"):
+        gradlab.verdict(gradlab.measure(net, F.cross_entropy, data), optimizer="adamm")
