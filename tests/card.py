@@ -137,9 +137,6 @@ class Card:
         inner = _plain(args), {key: _plain(value) for key, value in kwargs.items()}
         if asked is not None:
             inner[1]["device"] = torch.device("cpu")
-            if name == "_to_copy":
-                # To another device is never the same memory.
-                inner[1].pop("non_blocking", None)
         result = func(*inner[0], **inner[1])
         if to.type != "cuda" or name == "_local_scalar_dense":
             return result
@@ -181,7 +178,7 @@ class Card:
         self.waits += 1
         if self.capturing is not None:
             self.broken = True
-            raise torch.AcceleratorError(f"CUDA error: operation not permitted when stream is capturing ({what})")
+            raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing ({what})")
         if self.mode == "error":
             raise RuntimeError("called a synchronizing CUDA operation")
 
@@ -323,7 +320,7 @@ class FakeCuda:
         finally:
             self.card.capturing = None
             if self.card.broken:
-                raise torch.AcceleratorError("CUDA error: operation failed due to a previous error during capture")
+                raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
             self.current[own.device] = before
 
     def empty_cache(self) -> None:
