@@ -9,7 +9,6 @@ import contextlib
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -21,6 +20,7 @@ from gradlab.data.facts import described
 from gradlab.data.loaders import load
 from gradlab.engine.cohort import Cohort, prepare
 from gradlab.engine.train import Rehearsed, advance, perform, rehearse, train
+from gradlab.nn.kernels.graphs import refusing_to_wait
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec, build
 from gradlab.store.record import Record, tidy
@@ -79,23 +79,10 @@ def profiled(device: str, *, record: bool) -> dict[str, Any]:
     members = np.arange(12)
     due = range(TURNS if record else 0)
     perform(found, range(2), due, rehearsed, members)
-    with torch.profiler.profile() as seen, _no_waiting(device):
+    with torch.profiler.profile() as seen, contextlib.nullcontext() if device == "cpu" else refusing_to_wait():
         perform(found, range(20), due, rehearsed, members)
     calls = Counter(event.name for event in seen.events() if event.name.startswith("cuda"))
     return {"captured": None not in rehearsed.values(), "calls": dict(calls)}
-
-
-@contextlib.contextmanager
-def _no_waiting(device: str) -> Iterator[None]:
-    """Within it a step that waits for the host raises."""
-    if device == "cpu":
-        yield
-        return
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def step_seconds(device: str, members: int, depth: int, width: int) -> dict[str, Any]:

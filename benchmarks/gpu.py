@@ -59,6 +59,11 @@ def grid(device: str, *more: str, width: int = WIDTH) -> tuple[str, ...]:
     return ("model.depth=3,5", "model.activation=relu,tanh", f"model.width={min(width, 16)}", "train.steps=12", *more)
 
 
+def seeds(count: int) -> str:
+    """So many of them."""
+    return f"seed=range({count})"
+
+
 def sweep(device: str, out: Path, *asked: str) -> float:
     """The seconds of a whole ``gradlab sweep`` into ``out``."""
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -140,13 +145,13 @@ def machine(device: str, _: Path) -> None:
 def suite(device: str, folder: Path) -> None:
     """The tests marked ``gpu``, and the kernels in Triton as they are compiled."""
     files = ["tests/engine/test_on_a_card.py", "tests/nn/test_fused.py"]
-    chosen = ["-k", "cuda or fused"] if is_gpu(device) else ["-k", "fused"]
+    chosen = "cuda or fused" if is_gpu(device) else "fake and graph"
+    # Without the settings of the project, which ask for the newest pytest.
+    plain = ("-c", os.devnull, f"--rootdir={ROOT}", "--import-mode=importlib", "-p", "no:cacheprovider")
     log = folder / "tests.txt"
     with log.open("w", encoding="utf-8") as stream:
-        ended = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", *files, *chosen],
-            cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, check=False,
-        )  # fmt: skip
+        asked = [sys.executable, "-m", "pytest", "-q", "-ra", *plain, *files, "-k", chosen]
+        ended = subprocess.run(asked, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, check=False)
     lines = log.read_text(encoding="utf-8").splitlines()
     say("tests", status=ended.returncode, failed=[one for one in lines if one.startswith(("FAILED", "ERROR"))])
     say("tests", said=lines[-25:])
@@ -223,8 +228,8 @@ def widths(device: str, folder: Path) -> None:
     """The grid at other widths, and ten times as many runs."""
     for width in (16, 256):
         say("grid", width=width, seconds=sweep(device, folder / f"w{width}", *grid(device, width=width)))
-    seeds = "seed=range(10)" if is_gpu(device) else "seed=range(2)"
-    say("grid", seeds=seeds, seconds=sweep(device, folder / "seeds", *grid(device, seeds)))
+    many = seeds(10 if is_gpu(device) else 2)
+    say("grid", more=many, seconds=sweep(device, folder / "seeds", *grid(device, many)))
 
 
 def step(device: str, _: Path) -> None:
@@ -248,7 +253,7 @@ def memory(device: str, folder: Path) -> None:
         free, _ = torch.cuda.mem_get_info(device)
         hog = torch.empty(free - 5 * 2**30, dtype=torch.uint8, device=device)
     runs = 512 if is_gpu(device) else 4
-    asked = (f"seed=range({runs})", "model.width=256", "model.depth=3", "data.batch_size=full", "train.steps=12")
+    asked = (seeds(runs), "model.width=256", "model.depth=3", "data.batch_size=full", "train.steps=12")
     seconds = sweep(device, folder / "large", *asked, "launch.memory=1024GiB")
     manifest = json.loads((folder / "large" / "manifest.json").read_text(encoding="utf-8"))
     states = load(folder / "large").runs["state"].value_counts().to_dict()
@@ -261,8 +266,8 @@ def interrupt(device: str, folder: Path) -> None:
     from gradlab import load
 
     out = folder / "interrupted"
-    seeds = "seed=range(4)" if is_gpu(device) else "seed=range(400)"
-    started = subprocess.Popen([*COMMAND, "sweep", *grid(device, seeds), *quietly(device, out)], cwd=ROOT)
+    many = seeds(4 if is_gpu(device) else 400)
+    started = subprocess.Popen([*COMMAND, "sweep", *grid(device, many), *quietly(device, out)], cwd=ROOT)
     end = time.monotonic() + 40
     while not any(out.glob("pieces/*")) and started.poll() is None and time.monotonic() < end:
         time.sleep(0.1)

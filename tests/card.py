@@ -7,6 +7,8 @@ with what was on the host at the capture; memory may run out. What it computes, 
 
 from __future__ import annotations
 
+import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,21 +27,22 @@ INDEXES = ("index", "index_put", "index_put_")
 
 
 class OnCard(Tensor):
-    """A tensor that says that it lies on ``cuda:N``; ``inner`` is what there is of it.
+    """A tensor that says that it lies on ``cuda:N``; ``within`` is what there is of it.
 
     To the inside of torch it is on ``meta``: a build without CUDA knows no other device that is not the processor.
     """
 
-    inner: Tensor
+    within: Tensor
     card: Card
     place: torch.device
 
     @staticmethod
     def __new__(cls, inner: Tensor, card: Card, device: torch.device) -> OnCard:
-        made: OnCard = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, inner.size(), inner.stride(), inner.storage_offset(), dtype=inner.dtype, device="meta"
+        made: OnCard = Tensor._make_wrapper_subclass(
+            cls, inner.size(), inner.stride(), inner.storage_offset(), dtype=inner.dtype, device=torch.device("meta")
         )
-        made.inner, made.card, made.place = inner, card, device
+        made.within, made.card, made.place = inner, card, device
+        card.hold(made)
         return made
 
     @property
@@ -63,21 +66,21 @@ class OnCard(Tensor):
         return torch.tensor(at, dtype=torch.int64, device=self.place) if isinstance(at, list) else at
 
     @property
-    def data(self) -> Tensor:  # type: ignore[override]
+    def data(self) -> Tensor:
         return self.detach()
 
     @data.setter
-    def data(self, value: OnCard) -> None:
-        self.inner = value.inner
+    def data(self, value: Tensor) -> None:
+        self.within = value.within  # type: ignore[attr-defined]
 
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
     def __repr__(self) -> str:  # type: ignore[override]
-        return f"OnCard({self.inner!r}, device={self.device})"
+        return f"OnCard({self.within!r}, device={self.device})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         card = next(one.card for one in tree_iter((args, kwargs)) if isinstance(one, OnCard))
         return card.run(func, args, kwargs or {})
 
@@ -96,7 +99,7 @@ class Call:
 class Card:
     """What happened on it: how often the host waited, and graphs were launched; ``mode`` is the debug mode's.
 
-    ``room``: bytes that one tensor may take.
+    ``room``: bytes that all tensors may take; ``taken`` and ``peak``: those that they take, and have taken at most.
     """
 
     waits: int = 0
@@ -104,6 +107,9 @@ class Card:
     emptied: int = 0
     mode: str = "default"
     room: int = 2**40
+    taken: int = 0
+    peak: int = 0
+    held: dict[int, int] = field(default_factory=dict)
     chosen: int = 0
     capturing: list[Call] | None = None
     broken: bool = False
@@ -131,21 +137,16 @@ class Card:
         inner = _plain(args), {key: _plain(value) for key, value in kwargs.items()}
         if asked is not None:
             inner[1]["device"] = torch.device("cpu")
-            if name == "_to_copy":
-                # To another device is never the same memory.
-                inner[1].pop("non_blocking", None)
         result = func(*inner[0], **inner[1])
         if to.type != "cuda" or name == "_local_scalar_dense":
             return result
         made = tuple(one for one in tree_iter(result) if isinstance(one, Tensor))
-        if any(one.untyped_storage().nbytes() > self.room for one in made):
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate more than this card has.")
         if self.capturing is not None:
             fixed = tree_map(lambda one: one.clone() if isinstance(one, Tensor) and one.dim() == 0 else one, inner)
-            keeps = {id(one.inner) for one in ours}
+            keeps = {id(one.within) for one in ours}
             held = tree_map(lambda one, was: was if id(was) in keeps else one, fixed, inner)
-            self.capturing.append(Call(func, *held, made))
-        known = {id(one.inner): one for one in ours}
+            self.capturing.append(Call(func, held[0], held[1], made))
+        known = {id(one.within): one for one in ours}
         return tree_map(
             lambda one: (
                 known[id(one)] if id(one) in known else OnCard(one, self, to) if isinstance(one, Tensor) else one
@@ -153,18 +154,37 @@ class Card:
             result,
         )
 
+    def hold(self, made: OnCard) -> None:
+        """Counts the memory of a tensor, which it may share with others. Raises where there is too little."""
+        storage = made.within.untyped_storage()
+        key, size = storage.data_ptr(), storage.nbytes()
+        if key not in self.held:
+            if self.taken + size > self.room:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate more than this card has.")
+            self.taken += size
+            self.peak = max(self.peak, self.taken)
+        self.held[key] = self.held.get(key, 0) + 1
+        weakref.finalize(made, self.release, key, size).atexit = False
+
+    def release(self, key: int, size: int) -> None:
+        """A tensor is gone."""
+        self.held[key] -= 1
+        if not self.held[key]:
+            del self.held[key]
+            self.taken -= size
+
     def wait(self, what: str) -> None:
         """The host waits for the card."""
         self.waits += 1
         if self.capturing is not None:
             self.broken = True
-            raise torch.AcceleratorError(f"CUDA error: operation not permitted when stream is capturing ({what})")
+            raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing ({what})")
         if self.mode == "error":
             raise RuntimeError("called a synchronizing CUDA operation")
 
 
 def _plain(tree: Any) -> Any:
-    return tree_map(lambda one: one.inner if isinstance(one, OnCard) else one, tree)
+    return tree_map(lambda one: one.within if isinstance(one, OnCard) else one, tree)
 
 
 def _by_mask(name: str, args: Any) -> bool:
@@ -176,7 +196,7 @@ class Placed(TorchDispatchMode):
     """Within it, what is asked for on ``cuda`` is made on a card."""
 
     def __init__(self, card: Card) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.card = card
 
     @classmethod
@@ -219,6 +239,14 @@ class FakeGraph:
                     kept.copy_(one)
 
 
+@dataclass(frozen=True)
+class Properties:
+    """What torch says of a card."""
+
+    name: str
+    total_memory: int = 8 << 30
+
+
 class FakeCuda:
     """What gradlab asks of `torch.cuda`, of a machine with several cards of one kind."""
 
@@ -248,6 +276,9 @@ class FakeCuda:
             "empty_cache": self.empty_cache,
             "synchronize": lambda _=None: card.wait("synchronize"),
             "get_device_name": lambda device=None: f"Fake card {self._index(device)}",
+            "get_device_properties": lambda device=None: Properties(f"Fake card {self._index(device)}"),
+            "get_rng_state": lambda _=None: torch.zeros(16, dtype=torch.uint8),
+            "set_rng_state": lambda *_: None,
             "get_sync_debug_mode": lambda: {"default": 0, "warn": 1, "error": 2}[card.mode],
             "set_sync_debug_mode": self.set_sync_debug_mode,
         }.items():
@@ -289,13 +320,14 @@ class FakeCuda:
         finally:
             self.card.capturing = None
             if self.card.broken:
-                raise torch.AcceleratorError("CUDA error: operation failed due to a previous error during capture")
+                raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
             self.current[own.device] = before
 
     def empty_cache(self) -> None:
         self.card.emptied += 1
 
     def set_sync_debug_mode(self, mode: str | int) -> None:
+        warnings.warn("Synchronization debug mode is a prototype feature", UserWarning, stacklevel=2)
         self.card.mode = mode if isinstance(mode, str) else ("default", "warn", "error")[mode]
 
 

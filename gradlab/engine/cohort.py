@@ -31,6 +31,9 @@ from gradlab.nn.products import take
 from gradlab.nn.slots import Layout
 from gradlab.spec.run import RunSpec
 
+LEAST_HELDOUT = 32
+"""Held-out samples at a time on a GPU, where a batch is smaller than half of it."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -87,7 +90,9 @@ class Task:
     def heldout_parts(self) -> Sequence[Tensor]:
         """The numbers of the held-out samples, in pieces."""
         every = torch.arange(len(self.heldout_targets), device=self.chosen.device)
-        parts: Sequence[Tensor] = every.split(HELDOUT_SAMPLES)
+        # By torch alone a pass takes several times what it does by our kernels, which is what a piece is planned for.
+        few = max(LEAST_HELDOUT, 2 * len(self.chosen)) if self.chosen.is_cuda else HELDOUT_SAMPLES
+        parts: Sequence[Tensor] = every.split(min(few, HELDOUT_SAMPLES))
         return parts
 
     def heldout(self) -> Iterator[tuple[Tensor, Targets]]:

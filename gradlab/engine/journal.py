@@ -199,7 +199,7 @@ class Journal:
     def _add_layers(self, measured: Sequence[tuple[int, Measurement]], *, everyone: bool) -> None:
         if not measured:
             return
-        values = stacked([measurement for _, measurement in measured]).cpu().numpy()
+        values = stacked([measurement for _, measurement in measured])
         finite = (torch.stack([measurement.unsound for _, measurement in measured]) == 0).cpu().numpy()
         for (t, measurement), table, whole in zip(measured, values, finite, strict=True):
             present = np.full(self._members, True) if everyone else self._ended == t

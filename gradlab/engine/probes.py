@@ -204,18 +204,17 @@ def _spread(table: Measurement, row: int, steps: tuple[Node, ...], times: slice 
     return h
 
 
-def stacked(measurements: list[Measurement]) -> Tensor:
-    """K measurements -> (K, C, M, R) float64 on the device, ratios and roots of means taken; what is null is zero."""
-    values = torch.stack([table.values for table in measurements])
+def stacked(measurements: list[Measurement]) -> Floats:
+    """K measurements -> (K, C, M, R) in one transfer, ratios and roots of means taken; what is null is zero."""
+    values: Floats = torch.stack([table.values for table in measurements]).cpu().numpy()
     columns = measurements[0].columns
     update, weight = columns.index("update_ratio"), columns.index("weight_norm")
-    for number, table in enumerate(measurements):
-        held = torch.from_numpy(table.held[update]).to(values.device)
-        ratio = values[number, :, update] / values[number, :, weight]
-        values[number, :, update] = torch.where(held, ratio, 0.0)
-        for column, entries in table.entries.items():
-            place, norm = columns.index(column), columns.index(PER_ENTRY[column])
-            table.held[place] = table.held[norm] & ~np.isnan(entries)
-            scale = torch.from_numpy(np.nan_to_num(entries**-0.5)).to(values.device)
-            values[number, :, place] = values[number, :, norm] * scale
-    return values.transpose(1, 2)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        for number, table in enumerate(measurements):
+            ratio = values[number, :, update] / values[number, :, weight]
+            values[number, :, update] = np.where(table.held[update], ratio, 0.0)
+            for column, entries in table.entries.items():
+                place, norm = columns.index(column), columns.index(PER_ENTRY[column])
+                table.held[place] = table.held[norm] & ~np.isnan(entries)
+                values[number, :, place] = values[number, :, norm] * np.nan_to_num(entries**-0.5)
+    return values.swapaxes(1, 2)

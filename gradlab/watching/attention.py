@@ -40,7 +40,7 @@ def entropy(probabilities: Tensor, dim: int) -> float:
     several = choices > 1
     if not bool(several.all()):
         sums, choices = sums[several], choices[several]
-    return -float((sums / choices.log()).mean(dtype=torch.float64)) if len(sums) else math.nan
+    return 0.0 - float((sums / choices.log()).mean(dtype=torch.float64)) if len(sums) else math.nan
 
 
 def entropy_of(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None, *, causal: bool) -> Spread:

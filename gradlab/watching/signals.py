@@ -83,7 +83,7 @@ def _framed(rows: list[Row]) -> pd.DataFrame:
     step, layer = (np.array([row[name] for row in rows]) for name in ("step", "layer"))
     whole: Any = pd.DataFrame
     columns = [step, words[: len(rows)], layer, words[len(rows) :], *numbers]
-    frame: pd.DataFrame = whole._from_arrays(columns, COLUMNS, pd.RangeIndex(len(rows)), verify_integrity=False)
+    frame: pd.DataFrame = whole._from_arrays(columns, COLUMNS.view(), pd.RangeIndex(len(rows)), verify_integrity=False)
     return frame
 
 

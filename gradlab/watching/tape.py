@@ -231,8 +231,9 @@ def hooked(module: nn.Module) -> tuple[bool, bool]:
     activation of torch that is one operator tells nothing but that, nor does dropout or a view.
     """
     if _bare(module):
-        own = type(module).__module__.startswith("torch.nn.modules.") and not isinstance(module, MADE_OF_SEVERAL)
-        return not own, not own
+        own = type(module).__module__.startswith("torch.nn.modules.") and "forward" not in module.__dict__
+        tells = not own or isinstance(module, MADE_OF_SEVERAL)
+        return tells, tells
     tells = bool(module._parameters) or is_norm(module) or "parametrizations" in module._modules
     return bool(module._modules) or isinstance(module, nn.RNNBase), tells
 

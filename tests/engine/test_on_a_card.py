@@ -19,6 +19,7 @@ from gradlab.data.facts import described
 from gradlab.engine.cohort import Cohort, prepare
 from gradlab.engine.train import advance, perform, rehearse, train
 from gradlab.engine.ways import Own
+from gradlab.grid.cohorts import cost
 from gradlab.nn.kernels import graphs
 from gradlab.nn.kernels.graphs import Graph, capture
 from gradlab.nn.products import looked_up_back
@@ -28,7 +29,7 @@ from gradlab.spec.run import RunSpec
 from gradlab.store.record import tidy
 from tests.card import Card, OnCard, fake_cards
 from tests.engine.test_lent import CASES
-from tests.members import content, differences, split, trained_with
+from tests.members import Member, content, differences, split, trained_with
 
 FIRST = torch.device("cuda:0")
 
@@ -67,7 +68,7 @@ def ready(*settings: dict[str, Value], on: torch.device = FIRST) -> Cohort:
     return prepare(runs, content(runs[0].data), on)
 
 
-def found(runs: Sequence[RunSpec], device: torch.device, *, stacked: bool = False) -> Sequence[object]:
+def found(runs: Sequence[RunSpec], device: torch.device, *, stacked: bool = False) -> list[Member]:
     return split(runs, tidy(train(runs, content(runs[0].data), device, lambda *_: None, stacked=stacked)))
 
 
@@ -124,20 +125,21 @@ def test_the_tables_are_those_of_the_processor(
         assert not list(differences(mine, theirs, *((1e-2, 1e-2) if half else (1e-8, 1e-12))))
 
 
-EVERY: list[list[dict[str, Value]]] = [
-    [{"clip.mode": mode, "seed": seed} for seed, mode in enumerate(CLIPS)],
-    [{"optim.schedule": schedule, "seed": seed} for seed, schedule in enumerate(SCHEDULES)],
-    *([{"optim.name": name}] for name in NAMED["optim.name"]),
-    *([{"model.norm": name}] for name in NAMED["model.norm"] if name not in ("group", "instance")),
-    *([{"model.name": "cnn", "model.norm": name, "model.groups": 2}] for name in ("group", "instance")),
-]
+def every_step() -> Iterator[list[dict[str, Value]]]:
+    """Cohorts in whose steps all is done that can be; clip modes and schedules are members of one."""
+    yield [{"clip.mode": mode, "seed": seed} for seed, mode in enumerate(CLIPS)]
+    yield [{"optim.schedule": schedule, "seed": seed} for seed, schedule in enumerate(SCHEDULES)]
+    for name in NAMED["optim.name"]:
+        yield [{"optim.name": name}]
+    for name in NAMED["model.norm"]:
+        over_pixels: dict[str, Value] = {"model.name": "cnn", "model.groups": 2}
+        yield [{"model.norm": name, **(over_pixels if name in ("group", "instance") else {})}]
 
 
 def test_nothing_that_is_done_in_a_step_waits_for_the_host(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clip modes and schedules are members of one cohort."""
     monkeypatch.setattr(graphs, "WARM_UP", 0)
     refused = []
-    for members in EVERY:
+    for members in every_step():
         rehearsed = rehearse(ready(*members))
         if None in rehearsed.values():
             refused.append(members)
@@ -148,7 +150,7 @@ def test_the_host_waits_once_a_window(card: Card) -> None:
     """However many steps and records there are in it."""
     waits = []
     for steps in (20, 40):
-        runs = [described({**SMALL, "train.steps": steps, "probe.every": 19 if steps == 20 else 39})]
+        runs = [described({**SMALL, "train.steps": steps, "probe.every": 5})]
         before = card.waits
         train(runs, content(runs[0].data), FIRST, lambda *_: None)
         waits.append(card.waits - before)
@@ -245,10 +247,19 @@ def test_a_second_card_is_captured_on_its_own_stream() -> None:
         assert cards.chosen == 0
 
 
+@pytest.mark.parametrize("name", ["mlp", "cnn", "lstm", "capsule"])
+def test_a_piece_takes_no_more_memory_than_was_planned(name: str, card: Card) -> None:
+    runs = [described({"model.name": name, "train.steps": 10, "data.batch_size": 16, "seed": seed}) for seed in (0, 1)]
+    data = content(runs[0].data)
+    train(runs, data, FIRST, lambda *_: None)
+    samples = sum(part.nbytes for part in (data.train_inputs, data.heldout_inputs)) // 2  # which all pieces share
+    assert card.peak - samples < 2 * cost(runs[0]).memory
+
+
 def test_what_did_not_fit_leaves_nothing_behind(card: Card) -> None:
     runs = [described({**SMALL, "seed": seed}) for seed in range(3)]
     data = content(runs[0].data)
-    card.room = 20_000
+    card.room = 400_000
     with pytest.raises(torch.OutOfMemoryError):
         train(runs, data, FIRST, lambda *_: None)
     gc.collect()

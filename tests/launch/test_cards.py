@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,9 @@ import torch
 
 from gradlab.grid.cohorts import make_plan
 from gradlab.launch import devices, worker
-from gradlab.launch.devices import CPU_MEMORY
 from gradlab.launch.events import Event, Job
 from gradlab.launch.keeping import surroundings
-from gradlab.spec.named import SpecError
+from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import build
 from gradlab.store.folder import Folder
 from gradlab.store.pieces import saved_pieces
@@ -109,23 +109,27 @@ def test_what_torch_is_built_for_is_read_off_its_files(
     (tmp_path / "torch" / "__init__.py").touch()
     (tmp_path / "torch" / "version.py").write_text(f"debug = False\n{line}\ngit_version = '12'\n")
     spec = type("Spec", (), {"submodule_search_locations": [str(tmp_path / "torch")]})
-    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda _: spec)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
     assert devices._cuda_of_torch() == built
 
 
 def job_of(folder: Path, seeds: int) -> Job:
-    runs = [build({"model.width": 8, "model.depth": 2, "train.steps": 12, "seed": seed}) for seed in range(seeds)]
+    common: dict[str, Value] = {"model.depth": 3, "data.batch_size": "full", "train.steps": 12}
+    runs = [build({**common, "seed": seed}) for seed in range(seeds)]
     (folder / "pieces").mkdir()
-    (piece,) = make_plan(runs, CPU_MEMORY, 1).pieces
+    (piece,) = make_plan(runs, 2**30, 1).pieces
     return Job(piece, tuple(runs), folder)
 
 
 def test_a_piece_too_large_for_a_card_is_halved(tmp_path: Path) -> None:
-    """It is the second of two, and does not touch the first."""
+    """It is the second of two, and the first is not touched. Two thirds of what five runs take are enough for three."""
     job, said = job_of(tmp_path, 5), list[Event]()
     with fake_cards(2) as cards:
-        # The inputs of all samples are 368 kB, and the signals of five members' held-out part 460 kB.
-        cards.room = 400_000
+        worker.run_job(job, torch.device("cuda:1"), said.append)
+        assert not [event for event in said if event.kind == "halved"]
+        assert cards.peak < job.piece.memory
+        cards.room = cards.peak * 2 // 3
+        said.clear()
         worker.run_job(job, torch.device("cuda:1"), said.append)
         assert cards.chosen == 1
         assert {stream.device for stream in cards.streams[2:]} == {1}

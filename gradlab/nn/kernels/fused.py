@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import ModuleType
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -120,4 +119,4 @@ def _above(width: int) -> int:
 def _source() -> ModuleType:
     from gradlab.nn.kernels import triton_source
 
-    return cast(ModuleType, triton_source)
+    return triton_source

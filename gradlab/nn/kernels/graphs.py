@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -53,7 +55,7 @@ def capture(steps: Mapping[K, Callable[[], T]], moving: Sequence[Tensor]) -> dic
                 tensor.copy_(value)
 
 
-def _captured(step: Callable[[], T], side: torch.cuda.Stream, pool: tuple[int, int]) -> Graph[T] | None:
+def _captured(step: Callable[[], T], side: torch.cuda.Stream, pool: Any) -> Graph[T] | None:
     side.wait_stream(torch.cuda.current_stream())
     # A capture that breaks leaves its stream the current one: this block gives back the one before.
     with torch.cuda.stream(side):
@@ -75,14 +77,25 @@ def _captured(step: Callable[[], T], side: torch.cuda.Stream, pool: tuple[int, i
 
 def _waits(step: Callable[[], object]) -> bool:
     """Whether the host waits for the GPU in ``step``, which is done, in part where it does."""
-    mode = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
     try:
-        step()
+        with refusing_to_wait():
+            step()
     except RuntimeError as refusal:
         if WAITED not in str(refusal):
             raise
         return True
-    finally:
-        torch.cuda.set_sync_debug_mode(mode)
     return False
+
+
+@contextmanager
+def refusing_to_wait() -> Iterator[None]:
+    """Inside, what makes the host wait for the GPU raises a `RuntimeError` that says `WAITED`."""
+    mode = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        # That not all is found is no news: what is left over breaks the capture.
+        warnings.filterwarnings("ignore", "Synchronization debug mode", UserWarning)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
