@@ -56,3 +56,5 @@ def _slow_down(folder: Path) -> None:
         return train(runs, data, device, said, replace(keeper, wanted=wanted), stacked=stacked)
 
     mock.patch.object(worker, "train", slowly).start()
+    # So that a keeper is asked after every step.
+    mock.patch("gradlab.engine.train.SPAN_SECONDS", 0.0).start()
