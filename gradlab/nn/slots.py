@@ -134,9 +134,13 @@ class Layout:
 
     @cached_property
     def is_layers(self) -> bool:
-        """Whether its columns are those of the layers, one layer after the other."""
-        ends = [*(span.stop for span in self.layers), sum(slot.size for slot in self.slots)]
-        return [0, *ends[:-1]] == [*(span.start for span in self.layers), ends[-1]]
+        """Whether its columns are those of the layers, one layer after the other, each of which begins with its matrix.
+
+        That of a layer whose matrix is another's, or frozen, does not.
+        """
+        starts = [span.start for span in self.layers]
+        ends = [span.stop for span in self.layers]
+        return [0, *ends] == [*starts, self.size] and starts == [span.start for span in self.matrices]
 
     @cached_property
     def rests(self) -> tuple[slice, ...]:

@@ -169,6 +169,7 @@ def test_writing_takes_a_hundredth_of_the_time_at_most(tmp_path: Path, monkeypat
 KILLED = """
 import os, signal, sys, torch
 from pathlib import Path
+from gradlab.engine import train
 from gradlab.launch import keeping, worker
 from tests.launch.test_keeping import job_in
 
@@ -178,7 +179,7 @@ def write_and_die(path, kept):
         os.kill(os.getpid(), signal.SIGKILL)
 
 write, keeping.write_arrays = keeping.write_arrays, write_and_die
-keeping.SECONDS, keeping.SHARE = 0.0, 1e9
+keeping.SECONDS, keeping.SHARE, train.SPAN_SECONDS = 0.0, 1e9, 0.0
 torch.set_num_threads(1)
 worker.run_job(job_in(Path(sys.argv[1])), torch.device("cpu"), lambda _: None)
 """
