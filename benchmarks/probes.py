@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import tempfile
@@ -50,12 +51,18 @@ def compare_gradlab(repeats: int, folder: Path) -> None:
             out = folder / f"probes-{every}-{turn}"
             timings[every].append(sweep((*COHORT, f"probe.every={every}"), out, folder))
             # Start-up is the same for all of them and would hide the difference.
-            trained[every].append(float(gradlab.load(out).runs["duration_s"].sum()))
+            trained[every].append(core_seconds(out))
     for every in everies:
         cost = statistics.median(trained[every]) / statistics.median(trained[STEPS]) - 1
         whole = median(timings[every]) / median(timings[STEPS]) - 1
         remark = f"training {statistics.median(trained[every]):.2f} s: {cost:+.1%}; whole process {whole:+.1%}"
         line(f"24 runs, probe.every={every}", timings[every], remark)
+
+
+def core_seconds(folder: Path) -> float:
+    """The seconds of all cores that a sweep trained for; a worker alone has all of them."""
+    workers = int(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["workers"])
+    return float(gradlab.load(folder).runs["duration_s"].sum()) * (os.cpu_count() or 1) / workers
 
 
 def nothing(net: nn.Module) -> Callable[[], None]:
