@@ -39,6 +39,7 @@ from gradlab.store.record import Record
 from gradlab.store.tables import load_tables
 
 GRADLAB = str(Path(sysconfig.get_path("scripts")) / "gradlab")
+REPOSITORY = str(Path(__file__).parents[1])
 ENVIRONMENT = {**os.environ, "COLUMNS": "80", "LINES": "24", "PYTHONWARNINGS": "default"}
 
 TINY = ("model.width=8", "model.depth=2", "train.steps=3", "probe.every=2")
@@ -77,12 +78,18 @@ def call(
     return Ended(ended.value.code, said.out, said.err)
 
 
-def spawn(arguments: Sequence[str], cwd: Path) -> subprocess.Popen[str]:
-    """Starts `gradlab` as a terminal does, in a process group of its own."""
+def spawn(arguments: Sequence[str], cwd: Path, script: str | None = None) -> subprocess.Popen[str]:
+    """Starts `gradlab` as a terminal does, in a process group of its own; or in its place a ``script``.
+
+    The script finds the tests.
+    """
+    begins, finding = (
+        ([GRADLAB], {}) if script is None else ([sys.executable, "-c", script], {"PYTHONPATH": REPOSITORY})
+    )
     return subprocess.Popen(
-        [GRADLAB, *arguments],
+        [*begins, *arguments],
         cwd=cwd,
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | finding,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -21,14 +21,11 @@ from gradlab.launch.events import Job
 from gradlab.store import documents
 from gradlab.store.folder import Folder
 from gradlab.store.pieces import saved_pieces
-from tests.commands import ENVIRONMENT, assert_same_tables, forked, run, wait_for
+from tests.commands import ENVIRONMENT, REPOSITORY, assert_same_tables, forked, run, spawn, wait_for
 from tests.launch.slowly import file_of
 from tests.launch.test_local import jobs_of
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
-
-FINDING = ENVIRONMENT | {"PYTHONPATH": str(Path(__file__).parents[2])}
-"""Of processes that find the tests."""
 
 SWEEP = (
     *("sweep", "seed=range(4)", "optim.lr=0.1,0.05", "model.width=8", "model.depth=2", "train.steps=8000"),
@@ -59,7 +56,12 @@ def cluster() -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """The address of a cluster, and who kills its second node at a line."""
     line = [sys.executable, str(Path(__file__).with_name("two_nodes.py"))]
     process = subprocess.Popen(
-        line, env=FINDING, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        line,
+        env=ENVIRONMENT | {"PYTHONPATH": REPOSITORY},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     assert process.stdout is not None
     yield process.stdout.readline().strip(), process
@@ -76,15 +78,7 @@ def at_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(script: str, address: str, folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *SWEEP, "launch=ray", f"launch.address={address}", "-o", "out"],
-        cwd=folder,
-        env=FINDING,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return spawn([*SWEEP, "launch=ray", f"launch.address={address}", "-o", "out"], folder, script)
 
 
 def finished(root: Path) -> int:

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +22,10 @@ from gradlab.launch.slurm_job import said_by
 from gradlab.launch.speed import USUAL
 from gradlab.store.folder import Folder
 from gradlab.store.pieces import saved_pieces
-from tests.commands import ENVIRONMENT, Ended, assert_same_tables, forked, run, wait_for
+from tests.commands import ENVIRONMENT, Ended, assert_same_tables, forked, run, spawn, wait_for
 from tests.launch.slowly import file_of
 from tests.launch.test_local import jobs_of
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("one_node_slurm.sh")
 SWEEP = (
     *("sweep", "seed=0,1", "model.width=8", "model.depth=2", "train.steps=30000", "probe.every=1000"),
@@ -81,15 +79,7 @@ def ask(*line: str) -> str:
 
 
 def start(line: list[str], folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", APART, *line],
-        cwd=folder,
-        env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return spawn(line, folder, APART)
 
 
 def end_of(process: subprocess.Popen[str]) -> Ended:
