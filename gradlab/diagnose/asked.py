@@ -116,6 +116,7 @@ ASKED: dict[str, Asked] = {
             ("eps", in_course.swallowed),
             ("no_update", in_course.unheld),
             ("frozen", in_course.still),
+            ("cut", in_layers.drawn_from),
             ("input_scale", in_layers.input_far),
             ("target_scale", in_layers.target_far),
         ),
@@ -123,6 +124,7 @@ ASKED: dict[str, Asked] = {
         *(("learning_rate_low", in_course.slow), ("no_update", in_course.unmoved), ("clip", in_course.shortened)),
         *(("constant_output", in_course.constant), ("rank", in_layers.skipless)),
         *(("learning_rate_high", in_course.fast), ("labels", in_course.guessing)),
+        ("learning_rate_low", in_course.creeping),
     ),
 }
 """By verdict the causes that may be behind it, in the order in which they are asked."""

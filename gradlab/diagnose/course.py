@@ -60,6 +60,9 @@ def _depth(history: History) -> list[Profile]:
 SLOW, FAST = 1e-4, 0.1
 """Updates over weights, ||dW||/||W||: healthy ones are about a thousandth (Karpathy 2019)."""
 
+ENTROPIES = frozenset({"negative_log_likelihood", "binary_cross_entropy", "binary_cross_entropy_with_logits"})
+"""Losses that end at zero."""
+
 SHORTENS = tuple(name for name, entry in CLIPS.items() if name == "none" or entry.always)
 """Ways of clipping in which doing so nearly always says nothing."""
 
@@ -218,6 +221,9 @@ def _below(history: History, share: float) -> bool:
     """Whether the final loss is at most this share of where learning begins."""
     loss = history.loss
     if history.state != "finished" or len(loss) <= LEAST or not math.isfinite(final := final_loss(loss)):
+        return False
+    if final < 0 and len(known := history.facts.get("losses", {})) == 1 and set(known) <= ENTROPIES:
+        # No entropy is below zero: what has brought it there are targets, or numbers, that are none of its kind.
         return False
     return final <= share * _begun(history, float(loss[0]))
 

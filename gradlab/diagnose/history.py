@@ -146,6 +146,11 @@ class History:
         return next((one for one in self.along if one.axis == "depth"), None)
 
     @property
+    def from_start(self) -> bool:
+        """Whether layers were recorded at the start and again later: of one pass alone it is not known what was."""
+        return not self.measured or (self.depth is not None and len(self.depth.step) > 1)
+
+    @property
     def trained(self) -> bool:
         """Whether updates were made, so that there is a course to judge and not a profile alone."""
         return len(self.loss) > 1

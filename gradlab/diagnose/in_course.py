@@ -108,7 +108,7 @@ def explodes(case: Case) -> Shows:
 
 def unlevel(case: Case) -> Shows:
     """Of what training brought about: the gradient exploded or vanished on its way before the first step."""
-    if case.history.measured or not int(case.verdict.evidence.get("step") or 0):
+    if not case.history.from_start or not int(case.verdict.evidence.get("step") or 0):
         return None
     axis = case.verdict.evidence.get("axis", "depth")
     for profile in (one for one in case.history.along if one.axis == axis):
@@ -121,9 +121,9 @@ def unlevel(case: Case) -> Shows:
 
 
 def arose(case: Case) -> Shows:
-    """Of gradlab's own runs: the gradient was level along this axis, and steps that are long enough changed that."""
+    """The gradient was level along this axis, and steps that are long enough changed that."""
     history = case.history
-    brought = not history.measured and history.trained and not motionless(history) and unlevel(case) is None
+    brought = history.from_start and history.trained and not motionless(history) and unlevel(case) is None
     return later(case) if brought else None
 
 
@@ -221,6 +221,16 @@ def guessing(case: Case) -> Shows:
     return "the steps are long enough, and the loss stays at that of one answer to every input: none tells its target"
 
 
+def creeping(case: Case) -> Shows:
+    """A fall that is certain, and too slow."""
+    loss, errors = case.history.loss, case.limits["errors"]
+    evidence = case.verdict.evidence
+    fall, whole = (float(evidence.get(name) or 0.0) for name in ("fall", "whole_fall"))
+    doubt, whole_doubt = (errors * float(evidence.get(name) or 0.0) for name in ("error", "whole_error"))
+    certain = loss.size > 0 and fall > doubt and whole > whole_doubt
+    return "the loss falls, and too slowly: the steps are too short, or too few" if certain else None
+
+
 def swallowed(case: Case) -> Shows:
     """The optimizer's eps is larger than the gradient."""
     eps, norms, depth = float(case.history.spec.get("optim.eps") or 0.0), case.history.grad_norm, case.history.depth
@@ -252,7 +262,7 @@ def clipped(_: Case) -> Shows:
 def later(case: Case) -> Shows:
     """Not so at the start, as far as that is known."""
     late = case.history.trained and int(case.verdict.evidence.get("step") or 0) > 0
-    if case.history.measured:
+    if not case.history.from_start:
         # The start was not measured: that the steps are too long must show in themselves.
         late = case.history.trained and updates(case.history) > FAST
         return "the steps are too long, and may have brought it about" if late else None

@@ -88,6 +88,17 @@ def severed(case: Case, last: int) -> Shows:
     return f"nothing comes back through {along.place(last)}" if sudden else None
 
 
+def drawn_from(case: Case) -> Shows:
+    """A draw on the way back: it has a slope of zero for what it is drawn from."""
+    kinds = list(case.history.facts.get("draws", ()))
+    if not kinds:
+        return None
+    return (
+        f"what torch.{kinds[0]} draws lets nothing back to what it is drawn from: write it as a function of a draw "
+        "that has no parameters (mean + deviation * randn)"
+    )
+
+
 def idle(case: Case) -> Shows:
     """A part that zero is multiplied with."""
     if case.verdict.evidence.get("silent") != "idle":

@@ -142,6 +142,10 @@ def _counted(history: History) -> Iterator[Found]:
 
 def _labels(history: History) -> Iterator[Found]:
     into, entropy = _into(history), loss_of(history, "negative_log_likelihood")
+    alone = list(history.facts.get("alone", ()))
+    if len(set(alone)) > 1 and entropy and entropy["entries"] >= LEAST_TARGETS:
+        words = f"{len(alone)} recorded batches are of one class each, and these are {len(set(alone))} classes"
+        yield "order", SICK, f"{words}: the samples come sorted"
     for name in ("binary_cross_entropy", "binary_cross_entropy_with_logits"):
         if outside := loss_of(history, name).get("outside", 0):
             yield "labels", SICK, f"{outside} targets of a binary cross-entropy lie outside of 0 to 1"
@@ -192,10 +196,17 @@ def _frozen(history: History) -> Iterator[Found]:
 def _held(history: History) -> Iterator[Found]:
     """Parameters that no step can change: the optimizer does not have them, or the module itself has not."""
     held, own = history.spec.get("optim.held", history.facts.get("held")), history.facts.get("trainable", 0)
+    # What has learned before may be left as it is on purpose; what is as it was drawn never learns.
+    grade = SICK if history.facts.get("never_moved") else RISK
     if held is not None and held < own:
         unheld = list(history.facts.get("unheld", ()))
         some = f", and not {_some(unheld)}" if unheld else ""
-        yield "no_update", RISK, f"the optimizer holds {held} of the {own} numbers that could learn{some}"
+        yield "no_update", grade, f"the optimizer holds {held} of the {own} numbers that could learn{some}"
+    if resting := list(history.facts.get("resting", ())):
+        yield "no_update", grade, f"no step moves {_some(resting)}: their learning rate is 0"
+    if feeding := history.facts.get("feeders"):
+        words = f"the inputs come from another module, {feeding['count']} of whose parameters no optimizer holds"
+        yield "no_update", grade, words
     depth = history.depth
     if history.measured and depth is not None and history.precision not in HALVES:
         none = (depth.column("grad_norm", 0) == 0) & (depth.column("signal_grad_norm", 0) > TINY)

@@ -54,6 +54,9 @@ _PROFILE = frozenset({"dead", "saturated", "exploding", "vanishing", "underflow"
 _COURSE = frozenset({"diverged", "oscillating", "stalled"})
 """What has happened to the loss: no risk, whatever the run has learned."""
 
+_OF_ONE_PLAYER = frozenset({"oscillating", "stalled"})
+"""What a loss shows that others do not make larger meanwhile, as those do that play against it."""
+
 _GRADIENT = _PROFILE | {"diverged", "no_gradient"}
 _EXPLAINED_BY = {
     "no_gradient": frozenset({"diverged"}),
@@ -76,6 +79,8 @@ def judge(history: History, limits: Limits = DEFAULTS) -> tuple[Verdict, ...]:
         return ()
     found: list[Verdict] = []
     for name, rule in _RULES.items():
+        if name in _OF_ONE_PLAYER and history.facts.get("plays") and not motionless(history):
+            continue
         explained = _EXPLAINED_BY.get(name, frozenset()) & {verdict.name for verdict in found}
         # No gradient explains a loss that does not move where no step is long enough to move it.
         if not explained or (name == "stalled" and explained <= _PROFILE and motionless(history)):
@@ -101,8 +106,11 @@ def judge(history: History, limits: Limits = DEFAULTS) -> tuple[Verdict, ...]:
 
 
 def _standing(verdict: Verdict) -> bool:
-    """Whether a contradiction stays one however well the rest learns: a sign, and parameters that nothing holds."""
-    return verdict.grade == SICK and verdict.evidence.get("cause") in ("sign", "no_update")
+    """Whether a contradiction stays one however well the rest learns.
+
+    A sign, parameters that nothing holds, and samples in an order by which the last batches alone are learned.
+    """
+    return verdict.grade == SICK and verdict.evidence.get("cause") in ("sign", "no_update", "order")
 
 
 def _graded(verdict: Verdict, history: History) -> Verdict:
@@ -129,7 +137,7 @@ def names(column: str | None) -> tuple[str, ...]:
 def _healthy(history: History, limits: Limits, risks: Sequence[Verdict] = ()) -> Verdict:
     """Nothing crosses a threshold, or the run has learned in spite of its ``risks``; says what was not judged."""
     evidence: dict[str, float | int | str | None] = {}
-    told, doubts = [], _doubts(history, limits)
+    told, doubts, plays = [], _doubts(history, limits), history.facts.get("plays")
     for profile in history.along:
         found = passage_of(history, profile, limits)
         if found is not None:
@@ -141,10 +149,10 @@ def _healthy(history: History, limits: Limits, risks: Sequence[Verdict] = ()) ->
                 told.append(found.told)
     if history.loss.size > 1:
         evidence |= {"loss_first": float(history.loss[0]), "loss_final": final_loss(history.loss)}
-        told.append(loss_told(history, limits))
+        told.append(loss_told(history, limits) + ("; it is one side of a game, and need not fall" if plays else ""))
     told += [f"it has learned all the same, so this is no fact: {verdict.sentence}" for verdict in risks]
     told += _unseen(history)
-    yet, opening = unlearned(history, limits), doubts or ["no threshold is crossed"]
+    yet, opening = "" if plays else unlearned(history, limits), doubts or ["no threshold is crossed"]
     name = "healthy, has not learned yet" if yet else "healthy"
     sentence = f"{name}: {'; '.join([*opening, *told])}{yet}"
     return Verdict("healthy", evidence, {}, "", sentence, grade=RISK if risks or doubts else SOUND)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gradlab.diagnose.course import unlearned
 from gradlab.diagnose.history import Floats, History
 from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.problem import LOGITS_OF, REGRESSION, composed, last_loss, loss_of
@@ -109,7 +110,9 @@ def _first(history: History, limits: Limits) -> Iterator[Scale]:
             yield "first_loss", binary["value"], "first_loss", words
     squared = loss_of(history, "mean_squared_error")
     size = squared.get("target_mean", 0.0) ** 2 + squared.get("target_std", 0.0) ** 2
-    if FAR_LOSS * max(1.0, size) < squared.get("value", 0.0) < math.inf:
+    # A head that is drawn too wide for small targets is soon smaller, unless the run still stands above a guess.
+    least = 0.0 if history.trained and unlearned(history, limits) else 1.0
+    if FAR_LOSS * max(least, size) < squared.get("value", 0.0) < math.inf:
         words = (
             f"the squared error at step 0 is {figure(squared['value'])}, and the targets' mean square {figure(size)}"
         )

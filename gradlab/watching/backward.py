@@ -30,6 +30,12 @@ JOINING = frozenset({"StackBackward0", "CatBackward0"})
 """Nodes in which many signals come together, of which the loss may read a few."""
 
 
+DRAWING = {f"NormalBackward{number}": "normal" for number in range(4)} | {
+    "BernoulliBackward0": "bernoulli",
+    "PoissonBackward0": "poisson",
+}
+"""Nodes that pass nothing but zeros to what a number was drawn from, by the functions of torch that draw it."""
+
 CHOOSING = frozenset({"IndexBackward0", "GatherBackward0", "IndexSelectBackward0"})
 """Nodes by which a sample takes one of several."""
 
@@ -51,6 +57,7 @@ class Heard:
 
     ``inputs`` are the leaves of the graph that are the batch. ``kept``: where several losses come back to one graph,
     the gradients that came before; they add up. ``weights``: what came back to losses that are known, by operator.
+    ``draws`` are the functions whose draws lie on the way.
     """
 
     graph: Graph
@@ -63,6 +70,7 @@ class Heard:
     signals: dict[int, Signal] = field(default_factory=dict)
     kept: dict[tuple[Node, int], Tensor] | None = None
     weights: dict[str, list[Tensor]] = field(default_factory=dict)
+    draws: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         # Of what is called again and again the last call: the others are time steps.
@@ -132,6 +140,8 @@ def hear(heard: Heard) -> Iterator[None]:
             name = node.name()
             if name in KEPT_BY:
                 hooks.append(node.register_prehook(partial(_weigh, heard.weights.setdefault(KEPT_BY[name], []))))
+            elif name in DRAWING:
+                heard.draws.add(DRAWING[name])
             elif name in JOINING and len(node.next_functions) >= LEAST_CALLS:
                 hooks.append(node.register_hook(partial(_note_silent, heard.graph, node)))
         yield

@@ -88,6 +88,7 @@ class Losses:
             labels = target.cpu().numpy().ravel()
             known = (labels >= 0) & (labels < classes)
             facts |= {"classes": classes, "present": int(np.count_nonzero(np.bincount(labels[known])))}
+            facts["only"] = int(labels[known][0]) if facts["present"] == 1 and target.dim() == 1 else None
             outside = labels[~known & (labels != IGNORED)]
             if outside.size:
                 raise ValueError(

@@ -108,6 +108,8 @@ class Book:
             "finished": ended,
             "elapsed_s": round(time.monotonic() - self._clock, 3),
         }
+        for run in trained:
+            run.plays = bool(run.contested) or any(run.optimizer in other.contested for other in trained)
         sheets = [sheet_of(run, self.id_of(run), errors.get(run.name)) for run in trained]
         return Written(self.folder.root.absolute(), sheets, dict(self._manifest), first)
 

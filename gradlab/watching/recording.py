@@ -30,7 +30,7 @@ from gradlab.watching.operators import Operators
 from gradlab.watching.recurrence import time_rows
 from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, parameters_of, parts_of, precision
 from gradlab.watching.tape import Tape
-from gradlab.watching.told import of_batch, strangers, told
+from gradlab.watching.told import feeders, of_batch, strangers, told
 
 
 class Recording:
@@ -60,6 +60,7 @@ class Recording:
         self._parts: list[Any] = []
         self._given: list[Node] = []
         self.strangers: list[nn.Parameter] = []
+        self.feeders: list[nn.Parameter] = []
         self._output: Any = None
         self._losses = Losses()
         self.drop()
@@ -174,8 +175,10 @@ class Recording:
             if not sharded(self.root):
                 own = parameters_of(parts_of(self.root))
                 self.strangers = strangers(own, ways, self._output, self._given)
-            self._given = []
             self._output = None
+        if self._given and not sharded(self.root):
+            self.feeders += feeders(parameters_of(parts_of(self.root)), ways, self._given)
+        self._given = []
         self._chosen, self._scale, self._again = chosen, scale, again
         self._way.enter_context(hear(self._heard))
 

@@ -42,6 +42,7 @@ def told(
             "all_masked": tape.all_masked,
             "certain": max((share for opened, share in tape.certain if opened < tape.opened), default=0.0),
             "dropped": tape.dropped,
+            "draws": sorted(heard.draws),
             "unbounded": sorted(set(tape.unbounded)),
             "narrow": narrow(layers, heard, tape.samples),
             "frozen_as_drawn": frozen_as_drawn(layers, heard),
@@ -57,10 +58,9 @@ def strangers(own: Container[nn.Parameter], ways: Graph, output: Any, given: Ite
     """Parameters that the output rests on and that are not the module's ``own``.
 
     They are those of layers in a plain list, or made anew in each call. What the loss brings along (a judge, a teacher)
-    does not count, and neither does what the inputs that are ``given`` come from (another network).
+    does not count, and neither does what the inputs that are ``given`` come from (another network: `feeders`).
     """
-    leaves = {node: getattr(node, "variable", None) for node in ways.order if not ways.parts[node]}
-    foreign = {node: one for node, one in leaves.items() if isinstance(one, nn.Parameter) and one not in own}
+    foreign = _foreign(own, ways)
     signal = output if isinstance(output, Tensor) else signal_of(output)
     if not foreign or signal is None or signal.grad_fn is None:
         return []
@@ -68,9 +68,20 @@ def strangers(own: Container[nn.Parameter], ways: Graph, output: Any, given: Ite
     return list({one: None for node, one in foreign.items() if node in below})
 
 
-def counted(numbers: Sequence[int]) -> facts.Facts:
-    """What is said of `strangers`: how many parameters, and of how many ``numbers`` each."""
-    return {"strangers": {"count": len(numbers), "numbers": sum(numbers)}} if numbers else {}
+def feeders(own: Container[nn.Parameter], ways: Graph, given: Iterable[Node]) -> list[nn.Parameter]:
+    """Parameters of other modules that the inputs which are ``given`` come from, and to which the loss goes back."""
+    below = behind(given)
+    return list({one: None for node, one in _foreign(own, ways).items() if node in below})
+
+
+def _foreign(own: Container[nn.Parameter], ways: Graph) -> dict[Node, nn.Parameter]:
+    leaves = {node: getattr(node, "variable", None) for node in ways.order if not ways.parts[node]}
+    return {node: one for node, one in leaves.items() if isinstance(one, nn.Parameter) and one not in own}
+
+
+def counted(numbers: Sequence[int], name: str = "strangers") -> facts.Facts:
+    """What is said of `strangers` or `feeders`: how many parameters, and of how many ``numbers`` each."""
+    return {name: {"count": len(numbers), "numbers": sum(numbers)}} if numbers else {}
 
 
 def of_batch(parts: Sequence[Any], output: Any, loss: Node) -> facts.Facts:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from gradlab.watching.course import Course, Figure, Norms, divided, local, norms, sharded
 from gradlab.watching.ears import Scale, bare, scale_of
+from gradlab.watching.facts import as_drawn
 from gradlab.watching.lookout import Lookout, Say
 from gradlab.watching.observed import audible
 from gradlab.watching.peers import Part
@@ -76,7 +77,13 @@ class Watched:
         self._optimizers = weakref.WeakSet[Optimizer]([self.optimizer])
         self._moved: set[int] = set()
         self._ways_seen = 1
-        self._strangers: list[tuple[weakref.ref[nn.Parameter], int]] = []
+        self._strangers: list[weakref.ref[nn.Parameter]] = []
+        self._feeders: list[weakref.ref[nn.Parameter]] = []
+        self._classes: list[int | None] = []
+        self._resting: set[int] | None = None
+        self._between = weakref.WeakSet[Optimizer]()
+        self.contested = weakref.WeakSet[Optimizer]()
+        self.plays = False
         self.lookout = Lookout(self.module, self._names, self.say)
         self._prepare()
 
@@ -95,13 +102,27 @@ class Watched:
         # Where parameters are gathered and cut again, the one that an optimizer holds is not always there.
         cut = sharded(self.module)
         unheld = {name: one.numel() for one, name in own.items() if id(one) not in held and not cut}
-        foreign = [numbers for one, numbers in self._strangers if id(one()) not in held]
+        resting = (self._resting or set()) if len(self.layers) > 1 else set()
+        unmoved = [one for one in own if id(one) not in held or id(one) in resting]
+        feeding = self._unheld(self._feeders, held)
         trainable = self.seen["facts"]["trainable"]
         facts: dict[str, Any] = {} if self.told else {"ways": self._ways_seen}
         if self.lookout.found is not None:
             facts["first_break"] = self.lookout.found.stored()
-        facts |= {"held": trainable - sum(unheld.values()), "unheld": list(unheld)} | counted(foreign)
+        facts |= {"held": trainable - sum(unheld.values()), "unheld": list(unheld)}
+        facts["resting"] = [name for one, name in own.items() if id(one) in resting]
+        facts["never_moved"] = any(as_drawn(one) for one in (*unmoved, *feeding) if one.dim() > 1 and not cut)
+        facts |= counted([one.numel() for one in self._unheld(self._strangers, held)])
+        facts |= counted([one.numel() for one in feeding], "feeders")
+        facts |= {"plays": True} if self.plays else {}
+        facts["alone"] = [one for one in self._classes if one is not None]
         return self.seen | {"facts": self.seen["facts"] | facts}
+
+    @staticmethod
+    def _unheld(references: Sequence[weakref.ref[nn.Parameter]], held: set[int]) -> list[nn.Parameter]:
+        """Those that are still there and that no optimizer holds."""
+        there = {id(one): one for one in (reference() for reference in references) if one is not None}
+        return [one for place, one in there.items() if place not in held]
 
     @property
     def begun(self) -> bool:
@@ -149,6 +170,8 @@ class Watched:
         present = [one.grad for one in self.parameters if one.grad is not None]
         self._marks = [(id(one), one._version) for one in present]
         if not present:
+            # What came here was thrown away, and others have made their step with it: a game of several players.
+            self.contested |= self._between if self._ways else set()
             self._forget()
         self.lookout.before_backward(losses[0], len(self.course), self.micro + 1)
         if self._recording is not None:
@@ -157,6 +180,7 @@ class Watched:
     def _forget(self) -> None:
         """The gradients were set to zero: a step begins, whatever came before."""
         self._loss, self._norms, self._ways = 0.0, None, 0
+        self._between.clear()
         if self._recording is not None:
             self._recording.drop()
 
@@ -189,11 +213,15 @@ class Watched:
             self._optimizers.add(optimizer)
             # It may be gone before the end.
             self._moved |= ids_of(optimizer)
+        if optimizer is not self.optimizer and self._ways:
+            self._between.add(optimizer)
         if optimizer is self.optimizer and not self.diverged:
             lr = optimizer.param_groups[0].get("lr", math.nan)
             self._lr = lr.detach().clone() if isinstance(lr, Tensor) else float(lr)
             if self._recording is not None:
                 self._recording.before_update()
+                still = {id(one) for group in optimizer.param_groups if group.get("lr") == 0 for one in group["params"]}
+                self._resting = still if self._resting is None else self._resting & still
 
     def gradients_ready(self, optimizer: Optimizer) -> None:
         """The norm of what the update takes."""
@@ -285,7 +313,10 @@ class Watched:
             if not self.seen:
                 self.seen = recording.told
                 self._ways_seen = recording.ways
-                self._strangers = [(weakref.ref(one), one.numel()) for one in recording.strangers]
+                self._strangers = [weakref.ref(one) for one in recording.strangers]
+                self._feeders = [weakref.ref(one) for one in recording.feeders]
+            entropy = recording.told.get("facts", {}).get("losses", {}).get("negative_log_likelihood", {})
+            self._classes.append(entropy.get("only"))
             self.precision = recording.precision if recording.rows() else self.precision
             self.samples = self.samples or recording.samples
             self.due()

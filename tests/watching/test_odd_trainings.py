@@ -53,6 +53,7 @@ def test_what_no_optimizer_moves_is_told(case: str, tmp_path: Path) -> None:
         {
             "a part": "51 of the 435 numbers that could learn, and not those of the 4 parameters from first.weight to",
             "a plain list": "rests on 2 parameters that are none of the module's own",
+            "backbone before it": "come from another module, 2 of whose parameters no optimizer holds",
         },
     )
     assert expected.get(case, "") in said
