@@ -131,7 +131,7 @@ def _of_optimizer(optimizer: str | Optimizer | Sequence[Optimizer] | None) -> di
         return {}
     set_to = every[0].param_groups[0]
     held = {one for each in every for group in each.param_groups for one in group["params"] if one.requires_grad}
-    keys = ("lr", "momentum", "weight_decay", "eps")
+    keys = ("lr", "momentum", "weight_decay", "eps", "maximize")
     return {
         "optim.name": type(every[0]).__name__.lower(),
         "optim.held": sum(one.numel() for one in held),

@@ -62,7 +62,7 @@ CAUSES = table(
     Choice("momentum", "lower the momentum, or the learning rate by 1 - momentum", "Polyak 1964"),
     Choice(
         "no_update",
-        "call optimizer.step(), of an optimizer that holds these parameters, of layers in an nn.ModuleList",
+        "give these parameters to an optimizer that makes steps, at a rate above 0; layers go into an nn.ModuleList",
         "torch.optim.Optimizer.step",
     ),
     Choice("weight_decay", "lower the weight decay", "Loshchilov & Hutter 2019, arXiv:1711.05101"),

@@ -60,6 +60,9 @@ def _depth(history: History) -> list[Profile]:
 SLOW, FAST = 1e-4, 0.1
 """Updates over weights, ||dW||/||W||: healthy ones are about a thousandth (Karpathy 2019)."""
 
+ROOTED = 1e-3
+"""What the steps of a whole run change of the weights, by which no loss is learned."""
+
 ENTROPIES = frozenset({"negative_log_likelihood", "binary_cross_entropy", "binary_cross_entropy_with_logits"})
 """Losses that end at zero."""
 
@@ -166,7 +169,7 @@ def stalled(history: History, limits: Limits) -> Verdict | None:
     late, doubt = found.late[0], limits["errors"] * found.late[1]
     slow = above > 2 * found.level * max(0.0, late + doubt)
     guessing = above > 0 and (late - doubt < limits["stalled"] or slow)
-    if not (still or guessing):
+    if not (still or guessing or rooted(history)):
         return None
     evidence: Evidence = {
         "fall": found.late[0],
@@ -181,6 +184,11 @@ def stalled(history: History, limits: Limits) -> Verdict | None:
         f"stalled: the gradient is fine, but over the second half of {len(loss) - 1} steps the loss {found.told} (a "
         f"fall of {limits['stalled']:.0%} is the threshold); it was {figure(first)} at step 0"
     )
+    if not (still or guessing):
+        sentence = (
+            f"stalled: {len(loss) - 1} updates together change no layer by as much as {ROOTED:g} of its norm: that the "
+            f"loss went from {figure(first)} to {figure(final_loss(loss))} is the noise of its batches"
+        )
     if history.guess is not None and guessing:
         sentence += f", and one answer to every input has {figure(history.guess)}"
         sentence += ", which it does not come to in as many steps again" if slow and late > doubt else ""
@@ -221,6 +229,8 @@ def _below(history: History, share: float) -> bool:
     """Whether the final loss is at most this share of where learning begins."""
     loss = history.loss
     if history.state != "finished" or len(loss) <= LEAST or not math.isfinite(final := final_loss(loss)):
+        return False
+    if rooted(history):
         return False
     if final < 0 and len(known := history.facts.get("losses", {})) == 1 and set(known) <= ENTROPIES:
         # No entropy is below zero: what has brought it there are targets, or numbers, that are none of its kind.
@@ -319,6 +329,16 @@ def motionless(history: History) -> bool:
     """Whether no layer's update is large enough to move its weights, whatever comes to it of the gradient."""
     known = _updates(history)
     return known.size > 0 and float(known.max()) < SLOW
+
+
+def rooted(history: History) -> bool:
+    """Whether all updates together have left every layer where it was: what its loss does is the noise of batches."""
+    depth = history.depth
+    if depth is None or len(depth.step) < 2 or "update_ratio" not in depth.columns:
+        return False
+    ratios = depth.columns["update_ratio"]
+    known = ratios[np.isfinite(ratios) & (depth.columns["weight_grad_norm"] > 0)]
+    return known.size > 0 and float(known.max()) * (len(history.loss) - 1) < ROOTED
 
 
 def _updates(history: History) -> Floats:

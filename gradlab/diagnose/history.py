@@ -104,7 +104,8 @@ class Answers:
 class History:
     """What the tables say of one run.
 
-    ``loss``, ``grad_norm``, ``grad_norm_clipped``, ``clipped`` (0 or 1) and ``loss_scale`` are (S,), row t at step t;
+    ``loss``, ``lr``, ``grad_norm``, ``grad_norm_clipped``, ``clipped`` (0 or 1) and ``loss_scale`` are (S,), row t at
+    step t;
     empty where only a network at its present weights was measured. ``along`` holds the profile along depth and, of a
     recurrent network, along time. ``guess``: the loss of one answer to every input, None where it is not known;
     ``open_ended``: the input does not tell the answer, so that no loss comes near zero. ``spec`` has what is known of
@@ -123,6 +124,7 @@ class History:
     diverged_at: int | None = None
     diverged_layer: int | None = None
     loss: Floats = field(default_factory=lambda: EMPTY)
+    lr: Floats = field(default_factory=lambda: EMPTY)
     grad_norm: Floats = field(default_factory=lambda: EMPTY)
     grad_norm_clipped: Floats = field(default_factory=lambda: EMPTY)
     clipped: Floats = field(default_factory=lambda: EMPTY)

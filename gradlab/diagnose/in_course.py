@@ -10,10 +10,12 @@ import numpy as np
 from gradlab.diagnose.case import Case, Shows
 from gradlab.diagnose.course import FAST, SLOW, motionless, updates
 from gradlab.diagnose.final import LEAST, SHARE, final_loss
+from gradlab.diagnose.history import EMPTY
 from gradlab.diagnose.layers import heals
 from gradlab.diagnose.numbers import figure
 from gradlab.diagnose.passage import SIDES, passage_of
 from gradlab.diagnose.problem import upside_down
+from gradlab.diagnose.scales import rest_of
 
 DECAYED = 0.3
 """A share of its first norm below which a layer's weights have been taken away rather than trained."""
@@ -35,25 +37,33 @@ ENDED = re.compile(
 LARGEST = 1e18
 """Of an output whose square single precision holds."""
 
+LEAST_RECORDS = 3
+"""Recorded steps at which weights are not the same by chance."""
+
+OUTWEIGHS = 10.0
+"""What else is in a loss, over the part that is to be learned, of a run that does not learn it."""
+
 FAR_LOSS = 1e3
 """A first loss beyond which the scale of targets or weights, and no learning rate, is what is wrong."""
 
 
 def decay(case: Case) -> Shows:
-    """Weight decay has taken the weights away."""
+    """Weight decay, or what does the same, has taken the weights away."""
     depth = case.history.depth
     decay = float(case.history.spec.get("optim.weight_decay") or 0.0)
     late = case.verdict.evidence.get("step") != 0 or case.history.measured
-    if depth is None or decay == 0 or not late:
+    if depth is None or not late:
         return None
-    if len(depth.step) > 1:
-        norms = depth.columns["weight_norm"]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = norms[-1] / norms[0]
-        left = float(ratios[np.isfinite(ratios)].min(initial=1.0))
-    else:
-        # Where no earlier step was recorded, what is left of weights that nothing else moves.
-        left = math.exp(-decay * float(case.history.spec.get("optim.lr") or 0.0) * (len(case.history.loss) - 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = depth.columns["weight_norm"][-1] / depth.columns["weight_norm"][0]
+    ratios = ratios[np.isfinite(ratios)] if len(depth.step) > 1 else EMPTY
+    if decay == 0:
+        left = float(np.median(ratios)) if ratios.size else 1.0
+        words = f"weights have come down to {figure(left)} of their norm without a decay: a penalty or a bound does it"
+        return words if left < DECAYED else None
+    # Where no earlier step was recorded, what is left of weights that nothing else moves.
+    alone = math.exp(-decay * float(case.history.spec.get("optim.lr") or 0.0) * (len(case.history.loss) - 1))
+    left = float(ratios.min(initial=1.0)) if len(depth.step) > 1 else alone
     return (
         f"weight decay {figure(decay)} has brought weights down to {left:.0%} of their norm" if left < DECAYED else None
     )
@@ -165,8 +175,15 @@ def too_high(case: Case) -> Shows:
 
 def slow(case: Case) -> Shows:
     """Updates too small to move the weights."""
-    moved = updates(case.history)
-    return f"an update changes the weights by {figure(moved)} of their norm" if moved < SLOW else None
+    moved, lr = updates(case.history), case.history.lr[np.isfinite(case.history.lr)]
+    if not moved < SLOW:
+        return None
+    words = f"an update changes the weights by {figure(moved)} of their norm"
+    if lr.size and float(np.median(lr)) < SHORT * float(lr.max()):
+        words += (
+            f": the schedule has brought the learning rate from {figure(float(lr.max()))} to {figure(float(lr[-1]))}"
+        )
+    return words
 
 
 def fast(case: Case) -> Shows:
@@ -219,6 +236,29 @@ def guessing(case: Case) -> Shows:
     if updates(case.history) * len(case.history.loss) < FAST or not abs(final / guess - 1) < 2 * case.limits["stalled"]:
         return None
     return "the steps are long enough, and the loss stays at that of one answer to every input: none tells its target"
+
+
+def put_back(case: Case) -> Shows:
+    """Steps that move the weights, after which they are what they were."""
+    depth, moved = case.history.depth, updates(case.history)
+    if depth is None or len(depth.step) < LEAST_RECORDS or not moved > SLOW:
+        return None
+    norms = depth.columns["weight_norm"]
+    same = np.isfinite(norms).all() and (np.ptp(norms, axis=0) <= ROUNDING * norms[0]).all()
+    return (
+        f"an update changes the weights by {figure(moved)} of their norm, and at all {len(norms)} recorded steps their "
+        "norms are the same: something puts them back"
+        if same
+        else None
+    )
+
+
+def outweighed(case: Case) -> Shows:
+    """What else is in the loss than the one that is known."""
+    rest = rest_of(case.history)
+    if rest is None or rest[0] < OUTWEIGHS * rest[1]:
+        return None
+    return f"the loss was {figure(rest[0] + rest[2])}, of which the {rest[3]} was {figure(rest[2])}: the rest decides"
 
 
 def creeping(case: Case) -> Shows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gradlab.diagnose.case import Case, Shows
-from gradlab.diagnose.history import Floats, History
+from gradlab.diagnose.history import EMPTY, Floats, History
 from gradlab.diagnose.layers import HALVES
 from gradlab.diagnose.numbers import figure
 from gradlab.spec.choices import OPTIMIZERS
@@ -13,6 +13,9 @@ from gradlab.spec.choices.formats import FORMATS
 
 CONSTANT = 0.01
 """Clipped norms that differ by less from their median are those of a threshold."""
+
+MOST_SKIPPED = 0.5
+"""A share of the updates beyond which a dynamic loss scale does not look for its value any more."""
 
 ROUND = 100.0
 """A threshold lies within so many times of 1, as every one that is written by hand."""
@@ -85,6 +88,21 @@ def rounded_away(case: Case) -> Shows:
     return (
         f"an update is {figure(float(np.median(known)))} of the weights, and {form} has no number nearer than "
         f"{figure(apart)} of one: most of it is rounded away"
+    )
+
+
+def skipped(case: Case) -> Shows:
+    """A loss scaler that leaves most updates out."""
+    history = case.history
+    left = (
+        np.isnan(history.grad_norm_clipped[:-1]) & (history.loss_scale[:-1] > 1) if history.loss_scale.size else EMPTY
+    )
+    count = int(left.sum())
+    if count < MOST_SKIPPED * max(1, left.size):
+        return None
+    return (
+        f"{count} of {left.size} updates were skipped: the gradient times the loss scale, "
+        f"{figure(float(history.loss_scale[0]))} at the start, is not finite"
     )
 
 

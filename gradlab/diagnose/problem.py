@@ -113,9 +113,13 @@ def upside_down(history: History) -> str | None:
     A loss that nobody knows may lie below zero; one that falls a thousand times as far below as it began is no loss.
     """
     losses = history.facts.get("losses", {})
+    if history.spec.get("optim.maximize") and (
+        not history.measured or any(f["weight"] > 0 for f in losses.values() if "weight" in f)
+    ):
+        return "the optimizer makes the loss larger (maximize)"
     for name, found in losses.items() if len(losses) == 1 else ():
         # What else is in the loss may outweigh it, as in a game of two networks.
-        if found.get("weight", 0) < 0 and not last_loss(history) > 0:
+        if found.get("weight", 0) < 0 and not seen_loss(history) > 0:
             counts = figure(found["weight"])
             return f"the {name.replace('_', ' ')} counts {counts} times in the loss: descent makes it larger"
     loss = history.loss[np.isfinite(history.loss)]
@@ -124,9 +128,9 @@ def upside_down(history: History) -> str | None:
     return None
 
 
-def last_loss(history: History) -> float:
-    """The loss that was measured last; nan where none was."""
-    return float(history.loss[-1]) if history.loss.size else math.nan
+def seen_loss(history: History) -> float:
+    """The loss of the pass at which the facts were seen: the first of a training, or the last; nan where none was."""
+    return float(history.loss[0 if history.facts.get("at_first") else -1]) if history.loss.size else math.nan
 
 
 def _counted(history: History) -> Iterator[Found]:

@@ -10,7 +10,7 @@ import numpy as np
 from gradlab.diagnose.course import unlearned
 from gradlab.diagnose.history import Floats, History
 from gradlab.diagnose.numbers import figure
-from gradlab.diagnose.problem import LOGITS_OF, REGRESSION, composed, last_loss, loss_of
+from gradlab.diagnose.problem import LOGITS_OF, REGRESSION, composed, loss_of, seen_loss
 from gradlab.diagnose.thresholds import Limits
 from gradlab.diagnose.verdict import RISK, Evidence, Verdict, crossing
 
@@ -64,7 +64,7 @@ def _scales(history: History, limits: Limits) -> Iterator[Scale]:
         words = f"the targets have a root mean square of {figure(size)}"
         yield "target_scale", size, "scale", f"{words}, and the loss at step 0 is {figure(_loss(history))}"
     yield from _parts(history, limits)
-    if (rest := _rest(history)) is not None and rest[0] > limits["penalty"] * rest[1]:
+    if (rest := rest_of(history)) is not None and rest[0] > limits["penalty"] * rest[1]:
         words = (
             f"the loss is {figure(rest[0] + rest[2])}, of which the {rest[3]} is {figure(rest[2])}: the rest decides"
         )
@@ -77,7 +77,7 @@ def _scales(history: History, limits: Limits) -> Iterator[Scale]:
 
 def _parts(history: History, limits: Limits) -> Iterator[Scale]:
     """What a loss that was written by hand is put together of."""
-    part, total = composed(history).get("part", 0.0), last_loss(history)
+    part, total = composed(history).get("part", 0.0), seen_loss(history)
     rest = max(total - part, history.guess or 0.0)
     if composed(history).get("joined") and part > limits["penalty"] * rest:
         words = f"the loss is {figure(total)}, of which {figure(part)} is one part times a large factor: that decides"
@@ -123,14 +123,14 @@ def _first(history: History, limits: Limits) -> Iterator[Scale]:
         yield "first_loss", each, "", words
 
 
-def _rest(history: History) -> tuple[float, float, float, str] | None:
+def rest_of(history: History) -> tuple[float, float, float, str] | None:
     """What is left of the loss without the one that is known, what a guess has of that one, itself, and its name.
 
     The loss of a guess stands for a smaller one: a penalty is what is left where a network has learned.
     """
     losses = history.facts.get("losses", {})
     for name, found in losses.items() if len(losses) == 1 else ():
-        known, total = found.get("value", math.nan) * found.get("weight", math.nan), last_loss(history)
+        known, total = found.get("value", math.nan) * found.get("weight", math.nan), seen_loss(history)
         if known > 0 and total > known and history.guess is not None:
             return total - known, max(known, history.guess), known, name.replace("_", " ")
     return None

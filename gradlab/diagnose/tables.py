@@ -45,7 +45,15 @@ _SPEC = (
         "model.output",
         "data.input_scale",
     ),
-    *("data.target_scale", "optim.name", "optim.lr", "optim.momentum", "optim.weight_decay", "optim.eps"),
+    *(
+        "data.target_scale",
+        "optim.name",
+        "optim.lr",
+        "optim.momentum",
+        "optim.weight_decay",
+        "optim.eps",
+        "optim.maximize",
+    ),
     *("clip.threshold", "train.precision", "train.rounding"),
 )
 """What a run's verdicts and their causes ask of how it was made and trained."""
@@ -59,7 +67,7 @@ MEASURED = (
 
 OPEN_ENDED = frozenset(name for name, entry in DATA.items() if entry.open_ended)
 
-_CURVES = ("loss", "grad_norm", "grad_norm_clipped", "clipped", "loss_scale")
+_CURVES = ("loss", "lr", "grad_norm", "grad_norm_clipped", "clipped", "loss_scale")
 
 
 def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History]:
@@ -111,6 +119,7 @@ def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History
                 diverged_at=fact["diverged_at"],
                 diverged_layer=fact["diverged_layer"],
                 loss=curves["loss"][curved],
+                lr=curves["lr"][curved] if "lr" in curves else EMPTY,
                 grad_norm=curves["grad_norm"][curved],
                 grad_norm_clipped=curves["grad_norm_clipped"][curved],
                 clipped=curves["clipped"][curved],
@@ -125,7 +134,7 @@ def _seen(fact: Mapping[str, Any], *, other: bool) -> dict[str, Any]:
     if not fact.get("seen"):
         return {"guess": _guess(fact), "measured": other}
     told = json.loads(fact["seen"])
-    facts = told.get("facts", {})
+    facts = told.get("facts", {}) | {"at_first": True}
     activations = {name: tuple(counts) for name, counts in told.get("activations", {}).items()}
     return {"guess": _guess_of(facts), "facts": facts, "activations": activations, "measured": True}
 

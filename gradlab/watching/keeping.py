@@ -192,7 +192,7 @@ def spec_of(optimizer: Optimizer) -> dict[str, Value]:
     name, group = type(optimizer).__name__.lower(), optimizer.param_groups[0]
     found: dict[str, Value] = {"optim.name": name}
     if name in OPTIMIZERS:
-        keys = ("momentum", "nesterov", "weight_decay", "eps")
+        keys = ("momentum", "nesterov", "weight_decay", "eps", "maximize")
         found |= {f"optim.{key}": group[key] for key in keys if isinstance(group.get(key), (int, float, bool))}
         betas = group.get("betas")
         if isinstance(betas, tuple | list) and all(isinstance(beta, float) for beta in betas):

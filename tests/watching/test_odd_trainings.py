@@ -60,6 +60,53 @@ def test_what_no_optimizer_moves_is_told(case: str, tmp_path: Path) -> None:
     assert ("misspecified" in said) == (case in expected)
 
 
+def test_what_moves_nothing_never_learned_and_sorted_samples_are_seen(tmp_path: Path) -> None:
+    net, (inputs, classes) = network(), batch(192)
+    order = classes.argsort()
+    body, head = list(net[:-1].parameters()), list(net[-1].parameters())
+    optimizer = torch.optim.SGD([{"params": body, "lr": 0.0}, {"params": head}], lr=0.1)
+    with watched(net, optimizer, tmp_path / "out", every=1):
+        for some in (order[:32], order[-32:]):
+            optimizer.zero_grad()
+            loss_of(net, (inputs[some], classes[some])).backward()
+            optimizer.step()
+    facts = json.loads(gradlab.load(tmp_path / "out").runs["seen"][0])["facts"]
+    assert facts["alone"] == [0, 2]
+    assert facts["resting"][0] == "0.weight"
+    assert len(facts["resting"]) == len(body)
+    assert facts["never_moved"]
+
+
+def test_both_sides_of_a_game_are_known_and_other_pairs_are_none(tmp_path: Path) -> None:
+    maker, judge = nn.Linear(2, 6), network()
+    for against in (True, False):
+        ours, theirs = (torch.optim.SGD(one.parameters(), lr=0.01) for one in (maker, judge))
+        out = tmp_path / str(against)
+        with watched(maker, ours, out) as seen:
+            seen.also(judge, theirs, "judge")
+            for _ in range(3):
+                judge(maker(torch.randn(8, 2))).mean().backward()
+                ours.step()
+                if against:
+                    theirs.zero_grad()
+                    (-judge(torch.randn(8, 6)).mean()).backward()
+                theirs.step()
+                ours.zero_grad()
+                theirs.zero_grad()
+        facts = [json.loads(one)["facts"] for one in gradlab.load(out).runs["seen"]]
+        assert [one.get("plays", False) for one in facts] == [against, against]
+
+
+def test_a_draw_that_lets_nothing_back_is_seen() -> None:
+    class Drawn(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self[1](torch.normal(self[0](x), 1.0))
+            return out
+
+    frame = gradlab.measure(Drawn(nn.Linear(6, 16), nn.Linear(16, 3)), F.cross_entropy, batch())
+    assert frame.attrs["facts"]["draws"] == ["normal"]
+
+
 @pytest.mark.parametrize("by", ["autograd.grad", "torch.func"])
 def test_a_way_back_that_is_not_heard_is_no_divergence(by: str, tmp_path: Path) -> None:
     net, data = Tower(), batch()
