@@ -33,6 +33,30 @@ from gradlab.watching.tape import Tape
 from gradlab.watching.told import feeders, of_batch, strangers, told
 
 
+class Eager:
+    """Compiled code runs as it was written while somebody records: of several runs until the last has let go."""
+
+    def __init__(self) -> None:
+        self._holders: set[int] = set()
+        self._stance: Any = None
+
+    def hold(self, recording: Recording) -> None:
+        """From here on, if it is not so already."""
+        if not self._holders:
+            self._stance = torch.compiler.set_stance("force_eager")
+        self._holders.add(id(recording))
+
+    def release(self, recording: Recording) -> None:
+        """No longer for this one."""
+        if id(recording) in self._holders:
+            self._holders.discard(id(recording))
+            if not self._holders:
+                self._stance.__exit__(None, None, None)
+
+
+_EAGER = Eager()
+
+
 class Recording:
     """What one step of a training leaves: its rows, once the update is made.
 
@@ -50,7 +74,6 @@ class Recording:
         self._hooks, self._way = ExitStack(), ExitStack()
         self._open: list[nn.Module] = []
         self._mode: Operators | None = None
-        self._stance: Any = None
         self._heard: Heard | None = None
         self._chosen: dict[nn.Module, list[Call]] = {}
         self._scale: Scale = 1.0
@@ -103,17 +126,15 @@ class Recording:
 
     def as_written(self) -> None:
         """Lets compiled code run as it was written: it calls no hooks."""
-        if compiles() and self._stance is None:
-            self._stance = torch.compiler.set_stance("force_eager")
+        if compiles():
+            _EAGER.hold(self)
 
     def stop(self) -> None:
         """No hook stays."""
         self._way.close()
         self._hooks.close()
         self._close()
-        if self._stance is not None:
-            self._stance.__exit__(None, None, None)
-            self._stance = None
+        _EAGER.release(self)
 
     def _enters(self, part: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         # What runs during a way back is a checkpoint's second pass; what torch.func transforms holds no numbers.

@@ -64,7 +64,8 @@ def test_what_moves_nothing_never_learned_and_sorted_samples_are_seen(tmp_path: 
     net, (inputs, classes) = network(), batch(192)
     order = classes.argsort()
     body, head = list(net[:-1].parameters()), list(net[-1].parameters())
-    optimizer = torch.optim.SGD([{"params": body, "lr": 0.0}, {"params": head}], lr=0.1)
+    groups: list[dict[str, object]] = [{"params": body, "lr": 0.0}, {"params": head}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
     with watched(net, optimizer, tmp_path / "out", every=1):
         for some in (order[:32], order[-32:]):
             optimizer.zero_grad()

@@ -257,9 +257,12 @@ def test_compiled_code_runs_as_written_on_recorded_steps_alone(tmp_path: Path) -
             out: Tensor = self.last(torch.tanh(self.first(x)))
             return out
 
-    net = Net()
+    net, other = Net(), network()
     fast: Any = torch.compile(net, backend="eager")
     optimizer, data = torch.optim.SGD(net.parameters(), lr=0.1), batch()
+    # What two runs hold is let go in the order in which they took it.
+    with watched(other, torch.optim.SGD(other.parameters(), lr=0.1), tmp_path / "two") as seen:
+        seen.also(net, optimizer, "net")
     with watched(fast, optimizer, tmp_path / "out", every=3) as seen:
         for _ in range(6):
             optimizer.zero_grad()
