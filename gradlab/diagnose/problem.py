@@ -138,10 +138,21 @@ def _counted(history: History) -> Iterator[Found]:
     names = (*REGRESSION, "binary_cross_entropy", "binary_cross_entropy_with_logits")
     if composed(history).get("crossed") or any(loss_of(history, name).get("broadcast") for name in names):
         yield "labels", SICK, "output and targets differ in shape, and each output is compared with every target"
+    entropy, shape = loss_of(history, "negative_log_likelihood"), list(history.facts.get("viewed_from", ()))
+    if entropy and len(shape) > 2 and _torn(shape, entropy["classes"], places=entropy.get("places", False)):
+        words = f"the logits, {tuple(shape)}, are reshaped where their classes should be moved (transpose, permute)"
+        yield "labels", SICK, f"{words}: numbers of one place count as classes of another"
     if composed(history).get("repeated"):
         yield "labels", RISK, "each output is compared with several targets: it can come to their mean alone"
     if loss_of(history, "negative_log_likelihood").get("weight") == 0 and len(history.facts["losses"]) == 1:
         yield "labels", RISK, "the labels count nothing: the cross-entropy with them is multiplied by zero"
+
+
+def _torn(shape: Sequence[int], classes: int, *, places: bool) -> bool:
+    """Whether a reshape to (samples, classes, ...), or to (all, classes), tears apart what belongs to one place."""
+    last, second = shape[-1] == classes, shape[1] == classes
+    between = math.prod(shape[1:-1] if places else shape[2:])
+    return between > 1 and last != second and last == places
 
 
 def _labels(history: History) -> Iterator[Found]:
@@ -204,7 +215,7 @@ def _held(history: History) -> Iterator[Found]:
     grade = SICK if history.facts.get("never_moved") else RISK
     if held is not None and held < own:
         unheld = list(history.facts.get("unheld", ()))
-        some = f", and not {_some(unheld)}" if unheld else ""
+        some = f", and not {'' if len(unheld) == 1 else 'those of '}{_some(unheld)}" if unheld else ""
         yield "no_update", grade, f"the optimizer holds {held} of the {own} numbers that could learn{some}"
     if resting := list(history.facts.get("resting", ())):
         yield "no_update", grade, f"no step moves {_some(resting)}: their learning rate is 0"
@@ -220,6 +231,9 @@ def _held(history: History) -> Iterator[Found]:
             place = depth.place(int(depth.layer[int(none.argmax())]))
             words = f"no gradient comes to the parameters of {place}, and one to what it puts out: a hook takes it"
             yield "no_update", RISK, words
+    if (severed := list(history.facts.get("severed", ()))) and history.facts.get("never_reached"):
+        words = f"no gradient ever comes to {_some(severed)}: what they make is used behind a detach, and they stay"
+        yield "cut", SICK, f"{words} as they were drawn"
     foreign = history.facts.get("strangers")
     if foreign and (held is None or held < own + foreign["numbers"]):
         words = f"the output rests on {foreign['count']} parameters that are none of the module's own: of layers in a"
@@ -228,7 +242,7 @@ def _held(history: History) -> Iterator[Found]:
 
 def _some(names: Sequence[str]) -> str:
     """The first and the last of several names, and how many there are."""
-    return names[0] if len(names) == 1 else f"those of the {len(names)} parameters from {names[0]} to {names[-1]}"
+    return names[0] if len(names) == 1 else f"the {len(names)} parameters from {names[0]} to {names[-1]}"
 
 
 def _into(history: History) -> list[str]:

@@ -88,6 +88,7 @@ class Losses:
             labels = target.cpu().numpy().ravel()
             known = (labels >= 0) & (labels < classes)
             facts |= {"classes": classes, "present": int(np.count_nonzero(np.bincount(labels[known])))}
+            facts["places"] = guess.dim() > 2
             facts["only"] = int(labels[known][0]) if facts["present"] == 1 and target.dim() == 1 else None
             outside = labels[~known & (labels != IGNORED)]
             if outside.size:
@@ -230,6 +231,7 @@ def output(tensor: Tensor | None, loss: Node) -> Facts:
     if tensor is None or tensor.dim() < 1:
         return {"into_loss": _squashed(loss)}
     facts: Facts = {"units": tensor.shape[-1] if tensor.dim() > 1 else 1, "into_loss": _squashed(loss)}
+    facts["viewed_from"] = _viewed(loss)
     facts |= spread("output", tensor) | {"output_entries": tensor.numel()}
     if len(tensor) > 1:
         facts["output_between"] = _between(real(tensor))
@@ -241,6 +243,18 @@ def _between(values: Tensor) -> float:
     mean = values.mean(0, dtype=torch.float64)
     some = values.split(max(1, PIECE // max(1, mean.numel())))
     return math.sqrt(sum(square(part - mean) for part in some) / values.numel()) if values.numel() else math.nan
+
+
+def _viewed(loss: Node) -> list[int]:
+    """The shape that logits had before they were reshaped for their loss; empty where they were not."""
+    node: Node | None = loss
+    while node is not None and node.name() != "LogSoftmaxBackward0":
+        below = [one for one, _ in node.next_functions if one is not None]
+        node = below[0] if len(below) == 1 else None
+    given = None if node is None else node.next_functions[0][0]
+    return (
+        [int(size) for size in getattr(given, "_saved_self_sym_sizes", ())] if given and "View" in given.name() else []
+    )
 
 
 def _squashed(loss: Node) -> list[str]:

@@ -38,6 +38,7 @@ def told(
             "least_normed": tape.least_normed,
             "branches": any(not stage.own for stage in heard.stages),
             "gated": any(isinstance(layer.module, GATED) for layer in layers),
+            "severed": [names_of[one] for one in _severed(heard) if one in names_of and gradients.get(one) is None],
             "unreached": [names_of[one] for one, gradient in gradients.items() if gradient is None and one in names_of],
             "all_masked": tape.all_masked,
             "certain": max((share for opened, share in tape.certain if opened < tape.opened), default=0.0),
@@ -52,6 +53,12 @@ def told(
             "frozen": [name for parameter, name in names_of.items() if not parameter.requires_grad],
         },
     }
+
+
+def _severed(heard: Heard) -> list[nn.Parameter]:
+    """Parameters below what was taken off the way back, or is chosen by."""
+    leaves = (getattr(node, "variable", None) for node in heard.severed)
+    return [one for one in leaves if isinstance(one, nn.Parameter)]
 
 
 def strangers(own: Container[nn.Parameter], ways: Graph, output: Any, given: Iterable[Node] = ()) -> list[nn.Parameter]:

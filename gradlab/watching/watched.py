@@ -79,6 +79,7 @@ class Watched:
         self._ways_seen = 1
         self._strangers: list[weakref.ref[nn.Parameter]] = []
         self._feeders: list[weakref.ref[nn.Parameter]] = []
+        self._severed: list[weakref.ref[nn.Parameter]] = []
         self._classes: list[int | None] = []
         self._resting: set[int] | None = None
         self._between = weakref.WeakSet[Optimizer]()
@@ -112,11 +113,20 @@ class Watched:
         facts |= {"held": trainable - sum(unheld.values()), "unheld": list(unheld)}
         facts["resting"] = [name for one, name in own.items() if id(one) in resting]
         facts["never_moved"] = any(as_drawn(one) for one in (*unmoved, *feeding) if one.dim() > 1 and not cut)
+        apart = [one for one in (reference() for reference in self._severed) if one is not None and not cut]
+        facts["severed"] = [own[one] for one in apart if one in own]
+        facts["never_reached"] = any(as_drawn(one) for one in apart if one.dim() > 1)
         facts |= counted([one.numel() for one in self._unheld(self._strangers, held)])
         facts |= counted([one.numel() for one in feeding], "feeders")
         facts |= {"plays": True} if self.plays else {}
         facts["alone"] = [one for one in self._classes if one is not None]
         return self.seen | {"facts": self.seen["facts"] | facts}
+
+    def _still_severed(self) -> list[weakref.ref[nn.Parameter]]:
+        """Parameters that were cut off from the first loss of a step, and that no other loss has reached since."""
+        apart = set(self.seen.get("facts", {}).get("severed", ()))
+        names = parameters_of(parts_of(self.module)).items() if apart else ()
+        return [weakref.ref(one) for one, name in names if name in apart and one.grad is None]
 
     @staticmethod
     def _unheld(references: Sequence[weakref.ref[nn.Parameter]], held: set[int]) -> list[nn.Parameter]:
@@ -313,6 +323,7 @@ class Watched:
             if not self.seen:
                 self.seen = recording.told
                 self._ways_seen = recording.ways
+                self._severed = self._still_severed()
                 self._strangers = [weakref.ref(one) for one in recording.strangers]
                 self._feeders = [weakref.ref(one) for one in recording.feeders]
             entropy = recording.told.get("facts", {}).get("losses", {}).get("negative_log_likelihood", {})

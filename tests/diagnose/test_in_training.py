@@ -43,6 +43,14 @@ CASES: dict[str, tuple[History, str, str, str]] = {
         course(FLAT, facts={"feeders": {"count": 4, "numbers": 99}}),
         *("misspecified", "no_update", "another module"),
     ),
+    "an encoder whose state is detached": (
+        course(FELL, facts={"severed": ["enc.weight", "enc.bias"], "never_reached": True}),
+        *("misspecified", "cut", "the 2 parameters from enc.weight to enc.bias"),
+    ),
+    "logits torn apart": (
+        course(FLAT, facts={"viewed_from": [32, 10, 16], "losses": entropy(places=False)}),
+        *("misspecified", "labels", "(32, 10, 16)"),
+    ),
     "an optimizer that climbs": (course(FELL, spec={"optim.maximize": True}), "misspecified", "sign", "maximize"),
     "targets of 255": (
         course(1.0 - np.arange(STEPS + 1), facts={"losses": {"binary_cross_entropy": {"outside": 9}}}),
@@ -107,6 +115,9 @@ def test_what_is_as_it_should_be_is_healthy() -> None:
         course(FELL, facts={"resting": ["0.weight"], "never_moved": False}),
         course(FELL, facts={"draws": ["normal"]}),
         course(FELL, updates=1e-5),
+        course(FELL, facts={"severed": ["enc.weight"], "never_reached": False}),
+        course(FELL, facts={"viewed_from": [32, 16, 10], "losses": entropy(places=False)}),
+        course(FELL, facts={"viewed_from": [32, 10, 1, 1], "losses": entropy(places=False)}),
         passed(),
     ):
         assert [one.name for one in judge(history)] == ["healthy"]

@@ -98,6 +98,29 @@ def test_both_sides_of_a_game_are_known_and_other_pairs_are_none(tmp_path: Path)
         assert [one.get("plays", False) for one in facts] == [against, against]
 
 
+def test_an_encoder_behind_a_detach_and_logits_reshaped_are_seen(tmp_path: Path) -> None:
+    class Apart(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.decoder = nn.GRU(6, 16, batch_first=True), nn.GRU(6, 8, batch_first=True)
+            self.bridge, self.last = nn.Linear(16, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            state = self.bridge(self.encoder(x)[1].detach())
+            return self.last(self.decoder(x, state)[0]).reshape(len(x), 3, -1)  # type: ignore[no-any-return]
+
+    net = Apart()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with watched(net, optimizer, tmp_path / "out"):
+        F.cross_entropy(net(torch.randn(8, 5, 6)), torch.randint(3, (8, 5))).backward()
+        optimizer.step()
+    facts = json.loads(gradlab.load(tmp_path / "out").runs["seen"][0])["facts"]
+    assert facts["viewed_from"] == [8, 5, 3]
+    assert facts["losses"]["negative_log_likelihood"]["places"]
+    assert facts["severed"] == [f"encoder.{name}" for name, _ in net.encoder.named_parameters()]
+    assert facts["never_reached"]
+
+
 def test_a_draw_that_lets_nothing_back_is_seen() -> None:
     class Drawn(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
