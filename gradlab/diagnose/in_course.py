@@ -37,6 +37,9 @@ ENDED = re.compile(
 LARGEST = 1e18
 """Of an output whose square single precision holds."""
 
+CREEPING = 0.01
+"""A certain fall over half a run by which a loss moves, though it comes nowhere: something tells its targets."""
+
 LEAST_RECORDS = 3
 """Recorded steps at which weights are not the same by chance."""
 
@@ -267,7 +270,7 @@ def creeping(case: Case) -> Shows:
     evidence = case.verdict.evidence
     fall, whole = (float(evidence.get(name) or 0.0) for name in ("fall", "whole_fall"))
     doubt, whole_doubt = (errors * float(evidence.get(name) or 0.0) for name in ("error", "whole_error"))
-    certain = loss.size > 0 and fall > doubt and whole > whole_doubt
+    certain = loss.size > 0 and fall - doubt > CREEPING and whole > whole_doubt
     return "the loss falls, and too slowly: the steps are too short, or too few" if certain else None
 
 

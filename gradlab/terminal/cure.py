@@ -100,8 +100,10 @@ def _show_best(out: Console, place: int, one: Outcome, before: Outcome) -> None:
 
 
 def profiles(one: Outcome, before: Outcome) -> str:
-    """Both profiles on one logarithmic scale, with the ratio of their ends."""
+    """Both profiles on one logarithmic scale, with the ratio of their ends; nothing of a network of one layer."""
     finite = [value for one in (before.profile, one.profile) for value in one.tolist() if math.isfinite(value)]
+    if not finite:
+        return ""
     high = max(finite, default=0.0)
     low = min(min(finite, default=0.0), high - LEAST_RANGE)
     told = [f"{bars(some.profile, low, high)} {number(some.ends)}" for some in (before, one)]
