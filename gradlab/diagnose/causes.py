@@ -29,6 +29,9 @@ CAUSES = table(
     Choice(
         "labels", "make the targets fit the loss, the output and their inputs", "Zhang et al. 2021, arXiv:2103.03155"
     ),
+    Choice(
+        "accumulated", "set the gradients to zero before each way back (zero_grad)", "torch.optim.Optimizer.zero_grad"
+    ),
     Choice("order", "shuffle the samples, anew in each epoch", "LeCun et al. 1998, 4.2"),
     Choice("sign", "turn the sign of the loss: descent makes it smaller", "Humbatova et al. 2020, arXiv:1910.11015"),
     Choice("penalty", "lower the factor of what is added to the loss", "Goodfellow et al. 2016, section 7.1"),

@@ -44,6 +44,9 @@ HALVES = frozenset({"float16", "bfloat16"})
 TINY = 1e-20
 """A gradient beyond which single precision keeps its products with signals."""
 
+MOST_KEPT, LEAST_KEPT = 0.9, 3
+"""The share of updates, of more than so many, behind which gradients that stay were not kept on purpose."""
+
 LEAST_TARGETS = 16
 """In a batch of fewer all may be of one class by chance."""
 
@@ -212,11 +215,14 @@ def _held(history: History) -> Iterator[Found]:
     """Parameters that no step can change: the optimizer does not have them, or the module itself has not."""
     held, own = history.spec.get("optim.held", history.facts.get("held")), history.facts.get("trainable", 0)
     # What has learned before may be left as it is on purpose; what is as it was drawn never learns.
-    grade = SICK if history.facts.get("never_moved") else RISK
+    grade = SICK if history.facts.get("never_moved") or history.facts.get("replaced") else RISK
+    if history.facts.get("kept_gradients", 0.0) > MOST_KEPT and len(history.loss) > LEAST_KEPT:
+        yield "accumulated", SICK, "each step adds up the gradients of all steps before: they are never set to zero"
     if held is not None and held < own:
         unheld = list(history.facts.get("unheld", ()))
         some = f", and not {'' if len(unheld) == 1 else 'those of '}{_some(unheld)}" if unheld else ""
-        yield "no_update", grade, f"the optimizer holds {held} of the {own} numbers that could learn{some}"
+        gone = ", but parameters that the network no longer has" if history.facts.get("replaced") else ""
+        yield "no_update", grade, f"the optimizer holds {held} of the {own} numbers that could learn{some}{gone}"
     if resting := list(history.facts.get("resting", ())):
         yield "no_update", grade, f"no step moves {_some(resting)}: their learning rate is 0"
     if feeding := history.facts.get("feeders"):

@@ -110,7 +110,13 @@ def _standing(verdict: Verdict) -> bool:
 
     A sign, parameters that nothing holds, and samples in an order by which the last batches alone are learned.
     """
-    return verdict.grade == SICK and verdict.evidence.get("cause") in ("sign", "no_update", "order", "cut")
+    return verdict.grade == SICK and verdict.evidence.get("cause") in (
+        "sign",
+        "no_update",
+        "accumulated",
+        "order",
+        "cut",
+    )
 
 
 def _graded(verdict: Verdict, history: History) -> Verdict:

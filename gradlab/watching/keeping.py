@@ -24,7 +24,7 @@ from gradlab.watching.course import plain
 from gradlab.watching.lookout import Say
 from gradlab.watching.peers import Peers, together
 from gradlab.watching.sheets import Sheet, Written, write, write_elsewhere
-from gradlab.watching.watched import Watched
+from gradlab.watching.watched import Watched, ids_of
 
 if TYPE_CHECKING:
     from gradlab.store.record import Tables
@@ -109,7 +109,7 @@ class Book:
             "elapsed_s": round(time.monotonic() - self._clock, 3),
         }
         for run in trained:
-            run.plays = bool(run.contested) or any(run.optimizer in other.contested for other in trained)
+            run.plays = bool(run.contested or run.judged) or any(_against(run, other) for other in trained)
         sheets = [sheet_of(run, self.id_of(run), errors.get(run.name)) for run in trained]
         return Written(self.folder.root.absolute(), sheets, dict(self._manifest), first)
 
@@ -161,6 +161,12 @@ class Book:
             **surroundings(_device(self.runs)),
             "pieces": [],
         }
+
+
+def _against(run: Watched, other: Watched) -> bool:
+    """Whether a run made steps with gradients through another one's network, which took none of them itself."""
+    held = ids_of(run.optimizer)
+    return run.optimizer in other.contested or any(id(one()) in held for one in other.judged)
 
 
 def _device(runs: Sequence[Watched]) -> dict[str, Any]:

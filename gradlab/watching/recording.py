@@ -30,7 +30,7 @@ from gradlab.watching.operators import Operators
 from gradlab.watching.recurrence import time_rows
 from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, parameters_of, parts_of, precision
 from gradlab.watching.tape import Tape
-from gradlab.watching.told import feeders, of_batch, strangers, told
+from gradlab.watching.told import feeders, leaves_behind, of_batch, strangers, told
 
 
 class Eager:
@@ -84,6 +84,8 @@ class Recording:
         self._given: list[Node] = []
         self.strangers: list[nn.Parameter] = []
         self.feeders: list[nn.Parameter] = []
+        # Those of a network that this one judges while it stands still itself.
+        self.judged: list[nn.Parameter] = []
         self._output: Any = None
         self._losses = Losses()
         self.drop()
@@ -153,6 +155,8 @@ class Recording:
             self.tape.samples = len(parts[0]) if parts else 0
             self._parts = self._parts or [part.detach() for part in parts]
             self._given = [one.grad_fn for one in leaves if one.grad_fn is not None]
+            if self._given and not any(one.requires_grad for one in self.root.parameters()):
+                self.judged = leaves_behind(self._given)
             if self.input is None and parts and parts[0].is_floating_point() and parts[0].numel():
                 self.input = input_row(parts[0], None)
             self._mode = Operators(self.tape)

@@ -26,7 +26,7 @@ def told(
     losses: facts.Losses,
 ) -> dict[str, Any]:
     """Of one way there and back: the activations that were met, and facts about network, loss and parameters."""
-    tape = heard.tape
+    tape, apart = heard.tape, set(leaves_behind(node for node, _ in heard.tape.cuts))
     for operator, came in heard.weights.items():
         losses.weigh(operator, came)
     return {
@@ -38,7 +38,7 @@ def told(
             "least_normed": tape.least_normed,
             "branches": any(not stage.own for stage in heard.stages),
             "gated": any(isinstance(layer.module, GATED) for layer in layers),
-            "severed": [names_of[one] for one in _severed(heard) if one in names_of and gradients.get(one) is None],
+            "severed": [name for one, name in names_of.items() if one in apart and gradients.get(one) is None],
             "unreached": [names_of[one] for one, gradient in gradients.items() if gradient is None and one in names_of],
             "all_masked": tape.all_masked,
             "certain": max((share for opened, share in tape.certain if opened < tape.opened), default=0.0),
@@ -55,9 +55,9 @@ def told(
     }
 
 
-def _severed(heard: Heard) -> list[nn.Parameter]:
-    """Parameters below what was taken off the way back, or is chosen by."""
-    leaves = (getattr(node, "variable", None) for node in heard.severed)
+def leaves_behind(nodes: Iterable[Node]) -> list[nn.Parameter]:
+    """The parameters that some nodes come from."""
+    leaves = (getattr(node, "variable", None) for node in behind(nodes))
     return [one for one in leaves if isinstance(one, nn.Parameter)]
 
 

@@ -68,6 +68,8 @@ class Watched:
         self._ways = 0
         self._marks: list[tuple[int, int]] = []
         self._left: list[tuple[int, int]] = []
+        self._taken: list[tuple[int, int]] = []
+        self._kept = 0
         self._hidden = False
         self._losses: list[Figure] = []
         self._lr: Figure = math.nan
@@ -84,7 +86,9 @@ class Watched:
         self._resting: set[int] | None = None
         self._between = weakref.WeakSet[Optimizer]()
         self.contested = weakref.WeakSet[Optimizer]()
+        self.judged: list[weakref.ref[nn.Parameter]] = []
         self.plays = False
+        self._replaced = False
         self.lookout = Lookout(self.module, self._names, self.say)
         self._prepare()
 
@@ -119,6 +123,8 @@ class Watched:
         facts |= counted([one.numel() for one in self._unheld(self._strangers, held)])
         facts |= counted([one.numel() for one in feeding], "feeders")
         facts |= {"plays": True} if self.plays else {}
+        facts |= {"replaced": True} if self._replaced else {}
+        facts["kept_gradients"] = self._kept / max(1, self._updates - 1)
         facts["alone"] = [one for one in self._classes if one is not None]
         return self.seen | {"facts": self.seen["facts"] | facts}
 
@@ -206,6 +212,8 @@ class Watched:
         left = [(id(one), one._version) for one in gradients]
         if not gradients or left == self._marks:
             return
+        # What stands there from before the last update was not set to zero.
+        self._kept += not self._ways and bool(self._marks) and self._marks == self._taken
         self._left = left
         self._scale = self._scale_now
         for loss in self._back:
@@ -223,7 +231,7 @@ class Watched:
             self._optimizers.add(optimizer)
             # It may be gone before the end.
             self._moved |= ids_of(optimizer)
-        if optimizer is not self.optimizer and self._ways:
+        if self._ways and optimizer not in self._between and not ids_of(optimizer) & ids_of(self.optimizer):
             self._between.add(optimizer)
         if optimizer is self.optimizer and not self.diverged:
             lr = optimizer.param_groups[0].get("lr", math.nan)
@@ -262,6 +270,8 @@ class Watched:
         if optimizer is not self.optimizer or self.diverged or self._clipped is None:
             return
         self._updates += 1
+        given = [one.grad for one in self.parameters if one.grad is not None]
+        self._taken = [(id(one), one._version) for one in given]
         before = self._norms if self._norms is not None else self._clipped
         total = divided(before.total, self._scale) if self._norms is not None else before.total
         self._row(total, self._clipped.total, self._skipped)
@@ -325,7 +335,10 @@ class Watched:
                 self._ways_seen = recording.ways
                 self._severed = self._still_severed()
                 self._strangers = [weakref.ref(one) for one in recording.strangers]
+                there = {id(one) for one in self.module.parameters()}
+                self._replaced = any(id(one) not in there and one.grad is None for one in self.parameters)
                 self._feeders = [weakref.ref(one) for one in recording.feeders]
+            self.judged += [weakref.ref(one) for one in recording.judged]
             entropy = recording.told.get("facts", {}).get("losses", {}).get("negative_log_likelihood", {})
             self._classes.append(entropy.get("only"))
             self.precision = recording.precision if recording.rows() else self.precision

@@ -43,6 +43,11 @@ CASES: dict[str, tuple[History, str, str, str]] = {
         course(FLAT, facts={"feeders": {"count": 4, "numbers": 99}}),
         *("misspecified", "no_update", "another module"),
     ),
+    "gradients never set to zero": (course(FELL, facts={"kept_gradients": 1.0}), "misspecified", "accumulated", "zero"),
+    "a head put in after the optimizer": (
+        course(FELL, facts={"held": 9, "trainable": 10, "unheld": ["head.weight"], "replaced": True}),
+        *("misspecified", "no_update", "no longer has"),
+    ),
     "an encoder whose state is detached": (
         course(FELL, facts={"severed": ["enc.weight", "enc.bias"], "never_reached": True}),
         *("misspecified", "cut", "the 2 parameters from enc.weight to enc.bias"),
@@ -115,6 +120,7 @@ def test_what_is_as_it_should_be_is_healthy() -> None:
         course(FELL, facts={"resting": ["0.weight"], "never_moved": False}),
         course(FELL, facts={"draws": ["normal"]}),
         course(FELL, updates=1e-5),
+        course(FELL, facts={"kept_gradients": 0.5}),
         course(FELL, facts={"severed": ["enc.weight"], "never_reached": False}),
         course(FELL, facts={"viewed_from": [32, 16, 10], "losses": entropy(places=False)}),
         course(FELL, facts={"viewed_from": [32, 10, 1, 1], "losses": entropy(places=False)}),

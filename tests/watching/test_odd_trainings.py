@@ -78,24 +78,43 @@ def test_what_moves_nothing_never_learned_and_sorted_samples_are_seen(tmp_path: 
     assert facts["never_moved"]
 
 
-def test_both_sides_of_a_game_are_known_and_other_pairs_are_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["thrown away", "standing still", "together", "one after the other"])
+def test_both_sides_of_a_game_are_known_and_other_pairs_are_none(kind: str, tmp_path: Path) -> None:
     maker, judge = nn.Linear(2, 6), network()
-    for against in (True, False):
-        ours, theirs = (torch.optim.SGD(one.parameters(), lr=0.01) for one in (maker, judge))
-        out = tmp_path / str(against)
-        with watched(maker, ours, out) as seen:
-            seen.also(judge, theirs, "judge")
-            for _ in range(3):
-                judge(maker(torch.randn(8, 2))).mean().backward()
-                ours.step()
-                if against:
-                    theirs.zero_grad()
-                    (-judge(torch.randn(8, 6)).mean()).backward()
-                theirs.step()
-                ours.zero_grad()
+    against, still = kind in ("thrown away", "standing still"), kind == "standing still"
+    trained = judge if kind == "one after the other" else maker
+    ours, theirs = (torch.optim.SGD(one.parameters(), lr=0.01) for one in (trained, judge))
+    with watched(trained, ours, tmp_path / "out", every=1) as seen:
+        seen.also(judge, theirs, "judge")
+        for _ in range(3):
+            judge.requires_grad_(not still)
+            judge(maker(torch.randn(8, 2))).mean().backward()
+            ours.step()
+            judge.requires_grad_(True)
+            if kind != "together":
                 theirs.zero_grad()
-        facts = [json.loads(one)["facts"] for one in gradlab.load(out).runs["seen"]]
-        assert [one.get("plays", False) for one in facts] == [against, against]
+                (-judge(torch.randn(8, 6)).mean()).backward()
+            theirs.step()
+            ours.zero_grad()
+            theirs.zero_grad()
+    facts = [json.loads(one)["facts"] for one in gradlab.load(tmp_path / "out").runs["seen"]]
+    assert [one.get("plays", False) for one in facts] == [against, against]
+    assert all(one["kept_gradients"] == 0 for one in facts)
+
+
+def test_gradients_that_stay_and_parameters_that_were_replaced_are_seen(tmp_path: Path) -> None:
+    net, data = network(), batch()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, weight_decay=0.1)
+    net[-1] = nn.Linear(16, 3)
+    for zeroed in (False, True):
+        with watched(net, optimizer, tmp_path / str(zeroed)):
+            for _ in range(4):
+                loss_of(net, data).backward()
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=False) if zeroed else None
+        facts = json.loads(gradlab.load(tmp_path / str(zeroed)).runs["seen"][0])["facts"]
+        assert facts["kept_gradients"] == (0 if zeroed else 1)
+        assert facts["replaced"]
 
 
 def test_an_encoder_behind_a_detach_and_logits_reshaped_are_seen(tmp_path: Path) -> None:
