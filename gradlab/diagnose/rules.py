@@ -172,6 +172,11 @@ def _unseen(history: History) -> list[str]:
         if judged < positions
     ]
     told = [f"not judged for dead and saturated units: {', '.join(missing)}"] if missing else []
+    if count := history.facts.get("remade"):
+        told.append(
+            f"its optimizer was made anew {count} times in {len(history.loss)} steps: what it keeps between steps "
+            "(momentum, mean squares) was lost each time"
+        )
     for key, what in (("unreached", "no gradient reaches"), ("frozen", "frozen:")):
         if names := list(history.facts.get(key, ())):
             told.append(f"{what} {names[0]}" + (f" and {len(names) - 1} more parameters" if len(names) > 1 else ""))

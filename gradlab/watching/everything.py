@@ -45,6 +45,10 @@ class Everything:
 
     def _note(self, optimizer: Optimizer) -> None:
         self.optimizers.append(optimizer)
+        for run in self.trained:
+            if run.goes_on_with(optimizer):
+                self.runs[id(optimizer)] = run
+                return
         # Whose a module is shows when all optimizers are there; what has not begun yet may change.
         for one in self.optimizers:
             run = self.runs.get(id(one))
@@ -75,7 +79,7 @@ class Everything:
     def stop(self) -> None:
         """Nothing is watched any more."""
         self._taken.close()
-        for run in self.runs.values():
+        for run in self.book.runs:
             EARS.remove(run)
             run.stop()
 

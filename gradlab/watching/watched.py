@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from gradlab.diagnose.thresholds import DEFAULTS
 from gradlab.watching.course import Course, Figure, Norms, divided, local, norms, sharded
 from gradlab.watching.ears import Scale, bare, scale_of
 from gradlab.watching.facts import as_drawn
@@ -70,6 +71,7 @@ class Watched:
         self._left: list[tuple[int, int]] = []
         self._taken: list[tuple[int, int]] = []
         self._kept = 0
+        self._since = self._remade = 0
         self._hidden = False
         self._losses: list[Figure] = []
         self._lr: Figure = math.nan
@@ -91,6 +93,18 @@ class Watched:
         self._replaced = False
         self.lookout = Lookout(self.module, self._names, self.say)
         self._prepare()
+
+    def goes_on_with(self, optimizer: Optimizer) -> bool:
+        """Takes an optimizer for its own that was made anew, of the same kind and parameters, after a few steps.
+
+        Many scripts make one in each epoch, or in each step by mistake: each alone has too few steps to be judged.
+        """
+        alike = type(optimizer) is type(self.optimizer) and ids_of(optimizer) == ids_of(self.optimizer)
+        if not alike or len(self.course) - self._since > DEFAULTS["least_steps"]:
+            return False
+        self.optimizer, self._since = optimizer, len(self.course)
+        self._remade += 1
+        return True
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -122,6 +136,7 @@ class Watched:
         facts["never_reached"] = any(as_drawn(one) for one in apart if one.dim() > 1)
         facts |= counted([one.numel() for one in self._unheld(self._strangers, held)])
         facts |= counted([one.numel() for one in feeding], "feeders")
+        facts |= {"remade": self._remade} if self._remade else {}
         facts |= {"plays": True} if self.plays else {}
         facts |= {"replaced": True} if self._replaced else {}
         facts["kept_gradients"] = self._kept / max(1, self._updates - 1)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 import gradlab
 from gradlab.diagnose.tables import histories
 from gradlab.store.tables import load_tables
+from gradlab.watching.everything import watched_into
 from tests.watching.test_watch import at, batch, loss_of, network, norm_of, same_draws, sentences, watched
 
 __all__ = ["same_draws"]
@@ -248,3 +249,23 @@ def test_what_is_told_is_a_single_number(tmp_path: Path) -> None:
         watched(net, optimizer, tmp_path / "other", every=2.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown optimizer 'adamm'; did you mean 'adam'"):
         gradlab.verdict(gradlab.measure(net, F.cross_entropy, data), optimizer="adamm")
+
+
+@pytest.mark.parametrize("steps", [1, 4, 60])
+def test_an_optimizer_made_anew_goes_on_with_the_run(steps: int, tmp_path: Path) -> None:
+    net, data = network(), batch()
+    everything = watched_into("script", tmp_path / "out", 2, lambda _: None)
+    everything.start()
+    for _ in range(3):
+        optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss_of(net, data).backward()
+            optimizer.step()
+    everything.stop()
+    _, tables = everything.write("done", {})
+    everything.book.close()
+    counts = {run: tables.steps["run_id"].to_pylist().count(run) for run in tables.runs["run_id"].to_pylist()}
+    assert sorted(counts.values()) == ([60] * 3 if steps == 60 else [3 * steps])
+    facts = json.loads(tables.runs["seen"][0].as_py())["facts"]
+    assert facts.get("remade", 0) == (0 if steps == 60 else 2)
