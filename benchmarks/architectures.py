@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gradlab.data.loaders import load
 from gradlab.engine.cohort import Cohort, prepare
-from gradlab.engine.train import WINDOW, Rehearsed, perform, rehearse
+from gradlab.engine.playing import WINDOW, Rehearsed, perform, rehearse
 from gradlab.launch.worker import keep_memory
 from gradlab.nn.kernels.graphs import Graph
 from gradlab.nn.kernels.program import Program

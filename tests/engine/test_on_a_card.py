@@ -17,7 +17,9 @@ from torch import Tensor
 from gradlab.data import function
 from gradlab.data.facts import described
 from gradlab.engine.cohort import Cohort, prepare
-from gradlab.engine.train import advance, perform, rehearse, train
+from gradlab.engine.playing import perform, rehearse
+from gradlab.engine.step import advance
+from gradlab.engine.train import train
 from gradlab.engine.ways import Own
 from gradlab.grid.cohorts import cost
 from gradlab.nn.kernels import graphs
