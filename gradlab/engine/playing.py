@@ -17,9 +17,9 @@ from torch import Tensor
 
 from gradlab.engine.cohort import Cohort
 from gradlab.engine.journal import Rows, StepRow, of_step, of_steps, without_update
+from gradlab.engine.launches import Captured, captured, launch
 from gradlab.engine.precision import is_by_chance
 from gradlab.engine.step import advance, step
-from gradlab.nn.kernels.graphs import Graph, capture
 from gradlab.nn.kernels.program import Members, Program, Turning, play_steps, write_down
 
 WINDOW = 50
@@ -28,7 +28,7 @@ WINDOW = 50
 LEAST_STEPS = 10
 """Of a training that is worth a rehearsal."""
 
-Rehearsed = Mapping[bool, Program[StepRow] | Graph[StepRow] | None]
+Rehearsed = Mapping[bool, Program[StepRow] | Captured | None]
 """A step but the last, with and without record, written down or captured; None where it must be done as it stands."""
 
 
@@ -37,10 +37,10 @@ def rehearse(cohort: Cohort) -> Rehearsed:
     """What every step but the last does, as kernel calls or as a CUDA graph, where that can be; nothing is done yet."""
     if cohort.runs[0].train.steps < LEAST_STEPS or not cohort.way.rehearsable or is_by_chance(cohort.runs):
         return {True: None, False: None}
+    if cohort.parameters.is_cuda:
+        return captured(cohort, WINDOW)
     cohort.task.turn_to(0)
     first = partial(step, cohort, 0, cohort.pace.turn_to(0))
-    if cohort.parameters.is_cuda:
-        return capture({record: partial(first, record=record) for record in (True, False)}, cohort.moving)
     threads = min(torch.get_num_threads(), len(cohort.runs))
     # A gradient is clipped and gone at the end of a member's step: one place for all of them stays in the cache.
     passing, turning = [cohort.way.gradient], [Turning(*pair) for pair in (*cohort.task.turning, *cohort.pace.turning)]
@@ -56,12 +56,15 @@ def perform(cohort: Cohort, span: range, due: Container[int], rehearsed: Rehears
     rows, last = list[Rows](), cohort.runs[0].train.steps
 
     def how(t: int) -> Callable[[Cohort, list[int], Container[int], Rehearsed, Members], Rows]:
-        played = isinstance(rehearsed[t in due], Program)
-        return (_play_last if t == last else _play) if played else _perform
+        found = rehearsed[t in due]
+        if isinstance(found, Program):
+            return _play_last if t == last else _play
+        return _perform if found is None or t == last else _launch
 
     for way, steps in groupby(span, how):
-        # A plateau looks at the loss of a step before the next.
-        for part in [list(steps)] if way is _play and cohort.pace.plateau is None else [[t] for t in steps]:
+        # A plateau looks at the loss of a step before the next: what is captured does so itself.
+        several = way is _launch or (way is _play and cohort.pace.plateau is None)
+        for part in [list(steps)] if several else [[t] for t in steps]:
             rows.append(way(cohort, part, due, rehearsed, members))
     return rows
 
@@ -88,17 +91,17 @@ def _play_last(cohort: Cohort, steps: list[int], due: Container[int], rehearsed:
     return without_update(rows)
 
 
+def _launch(cohort: Cohort, steps: list[int], due: Container[int], rehearsed: Rehearsed, members: Members) -> Rows:
+    """Neighbouring ``steps`` that are captured, for all members: a GPU gains nothing from leaving some out."""
+    del cohort, members
+    return launch(steps, due, {record: found for record, found in rehearsed.items() if isinstance(found, Captured)})
+
+
 def _perform(cohort: Cohort, steps: list[int], due: Container[int], rehearsed: Rehearsed, members: Members) -> Rows:
-    """One of ``steps`` that is captured, or as it stands."""
+    """One of ``steps`` as it stands, for all members."""
+    del rehearsed, members
     (t,) = steps
-    graph = rehearsed[t in due]
-    if not isinstance(graph, Graph) or t == cohort.runs[0].train.steps:
-        return of_step(advance(cohort, t, record=t in due))
-    cohort.task.turn_to(t)
-    lr = cohort.pace.turn_to(t)
-    row = graph.play(members).taken(t, lr)
-    cohort.pace.heed(t, row.loss, lr)
-    return of_step(row)
+    return of_step(advance(cohort, t, record=t in due))
 
 
 def restore(cohort: Cohort, saved: Sequence[Tensor]) -> None:
