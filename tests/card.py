@@ -104,14 +104,17 @@ class Call:
 
 @dataclass
 class Card:
-    """What happened on it: how often the host waited, and graphs were launched; ``mode`` is the debug mode's.
+    """What happened on it: how often the host waited, asked for something, and launched graphs.
 
-    ``room``: bytes that all tensors may take; ``taken`` and ``peak``: those that they take, and have taken at most.
+    ``mode`` is the debug mode's. ``room``: bytes that all tensors may take; ``taken`` and ``peak``: those that they
+    take, and have taken at most; ``idle``: those that torch keeps for later.
     """
 
     waits: int = 0
     launches: int = 0
     emptied: int = 0
+    asked: int = 0
+    idle: int = 0
     mode: str = "default"
     room: int = 2**40
     taken: int = 0
@@ -126,6 +129,7 @@ class Card:
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         name = func.overloadpacket.__name__
+        self.asked += 1
         given = [one for one in tree_iter((args, kwargs)) if isinstance(one, Tensor)]
         ours = [one for one in given if isinstance(one, OnCard)]
         asked = kwargs.get("device")
@@ -264,13 +268,23 @@ class FakeGraph:
     """What was captured, in order."""
 
     def __init__(self, card: Card) -> None:
-        self.card, self.calls, self.pool, self.device = card, list[Call](), (0, 0), 0
+        self.card, self.calls = card, list[Call]()
+
+    def capture_begin(self, pool: Any = None) -> None:
+        del pool
+        if self.card.stream(torch.device("cuda")) in self.card.streams[: len(self.card.current)]:
+            raise RuntimeError("CUDA graphs must be captured on a non-default stream.")
+        self.card.capturing, self.card.broken = self.calls, False
+
+    def capture_end(self) -> None:
+        self.card.capturing = None
+        if self.card.broken:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
 
     def replay(self) -> None:
         self.card.launches += 1
         reads, writes = self.touched
-        stream = self.card.current[self.device]
-        self.card.order.touch("a graph", stream, reads, writes)
+        self.card.order.touch("a graph", self.card.stream(torch.device("cuda")), reads, writes)
         for call in self.calls:
             found = tree_iter(call.func(*call.args, **call.kwargs))
             for kept, one in zip(call.results, [one for one in found if isinstance(one, Tensor)], strict=True):
@@ -314,12 +328,14 @@ class FakeCuda:
             "set_device": self.set_device,
             "device": self.device,
             "Stream": lambda device=None: self.new_stream(self._index(device)),
-            "current_stream": lambda device=None: self.card.current[self._index(device)],
+            "current_stream": lambda device=None: card.current[self._index(device)],
+            "default_stream": lambda device=None: card.streams[self._index(device)],
             "stream": self.stream,
             "CUDAGraph": lambda: FakeGraph(card),
-            "graph": self.graph,
             "graph_pool_handle": lambda: (0, 1),
             "empty_cache": self.empty_cache,
+            "memory_reserved": lambda _=None: card.taken + card.idle,
+            "memory_allocated": lambda _=None: card.taken,
             "synchronize": lambda _=None: card.wait("synchronize"),
             "get_device_name": lambda device=None: f"Fake card {self._index(device)}",
             "get_device_properties": lambda device=None: Properties(f"Fake card {self._index(device)}"),
@@ -359,21 +375,6 @@ class FakeCuda:
             yield
         finally:
             self.card.current[stream.device] = before
-
-    @contextmanager
-    def graph(self, graph: FakeGraph, pool: Any = None, stream: FakeStream | None = None) -> Iterator[None]:
-        """As `torch.cuda.graph`, whose stream stays the current one where the end of a broken capture fails."""
-        own = stream or self.new_stream(self.card.chosen)
-        before, self.card.current[own.device] = self.card.current[own.device], own
-        graph.pool, graph.device = pool, own.device
-        self.card.capturing, self.card.broken = graph.calls, False
-        try:
-            yield
-        finally:
-            self.card.capturing = None
-            if self.card.broken:
-                raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
-            self.card.current[own.device] = before
 
     def empty_cache(self) -> None:
         self.card.emptied += 1
