@@ -170,7 +170,7 @@ class Card:
             reads, writes = _touched(func, args, kwargs, result if stays else ())
             writes |= {self.order.scratch(stream)} if name in PRODUCTS else set()
             if self.capturing is not None:
-                self.capturing.append(Call(func, *held, made, reads, writes))
+                self.capturing.append(Call(func, held[0], held[1], made, reads, writes))
             else:
                 self.order.touch(name, stream, reads, writes)
             if waits:
@@ -179,7 +179,8 @@ class Card:
 
     def stream(self, device: torch.device) -> FakeStream:
         """The current one."""
-        return self.current[self.chosen if device.index is None else device.index]
+        index: int | None = device.index
+        return self.current[self.chosen if index is None else index]
 
     def hold(self, made: OnCard) -> None:
         """Counts the memory of a tensor, which it may share with others. Raises where there is too little."""
@@ -219,8 +220,8 @@ def _touched(func: Any, args: Any, kwargs: Any, made: Any) -> tuple[set[Hashable
     if is_view:
         return set(), set()
     written = [kwargs.get(at) if isinstance(at, str) else args[at : at + 1] for at in changed]
-    given = {one.key for one in tree_iter((args, kwargs)) if isinstance(one, OnCard)}
-    writes = {one.key for one in tree_iter(written) if isinstance(one, OnCard)}
+    given: set[Hashable] = {one.key for one in tree_iter((args, kwargs)) if isinstance(one, OnCard)}
+    writes: set[Hashable] = {one.key for one in tree_iter(written) if isinstance(one, OnCard)}
     writes |= {one.key for one in tree_iter(made) if isinstance(one, OnCard)} - given
     return given - writes, writes
 

@@ -1,4 +1,7 @@
-"""Pieces on this machine: a few processes, each with its own torch, fed one piece at a time, largest first."""
+"""Pieces on this machine: a few processes, each with its own torch, fed one piece at a time, on a GPU several.
+
+The largest come first.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +29,16 @@ EARLY = 4
 """Workers that are started before it is known how many there is work for."""
 
 STOP_SECONDS = 1.0
-"""How long a worker may take to end before it is killed."""
+"""How long a worker may take to end before it is killed, for each piece that it has to keep."""
 
 
 @dataclass
 class Worker:
-    """A process, our end of its pipe, and the job that it has."""
+    """A process, our end of its pipe, and the jobs that it has, by their pieces."""
 
     process: SpawnProcess
     pipe: Connection
-    job: Job | None = None
+    jobs: dict[int, Job] = field(default_factory=dict)
 
 
 @dataclass
@@ -66,7 +69,7 @@ class Crew:
             leaving = self.workers[count:]
             for worker in leaving:
                 worker.process.terminate()
-            deadline = time.monotonic() + STOP_SECONDS
+            deadline = time.monotonic() + STOP_SECONDS * max((len(worker.jobs) for worker in leaving), default=1)
             for worker in leaving:
                 worker.process.join(max(0.0, deadline - time.monotonic()))
                 if worker.process.is_alive():
@@ -78,26 +81,39 @@ class Crew:
     def run(self, jobs: Sequence[Job], *, fail_fast: bool) -> Iterator[Event]:
         """Runs ``jobs`` and yields what is said of them, as it is said.
 
-        A worker that dies takes its piece with it, whose runs are recorded as failed, and is replaced. With
+        A worker that dies takes its pieces with it, whose runs are recorded as failed, and is replaced. With
         ``fail_fast`` nothing is heard after the first failure.
         """
         waiting = list(reversed(jobs))
-        while waiting or any(worker.job for worker in self.workers):
-            for worker in [idle for idle in self.workers if idle.job is None][: len(waiting)]:
+        while waiting or any(worker.jobs for worker in self.workers):
+            while waiting and (worker := self._next_for(waiting[-1])) is not None:
                 if _tell(worker, waiting[-1]):
                     yield Event("started", waiting.pop().piece.index)
+                elif worker.jobs:
+                    break  # It is dead, and is heard to be so below.
                 else:
                     _replace(self, worker)
             for worker in _speaking(self.workers):
-                try:
-                    event: Event = worker.pipe.recv()
-                except (EOFError, ConnectionResetError):
-                    event = _bury(worker)
-                if event.kind in ENDS:
-                    worker.job = None
-                yield event
-                if fail_fast and event.kind == "failed":
-                    return
+                for event in _heard(worker):
+                    if event.kind in ENDS:
+                        del worker.jobs[event.piece]
+                    yield event
+                    if fail_fast and event.kind == "failed":
+                        return
+
+    def _next_for(self, job: Job) -> Worker | None:
+        """The worker with the fewest jobs, if it may have this one beside them.
+
+        An idle one takes whatever comes. Beside others a job must find memory for all, and code of the user's own,
+        which may leave a process or a card in disorder, never is.
+        """
+        worker = min(self.workers, key=lambda one: len(one.jobs))
+        others = [other for one in self.workers for other in one.jobs.values()]
+        if not worker.jobs:
+            return worker
+        if len(worker.jobs) >= self.device.in_turn or any(map(_is_own, (job, *worker.jobs.values()))):
+            return None
+        return worker if sum(map(_memory, (job, *others))) <= self.device.room else None
 
 
 @contextmanager
@@ -147,12 +163,22 @@ def _tell(worker: Worker, job: Job) -> bool:
         worker.pipe.send(job)
     except (BrokenPipeError, ConnectionResetError):
         return False
-    worker.job = job
+    worker.jobs[job.piece.index] = job
     return True
 
 
+def _is_own(job: Job) -> bool:
+    return job.runs[0].model.free
+
+
+def _memory(job: Job) -> int:
+    """Bytes of a piece on a GPU, with its copy of the data."""
+    facts = job.runs[0].facts
+    return job.piece.memory + 8 * (facts.train + facts.heldout) * (facts.inputs + 1)
+
+
 def _speaking(crew: Sequence[Worker]) -> list[Worker]:
-    busy = {worker.pipe: worker for worker in crew if worker.job is not None}
+    busy = {worker.pipe: worker for worker in crew if worker.jobs}
     return [busy[pipe] for pipe in wait(list(busy)) if isinstance(pipe, Connection)] if busy else []
 
 
@@ -161,12 +187,14 @@ def _replace(crew: Crew, worker: Worker) -> None:
     crew.workers[crew.workers.index(worker)] = _start(crew.device.name)
 
 
-def _bury(worker: Worker) -> Event:
-    """Records that the runs of a dead worker failed."""
-    if worker.job is None:
-        raise RuntimeError("a worker without a job was heard")
-    worker.process.join()
-    return bury(worker.job, f"the worker process was ended: {_how(worker.process.exitcode)}")
+def _heard(worker: Worker) -> list[Event]:
+    """What a worker says; of a dead one, that the runs of all that it had failed, which is recorded."""
+    try:
+        return [worker.pipe.recv()]
+    except (EOFError, ConnectionResetError):
+        worker.process.join()
+        error = f"the worker process was ended: {_how(worker.process.exitcode)}"
+        return [bury(job, error) for job in worker.jobs.values()]
 
 
 def _how(code: int | None) -> str:

@@ -135,7 +135,7 @@ def test_a_crew_that_cannot_train_fails_its_jobs(tmp_path: Path) -> None:
     with crew_of(1, devices.choose("cpu")) as crew:
         crew.workers[0].process.terminate()
         crew.workers[0].process.join()
-        crew.workers[0].job = jobs[0]
+        crew.workers[0].jobs[0] = jobs[0]
         events = list(crew.run(jobs[1:], fail_fast=False))
     failed = [event for event in events if event.kind == "failed"]
     assert [(event.piece, event.error) for event in failed] == [(0, "the worker process was ended: SIGTERM")]

@@ -42,8 +42,8 @@ def capture(steps: Mapping[K, Callable[[], T]], moving: Sequence[Tensor]) -> dic
     """
     before = [tensor.clone() for tensor in moving]
     with torch.cuda.device(moving[0].device):
-        # One stream for all: only what was freed on the same stream is taken again from the pool. That of the piece, where
-        # it has one: a graph goes on to use the scratch memory that cuBLAS has for the stream on which it was captured.
+        # One stream for all: only what was freed on the same stream is taken again from the pool. The piece's own, if
+        # there is one: a graph goes on to use the scratch memory that cuBLAS has for the stream of its capture.
         here, pool = torch.cuda.current_stream(), torch.cuda.graph_pool_handle()
         side = torch.cuda.Stream() if here == torch.cuda.default_stream() else here
         try:
