@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -23,6 +24,8 @@ from gradlab.store.pieces import saved_pieces
 from tests.commands import alive, before_training
 
 CPU = torch.device("cpu")
+
+CARD = devices.Device("cuda:0", "cuda:0, a card", 2**30, 4)
 
 
 def jobs_of(folder: Path, seeds: int, steps: int = 3) -> list[Job]:
@@ -141,6 +144,50 @@ def test_a_crew_that_cannot_train_fails_its_jobs(tmp_path: Path) -> None:
     assert [(event.piece, event.error) for event in failed] == [(0, "the worker process was ended: SIGTERM")]
     assert [event.piece for event in events if event.kind == "finished"] == [1]
     assert saved_pieces(Folder(tmp_path))[0]["state"].to_pylist() == ["failed"]
+
+
+class Gone:
+    """A process that was killed."""
+
+    exitcode = -9
+
+    def join(self) -> None:
+        """It has ended already."""
+
+
+def test_a_worker_that_dies_takes_all_its_pieces_with_it(tmp_path: Path) -> None:
+    jobs = jobs_of(tmp_path, 1)
+    ours, theirs = multiprocessing.Pipe()
+    theirs.close()
+    worker = local.Worker(cast("Any", Gone()), ours, {job.piece.index: job for job in jobs})
+    events = list(local.Crew(CARD, [worker]).run([], fail_fast=False))
+    assert [(event.kind, event.piece) for event in events] == [("failed", 0), ("failed", 1)]
+    assert {event.error for event in events} == {"the worker process was ended: SIGKILL (out of memory?)"}
+    assert not worker.jobs
+    assert sorted(saved_pieces(Folder(tmp_path))) == [0, 1]
+
+
+def test_pieces_on_a_card_are_shared_by_its_workers_while_there_is_room(tmp_path: Path) -> None:
+    (job, _) = jobs_of(tmp_path, 1)
+
+    def given(memory: int, device: devices.Device = CARD, workers: int = 2, job: Job = job) -> list[int]:
+        crew = local.Crew(
+            device, [cast("Any", local.Worker(cast("Any", None), cast("Any", None))) for _ in range(workers)]
+        )
+        for number in range(20):
+            like = replace(job, piece=replace(job.piece, index=number, memory=memory))
+            if (worker := crew._next_for(like)) is None:
+                break
+            worker.jobs[number] = like
+        return [len(worker.jobs) for worker in crew.workers]
+
+    assert given(0) == [8, 8]
+    assert given(0, devices.Device("cpu", "cpu", CPU_MEMORY, 4)) == [1, 1]
+    assert given(CARD.memory) == [1, 1]
+    assert given(CARD.memory, workers=1) == [2]
+    assert given(100 * CARD.memory) == [1, 1]
+    own = replace(job.runs[0], model=replace(job.runs[0].model, name="module"))
+    assert given(0, job=replace(job, runs=(own,))) == [1, 1]
 
 
 def test_an_exception_ends_the_crew_at_once(tmp_path: Path) -> None:

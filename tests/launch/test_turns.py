@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import sys
 import threading
@@ -32,7 +31,7 @@ CARD = torch.device("cuda:0")
 KINDS: tuple[dict[str, Value], ...] = (
     {"model.norm": "batch", "optim.name": "adam"},
     {"model.depth": 3, "model.dropout": 0.2, "optim.schedule": "plateau"},
-    {"model.name": "rnn", "data.name": "adding", "data.length": 3, "clip.mode": "autoclip"},
+    {"model.norm": "layer", "clip.mode": "autoclip"},
 )
 
 
@@ -46,7 +45,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
 def jobs_in(root: Path, kinds: Sequence[dict[str, Value]] = KINDS) -> list[Job]:
     """A piece of two runs for each kind; one of them diverges."""
     (root / "pieces").mkdir(parents=True)
-    small: dict[str, Value] = {"model.depth": 2, "model.width": 4, "data.batch_size": 4, "train.steps": 12}
+    small: dict[str, Value] = {"model.depth": 2, "model.width": 4, "data.batch_size": 4, "train.steps": 10}
     runs = [
         build({**small, **kind, "probe.every": 4, "seed": seed, "optim.lr": lr})
         for kind in kinds
@@ -68,16 +67,18 @@ def tables(job: Job) -> list[object]:
     return [bits(read_table(Folder(job.folder).piece(job.piece.index, name), name)) for name in TABLES]
 
 
-def alone(root: Path, kinds: Sequence[dict[str, Value]] = KINDS) -> list[list[object]]:
-    """The tables of pieces each of which has the card for itself."""
-    jobs = jobs_in(root, kinds)
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> list[list[object]]:
+    """The tables of pieces each of which has the card for itself, and the memory that it takes at most."""
+    jobs = jobs_in(tmp_path_factory.mktemp("alone") / "out")
     for job in jobs:
-        worker.run_job(job, CARD, lambda _: None)
+        with fake_cards():
+            worker.run_job(job, CARD, lambda _: None)
     return [tables(job) for job in jobs]
 
 
 def test_a_worker_trains_several_pieces_to_what_they_are_alone(
-    card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    card: Card, alone: list[list[object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the worker's own loop: they go side by side, no tensor of one lies on a stream of another."""
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
@@ -101,4 +102,69 @@ def test_a_worker_trains_several_pieces_to_what_they_are_alone(
     # Each has had a turn before any has had its third.
     assert {piece for _, piece in kinds[: 2 * len(jobs)]} == {job.piece.index for job in jobs}
     assert len(card.streams) - 1 == len(jobs)
-    assert [tables(job) for job in jobs] == alone(tmp_path / "alone")
+    assert [tables(job) for job in jobs] == alone
+
+
+def test_all_that_are_told_to_stop_are_kept(card: Card, alone: list[list[object]], tmp_path: Path) -> None:
+    assert not card.launches
+    jobs, told, said = jobs_in(tmp_path / "out"), list[int](), list[int]()
+
+    def say(event: Event) -> None:
+        said.append(event.piece)
+        if len(said) == len(jobs):
+            told.append(signal.SIGTERM)
+
+    by_turns(jobs, say, told)
+    assert all(list(Folder(job.folder).checkpoints(job.piece.index)) for job in jobs)
+    assert not list((tmp_path / "out" / "pieces").glob("*.parquet"))
+    steps = card.launches
+    by_turns(jobs, lambda _: None)
+    assert [tables(job) for job in jobs] == alone
+    assert card.launches - steps < steps
+
+
+def test_memory_that_others_have_is_waited_for(card: Card, alone: list[list[object]], tmp_path: Path) -> None:
+    jobs, said = jobs_in(tmp_path / "out"), list[Event]()
+    worker.run_job(jobs[0], CARD, lambda _: None)
+    card.room = card.peak + 50_000
+    card.emptied = 0
+    by_turns(jobs, said.append)
+    assert card.emptied
+    assert {event.kind for event in said} == {"progress", "finished"}
+    assert [tables(job) for job in jobs] == alone
+
+
+def test_what_does_not_fit_alone_is_halved(card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, said, tried = jobs_in(tmp_path / "out", KINDS[:2]), list[Event](), list[int]()
+
+    def fails(runs: Sequence[RunSpec], _: Keeper) -> None:
+        if runs[0].model.depth == 3:
+            tried.append(len(runs))
+            if len(runs) == 2:
+                raise torch.OutOfMemoryError("too large")
+
+    before_training(monkeypatch, fails)
+    by_turns(jobs, said.append)
+    # Among others, alone, and its halves.
+    assert tried == [2, 2, 1, 1]
+    assert [event.chunks for event in said if event.kind == "halved"] == [(1, 1)]
+    assert [event.kind for event in said].count("finished") == 2
+    assert card.emptied == 2
+
+
+def test_a_crash_is_of_its_piece(
+    card: Card, alone: list[list[object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, ended = jobs_in(tmp_path / "out"), dict[int, str]()
+    broken = next(job for job in jobs if job.runs[0].optim.name == "adam")
+
+    def crash(runs: Sequence[RunSpec], _: Keeper) -> None:
+        if runs[0].optim.name == "adam":
+            raise ValueError("it broke")
+
+    before_training(monkeypatch, crash)
+    by_turns(jobs, lambda event: ended.update({event.piece: event.kind}))
+    assert {index for index, kind in ended.items() if kind == "failed"} == {broken.piece.index}
+    left = [(tables(job), whole) for job, whole in zip(jobs, alone, strict=True) if job is not broken]
+    assert all(mine == whole for mine, whole in left)
+    assert card.launches
