@@ -18,8 +18,8 @@ CPU_MEMORY = 96 * 2**20
 WORKER_MEMORY = 256 * 2**20
 """Bytes that a worker takes beside its piece: mostly PyTorch."""
 
-IN_TURN = 8
-"""Pieces that a worker on a GPU trains by turns; each of them is a chain of small kernels, which leaves a card idle."""
+STREAMS = 8
+"""Pieces that a worker on a GPU trains by turns: each is a chain of small kernels, which leaves most of a card idle."""
 
 ROOM = 3
 """Of how many pieces of its `Device.memory`, a quarter of it, a GPU holds all that is at work: the rest is not theirs,
@@ -49,9 +49,9 @@ class Device:
         return self.cores if self.is_cpu else 1
 
     @property
-    def in_turn(self) -> int:
-        """Pieces that one of these processes trains by turns, at most."""
-        return 1 if self.is_cpu else IN_TURN
+    def streams(self) -> int:
+        """Pieces that one of these processes trains by turns, by default."""
+        return 1 if self.is_cpu else STREAMS
 
     @property
     def room(self) -> int:

@@ -43,11 +43,12 @@ class Worker:
 
 @dataclass
 class Crew:
-    """Workers on one device."""
+    """Workers on one device, each of which trains so many pieces by turns on a GPU (``streams``; None: by default)."""
 
     device: Device
     workers: list[Worker] = field(default_factory=list)
     here: bool = True
+    streams: int | None = None
 
     @property
     def there(self) -> int:
@@ -111,7 +112,8 @@ class Crew:
         others = [other for one in self.workers for other in one.jobs.values()]
         if not worker.jobs:
             return worker
-        if len(worker.jobs) >= self.device.in_turn or any(map(_is_own, (job, *worker.jobs.values()))):
+        most = 1 if self.device.is_cpu else self.streams or self.device.streams
+        if len(worker.jobs) >= most or any(map(_is_own, (job, *worker.jobs.values()))):
             return None
         return worker if sum(map(_memory, (job, *others))) <= self.device.room else None
 

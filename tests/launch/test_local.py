@@ -13,10 +13,12 @@ import torch
 
 from gradlab.engine.keeper import Keeper
 from gradlab.grid.cohorts import make_plan
+from gradlab.grid.launching import Launch
 from gradlab.launch import devices, local, worker
 from gradlab.launch.devices import CPU_MEMORY
 from gradlab.launch.events import Event, Job
 from gradlab.launch.local import crew_of
+from gradlab.launch.places import crew_for
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec, build
 from gradlab.store.folder import Folder
@@ -170,10 +172,13 @@ def test_a_worker_that_dies_takes_all_its_pieces_with_it(tmp_path: Path) -> None
 def test_pieces_on_a_card_are_shared_by_its_workers_while_there_is_room(tmp_path: Path) -> None:
     (job, _) = jobs_of(tmp_path, 1)
 
-    def given(memory: int, device: devices.Device = CARD, workers: int = 2, job: Job = job) -> list[int]:
-        crew = local.Crew(
-            device, [cast("Any", local.Worker(cast("Any", None), cast("Any", None))) for _ in range(workers)]
-        )
+    def given(
+        memory: int, device: devices.Device = CARD, workers: int = 2, job: Job = job, streams: int | None = None
+    ) -> list[int]:
+        nobody: Any = None
+        crew = local.Crew(device, [local.Worker(nobody, nobody) for _ in range(workers)])
+        with crew_for(Launch(streams=streams), crew):
+            pass
         for number in range(20):
             like = replace(job, piece=replace(job.piece, index=number, memory=memory))
             if (worker := crew._next_for(like)) is None:
@@ -182,7 +187,8 @@ def test_pieces_on_a_card_are_shared_by_its_workers_while_there_is_room(tmp_path
         return [len(worker.jobs) for worker in crew.workers]
 
     assert given(0) == [8, 8]
-    assert given(0, devices.Device("cpu", "cpu", CPU_MEMORY, 4)) == [1, 1]
+    assert given(0, streams=3) == [3, 3]
+    assert given(0, devices.Device("cpu", "cpu", CPU_MEMORY, 4), streams=3) == [1, 1]
     assert given(CARD.memory) == [1, 1]
     assert given(CARD.memory, workers=1) == [2]
     assert given(100 * CARD.memory) == [1, 1]
