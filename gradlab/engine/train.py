@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import torch
@@ -83,9 +84,10 @@ def training(
 ) -> Generator[None, None, Record]:
     """As `train`, but comes back in each window: all of it is asked for then, and none of it was looked at.
 
-    On a GPU, whose work is going on, others can be asked for theirs meanwhile. Their time is not this training's.
+    On a GPU, whose work is going on, others can be asked for theirs meanwhile; it comes back before all else that keeps
+    the host for long, too. Their time is not this training's.
     """
-    began = time.perf_counter()
+    clock = _Clock(time.perf_counter())
     steps, every = runs[0].train.steps, runs[0].probe.every
     early = sum(map(steps_before, runs))
     whole = early + len(runs) * (steps + 1)
@@ -94,10 +96,11 @@ def training(
     due = {*range(0, steps, every), steps}
     looked_into = set() if runs[0].probe.instrument == "none" else due
     journal = Journal(len(runs), cohort.way.columns)
+    yield from clock.stopped()
     rehearsed = rehearse(cohort)
     read = INSTRUMENTS[runs[0].probe.instrument](cohort, _update)
     start, before_that = unpacked(keeper.load(), cohort, journal)
-    began -= before_that
+    clock.began -= before_that
     most = 1
     while start <= steps and journal.diverged < len(runs):
         window = range(start, min(start + WINDOW, steps + 1))
@@ -112,23 +115,40 @@ def training(
             rows += perform(cohort, span, due, rehearsed, members)
             most = max(1, int(SPAN_SECONDS / (time.perf_counter() - asked) * len(span)))
             left, wanted = left[len(span) :], keeper.wanted(span[-1])
-        left_at = time.perf_counter()
-        yield
-        began += time.perf_counter() - left_at
+        yield from clock.stopped()
         journal.add(rows)
         if unseen := journal.ended_in(window) - due:
             replay(cohort, journal, before, range(window.start, max(unseen) + 1), unseen, rehearsed)
         start = left.start
         progress((early + len(runs) * start) / whole, journal.diverged)
         if wanted:
-            keeper.save(packed(cohort, journal, start, time.perf_counter() - began))
+            keeper.save(packed(cohort, journal, start, clock.seconds))
     if keeper.finish is not None:
-        keeper.finish(packed(cohort, journal, start, time.perf_counter() - began))
+        keeper.finish(packed(cohort, journal, start, clock.seconds))
+    yield from clock.stopped()
     heldout = None if steps == 0 or journal.diverged == len(runs) else cohort.way.evaluate(cohort.task)
     may_skip = cohort.made is not None
-    took, way = time.perf_counter() - began, cohort.way
+    took, way = clock.seconds, cohort.way
     journal.see(way.seen)
     return journal.close(cohort.runs, heldout, took, may_skip=may_skip, pretrained=way.pretrained)
+
+
+@dataclass
+class _Clock:
+    """That of one training among others: ``began`` is put off by the time that it was stopped."""
+
+    began: float
+
+    @property
+    def seconds(self) -> float:
+        """So far."""
+        return time.perf_counter() - self.began
+
+    def stopped(self) -> Generator[None, None, None]:
+        """Comes back to whoever has other work, whose time does not count."""
+        left = time.perf_counter()
+        yield
+        self.began += time.perf_counter() - left
 
 
 def _update(cohort: Cohort, t: int) -> None:

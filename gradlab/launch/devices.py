@@ -19,7 +19,8 @@ WORKER_MEMORY = 256 * 2**20
 """Bytes that a worker takes beside its piece: mostly PyTorch."""
 
 STREAMS = 8
-"""Pieces that a worker on a GPU trains by turns: each is a chain of small kernels, which leaves most of a card idle."""
+"""Pieces that a worker on a GPU trains by turns: each is a chain of small kernels, which leaves most of a card idle. As
+many as a process has queues to it, unless CUDA_DEVICE_MAX_CONNECTIONS says otherwise."""
 
 ROOM = 3
 """Of how many pieces of its `Device.memory`, a quarter of it, a GPU holds all that is at work: the rest is not theirs,

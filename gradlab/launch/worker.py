@@ -157,7 +157,8 @@ def running(
 ) -> Work:
     """Trains one piece and writes its tables; what is ``told`` meanwhile ends it in the middle, see `keeping`.
 
-    Comes back in each window of steps, see `turns`; ``shared`` says whether others are at work on the device then.
+    Comes back in each window of steps, and before what keeps the host for long, see `turns`; ``shared`` says whether
+    others are at work on the device then.
     Runs that crash are recorded as failed, with the error, and do not end the worker. A chunk that does not fit the
     device's memory, or in which a run crashes, is halved and tried again: a crash costs the run that it is of.
     """
@@ -165,6 +166,7 @@ def running(
     take(device)
     try:
         whole, crash = yield from _trained(job, device, say, told, shared)
+        yield None
         with writing():
             save_piece(Folder(job.folder), index, whole)
     except UnwritableError as unwritable:
@@ -251,6 +253,7 @@ def attempt(
         data = _data(runs[0].data)
         keeper = keeper_of(job, before, runs, device, told)
         record = yield from training(runs, data, device, progress, keeper, stacked=job.piece.stacked)
+        yield None
         return tidy(record, job.limits)
     except (BrokenPipeError, ConnectionResetError, UnwritableError):
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -69,7 +70,7 @@ def tables(job: Job) -> list[object]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> list[list[object]]:
-    """The tables of pieces each of which has the card for itself, and the memory that it takes at most."""
+    """The tables of pieces each of which has the card for itself."""
     jobs = jobs_in(tmp_path_factory.mktemp("alone") / "out")
     for job in jobs:
         with fake_cards():
@@ -95,7 +96,9 @@ def test_a_worker_trains_several_pieces_to_what_they_are_alone(
 
     thread = threading.Thread(target=command, args=(ours,))
     thread.start()
+    began = time.perf_counter()
     worker.serve(theirs, "cuda:0")
+    took = time.perf_counter() - began
     thread.join()
     kinds = [(event.kind, event.piece) for event in said]
     assert {kind for kind, _ in kinds} == {"progress", "finished"}
@@ -103,6 +106,8 @@ def test_a_worker_trains_several_pieces_to_what_they_are_alone(
     assert {piece for _, piece in kinds[: 2 * len(jobs)]} == {job.piece.index for job in jobs}
     assert len(card.streams) - 1 == len(jobs)
     assert [tables(job) for job in jobs] == alone
+    seconds = [read_table(Folder(job.folder).piece(job.piece.index, "runs"), "runs")["duration_s"] for job in jobs]
+    assert 0 < sum(sum(of_piece.to_pylist()) for of_piece in seconds) < took
 
 
 def test_all_that_are_told_to_stop_are_kept(card: Card, alone: list[list[object]], tmp_path: Path) -> None:
