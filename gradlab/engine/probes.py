@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -110,11 +111,12 @@ def measure(
     if first:
         norm64(_grad(x), table.column("signal_grad_norm", 0))
         _spread(x.value, 1, x.value.shape[1], partial(table.column, row=0))
-    for layer, count in _alike(through):
-        row, signal = first + layer - 1, through.signals[layer - 1]
-        if count > 1:
-            _measure_alike(table, range(layer, layer + count), through)
+    for alike in _alike(through):
+        if len(alike) > 1:
+            _measure_alike(table, alike, through)
             continue
+        (layer,) = alike
+        row, signal = first + layer - 1, through.signals[layer - 1]
         write = partial(table.column, row=row)
         steps, samples = len(signal.z), signal.z[0].value.shape[1]
         times = slice(first + layers, first + layers + steps) if layer in through.time else None
@@ -215,35 +217,28 @@ def _spread(h: Tensor, steps: int, batch: int, write: Write, each: Write | None 
     spread(h.reshape(len(h), steps, batch, -1), mean, deviation, cosine[0] if cosine else None, of_steps)
 
 
-def _alike(through: Pass) -> Iterator[tuple[int, int]]:
-    """The layers, each as its number and 1; by torch alone neighbours that are alike as the first one and their count.
+def _alike(through: Pass) -> Iterator[Sequence[int]]:
+    """The layers, by their numbers: by torch alone neighbours that are alike together, by our kernels one by one.
 
-    Alike: signals of one shape, of one step, small enough to be copied to one place.
+    Alike: signals of one shape and one step, which are small enough to be copied to one place.
     """
-    signals = through.signals
-    most = 1 if native.serves(signals[0].z[0].value) else len(signals)
-    layer = 1
-    while layer <= len(signals):
-        form, count = _form(through, layer), 1
-        room = AT_ONCE // signals[layer - 1].z[0].value.numel()
-        while count < min(most, room) and form is not None and layer + count <= len(signals):
-            if _form(through, layer + count) != form:
-                break
-            count += 1
-        yield layer, count
-        layer += count
+    for _, group in groupby(range(1, len(through.signals) + 1), partial(_form, through)):
+        layers = list(group)
+        most = max(1, AT_ONCE // through.signals[layers[0] - 1].z[0].value.numel())
+        yield from (layers[start : start + most] for start in range(0, len(layers), most))
 
 
 def _form(through: Pass, layer: int) -> object:
-    """Equal for layers that can be measured together; None where a layer cannot."""
-    signal = through.signals[layer - 1]
-    if layer in through.time or len(signal.z) > 1:
-        return None
+    """Equal for layers that can be measured together."""
+    signal, learned = through.signals[layer - 1], isinstance(through.network.slope(layer), Tensor)
+    z = signal.z[0].value
+    if layer in through.time or len(signal.z) > 1 or native.serves(z):
+        return layer
     pre = None if signal.pre is None else (signal.pre == signal.z, signal.pre[0].value.shape)
-    return signal.z[0].value.shape, signal.h[0].value.shape, pre
+    return z.shape, signal.h[0].value.shape, pre, learned
 
 
-def _measure_alike(table: Measurement, layers: range, through: Pass) -> None:
+def _measure_alike(table: Measurement, layers: Sequence[int], through: Pass) -> None:
     """Layers that are alike, K of them measured as if each were a member: in as many operations as one."""
     signals, network = [through.signals[layer - 1] for layer in layers], through.network
     rows = slice(table.first + layers[0] - 1, table.first + layers[-1])
