@@ -85,4 +85,4 @@ def show_plan(grid: Grid, device: Device, out: Console) -> None:
     workers = min(workers, len(made.pieces))
     calibrated = known is not None
     plan.show_plan(out, made, grid, device.label, lambda some: seconds(some, workers, known), calibrated=calibrated)
-    screen.show_idle(out, grid)
+    screen.show_notes(out, grid)

@@ -95,3 +95,17 @@ def test_keys_without_effect_are_named_before_anything_runs(gradlab_: Gradlab, t
     assert dry.err == "Note: clip.threshold has no effect here.\n"
     assert "Note" not in dry.out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("steps", "noted"),
+    [
+        ("train.steps=20", "Note: optim.warmup=20 of train.steps=20: the learning rate rises to the end."),
+        ("train.steps=21,5", "Note: optim.warmup=20 of train.steps=5: the learning rate rises to the end, in some runs."),
+        ("train.steps=21", None),
+        ("train.steps=0", None),
+    ],
+)
+def test_a_run_that_ends_within_its_warmup_is_noted(gradlab_: Gradlab, steps: str, noted: str | None) -> None:
+    said = " ".join(gradlab_("sweep", "--plan", "seed=0,1", "optim.warmup=20", steps).out.split())
+    assert said.endswith(noted) if noted else "Note" not in said
