@@ -101,7 +101,10 @@ def test_keys_without_effect_are_named_before_anything_runs(gradlab_: Gradlab, t
     ("steps", "noted"),
     [
         ("train.steps=20", "Note: optim.warmup=20 of train.steps=20: the learning rate rises to the end."),
-        ("train.steps=21,5", "Note: optim.warmup=20 of train.steps=5: the learning rate rises to the end, in some runs."),
+        (
+            "train.steps=21,5",
+            "Note: optim.warmup=20 of train.steps=5: the learning rate rises to the end, in some runs.",
+        ),
         ("train.steps=21", None),
         ("train.steps=0", None),
     ],
