@@ -297,6 +297,23 @@ def test_several_inputs_are_one_data_set() -> None:
     assert set(found.train_inputs) == {"words", "numbers"}
 
 
+def test_an_instrument_of_parameters_alone_is_of_networks_of_one_s_own_too() -> None:
+    # Pixels that are zero on every sample leave the weights by them where they began.
+    run = spec({**CASES["Mlp"], "data.standardise": False, "probe.instrument": "weight_motion"})
+    plain = Plain(run)
+    begun = {name: one.detach().clone() for name, one in plain.module.named_parameters()}
+    plain.train()
+    still = {name: float((one == begun[name]).double().mean()) for name, one in plain.module.named_parameters()}
+    last = trained(run).readings[-1]
+    assert (last.step, last.index) == (STEPS, (1, 2, 3, 4))
+    np.testing.assert_array_equal(last.values[0], [still[f"layers.{number}.weight"] for number in range(4)])
+    assert 0 < last.values[0, 0] < 1
+    frozen = trained(spec({**CASES["Frozen"], "probe.instrument": "weight_motion"}))
+    assert frozen.readings[0].index == (2,)
+    with pytest.raises(SpecError, match="is yours; of any network: weight_motion"):
+        spec({**CASES["Mlp"], "probe.instrument": "number_range"})
+
+
 def test_the_layer_that_breaks_first_is_named() -> None:
     record = trained(spec({**CASES["Repeated"], "optim.lr": 1e200}))
     assert record.diverged_at[0] > 0
