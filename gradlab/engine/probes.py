@@ -31,6 +31,10 @@ LEAST_BATCH_FOR_DEAD = 16
 """With fewer samples a unit that is merely quiet would count as dead."""
 
 
+CLIPPED, UPDATED = "grad_norm_clipped", "update_ratio"
+"""Columns of what clipping and the update did: the last row has neither."""
+
+
 @dataclass(frozen=True)
 class Measurement:
     """One record of the per-layer table.
@@ -69,6 +73,14 @@ class Measurement:
         place, rows = self.columns.index(name), slice(self.first, self.first + layers)
         self.held[place, rows] = True if self.trained is None else self.trained
         return self.values[:, place, rows]
+
+    def without_update(self) -> Measurement:
+        """A copy without what `measure_clipped` and `measure_update` add."""
+        places = [self.columns.index(name) for name in (CLIPPED, UPDATED)]
+        held, values = self.held.copy(), self.values.clone()
+        held[places] = False
+        values[:, places] = 0
+        return replace(self, values=values, held=held)
 
 
 def _table_rows(layout: Layout, through: Pass, *, continuous: bool) -> tuple[Row, ...]:
@@ -156,7 +168,7 @@ def _entries(through: Pass, x: Node, rows: Sequence[Row], columns: Sequence[str]
 def measure_clipped(table: Measurement, layout: Layout, gradient: Tensor, changed: Tensor) -> None:
     """Adds `grad_norm_clipped`, from the gradient (M, P) after clipping, which has ``changed`` (M,) unless zero."""
     unless = () if table.gradients is None else (changed, table.gradients)
-    norms64(gradient, layout.layers, table.of_layers("grad_norm_clipped", len(layout.names)), unless)
+    norms64(gradient, layout.layers, table.of_layers(CLIPPED, len(layout.names)), unless)
 
 
 def measure_update(
@@ -165,7 +177,7 @@ def measure_update(
     """Adds the norm of the update, from the parameters (M, P) before and after it, or from those of some ``layers``."""
     spans, start = layout.matrices[layers], 0 if layers == slice(None) else layout.layers[layers][0].start
     inside = [slice(span.start - start, span.stop - start) for span in spans]
-    distances64(after, before, inside, table.of_layers("update_ratio", len(layout.names))[:, layers])
+    distances64(after, before, inside, table.of_layers(UPDATED, len(layout.names))[:, layers])
 
 
 def _grad(node: Node) -> Tensor:
@@ -208,7 +220,7 @@ def stacked(measurements: list[Measurement]) -> Floats:
     """K measurements -> (K, C, M, R) in one transfer, ratios and roots of means taken; what is null is zero."""
     values: Floats = torch.stack([table.values for table in measurements]).cpu().numpy()
     columns = measurements[0].columns
-    update, weight = columns.index("update_ratio"), columns.index("weight_norm")
+    update, weight = columns.index(UPDATED), columns.index("weight_norm")
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for number, table in enumerate(measurements):
             ratio = values[number, :, update] / values[number, :, weight]
