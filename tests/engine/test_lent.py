@@ -18,7 +18,7 @@ from gradlab.data.batches import batches
 from gradlab.data.dataset import DataError, Dataset
 from gradlab.data.facts import described
 from gradlab.data.loaders import load
-from gradlab.engine.lent import answer, sow
+from gradlab.engine.called import answer, sow
 from gradlab.engine.train import train
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import RunSpec
