@@ -21,17 +21,8 @@ from gradlab.engine.optim.clippers import Clipped
 from gradlab.engine.probes import Measurement, stacked
 from gradlab.spec.run import RunSpec
 from gradlab.store.arrays import Array, Kept
-from gradlab.store.record import (
-    KEPT_OF_STEPS,
-    PROBE_COLUMNS,
-    Bools,
-    Floats,
-    LayerTable,
-    Pretrained,
-    Reading,
-    Record,
-    Row,
-)
+from gradlab.store.columns import KEPT_OF_STEPS, PROBE_COLUMNS
+from gradlab.store.record import Bools, Floats, LayerTable, Pretrained, Reading, Record, Row
 
 
 @dataclass(frozen=True)

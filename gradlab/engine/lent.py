@@ -28,7 +28,8 @@ from gradlab.nn.slots import Layout, Role, Slot, Start
 from gradlab.spec.choices import LOSSES
 from gradlab.spec.run import RunSpec
 from gradlab.store.arrays import Kept
-from gradlab.store.record import MEASURED_COLUMNS, PROBE_COLUMNS, Bools, Floats, Pretrained, Row
+from gradlab.store.columns import MEASURED_COLUMNS, PROBE_COLUMNS
+from gradlab.store.record import Bools, Floats, Pretrained, Row
 from gradlab.watching.observed import Observed, observe
 
 if TYPE_CHECKING:

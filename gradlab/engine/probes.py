@@ -22,7 +22,8 @@ from gradlab.nn.products import stacked as in_one
 from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
 from gradlab.spec.choices import ACTIVATIONS as NAMED_ACTIVATIONS
-from gradlab.store.record import PROBE_COLUMNS, Bools, Floats, Row
+from gradlab.store.columns import PROBE_COLUMNS
+from gradlab.store.record import Bools, Floats, Row
 
 SATURATED_BELOW = 0.05
 """Of the largest slope: an entry whose slope is smaller counts as saturated."""

@@ -29,7 +29,8 @@ from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
 from gradlab.spec.run import RunSpec
 from gradlab.store.arrays import Kept
-from gradlab.store.record import PROBE_COLUMNS, Floats, Pretrained
+from gradlab.store.columns import PROBE_COLUMNS
+from gradlab.store.record import Floats, Pretrained
 
 if TYPE_CHECKING:
     from gradlab.engine.cohort import Task

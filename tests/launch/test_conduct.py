@@ -22,8 +22,9 @@ from gradlab.grid.compose import compose_grid
 from gradlab.launch import conduct, worker
 from gradlab.spec.run import SCHEMA, RunSpec
 from gradlab.store import documents
+from gradlab.store.columns import SCHEMAS
 from gradlab.store.folder import Folder, locked
-from gradlab.store.record import SCHEMAS, Record
+from gradlab.store.record import Record
 from gradlab.store.tables import load_tables
 from tests.commands import TINY, Gradlab, assert_same_tables, before_training, call, inline, undrawn
 
