@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from gradlab.spec.run import but_for_seeds, unused
+from gradlab.spec.run import but_for_seeds
+from gradlab.spec.unused import unused
 from gradlab.terminal.grids import Head, show_table
 from gradlab.terminal.streams import visible
 
