@@ -24,7 +24,7 @@ from gradlab.engine.ways import Own, Way, own
 from gradlab.grid.cohorts import HELDOUT_SAMPLES
 from gradlab.models import Architecture
 from gradlab.models.module import COMPLEX
-from gradlab.nn.kernels.program import serves
+from gradlab.nn.kernels.calls import serves
 from gradlab.nn.losses import Loss, Targets
 from gradlab.nn.network import Network, assemble
 from gradlab.nn.products import take
