@@ -117,7 +117,7 @@ def measure(
     table = Measurement(rows, values, held, sound, columns, first, entries=_entries(through, x, rows, columns))
 
     if first:
-        norm64(_grad(x), table.column("signal_grad_norm", 0))
+        norm64(x.derivative, table.column("signal_grad_norm", 0))
         _spread(table, 0, (x,))
     for layer, signal in enumerate(through.signals, start=1):
         row, steps, samples = first + layer - 1, len(signal.z), signal.z[0].value.shape[1]
@@ -130,7 +130,7 @@ def measure(
         _slopes(table, row, network, layer, pre, h, samples)
         _further(table, row, signal.further)
         unsound(z, sound[:, layer - 1])
-        grads = in_one([_grad(node) for node in signal.z]).flatten(1)
+        grads = in_one([node.derivative for node in signal.z]).flatten(1)
         norm64(grads, table.column("signal_grad_norm", row))
         if times is not None:
             size = grads.shape[1] // steps
@@ -179,11 +179,6 @@ def measure_update(
     spans, start = layout.matrices[layers], 0 if layers == slice(None) else layout.layers[layers][0].start
     inside = [slice(span.start - start, span.stop - start) for span in spans]
     distances64(after, before, inside, table.of_layers(UPDATED, len(layout.names))[:, layers])
-
-
-def _grad(node: Node) -> Tensor:
-    """The derivative by a node; zeros where nothing came back to it."""
-    return torch.zeros_like(node.value) if node.grad is None else node.grad
 
 
 def _slopes(
