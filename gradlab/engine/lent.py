@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from gradlab.engine.called import Judge, answer, judging, sow, tensor_of
 from gradlab.engine.precision import FORMATS, Format, Scaled, beside
 from gradlab.engine.probes import Measurement
 from gradlab.engine.stacking import Stack, obstacle, stack_of, together
+from gradlab.engine.task import Task
 from gradlab.engine.tried import begun, looked_at
 from gradlab.models.module import Shelf, fans, shelved
 from gradlab.nn.losses import right
@@ -31,9 +32,6 @@ from gradlab.store.arrays import Kept
 from gradlab.store.columns import MEASURED_COLUMNS, PROBE_COLUMNS
 from gradlab.store.record import Bools, Floats, Pretrained, Row
 from gradlab.watching.observed import Observed, observe
-
-if TYPE_CHECKING:
-    from gradlab.engine.cohort import Task
 
 COLUMNS = (*PROBE_COLUMNS, *MEASURED_COLUMNS)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,11 @@ from gradlab.data.dataset import DataError
 from gradlab.data.targets import told
 from gradlab.engine.called import Judge, answer, judging, sow, tensor_of
 from gradlab.engine.precision import FORMATS
+from gradlab.engine.task import Task
 from gradlab.models.module import converted, drawn, entries, is_lazy, made
 from gradlab.spec.run import Extent, RunSpec
 from gradlab.watching.facts import IGNORED
 from gradlab.watching.observed import Observed, observe
-
-if TYPE_CHECKING:
-    from gradlab.engine.cohort import Task
 
 ONE_OF_CLASSES = ("cross_entropy", "negative_log_likelihood", "hinge")
 """Losses that want an output for each class."""
