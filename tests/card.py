@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
-from tests.streams import POOL, PRODUCTS, FakeStream, Order
+from tests.streams import POOL, PRODUCTS, FakeEvent, FakeStream, Order
 
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "unique_dim", "_unique2", "repeat_interleave"}
 """Operations that cannot go on before the host knows a number."""
@@ -332,6 +332,7 @@ class FakeCuda:
             "current_stream": lambda device=None: card.current[self._index(device)],
             "default_stream": lambda device=None: card.streams[self._index(device)],
             "stream": self.stream,
+            "Event": lambda: FakeEvent(card.order),
             "CUDAGraph": lambda: FakeGraph(card),
             "graph_pool_handle": lambda: (0, 1),
             "empty_cache": self.empty_cache,

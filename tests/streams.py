@@ -30,6 +30,26 @@ class FakeStream:
         learn(self.known, other)
 
 
+@dataclass(eq=False)
+class FakeEvent:
+    """A mark on a stream; the card has come to it when it was asked for often enough, see `Order.slow`.
+
+    That somebody has asked orders nothing here: who needs an order has to wait.
+    """
+
+    order: Order
+    stream: FakeStream | None = None
+
+    def record(self, stream: FakeStream) -> None:
+        self.stream = stream
+
+    def query(self) -> bool:
+        left = 0 if self.stream is None else self.order.slow.get(self.stream, 0)
+        if self.stream is not None and left:
+            self.order.slow[self.stream] = left - 1
+        return not left
+
+
 def learn(known: dict[FakeStream, int], other: FakeStream) -> None:
     """All that ``other`` was asked for, and what came before that."""
     for stream, clock in (*other.known.items(), (other, other.clock)):
@@ -46,9 +66,13 @@ class Memory:
 
 
 class Order:
-    """Of all streams of a machine. ``faults`` are what could not be said where it happened."""
+    """Of all streams of a machine. ``faults`` are what could not be said where it happened.
+
+    ``slow``: how many times somebody looks in vain whether a stream has come to a mark.
+    """
 
     def __init__(self) -> None:
+        self.slow: dict[FakeStream, int] = {}
         self.host: dict[FakeStream, int] = {}
         self.memory: dict[Hashable, Memory] = {}
         self.faults: list[str] = []

@@ -1,13 +1,14 @@
 """Pieces that one process trains by turns: on a GPU each has a stream of its own, and kernels of all run side by side.
 
-A piece asks the card for a window of steps in its turn, and looks at the numbers in the next; between the two the
-others have theirs. Nothing of a piece lies on the stream of another, so numbers are those of a piece alone.
+A piece asks the card for a window of steps in its turn, and looks at the numbers in the next, which comes when they are
+there; between the two the others have theirs, as many as they want. Nothing of a piece lies on the stream of another:
+its numbers are those that it has alone.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -22,14 +23,33 @@ Wish: TypeAlias = Literal["alone"] | None
 
 Work: TypeAlias = Generator[Wish, None, None]
 
+LOOK_SECONDS = 0.0002
+"""Between two looks whether the card has done what some piece has asked for."""
+
 
 @dataclass(eq=False)
 class _Piece:
-    """Its work, its stream on a GPU, and whether it goes on alone."""
+    """Its work, its stream on a GPU with a mark behind what it has asked for, and whether it goes on alone."""
 
     work: Work
     stream: torch.cuda.Stream | None
+    asked: torch.cuda.Event | None = None
     alone: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether the card has done all that it has asked for."""
+        return self.asked is None or self.asked.query()
+
+    def turn(self) -> Wish:
+        """One turn."""
+        if self.stream is None:
+            return next(self.work)
+        with torch.cuda.stream(self.stream):
+            wish = next(self.work)
+            self.asked = torch.cuda.Event()
+            self.asked.record(self.stream)
+            return wish
 
 
 class Turns:
@@ -58,16 +78,18 @@ class Turns:
         self._waiting.append(_Piece(work, self._stream()))
 
     def round(self) -> None:
-        """A turn for each. One that was told to stop has kept what it had; those that wait have kept all."""
+        """A turn for each that is ready, which some will be. One that was told to stop has kept what it had."""
         self._admit()
-        for piece in tuple(self._at_work):
+        while not (ready := [piece for piece in self._at_work if piece.ready]):
+            time.sleep(LOOK_SECONDS)
+        for piece in ready:
             try:
-                with self._on(piece):
-                    wish = next(piece.work)
+                wish = piece.turn()
             except StopIteration:
                 self._leave(piece)
             except ToldToStop:
                 self._leave(piece)
+                # Those that wait have nothing that is not kept.
                 for other in self._waiting:
                     other.work.close()
                 self._waiting.clear()
@@ -97,6 +119,3 @@ class Turns:
         stream = self._free.pop() if self._free else torch.cuda.Stream(self._device)
         stream.wait_stream(torch.cuda.current_stream(self._device))
         return stream
-
-    def _on(self, piece: _Piece) -> AbstractContextManager[object]:
-        return nullcontext() if piece.stream is None else torch.cuda.stream(piece.stream)

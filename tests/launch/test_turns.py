@@ -19,7 +19,7 @@ from gradlab.engine.keeper import Keeper
 from gradlab.grid.cohorts import make_plan
 from gradlab.launch import worker
 from gradlab.launch.events import ENDS, Event, Job
-from gradlab.launch.turns import Turns
+from gradlab.launch.turns import Turns, Work
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec, build
 from gradlab.store.folder import Folder
@@ -108,6 +108,23 @@ def test_a_worker_trains_several_pieces_to_what_they_are_alone(
     assert [tables(job) for job in jobs] == alone
     seconds = [read_table(Folder(job.folder).piece(job.piece.index, "runs"), "runs")["duration_s"] for job in jobs]
     assert 0 < sum(sum(of_piece.to_pylist()) for of_piece in seconds) < took
+
+
+def test_nobody_waits_for_a_slow_piece(card: Card) -> None:
+    def work(name: str) -> Work:
+        x = torch.ones(2, device=CARD)
+        for _ in range(4):
+            went.append(name)
+            x.add_(1)
+            yield None
+
+    turns, went = Turns(CARD), list[str]()
+    for name in "ab":
+        turns.begin(work(name))
+    card.order.slow[card.streams[1]] = 6
+    while turns:
+        turns.round()
+    assert "".join(went) == "abbbbaaa"
 
 
 def test_all_that_are_told_to_stop_are_kept(card: Card, alone: list[list[object]], tmp_path: Path) -> None:
