@@ -1,138 +1,25 @@
-"""All that is to be seen of gradlab on a GPU, in twelve minutes: is it right, is a step one launch, how fast is it.
-
-Run as ``python -m benchmarks.gpu --out DIR``; ``--device cpu`` rehearses it in two on any machine, with little
-networks. Each part runs in a process of its own, is ended when its seconds are over, and writes what it has seen at
-once: a line of JSON a figure to ``results.jsonl``, and the same for a reader to ``report.txt``. ``--parts`` chooses.
-"""
+"""The parts: what each looks at on a card, or rehearses without one."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import pairwise
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.settings import BATCH, WIDTH, overrides
+from benchmarks.gpu.asking import COMMAND, grid, is_gpu, limits, memory_watched, quietly, say, seeds, sweep, traffic
+from benchmarks.settings import WIDTH
 from benchmarks.timing import ROOT, timed
-from gradlab.launch.worker import take
-
-COMMAND = (sys.executable, "-m", "gradlab")
-
-SIGNAL_PASSES, PARAMETER_PASSES = 10, 6
-"""How often a step reads or writes each layer's signal and each parameter at the least.
-
-A signal: H read and Z written by the product, Z read and H written by the activation; back dH read and dZ written, dZ
-and H read for the matrix's gradient, dZ read and dH written for the layer below. A parameter: read forth and back, its
-gradient written, read for its norm and for the update, and itself written.
-"""
 
 SHARE = 12
 """The loop runs one in so many of the grid's networks."""
-
-
-def say(what: str, **figures: Any) -> None:
-    """One line of the results."""
-    print(json.dumps({"what": what, **figures}), flush=True)
-
-
-def is_gpu(device: str) -> bool:
-    """Whether this is no rehearsal."""
-    return device != "cpu"
-
-
-def grid(device: str, *more: str, width: int = WIDTH) -> tuple[str, ...]:
-    """The reference grid, or a little one to rehearse with."""
-    if is_gpu(device):
-        return (*overrides(width=width), *more)
-    return ("model.depth=3,5", "model.activation=relu,tanh", f"model.width={min(width, 16)}", "train.steps=12", *more)
-
-
-def seeds(count: int) -> str:
-    """So many of them."""
-    return f"seed=range({count})"
-
-
-def sweep(device: str, out: Path, *asked: str) -> float:
-    """The seconds of a whole ``gradlab sweep`` into ``out``."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return timed([*COMMAND, "sweep", *asked, *quietly(device, out)], out.parent).seconds
-
-
-def quietly(device: str, out: Path) -> tuple[str, ...]:
-    """Options of a sweep."""
-    return ("--device", device, "--no-report", "-q", "-o", str(out))
-
-
-@contextmanager
-def memory_watched(device: str) -> Iterator[list[float]]:
-    """The MiB in use on the card, twice a second."""
-    seen: list[float] = []
-    over = threading.Event()
-    ask = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-
-    def look() -> None:
-        while not over.wait(0.5):
-            seen.append(float(subprocess.run(ask, capture_output=True, text=True, check=True).stdout.split()[0]))
-
-    thread = threading.Thread(target=look, daemon=True)
-    if is_gpu(device):
-        thread.start()
-    try:
-        yield seen
-    finally:
-        over.set()
-
-
-def best(run: Callable[[], object], device: str, turns: int = 20) -> float:
-    """The seconds of the fastest of some turns."""
-    seconds = []
-    for _ in range(turns):
-        wait(device)
-        start = time.perf_counter()
-        run()
-        wait(device)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
-
-
-def wait(device: str) -> None:
-    """Until the card has done what it was asked for."""
-    if is_gpu(device):
-        torch.cuda.synchronize(device)
-
-
-def limits(device: str, side: int) -> tuple[float, float]:
-    """Operations a second of a float32 product of ``side`` (no TF32), and bytes a second of a copy, there and back."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    a, b = torch.randn(2, side, side, device=device)
-    out = torch.empty_like(a)
-    arithmetic = 2.0 * side**3 / best(lambda: torch.mm(a, b, out=out), device)
-    source = torch.empty(16, side, side, device=device)
-    target = torch.empty_like(source)
-    return arithmetic, 2.0 * source.nbytes / best(lambda: target.copy_(source), device)
-
-
-def traffic(depth: int, width: int) -> float:
-    """Bytes that a step of one network moves at the least.
-
-    >>> traffic(1, 64) == 4 * (PARAMETER_PASSES * 650 + SIGNAL_PASSES * BATCH * 10)
-    True
-    """
-    widths = [64, *[width] * (depth - 1), 10]
-    parameters = sum((before + 1) * after for before, after in pairwise(widths))
-    return 4.0 * (PARAMETER_PASSES * parameters + SIGNAL_PASSES * BATCH * sum(widths[1:]))
 
 
 def machine(device: str, _: Path) -> None:
@@ -212,7 +99,19 @@ def loop(device: str, folder: Path) -> None:
         say("loop", left="a minute on a processor")
         return
     log = timed([sys.executable, "-m", "benchmarks.loop", "--share", str(SHARE), "--device", device], folder)
-    say("loop", seconds=log.seconds, **json.loads(log.output.splitlines()[-1]))
+    say("loop", share=SHARE, seconds=log.seconds, **last(log.output))
+
+
+def compiled(device: str, _: Path) -> None:
+    """The loop compiled, with CUDA graphs, beside the eager one with foreach and with the fused optimizer."""
+    rehearsal = () if is_gpu(device) else ("--backend", "aot_eager", "--steps", "8", "--threads", "1")
+    told("compiled", "benchmarks.compiled", "--device", device, *rehearsal)
+
+
+def last(output: str) -> dict[str, Any]:
+    """The line of JSON of what a benchmark printed, whatever compilers say around it."""
+    found: dict[str, Any] = json.loads(next(line for line in reversed(output.splitlines()) if line[:1] == "{"))
+    return found
 
 
 def ensembles(device: str, folder: Path) -> None:
@@ -221,15 +120,22 @@ def ensembles(device: str, folder: Path) -> None:
         say("ensembles", left="a minute on a processor")
         return
     log = timed([sys.executable, "-m", "benchmarks.ensemble", "--share", "3", "--device", device], folder)
-    say("ensembles", seconds=log.seconds, **json.loads(log.output.splitlines()[-1]))
+    say("ensembles", share=3, seconds=log.seconds, **last(log.output))
+
+
+def workers(device: str, folder: Path) -> None:
+    """The grid and ten times as many runs, by so many processes on the one card."""
+    many = seeds(10 if is_gpu(device) else 2)
+    for name, more, counts in (("grid", (), (2, 4)), ("seeds", (many,), (1, 2, 4))):
+        for count in counts:
+            seconds = sweep(device, folder / f"{name}{count}", *grid(device, *more, f"launch.workers={count}"))
+            say("workers", more=more, workers=count, seconds=seconds)
 
 
 def widths(device: str, folder: Path) -> None:
-    """The grid at other widths, and ten times as many runs."""
+    """The grid at other widths."""
     for width in (16, 256):
-        say("grid", width=width, seconds=sweep(device, folder / f"w{width}", *grid(device, width=width)))
-    many = seeds(10 if is_gpu(device) else 2)
-    say("grid", more=many, seconds=sweep(device, folder / "seeds", *grid(device, many)))
+        say("width", width=width, seconds=sweep(device, folder / f"w{width}", *grid(device, width=width)))
 
 
 def step(device: str, _: Path) -> None:
@@ -282,7 +188,7 @@ def interrupt(device: str, folder: Path) -> None:
 
 
 def two(device: str, folder: Path) -> None:
-    """Two commands on one card at the same time, and one of two workers."""
+    """Two commands on one card at the same time."""
     from gradlab import load
 
     outs = [folder / name for name in ("here", "there")]
@@ -290,9 +196,8 @@ def two(device: str, folder: Path) -> None:
     both = [subprocess.Popen([*COMMAND, "sweep", *grid(device), *quietly(device, out)], cwd=ROOT) for out in outs]
     statuses = [one.wait() for one in both]
     say("two commands", statuses=statuses, seconds=time.perf_counter() - began)
-    seconds = sweep(device, folder / "workers", *grid(device, "launch.workers=2"))
-    losses = [load(out).runs["loss_last"] for out in (*outs, folder / "workers")]
-    say("two workers", seconds=seconds, same=all(losses[0].equals(other) for other in losses[1:]))
+    losses = [load(out).runs["loss_last"] for out in outs]
+    say("two commands", same=losses[0].equals(losses[1]))
 
 
 def architectures(device: str, _: Path) -> None:
@@ -303,75 +208,61 @@ def architectures(device: str, _: Path) -> None:
         say("architecture", row=measure(name, COHORTS[name], 1, 1, time.perf_counter, device))
 
 
+def own(device: str, _: Path) -> None:
+    """Networks of one's own beside the plain loop."""
+    told("own", "benchmarks.own", "--device", device, *(() if is_gpu(device) else ("--members", "2", "--steps", "12")))
+
+
+def watch(device: str, _: Path) -> None:
+    """`benchmarks.watch`, on the card."""
+    names = (
+        "gradlab.watch every=50",
+        "gradlab.watch every=10",
+        "Lightning-style grad_norm",
+        "by hand, layers each 50th",
+    )
+    steps = ("--steps", "250") if is_gpu(device) else ("--steps", "12", "--tasks", "transformer")
+    told("watch", "benchmarks.watch", "--device", device, *steps, "--only", *(names if is_gpu(device) else names[:1]))
+
+
+def measure(device: str, _: Path) -> None:
+    """`benchmarks.measure`, on the card, of networks that are in no package."""
+    names = ("mlp.4.relu", "lenet", "resnet.preact", "lstm", "gru.cells", "gpt", "encoder.post", "mixer", "unet", "vae")
+    told("measure", "benchmarks.measure", "--device", device, "--only", *(names if is_gpu(device) else names[:2]))
+
+
+def told(what: str, *asked: str) -> None:
+    """Each line that a module of this folder prints, as it comes: what ends it has what there was by then."""
+    command = [sys.executable, "-m", *asked]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None
+        for line in started.stdout:
+            say(what, **(json.loads(line) if line.startswith("{") else {"row": line.rstrip()}))
+    if started.returncode:
+        raise SystemExit(f"{asked[0]} ended with status {started.returncode}")
+
+
 PARTS: dict[str, tuple[float, Callable[[str, Path], None]]] = {
     "machine": (25, machine),
     "tests": (75, suite),
     "launches": (25, launches),
     "reference": (70, reference),
     "loop": (60, loop),
+    "compiled": (110, compiled),
+    "workers": (100, workers),
     "ensembles": (40, ensembles),
     "step": (50, step),
-    "memory": (40, memory),
-    "interrupt": (45, interrupt),
-    "two": (45, two),
-    "widths": (70, widths),
-    "architectures": (60, architectures),
     "choices": (120, choices),
+    "widths": (40, widths),
+    "own": (40, own),
+    "architectures": (60, architectures),
+    "two": (30, two),
+    "memory": (40, memory),
+    "interrupt": (40, interrupt),
+    "watch": (50, watch),
+    "measure": (25, measure),
 }
-"""The seconds that each may take, and what it does; first what all else rests on."""
+"""The most seconds that each may take, and what it does; first what all else rests on, and what is asked most.
 
-
-def run(name: str, device: str, out: Path) -> None:
-    """One part in a process of its own; each line that it prints is kept as it comes."""
-    seconds, _ = PARTS[name]
-    began = time.perf_counter()
-    command = [sys.executable, "-m", "benchmarks.gpu", "--one", name, "--device", device]
-    with (out / "errors.txt").open("a", encoding="utf-8") as errors:
-        errors.write(f"--- {name}\n")
-        errors.flush()
-        with subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
-        ) as part:
-            cut = threading.Timer(seconds, os.killpg, (part.pid, signal.SIGKILL))
-            cut.start()
-            assert part.stdout is not None
-            for line in part.stdout:
-                note(out, name, line)
-        cut.cancel()
-    took = time.perf_counter() - began
-    note(out, name, json.dumps({"what": "end", "status": part.returncode, "seconds": round(took, 1), "of": seconds}))
-
-
-def note(out: Path, part: str, line: str) -> None:
-    """Keeps a line, as JSON and for a reader."""
-    try:
-        told = {"part": part, **json.loads(line)}
-    except ValueError:
-        told = {"part": part, "what": "said", "text": line.rstrip()}
-    text = "  ".join(f"{key} {value}" for key, value in told.items() if key not in ("part", "what"))
-    for name, written in (("results.jsonl", json.dumps(told)), ("report.txt", f"{part}: {told['what']}  {text}")):
-        with (out / name).open("a", encoding="utf-8") as stream:
-            stream.write(written + "\n")
-    print(f"{part}: {told['what']}  {text}", flush=True)
-
-
-def main() -> None:
-    """Runs the parts one after the other, or one of them here."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda:0", help="default cuda:0; cpu rehearses")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=" ".join(PARTS))
-    parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="default ./gpu-results")
-    parser.add_argument("--one", choices=PARTS, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.one:
-        take(torch.device(arguments.device))
-        with tempfile.TemporaryDirectory(prefix="gradlab-benchmark-") as folder:
-            PARTS[arguments.one][1](arguments.device, Path(folder))
-        return
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    for name in arguments.parts:
-        run(name, arguments.device, arguments.out)
-
-
-if __name__ == "__main__":
-    main()
+Most end in half of them; where a call has not enough for all, those at the end are left for another.
+"""
