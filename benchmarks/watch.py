@@ -317,6 +317,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, help="networks (default all)")
     parser.add_argument("--only", nargs="+", default=list(CONTENDERS), choices=CONTENDERS, help="(default all)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda:N (default cpu)")
+    parser.add_argument("--no-memory", action="store_true", help="seconds alone: no process for each peak of memory")
     parser.add_argument("--one", nargs=2, metavar=("TASK", "NAME"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -325,15 +326,16 @@ def main() -> None:
         print(*alone(TASKS[arguments.one[0]], CONTENDERS[arguments.one[1]][1], arguments.device))
         return
     for task in arguments.tasks:
-        base = peak(task, "nothing", arguments.device)
+        base = None if arguments.no_memory else peak(task, "nothing", arguments.device)
         for name in arguments.only:
             found, seconds = cost(TASKS[task], *CONTENDERS[name], arguments.steps, arguments.device)
-            peaks = peak(task, name, arguments.device)
-            memory, ended = (one / bare - 1 for one, bare in zip(peaks, base, strict=True))
+            memory = ""
+            if base is not None:
+                peaks = zip(peak(task, name, arguments.device), base, strict=True)
+                memory = "; memory {:+.1%}, at the end {:+.1%}".format(*(one / bare - 1 for one, bare in peaks))
             print(
                 f"{task:<12}{seconds * 1e3:6.1f} ms a step  {name:<28}{found.cycle:+7.1%}  "
-                f"between {found.between:+6.1%}, recorded {found.recorded:+6.1%}; "
-                f"memory {memory:+.1%}, at the end {ended:+.1%}",
+                f"between {found.between:+6.1%}, recorded {found.recorded:+6.1%}{memory}",
                 flush=True,
             )
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import torch
 
 from benchmarks.settings import BATCH, WIDTH, overrides
@@ -60,6 +61,11 @@ def sweep(device: str, out: Path, *asked: str) -> float:
 def quietly(device: str, out: Path) -> tuple[str, ...]:
     """Options of a sweep."""
     return ("--device", device, "--no-report", "-q", "-o", str(out))
+
+
+def runs_in(out: Path) -> int:
+    """How many a result has."""
+    return pq.read_metadata(out / "runs.parquet").num_rows  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -14,9 +14,23 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.asking import COMMAND, grid, is_gpu, limits, memory_watched, quietly, say, seeds, sweep, traffic
+from benchmarks.gpu.asking import (
+    COMMAND,
+    best,
+    grid,
+    is_gpu,
+    limits,
+    memory_watched,
+    quietly,
+    runs_in,
+    say,
+    seeds,
+    sweep,
+    traffic,
+)
 from benchmarks.settings import WIDTH
 from benchmarks.timing import ROOT, timed
+from gradlab.engine.tf32 import products
 
 SHARE = 12
 """The loop runs one in so many of the grid's networks."""
@@ -27,6 +41,20 @@ def machine(device: str, _: Path) -> None:
     name = torch.cuda.get_device_name(device) if is_gpu(device) else "processor"
     arithmetic, bandwidth = limits(device, 8192 if is_gpu(device) else 256)
     say("machine", card=name, torch=torch.__version__, tflops=arithmetic / 1e12, gigabytes_s=bandwidth / 1e9)
+    say("tf32", **tf32(device, 8192 if is_gpu(device) else 256))
+
+
+def tf32(device: str, side: int) -> dict[str, Any]:
+    """Operations a second of a product in TF32, and what becomes of a half and of three quarters of its last bit.
+
+    A processor makes a whole one of both; a card that made none of the second would cut bits off.
+    """
+    a, b = torch.randn(2, side, side, device=device)
+    out, one = torch.empty_like(a), torch.eye(64, device=device)
+    with products(torch.device(device)):
+        arithmetic = 2.0 * side**3 / best(lambda: torch.mm(a, b, out=out), device)
+        half, more = (float(torch.mm(one * (1 + part * 2.0**-10), one)[0, 0] - 1) * 2**10 for part in (0.5, 0.75))
+    return {"tflops": arithmetic / 1e12, "half": half, "three_quarters": more}
 
 
 def suite(device: str, folder: Path) -> None:
@@ -129,25 +157,28 @@ def workers(device: str, folder: Path) -> None:
     for name, more, counts in (("grid", (), (2, 4)), ("seeds", (many,), (1, 2, 4))):
         for count in counts:
             seconds = sweep(device, folder / f"{name}{count}", *grid(device, *more, f"launch.workers={count}"))
-            say("workers", more=more, workers=count, seconds=seconds)
+            say("workers", runs=runs_in(folder / f"{name}{count}"), workers=count, seconds=seconds)
 
 
 def widths(device: str, folder: Path) -> None:
     """The grid at other widths."""
     for width in (16, 256):
-        say("width", width=width, seconds=sweep(device, folder / f"w{width}", *grid(device, width=width)))
+        seconds = sweep(device, folder / f"w{width}", *grid(device, width=width))
+        say("width", runs=runs_in(folder / f"w{width}"), width=width, seconds=seconds)
 
 
 def step(device: str, _: Path) -> None:
-    """Milliseconds a step of one cohort: as a graph, one kernel after the other, by torch and by Triton's kernels."""
+    """Milliseconds a step of one cohort, as a graph and kernel by kernel; by torch, in TF32, by Triton's kernels."""
     from benchmarks.choices import step_seconds
 
     sizes = ((432, 10, 64), (432, 10, 16), (64, 10, 256), (1, 10, 64)) if is_gpu(device) else ((4, 3, 8),)
     for members, depth, width in sizes:
-        for kernels in ("torch", "triton") if is_gpu(device) else ("torch",):
-            os.environ["GRADLAB_KERNELS"] = kernels
-            figures = step_seconds(device, members, depth, width)
-            say("step", members=members, depth=depth, width=width, kernels=kernels, **figures)
+        for kernels, precision in (("torch", "float32"), ("torch", "tf32"), ("triton", "float32")):
+            if is_gpu(device):
+                os.environ["GRADLAB_KERNELS"] = kernels
+            figures = step_seconds(device, members, depth, width, precision)
+            names = {"kernels": kernels, "precision": precision}
+            say("step", members=members, depth=depth, width=width, **names, **figures)
 
 
 def memory(device: str, folder: Path) -> None:
@@ -214,15 +245,16 @@ def own(device: str, _: Path) -> None:
 
 
 def watch(device: str, _: Path) -> None:
-    """`benchmarks.watch`, on the card."""
+    """`benchmarks.watch`, on the card; what it says of memory would take a minute more."""
     names = (
-        "gradlab.watch every=50",
         "gradlab.watch every=10",
+        "gradlab.watch every=50",
         "Lightning-style grad_norm",
         "by hand, layers each 50th",
     )
-    steps = ("--steps", "250") if is_gpu(device) else ("--steps", "12", "--tasks", "transformer")
-    told("watch", "benchmarks.watch", "--device", device, *steps, "--only", *(names if is_gpu(device) else names[:1]))
+    little = ("--steps", "12", "--tasks", "transformer", "--only", names[0])
+    asked = ("--steps", "250", "--only", *names) if is_gpu(device) else little
+    told("watch", "benchmarks.watch", "--device", device, "--no-memory", *asked)
 
 
 def measure(device: str, _: Path) -> None:
@@ -259,7 +291,7 @@ PARTS: dict[str, tuple[float, Callable[[str, Path], None]]] = {
     "two": (30, two),
     "memory": (40, memory),
     "interrupt": (40, interrupt),
-    "watch": (50, watch),
+    "watch": (40, watch),
     "measure": (25, measure),
 }
 """The most seconds that each may take, and what it does; first what all else rests on, and what is asked most.

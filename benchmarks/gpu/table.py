@@ -86,23 +86,23 @@ def _speeds(lines: Sequence[Line], card: str) -> str:
         whole = one["seconds"] + (one["share"] - 1) * one["work_s"]
         add("`torch.func` ensembles of 12", whole, f"scaled from one in {one['share']}", peer=True)
     for one in _of(lines, "width"):
-        add(f"432 runs, width {one['width']}", one["seconds"])
+        add(f"{one['runs']:,} runs, width {one['width']}", one["seconds"])
     for one in _of(lines, "workers"):
-        add(f"{'4,320' if one['more'] else '432'} runs, `launch.workers={one['workers']}`", one["seconds"])
+        add(f"{one['runs']:,} runs, `launch.workers={one['workers']}`", one["seconds"])
     return _table((f"what, on {card}", "seconds", "against gradlab", ""), rows)
 
 
 def _steps(lines: Sequence[Line], card: str) -> str:
     rows = [
         (
-            *(str(one[key]) for key in ("members", "depth", "width", "kernels")),
+            *(str(one[key]) for key in ("members", "depth", "width", "precision", "kernels")),
             *(_figure(one[key]) for key in ("rehearsed", "recorded", "plain")),
             "yes" if one["captured"] else "no",
         )
         for one in _of(lines, "step", "rehearsed")
     ]
-    heads = ("members", "depth", "width", "kernels", "a graph", "a graph, recorded", "one by one", "captured")
-    return _table((f"ms a step on {card}: {heads[0]}", *heads[1:]), rows)
+    sizes = (f"ms a step on {card}: members", "depth", "width", "precision", "kernels")
+    return _table((*sizes, "a graph", "a graph, recorded", "one by one", "captured"), rows)
 
 
 def _architectures(lines: Sequence[Line], card: str) -> str:
@@ -131,8 +131,13 @@ def _sentences(lines: Sequence[Line], card: str) -> str:
 
 def _behaviour(lines: Sequence[Line]) -> Iterator[str]:
     """What the host does, and what becomes of a command that is disturbed."""
+    for one in _of(lines, "tf32"):
+        rounds = {(0.0, 0.0): "cuts bits off", (1.0, 1.0): "rounds ties away"}.get(
+            (one["half"], one["three_quarters"]), "rounds ties to even"
+        )
+        yield f"TF32 {rounds}; a product of 8192 rows has {_figure(one['tflops'])} TFLOP/s in it."
     for one in _of(lines, "launches of 20 steps"):
-        calls = ", ".join(f"{count} {call}" for call, count in sorted(one["calls"].items()))
+        calls = ", ".join(f"{count} {call}" for call, count in sorted(one["calls"].items())) or "nothing"
         yield f"20 steps{' with the table' * one['record']} ask the driver for: {calls}."
     for one in _of(lines, "out of memory"):
         yield f"A piece that is too large ends in {one['chunks']}, runs {one['states']}."
