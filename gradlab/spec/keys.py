@@ -188,7 +188,7 @@ KEYS: dict[str, Key] = {
         str,
         "of weights, signals and gradients; mixed: of signals and gradients, beside single weights; tf32: single, with "
         "operands of products rounded to 11 bits",
-        words=("float32", "tf32", "float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"),
+        words=("float32", "float64", "tf32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"),
     ),
     "train.loss_scale": Key(str, "multiplies the loss on its way back, as half precision needs; or dynamic"),
     "train.rounding": Key(

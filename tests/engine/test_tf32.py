@@ -17,6 +17,7 @@ from gradlab.data.facts import described
 from gradlab.engine.precision import FORMATS
 from gradlab.engine.tf32 import OPERANDS, products, rounded
 from gradlab.engine.train import train
+from gradlab.spec.choices.formats import FORMATS as NAMED
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec, build
 from tests.engine import networks
@@ -64,6 +65,15 @@ class Linear(torch.autograd.Function):
 )
 def test_a_number_keeps_eleven_bits(given: float, wanted: float) -> None:
     torch.testing.assert_close(rounded(torch.tensor([given])), torch.tensor([wanted]), rtol=0, atol=0, equal_nan=True)
+
+
+def test_the_format_is_what_is_kept() -> None:
+    form, single = NAMED["tf32"], torch.finfo(torch.float32)
+    held = torch.tensor([form.largest, 1 + 2.0 ** (1 - form.digits), form.smallest_normal])
+    assert torch.equal(rounded(held), held)
+    assert rounded(torch.tensor([1 + 2.0**-form.digits])) != 1 + 2.0**-form.digits
+    assert rounded(torch.tensor([single.max])) == math.inf
+    assert form.smallest_normal == single.smallest_normal
 
 
 def test_rounding_is_what_is_written_out() -> None:
