@@ -112,7 +112,7 @@ def accuracy(net: nn.Module, data: Digits) -> float:
     net.eval()
     with torch.inference_mode():
         right = net(data.heldout_inputs).argmax(1) == data.heldout_classes
-    return right.float().mean().item()
+    return float(right.float().mean())
 
 
 def clip(setting: Setting, parameters: Sequence[nn.Parameter]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -76,30 +76,18 @@ FORMATS = {
 }
 
 
-class Formatted(Protocol):
-    """Networks whose ``parameters`` and passes are of a ``form``."""
-
-    @property
-    def form(self) -> Format:
-        """Of numbers."""
-
-    @property
-    def parameters(self) -> Tensor:
-        """(M, P)."""
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-Given, Found, Networks = ParamSpec("Given"), TypeVar("Found"), TypeVar("Networks", bound=Formatted)
+def in_its_products(method: Method) -> Method:
+    """A method of networks on flat ``parameters`` whose products are of their ``form``."""
 
+    @wraps(method)
+    def done(networks: Any, *args: Any, **kwargs: Any) -> Any:
+        with networks.form.products(networks.parameters.device):
+            return method(networks, *args, **kwargs)
 
-def in_its_products(do: Callable[Concatenate[Networks, Given], Found]) -> Callable[Concatenate[Networks, Given], Found]:
-    """A method of networks, whose products are of their format."""
-
-    @wraps(do)
-    def done(self: Networks, *args: Given.args, **kwargs: Given.kwargs) -> Found:
-        with self.form.products(self.parameters.device):
-            return do(self, *args, **kwargs)
-
-    return done
+    return cast("Method", done)
 
 
 def rounded(x: Tensor, dtype: torch.dtype, chance: Tensor) -> Tensor:

@@ -70,6 +70,9 @@ def _on_a_processor() -> Iterator[None]:
 class _Rounding(TorchDispatchMode):
     """Within it the operands of products are rounded."""
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False

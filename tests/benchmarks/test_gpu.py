@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.choices import compared
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu.parts import machine, told
+from benchmarks.gpu.parts import PARTS, machine, told
 from benchmarks.gpu.table import read, tables
 
 
@@ -19,7 +19,7 @@ def kept(out: Path) -> list[dict[str, object]]:
 
 
 def test_a_part_whose_seconds_are_over_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(gpu.PARTS, "machine", (60, machine))
+    monkeypatch.setitem(PARTS, "machine", (60, machine))
     gpu.run("machine", "cpu", tmp_path, left=0.05)
     (end,) = kept(tmp_path)
     assert (end["part"], end["what"], end["status"], end["of"]) == ("machine", "end", -9, 0.05)

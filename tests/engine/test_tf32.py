@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_input, conv2d_weight
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradlab.data.batches import batches
@@ -126,8 +127,8 @@ def test_a_convolution_and_its_ways_back_are_of_rounded_operands() -> None:
         torch.autograd.backward(output, slope)
     short, by, back = by_hand(x.detach()), by_hand(weight.detach()), by_hand(slope)
     torch.testing.assert_close(output, F.conv2d(short, by), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(x.grad, nn.grad.conv2d_input(short.shape, by, back), rtol=1e-6, atol=1e-5)
-    torch.testing.assert_close(weight.grad, nn.grad.conv2d_weight(short, by.shape, back), rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(x.grad, conv2d_input(short.shape, by, back), rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(weight.grad, conv2d_weight(short, by.shape, back), rtol=1e-6, atol=1e-5)
 
 
 class Named(TorchDispatchMode):
