@@ -15,12 +15,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradlab.data.batches import batches
 from gradlab.data.facts import described
+from gradlab.engine.cohort import prepare
 from gradlab.engine.precision import FORMATS
+from gradlab.engine.step import advance
 from gradlab.engine.tf32 import OPERANDS, products, rounded
 from gradlab.engine.train import train
+from gradlab.engine.ways import Own
+from gradlab.launch.worker import take
+from gradlab.nn.kernels.program import serves
 from gradlab.spec.choices.formats import FORMATS as NAMED
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec, build
+from tests.card import fake_cards
 from tests.engine import networks
 from tests.engine.test_precision import SMALL, course, plain
 from tests.members import content, measured
@@ -168,6 +174,33 @@ def test_on_a_card_the_switches_are_turned_and_turned_back() -> None:
     with products(torch.device("cuda")):
         assert [one.allow_tf32 for one in switches] == [True, True]
     assert [one.allow_tf32 for one in switches] == before
+
+
+def test_a_processor_is_left_as_it_was() -> None:
+    before = torch.backends.mkldnn.enabled, torch.backends.mha.get_fastpath_enabled(), serves(torch.ones(1))
+    with products(CPU):
+        assert (torch.backends.mkldnn.enabled, torch.backends.mha.get_fastpath_enabled()) == (False, False)
+        assert not serves(torch.ones(1))
+    assert (torch.backends.mkldnn.enabled, torch.backends.mha.get_fastpath_enabled(), serves(torch.ones(1))) == before
+
+
+@pytest.mark.parametrize("precision", ["tf32", "float32"])
+def test_only_a_step_of_such_a_piece_is_in_tf32(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    seen, passed = [], Own._passed
+
+    def noting(self: Own, *given: Any) -> Any:
+        seen.append(torch.backends.cuda.matmul.allow_tf32)
+        return passed(self, *given)
+
+    monkeypatch.setattr(Own, "_passed", noting)
+    run = build(SMALL | {"train.precision": precision})
+    with fake_cards():
+        take(torch.device("cuda:0"))
+        cohort = prepare([run], content(run.data), torch.device("cuda:0"))
+        advance(cohort, 0, record=True)
+        cohort.way.evaluate(cohort.task)
+        assert not torch.backends.cuda.matmul.allow_tf32
+    assert set(seen) == {precision == "tf32"}
 
 
 def test_all_that_is_stored_is_single() -> None:
