@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,8 @@ def _machine(lines: Sequence[Line]) -> str:
 
 
 def _speeds(lines: Sequence[Line], card: str) -> str:
-    """Whole processes, and what of them is scaled; ratios to the faster of the two sweeps of the grid."""
-    ours = min((min(one["seconds"]) for one in _of(lines, "grid", "seconds")), default=None)
+    """Whole processes, and what of them is scaled; ratios to the median of the sweeps of the grid."""
+    ours = next((statistics.median(one["seconds"]) for one in _of(lines, "grid", "seconds")), None)
     rows: list[Row] = []
 
     def add(what: str, seconds: float, more: str = "", *, peer: bool = False) -> None:
@@ -65,9 +66,10 @@ def _speeds(lines: Sequence[Line], card: str) -> str:
         rows.append((what, _figure(seconds), ratio, more))
 
     for one in _of(lines, "grid", "seconds"):
-        same = "the same bit for bit twice" if one["same"] else "not the same twice"
+        spread = f"{_figure(min(one['seconds']))} to {_figure(max(one['seconds']))} s; "
+        same = spread + ("the same bit for bit twice" if one["same"] else "not the same twice")
         peak = f"; {one['peak_mib']:,.0f} MiB on the card" if one.get("peak_mib") else ""
-        add(f"`gradlab sweep`, {one['runs']:,} runs, whole process", min(one["seconds"]), same + peak)
+        add(f"`gradlab sweep`, {one['runs']:,} runs, whole process", statistics.median(one["seconds"]), same + peak)
     for one in _of(lines, "grid", "training_s"):
         shares = f"{one['of_arithmetic']:.0%} of fp32 arithmetic, {one['of_bandwidth']:.0%} of bandwidth"
         add("its training alone", one["training_s"], shares)
