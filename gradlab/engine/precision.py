@@ -22,7 +22,8 @@ from gradlab.engine import tf32
 from gradlab.nn.network import Network, assemble
 from gradlab.nn.slots import Layout
 from gradlab.spec.choices.formats import FORMATS as NAMED
-from gradlab.spec.run import RunSpec, unused
+from gradlab.spec.run import RunSpec
+from gradlab.spec.unused import unused
 
 FIRST_SCALE, GROWS_AFTER = 2.0**16, 2000
 """A dynamic loss scale: where it begins, and the good steps after which it is doubled, as torch.amp.GradScaler's."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from gradlab.engine.answers import dictated, wholly_right
 from gradlab.engine.precision import FORMATS, Format, Scaled, in_its_products, of_cohort
 from gradlab.engine.pretraining import UNHEARD, Heard, pretrain
 from gradlab.engine.probes import Measurement, measure
+from gradlab.engine.task import Task
 from gradlab.models import MODELS, Architecture
 from gradlab.nn.dropout import dropping
 from gradlab.nn.initializers import initial_parameters, initialised
@@ -29,10 +30,8 @@ from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
 from gradlab.spec.run import RunSpec
 from gradlab.store.arrays import Kept
-from gradlab.store.record import PROBE_COLUMNS, Floats, Pretrained
-
-if TYPE_CHECKING:
-    from gradlab.engine.cohort import Task
+from gradlab.store.columns import PROBE_COLUMNS
+from gradlab.store.record import Floats, Pretrained
 
 
 class Way(Protocol):

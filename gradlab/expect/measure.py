@@ -163,14 +163,14 @@ def read_measure(given: object, where: str) -> Measure:
 
 def _table(given: object, where: str) -> str:
     # pyarrow takes a third of a second to import: only an experiment that expects something pays for it.
-    from gradlab.store.record import SCHEMAS
+    from gradlab.store.columns import SCHEMAS
 
     return read_name("table", given, list(SCHEMAS), where)
 
 
 def _columns(table: str) -> dict[str, str]:
     """The columns of a table, each "text" or "number", with those that only some architectures have."""
-    from gradlab.store.record import MEASURED_COLUMNS, SCHEMAS
+    from gradlab.store.columns import MEASURED_COLUMNS, SCHEMAS
 
     own = {field.name: "text" if str(field.type) == "string" else "number" for field in SCHEMAS[table]}
     return own | (dict.fromkeys(MEASURED_COLUMNS, "number") if table == "layers" else {})

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
+from gradlab.spec import elsewhere
 from gradlab.spec.choices import ALIASES, CLIPS, DATA, MODELS, NAMED, NOUNS, OPTIMIZERS, Clip, Optimizer
 from gradlab.spec.named import SpecError, Value, closest, lookup, nearest
 
@@ -277,21 +278,6 @@ def in_order(columns: Iterable[str]) -> list[str]:
     return [*(key for key in KEYS if key in names), *(name for name in names if is_free(name))]
 
 
-ELSEWHERE: dict[str, str] = {
-    **dict.fromkeys(("learning_rate", "eta"), "optim.lr"),
-    **dict.fromkeys(("epochs", "iterations", "max_steps", "num_steps"), "train.steps"),
-    **dict.fromkeys(("layers", "num_layers", "n_layers"), "model.depth"),
-    **dict.fromkeys(("hidden", "hidden_size", "hidden_dim", "units"), "model.width"),
-    **dict.fromkeys(("wd", "l2"), "optim.weight_decay"),
-    **dict.fromkeys(("bs", "batch"), "data.batch_size"),
-    **dict.fromkeys(("max_norm", "clip_norm", "clipnorm", "clipvalue"), "clip.threshold"),
-    "nonlinearity": "model.activation",
-    "optimizer": "optim.name",
-    "dataset": "data.name",
-}
-"""What keys are called in other libraries: no key here, and yet known by who types it."""
-
-
 @cache
 def allowed_keys(model: str, data: str) -> Mapping[str, Value]:
     """Every key that a run of these choices has, with its default (null where it is resolved later)."""
@@ -357,7 +343,7 @@ def _checked(key: str, rule: Key, given: Value) -> Value:
             accepted = None
     if accepted is None:
         shown = "null" if given is None else str(given).lower() if isinstance(given, bool) else _short(repr(given))
-        raise SpecError(f"{key}={shown}: expected {rule.expected()}{_nearest_word(rule, given)}")
+        raise SpecError(f"{key}={shown}: expected {rule.expected()}{_nearest_word(key, given)}")
     return accepted
 
 
@@ -365,7 +351,7 @@ def _named(key: str, given: str) -> str:
     """The name of a choice; or one of the key's words, or of a loss a function of the user's own."""
     if given in KEYS[key].words or (key == "train.loss" and is_target(given)):
         return given
-    return lookup(NOUNS[key], NAMED[key], given, ALIASES.get(key)).name
+    return lookup(NOUNS[key], NAMED[key], given, ALIASES.get(key), elsewhere.VALUES.get(key)).name
 
 
 def _layers(key: str, given: Value) -> str:
@@ -435,8 +421,9 @@ def _within(rule: Key, number: float) -> bool:
     return (rule.below is None or number < rule.below) and (rule.most is None or number <= rule.most)
 
 
-def _nearest_word(rule: Key, given: Value) -> str:
-    return nearest(given, rule.words) if isinstance(given, str) else ""
+def _nearest_word(key: str, given: Value) -> str:
+    meant = elsewhere.VALUES.get(key, {})
+    return nearest(str(given), KEYS[key].words, meant) if isinstance(given, str) or meant else ""
 
 
 def check_key(key: str, model: str, data: str) -> None:
@@ -463,10 +450,10 @@ def unknown_key(given: str, keys: Iterable[str]) -> SpecError:
     names = list(keys)
     section, _, last = given.rpartition(".")
     inside = {name.rpartition(".")[2]: name for name in names if name.startswith(f"{section}.")}
-    elsewhere = {name.rpartition(".")[2]: name for name in reversed(names)}
+    anywhere = {name.rpartition(".")[2]: name for name in reversed(names)}
     # A section in common must not make two keys near: model.zzz is not model.norm.
-    meant = ELSEWHERE.get(last.lower().replace("-", "_"), "")
-    near = meant if meant in names else inside.get(closest(last, inside) or "") or elsewhere.get(last)
+    meant = elsewhere.KEYS.get(last.lower().replace("-", "_"), "")
+    near = meant if meant in names else inside.get(closest(last, inside) or "") or anywhere.get(last)
     if near is None and not inside:
         near = closest(given, names)
     if near:
@@ -482,7 +469,7 @@ def refuse_options(texts: Sequence[str], options: Sequence[str], told_by: str) -
             continue
         name, _, value = text.partition("=")
         word = name.lstrip("-").replace("-", "_")
-        key = next((key for key in KEYS if key.rpartition(".")[2] == word), ELSEWHERE.get(word))
+        key = next((key for key in KEYS if key.rpartition(".")[2] == word), elsewhere.KEYS.get(word))
         if key is not None:
             value = value or next((word for word in texts[place + 1 : place + 2] if "=" not in word), "VALUE")
             raise SpecError(f"{name}: no such option; did you mean {key}={value}?")

@@ -102,7 +102,7 @@ def test_lines_become_tables_with_the_card_on_each(tmp_path: Path) -> None:
     for row in (
         "On one **Card X**, PyTorch 2.11.0: 51.3 TFLOP/s of a float32 product of 8192 rows (no TF32), 4,022 GB/s of",
         "| what, on Card X | seconds | against gradlab |  |",
-        "| `gradlab sweep`, 432 runs, whole process | 10.0 |  | 9.00 to 11.0 s; the same bit for bit twice; 2,048 MiB on",
+        "| `gradlab sweep`, 432 runs, whole process | 10.0 |  | 9.00 to 11.0 s; the same bit for bit twice; 2,048 MiB",
         "| its training alone | 4.00 |  | 12% of fp32 arithmetic, 46% of bandwidth |",
         # 30 s, and the 90 of work eleven times more.
         "| eager loop, SGD, foreach | 1,020 | 102 times | scaled from one run in 12 |",

@@ -47,3 +47,6 @@ FORMATS: dict[str, Format] = table(
 
 SHORT = ("float16", "bfloat16", "float8_e4m3", "float8_e5m2")
 """Formats whose range a training can leave."""
+
+HALF = {"float16", "bfloat16"}
+"""Formats of two bytes, by themselves or mixed with single weights."""
