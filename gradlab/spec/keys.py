@@ -186,8 +186,9 @@ KEYS: dict[str, Key] = {
     "train.steps": Key(int, "updates; 0 measures the network at its initial weights alone", low=0),
     "train.precision": Key(
         str,
-        "of weights, signals and gradients; mixed: of signals and gradients, beside single weights",
-        words=("float32", "float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"),
+        "of weights, signals and gradients; mixed: of signals and gradients, beside single weights; tf32: single, with "
+        "operands of products rounded to 11 bits",
+        words=("float32", "float64", "tf32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"),
     ),
     "train.loss_scale": Key(str, "multiplies the loss on its way back, as half precision needs; or dynamic"),
     "train.rounding": Key(
