@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gradlab.engine.called import Judge, answer, judging, sow, tensor_of
-from gradlab.engine.precision import FORMATS, Format, Scaled, beside
+from gradlab.engine.precision import FORMATS, Format, Scaled, beside, in_its_products
 from gradlab.engine.probes import Measurement
 from gradlab.engine.stacking import Stack, obstacle, stack_of, together
 from gradlab.engine.task import Task
@@ -83,6 +83,7 @@ class Lent:
         """See `ways.Way`."""
         return COLUMNS
 
+    @in_its_products
     def there_and_back(self, task: Task, t: int, *, record: bool, last: bool) -> tuple[Tensor, Measurement | None]:
         """The losses (M,) at step t, and the per-layer table at a recorded one; the gradient is written in place.
 
@@ -203,6 +204,7 @@ class Lent:
         )
 
     @torch.no_grad()
+    @in_its_products
     def evaluate(self, task: Task) -> tuple[Floats, Floats | None]:
         """Loss and, of classes, accuracy (M,) on the whole held-out part, in evaluation mode."""
         loss, correct = np.zeros(len(self.seeds)), np.zeros(len(self.seeds))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from gradlab.expect.bound import BOUND_KEYS, TOLERANCES, Among, Bound, read_bound
 from gradlab.expect.plain import read_mapping, read_name, shown
 from gradlab.spec.choices import INSTRUMENTS
-from gradlab.spec.keys import KEYS, coerce
+from gradlab.spec.keys import KEYS
 from gradlab.spec.named import SpecError, Value
+from gradlab.spec.values import coerce
 
 OVER: dict[str, str] = {
     "median": "median",

@@ -86,3 +86,8 @@ def lookup(
         hint = nearest(name, [*table, *(aliases or {})], elsewhere)
         raise SpecError(f"unknown {noun} {given!r}{hint or ';'} available: {', '.join(sorted(table))}")
     return table[name]
+
+
+def short(text: str) -> str:
+    """What was given, as far as a message has room for it."""
+    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -6,9 +6,9 @@ import dataclasses
 from typing import Protocol
 
 from gradlab.spec.choices import LOSSES, MODELS
-from gradlab.spec.keys import is_target
 from gradlab.spec.named import SpecError
 from gradlab.spec.sections import DataSpec, Facts, ModelSpec, TrainSpec
+from gradlab.spec.values import is_target
 
 DRAWN_WITHIN = ("lsuv", "fixup", "identity")
 """Inits that know the network that they are of."""
@@ -21,7 +21,7 @@ class Look(Protocol):
         """What a network must know of data in files, or from a function, of the user's own."""
 
     def source(self, target: str) -> str:
-        """The SHA-256 of the file that defines ``target``, as `keys.is_target` has it."""
+        """The SHA-256 of the file that defines ``target``, as `values.is_target` has it."""
 
 
 def lent(model: ModelSpec, look: Look | None) -> ModelSpec:

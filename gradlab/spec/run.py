@@ -16,7 +16,7 @@ from typing import cast
 
 from gradlab.spec.checks import check_fit, check_instrument, check_loss, check_pretraining, check_together
 from gradlab.spec.choices import ACTIVATIONS, DATA, MODELS
-from gradlab.spec.keys import DEFAULTS, FREE, HAVE_DEFAULTS, allowed_keys, check_key, coerce, is_free, own_defaults
+from gradlab.spec.keys import DEFAULTS, FREE, HAVE_DEFAULTS, allowed_keys, check_key, is_free, own_defaults
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.own import Look, judged, lent, looked_at, own_facts
 from gradlab.spec.plugins import PRESENT, used
@@ -31,6 +31,7 @@ from gradlab.spec.sections import (
     ProbeSpec,
     TrainSpec,
 )
+from gradlab.spec.values import coerce
 
 __all__ = [
     "SCHEMA",

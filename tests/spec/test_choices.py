@@ -24,8 +24,9 @@ from gradlab.spec.choices import (
     PROBES,
     SCHEDULES,
 )
-from gradlab.spec.keys import DEFAULTS, KEYS, coerce
+from gradlab.spec.keys import DEFAULTS, KEYS
 from gradlab.spec.named import SpecError, Value, folded, lookup, nearest
+from gradlab.spec.values import coerce
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
