@@ -105,8 +105,8 @@ class Crew:
     def _next_for(self, job: Job) -> Worker | None:
         """The worker with the fewest jobs, if it may have this one beside them.
 
-        An idle one takes whatever comes. Beside others a job must find memory for all, and code of the user's own,
-        which may leave a process or a card in disorder, never is.
+        An idle one takes whatever comes. Beside others a job must find memory for all; and a network of the user's own,
+        whose code may leave a process or a card in disorder, is never beside others.
         """
         worker = min(self.workers, key=lambda one: len(one.jobs))
         others = [other for one in self.workers for other in one.jobs.values()]

@@ -78,9 +78,10 @@ class Turns:
         self._waiting.append(_Piece(work, self._stream()))
 
     def round(self) -> None:
-        """A turn for each that is ready, which some will be. One that was told to stop has kept what it had."""
+        """A turn for each that is ready; where none is, a moment passes. Who was told to stop is kept, and gone."""
         self._admit()
-        while not (ready := [piece for piece in self._at_work if piece.ready]):
+        ready = [piece for piece in self._at_work if piece.ready]
+        if not ready:
             time.sleep(LOOK_SECONDS)
         for piece in ready:
             try:

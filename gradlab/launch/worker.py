@@ -84,11 +84,14 @@ def serve(connection: Connection, device: str) -> None:
     sys.meta_path.insert(0, without)
     turns, sent = Turns(here), list[Job]()
 
+    def hear() -> None:
+        while here.type == "cuda" and connection.poll():
+            sent.append(connection.recv())
+
     def say(event: Event) -> None:
-        # Before it speaks it hears: else both ends could wait for the other to read.
+        # First it hears: else both ends could wait for the other to read.
         with suppress(EOFError):
-            while here.type == "cuda" and connection.poll():
-                sent.append(connection.recv())
+            hear()
         connection.send(event)
 
     def work(job: Job) -> Work:
@@ -105,6 +108,7 @@ def serve(connection: Connection, device: str) -> None:
             sent.append(connection.recv())
             with _heeding() as told:
                 while turns or (sent and not told):
+                    hear()
                     while sent and not told:
                         turns.begin(work(sent.pop(0)))
                     turns.round()
