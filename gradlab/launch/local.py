@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
@@ -82,12 +82,12 @@ class Crew:
     def run(self, jobs: Sequence[Job], *, fail_fast: bool) -> Iterator[Event]:
         """Runs ``jobs`` and yields what is said of them, as it is said.
 
-        A worker that dies takes its pieces with it, whose runs are recorded as failed, and is replaced. With
-        ``fail_fast`` nothing is heard after the first failure.
+        A worker that dies takes its piece with it, whose runs are recorded as failed, and is replaced; of several
+        pieces, each is tried again alone. With ``fail_fast`` nothing is heard after the first failure.
         """
-        waiting = list(reversed(jobs))
+        waiting, alone = list(reversed(jobs)), set[int]()
         while waiting or any(worker.jobs for worker in self.workers):
-            while waiting and (worker := self._next_for(waiting[-1])) is not None:
+            while waiting and (worker := self._next_for(waiting[-1], alone)) is not None:
                 if _tell(worker, waiting[-1]):
                     yield Event("started", waiting.pop().piece.index)
                 elif worker.jobs:
@@ -95,25 +95,32 @@ class Crew:
                 else:
                     _replace(self, worker)
             for worker in _speaking(self.workers):
-                for event in _heard(worker):
-                    if event.kind in ENDS:
-                        del worker.jobs[event.piece]
-                    yield event
-                    if fail_fast and event.kind == "failed":
-                        return
+                event = _heard(worker)
+                if event is None and len(worker.jobs) > 1:
+                    alone.update(worker.jobs)
+                    waiting[:0] = worker.jobs.values()
+                    worker.jobs.clear()
+                    continue
+                event = event or _bury(worker)
+                if event.kind in ENDS:
+                    del worker.jobs[event.piece]
+                yield event
+                if fail_fast and event.kind == "failed":
+                    return
 
-    def _next_for(self, job: Job) -> Worker | None:
+    def _next_for(self, job: Job, alone: Container[int] = ()) -> Worker | None:
         """The worker with the fewest jobs, if it may have this one beside them.
 
         An idle one takes whatever comes. Beside others a job must find memory for all; and a network of the user's own,
-        whose code may leave a process or a card in disorder, is never beside others.
+        whose code may leave a process or a card in disorder, is never beside others, as are pieces that go ``alone``.
         """
         worker = min(self.workers, key=lambda one: len(one.jobs))
         others = [other for one in self.workers for other in one.jobs.values()]
         if not worker.jobs:
             return worker
         most = 1 if self.device.is_cpu else self.streams or self.device.streams
-        if len(worker.jobs) >= most or any(map(_is_own, (job, *worker.jobs.values()))):
+        together = (job, *worker.jobs.values())
+        if len(worker.jobs) >= most or any(_is_own(one) or one.piece.index in alone for one in together):
             return None
         return worker if sum(map(_memory, (job, *others))) <= self.device.room else None
 
@@ -189,14 +196,20 @@ def _replace(crew: Crew, worker: Worker) -> None:
     crew.workers[crew.workers.index(worker)] = _start(crew.device.name)
 
 
-def _heard(worker: Worker) -> list[Event]:
-    """What a worker says; of a dead one, that the runs of all that it had failed, which is recorded."""
+def _heard(worker: Worker) -> Event | None:
+    """What a worker says; None of a dead one."""
     try:
-        return [worker.pipe.recv()]
+        event: Event = worker.pipe.recv()
     except (EOFError, ConnectionResetError):
-        worker.process.join()
-        error = f"the worker process was ended: {_how(worker.process.exitcode)}"
-        return [bury(job, error) for job in worker.jobs.values()]
+        return None
+    return event
+
+
+def _bury(worker: Worker) -> Event:
+    """Records that the runs of a dead worker failed."""
+    (job,) = worker.jobs.values()
+    worker.process.join()
+    return bury(job, f"the worker process was ended: {_how(worker.process.exitcode)}")
 
 
 def _how(code: int | None) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -157,15 +159,32 @@ class Gone:
         """It has ended already."""
 
 
-def test_a_worker_that_dies_takes_all_its_pieces_with_it(tmp_path: Path) -> None:
-    jobs = jobs_of(tmp_path, 1)
+def test_of_several_pieces_of_a_worker_that_dies_each_is_tried_again_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here each kills the next one, too."""
+    jobs, had = jobs_of(tmp_path, 1), list[int]()
+
+    def killed(_: str) -> local.Worker:
+        ours, theirs = multiprocessing.Pipe()
+
+        def die() -> None:
+            with suppress(EOFError), theirs:
+                had.append(theirs.recv().piece.index)
+
+        threading.Thread(target=die).start()
+        return local.Worker(cast("Any", Gone()), ours)
+
     ours, theirs = multiprocessing.Pipe()
     theirs.close()
-    worker = local.Worker(cast("Any", Gone()), ours, {job.piece.index: job for job in jobs})
-    events = list(local.Crew(CARD, [worker]).run([], fail_fast=False))
-    assert [(event.kind, event.piece) for event in events] == [("failed", 0), ("failed", 1)]
-    assert {event.error for event in events} == {"the worker process was ended: SIGKILL (out of memory?)"}
-    assert not worker.jobs
+    monkeypatch.setattr(local, "_start", killed)
+    crew = local.Crew(CARD, [local.Worker(cast("Any", Gone()), ours, {job.piece.index: job for job in jobs})])
+    events = list(crew.run([], fail_fast=False))
+    crew.workers[0].pipe.close()
+    assert sorted(had) == [0, 1]
+    assert [event.kind for event in events] == ["started", "failed"] * 2
+    assert sorted({event.piece for event in events}) == [0, 1]
+    assert {event.error for event in events[1::2]} == {"the worker process was ended: SIGKILL (out of memory?)"}
     assert sorted(saved_pieces(Folder(tmp_path))) == [0, 1]
 
 
@@ -173,7 +192,12 @@ def test_pieces_on_a_card_are_shared_by_its_workers_while_there_is_room(tmp_path
     (job, _) = jobs_of(tmp_path, 1)
 
     def given(
-        memory: int, device: devices.Device = CARD, workers: int = 2, job: Job = job, streams: int | None = None
+        memory: int,
+        device: devices.Device = CARD,
+        workers: int = 2,
+        job: Job = job,
+        streams: int | None = None,
+        alone: Any = (),
     ) -> list[int]:
         nobody: Any = None
         crew = local.Crew(device, [local.Worker(nobody, nobody) for _ in range(workers)])
@@ -181,7 +205,7 @@ def test_pieces_on_a_card_are_shared_by_its_workers_while_there_is_room(tmp_path
             pass
         for number in range(20):
             like = replace(job, piece=replace(job.piece, index=number, memory=memory))
-            if (worker := crew._next_for(like)) is None:
+            if (worker := crew._next_for(like, alone)) is None:
                 break
             worker.jobs[number] = like
         return [len(worker.jobs) for worker in crew.workers]
@@ -192,6 +216,7 @@ def test_pieces_on_a_card_are_shared_by_its_workers_while_there_is_room(tmp_path
     assert given(CARD.memory) == [1, 1]
     assert given(CARD.memory, workers=1) == [2]
     assert given(100 * CARD.memory) == [1, 1]
+    assert given(0, alone=range(20)) == [1, 1]
     own = replace(job.runs[0], model=replace(job.runs[0].model, name="module"))
     assert given(0, job=replace(job, runs=(own,))) == [1, 1]
 
