@@ -171,10 +171,11 @@ def test_a_step_is_one_launch(card: Card) -> None:
 
 def test_trainings_side_by_side_are_what_they_are_alone(gpu: torch.device) -> None:
     """Bit for bit: each on a stream of its own, whose products have scratch memory of their own."""
-    cohorts = [
-        [described({**SMALL, **kind, "train.steps": 60, "seed": seed}) for seed in (0, 1)]
-        for kind in ({"model.norm": "batch", "optim.name": "adam"}, {"model.width": 8, "clip.mode": "norm"})
-    ]
+    kinds: tuple[dict[str, Value], ...] = (
+        {"model.norm": "batch", "optim.name": "adam"},
+        {"model.width": 8, "clip.mode": "norm"},
+    )
+    cohorts = [[described({**SMALL, **kind, "train.steps": 60, "seed": seed}) for seed in (0, 1)] for kind in kinds]
     turns, alone, found = Turns(gpu), [], dict[int, Record]()
 
     def work(number: int, runs: Sequence[RunSpec]) -> Work:
