@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 POOL = 32
 """Streams that torch has of a device: whoever asks for more is given the first ones again."""
 
-PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "addmv", "mv", "dot", "addbmm"}
+PRODUCTS = {"mm", "bmm", "addmm", "addmm_", "baddbmm", "baddbmm_", "addbmm", "addmv", "mv", "dot"}
 """Operations that use the scratch memory which cuBLAS has for the stream that they are asked for, or captured, on."""
 
 
