@@ -26,7 +26,7 @@ from gradlab.data.loaders import load
 from gradlab.engine.plugins import install
 from gradlab.engine.train import to_its_end, training
 from gradlab.launch.events import Event, Job
-from gradlab.launch.keeping import ToldToStop, UnwritableError, keeper_of, writing
+from gradlab.launch.keeping import UnwritableError, keeper_of, writing
 from gradlab.launch.turns import ALONE, Turns, Wish, Work
 from gradlab.spec.run import DataSpec, RunSpec
 from gradlab.store.folder import Folder
@@ -127,8 +127,6 @@ def _heeding() -> Iterator[list[int]]:
     signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     try:
         yield told
-    except ToldToStop:
-        pass
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if told:
