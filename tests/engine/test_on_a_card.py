@@ -17,16 +17,18 @@ from torch import Tensor
 from gradlab.data import function
 from gradlab.data.facts import described
 from gradlab.engine.cohort import Cohort, prepare
-from gradlab.engine.train import advance, perform, rehearse, train
+from gradlab.engine.playing import perform, rehearse
+from gradlab.engine.step import advance
+from gradlab.engine.train import train, training
 from gradlab.engine.ways import Own
 from gradlab.grid.cohorts import cost
-from gradlab.nn.kernels import graphs
+from gradlab.launch.turns import Turns, Work
 from gradlab.nn.kernels.graphs import Graph, capture
 from gradlab.nn.products import looked_up_back
 from gradlab.spec.choices import CLIPS, NAMED, SCHEDULES
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec
-from gradlab.store.record import tidy
+from gradlab.store.record import Record, tidy
 from tests.card import Card, OnCard, fake_cards
 from tests.engine.test_lent import CASES
 from tests.members import Member, content, differences, split, trained_with
@@ -57,10 +59,6 @@ def gpu(request: pytest.FixtureRequest) -> Iterator[torch.device]:
         pytest.skip("no CUDA device")
     with fake_cards() if request.param == "fake" else nullcontext():
         yield FIRST
-
-
-def gpu_is_fake() -> bool:
-    return not isinstance(torch.cuda.Stream, type)
 
 
 def ready(*settings: dict[str, Value], on: torch.device = FIRST) -> Cohort:
@@ -116,7 +114,6 @@ def test_the_tables_are_those_of_the_processor(
 ) -> None:
     if "data.name" in settings:  # thousands of sequences are held out, and looked at one place after the other
         monkeypatch.setattr(Own, "evaluate", lambda *_: (np.zeros(2), None))
-        monkeypatch.setattr(graphs, "WARM_UP", 0 if gpu_is_fake() else graphs.WARM_UP)
     runs = [described({**SMALL, **settings, "seed": seed}) for seed in (0, 1)]
     half = "bfloat16" in runs[0].train.precision
     with trained_with("torch"):
@@ -136,8 +133,7 @@ def every_step() -> Iterator[list[dict[str, Value]]]:
         yield [{"model.norm": name, **(over_pixels if name in ("group", "instance") else {})}]
 
 
-def test_nothing_that_is_done_in_a_step_waits_for_the_host(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "WARM_UP", 0)
+def test_nothing_that_is_done_in_a_step_waits_for_the_host(card: Card) -> None:
     refused = []
     for members in every_step():
         rehearsed = rehearse(ready(*members))
@@ -156,6 +152,45 @@ def test_the_host_waits_once_a_window(card: Card) -> None:
         waits.append(card.waits - before)
     assert waits[0] == waits[1]
     assert card.launches == 60
+
+
+def test_a_step_is_one_launch(card: Card) -> None:
+    """However many follow each other, the host asks for nothing else."""
+    ways = ("constant", "cosine", "plateau")
+    members: list[dict[str, Value]] = [{"optim.schedule": schedule, "clip.mode": "norm"} for schedule in ways]
+    cohort = ready(*members)
+    rehearsed = rehearse(cohort)
+    asked = []
+    for steps in (2, 9):
+        before, launched = card.asked, card.launches
+        perform(cohort, range(steps), (), rehearsed, np.arange(3))
+        asked.append(card.asked - before)
+        assert card.launches - launched == steps
+    assert asked[0] == asked[1]
+
+
+def test_trainings_side_by_side_are_what_they_are_alone(gpu: torch.device) -> None:
+    """Bit for bit: each on a stream of its own, whose products have scratch memory of their own."""
+    kinds: tuple[dict[str, Value], ...] = (
+        {"model.norm": "batch", "optim.name": "adam"},
+        {"model.width": 8, "clip.mode": "norm"},
+    )
+    cohorts = [[described({**SMALL, **kind, "train.steps": 60, "seed": seed}) for seed in (0, 1)] for kind in kinds]
+    turns, alone, found = Turns(gpu), [], dict[int, Record]()
+
+    def work(number: int, runs: Sequence[RunSpec]) -> Work:
+        found[number] = yield from training(runs, content(runs[0].data), gpu, lambda *_: None)
+
+    for number, runs in enumerate(cohorts):
+        alone.append(train(runs, content(runs[0].data), gpu, lambda *_: None))
+        turns.begin(work(number, runs))
+    while turns:
+        turns.round()
+    for number, wanted in enumerate(alone):
+        for name in ("loss", "grad_norm", "heldout_loss"):
+            np.testing.assert_array_equal(getattr(found[number], name), getattr(wanted, name))
+        for mine, theirs in zip(found[number].layers, wanted.layers, strict=True):
+            np.testing.assert_array_equal(mine.values, theirs.values)
 
 
 @pytest.mark.parametrize("case", [("Mlp", False), ("Mlp", True), ("Lstm", False)], ids=str)
@@ -195,7 +230,7 @@ def test_what_is_captured_is_not_done(gpu: torch.device) -> None:
     assert graph is not None
     assert x.tolist() == [0, 0, 0]
     for turn in (1, 2):
-        assert graph.play(np.arange(1)).tolist() == [2.0 * turn] * 3
+        assert graph.play().tolist() == [2.0 * turn] * 3
     assert x.tolist() == [2, 2, 2]
 
 
@@ -218,6 +253,24 @@ def test_a_capture_that_breaks_leaves_the_stream_as_it_was(card: Card) -> None:
     assert x.tolist() == [0, 0, 0]
     assert torch.cuda.current_stream() == before
     assert refusing(x, lambda: None) is not None
+
+
+def test_a_step_that_waits_once_is_captured(card: Card) -> None:
+    x, done = torch.zeros(3, device=FIRST), list[float]()
+
+    def set_up() -> None:
+        if not done:
+            done.append(float("nan"))
+            x.sum().item()
+
+    assert refusing(x, set_up) is not None
+
+
+@pytest.mark.parametrize(("idle", "emptied"), [(1 << 30, 0), (2 << 30, 1)])
+def test_much_idle_memory_is_handed_back_before_a_capture(idle: int, emptied: int, card: Card) -> None:
+    card.idle = idle
+    assert refusing(torch.zeros(3, device=FIRST), lambda: None) is not None
+    assert card.emptied == emptied
 
 
 def test_no_room_for_a_capture_is_said(card: Card) -> None:
