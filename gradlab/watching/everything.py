@@ -45,10 +45,10 @@ class Everything:
 
     def _note(self, optimizer: Optimizer) -> None:
         self.optimizers.append(optimizer)
-        for run in self.trained:
-            if run.goes_on_with(optimizer):
-                self.runs[id(optimizer)] = run
-                return
+        earlier = next((one for one in self.trained if one.goes_on_with(optimizer)), None)
+        if earlier is not None:
+            self.runs[id(optimizer)] = earlier
+            return
         # Whose a module is shows when all optimizers are there; what has not begun yet may change.
         for one in self.optimizers:
             run = self.runs.get(id(one))

@@ -70,7 +70,7 @@ class Watched:
         self._marks: list[tuple[int, int]] = []
         self._left: list[tuple[int, int]] = []
         self._taken: list[tuple[int, int]] = []
-        self._kept = 0
+        self._kept, self._old, self._stale = 0, False, False
         self._since = self._remade = 0
         self._hidden = False
         self._losses: list[Figure] = []
@@ -139,7 +139,7 @@ class Watched:
         facts |= {"remade": self._remade} if self._remade else {}
         facts |= {"plays": True} if self.plays else {}
         facts |= {"replaced": True} if self._replaced else {}
-        facts["kept_gradients"] = self._kept / max(1, self._updates - 1)
+        facts["kept_gradients"] = self._kept / max(1, len(self.layers) - 1)
         facts["alone"] = [one for one in self._classes if one is not None]
         return self.seen | {"facts": self.seen["facts"] | facts}
 
@@ -200,6 +200,9 @@ class Watched:
         self._back, self._scale_now = losses, scale
         present = [one.grad for one in self.parameters if one.grad is not None]
         self._marks = [(id(one), one._version) for one in present]
+        # What stands there since the last update, and was not set to zero, not even behind autograd's back.
+        same = self._recording is not None and bool(present) and self._marks == self._taken
+        self._old = same and any(bool((one.coalesce().values() if one.is_sparse else one).any()) for one in present)
         if not present:
             # What came here was thrown away, and others have made their step with it: a game of several players.
             self.contested |= self._between if self._ways else set()
@@ -227,8 +230,7 @@ class Watched:
         left = [(id(one), one._version) for one in gradients]
         if not gradients or left == self._marks:
             return
-        # What stands there from before the last update was not set to zero.
-        self._kept += not self._ways and bool(self._marks) and self._marks == self._taken
+        self._stale = self._old or (self._stale and bool(self._marks) and self._marks == self._left)
         self._left = left
         self._scale = self._scale_now
         for loss in self._back:
@@ -285,6 +287,8 @@ class Watched:
         if optimizer is not self.optimizer or self.diverged or self._clipped is None:
             return
         self._updates += 1
+        self._kept += self._stale and self._recording is not None
+        self._stale = False
         given = [one.grad for one in self.parameters if one.grad is not None]
         self._taken = [(id(one), one._version) for one in given]
         before = self._norms if self._norms is not None else self._clipped
