@@ -126,9 +126,9 @@ class Cohort:
 
     @property
     def by_layers(self) -> bool:
-        """Whether an update of all parameters is one of each layer's, by a kernel."""
+        """Whether an update of all parameters is one of each layer's, by a kernel on a CPU."""
         optimizer, plain = OPTIMIZERS[self.runs[0].optim.name], self.made is None and not self.rates.factors
-        return plain and self.layout.is_layers and optimizer.kernel is not None and serves(self.parameters)
+        return plain and not self.parameters.is_cuda and self.layout.is_layers and optimizer.kernel is not None and serves(self.parameters)
 
     @property
     def layout(self) -> Layout:

@@ -27,7 +27,7 @@ SOURCE = Path(__file__).with_name("source")
 """The kernels in C, a file a kind; `player.c` includes the others."""
 
 SWITCH = "GRADLAB_KERNELS"
-"""The environment variable that says ``torch`` where nothing is to be compiled, or ``triton`` on a GPU."""
+"""The environment variable that says ``torch`` where nothing is to be compiled; ``triton``, or ``blocks``, on a GPU."""
 
 FLAGS = (
     *("-std=gnu11", "-O3", "-march=native", "-fPIC", "-fopenmp-simd"),
@@ -89,6 +89,11 @@ def library(precision: str) -> Path | None:
 def by_triton() -> bool:
     """Whether kernels in Triton are asked for on a GPU, and it is installed."""
     return os.environ.get(SWITCH) == "triton" and importlib.util.find_spec("triton") is not None
+
+
+def by_blocks() -> bool:
+    """Whether a GPU is to play many steps in a launch."""
+    return os.environ.get(SWITCH) == "blocks"
 
 
 def _private_folder() -> Path:

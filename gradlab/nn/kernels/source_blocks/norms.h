@@ -1,0 +1,177 @@
+/* Norms of signals, there and back, as of source/norms.h. */
+
+FUNCTION void batch_norm(
+    int batch, int width, REAL eps, REAL momentum, const REAL *z, const REAL *gain, const REAL *shift,
+    REAL *running_mean, REAL *running_var, REAL *mean, REAL *inverse, REAL *y)
+{
+    EACH(d, width)
+    {
+        REAL middle = 0, square = 0;
+        for (int i = 0; i < batch; i++)
+            middle += z[i * width + d];
+        middle /= batch;
+        for (int i = 0; i < batch; i++)
+            square += (z[i * width + d] - middle) * (z[i * width + d] - middle);
+        if (running_mean) {
+            running_mean[d] += momentum * (middle - running_mean[d]);
+            running_var[d] += momentum * (square / (batch - 1) - running_var[d]);
+        }
+        mean[d] = middle;
+        inverse[d] = 1 / sqrt(square / batch + eps);
+    }
+    SYNC();
+    EACH(e, batch *width)
+    y[e] = shift[e % width] + gain[e % width] * inverse[e % width] * (z[e] - mean[e % width]);
+}
+
+FUNCTION void batch_norm_back(
+    int batch, int width, const REAL *dy, const REAL *z, const REAL *mean, const REAL *inverse, const REAL *gain,
+    REAL *dgain, REAL *dshift, REAL *scratch, REAL *dz)
+{
+    REAL *level = scratch, *slope = scratch + width;
+    EACH(d, width)
+    {
+        REAL whole = 0, along = 0;
+        for (int i = 0; i < batch; i++) {
+            whole += dy[i * width + d];
+            along += dy[i * width + d] * (z[i * width + d] - mean[d]);
+        }
+        dshift[d] = whole;
+        dgain[d] = along * inverse[d];
+        level[d] = whole / batch;
+        slope[d] = along * (inverse[d] * inverse[d] / batch);
+    }
+    SYNC();
+    EACH(e, batch *width)
+    {
+        const int d = e % width;
+        dz[e] = gain[d] * inverse[d] * (dy[e] - level[d] - slope[d] * (z[e] - mean[d]));
+    }
+}
+
+/* Each sample over `size` units of each group, with all `places` between: of layer norm one group and one place. Without
+   `centred` the mean stays in (rms norm).                                                                           */
+FUNCTION void group_norm(
+    int batch, int places, int groups, int size, int centred, REAL eps, const REAL *z, const REAL *gain,
+    const REAL *shift, REAL *n, REAL *inverse, REAL *y)
+{
+    const int width = groups * size, count = places * size;
+#define AT(e) ((i / groups * places + (e) / size) * width + i % groups * size + (e) % size)
+    ROWS(i, batch *groups)
+    {
+        const int there = i < batch * groups;
+        REAL mean = 0, square = 0;
+        if (there && centred)
+            IN_ROW(e, count) mean += z[AT(e)];
+        mean = (REAL)team_sum(mean) / count;
+        if (there)
+            IN_ROW(e, count) square += (z[AT(e)] - mean) * (z[AT(e)] - mean);
+        const REAL by = 1 / sqrt((REAL)team_sum(square) / count + eps);
+        if (there && LEADS)
+            inverse[i] = by;
+        if (there)
+            IN_ROW(e, count)
+            {
+                const int at = AT(e), d = at % width;
+                n[at] = (z[at] - mean) * by;
+                y[at] = shift ? shift[d] + gain[d] * n[at] : gain[d] * n[at];
+            }
+    }
+}
+
+FUNCTION void group_norm_back(
+    int batch, int places, int groups, int size, int centred, const REAL *dy, const REAL *n, const REAL *inverse,
+    const REAL *gain, REAL *dgain, REAL *dshift, REAL *dz)
+{
+    const int width = groups * size, count = places * size;
+    ROWS(i, batch *groups)
+    {
+        const int there = i < batch * groups;
+        REAL level = 0, along = 0;
+        if (there)
+            IN_ROW(e, count)
+            {
+                const int at = AT(e);
+                const REAL dn = gain[at % width] * dy[at];
+                level += dn;
+                along += dn * n[at];
+            }
+        level = (REAL)team_sum(centred ? level : 0) / count;
+        along = (REAL)team_sum(along) / count;
+        if (there)
+            IN_ROW(e, count)
+            {
+                const int at = AT(e);
+                dz[at] = inverse[i] * (gain[at % width] * dy[at] - level - n[at] * along);
+            }
+    }
+#undef AT
+    EACH(d, width)
+    {
+        REAL by = 0, whole = 0;
+        for (int i = 0; i < batch * places; i++) {
+            by += dy[i * width + d] * n[i * width + d];
+            whole += dy[i * width + d];
+        }
+        dgain[d] = by;
+        if (dshift)
+            dshift[d] = whole;
+    }
+}
+
+FUNCTION void directed(int rows, int columns, const REAL *v, const REAL *length, REAL *inverse, REAL *w)
+{
+    ROWS(i, rows)
+    {
+        REAL square = 0;
+        if (i < rows)
+            IN_ROW(d, columns) square += v[i * columns + d] * v[i * columns + d];
+        const REAL by = 1 / sqrt((REAL)team_sum(square));
+        if (i < rows && LEADS)
+            inverse[i] = by;
+        if (i < rows)
+            IN_ROW(d, columns) w[i * columns + d] = length[i] * (v[i * columns + d] * by);
+    }
+}
+
+FUNCTION void directed_back(
+    int rows, int columns, const REAL *dw, const REAL *v, const REAL *length, const REAL *inverse, REAL *dv,
+    REAL *dlength)
+{
+    ROWS(i, rows)
+    {
+        REAL along = 0;
+        if (i < rows)
+            IN_ROW(d, columns) along += dw[i * columns + d] * v[i * columns + d];
+        along = (REAL)team_sum(along);
+        if (i < rows && LEADS)
+            dlength[i] = inverse[i] * along;
+        if (i < rows)
+            IN_ROW(d, columns)
+            {
+                const int at = i * columns + d;
+                dv[at] = length[i] * inverse[i] * (dw[at] - inverse[i] * along * inverse[i] * v[at]);
+            }
+    }
+}
+
+FUNCTION unsigned long long mixed(unsigned long long x)
+{
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL;
+    return x ^ (x >> 31);
+}
+
+FUNCTION void dropout(
+    int count, WIDE site, const WIDE *seed, const double *done, const double *share, const REAL *x, REAL *y)
+{
+    const unsigned long long start =
+        mixed((unsigned long long)*seed + 0xD1B54A32D192ED03ULL * (unsigned long long)(WIDE)*done
+              + 0x8CB92BA72F3D8DD7ULL * (unsigned long long)site);
+    const REAL kept = (REAL)(1 / (1 - *share));
+    EACH(j, count)
+    {
+        const unsigned long long bits = mixed(start + (unsigned long long)(j + 1) * 0x9E3779B97F4A7C15ULL) >> 11;
+        y[j] = x[j] * ((double)bits / 9007199254740992.0 >= *share ? kept : 0);
+    }
+}

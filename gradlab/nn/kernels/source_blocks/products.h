@@ -1,0 +1,109 @@
+/* Matrix products and sums. */
+
+/* C = start + A B, as of source/products.h, 64 x 64 entries of C at a time: columns of A and rows of B, so many DEEP, lie
+   in shared memory, and a thread holds 4 x 4 entries.                                                               */
+#define TILE 64
+#define DEEP 32
+#define EDGE (TILE + 4)
+#define OWN (TILE / 4 * TILE / 4 / THREADS)
+FUNCTION void tile(
+    int rows, int columns, int inner, const REAL *a, WIDE a_row, WIDE a_column, const REAL *b, WIDE b_row, WIDE b_column,
+    const REAL *start, WIDE start_row, REAL *c, WIDE c_row)
+{
+    SHARED REAL left[DEEP][EDGE], right[DEEP][EDGE];
+    REAL sum[OWN][4][4];
+#pragma unroll
+    for (int m = 0; m < OWN; m++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const int own = THREAD + m * THREADS, row = own / (TILE / 4) * 4 + i, column = own % (TILE / 4) * 4 + j;
+                sum[m][i][j] = start && row < rows && column < columns ? start[row * start_row + column] : 0;
+            }
+    for (int from = 0; from < inner; from += DEEP) {
+        const int deep = inner - from < DEEP ? inner - from : DEEP;
+        /* Neighbours read what lies side by side. */
+        EACH(e, TILE *DEEP)
+        {
+            const int i = a_column == 1 ? e / DEEP : e % TILE, q = a_column == 1 ? e % DEEP : e / TILE;
+            if (i < rows && q < deep)
+                left[q][i] = a[i * a_row + (from + q) * a_column];
+        }
+        EACH(e, TILE *DEEP)
+        {
+            const int j = b_column == 1 ? e % TILE : e / DEEP, q = b_column == 1 ? e / TILE : e % DEEP;
+            if (j < columns && q < deep)
+                right[q][j] = b[(from + q) * b_row + j * b_column];
+        }
+        SYNC();
+#pragma unroll
+        for (int m = 0; m < OWN; m++) {
+            const int own = THREAD + m * THREADS, row = own / (TILE / 4) * 4, column = own % (TILE / 4) * 4;
+            if (row < rows && column < columns)
+                for (int q = 0; q < deep; q++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+#pragma unroll
+                        for (int j = 0; j < 4; j++)
+                            sum[m][i][j] = fma(left[q][row + i], right[q][column + j], sum[m][i][j]);
+        }
+        SYNC();
+    }
+#pragma unroll
+    for (int m = 0; m < OWN; m++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const int own = THREAD + m * THREADS, row = own / (TILE / 4) * 4 + i, column = own % (TILE / 4) * 4 + j;
+                if (row < rows && column < columns)
+                    c[row * c_row + column] = sum[m][i][j];
+            }
+}
+
+FUNCTION void product(
+    int rows, int columns, int inner, const REAL *a, WIDE a_row, WIDE a_column, const REAL *b, WIDE b_row, WIDE b_column,
+    const REAL *start, WIDE start_row, REAL *c, WIDE c_row)
+{
+    for (int i = 0; i < rows; i += TILE)
+        for (int j = 0; j < columns; j += TILE)
+            tile(rows - i, columns - j, inner, a + i * a_row, a_row, a_column, b + j * b_column, b_row, b_column,
+                 start ? start + i * start_row + j : 0, start_row, c + i * c_row + j, c_row);
+}
+
+FUNCTION void batch_sum(int batch, int width, WIDE x_row, const REAL *x, REAL *sum)
+{
+    EACH(d, width)
+    {
+        REAL whole = 0;
+        for (int i = 0; i < batch; i++)
+            whole += x[i * x_row + d];
+        sum[d] = whole;
+    }
+}
+
+FUNCTION void add(int count, REAL by, const REAL *x, const REAL *y, REAL *out)
+{
+    EACH(j, count)
+    out[j] = !x ? 0 : y ? y[j] + by * x[j] : by * x[j];
+}
+
+FUNCTION void affine(int count, const REAL *scale, const REAL *shift, const REAL *x, REAL *y)
+{
+    const REAL by = scale ? *scale : 1, level = shift ? *shift : 0;
+    EACH(j, count)
+    y[j] = by * x[j] + level;
+}
+
+FUNCTION void copy(int rows, int width, WIDE x_row, WIDE out_row, const REAL *x, REAL *out)
+{
+    EACH(e, rows *width)
+    out[e / width * out_row + e % width] = x[e / width * x_row + e % width];
+}
+
+FUNCTION void gather(int batch, int width, const WIDE *chosen, const REAL *x, const REAL *scale, REAL *out)
+{
+    EACH(e, batch *width)
+    out[e] = *scale * x[chosen[e / width] * width + e % width];
+}
