@@ -64,7 +64,7 @@ FUNCTION void play_one(const struct row *row)
     case NORMS: norms(N(0), W(0), W(1), R(2), D(3), D(4), D(5)); break;
     case DISTANCES: distances(N(0), W(0), W(1), R(2), R(3), D(4)); break;
     case UNSOUND: unsound(N(0), R(0), D(1)); break;
-    case SOUND_NORM: sound_norm(N(0), N(1), W(0), W(2), R(3), D(4), D(5), D(6)); break;
+    case SOUND_NORM: sound_norm(N(0), N(1), W(0), W(1), W(2), R(3), D(4), D(5), D(6)); break;
     case GRADIENTS: gradients(N(0), W(0), W(1), W(2), R(3), D(4), D(5), D(6)); break;
     case WITHIN: within(N(0), D(0), R(1), D(2)); break;
     case DEAD: dead(N(0), N(1), R(0), R(1), D(3)); break;

@@ -41,13 +41,23 @@ FUNCTION void unsound(int count, const REAL *x, double *found)
         *found = sum;
 }
 
-FUNCTION void sound_norm(
-    int count, int layers, const WIDE *from, const WIDE *to, const REAL *x, const double *known, double *norm,
-    double *found)
+/* The norm of a layer, and that of its matrix, which comes first: the same numbers whether it is recorded or not. */
+FUNCTION double norm_of_layer(WIDE from, WIDE matrix, WIDE to, const REAL *x, double *weights)
 {
-    double squares = 0;
-    for (int l = 0; l < layers; l++)
-        squares += known ? known[l] * known[l] : squares_of(to[l] - from[l], x + from[l], 0);
+    const double squares = squares_of(matrix - from, x + from, 0);
+    *weights = sqrt(squares);
+    return sqrt(squares + squares_of(to - matrix, x + matrix, 0));
+}
+
+FUNCTION void sound_norm(
+    int count, int layers, const WIDE *from, const WIDE *matrix, const WIDE *to, const REAL *x, const double *known,
+    double *norm, double *found)
+{
+    double squares = 0, weights;
+    for (int l = 0; l < layers; l++) {
+        const double own = known ? known[l] : norm_of_layer(from[l], matrix[l], to[l], x, &weights);
+        squares += own * own;
+    }
     if (BITS == 64)
         unsound(count, x, found);
     if (FIRST) {
@@ -62,15 +72,14 @@ FUNCTION void gradients(
     double *zero)
 {
     for (int l = 0; l < layers; l++) {
-        const double first = squares_of(matrix[l] - from[l], x + from[l], 0);
-        const double own = sqrt(first + squares_of(to[l] - matrix[l], x + matrix[l], 0));
-        double none = 0;
+        double none = 0, own_weights;
+        const double own = norm_of_layer(from[l], matrix[l], to[l], x, &own_weights);
         EACH(j, to[l] - from[l])
         none += x[from[l] + j] == 0;
         none = block_sum(none);
         if (FIRST) {
             norm[l] = own;
-            weights[l] = sqrt(first);
+            weights[l] = own_weights;
             zero[l] = own != own ? own : none / (double)(to[l] - from[l]);
         }
     }

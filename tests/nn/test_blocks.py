@@ -1,0 +1,125 @@
+"""Steps played by blocks of a GPU, emulated: whole trainings beside torch's, on the processor and on a fake card."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gradlab.data.facts import described
+from gradlab.engine.cohort import prepare
+from gradlab.engine.launches import Captured
+from gradlab.engine.playing import perform, rehearse
+from gradlab.engine.train import train
+from gradlab.nn.kernels import blocks
+from gradlab.nn.kernels.program import Program
+from gradlab.spec.named import Value
+from gradlab.store.record import tidy
+from tests import emulation
+from tests.card import Card, fake_cards
+from tests.members import content, differences, measured, split, trained_with
+
+pytestmark = emulation.needed
+
+SMALL: dict[str, Value] = {
+    "train.steps": 60,
+    "train.precision": "float64",
+    "probe.every": 7,
+    "model.width": 6,
+    "model.depth": 3,
+    "data.batch_size": 16,
+}
+
+COHORTS: dict[str, list[dict[str, Value]]] = {
+    "each way of clipping, and one that diverges": [
+        {"clip.mode": mode, "optim.momentum": 0.9, "optim.nesterov": True, "optim.lr": lr}
+        for mode, lr in (("none", 0.1), ("norm", 1.0), ("value", 1.0), ("layerwise", 0.5), ("normalize", 1e30))
+    ],
+    "batch, adam, a cosine": [
+        {"model.norm": "batch", "model.activation": "tanh", "optim.name": "adam", "optim.schedule": "cosine"}
+    ],
+    "layer, adamw, residual": [
+        {"model.norm": "layer", "model.activation": "prelu", "optim.name": "adamw", "model.name": "residual_mlp"}
+    ],
+    "rms, rmsprop, a plateau": [
+        {"model.norm": "rms", "model.activation": "silu", "optim.name": "rmsprop", "optim.schedule": "plateau"}
+        | {"optim.momentum": 0.5, "optim.lr": 0.001}
+    ],
+    "weight, adagrad, dropout": [
+        {"model.norm": "weight", "model.activation": "gelu", "optim.name": "adagrad", "model.dropout": 0.2}
+    ],
+    "regression, mup": [
+        {"data.name": "linear_teacher", "model.activation": "selu", "model.parametrization": "mup", "optim.lr": 0.05}
+        | {"optim.weight_decay": 0.01, "optim.l1": 0.01, "model.width": 70, "train.steps": 12}
+    ],
+    "a recurrence": [{"model.name": "rnn", "model.activation": "tanh", "model.depth": 1, "train.steps": 12}],
+}
+
+
+@pytest.mark.parametrize("cohort", COHORTS.values(), ids=COHORTS)
+def test_a_training_is_torch_s(cohort: list[dict[str, Value]]) -> None:
+    members = [{**SMALL, **settings, "seed": seed} for seed, settings in enumerate(cohort)]
+    with trained_with("torch"):
+        wanted = measured(*members)
+    with trained_with("blocks"):
+        found = measured(*members)
+    # In front of a batch norm the gradient of a bias is what is left of numbers that cancel, or zero.
+    skip = ("grad_zero",) if cohort[0].get("model.norm") == "batch" else ()
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert not list(differences(mine, theirs, 1e-10, 1e-12, skip))
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
+    """A fake one that plays blocks."""
+    monkeypatch.setenv("GRADLAB_KERNELS", "blocks")
+    monkeypatch.setattr(blocks, "_compiled", emulation.kernel)
+    with fake_cards() as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model.norm": "batch", "model.activation": "leaky_relu", "optim.schedule": "cosine", "data.name": "digits"},
+        {"model.norm": "layer", "model.activation": "sigmoid", "optim.schedule": "plateau", "data.name": "linear_teacher"},
+    ],
+    ids=["classes", "numbers"],
+)
+def test_what_is_played_on_a_card_is_what_torch_does(card: Card, settings: dict[str, Value]) -> None:
+    modes = ("layerwise", "norm", "none")
+    members = [{**SMALL, **settings, "clip.mode": mode, "seed": seed} for seed, mode in enumerate(modes)]
+    members[-1]["optim.lr"] = 1e308 if settings["data.name"] == "digits" else 0.01
+    runs = [described(values) for values in members]
+    with trained_with("torch"):
+        wanted = measured(*members)
+    found = split(runs, tidy(train(runs, content(runs[0].data), torch.device("cuda:0"), lambda *_: None)))
+    assert card.launches == 0, "nothing is captured"
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert not list(differences(mine, theirs, 1e-10, 1e-12, ("grad_zero",)))
+
+
+def test_steps_are_launched_many_at_a_time_and_nobody_waits(card: Card) -> None:
+    run = described({**SMALL, "train.precision": "float32", "optim.schedule": "cosine"})
+    cohort = prepare([run], content(run.data), torch.device("cuda:0"))
+    rehearsed = rehearse(cohort)
+    assert all(isinstance(found, Program) for found in rehearsed.values())
+    before, card.mode = card.waits, "error"
+    (rows,) = perform(cohort, range(50), range(0, 50, 7), rehearsed, np.arange(1))
+    assert card.waits == before
+    card.mode = "default"
+    assert len(rows.tables) == 8
+    assert torch.isfinite(rows.values.cpu()).all()
+
+
+def test_a_kernel_that_is_not_there_leaves_the_step_to_a_capture(card: Card) -> None:
+    del card
+    run = described({**SMALL, "model.name": "lstm", "train.steps": 12})
+    rehearsed = rehearse(prepare([run], content(run.data), torch.device("cuda:0")))
+    assert all(isinstance(found, Captured) for found in rehearsed.values())
