@@ -49,6 +49,8 @@ FUNCTION void batch_norm_back(
     }
 }
 
+#define AT(e) (base + (places == 1 ? (e) : (e) / size * width + (e) % size))
+#define UNIT(e) (unit + (places == 1 ? (e) : (e) % size))
 /* Each sample over `size` units of each group, with all `places` between: of layer norm one group and one place. Without
    `centred` the mean stays in (rms norm).                                                                           */
 FUNCTION void group_norm(
@@ -56,10 +58,9 @@ FUNCTION void group_norm(
     const REAL *shift, REAL *n, REAL *inverse, REAL *y)
 {
     const int width = groups * size, count = places * size;
-#define AT(e) ((i / groups * places + (e) / size) * width + i % groups * size + (e) % size)
     ROWS(i, batch *groups)
     {
-        const int there = i < batch * groups;
+        const int there = i < batch * groups, unit = i % groups * size, base = i / groups * places * width + unit;
         REAL mean = 0, square = 0;
         if (there && centred)
             IN_ROW(e, count) mean += z[AT(e)];
@@ -72,7 +73,7 @@ FUNCTION void group_norm(
         if (there)
             IN_ROW(e, count)
             {
-                const int at = AT(e), d = at % width;
+                const int at = AT(e), d = UNIT(e);
                 n[at] = (z[at] - mean) * by;
                 y[at] = shift ? shift[d] + gain[d] * n[at] : gain[d] * n[at];
             }
@@ -86,13 +87,13 @@ FUNCTION void group_norm_back(
     const int width = groups * size, count = places * size;
     ROWS(i, batch *groups)
     {
-        const int there = i < batch * groups;
+        const int there = i < batch * groups, unit = i % groups * size, base = i / groups * places * width + unit;
         REAL level = 0, along = 0;
         if (there)
             IN_ROW(e, count)
             {
                 const int at = AT(e);
-                const REAL dn = gain[at % width] * dy[at];
+                const REAL dn = gain[UNIT(e)] * dy[at];
                 level += dn;
                 along += dn * n[at];
             }
@@ -102,10 +103,9 @@ FUNCTION void group_norm_back(
             IN_ROW(e, count)
             {
                 const int at = AT(e);
-                dz[at] = inverse[i] * (gain[at % width] * dy[at] - level - n[at] * along);
+                dz[at] = inverse[i] * (gain[UNIT(e)] * dy[at] - level - n[at] * along);
             }
     }
-#undef AT
     EACH(d, width)
     {
         REAL by = 0, whole = 0;
