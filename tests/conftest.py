@@ -22,8 +22,8 @@ from hydra.core.global_hydra import GlobalHydra
 from gradlab.grid.hydra import read_file as real_read_file
 from gradlab.report.figures.style import Plot
 from gradlab.report.figures.style import save as real_save
-from tests.commands import Gradlab, call, inline, undrawn
 from tests import emulation
+from tests.commands import Gradlab, call, inline, undrawn
 from tests.members import ENGINES, trained_with
 
 DOT = base64.b64decode(

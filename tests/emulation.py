@@ -108,7 +108,8 @@ def player(dtype: torch.dtype) -> program._Player | None:
     def steps(calls: Any, counts: int, which: int, first: int, span: int, members: int, how_many: int) -> None:
         several = (ctypes.c_int64 * 2).from_address(counts)
         mask = sum(bit << step for step, bit in enumerate((ctypes.c_int64 * span).from_address(which)))
-        launch(*(ctypes.c_void_p * 2).from_buffer(calls), *several, mask & 0xFFFFFFFF, mask >> 32, first, span, members, how_many)
+        both = (ctypes.c_void_p * 2).from_buffer(calls)
+        launch(*both, *several, mask & 0xFFFFFFFF, mask >> 32, first, span, members, how_many)
 
     return program._Player(once, steps)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from gradlab.engine.cohort import Cohort
 from gradlab.engine.journal import Rows, StepRow, of_step, of_steps, without_update
 from gradlab.engine.launches import Captured, captured, launch
-from gradlab.engine.precision import is_by_chance
+from gradlab.engine.precision import FORMATS, is_by_chance
 from gradlab.engine.step import advance, step
 from gradlab.nn.kernels import blocks
 from gradlab.nn.kernels.program import Members, Program, Turning, play_steps, write_down
@@ -39,7 +39,7 @@ def rehearse(cohort: Cohort) -> Rehearsed:
     """What every step but the last does, as kernel calls or as a CUDA graph, where that can be; nothing is done yet."""
     if cohort.runs[0].train.steps < LEAST_STEPS or not cohort.way.rehearsable or is_by_chance(cohort.runs):
         return {True: None, False: None}
-    player = blocks.player(cohort.parameters)
+    player = None if FORMATS[cohort.runs[0].train.precision].rounds else blocks.player(cohort.parameters)
     if cohort.parameters.is_cuda and player is None:
         return captured(cohort, WINDOW)
     cohort.task.turn_to(0)

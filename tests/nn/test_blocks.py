@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from gradlab.engine.launches import Captured
 from gradlab.engine.playing import perform, rehearse
 from gradlab.engine.train import train
 from gradlab.nn.kernels import blocks
-from gradlab.nn.kernels.program import Program
+from gradlab.nn.kernels.program import Blocks, Program, Uploaded
 from gradlab.spec.named import Value
 from gradlab.store.record import tidy
 from tests import emulation
@@ -26,6 +27,8 @@ from tests.card import Card, fake_cards
 from tests.members import content, differences, measured, split, trained_with
 
 pytestmark = emulation.needed
+
+ROOT = Path(__file__).parents[2]
 
 SMALL: dict[str, Value] = {
     "train.steps": 60,
@@ -88,7 +91,12 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
     "settings",
     [
         {"model.norm": "batch", "model.activation": "leaky_relu", "optim.schedule": "cosine", "data.name": "digits"},
-        {"model.norm": "layer", "model.activation": "sigmoid", "optim.schedule": "plateau", "data.name": "linear_teacher"},
+        {
+            "model.norm": "layer",
+            "model.activation": "sigmoid",
+            "optim.schedule": "plateau",
+            "data.name": "linear_teacher",
+        },
     ],
     ids=["classes", "numbers"],
 )
@@ -118,8 +126,53 @@ def test_steps_are_launched_many_at_a_time_and_nobody_waits(card: Card) -> None:
     assert torch.isfinite(rows.values.cpu()).all()
 
 
-def test_a_kernel_that_is_not_there_leaves_the_step_to_a_capture(card: Card) -> None:
-    del card
-    run = described({**SMALL, "model.name": "lstm", "train.steps": 12})
+def test_a_launch_takes_no_more_steps_than_a_number_has_bits() -> None:
+    nothing = Uploaded(Blocks(frozenset(), lambda *_: None), torch.empty(0), 0, 1)
+    with pytest.raises(ValueError, match="65 steps in a launch; expected 64 at most"):
+        blocks._launch(None, nothing, nothing, np.ones(65, dtype=np.bool_), 0)
+
+
+def test_without_a_compiler_for_the_card_its_steps_are_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADLAB_KERNELS", "blocks")
+    run = described({**SMALL, "train.steps": 12})
+    with fake_cards():  # of a build without CUDA, which has no such compiler
+        rehearsed = rehearse(prepare([run], content(run.data), torch.device("cuda:0")))
+    assert all(isinstance(found, Captured) for found in rehearsed.values())
+
+
+RACES = """
+import sys
+from tests import emulation
+from tests.members import measured, trained_with
+from tests.nn.test_blocks import COHORTS, SMALL
+
+emulation.FLAGS += ("-fsanitize=thread", "-g")
+with trained_with("blocks"):
+    for name in ("batch, adam, a cosine", "layer, adamw, residual"):
+        measured({**SMALL, **COHORTS[name][0], "train.steps": 11, "probe.every": 5})
+"""
+
+
+def test_no_thread_reads_what_another_is_about_to_write(tmp_path: Path) -> None:
+    sanitizer = subprocess.run(["gcc", "-print-file-name=libtsan.so"], capture_output=True, text=True, check=True)
+    library = Path(sanitizer.stdout.strip()).resolve()
+    if not library.is_absolute() or not library.is_file():
+        pytest.skip("no ThreadSanitizer")
+    options = {"LD_PRELOAD": str(library), "TSAN_OPTIONS": f"log_path={tmp_path}/race ignore_noninstrumented_modules=1"}
+    found = subprocess.run([sys.executable, "-c", RACES], cwd=ROOT, env={**os.environ, **options}, check=False)
+    assert found.returncode == 0, "".join(path.read_text() for path in tmp_path.iterdir())
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+def test_the_source_is_cuda(tmp_path: Path) -> None:
+    (tmp_path / "blocks.cu").write_text(blocks.source(32), encoding="utf-8")
+    command = ["nvcc", "-arch=sm_90", "-ptx", *blocks.OPTIONS, "-o", str(tmp_path / "blocks.ptx")]
+    subprocess.run([*command, str(tmp_path / "blocks.cu")], check=True)
+
+
+@pytest.mark.usefixtures("card")
+@pytest.mark.parametrize("settings", [{"model.name": "lstm"}, {"train.precision": "tf32"}], ids=["kernel", "product"])
+def test_what_blocks_do_not_have_leaves_the_step_to_a_capture(settings: dict[str, Value]) -> None:
+    run = described({**SMALL, **settings, "train.steps": 12})
     rehearsed = rehearse(prepare([run], content(run.data), torch.device("cuda:0")))
     assert all(isinstance(found, Captured) for found in rehearsed.values())

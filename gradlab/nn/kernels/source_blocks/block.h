@@ -25,6 +25,8 @@ typedef long long WIDE;
 /* Every thread takes its share of 0..n-1. */
 #define EACH(i, n) for (int i = THREAD; i < (n); i += THREADS)
 #define FIRST (THREAD == 0)
+/* Down a column, several rows at a time: none waits for the one before. */
+#define DOWN(i, n) _Pragma("unroll 8") for (int i = 0; i < (n); i++)
 
 /* Rows for teams of threads, each of which takes a row; what is no row any more must be left out by its team. */
 #define TEAM (THREADS < 64 ? 2 : 8)

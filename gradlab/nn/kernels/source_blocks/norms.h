@@ -7,10 +7,10 @@ FUNCTION void batch_norm(
     EACH(d, width)
     {
         REAL middle = 0, square = 0;
-        for (int i = 0; i < batch; i++)
+        DOWN(i, batch)
             middle += z[i * width + d];
         middle /= batch;
-        for (int i = 0; i < batch; i++)
+        DOWN(i, batch)
             square += (z[i * width + d] - middle) * (z[i * width + d] - middle);
         if (running_mean) {
             running_mean[d] += momentum * (middle - running_mean[d]);
@@ -32,7 +32,7 @@ FUNCTION void batch_norm_back(
     EACH(d, width)
     {
         REAL whole = 0, along = 0;
-        for (int i = 0; i < batch; i++) {
+        DOWN(i, batch) {
             whole += dy[i * width + d];
             along += dy[i * width + d] * (z[i * width + d] - mean[d]);
         }
@@ -109,7 +109,7 @@ FUNCTION void group_norm_back(
     EACH(d, width)
     {
         REAL by = 0, whole = 0;
-        for (int i = 0; i < batch * places; i++) {
+        DOWN(i, batch *places) {
             by += dy[i * width + d] * n[i * width + d];
             whole += dy[i * width + d];
         }

@@ -103,7 +103,7 @@ FUNCTION void dead(int batch, int width, const REAL *z, const REAL *slope, doubl
     EACH(d, width)
     {
         int above = 0;
-        for (int i = 0; i < batch; i++)
+        DOWN(i, batch)
             above |= !(z[i * width + d] <= 0);
         never += !above;
     }
@@ -158,7 +158,7 @@ FUNCTION void spread(
         EACH(d, width)
         {
             double sum = 0;
-            for (int i = 0; i < batch; i++)
+            DOWN(i, batch)
                 sum += scale[i] * (double)h[i * width + d];
             square += sum * sum;
         }

@@ -77,7 +77,7 @@ FUNCTION void batch_sum(int batch, int width, WIDE x_row, const REAL *x, REAL *s
     EACH(d, width)
     {
         REAL whole = 0;
-        for (int i = 0; i < batch; i++)
+        DOWN(i, batch)
             whole += x[i * x_row + d];
         sum[d] = whole;
     }
