@@ -19,6 +19,7 @@ from gradlab.engine.launches import Captured
 from gradlab.engine.playing import perform, rehearse
 from gradlab.engine.train import train
 from gradlab.nn.kernels import blocks
+from gradlab.nn.kernels.compiler import kept
 from gradlab.nn.kernels.program import Blocks, Program, Uploaded
 from gradlab.spec.named import Value
 from gradlab.store.record import tidy
@@ -51,15 +52,29 @@ COHORTS: dict[str, list[dict[str, Value]]] = {
         {"model.norm": "layer", "model.activation": "prelu", "optim.name": "adamw", "model.name": "residual_mlp"}
     ],
     "rms, rmsprop, a plateau": [
-        {"model.norm": "rms", "model.activation": "silu", "optim.name": "rmsprop", "optim.schedule": "plateau"}
-        | {"optim.momentum": 0.5, "optim.lr": 0.001}
+        {
+            "model.norm": "rms",
+            "model.activation": "silu",
+            "optim.name": "rmsprop",
+            "optim.schedule": "plateau",
+            "optim.momentum": 0.5,
+            "optim.lr": 0.001,
+        }
     ],
     "weight, adagrad, dropout": [
         {"model.norm": "weight", "model.activation": "gelu", "optim.name": "adagrad", "model.dropout": 0.2}
     ],
     "regression, mup": [
-        {"data.name": "linear_teacher", "model.activation": "selu", "model.parametrization": "mup", "optim.lr": 0.05}
-        | {"optim.weight_decay": 0.01, "optim.l1": 0.01, "model.width": 70, "train.steps": 12}
+        {
+            "data.name": "linear_teacher",
+            "model.activation": "selu",
+            "model.parametrization": "mup",
+            "optim.lr": 0.05,
+            "optim.weight_decay": 0.01,
+            "optim.l1": 0.01,
+            "model.width": 70,
+            "train.steps": 12,
+        }
     ],
     "a recurrence": [{"model.name": "rnn", "model.activation": "tanh", "model.depth": 1, "train.steps": 12}],
 }
@@ -87,6 +102,18 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
         yield made
 
 
+@pytest.fixture(params=["fake", pytest.param("cuda", marks=pytest.mark.gpu)])
+def player(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """A card that plays blocks and captures nothing, a fake one, or a real one where there is one."""
+    if request.param == "fake":
+        request.getfixturevalue("card")
+    elif not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    monkeypatch.setenv("GRADLAB_KERNELS", "blocks")
+    monkeypatch.delattr("gradlab.engine.playing.captured")
+    return torch.device("cuda:0")
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -100,15 +127,14 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
     ],
     ids=["classes", "numbers"],
 )
-def test_what_is_played_on_a_card_is_what_torch_does(card: Card, settings: dict[str, Value]) -> None:
+def test_what_is_played_on_a_card_is_what_torch_does(player: torch.device, settings: dict[str, Value]) -> None:
     modes = ("layerwise", "norm", "none")
     members = [{**SMALL, **settings, "clip.mode": mode, "seed": seed} for seed, mode in enumerate(modes)]
     members[-1]["optim.lr"] = 1e308 if settings["data.name"] == "digits" else 0.01
     runs = [described(values) for values in members]
     with trained_with("torch"):
         wanted = measured(*members)
-    found = split(runs, tidy(train(runs, content(runs[0].data), torch.device("cuda:0"), lambda *_: None)))
-    assert card.launches == 0, "nothing is captured"
+    found = split(runs, tidy(train(runs, content(runs[0].data), player, lambda *_: None)))
     for mine, theirs in zip(found, wanted, strict=True):
         assert not list(differences(mine, theirs, 1e-10, 1e-12, ("grad_zero",)))
 
@@ -138,6 +164,26 @@ def test_without_a_compiler_for_the_card_its_steps_are_captured(monkeypatch: pyt
     with fake_cards():  # of a build without CUDA, which has no such compiler
         rehearsed = rehearse(prepare([run], content(run.data), torch.device("cuda:0")))
     assert all(isinstance(found, Captured) for found in rehearsed.values())
+
+
+def test_what_was_compiled_is_kept_and_made_again_where_it_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = list[bytes]()
+
+    def make() -> bytes:
+        made.append(b"binary %d" % len(made))
+        return made[-1]
+
+    assert {kept(["source"], make) for _ in range(2)} == {b"binary 0"}
+    assert kept(["another"], make) == b"binary 1"
+    for path in tmp_path.rglob("*.bin"):
+        path.write_bytes(b"rubbish")
+    assert kept(["source"], make) == b"binary 2"
+    (tmp_path / "gradlab" / "kernels").rename(tmp_path / "away")
+    (tmp_path / "gradlab" / "kernels").write_text("in the way", encoding="utf-8")
+    assert kept(["source"], make) == b"binary 3"
 
 
 RACES = """

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.cuda import _utils as card
 
-from gradlab.nn.kernels.compiler import by_blocks
+from gradlab.nn.kernels.compiler import by_blocks, kept
 from gradlab.nn.kernels.native import ACTIVATIONS, CLIPS
 from gradlab.nn.kernels.program import KERNELS, PRECISIONS, Blocks, Bools, Uploaded
 
@@ -55,11 +56,13 @@ def player(like: Tensor) -> Blocks | None:
 
 @cache
 def _compiled(dtype: torch.dtype, device: torch.device) -> Any:
-    """The kernel on this card, compiled once a process; None where there is no compiler, or torch is older than 2.9."""
+    """The kernel on this card; None where there is no compiler for it, or torch is older than 2.9."""
     try:
         with torch.cuda.device(device):
-            text = source(8 * dtype.itemsize)
-            return torch.cuda._compile_kernel(text, "play_blocks", nvcc_options=list(OPTIONS))  # type: ignore[no-untyped-call]
+            text, name = source(8 * dtype.itemsize), "play_blocks"
+            key = (text, *OPTIONS, torch.__version__, str(torch.cuda.get_device_capability()))
+            made = kept(key, lambda: card._nvrtc_compile(text, name, nvcc_options=list(OPTIONS))[0])
+            return card._cuda_load_module(made, [name])[name]
     except (AttributeError, OSError, RuntimeError):
         return None
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import TextIO
 
 SOURCE = Path(__file__).with_name("source")
@@ -84,6 +84,27 @@ def library(precision: str) -> Path | None:
     except (OSError, RuntimeError):
         # No place for a cache (no home, no space, a folder of somebody else's): torch computes the same.
         return None
+
+
+def kept(key: Sequence[str], make: Callable[[], bytes]) -> bytes:
+    """What ``make`` gives: made once, and from then on taken from the cache, where there can be one.
+
+    It is the user's own, as a `library` is.
+    """
+    try:
+        folder, name = _private_folder(), hashlib.sha256("\0".join(key).encode()).hexdigest()[:24]
+        path = folder / f"{name}.bin"
+        with _alone(folder / f"{path.stem}.lock") as note:
+            if note.read() == _checksum(path):
+                return path.read_bytes()
+            made = make()
+            path.unlink(missing_ok=True)
+            path.touch(0o600)
+            path.write_bytes(made)
+            _write(note, _checksum(path) or FAILED)
+            return made
+    except (OSError, RuntimeError):
+        return make()
 
 
 def by_triton() -> bool:

@@ -107,7 +107,7 @@ def _extent(tensor: Tensor) -> _Extent:
 
 @dataclass(frozen=True)
 class Blocks:
-    """What plays steps on a GPU, a block a member: its kernels by name, and a launch, which is given as `play_steps`."""
+    """What plays steps on a GPU, a block a member: its kernels by name, and a launch, given as `play_steps`."""
 
     kernels: frozenset[str]
     play: Callable[[Uploaded, Uploaded, Bools, int], None]
