@@ -33,6 +33,7 @@ SHIM = """
 #define THREADS 4
 #define SHARED static
 #define FUNCTION static
+#define KERNEL static
 #define ENTRY static void
 static __thread int THREAD;
 static int MEMBER;

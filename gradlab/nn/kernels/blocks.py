@@ -62,7 +62,8 @@ def _compiled(dtype: torch.dtype, device: torch.device) -> Any:
             text, name = source(8 * dtype.itemsize), "play_blocks"
             key = (text, *OPTIONS, torch.__version__, str(torch.cuda.get_device_capability()))
             made = kept(key, lambda: card._nvrtc_compile(text, name, nvcc_options=list(OPTIONS))[0])
-            return card._cuda_load_module(made, [name])[name]
+            loaded = card._cuda_load_module(made, [name])
+            return loaded[name] if isinstance(loaded, dict) else None
     except (AttributeError, OSError, RuntimeError):
         return None
 

@@ -50,14 +50,14 @@ FUNCTION REAL slope_of(int kind, REAL known, REAL below)
     }
 }
 
-FUNCTION void activate(int kind, int count, const REAL *z, const REAL *slope, REAL *h)
+KERNEL void activate(int kind, int count, const REAL *z, const REAL *slope, REAL *h)
 {
     const REAL below = slope ? *slope : 0;
     EACH(j, count)
     h[j] = phi(kind, z[j], below);
 }
 
-FUNCTION void activate_back(
+KERNEL void activate_back(
     int kind, int count, const REAL *dh, const REAL *known, const REAL *slope, REAL *dslope, REAL *dz)
 {
     const REAL below = slope ? *slope : 0;

@@ -16,8 +16,9 @@ typedef long long WIDE;
 #define THREAD ((int)threadIdx.x)
 #define MEMBER ((int)blockIdx.x)
 #define SYNC() __syncthreads()
-#define SHARED __shared__
+#define SHARED __shared__ __align__(16) /* for four numbers at a time */
 #define FUNCTION static __device__
+#define KERNEL static __device__ __noinline__ /* else its loops share 128 registers with all others */
 /* Two blocks share a multiprocessor: while one waits, the other computes. */
 #define ENTRY extern "C" __global__ void __launch_bounds__(THREADS, 2)
 #endif

@@ -12,7 +12,7 @@ FUNCTION void leave(double sum, double count, REAL *loss)
         *loss = (REAL)(sum / count);
 }
 
-FUNCTION void cross_entropy(
+KERNEL void cross_entropy(
     int batch, int outputs, int places, const REAL *z, const WIDE *chosen, const WIDE *classes, REAL *loss, REAL *dz)
 {
     double sum = 0;
@@ -32,7 +32,7 @@ FUNCTION void cross_entropy(
     leave(sum, batch, loss);
 }
 
-FUNCTION void squared_error(
+KERNEL void squared_error(
     int batch, int outputs, const REAL *z, const WIDE *chosen, const REAL *targets, const REAL *scale, REAL *loss,
     REAL *dz)
 {
@@ -47,7 +47,7 @@ FUNCTION void squared_error(
     leave(sum, batch * outputs, loss);
 }
 
-FUNCTION void margins(
+KERNEL void margins(
     int batch, int outputs, int places, const REAL *z, const WIDE *chosen, const WIDE *classes, const double *known,
     REAL *loss, REAL *dz)
 {

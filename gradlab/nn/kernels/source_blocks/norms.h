@@ -1,6 +1,6 @@
 /* Norms of signals, there and back, as of source/norms.h. */
 
-FUNCTION void batch_norm(
+KERNEL void batch_norm(
     int batch, int width, REAL eps, REAL momentum, const REAL *z, const REAL *gain, const REAL *shift,
     REAL *running_mean, REAL *running_var, REAL *mean, REAL *inverse, REAL *y)
 {
@@ -24,7 +24,7 @@ FUNCTION void batch_norm(
     y[e] = shift[e % width] + gain[e % width] * inverse[e % width] * (z[e] - mean[e % width]);
 }
 
-FUNCTION void batch_norm_back(
+KERNEL void batch_norm_back(
     int batch, int width, const REAL *dy, const REAL *z, const REAL *mean, const REAL *inverse, const REAL *gain,
     REAL *dgain, REAL *dshift, REAL *scratch, REAL *dz)
 {
@@ -53,7 +53,7 @@ FUNCTION void batch_norm_back(
 #define UNIT(e) (unit + (places == 1 ? (e) : (e) % size))
 /* Each sample over `size` units of each group, with all `places` between: of layer norm one group and one place. Without
    `centred` the mean stays in (rms norm).                                                                           */
-FUNCTION void group_norm(
+KERNEL void group_norm(
     int batch, int places, int groups, int size, int centred, REAL eps, const REAL *z, const REAL *gain,
     const REAL *shift, REAL *n, REAL *inverse, REAL *y)
 {
@@ -80,7 +80,7 @@ FUNCTION void group_norm(
     }
 }
 
-FUNCTION void group_norm_back(
+KERNEL void group_norm_back(
     int batch, int places, int groups, int size, int centred, const REAL *dy, const REAL *n, const REAL *inverse,
     const REAL *gain, REAL *dgain, REAL *dshift, REAL *dz)
 {
@@ -119,7 +119,7 @@ FUNCTION void group_norm_back(
     }
 }
 
-FUNCTION void directed(int rows, int columns, const REAL *v, const REAL *length, REAL *inverse, REAL *w)
+KERNEL void directed(int rows, int columns, const REAL *v, const REAL *length, REAL *inverse, REAL *w)
 {
     ROWS(i, rows)
     {
@@ -134,7 +134,7 @@ FUNCTION void directed(int rows, int columns, const REAL *v, const REAL *length,
     }
 }
 
-FUNCTION void directed_back(
+KERNEL void directed_back(
     int rows, int columns, const REAL *dw, const REAL *v, const REAL *length, const REAL *inverse, REAL *dv,
     REAL *dlength)
 {
@@ -162,7 +162,7 @@ FUNCTION unsigned long long mixed(unsigned long long x)
     return x ^ (x >> 31);
 }
 
-FUNCTION void dropout(
+KERNEL void dropout(
     int count, WIDE site, const WIDE *seed, const double *done, const double *share, const REAL *x, REAL *y)
 {
     const unsigned long long start =

@@ -11,7 +11,7 @@ FUNCTION double rescale(WIDE count, double scale, REAL *g)
     return (double)rounded;
 }
 
-FUNCTION void clip(
+KERNEL void clip(
     int count, int layers, int mode, double threshold, double output_threshold, const WIDE *from, const WIDE *to,
     double norm, REAL *g, double *after, double *changed)
 {
@@ -56,7 +56,7 @@ FUNCTION REAL decayed(REAL g, REAL w, REAL l2, REAL l1)
     return l1 != 0 ? g + l1 * (REAL)((w > 0) - (w < 0)) : g;
 }
 
-FUNCTION void sgd(
+KERNEL void sgd(
     int count, REAL rate, REAL momentum, REAL nesterov, REAL l2, REAL l1, const REAL *gradient, REAL *buffer, REAL *w)
 {
     EACH(j, count)
@@ -68,7 +68,7 @@ FUNCTION void sgd(
     }
 }
 
-FUNCTION void adam(
+KERNEL void adam(
     int count, int decoupled, double done, REAL lr, REAL beta1, REAL beta2, REAL eps, REAL l2, REAL l1,
     const REAL *gradient, REAL *mean, REAL *square, REAL *w)
 {
@@ -83,7 +83,7 @@ FUNCTION void adam(
     }
 }
 
-FUNCTION void rmsprop(
+KERNEL void rmsprop(
     int count, REAL rate, REAL momentum, REAL beta2, REAL eps, REAL l2, REAL l1, const REAL *gradient, REAL *square,
     REAL *buffer, REAL *w)
 {
@@ -98,7 +98,7 @@ FUNCTION void rmsprop(
     }
 }
 
-FUNCTION void adagrad(
+KERNEL void adagrad(
     int count, REAL rate, REAL eps, REAL l2, REAL l1, const REAL *gradient, REAL *sum, REAL *w)
 {
     EACH(j, count)

@@ -12,7 +12,7 @@ FUNCTION double squares_of(WIDE count, const REAL *x, const REAL *y)
     return block_sum(sum);
 }
 
-FUNCTION void norms(
+KERNEL void norms(
     int spans, const WIDE *from, const WIDE *to, const REAL *x, double *norm, const double *changed, const double *was)
 {
     for (int s = 0; s < spans; s++) {
@@ -22,7 +22,7 @@ FUNCTION void norms(
     }
 }
 
-FUNCTION void distances(int spans, const WIDE *from, const WIDE *to, const REAL *x, const REAL *y, double *norm)
+KERNEL void distances(int spans, const WIDE *from, const WIDE *to, const REAL *x, const REAL *y, double *norm)
 {
     for (int s = 0; s < spans; s++) {
         const double own = sqrt(squares_of(to[s] - from[s], x + from[s], y + from[s]));
@@ -31,7 +31,7 @@ FUNCTION void distances(int spans, const WIDE *from, const WIDE *to, const REAL 
     }
 }
 
-FUNCTION void unsound(int count, const REAL *x, double *found)
+KERNEL void unsound(int count, const REAL *x, double *found)
 {
     double sum = 0;
     EACH(j, count)
@@ -49,7 +49,7 @@ FUNCTION double norm_of_layer(WIDE from, WIDE matrix, WIDE to, const REAL *x, do
     return sqrt(squares + squares_of(to - matrix, x + matrix, 0));
 }
 
-FUNCTION void sound_norm(
+KERNEL void sound_norm(
     int count, int layers, const WIDE *from, const WIDE *matrix, const WIDE *to, const REAL *x, const double *known,
     double *norm, double *found)
 {
@@ -67,7 +67,7 @@ FUNCTION void sound_norm(
     }
 }
 
-FUNCTION void gradients(
+KERNEL void gradients(
     int layers, const WIDE *from, const WIDE *matrix, const WIDE *to, const REAL *x, double *norm, double *weights,
     double *zero)
 {
@@ -86,7 +86,7 @@ FUNCTION void gradients(
 }
 
 /* The share of entries in either of two ranges, ends included; not a number where an entry is not. */
-FUNCTION void within(int count, const double *ends, const REAL *x, double *share)
+KERNEL void within(int count, const double *ends, const REAL *x, double *share)
 {
     const REAL a = (REAL)ends[0], b = (REAL)ends[1], c = (REAL)ends[2], d = (REAL)ends[3];
     double found = 0;
@@ -97,7 +97,7 @@ FUNCTION void within(int count, const double *ends, const REAL *x, double *share
         *share = found / count;
 }
 
-FUNCTION void dead(int batch, int width, const REAL *z, const REAL *slope, double *share)
+KERNEL void dead(int batch, int width, const REAL *z, const REAL *slope, double *share)
 {
     double never = 0;
     EACH(d, width)
@@ -114,7 +114,7 @@ FUNCTION void dead(int batch, int width, const REAL *z, const REAL *slope, doubl
 
 /* `scale` holds a number for each row of a group. */
 #define ALIKE 1e-3
-FUNCTION void spread(
+KERNEL void spread(
     int groups, int batch, int width, const REAL *h, double *scale, double *mean, double *deviation, double *cosine,
     double *each_mean, double *each_deviation, double *each_cosine)
 {

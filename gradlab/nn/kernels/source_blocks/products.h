@@ -41,6 +41,7 @@ FUNCTION void tile(
         for (int m = 0; m < OWN; m++) {
             const int own = THREAD + m * THREADS, row = own / (TILE / 4) * 4, column = own % (TILE / 4) * 4;
             if (row < rows && column < columns)
+#pragma unroll 4
                 for (int q = 0; q < deep; q++)
 #pragma unroll
                     for (int i = 0; i < 4; i++)
@@ -62,7 +63,7 @@ FUNCTION void tile(
             }
 }
 
-FUNCTION void product(
+KERNEL void product(
     int rows, int columns, int inner, const REAL *a, WIDE a_row, WIDE a_column, const REAL *b, WIDE b_row, WIDE b_column,
     const REAL *start, WIDE start_row, REAL *c, WIDE c_row)
 {
@@ -72,7 +73,7 @@ FUNCTION void product(
                  start ? start + i * start_row + j : 0, start_row, c + i * c_row + j, c_row);
 }
 
-FUNCTION void batch_sum(int batch, int width, WIDE x_row, const REAL *x, REAL *sum)
+KERNEL void batch_sum(int batch, int width, WIDE x_row, const REAL *x, REAL *sum)
 {
     EACH(d, width)
     {
@@ -83,26 +84,26 @@ FUNCTION void batch_sum(int batch, int width, WIDE x_row, const REAL *x, REAL *s
     }
 }
 
-FUNCTION void add(int count, REAL by, const REAL *x, const REAL *y, REAL *out)
+KERNEL void add(int count, REAL by, const REAL *x, const REAL *y, REAL *out)
 {
     EACH(j, count)
     out[j] = !x ? 0 : y ? y[j] + by * x[j] : by * x[j];
 }
 
-FUNCTION void affine(int count, const REAL *scale, const REAL *shift, const REAL *x, REAL *y)
+KERNEL void affine(int count, const REAL *scale, const REAL *shift, const REAL *x, REAL *y)
 {
     const REAL by = scale ? *scale : 1, level = shift ? *shift : 0;
     EACH(j, count)
     y[j] = by * x[j] + level;
 }
 
-FUNCTION void copy(int rows, int width, WIDE x_row, WIDE out_row, const REAL *x, REAL *out)
+KERNEL void copy(int rows, int width, WIDE x_row, WIDE out_row, const REAL *x, REAL *out)
 {
     EACH(e, rows *width)
     out[e / width * out_row + e % width] = x[e / width * x_row + e % width];
 }
 
-FUNCTION void gather(int batch, int width, const WIDE *chosen, const REAL *x, const REAL *scale, REAL *out)
+KERNEL void gather(int batch, int width, const WIDE *chosen, const REAL *x, const REAL *scale, REAL *out)
 {
     EACH(e, batch *width)
     out[e] = *scale * x[chosen[e / width] * width + e % width];
