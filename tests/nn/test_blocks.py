@@ -18,6 +18,7 @@ from gradlab.engine.cohort import prepare
 from gradlab.engine.launches import Captured
 from gradlab.engine.playing import perform, rehearse
 from gradlab.engine.train import train
+from gradlab.launch.rounds import kernels as asked_for
 from gradlab.nn.kernels import blocks
 from gradlab.nn.kernels.compiler import kept
 from gradlab.nn.kernels.program import Blocks, Program, Uploaded
@@ -184,6 +185,13 @@ def test_what_was_compiled_is_kept_and_made_again_where_it_is_damaged(
     (tmp_path / "gradlab" / "kernels").rename(tmp_path / "away")
     (tmp_path / "gradlab" / "kernels").write_text("in the way", encoding="utf-8")
     assert kept(["source"], make) == b"binary 3"
+
+
+def test_the_manifest_says_that_blocks_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADLAB_KERNELS", "blocks")
+    run = described({"train.precision": "float32"})
+    assert asked_for([run], "cuda:0") == {"float32": "blocks"}
+    assert asked_for([run], "cpu")["float32"] != "blocks"
 
 
 RACES = """

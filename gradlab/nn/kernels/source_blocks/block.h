@@ -26,29 +26,35 @@ typedef long long WIDE;
 /* Every thread takes its share of 0..n-1. */
 #define EACH(i, n) for (int i = THREAD; i < (n); i += THREADS)
 #define FIRST (THREAD == 0)
-/* Down a column, several rows at a time: none waits for the one before. */
-#define DOWN(i, n) _Pragma("unroll 8") for (int i = 0; i < (n); i++)
 
 /* Rows for teams of threads, each of which takes a row; what is no row any more must be left out by its team. */
 #define TEAM (THREADS < 64 ? 2 : 8)
-#define ROWS(i, n)                                                                                                     \
-    for (int i = THREAD / TEAM, round_ = 0; round_ < (n); round_ += THREADS / TEAM, i += THREADS / TEAM)
+#define TEAMS (THREADS / TEAM)
+#define ROWS(i, n) for (int i = THREAD / TEAM, round_ = 0; round_ < (n); round_ += TEAMS, i += TEAMS)
 #define IN_ROW(d, n) for (int d = THREAD % TEAM; d < (n); d += TEAM)
 #define LEADS (THREAD % TEAM == 0)
+
+/* The same of columns: neighbours take neighbouring columns, and of its own every eighth row, several at a time. */
+#define COLUMNS(d, n) for (int d = THREAD % TEAMS, round_ = 0; round_ < (n); round_ += TEAMS, d += TEAMS)
+#define IN_COLUMN(i, n) _Pragma("unroll 8") for (int i = THREAD / TEAMS; i < (n); i += TEAM)
+#define TOPS (THREAD < TEAMS)
 
 SHARED double part[THREADS];
 
 /* The sum of what the threads of a team hold, known to all of them. */
-FUNCTION double team_sum(double own)
+FUNCTION double summed(double own, int first, int apart)
 {
     double sum = 0;
     part[THREAD] = own;
     SYNC();
     for (int j = 0; j < TEAM; j++)
-        sum += part[THREAD / TEAM * TEAM + j];
+        sum += part[first + j * apart];
     SYNC();
     return sum;
 }
+
+#define team_sum(own) summed(own, THREAD / TEAM * TEAM, 1)
+#define column_sum(own) summed(own, THREAD % TEAMS, TEAMS)
 
 /* The sum of what all threads hold, known to all of them; taken in one order. */
 #define LEADERS (THREADS < 64 ? 2 : 16)

@@ -4,48 +4,55 @@ KERNEL void batch_norm(
     int batch, int width, REAL eps, REAL momentum, const REAL *z, const REAL *gain, const REAL *shift,
     REAL *running_mean, REAL *running_var, REAL *mean, REAL *inverse, REAL *y)
 {
-    EACH(d, width)
+    COLUMNS(d, width)
     {
+        const int there = d < width;
         REAL middle = 0, square = 0;
-        DOWN(i, batch)
-            middle += z[i * width + d];
-        middle /= batch;
-        DOWN(i, batch)
-            square += (z[i * width + d] - middle) * (z[i * width + d] - middle);
-        if (running_mean) {
-            running_mean[d] += momentum * (middle - running_mean[d]);
-            running_var[d] += momentum * (square / (batch - 1) - running_var[d]);
+        if (there)
+            IN_COLUMN(i, batch) middle += z[i * width + d];
+        middle = (REAL)column_sum(middle) / batch;
+        if (there)
+            IN_COLUMN(i, batch) square += (z[i * width + d] - middle) * (z[i * width + d] - middle);
+        square = (REAL)column_sum(square);
+        const REAL by = 1 / sqrt(square / batch + eps);
+        if (there)
+            IN_COLUMN(i, batch) y[i * width + d] = shift[d] + gain[d] * by * (z[i * width + d] - middle);
+        if (there && TOPS) {
+            mean[d] = middle;
+            inverse[d] = by;
+            if (running_mean) {
+                running_mean[d] += momentum * (middle - running_mean[d]);
+                running_var[d] += momentum * (square / (batch - 1) - running_var[d]);
+            }
         }
-        mean[d] = middle;
-        inverse[d] = 1 / sqrt(square / batch + eps);
     }
-    SYNC();
-    EACH(e, batch *width)
-    y[e] = shift[e % width] + gain[e % width] * inverse[e % width] * (z[e] - mean[e % width]);
 }
 
 KERNEL void batch_norm_back(
     int batch, int width, const REAL *dy, const REAL *z, const REAL *mean, const REAL *inverse, const REAL *gain,
-    REAL *dgain, REAL *dshift, REAL *scratch, REAL *dz)
+    REAL *dgain, REAL *dshift, REAL *dz)
 {
-    REAL *level = scratch, *slope = scratch + width;
-    EACH(d, width)
+    COLUMNS(d, width)
     {
+        const int there = d < width;
+        const REAL middle = there ? mean[d] : 0, by = there ? inverse[d] : 0;
         REAL whole = 0, along = 0;
-        DOWN(i, batch) {
-            whole += dy[i * width + d];
-            along += dy[i * width + d] * (z[i * width + d] - mean[d]);
+        if (there)
+            IN_COLUMN(i, batch)
+            {
+                whole += dy[i * width + d];
+                along += dy[i * width + d] * (z[i * width + d] - middle);
+            }
+        whole = (REAL)column_sum(whole);
+        along = (REAL)column_sum(along);
+        const REAL level = whole / batch, slope = along * (by * by / batch);
+        if (there)
+            IN_COLUMN(i, batch)
+            dz[i * width + d] = gain[d] * by * (dy[i * width + d] - level - slope * (z[i * width + d] - middle));
+        if (there && TOPS) {
+            dshift[d] = whole;
+            dgain[d] = along * by;
         }
-        dshift[d] = whole;
-        dgain[d] = along * inverse[d];
-        level[d] = whole / batch;
-        slope[d] = along * (inverse[d] * inverse[d] / batch);
-    }
-    SYNC();
-    EACH(e, batch *width)
-    {
-        const int d = e % width;
-        dz[e] = gain[d] * inverse[d] * (dy[e] - level[d] - slope[d] * (z[e] - mean[d]));
     }
 }
 
@@ -106,16 +113,22 @@ KERNEL void group_norm_back(
                 dz[at] = inverse[i] * (gain[UNIT(e)] * dy[at] - level - n[at] * along);
             }
     }
-    EACH(d, width)
+    COLUMNS(d, width)
     {
         REAL by = 0, whole = 0;
-        DOWN(i, batch *places) {
-            by += dy[i * width + d] * n[i * width + d];
-            whole += dy[i * width + d];
+        if (d < width)
+            IN_COLUMN(i, batch *places)
+            {
+                by += dy[i * width + d] * n[i * width + d];
+                whole += dy[i * width + d];
+            }
+        by = (REAL)column_sum(by);
+        whole = (REAL)column_sum(whole);
+        if (d < width && TOPS) {
+            dgain[d] = by;
+            if (dshift)
+                dshift[d] = whole;
         }
-        dgain[d] = by;
-        if (dshift)
-            dshift[d] = whole;
     }
 }
 

@@ -48,7 +48,7 @@ FUNCTION void play_one(const struct row *row)
     case BATCH_NORM:
         batch_norm(N(0), N(1), (REAL)x[0], (REAL)x[1], R(0), R(1), R(2), R(3), R(4), R(5), R(6), R(7));
         break;
-    case BATCH_NORM_BACK: batch_norm_back(N(0), N(1), R(0), R(1), R(2), R(3), R(4), R(5), R(6), R(7), R(8)); break;
+    case BATCH_NORM_BACK: batch_norm_back(N(0), N(1), R(0), R(1), R(2), R(3), R(4), R(5), R(6), R(8)); break;
     case LAYER_NORM: group_norm(N(0), 1, 1, N(1), N(2), (REAL)x[0], R(0), R(1), R(2), R(3), R(4), R(5)); break;
     case LAYER_NORM_BACK: group_norm_back(N(0), 1, 1, N(1), N(2), R(0), R(1), R(2), R(3), R(4), R(5), R(6)); break;
     case GROUP_NORM: group_norm(N(0), N(1), N(2), N(3), 1, (REAL)x[0], R(0), R(1), R(2), R(3), R(4), R(5)); break;

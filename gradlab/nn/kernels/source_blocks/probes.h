@@ -100,12 +100,13 @@ KERNEL void within(int count, const double *ends, const REAL *x, double *share)
 KERNEL void dead(int batch, int width, const REAL *z, const REAL *slope, double *share)
 {
     double never = 0;
-    EACH(d, width)
+    COLUMNS(d, width)
     {
-        int above = 0;
-        DOWN(i, batch)
-            above |= !(z[i * width + d] <= 0);
-        never += !above;
+        double above = 0;
+        if (d < width)
+            IN_COLUMN(i, batch) above += !(z[i * width + d] <= 0);
+        above = column_sum(above);
+        never += d < width && TOPS && above == 0;
     }
     never = block_sum(never);
     if (FIRST)
@@ -155,12 +156,13 @@ KERNEL void spread(
             }
         }
         awake = block_sum(awake);
-        EACH(d, width)
+        COLUMNS(d, width)
         {
             double sum = 0;
-            DOWN(i, batch)
-                sum += scale[i] * (double)h[i * width + d];
-            square += sum * sum;
+            if (d < width)
+                IN_COLUMN(i, batch) sum += scale[i] * (double)h[i * width + d];
+            sum = column_sum(sum);
+            square += d < width && TOPS ? sum * sum : 0;
         }
         square = block_sum(square);
         const double kept = variance < 0 ? 0 : variance, away = own - running, several = awake * (awake - 1);

@@ -75,12 +75,14 @@ KERNEL void product(
 
 KERNEL void batch_sum(int batch, int width, WIDE x_row, const REAL *x, REAL *sum)
 {
-    EACH(d, width)
+    COLUMNS(d, width)
     {
         REAL whole = 0;
-        DOWN(i, batch)
-            whole += x[i * x_row + d];
-        sum[d] = whole;
+        if (d < width)
+            IN_COLUMN(i, batch) whole += x[i * x_row + d];
+        whole = (REAL)column_sum(whole);
+        if (d < width && TOPS)
+            sum[d] = whole;
     }
 }
 
