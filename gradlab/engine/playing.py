@@ -37,11 +37,12 @@ Rehearsed = Mapping[bool, Program[StepRow] | Captured | None]
 @torch.no_grad()
 def rehearse(cohort: Cohort) -> Rehearsed:
     """What every step but the last does, as kernel calls or as a CUDA graph, where that can be; nothing is done yet."""
-    if cohort.runs[0].train.steps < LEAST_STEPS or not cohort.way.rehearsable or is_by_chance(cohort.runs):
+    how = cohort.runs[0].train
+    if how.steps < LEAST_STEPS or not cohort.way.rehearsable or is_by_chance(cohort.runs):
         return {True: None, False: None}
-    player = None if FORMATS[cohort.runs[0].train.precision].rounds else blocks.player(cohort.parameters)
+    player, places = None if FORMATS[how.precision].rounds else blocks.player(cohort.parameters), min(WINDOW, how.steps)
     if cohort.parameters.is_cuda and player is None:
-        return captured(cohort, WINDOW)
+        return captured(cohort, places)
     cohort.task.turn_to(0)
     first = partial(step, cohort, 0, cohort.pace.turn_to(0))
     threads = min(torch.get_num_threads(), len(cohort.runs)) if player is None else 1
@@ -49,10 +50,10 @@ def rehearse(cohort: Cohort) -> Rehearsed:
     passing, turning = [cohort.way.gradient], [Turning(*pair) for pair in (*cohort.task.turning, *cohort.pace.turning)]
     figures = attrgetter("figures")
     written = {
-        record: write_down(partial(first, record=record), threads, passing, turning, figures, WINDOW, player)
+        record: write_down(partial(first, record=record), threads, passing, turning, figures, places, player)
         for record in (True, False)
     }
-    return written if player is None or None not in written.values() else captured(cohort, WINDOW)
+    return written if player is None or None not in written.values() else captured(cohort, places)
 
 
 @torch.no_grad()
