@@ -19,7 +19,8 @@ from gradlab.engine.launches import Captured
 from gradlab.engine.playing import perform, rehearse
 from gradlab.engine.train import train
 from gradlab.launch.rounds import kernels as asked_for
-from gradlab.nn.kernels import blocks
+from gradlab.nn import activations
+from gradlab.nn.kernels import blocks, native
 from gradlab.nn.kernels.compiler import kept
 from gradlab.nn.kernels.program import Blocks, Program, Uploaded
 from gradlab.spec.named import Value
@@ -101,6 +102,8 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
     monkeypatch.setattr(blocks, "_compiled", emulation.kernel)
     with fake_cards() as made:
         yield made
+    for remembered in (native._edges, native._shared_numbers, activations._shared):  # constants, on that card
+        remembered.cache_clear()
 
 
 @pytest.fixture(params=["fake", pytest.param("cuda", marks=pytest.mark.gpu)])
