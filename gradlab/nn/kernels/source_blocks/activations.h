@@ -71,7 +71,6 @@ KERNEL void activate_back(
     }
     if (dslope) {
         sum = block_sum(sum);
-        if (FIRST)
-            *dslope = (REAL)sum;
+        LEAVE(dslope, (REAL)sum);
     }
 }

@@ -26,6 +26,9 @@ typedef long long WIDE;
 /* Every thread takes its share of 0..n-1. */
 #define EACH(i, n) for (int i = THREAD; i < (n); i += THREADS)
 #define FIRST (THREAD == 0)
+#define LEAVE(place, found)                                                                                            \
+    if (FIRST)                                                                                                         \
+    *(place) = (found)
 
 /* Rows for teams of threads, each of which takes a row; what is no row any more must be left out by its team. */
 #define TEAM (THREADS < 64 ? 2 : 8)

@@ -8,8 +8,7 @@ FUNCTION int class_of(int i, int places, const WIDE *chosen, const WIDE *classes
 FUNCTION void leave(double sum, double count, REAL *loss)
 {
     sum = block_sum(sum);
-    if (FIRST)
-        *loss = (REAL)(sum / count);
+    LEAVE(loss, (REAL)(sum / count));
 }
 
 KERNEL void cross_entropy(

@@ -17,8 +17,7 @@ KERNEL void norms(
 {
     for (int s = 0; s < spans; s++) {
         const double own = changed && *changed == 0 ? was[s] : sqrt(squares_of(to[s] - from[s], x + from[s], 0));
-        if (FIRST)
-            norm[s] = own;
+        LEAVE(norm + s, own);
     }
 }
 
@@ -26,8 +25,7 @@ KERNEL void distances(int spans, const WIDE *from, const WIDE *to, const REAL *x
 {
     for (int s = 0; s < spans; s++) {
         const double own = sqrt(squares_of(to[s] - from[s], x + from[s], y + from[s]));
-        if (FIRST)
-            norm[s] = own;
+        LEAVE(norm + s, own);
     }
 }
 
@@ -37,8 +35,7 @@ KERNEL void unsound(int count, const REAL *x, double *found)
     EACH(j, count)
     sum += x[j] * 0;
     sum = block_sum(sum);
-    if (FIRST)
-        *found = sum;
+    LEAVE(found, sum);
 }
 
 /* The norm of a layer, and that of its matrix, which comes first: the same numbers whether it is recorded or not. */
@@ -93,8 +90,7 @@ KERNEL void within(int count, const double *ends, const REAL *x, double *share)
     EACH(j, count)
     found += x[j] == x[j] ? (double)((x[j] >= a && x[j] <= b) || (x[j] >= c && x[j] <= d)) : (double)x[j];
     found = block_sum(found);
-    if (FIRST)
-        *share = found / count;
+    LEAVE(share, found / count);
 }
 
 KERNEL void dead(int batch, int width, const REAL *z, const REAL *slope, double *share)
@@ -109,8 +105,7 @@ KERNEL void dead(int batch, int width, const REAL *z, const REAL *slope, double 
         never += d < width && TOPS && above == 0;
     }
     never = block_sum(never);
-    if (FIRST)
-        *share = slope && *slope != 0 ? 0 : never / width;
+    LEAVE(share, slope && *slope != 0 ? 0 : never / width);
 }
 
 /* `scale` holds a number for each row of a group. */

@@ -6,21 +6,21 @@
 #define DEEP 32
 #define EDGE (TILE + 4)
 #define OWN (TILE / 4 * TILE / 4 / THREADS)
+#define ROW_OF(m) ((THREAD + (m) * THREADS) / (TILE / 4) * 4)
+#define COLUMN_OF(m) ((THREAD + (m) * THREADS) % (TILE / 4) * 4)
+#define FOUR(i) _Pragma("unroll") for (int i = 0; i < 4; i++)
+#define OWNED(m) _Pragma("unroll") for (int m = 0; m < OWN; m++)
 FUNCTION void tile(
     int rows, int columns, int inner, const REAL *a, WIDE a_row, WIDE a_column, const REAL *b, WIDE b_row, WIDE b_column,
     const REAL *start, WIDE start_row, REAL *c, WIDE c_row)
 {
     SHARED REAL left[DEEP][EDGE], right[DEEP][EDGE];
     REAL sum[OWN][4][4];
-#pragma unroll
-    for (int m = 0; m < OWN; m++)
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                const int own = THREAD + m * THREADS, row = own / (TILE / 4) * 4 + i, column = own % (TILE / 4) * 4 + j;
-                sum[m][i][j] = start && row < rows && column < columns ? start[row * start_row + column] : 0;
-            }
+    OWNED(m) FOUR(i) FOUR(j)
+    {
+        const int row = ROW_OF(m) + i, column = COLUMN_OF(m) + j;
+        sum[m][i][j] = start && row < rows && column < columns ? start[row * start_row + column] : 0;
+    }
     for (int from = 0; from < inner; from += DEEP) {
         const int deep = inner - from < DEEP ? inner - from : DEEP;
         /* Neighbours read what lies side by side. */
@@ -37,30 +37,20 @@ FUNCTION void tile(
                 right[q][j] = b[(from + q) * b_row + j * b_column];
         }
         SYNC();
-#pragma unroll
-        for (int m = 0; m < OWN; m++) {
-            const int own = THREAD + m * THREADS, row = own / (TILE / 4) * 4, column = own % (TILE / 4) * 4;
-            if (row < rows && column < columns)
+        OWNED(m)
+        if (ROW_OF(m) < rows && COLUMN_OF(m) < columns)
 #pragma unroll 4
-                for (int q = 0; q < deep; q++)
-#pragma unroll
-                    for (int i = 0; i < 4; i++)
-#pragma unroll
-                        for (int j = 0; j < 4; j++)
-                            sum[m][i][j] = fma(left[q][row + i], right[q][column + j], sum[m][i][j]);
-        }
+            for (int q = 0; q < deep; q++)
+                FOUR(i) FOUR(j)
+                sum[m][i][j] = fma(left[q][ROW_OF(m) + i], right[q][COLUMN_OF(m) + j], sum[m][i][j]);
         SYNC();
     }
-#pragma unroll
-    for (int m = 0; m < OWN; m++)
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                const int own = THREAD + m * THREADS, row = own / (TILE / 4) * 4 + i, column = own % (TILE / 4) * 4 + j;
-                if (row < rows && column < columns)
-                    c[row * c_row + column] = sum[m][i][j];
-            }
+    OWNED(m) FOUR(i) FOUR(j)
+    {
+        const int row = ROW_OF(m) + i, column = COLUMN_OF(m) + j;
+        if (row < rows && column < columns)
+            c[row * c_row + column] = sum[m][i][j];
+    }
 }
 
 KERNEL void product(
