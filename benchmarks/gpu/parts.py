@@ -151,6 +151,18 @@ def ensembles(device: str, folder: Path) -> None:
     say("ensembles", share=3, seconds=log.seconds, **last(log.output))
 
 
+def streams(device: str, folder: Path) -> None:
+    """The grid by so many pieces at once in one process, and whether its numbers are those of one at a time."""
+    from gradlab import load
+
+    losses = []
+    for count in (1, 2, 4, 16):
+        out = folder / f"streams{count}"
+        seconds = sweep(device, out, *grid(device, f"launch.streams={count}"))
+        losses.append(load(out).steps["loss"])
+        say("streams", runs=runs_in(out), streams=count, seconds=seconds, same=losses[-1].equals(losses[0]))
+
+
 def workers(device: str, folder: Path) -> None:
     """The grid and ten times as many runs, by so many processes on the one card."""
     many = seeds(10 if is_gpu(device) else 2)
@@ -305,6 +317,7 @@ PARTS: dict[str, tuple[float, Callable[[str, Path], None]]] = {
     "ensembles": (40, ensembles),
     "step": (60, step),
     "blocks": (60, blocks),
+    "streams": (50, streams),
     "workers": (100, workers),
     "widths": (40, widths),
     "own": (40, own),

@@ -57,7 +57,6 @@ def keeper_of(job: Job, start: int, runs: Sequence[RunSpec], device: torch.devic
     ids = [run.id for run in runs]
     made_by = surroundings(runs[0].train.precision, device)
     due = time.monotonic() + SECONDS
-    asked = 0.0
 
     def load() -> Kept | None:
         kept = read_arrays(path)
@@ -66,12 +65,11 @@ def keeper_of(job: Job, start: int, runs: Sequence[RunSpec], device: torch.devic
         return kept
 
     def wanted(_t: int) -> bool:
-        nonlocal asked
-        asked = time.monotonic()
-        return asked >= due or bool(told)
+        return time.monotonic() >= due or bool(told)
 
     def save(kept: Kept) -> None:
         nonlocal due
+        began = time.monotonic()
         try:
             write_arrays(path, replace(kept, facts={**kept.facts, "runs": ids, "made_by": made_by}))
         except OSError:
@@ -80,7 +78,7 @@ def keeper_of(job: Job, start: int, runs: Sequence[RunSpec], device: torch.devic
         if told:
             raise ToldToStop
         now = time.monotonic()
-        due = max(due, now + max(SECONDS, (now - asked) / SHARE))
+        due = max(due, now + max(SECONDS, (now - began) / SHARE))
 
     def finish(kept: Kept) -> None:
         if job.weights:
