@@ -81,6 +81,9 @@ class OnCard(Tensor):
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
+    def data_ptr(self) -> int:
+        return self.within.data_ptr()
+
     def __repr__(self) -> str:  # type: ignore[override]
         return f"OnCard({self.within!r}, device={self.device})"
 
@@ -138,13 +141,15 @@ class Card:
             to = torch.device("cuda", self.chosen)
         devices = {one.device for one in ours} | ({to} if to.type == "cuda" and name != "_to_copy" else set())
         crosses = name in ("_to_copy", "copy_") and len({one.device for one in given} | {to}) > 1
+        # What is sent to the card without waiting is taken at once from the host's memory.
+        sent = name == "_to_copy" and kwargs.get("non_blocking", False) and to.type == "cuda"
         # What chooses among entries may lie on the host: it is sent.
         looked = given if name not in INDEXES else [one for one in given if one.dtype not in (torch.int64, torch.bool)]
         apart = [one for one in looked if not isinstance(one, OnCard) and one.dim() > 0]
         if not crosses and (len(devices) > 1 or (devices and apart)):
             raise RuntimeError(f"{name}: expected all tensors to be on the same device, found {to} and others")
         place = next((one for one in (to, *(one.device for one in ours)) if one.type == "cuda"), None)
-        waits = place is not None and (crosses or name in WAITS or _by_mask(name, args))
+        waits = place is not None and ((crosses and not sent) or name in WAITS or _by_mask(name, args))
         if waits:
             self.wait(name)
         inner = _plain(args), {key: _plain(value) for key, value in kwargs.items()}
