@@ -81,7 +81,7 @@ class Watched:
         self._optimizers = weakref.WeakSet[Optimizer]([self.optimizer])
         self._moved: set[int] = set()
         self._ways_seen = 1
-        self._strangers: list[weakref.ref[nn.Parameter]] = []
+        self._strangers: list[tuple[weakref.ref[nn.Parameter], int]] = []
         self._feeders: list[weakref.ref[nn.Parameter]] = []
         self._severed: list[weakref.ref[nn.Parameter]] = []
         self._classes: list[int | None] = []
@@ -134,7 +134,8 @@ class Watched:
         apart = [one for one in (reference() for reference in self._severed) if one is not None and not cut]
         facts["severed"] = [own[one] for one in apart if one in own]
         facts["never_reached"] = any(as_drawn(one) for one in apart if one.dim() > 1)
-        facts |= counted([one.numel() for one in self._unheld(self._strangers, held)])
+        # Those that are made anew at each call have gone again.
+        facts |= counted([numbers for one, numbers in self._strangers if id(one()) not in held])
         facts |= counted([one.numel() for one in feeding], "feeders")
         facts |= {"remade": self._remade} if self._remade else {}
         facts |= {"plays": True} if self.plays else {}
@@ -353,7 +354,7 @@ class Watched:
                 self.seen = recording.told
                 self._ways_seen = recording.ways
                 self._severed = self._still_severed()
-                self._strangers = [weakref.ref(one) for one in recording.strangers]
+                self._strangers = [(weakref.ref(one), one.numel()) for one in recording.strangers]
                 there = {id(one) for one in self.module.parameters()}
                 self._replaced = any(id(one) not in there and one.grad is None for one in self.parameters)
                 self._feeders = [weakref.ref(one) for one in recording.feeders]

@@ -122,6 +122,20 @@ def test_gradients_that_stay_and_parameters_that_were_replaced_are_seen(tmp_path
         assert facts["replaced"]
 
 
+def test_a_layer_that_is_made_in_each_call_is_told(tmp_path: Path) -> None:
+    class Anew(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = nn.Linear(16, 3)(self[0](x).relu())
+            return out
+
+    net = Anew(nn.Linear(6, 16))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with watched(net, optimizer, tmp_path / "out"):
+        loss_of(net, batch()).backward()
+        optimizer.step()
+    assert "2 parameters that are none of the module's own" in sentences(tmp_path / "out")
+
+
 def test_an_encoder_behind_a_detach_and_logits_reshaped_are_seen(tmp_path: Path) -> None:
     class Apart(nn.Module):
         def __init__(self) -> None:
