@@ -30,7 +30,7 @@ from gradlab.watching.operators import Operators
 from gradlab.watching.recurrence import time_rows
 from gradlab.watching.rows import Layer, Row, depth_rows, input_row, owned, parameters_of, parts_of, precision
 from gradlab.watching.tape import Tape
-from gradlab.watching.told import feeders, leaves_behind, of_batch, strangers, told
+from gradlab.watching.told import feeders, of_batch, parameters_among, strangers, told
 
 
 class Eager:
@@ -156,7 +156,7 @@ class Recording:
             self._parts = self._parts or [part.detach() for part in parts]
             self._given = [one.grad_fn for one in leaves if one.grad_fn is not None]
             if self._given and not any(one.requires_grad for one in self.root.parameters()):
-                self.judged = leaves_behind(self._given)
+                self.judged = parameters_among(behind(self._given))
             if self.input is None and parts and parts[0].is_floating_point() and parts[0].numel():
                 self.input = input_row(parts[0], None)
             self._mode = Operators(self.tape)

@@ -26,7 +26,7 @@ def told(
     losses: facts.Losses,
 ) -> dict[str, Any]:
     """Of one way there and back: the activations that were met, and facts about network, loss and parameters."""
-    tape, apart = heard.tape, set(leaves_behind(node for node, _ in heard.tape.cuts))
+    tape, apart = heard.tape, set(parameters_among(heard.severed))
     for operator, came in heard.weights.items():
         losses.weigh(operator, came)
     return {
@@ -55,9 +55,9 @@ def told(
     }
 
 
-def leaves_behind(nodes: Iterable[Node]) -> list[nn.Parameter]:
-    """The parameters that some nodes come from."""
-    leaves = (getattr(node, "variable", None) for node in behind(nodes))
+def parameters_among(nodes: Iterable[Node]) -> list[nn.Parameter]:
+    """The parameters that are leaves among some nodes."""
+    leaves = (getattr(node, "variable", None) for node in nodes)
     return [one for one in leaves if isinstance(one, nn.Parameter)]
 
 
