@@ -69,8 +69,9 @@ def dots(result: Result, part: Levels, shown: Shown) -> Plot:
         label="one run",
     )
     groups = [logs[kept & (part.code == code)] for code in range(len(part))]
-    middle = np.array([quantile(group[:, None], 0.5)[0] if len(group) else np.nan for group in groups])
-    axes.plot(range(len(part)), scale.place(middle), "_", color="black", markersize=22, mew=2, label="median")
+    if max(map(len, groups)) > 1:
+        middle = np.array([quantile(group[:, None], 0.5)[0] if len(group) else np.nan for group in groups])
+        axes.plot(range(len(part)), scale.place(middle), "_", color="black", markersize=22, mew=2, label="median")
     if bad.any():
         axes.plot(
             (part.code + jitter)[bad],

@@ -45,7 +45,7 @@ def evidence_plot(result: Result) -> Plot | None:
         return None
     across = min(ACROSS, len(shown))
     down = -(-len(shown) // across)
-    figure = sheet(9.0 if across < ACROSS else 11.0, (3.6 if len(shown) > 1 else 4.2) * down)
+    figure = sheet(9.0 if across < ACROSS else 11.0, (4.2 if len(shown) > 1 else 4.6) * down)
     grid = figure.subplots(down, across, squeeze=False)
     for axes, example in zip(grid.flat, shown, strict=False):
         DRAWN[example.verdict.name](axes, example.history, example.verdict, result.limits)
@@ -119,11 +119,12 @@ def _share(axes: Axes, history: History, verdict: Verdict, limits: Limits) -> No
     profile = history.along[0]
     row = _row(profile, verdict)
     axes.bar(profile.layer, profile.columns[verdict.name][row], color=MEASURED, width=0.8)
-    axes.axhline(limits[verdict.name], color=LIMIT, linestyle=":", linewidth=1)
+    axes.axhline(limits[verdict.name], color=LIMIT, linestyle=":", label=f"threshold {limits[verdict.name]:.0%}")
     axes.set_ylim(0, 1.02)
     axes.set_xlabel(ALONG[profile.axis])
     axes.set_ylabel(f"share {verdict.name}, step {verdict.evidence['step']}")
     integer_ticks(axes.xaxis, 6)
+    _legend(axes)
 
 
 def _row(profile: Profile, verdict: Verdict) -> int:
@@ -171,7 +172,17 @@ def _logarithmic(axes: Axes, x: Ints, lines: Sequence[Drawn], *, stop: int | Non
         axes.plot([stop], [scale.ceiling], "x", color=DIVERGED, mew=1.6, label="diverged")
     scale.dress(axes, ticks=5)
     integer_ticks(axes.xaxis, 6)
-    axes.legend(frameon=True, framealpha=0.85, edgecolor="none")
+    _legend(axes)
+
+
+def _legend(axes: Axes) -> None:
+    """Below the panel: beside a line and its thresholds no corner is free for certain."""
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), borderaxespad=0, borderpad=0, ncols=_columns(axes))
+
+
+def _columns(axes: Axes) -> int:
+    """A panel alone has room for its legend in one line."""
+    return len(axes.get_legend_handles_labels()[1]) if len(axes.get_figure().axes) == 1 else 1
 
 
 Draw = Callable[[Axes, History, Verdict, Limits], None]

@@ -13,6 +13,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator
 
 from gradlab.report.figures.by_key import Shown, bars, dots
@@ -313,7 +314,15 @@ def _grid(
                 words = text(row, column)
                 red, green, blue, _ = cmap(norm(values[row, column]))
                 dark = not np.isnan(values[row, column]) and 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-                axes.text(column, row, words, ha="center", va="center", fontsize=9, color="white" if dark else "black")
+                axes.text(
+                    *(column, row, words),
+                    ha="center",
+                    va="center",
+                    fontsize=9,
+                    color="white" if dark else "black",
+                    # A critical line runs behind the numbers, not through them.
+                    path_effects=[withStroke(linewidth=3, foreground=(red, green, blue))],
+                )
     return figure, axes
 
 

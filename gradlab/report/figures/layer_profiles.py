@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from gradlab.report import foretold
+from gradlab.report.cure import changes
 from gradlab.report.figures.layer_names import HIGH, WIDE, layer_ticks, names_of
 from gradlab.report.figures.panels import Series, draw
 from gradlab.report.figures.style import (
@@ -345,7 +346,8 @@ def history_plot(result: Result, axis: str, ids: Sequence[str] | None = None) ->
 def panel_title(result: Result, why: str, run: int, keys: Sequence[str]) -> str:
     """Why a run is shown, its id, and its values of ``keys``."""
     named = f"{why + ': ' if why else ''}{result.ids[run][:8]}"
-    return f"{named}\n{wrapped(in_words(result, run, keys), 36)}"
+    setting = changes(result).get(result.ids[run]) or in_words(result, run, keys)
+    return f"{named}\n{wrapped(setting, 36)}"
 
 
 def even_places(count: int, most: int) -> list[int]:
@@ -372,10 +374,11 @@ def examples(result: Result, ids: Sequence[str] | None = None) -> list[tuple[str
     ratio, stop = log10(result.number("vanishing_ratio")), result.number("diverged_at")
     found: dict[int, str] = {}
     vanishing, exploding = (np.array([name in names for names in given(result)]) for name in ("vanishing", "exploding"))
+    first = ("lowest final loss", loss) if np.isfinite(loss).any() else ("most level δ at step 0", np.abs(ratio))
     # What no verdict calls vanishing is not called so over a picture either.
     least = "strongest vanishing" if vanishing.any() else "least δ₁/δ"
     for why, values in (
-        ("lowest final loss", loss),
+        first,
         (f"{least} at step 0", np.where(vanishing, ratio, np.nan) if vanishing.any() else ratio),
         ("strongest explosion at step 0", np.where(exploding, -ratio, np.nan)),
         ("last to diverge", -stop),
