@@ -35,13 +35,6 @@ def cure(result: Result) -> Cure | None:
     return Cure(found[0], tuple(ranked(found)), tuple(front(found)))
 
 
-def changes(result: Result) -> dict[str, str]:
-    """The change that each run of a cure tries, by its id, in a word; of another result, and of several, none."""
-    (manifest, *others) = result.manifests.values()
-    tried = manifest["cure"]["changes"] if "cure" in manifest and not others else []
-    return {run_id: "+".join(one["remedies"]) or "as it was" for one in tried for run_id in one["members"]}
-
-
 def sentences(found: Cure | None) -> list[str]:
     """The run as it was, and what its changes came to, for the page."""
     if found is None:

@@ -251,6 +251,10 @@ def describe(result: Result, run: int, keys: Sequence[str]) -> str:
 
 
 def in_words(result: Result, run: int, keys: Sequence[str], limit: int = 8) -> str:
-    """The values of ``keys``."""
+    """The values of ``keys``; of a run of a cure the change that it tries."""
+    manifest = next(iter(result.manifests.values()), {})
+    for change in manifest["cure"]["changes"] if "cure" in manifest else ():
+        if result.ids[run] in change["members"]:
+            return "+".join(change["remedies"]) or "as it was"
     words = [f"{short(key)}={label(result.columns[key][run])}" for key in keys[:limit]]
     return ", ".join(words) or result.ids[run]

@@ -13,7 +13,6 @@ from gradlab.diagnose import ORDER, History, Verdict, judge, names
 from gradlab.diagnose.sweep import clearest
 from gradlab.diagnose.tables import histories
 from gradlab.report.cells import write_cells
-from gradlab.report.cure import changes
 from gradlab.report.findings import Table
 from gradlab.report.groups import in_words, levels, swept, varying
 from gradlab.report.tables import Bools, Result
@@ -119,15 +118,14 @@ def examples(result: Result) -> list[Example]:
         return [Example(0, result.ids[0], "", verdict, history) for verdict in judge(history, result.limits)]
     result = result.every
     stored = given(result)
-    keys, tried = swept(result) or varying(result), changes(result)
+    keys = swept(result) or varying(result)
     occurring = [name for name in ORDER if name != "healthy" and any(name in run for run in stored)]
     found = []
     for name in occurring[:MOST_EXAMPLES]:
         clear = clearest(result.rows_of, stored, name, result.limits, MOST_CANDIDATES)
         if clear is not None:
             place, verdict, history = clear
-            setting = tried.get(result.ids[place]) or in_words(result, place, keys)
-            found.append(Example(place, result.ids[place], setting, verdict, history))
+            found.append(Example(place, result.ids[place], in_words(result, place, keys), verdict, history))
     return found
 
 

@@ -42,8 +42,9 @@ def _as_it_is(values: Floats) -> Floats:
 class Drawing:
     """How a quantity is drawn: ``axes`` are the labels of x and y, ``read`` says how to read it.
 
-    ``shown`` turns its values into those of the scale that ``fitted`` makes; ``beside`` is a quantity drawn thin
-    over it, and its word in the legend. ``alone``: of each setting one run is drawn; medians of such curves mean nothing.
+    ``shown`` turns its values into those of the scale that ``fitted`` makes; ``beside`` is a quantity drawn thin over
+    it, and its word in the legend. ``alone``: of each setting one run is drawn, for medians of such curves mean
+    nothing.
     """
 
     title: str

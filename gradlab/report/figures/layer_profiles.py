@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from gradlab.report import foretold
-from gradlab.report.cure import changes
 from gradlab.report.figures.layer_names import HIGH, WIDE, layer_ticks, names_of
 from gradlab.report.figures.panels import Series, draw
 from gradlab.report.figures.style import (
@@ -346,8 +345,7 @@ def history_plot(result: Result, axis: str, ids: Sequence[str] | None = None) ->
 def panel_title(result: Result, why: str, run: int, keys: Sequence[str]) -> str:
     """Why a run is shown, its id, and its values of ``keys``."""
     named = f"{why + ': ' if why else ''}{result.ids[run][:8]}"
-    setting = changes(result).get(result.ids[run]) or in_words(result, run, keys)
-    return f"{named}\n{wrapped(setting, 36)}"
+    return f"{named}\n{wrapped(in_words(result, run, keys), 36)}"
 
 
 def even_places(count: int, most: int) -> list[int]:
