@@ -16,7 +16,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator
 
-from gradlab.report.figures.by_key import Shown, bars, dots
+from gradlab.report.figures.by_key import Shown, along, bars, dots
 from gradlab.report.figures.style import (
     DIVERGED,
     THEORY,
@@ -124,7 +124,7 @@ def map_plots(result: Result, keys: Sequence[str], early: Sequence[str]) -> Iter
     if (told.state == "finished").all():
         return
     if len(keys) == 1:
-        yield bars(told, levels(told, keys[0], bins=BINS))
+        yield bars(told, along(told, keys[0]))
     elif keys:
         yield _share(_cells(told, keys[0], keys[1]), remaining(told, keys))
 
@@ -134,7 +134,7 @@ def _outcome(result: Result, keys: Sequence[str], shown: Shown) -> Iterator[Plot
     if not keys or np.isnan(shown.values[shown.kept]).all():
         return
     if len(keys) == 1:
-        yield dots(result, levels(result, keys[0], bins=BINS), shown)
+        yield dots(result, along(result, keys[0]), shown)
         return
     cells, setting, ranked = _cells(result, keys[0], keys[1]), np.empty(result.size, np.int64), result.settings
     setting[ranked.places] = np.repeat(np.arange(len(ranked)), np.diff(ranked.edges))
