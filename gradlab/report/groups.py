@@ -75,11 +75,13 @@ def varying(result: Result) -> list[str]:
 def swept(result: Result) -> list[str]:
     """`varying` without replicates and without keys that a named choice determines (as prelu its slope).
 
-    Of a few runs that somebody chose, where any key may go with any other by chance, all that vary.
+    What is measured changes no run: beside other keys those of `probe` are left out. Of a few runs that somebody
+    chose, where any key may go with any other by chance, all that vary.
     """
     if result.asked:
         return varying(result)
     keys = [key for key in varying(result) if key not in REPLICATES]
+    keys = [key for key in keys if not key.startswith("probe.")] or keys
     named = [key for key in keys if key in NAMED]
     return [key for key in keys if not any(_determines(result, name, key) for name in named if name != key)]
 

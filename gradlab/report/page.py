@@ -228,7 +228,7 @@ def _render(
         ],
         questions=findings.questions(result),
         size=result.every.size,
-        over=[key for key in varying(result.every) if key == "seed" or key in swept(result.every)],
+        over=[key for key in varying(result.every) if key in {"seed", "probe.instrument", *swept(result.every)}],
         varying=[(key, findings.value_list(result.every, key)) for key in varying(result.every)],
         base=findings.base(result),
         sentences=[

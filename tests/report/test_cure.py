@@ -63,7 +63,7 @@ def test_a_run_of_a_cure_is_named_by_its_change(tmp_path: Path) -> None:
     assert in_words(ordinary, 2, ["optim.lr"]) == "lr=0.2"
     write_facts(folder, [list(ordinary.ids[:2]), list(ordinary.ids[2:])])
     assert [in_words(read([folder]), run, ["optim.lr"]) for run in (1, 2)] == ["as it was", "remedy-1"]
-    assert lines(folder)[0].swept == "1 change"
+    assert lines(tmp_path)[0].swept == "1 change"
 
 
 def test_a_cure_is_read_from_the_manifest(tmp_path: Path) -> None:
