@@ -137,6 +137,11 @@ def _loss(axes: Axes, history: History, verdict: Verdict, limits: Limits) -> Non
     lines = [("loss", log10(loss), MEASURED, "-")]
     shares = [limits[name] for name in ("climb", "unlearned") if f"diagnose.{name}" in verdict.threshold]
     lines += [(f"{share:g} × step 0", log10(np.full(len(loss), share * loss[0])), LIMIT, ":") for share in shares]
+    if "diagnose.stalled" in verdict.threshold:
+        # The least that the second half must fall to be no stall, through its median.
+        half, fall = len(loss) // 2, limits["stalled"]
+        late = np.median(loss[half:]) * (1 + fall * np.linspace(0.5, -0.5, len(loss) - half))
+        lines.append((f"a fall of {fall:.0%}", log10(np.append(np.full(half, np.nan), late)), FITTED, ":"))
     _logarithmic(axes, np.arange(len(loss)), lines, stop=history.diverged_at)
     axes.set_xlabel("step")
 
