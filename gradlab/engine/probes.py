@@ -33,7 +33,7 @@ SATURATED_BELOW = 0.05
 LEAST_BATCH_FOR_DEAD = 16
 """With fewer samples a unit that is merely quiet would count as dead."""
 
-AT_ONCE = 2**20
+AT_ONCE = 2**19
 """Entries of signals at most that are copied to one place, to be measured as one."""
 
 CLIPPED, UPDATED = "grad_norm_clipped", "update_ratio"
