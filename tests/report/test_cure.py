@@ -147,7 +147,8 @@ def test_the_figures_of_a_cure_set_changes_beside_each_other_and_map_nothing(tmp
     assert not [name for name in drawn if name.endswith(("_map", "_by_key", "_start", "effects"))]
     loss = drawn["loss_by_step"]
     assert loss.caption.startswith(
-        "Of 2 changes 2 are drawn, beside the run as it was. Each line is the median of 2 runs"
+        "Of 2 changes 2 are drawn, beside the run as it was. The mean over each step's batch, before its update. "
+        "Each line is the median of 2 runs"
     )
     (legend,) = loss.figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["as it was", "remedy-1", "remedy-2"]

@@ -182,12 +182,10 @@ def _logarithmic(axes: Axes, x: Ints, lines: Sequence[Drawn], *, stop: int | Non
 
 def _legend(axes: Axes) -> None:
     """Below the panel: beside a line and its thresholds no corner is free for certain."""
-    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), borderaxespad=0, borderpad=0, ncols=_columns(axes))
-
-
-def _columns(axes: Axes) -> int:
-    """A panel alone has room for its legend in one line."""
-    return len(axes.get_legend_handles_labels()[1]) if len(axes.get_figure().axes) == 1 else 1
+    spec, (_, words) = axes.get_subplotspec(), axes.get_legend_handles_labels()
+    alone = spec is not None and spec.get_geometry()[1] == 1
+    across = len(words) if alone else 1
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), borderaxespad=0, borderpad=0, ncols=across)
 
 
 Draw = Callable[[Axes, History, Verdict, Limits], None]

@@ -66,7 +66,7 @@ def test_layers_that_did_not_move_are_white_and_no_update_is_grey(tmp_path: Path
     assert plot is not None
     assert [text.get_text() for text in plot.figure.legends[0].get_texts()] == ["exactly 0"]
     mesh = plot.figure.axes[1].collections[0]
-    values = np.ma.asarray(mesh.get_array())
+    values: np.ndarray = np.ma.asarray(mesh.get_array())
     assert (values[0, :-1] < mesh.get_clim()[0]).all()
     assert np.ma.getmaskarray(values)[:, -1].all()
 
