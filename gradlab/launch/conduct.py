@@ -148,6 +148,9 @@ def carry_out(
                 f"{folder.root}: the folder was removed while its runs were trained, and with it their tables"
             )
             return CRASHED
+        # As far as the disk lets the manifest say so; the sentence is what counts.
+        with suppress(OSError):
+            _close(folder, manifest, "stopped", began)
         screen.say_error(f"{folder.root}: {error.strerror or error}")
         screen.point("What has finished is kept.", "sweep --resume", folder.root)
         return CRASHED
@@ -159,6 +162,10 @@ def carry_out(
         interrupts.heard()
         screen.point("Interrupted while the report was drawn; the tables are whole.", "report", folder.root)
         return interrupts.status(stopped)
+    except OSError as error:
+        screen.say_error(f"{folder.report}: {error.strerror or error}")
+        screen.point("The tables are whole; the report is not.", "report", folder.root)
+        return CRASHED
     if crashed:
         screen.say_error(f"{tally.failed} of {tally.total} runs crashed; {folder.errors} says where")
         return CRASHED
