@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from gradlab.data.loaders import load
 from gradlab.engine.cohort import Cohort, prepare
-from gradlab.engine.train import WINDOW, Rehearsed, perform, rehearse
+from gradlab.engine.launches import Captured
+from gradlab.engine.playing import WINDOW, Rehearsed, perform, rehearse
 from gradlab.launch.worker import keep_memory
-from gradlab.nn.kernels.graphs import Graph
 from gradlab.nn.kernels.program import Program
 from gradlab.nn.losses import objective
 from gradlab.spec.choices.models import DIGIT_OVER_PRIMARY, primary_capsules
@@ -290,7 +290,7 @@ def measure(name: str, row: Row, threads: int, rounds: int, clock: Clock, device
             cells.setdefault(cell, []).extend([spent] if turn else [])  # the first round warms up
     bare, tenth, every, *loops = (statistics.median(spent) for spent in cells.values())
     kinds = {type(one) for one in rehearsed.values()}
-    written = "program" if kinds == {Program} else "graph" if kinds == {Graph} else "-"
+    written = "program" if kinds == {Program} else "graph" if kinds == {Captured} else "-"
     ratio = min(loops) / bare
     return (
         f"{name:<16}{bare:>9.2f}{tenth / bare - 1:>+9.0%}{every / bare - 1:>+9.0%}{loops[-1]:>11.1f}{loops[0]:>11.1f}"

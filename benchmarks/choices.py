@@ -19,7 +19,9 @@ import torch
 from gradlab.data.facts import described
 from gradlab.data.loaders import load
 from gradlab.engine.cohort import Cohort, prepare
-from gradlab.engine.train import Rehearsed, advance, perform, rehearse, train
+from gradlab.engine.playing import Rehearsed, perform, rehearse
+from gradlab.engine.step import advance
+from gradlab.engine.train import train
 from gradlab.nn.kernels.graphs import refusing_to_wait
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec, build

@@ -18,7 +18,8 @@ import torch
 
 from gradlab.data.loaders import load
 from gradlab.engine.cohort import Cohort, prepare
-from gradlab.engine.train import advance, perform, rehearse
+from gradlab.engine.playing import perform, rehearse
+from gradlab.engine.step import advance
 from gradlab.grid.cohorts import cost
 from gradlab.launch.worker import keep_memory
 from gradlab.nn.kernels import program

@@ -97,14 +97,17 @@ class Call:
 
 @dataclass
 class Card:
-    """What happened on it: how often the host waited, and graphs were launched; ``mode`` is the debug mode's.
+    """What happened on it: how often the host waited, asked for something, and launched graphs.
 
-    ``room``: bytes that all tensors may take; ``taken`` and ``peak``: those that they take, and have taken at most.
+    ``mode`` is the debug mode's. ``room``: bytes that all tensors may take; ``taken`` and ``peak``: those that they
+    take, and have taken at most; ``idle``: those that torch keeps for later.
     """
 
     waits: int = 0
     launches: int = 0
     emptied: int = 0
+    asked: int = 0
+    idle: int = 0
     mode: str = "default"
     room: int = 2**40
     taken: int = 0
@@ -117,6 +120,7 @@ class Card:
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         name = func.overloadpacket.__name__
+        self.asked += 1
         given = [one for one in tree_iter((args, kwargs)) if isinstance(one, Tensor)]
         ours = [one for one in given if isinstance(one, OnCard)]
         asked = kwargs.get("device")
@@ -228,7 +232,16 @@ class FakeGraph:
     """What was captured, in order."""
 
     def __init__(self, card: Card) -> None:
-        self.card, self.calls, self.pool, self.device = card, list[Call](), (0, 0), 0
+        self.card, self.calls = card, list[Call]()
+
+    def capture_begin(self, pool: Any = None) -> None:
+        del pool
+        self.card.capturing, self.card.broken = self.calls, False
+
+    def capture_end(self) -> None:
+        self.card.capturing = None
+        if self.card.broken:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
 
     def replay(self) -> None:
         self.card.launches += 1
@@ -271,9 +284,10 @@ class FakeCuda:
             "current_stream": lambda device=None: self.current[self._index(device)],
             "stream": self.stream,
             "CUDAGraph": lambda: FakeGraph(card),
-            "graph": self.graph,
             "graph_pool_handle": lambda: (0, 1),
             "empty_cache": self.empty_cache,
+            "memory_reserved": lambda _=None: card.taken + card.idle,
+            "memory_allocated": lambda _=None: card.taken,
             "synchronize": lambda _=None: card.wait("synchronize"),
             "get_device_name": lambda device=None: f"Fake card {self._index(device)}",
             "get_device_properties": lambda device=None: Properties(f"Fake card {self._index(device)}"),
@@ -307,21 +321,6 @@ class FakeCuda:
             yield
         finally:
             self.current[stream.device] = before
-
-    @contextmanager
-    def graph(self, graph: FakeGraph, pool: Any = None, stream: FakeStream | None = None) -> Iterator[None]:
-        """As `torch.cuda.graph`, whose stream stays the current one where the end of a broken capture fails."""
-        own = stream or FakeStream(self.card, self.card.chosen)
-        before, self.current[own.device] = self.current[own.device], own
-        graph.pool, graph.device = pool, own.device
-        self.card.capturing, self.card.broken = graph.calls, False
-        try:
-            yield
-        finally:
-            self.card.capturing = None
-            if self.card.broken:
-                raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
-            self.current[own.device] = before
 
     def empty_cache(self) -> None:
         self.card.emptied += 1

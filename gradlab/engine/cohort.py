@@ -17,7 +17,7 @@ from gradlab.data.dataset import Dataset, channels_last
 from gradlab.engine.lent import lend
 from gradlab.engine.optim.clippers import Clipping, clipping
 from gradlab.engine.optim.optimizers import OPTIMIZERS, Rates, State, Step, rates
-from gradlab.engine.optim.schedules import Pace, pace
+from gradlab.engine.optim.schedules import Pace, pace, row_of
 from gradlab.engine.precision import FORMATS, moved
 from gradlab.engine.pretraining import UNHEARD, Heard
 from gradlab.engine.ways import Own, Way, own
@@ -60,10 +60,13 @@ class Task:
         count = torch.arange(len(self.order), dtype=self.done.dtype, device=self.done.device)
         return ((self.chosen, self.order), (self.done, count.unsqueeze(1)))
 
-    def turn_to(self, t: int) -> None:
-        """Chooses the samples of step t."""
-        self.chosen.copy_(self.order[t])
-        self.done.fill_(t)
+    def turn_to(self, t: int | Tensor) -> None:
+        """Chooses the samples of step t, as in `row_of`."""
+        self.chosen.copy_(row_of(self.order, t))
+        if isinstance(t, Tensor):
+            self.done.copy_(t)
+        else:
+            self.done.fill_(t)
 
     def batch(self) -> tuple[Tensor, Targets]:
         """The chosen samples: inputs (M, B, *shape), scaled for each member, and their targets."""

@@ -67,14 +67,6 @@ class StepRow:
             self, t=t, lr=lr, loss=loss, grad_norm=norm, broken=(weights, gradient), clipped=clipped, measurement=table
         )
 
-    def taken(self, t: int, lr: Tensor) -> StepRow:
-        """A copy, as step t at the rates ``lr`` (M,): what was captured is launched into the same tensors again."""
-        copy = self.with_figures(t, lr, [figure.clone() for figure in self.figures])
-        clipped, scale = copy.clipped, self.loss_scale
-        if clipped is not None and clipped.skipped is not None:
-            clipped = replace(clipped, skipped=clipped.skipped.clone())
-        return replace(copy, clipped=clipped, loss_scale=None if scale is None else scale.clone())
-
 
 @dataclass(frozen=True)
 class Rows:
@@ -88,7 +80,7 @@ class Rows:
 def of_step(row: StepRow) -> Rows:
     """One step."""
     tables = () if row.measurement is None else ((row.t, row.measurement),)
-    return Rows(range(row.t, row.t + 1), _values(row).unsqueeze(1), tables)
+    return Rows(range(row.t, row.t + 1), values_of(row).unsqueeze(1), tables)
 
 
 NOT_OF_THE_LAST = ("grad_norm_clipped", "update_ratio")
@@ -118,7 +110,7 @@ def of_steps(steps: range, lr: Tensor, recorded: Bools, rows: Mapping[bool, tupl
     for record, (row, figures) in rows.items():
         places = np.flatnonzero(recorded == record)
         several = row.with_figures(steps.start, lr[places], [figure[: len(places)] for figure in figures])
-        values[:, places] = _values(several)
+        values[:, places] = values_of(several)
         if several.measurement is not None:
             parts = zip(several.measurement.values.clone(), several.measurement.unsound.clone(), strict=True)
             found = [replace(several.measurement, values=table, unsound=unsound) for table, unsound in parts]
@@ -126,7 +118,7 @@ def of_steps(steps: range, lr: Tensor, recorded: Bools, rows: Mapping[bool, tupl
     return Rows(steps, values, tuple(tables))
 
 
-def _values(row: StepRow) -> Tensor:
+def values_of(row: StepRow) -> Tensor:
     """(8, ..., M) float64: `KEPT_OF_STEPS` of a row, or of several with the same."""
     blank, clipped = torch.zeros_like(row.grad_norm), row.clipped
     columns = (

@@ -7,8 +7,10 @@ Shapes: M members, B batch, D width, T time, L layers, R rows of the per-layer t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -29,6 +31,9 @@ SATURATED_BELOW = 0.05
 
 LEAST_BATCH_FOR_DEAD = 16
 """With fewer samples a unit that is merely quiet would count as dead."""
+
+AT_ONCE = 2**20
+"""Entries of signals at most that are copied to one place, to be measured as one."""
 
 
 @dataclass(frozen=True)
@@ -105,16 +110,23 @@ def measure(
 
     if first:
         norm64(_grad(x), table.column("signal_grad_norm", 0))
-        _spread(table, 0, (x,))
-    for layer, signal in enumerate(through.signals, start=1):
-        row, steps, samples = first + layer - 1, len(signal.z), signal.z[0].value.shape[1]
+        _spread(x.value, 1, x.value.shape[1], partial(table.column, row=0))
+    for alike in _alike(through):
+        if len(alike) > 1:
+            _measure_alike(table, alike, through)
+            continue
+        (layer,) = alike
+        row, signal = first + layer - 1, through.signals[layer - 1]
+        write = partial(table.column, row=row)
+        steps, samples = len(signal.z), signal.z[0].value.shape[1]
         times = slice(first + layers, first + layers + steps) if layer in through.time else None
         z = in_one([node.value for node in signal.z])
         pre = z if signal.pre == signal.z else None
         if signal.pre is not None and pre is None:
             pre = in_one([node.value for node in signal.pre])
-        h = _spread(table, row, signal.h, times)
-        _slopes(table, row, network, layer, pre, h, samples)
+        h = in_one([step.value for step in signal.h])
+        _spread(h, steps, samples, write, None if times is None else partial(table.part, rows=times))
+        _slopes(network, network.slope(layer), pre, h, samples, write)
         _further(table, row, signal.further)
         unsound(z, sound[:, layer - 1])
         grads = in_one([_grad(node) for node in signal.z]).flatten(1)
@@ -125,7 +137,8 @@ def measure(
             norms64(grads, spans, table.part("signal_grad_norm", times))
             for t, step in enumerate(signal.h):
                 entered = None if signal.pre is None else signal.pre[t].value
-                _slopes(table, times.start + t, network, layer, entered, step.value, samples)
+                own = partial(table.column, row=times.start + t)
+                _slopes(network, network.slope(layer), entered, step.value, samples, own)
                 _further(table, times.start + t, signal.further_at[t] if signal.further_at else {})
     found = [table.of_layers(name, layers) for name in ("grad_norm", "weight_grad_norm", "grad_zero")]
     layer_gradients(gradient, layout.matrices, layout.layers, *found)
@@ -173,17 +186,19 @@ def _grad(node: Node) -> Tensor:
     return torch.zeros_like(node.value) if node.grad is None else node.grad
 
 
-def _slopes(
-    table: Measurement, row: int, network: Network, layer: int, pre: Tensor | None, h: Tensor, samples: int
-) -> None:
+Write = Callable[[str], Tensor]
+"""Where a column is written: (M,), or (M, T) of time steps."""
+
+
+def _slopes(network: Network, slope: float | Tensor, pre: Tensor | None, h: Tensor, samples: int, write: Write) -> None:
     """`saturated` where the activation, which makes h of ``pre``, can saturate; `dead` of the ReLU family."""
     name = network.model.activation
     if pre is None or name is None:
         return
     if ACTIVATIONS[name].derivative is not None:
-        saturated_share(name, pre, h, SATURATED_BELOW, table.column("saturated", row))
+        saturated_share(name, pre, h, SATURATED_BELOW, write("saturated"))
     if NAMED_ACTIVATIONS[name].relu_family and samples >= LEAST_BATCH_FOR_DEAD:
-        dead_share(pre, network.slope(layer), table.column("dead", row))
+        dead_share(pre, slope, write("dead"))
 
 
 def _further(table: Measurement, row: int, further: Further) -> None:
@@ -191,17 +206,64 @@ def _further(table: Measurement, row: int, further: Further) -> None:
         write(*(table.column(name, row) for name in names))
 
 
-def _spread(table: Measurement, row: int, steps: tuple[Node, ...], times: slice | None = None) -> Tensor:
-    """Mean and spread of what is passed on, and how alike it is for two samples; gives that, as `in_one` does.
+def _spread(h: Tensor, steps: int, batch: int, write: Write, each: Write | None = None) -> None:
+    """Mean and spread of what is passed on, (M, ..., B, D) of so many steps, and how alike it is for two samples.
 
-    The same of each step where there are rows for their ``times``.
+    The same of ``each`` step where there are rows for them.
     """
-    h, batch = in_one([step.value for step in steps]), steps[0].value.shape[1]
     names = ("act_mean", "act_std", "act_correlation")[: 3 if batch > 1 else 2]
-    mean, deviation, *cosine = (table.column(name, row) for name in names)
-    each = () if times is None else [table.part(name, times) for name in names]
-    spread(h.reshape(len(h), len(steps), batch, -1), mean, deviation, cosine[0] if cosine else None, each)
-    return h
+    mean, deviation, *cosine = map(write, names)
+    of_steps = () if each is None else [each(name) for name in names]
+    spread(h.reshape(len(h), steps, batch, -1), mean, deviation, cosine[0] if cosine else None, of_steps)
+
+
+def _alike(through: Pass) -> Iterator[Sequence[int]]:
+    """The layers, by their numbers: by torch alone neighbours that are alike together, by our kernels one by one.
+
+    Alike: signals of one shape and one step, which are small enough to be copied to one place.
+    """
+    for _, group in groupby(range(1, len(through.signals) + 1), partial(_form, through)):
+        layers = list(group)
+        most = max(1, AT_ONCE // through.signals[layers[0] - 1].z[0].value.numel())
+        yield from (layers[start : start + most] for start in range(0, len(layers), most))
+
+
+def _form(through: Pass, layer: int) -> object:
+    """Equal for layers that can be measured together."""
+    signal, learned = through.signals[layer - 1], isinstance(through.network.slope(layer), Tensor)
+    z = signal.z[0].value
+    if layer in through.time or len(signal.z) > 1 or native.serves(z):
+        return layer
+    pre = None if signal.pre is None else (signal.pre == signal.z, signal.pre[0].value.shape)
+    return z.shape, signal.h[0].value.shape, pre, learned
+
+
+def _measure_alike(table: Measurement, layers: Sequence[int], through: Pass) -> None:
+    """Layers that are alike, K of them measured as if each were a member: in as many operations as one."""
+    signals, network = [through.signals[layer - 1] for layer in layers], through.network
+    rows = slice(table.first + layers[0] - 1, table.first + layers[-1])
+    found: dict[str, Tensor] = {}
+
+    def joined(parts: Iterable[Tensor]) -> Tensor:
+        return torch.stack(list(parts), dim=1).flatten(0, 1)
+
+    def write(name: str) -> Tensor:
+        return found.setdefault(name, table.values.new_empty(len(table.values) * len(layers)))
+
+    z, h = joined(signal.z[0].value for signal in signals), joined(signal.h[0].value for signal in signals)
+    entered = [signal.pre[0].value for signal in signals if signal.pre is not None]
+    pre = z if signals[0].pre == signals[0].z else joined(entered) if entered else None
+    slopes = [network.slope(layer) for layer in layers]
+    learned = [slope for slope in slopes if isinstance(slope, Tensor)]
+    samples = z.shape[1]
+    _spread(h, 1, samples, write)
+    _slopes(network, joined(learned) if learned else slopes[0], pre, h, samples, write)
+    norm64(joined(_grad(signal.z[0]) for signal in signals), write("signal_grad_norm"))
+    for name, column in found.items():
+        table.part(name, rows).copy_(column.view(-1, len(layers)))
+    table.unsound[:, layers[0] - 1 : layers[-1]].copy_(unsound(z).view(-1, len(layers)))
+    for row, signal in enumerate(signals, start=rows.start):
+        _further(table, row, signal.further)
 
 
 def stacked(measurements: list[Measurement]) -> Floats:

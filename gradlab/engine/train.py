@@ -9,9 +9,8 @@ finite at step t ends at t; where its per-layer table was not due at t, the wind
 same weights meet the same batches, so the second playing gives the numbers of the first. Between two steps a training
 can be kept, all that it is, and taken up again from there (`keeping.py`).
 
-`step` says all that happens in a step. Since every step does the same to the same memory, it is rehearsed once and then
-played from what was written down, many steps of one member and then of the next, or captured on a GPU; where that
-cannot be, it is done as it stands.
+`step.py` says all that happens in a step. Since every step does the same to the same memory, it is rehearsed once and
+then played (`playing.py`).
 
 Shapes: M members, B batch, L layers, P parameters a member.
 """
@@ -19,43 +18,26 @@ Shapes: M members, B batch, L layers, P parameters a member.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
-from itertools import groupby
-from operator import attrgetter
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gradlab.data.dataset import Dataset
 from gradlab.engine.cohort import Cohort, prepare
 from gradlab.engine.instruments import INSTRUMENTS
-from gradlab.engine.journal import Journal, Rows, StepRow, of_step, of_steps, without_update
+from gradlab.engine.journal import Journal, Rows
 from gradlab.engine.keeper import NOBODY, Keeper
 from gradlab.engine.keeping import packed, unpacked
-from gradlab.engine.optim.clippers import clip
-from gradlab.engine.optim.rates import NOWHERE
-from gradlab.engine.precision import chances, is_by_chance, moved, rounded
+from gradlab.engine.playing import WINDOW, Rehearsed, perform, rehearse, restore
 from gradlab.engine.pretraining import Heard
-from gradlab.engine.probes import Measurement, measure_clipped, measure_update
+from gradlab.engine.step import advance
 from gradlab.grid.cohorts import steps_before
-from gradlab.nn.float64 import sound_norm64, unsound
-from gradlab.nn.kernels.graphs import Graph, capture
-from gradlab.nn.kernels.program import Members, Program, Turning, play_steps, write_down
-from gradlab.nn.products import combine
 from gradlab.spec.run import RunSpec
 from gradlab.store.record import Record
 
-WINDOW = 50
-"""Steps between two transfers to the host."""
-
 SPAN_SECONDS = 0.2
 """About as long as steps are played in one go, without a word to anybody."""
-
-LEAST_STEPS = 10
-"""Of a training that is worth a rehearsal."""
 
 Progress = Callable[[float, int], None]
 """Called at every flush with the share of the work that is done, and how many members have diverged."""
@@ -118,152 +100,8 @@ def train(
     return journal.close(cohort.runs, heldout, took, may_skip=may_skip, pretrained=way.pretrained)
 
 
-@torch.no_grad()
-def advance(cohort: Cohort, t: int, *, record: bool) -> StepRow:
-    """Step t: measure at the weights after t updates, on batch t; then, but for the last row, update once."""
-    cohort.task.turn_to(t)
-    lr = cohort.pace.turn_to(t)
-    row = step(cohort, t, lr, record=record)
-    cohort.pace.heed(t, row.loss, lr)
-    return row
-
-
 def _update(cohort: Cohort, t: int) -> None:
     advance(cohort, t, record=False)
-
-
-def step(cohort: Cohort, t: int, lr: Tensor, *, record: bool) -> StepRow:
-    """Step t on the batch and at the learning rates (M,) at hand; see `advance`."""
-    last = t == cohort.runs[0].train.steps
-    parameters, gradient, half = cohort.parameters, cohort.way.gradient, cohort.way.half
-    losses, table = cohort.way.there_and_back(cohort.task, t, record=record, last=last)
-    layout = cohort.layout if cohort.layout.is_layers else NOWHERE
-    known = None if table is None else table.gradients
-    norm, unsound_gradient = sound_norm64(gradient, layout.matrices, layout.layers, known)
-    overflown = None if half is None or last else half.overflown(norm)
-    scale = None if half is None else half.scale.clone()
-    # What a dynamic loss scale made too large is no divergence: it is left out, and the scale is halved.
-    broken = (unsound(parameters), torch.zeros_like(norm) if overflown is not None else unsound_gradient)
-    clipped = None
-    if not last:
-        clipped = clip(gradient, norm, cohort.clipping, cohort.layout)
-        if half is not None and overflown is not None:
-            half.heed(overflown)
-            clipped = replace(clipped, skipped=overflown if clipped.skipped is None else clipped.skipped | overflown)
-        if table is None:
-            _optimize(cohort, clipped.skipped)
-        else:
-            measure_clipped(table, cohort.layout, gradient, clipped.changed)
-            _optimize_heard(cohort, clipped.skipped, table)
-    return StepRow(t, losses, lr, norm, clipped, broken, table, scale)
-
-
-def _optimize_heard(cohort: Cohort, skipped: Tensor | None, table: Measurement) -> None:
-    """`_optimize`, whose length is measured: layer by layer where it can be, since a layer stays in the cache."""
-    parameters, layout = cohort.parameters, cohort.layout
-    if not cohort.by_layers or skipped is not None:
-        before = combine(parameters, 1.0)
-        _optimize(cohort, skipped)
-        measure_update(table, layout, before, parameters)
-        return
-    for number, span in enumerate(layout.layers):
-        own, state = parameters[:, span], {name: buffer[:, span] for name, buffer in cohort.state.items()}
-        before = combine(own, 1.0)
-        cohort.optimize(own, cohort.way.gradient[:, span], state, cohort.rates, cohort.task.done)
-        measure_update(table, layout, before, own, slice(number, number + 1))
-
-
-def _optimize(cohort: Cohort, skipped: Tensor | None) -> None:
-    """One update, but of those members that have ``skipped`` (M,) it: all of theirs stays as it was.
-
-    Where weights are rounded by chance, single copies of them are updated, and rounded by the chances of this step.
-    """
-    parameters, made = cohort.parameters, cohort.made
-    moving = moved(cohort.runs, parameters)
-    counted = cohort.task.done if skipped is None or made is None else made
-    before = [] if skipped is None else [tensor.clone() for tensor in (parameters, *cohort.state.values())]
-    cohort.optimize(moving, cohort.way.gradient.to(moving.dtype), cohort.state, cohort.rates, counted)
-    if moving is not parameters:
-        parameters.copy_(rounded(moving, parameters.dtype, chances(cohort.runs, int(cohort.task.done), moving)))
-    if skipped is None or made is None:
-        return
-    stays = skipped.unsqueeze(1)
-    for tensor, was in zip((parameters, *cohort.state.values()), before, strict=True):
-        tensor.copy_(torch.where(stays, was, tensor))
-    made += ~stays
-
-
-Rehearsed = Mapping[bool, Program[StepRow] | Graph[StepRow] | None]
-"""A step but the last, with and without record, written down or captured; None where it must be done as it stands."""
-
-
-@torch.no_grad()
-def rehearse(cohort: Cohort) -> Rehearsed:
-    """What every step but the last does, as kernel calls or as a CUDA graph, where that can be; nothing is done yet."""
-    if cohort.runs[0].train.steps < LEAST_STEPS or not cohort.way.rehearsable or is_by_chance(cohort.runs):
-        return {True: None, False: None}
-    cohort.task.turn_to(0)
-    first = partial(step, cohort, 0, cohort.pace.turn_to(0))
-    if cohort.parameters.is_cuda:
-        return capture({record: partial(first, record=record) for record in (True, False)}, cohort.moving)
-    threads = min(torch.get_num_threads(), len(cohort.runs))
-    # A gradient is clipped and gone at the end of a member's step: one place for all of them stays in the cache.
-    passing, turning = [cohort.way.gradient], [Turning(*pair) for pair in (*cohort.task.turning, *cohort.pace.turning)]
-    return {
-        record: write_down(partial(first, record=record), threads, passing, turning, attrgetter("figures"), WINDOW)
-        for record in (True, False)
-    }
-
-
-@torch.no_grad()
-def perform(cohort: Cohort, span: range, due: Container[int], rehearsed: Rehearsed, members: Members) -> list[Rows]:
-    """`advance` for each step of a ``span``, `WINDOW` at most, for ``members`` alone where steps were rehearsed."""
-    rows, last = list[Rows](), cohort.runs[0].train.steps
-
-    def how(t: int) -> Callable[[Cohort, list[int], Container[int], Rehearsed, Members], Rows]:
-        played = isinstance(rehearsed[t in due], Program)
-        return (_play_last if t == last else _play) if played else _perform
-
-    for way, steps in groupby(span, how):
-        # A plateau looks at the loss of a step before the next.
-        for part in [list(steps)] if way is _play and cohort.pace.plateau is None else [[t] for t in steps]:
-            rows.append(way(cohort, part, due, rehearsed, members))
-    return rows
-
-
-def _play(cohort: Cohort, steps: list[int], due: Container[int], rehearsed: Rehearsed, members: Members) -> Rows:
-    """Neighbouring ``steps`` that are written down, all of them for one member after the other."""
-    lr = torch.stack([cohort.pace.turn_to(t) for t in steps])
-    written = {record: found for record, found in rehearsed.items() if isinstance(found, Program)}
-    recorded = np.array([t in due for t in steps])
-    either = next(iter(written.values()))
-    play_steps((written.get(False, either), written.get(True, either)), recorded, steps[0], members)
-    cohort.task.turn_to(steps[-1])
-    figures = {record: (found.result, found.slots) for record, found in written.items()}
-    rows = of_steps(range(steps[0], steps[-1] + 1), lr, recorded, figures)
-    cohort.pace.heed(steps[-1], rows.values[0, -1], lr[-1])
-    return rows
-
-
-def _play_last(cohort: Cohort, steps: list[int], due: Container[int], rehearsed: Rehearsed, members: Members) -> Rows:
-    """The last step as one that was written down, whose update is taken back: to write it down would take longer."""
-    present = [tensor.clone() for tensor in cohort.moving]
-    rows = _play(cohort, steps, due, rehearsed, members)
-    _restore(cohort, present)
-    return without_update(rows)
-
-
-def _perform(cohort: Cohort, steps: list[int], due: Container[int], rehearsed: Rehearsed, members: Members) -> Rows:
-    """One of ``steps`` that is captured, or as it stands."""
-    (t,) = steps
-    graph = rehearsed[t in due]
-    if not isinstance(graph, Graph) or t == cohort.runs[0].train.steps:
-        return of_step(advance(cohort, t, record=t in due))
-    cohort.task.turn_to(t)
-    lr = cohort.pace.turn_to(t)
-    row = graph.play(members).taken(t, lr)
-    cohort.pace.heed(t, row.loss, lr)
-    return of_step(row)
 
 
 def replay(
@@ -271,11 +109,6 @@ def replay(
 ) -> None:
     """Plays ``window`` again from the state ``before`` it, records the steps ``unseen``, and puts the present back."""
     present = [tensor.clone() for tensor in cohort.moving]
-    _restore(cohort, before)
+    restore(cohort, before)
     journal.add_unseen(perform(cohort, window, unseen, rehearsed, journal.ended_at(unseen)))
-    _restore(cohort, present)
-
-
-def _restore(cohort: Cohort, saved: Sequence[Tensor]) -> None:
-    for tensor, value in zip(cohort.moving, saved, strict=True):
-        tensor.copy_(value)
+    restore(cohort, present)

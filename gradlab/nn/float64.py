@@ -7,7 +7,7 @@ it writes, a column of a table perhaps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -24,8 +24,25 @@ def norms64(rows: Tensor, spans: Sequence[slice], out: Tensor | None = None, unl
     if native.serves(rows):
         native.norms(rows, spans, out, unless)
     else:
-        torch.stack([_norm(rows[:, span]) for span in spans], dim=1, out=out)
+        torch.cat([_norm(run) for run in _runs(rows, spans)], dim=1, out=out)
     return out
+
+
+def _runs(rows: Tensor, spans: Sequence[slice]) -> Iterator[Tensor]:
+    """(M, P), L spans of columns -> views (M, K, size), K of all together L: neighbours of one size, equally far apart.
+
+    A GPU is asked once for each.
+    """
+    first = 0
+    while first < len(spans):
+        start, size, after = spans[first].start, spans[first].stop - spans[first].start, first + 1
+        apart = spans[after].start - start if after < len(spans) else size
+        while after < len(spans) and spans[after] == slice(at := start + apart * (after - first), at + size):
+            after += 1
+        place = rows.storage_offset() + start * rows.stride(1)
+        shape, strides = (len(rows), after - first, size), (rows.stride(0), apart * rows.stride(1), rows.stride(1))
+        yield rows.as_strided(shape, strides, place)
+        first = after
 
 
 def norm64(rows: Tensor, out: Tensor | None = None) -> Tensor:
@@ -37,7 +54,7 @@ def norm64(rows: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 def _norm(rows: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    norm: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64)
     return norm
 
 
@@ -78,8 +95,11 @@ def share(indicator: Tensor) -> Tensor:
     Clamped to 0..1 and rounded up, an entry above zero counts 1 and any other 0: arithmetic runs ten times as fast on
     a CPU as comparisons do.
     """
-    flat = indicator.flatten(1)
-    return _count(flat.clamp(0, 1).ceil_()) / flat.shape[1]
+    return _share(indicator.flatten(1))
+
+
+def _share(flat: Tensor) -> Tensor:
+    return _count(flat.clamp(0, 1).ceil_()) / flat.shape[-1]
 
 
 def distances64(rows: Tensor, others: Tensor, spans: Sequence[slice], out: Tensor) -> None:
@@ -103,12 +123,12 @@ def layer_gradients(
         return
     norms64(rows, layers, norm)
     norms64(rows, matrices, weights)
-    torch.stack([1 - share(rows[:, span].abs()) for span in layers], dim=1, out=zero)
+    torch.cat([1 - _share(run.abs()) for run in _runs(rows, layers)], dim=1, out=zero)
 
 
 def _count(ones: Tensor) -> Tensor:
-    """(M, P) of zeros and ones -> (M,) float64: how many ones. Single precision adds them exactly up to 2^24."""
-    return ones.sum(1, dtype=torch.float64 if ones.shape[1] >= 2**24 else ones.dtype).to(torch.float64)
+    """(..., P) of zeros and ones -> (...) float64: how many ones. Single precision adds them exactly up to 2^24."""
+    return ones.sum(-1, dtype=torch.float64 if ones.shape[-1] >= 2**24 else ones.dtype).to(torch.float64)
 
 
 def spread(h: Tensor, mean: Tensor, deviation: Tensor, cosine: Tensor | None, each: Sequence[Tensor] = ()) -> None:

@@ -74,28 +74,25 @@ def batch_norm(z: Tensor, affine: Affine, mode: Mode) -> tuple[Tensor, Back]:
     if mode is Mode.EVALUATE:
         centred, var = z - running.mean.unsqueeze(1), running.var.unsqueeze(1)
     else:
-        mean = z.mean(1, keepdim=True)
+        var, mean = torch.var_mean(z, 1, correction=0, keepdim=True)
         centred = z - mean
-        var = centred.square().mean(1, keepdim=True)
     inverse = torch.rsqrt(var + EPS)
-    scale = gain * inverse
+    normalised = centred.mul_(inverse)
     batch = z.shape[1]
     if mode is Mode.TRAIN:
         running.mean.lerp_(mean.squeeze(1), MOMENTUM)
         running.var.lerp_(var.squeeze(1) * (batch / (batch - 1)), MOMENTUM)
 
     def back(dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # With c = z - mean, r = 1/sqrt(var + eps): y = shift + gain r c. The mean and r depend on z as well, so
-        # dz = gain r (dy - mean(dy) - c r^2 mean(dy c)), means over the batch.
-        along = (dy * centred).sum(1, keepdim=True)
-        dshift = dy.sum(1, keepdim=True)
-        if mode is Mode.FROZEN:
-            return dy * scale, (along * inverse).squeeze(1), dshift.squeeze(1)
-        dz = torch.addcmul(dy, centred, along * inverse.square() * (-1 / batch))
-        dz.sub_(dshift / batch).mul_(scale)
-        return dz, (along * inverse).squeeze(1), dshift.squeeze(1)
+        # With r = 1/sqrt(var + eps), n = r (z - mean): y = shift + gain n. The mean and r depend on z as well, so
+        # dz = gain r (dy - mean(dy) - n mean(dy n)), means over the batch.
+        dgain, dshift = (dy * normalised).sum(1, keepdim=True), dy.sum(1, keepdim=True)
+        dz = dy
+        if mode is not Mode.FROZEN:
+            dz = torch.addcmul(dy, normalised, dgain, value=-1 / batch).sub_(dshift, alpha=1 / batch)
+        return dz * (gain * inverse), dgain.squeeze(1), dshift.squeeze(1)
 
-    return torch.addcmul(shift.unsqueeze(1), centred, scale), back
+    return torch.addcmul(shift.unsqueeze(1), normalised, gain), back
 
 
 def _kernels(z: Tensor) -> ModuleType | None:
@@ -114,18 +111,14 @@ def layer_norm(z: Tensor, affine: Affine, mode: Mode) -> tuple[Tensor, Back]:
     if (kernels := _kernels(z)) is not None:
         y, found = kernels.layer_norm(z, affine.gain, shift, EPS, centred=True)
         return y, lambda dy: kernels.layer_norm_back(dy, found, affine.gain, centred=True, shifted=True)
-    centred = z - z.mean(-1, keepdim=True)
-    inverse = torch.rsqrt(centred.square().mean(-1, keepdim=True) + EPS)
-    normalised = centred * inverse
+    units = z.shape[-1:]
+    normalised, mean, inverse = torch.native_layer_norm(z, units, None, None, EPS)
 
     def back(dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # As for batch norm, with n the normalised signal and dn = gain dy:
-        # dz = r (dn - mean(dn) - n mean(dn n)), means over the units.
-        dgain = (dy * normalised).sum(1)
-        dn = dy * gain
-        along = (dn * normalised).mean(-1, keepdim=True)
-        dz = dn.sub_(dn.mean(-1, keepdim=True)).addcmul_(normalised, along, value=-1).mul_(inverse)
-        return dz, dgain, dy.sum(1)
+        # As for batch norm, means over the units.
+        by_z = torch.ops.aten.native_layer_norm_backward
+        dz: Tensor = by_z(dy * gain, z, units, mean, inverse, None, None, [True, False, False])[0]
+        return dz, (dy * normalised).sum(1), dy.sum(1)
 
     return torch.addcmul(shift.unsqueeze(1), normalised, gain), back
 
@@ -142,7 +135,7 @@ def rms_norm(z: Tensor, affine: Affine, mode: Mode) -> tuple[Tensor, Back]:
     normalised = z * inverse
 
     def back(dy: Tensor) -> tuple[Tensor, Tensor, None]:
-        # As for layer norm, without the mean.
+        # With dn = gain dy: as for layer norm, without the mean.
         dgain = (dy * normalised).sum(1)
         dn = dy * gain
         along = (dn * normalised).mean(-1, keepdim=True)

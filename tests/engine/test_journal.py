@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import pytest
 
-from gradlab.engine.train import WINDOW
+from gradlab.engine.playing import WINDOW
 from gradlab.spec.named import Value
 from tests.members import Member, differences, measured
 from tests.oracles import expected

@@ -17,10 +17,11 @@ from torch import Tensor
 from gradlab.data import function
 from gradlab.data.facts import described
 from gradlab.engine.cohort import Cohort, prepare
-from gradlab.engine.train import advance, perform, rehearse, train
+from gradlab.engine.playing import perform, rehearse
+from gradlab.engine.step import advance
+from gradlab.engine.train import train
 from gradlab.engine.ways import Own
 from gradlab.grid.cohorts import cost
-from gradlab.nn.kernels import graphs
 from gradlab.nn.kernels.graphs import Graph, capture
 from gradlab.nn.products import looked_up_back
 from gradlab.spec.choices import CLIPS, NAMED, SCHEDULES
@@ -57,10 +58,6 @@ def gpu(request: pytest.FixtureRequest) -> Iterator[torch.device]:
         pytest.skip("no CUDA device")
     with fake_cards() if request.param == "fake" else nullcontext():
         yield FIRST
-
-
-def gpu_is_fake() -> bool:
-    return not isinstance(torch.cuda.Stream, type)
 
 
 def ready(*settings: dict[str, Value], on: torch.device = FIRST) -> Cohort:
@@ -116,7 +113,6 @@ def test_the_tables_are_those_of_the_processor(
 ) -> None:
     if "data.name" in settings:  # thousands of sequences are held out, and looked at one place after the other
         monkeypatch.setattr(Own, "evaluate", lambda *_: (np.zeros(2), None))
-        monkeypatch.setattr(graphs, "WARM_UP", 0 if gpu_is_fake() else graphs.WARM_UP)
     runs = [described({**SMALL, **settings, "seed": seed}) for seed in (0, 1)]
     half = "bfloat16" in runs[0].train.precision
     with trained_with("torch"):
@@ -136,8 +132,7 @@ def every_step() -> Iterator[list[dict[str, Value]]]:
         yield [{"model.norm": name, **(over_pixels if name in ("group", "instance") else {})}]
 
 
-def test_nothing_that_is_done_in_a_step_waits_for_the_host(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "WARM_UP", 0)
+def test_nothing_that_is_done_in_a_step_waits_for_the_host(card: Card) -> None:
     refused = []
     for members in every_step():
         rehearsed = rehearse(ready(*members))
@@ -156,6 +151,21 @@ def test_the_host_waits_once_a_window(card: Card) -> None:
         waits.append(card.waits - before)
     assert waits[0] == waits[1]
     assert card.launches == 60
+
+
+def test_a_step_is_one_launch(card: Card) -> None:
+    """However many follow each other, the host asks for nothing else."""
+    ways = ("constant", "cosine", "plateau")
+    members: list[dict[str, Value]] = [{"optim.schedule": schedule, "clip.mode": "norm"} for schedule in ways]
+    cohort = ready(*members)
+    rehearsed = rehearse(cohort)
+    asked = []
+    for steps in (2, 9):
+        before, launched = card.asked, card.launches
+        perform(cohort, range(steps), (), rehearsed, np.arange(3))
+        asked.append(card.asked - before)
+        assert card.launches - launched == steps
+    assert asked[0] == asked[1]
 
 
 @pytest.mark.parametrize("case", [("Mlp", False), ("Mlp", True), ("Lstm", False)], ids=str)
@@ -195,7 +205,7 @@ def test_what_is_captured_is_not_done(gpu: torch.device) -> None:
     assert graph is not None
     assert x.tolist() == [0, 0, 0]
     for turn in (1, 2):
-        assert graph.play(np.arange(1)).tolist() == [2.0 * turn] * 3
+        assert graph.play().tolist() == [2.0 * turn] * 3
     assert x.tolist() == [2, 2, 2]
 
 
@@ -218,6 +228,24 @@ def test_a_capture_that_breaks_leaves_the_stream_as_it_was(card: Card) -> None:
     assert x.tolist() == [0, 0, 0]
     assert torch.cuda.current_stream() == before
     assert refusing(x, lambda: None) is not None
+
+
+def test_a_step_that_waits_once_is_captured(card: Card) -> None:
+    x, done = torch.zeros(3, device=FIRST), list[float]()
+
+    def set_up() -> None:
+        if not done:
+            done.append(float("nan"))
+            x.sum().item()
+
+    assert refusing(x, set_up) is not None
+
+
+@pytest.mark.parametrize(("idle", "emptied"), [(1 << 30, 0), (2 << 30, 1)])
+def test_much_idle_memory_is_handed_back_before_a_capture(idle: int, emptied: int, card: Card) -> None:
+    card.idle = idle
+    assert refusing(torch.zeros(3, device=FIRST), lambda: None) is not None
+    assert card.emptied == emptied
 
 
 def test_no_room_for_a_capture_is_said(card: Card) -> None:

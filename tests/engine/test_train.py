@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gradlab.data.facts import described
-from gradlab.engine.train import WINDOW
+from gradlab.engine.playing import WINDOW
 from gradlab.spec.choices import ACTIVATIONS, INITS
 from gradlab.spec.named import Value
 from tests.members import differences, measured, on_each_engine, trained_with

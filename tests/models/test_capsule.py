@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.engine.cohort import prepare
-from gradlab.engine.train import rehearse
+from gradlab.engine.playing import rehearse
 from gradlab.models import MODELS
 from gradlab.nn.capsules import columns_by_two
 from gradlab.nn.initializers import initial_parameters

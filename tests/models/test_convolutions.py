@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradlab.engine.cohort import prepare
-from gradlab.engine.train import rehearse
+from gradlab.engine.playing import rehearse
 from gradlab.models import MODELS
 from gradlab.nn.initializers import initial_parameters
 from gradlab.nn.kernels.program import Program

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gradlab.engine.cohort import prepare
-from gradlab.engine.train import rehearse
+from gradlab.engine.playing import rehearse
 from gradlab.models import MODELS
 from gradlab.nn.initializers import initial_parameters
 from gradlab.nn.kernels import program

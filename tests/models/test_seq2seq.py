@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gradlab.data.batches import batches
 from gradlab.engine.answers import dictated, wholly_right
 from gradlab.engine.cohort import prepare
-from gradlab.engine.train import rehearse
+from gradlab.engine.playing import rehearse
 from gradlab.models import seq2seq
 from gradlab.nn.kernels import program
 from gradlab.spec.named import SpecError, Value

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from gradlab.engine.cohort import Cohort, prepare
-from gradlab.engine.train import advance, rehearse
+from gradlab.engine.playing import rehearse
+from gradlab.engine.step import advance
 from gradlab.nn.activations import ACTIVATIONS, phi, phi_back
 from gradlab.nn.kernels import compiler, native, program
 from gradlab.nn.kernels.compiler import SOURCE, library

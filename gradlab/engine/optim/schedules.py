@@ -110,6 +110,11 @@ def factors(optim: OptimSpec, steps: int) -> Floats:
     return found
 
 
+def row_of(each: Tensor, t: int | Tensor) -> Tensor:
+    """The row of step t, or of one whose number lies on the device alone, (1,): nobody waits to learn it."""
+    return each[t] if isinstance(t, int) else each.index_select(0, t).squeeze(0)
+
+
 @dataclass(frozen=True)
 class Plateau:
     """ReduceLROnPlateau of each member, by the loss of every batch; all (M,) float64.
@@ -125,7 +130,7 @@ class Plateau:
     patience: Tensor
     begins: Tensor
 
-    def heed(self, t: int, loss: Tensor, lr: Tensor) -> None:
+    def heed(self, t: int | Tensor, loss: Tensor, lr: Tensor) -> None:
         """Takes notice of the loss (M,) of step t, which was taken at the rates ``lr`` (M,)."""
         counts = self.begins <= t
         better = counts & (loss < self.best * (1 - THRESHOLD))
@@ -162,17 +167,20 @@ class Pace:
             return ()
         return ((self.column, self.planned.to(self.column.dtype).unsqueeze(2)),)
 
-    def turn_to(self, t: int) -> Tensor:
-        """Sets the column to the rates of step t, and gives them, (M,) float64."""
+    def turn_to(self, t: int | Tensor) -> Tensor:
+        """Sets the column to the rates of step t, as in `row_of`, and gives them, (M,) float64."""
         if self.planned is None:
             return self.lr
-        lr = self.planned[t] if self.plateau is None else self.planned[t] * self.plateau.factor
+        planned = row_of(self.planned, t)
+        lr = planned if self.plateau is None else planned * self.plateau.factor
         self.column.copy_(lr.unsqueeze(1))
         return lr
 
-    def heed(self, t: int, loss: Tensor, lr: Tensor) -> None:
-        """Takes notice of the loss (M,) of step t at the rates ``lr`` (M,), but for the last, which makes no update."""
-        if self.plateau is not None and self.planned is not None and t + 1 < len(self.planned):
+    def heed(self, t: int | Tensor, loss: Tensor, lr: Tensor) -> None:
+        """Takes notice of the loss (M,) of step t at the rates ``lr`` (M,), but for the last, which has no update."""
+        if self.plateau is None or self.planned is None:
+            return
+        if isinstance(t, Tensor) or t + 1 < len(self.planned):
             self.plateau.heed(t, loss.to(torch.float64), lr)
 
     def afresh(self) -> Pace:

@@ -11,10 +11,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from gradlab.nn.kernels.program import Members
-
-WARM_UP = 2
-"""Steps before a capture, in which libraries set themselves up; the capture would forbid it."""
+IDLE = 1 / 8
+"""The share of a card's memory that may lie idle when a capture begins."""
 
 WAITED = "called a synchronizing CUDA operation"
 """What torch says of a step that waits for the host, where it is asked to refuse that."""
@@ -30,9 +28,8 @@ class Graph(Generic[T]):
     graph: torch.cuda.CUDAGraph
     result: T
 
-    def play(self, members: Members) -> T:
-        """Launches the graph, for all members: a GPU gains nothing from leaving some out."""
-        del members
+    def play(self) -> T:
+        """One launch."""
         self.graph.replay()
         return self.result
 
@@ -57,22 +54,32 @@ def capture(steps: Mapping[K, Callable[[], T]], moving: Sequence[Tensor]) -> dic
 
 def _captured(step: Callable[[], T], side: torch.cuda.Stream, pool: Any) -> Graph[T] | None:
     side.wait_stream(torch.cuda.current_stream())
-    # A capture that breaks leaves its stream the current one: this block gives back the one before.
     with torch.cuda.stream(side):
-        for _ in range(WARM_UP):
-            step()
-        # A capture that breaks leaves torch's allocator and generators as if it went on: better none is begun.
-        if _waits(step):
+        # A capture that breaks leaves torch's allocator and generators as if it went on: better none is begun. At first
+        # libraries set themselves up, and may wait.
+        if _waits(step) and _waits(step):
             return None
+        _make_room()
+        # Not `torch.cuda.graph`, which waits for all that the card is at, of other pieces too.
         graph = torch.cuda.CUDAGraph()
+        graph.capture_begin(pool=pool)
         try:
-            with torch.cuda.graph(graph, pool=pool, stream=side):
+            try:
                 result = step()
+            finally:
+                graph.capture_end()
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:
             return None
     return Graph(graph, result)
+
+
+def _make_room() -> None:
+    """Hands memory back that lies idle, if it is much: during a capture torch cannot."""
+    whole = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    if torch.cuda.memory_reserved() - torch.cuda.memory_allocated() > IDLE * whole:
+        torch.cuda.empty_cache()
 
 
 def _waits(step: Callable[[], object]) -> bool:
