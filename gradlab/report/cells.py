@@ -17,7 +17,7 @@ from gradlab.store.sources import Merged
 NUMBER = re.compile(r"[+-]?(\d[\d.]*(e[+-]?\d+)?|inf|∞)").fullmatch
 """Such as the value of a key may be."""
 
-SOMETIMES = (*MEASURED_COLUMNS, "loss_scale", "skipped")
+SOMETIMES = (*MEASURED_COLUMNS, "attention_entropy", "attention_logit_max", "loss_scale", "skipped")
 """Columns that runs of gradlab's own do not fill."""
 
 

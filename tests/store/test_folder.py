@@ -44,6 +44,7 @@ CONTRACT = {
         *("run_id", "step", "axis", "layer", "name", "grad_norm", "grad_norm_clipped", "weight_grad_norm"),
         *("signal_grad_norm", "weight_norm", "update_ratio", "act_mean", "act_std"),
         *("act_correlation", "saturated", "dead", "grad_zero"),
+        *("signal_grad_rms", "grad_rms", "attention_entropy", "attention_logit_max"),
     ],
     "instruments": ["run_id", "step", "instrument", "quantity", "index", "value"],
 }
