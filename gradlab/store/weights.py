@@ -77,6 +77,7 @@ def _journal(tables: Merged, run_id: str, step: int) -> tuple[dict[str, Any], di
     """What `engine.journal` packs, of one member, from the rows of its tables before ``step``."""
     from gradlab.store.record import KEPT_OF_STEPS, MEASURED_COLUMNS, PROBE_COLUMNS
 
+    columns_of = [*PROBE_COLUMNS, *(name for name in MEASURED_COLUMNS if name in tables["layers"].column_names)]
     steps = _of_run(tables["steps"], run_id).slice(0, step)
     columns = [np.zeros(step) if name == "broken" else _numbers(steps[name]) for name in KEPT_OF_STEPS]
     arrays: dict[str, Array] = {
@@ -84,10 +85,6 @@ def _journal(tables: Merged, run_id: str, step: int) -> tuple[dict[str, Any], di
         "steps": np.stack(columns)[:, :, np.newaxis],
     }
     layers = _before(_of_run(tables["layers"], run_id), step)
-    # Beside a network of the user's own in one result, gradlab's has its columns too, without a value.
-    columns_of = [*PROBE_COLUMNS, *(name for name in MEASURED_COLUMNS if name in layers.column_names)]
-    if "calls" in columns_of and layers["calls"].null_count == layers.num_rows:
-        columns_of = [*PROBE_COLUMNS]
     at = np.unique(layers["step"].to_numpy())
     shape = (len(at), -1)
     rows = layers.slice(0, layers.num_rows // max(1, len(at))).select(["axis", "layer", "name"]).to_pylist()
