@@ -19,7 +19,7 @@ from gradlab.spec.choices import CLIPS, MODELS
 from gradlab.spec.run import SECTIONS, build
 from gradlab.store.pieces import read_table
 from gradlab.store.tables import load_tables
-from gradlab.terminal.catalogue import KINDS
+from gradlab.terminal.catalogue import KINDS, choices
 from gradlab.terminal.screen import show_choices
 from tests.cases import BAD_RUNS, BAD_SWEEPS
 from tests.commands import ENVIRONMENT, TINY, call, inline, run, undrawn
@@ -188,6 +188,13 @@ def test_list_names_every_choice(kind: str, tmp_path: Path, monkeypatch: pytest.
     first = [line.split()[0] for line in ended.out.splitlines() if line[:1].strip()]
     assert [name for name in first if name in names] == names
     assert max(map(len, ended.out.splitlines())) <= 80
+
+
+def test_a_list_of_optimizers_has_the_defaults_of_each() -> None:
+    ((_, rows),) = choices("optimizers", (), print)
+    told = {name: what for name, what, _ in rows}
+    assert told["adamw"].endswith("; lr 0.001, weight_decay 0.01")
+    assert told["sgd"].endswith("; lr 0.1")
 
 
 def test_list_without_a_kind_prints_them_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
