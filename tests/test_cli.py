@@ -297,7 +297,12 @@ def test_from_runs_one_run_of_a_sweep_again(tmp_path: Path, monkeypatch: pytest.
     losses = before["steps"].filter(pc.equal(before["steps"]["run_id"], run_id))["loss"]
     assert after["steps"]["loss"].to_pylist() == losses.to_pylist()
     both = call(["run", "--from", "s", "", "-o", "x"], monkeypatch, capsys, tmp_path)
-    assert_refused(both.status, both.out, both.err, "2 runs with this id")
+    assert_refused(
+        both.status,
+        both.out,
+        both.err,
+        f"2 runs with this id; there are {', '.join(before['runs']['run_id'].to_pylist())}",
+    )
 
 
 @pytest.mark.parametrize(
