@@ -297,12 +297,8 @@ def test_from_runs_one_run_of_a_sweep_again(tmp_path: Path, monkeypatch: pytest.
     losses = before["steps"].filter(pc.equal(before["steps"]["run_id"], run_id))["loss"]
     assert after["steps"]["loss"].to_pylist() == losses.to_pylist()
     both = call(["run", "--from", "s", "", "-o", "x"], monkeypatch, capsys, tmp_path)
-    assert_refused(
-        both.status,
-        both.out,
-        both.err,
-        f"2 runs with this id; there are {', '.join(before['runs']['run_id'].to_pylist())}",
-    )
+    ids = ", ".join(before["runs"]["run_id"].to_pylist())
+    assert_refused(both.status, both.out, both.err, f"2 runs with this id; there are {ids}")
 
 
 @pytest.mark.parametrize(
@@ -329,7 +325,7 @@ def test_report_of_one_folder_again_and_elsewhere(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     asked = undrawn(monkeypatch)
-    for line in (["made"], ["made"], ["made", "-o", "else/where"]):
+    for line in (["made"], ["made", "./made/"], ["made", "-o", "else/where"]):
         ended = call(["report", *line], monkeypatch, capsys, place)
         assert (ended.status, ended.err) == (0, "")
         assert f"{asked[-1]}/index.html" in ended.out

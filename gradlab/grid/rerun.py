@@ -36,9 +36,7 @@ def again(path: Path, run_id: str, changes: Sequence[str] = ()) -> Grid:
     if len(found) != 1:
         what = "no run" if not found else f"{len(found)} runs"
         ids = ", ".join(run.id for run in (found or runs)[:FEW]) + (", ..." if len(found or runs) > FEW else "")
-        raise SpecError(
-            f"--from {path} {run_id}: {what} with this id; {'its runs are' if not found else 'they are'} {ids}"
-        )
+        raise SpecError(f"--from {path} {run_id}: {what} with this id; there are {ids}")
     settings = [read(text, search_path(())) for text in changes]
     storing = [setting for setting in settings if setting.key == "store.weights" and not setting.swept]
     settings = [setting for setting in settings if setting not in storing]

@@ -280,10 +280,12 @@ def report_again(
 ) -> None:
     """`gradlab report`: a single result's report goes into its own folder, that of several into a new one.
 
-    That of ``runs``, given by beginnings of their ids, lies beside the report of all.
+    That of ``runs``, given by beginnings of their ids, lies beside the report of all. A folder that is given twice, as
+    `latest` and by its name, is one.
     """
     from gradlab.report import picked
 
+    paths = list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
     for path in paths:
         documents.read_manifest(path)
         # A folder that is at work, or cannot be written, keeps what killed processes left there.
