@@ -189,8 +189,10 @@ def of_frame(
     ``frame.attrs`` may hold its "precision", float32 unless it says otherwise, its "loss", and what else `measure` saw.
     ``losses`` are those of a training so far, from step 0 on; ``spec`` is what is known of the training by the names of
     the keys. What has numbers that are not finite has diverged. Raises `ValueError` where the frame holds several runs,
-    lacks a column, or is of an unknown precision.
+    lacks a column, or is of an unknown precision, and `TypeError` for what is no frame.
     """
+    if not hasattr(frame, "columns"):
+        raise TypeError(f"the frame is of type {type(frame).__name__}; expected the frame of a layers table")
     if "run_id" in frame and frame["run_id"].nunique() > 1:
         raise ValueError(f"the frame holds the layers of {frame['run_id'].nunique()} runs; expected those of one run")
     if missing := [name for name in ("step", "axis", "layer", *JUDGED) if name not in frame]:
