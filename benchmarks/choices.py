@@ -67,9 +67,10 @@ def _figures(runs: list[RunSpec], record: Record) -> Any:
     ].reshape(2 * len(runs), -1, order="F")
 
 
-def _ready(device: str, members: int, depth: int, width: int, steps: int = 10_000) -> tuple[Cohort, Rehearsed]:
+def _ready(device: str, members: int, depth: int, width: int, precision: str = "float32") -> tuple[Cohort, Rehearsed]:
     settings: dict[str, Value] = {"model.depth": depth, "model.width": width, "model.norm": "layer"}
-    more: dict[str, Value] = {"optim.name": "adam", "clip.mode": "norm", "optim.lr": 1e-3, "train.steps": steps}
+    more: dict[str, Value] = {"optim.name": "adam", "clip.mode": "norm", "optim.lr": 1e-3, "train.steps": 10_000}
+    more["train.precision"] = precision
     runs = [build({**settings, **more, "seed": seed}) for seed in range(members)]
     found = prepare(runs, load(runs[0].data), torch.device(device))
     return found, rehearse(found)
@@ -87,9 +88,9 @@ def profiled(device: str, *, record: bool) -> dict[str, Any]:
     return {"captured": None not in rehearsed.values(), "calls": dict(calls)}
 
 
-def step_seconds(device: str, members: int, depth: int, width: int) -> dict[str, Any]:
+def step_seconds(device: str, members: int, depth: int, width: int, precision: str) -> dict[str, Any]:
     """Milliseconds a step of a cohort with nothing recorded, rehearsed and as it stands, and of a recorded one."""
-    found, rehearsed = _ready(device, members, depth, width)
+    found, rehearsed = _ready(device, members, depth, width, precision)
     everyone = np.arange(members)
     plain: Rehearsed = {True: None, False: None}
     figures = {}

@@ -1,6 +1,7 @@
 """The plain peer: one ``torch.nn`` network after the other, each layer's gradient norm read at each step.
 
-Run as ``python -m benchmarks.loop --share 12``.
+Run as ``python -m benchmarks.loop --share 12``. The update is `torch.optim.SGD` with ``foreach``, torch's own choice on
+a GPU, or with ``--fused``; nothing is compiled (`benchmarks.compiled` is), and float32 products are not TF32.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,13 +81,13 @@ def network(setting: Setting, width: int = WIDTH) -> nn.Sequential:
     return nn.Sequential(*parts)
 
 
-def train(setting: Setting, data: Digits, width: int = WIDTH, steps: int = STEPS) -> Record:
-    """One run of ``steps`` updates."""
+def train(setting: Setting, data: Digits, width: int = WIDTH, steps: int = STEPS, *, fused: bool = False) -> Record:
+    """One run of ``steps`` updates, each one kernel for all parameters if ``fused``, else a few for all of them."""
     torch.manual_seed(0)
     net = network(setting, width).to(data.inputs.device)
     parameters = list(net.parameters())
     weights = [part.weight for part in net if isinstance(part, nn.Linear)]
-    optimizer = torch.optim.SGD(parameters, lr=setting.lr, foreach=True)
+    optimizer = torch.optim.SGD(parameters, lr=setting.lr, foreach=not fused, fused=fused)
     losses: list[float] = []
     norms: list[list[float]] = []
     while len(losses) < steps:
@@ -99,16 +101,26 @@ def train(setting: Setting, data: Digits, width: int = WIDTH, steps: int = STEPS
             loss.backward()
             gradients = [weight.grad for weight in weights if weight.grad is not None]
             norms.append(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).tolist())
-            if setting.clip == "norm":
-                nn.utils.clip_grad_norm_(parameters, THRESHOLD)
-            elif setting.clip == "value":
-                nn.utils.clip_grad_value_(parameters, THRESHOLD)
+            clip(setting, parameters)
             optimizer.step()
             losses.append(loss.item())
+    return Record(losses, norms, accuracy(net, data))
+
+
+def accuracy(net: nn.Module, data: Digits) -> float:
+    """Of the held-out part."""
     net.eval()
     with torch.inference_mode():
         right = net(data.heldout_inputs).argmax(1) == data.heldout_classes
-    return Record(losses, norms, right.float().mean().item())
+    return float(right.float().mean())
+
+
+def clip(setting: Setting, parameters: Sequence[nn.Parameter]) -> None:
+    """The gradients, in place."""
+    if setting.clip == "norm":
+        nn.utils.clip_grad_norm_(parameters, THRESHOLD)
+    elif setting.clip == "value":
+        nn.utils.clip_grad_value_(parameters, THRESHOLD)
 
 
 def main() -> None:
@@ -118,16 +130,19 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=WIDTH, help=f"of the hidden layers (default {WIDTH})")
     parser.add_argument("--threads", type=int, help="threads of PyTorch (default: what it takes by itself)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
+    parser.add_argument("--fused", action="store_true", help="torch's fused update, in place of foreach")
     arguments = parser.parse_args()
     share = arguments.share
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     data = digits(arguments.device)
     start = time.perf_counter()
-    records = [train(setting, data, arguments.width) for setting in settings(share)]
+    records = [train(setting, data, arguments.width, fused=arguments.fused) for setting in settings(share)]
     work = time.perf_counter() - start
-    accuracy = sum(record.accuracy for record in records) / len(records)
-    print(json.dumps({"runs": len(records), "work_s": work, "scaled_s": work * share, "accuracy": accuracy}))
+    right = sum(record.accuracy for record in records) / len(records)
+    optimizer = f"SGD, {'fused' if arguments.fused else 'foreach'}"
+    told = {"runs": len(records), "work_s": work, "scaled_s": work * share, "accuracy": right, "optimizer": optimizer}
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """What `gradlab.measure` costs beside a plain way there and back: time and memory, on some networks of the zoo.
 
-    python -m benchmarks.measure [--only NAME ...] [--repeats 5]
+    python -m benchmarks.measure [--only NAME ...] [--repeats 5] [--device cuda:0]
 
 Seconds are those of the process on one thread, both by turns, so that other work on the machine counts for little; of
 several turns the least. Memory is the peak above what the network and its batch take, each in a process of its own that
-has measured a small network before: what is imported and mapped at the first call is no cost of a network. Needs the
-extra `zoo`.
+has measured a small network before: what is imported and mapped at the first call is no cost of a network. On a GPU
+seconds are those of the clock, the card waited for, and memory the peak of torch's there. Needs the extra `zoo` for
+networks of torchvision, timm and transformers; the names of ``--only`` that are of none of them do without.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 import gradlab
 from benchmarks.zoo.__main__ import called, zoo
@@ -65,11 +67,19 @@ class Cost:
         return f"{self.name:38} {self.plain_s * 1e3:9.2f} {self.measure_s * 1e3:9.2f} {self.time:7.2f} {memory:>7}"
 
 
-def cost(stock: Stock, repeats: int) -> Cost:
-    """The seconds of both by turns; the memory of each in a process of its own, which has not grown yet."""
-    plain_s, measure_s = _alone(_seconds, stock, repeats)
-    (plain_mb,), (measure_mb,) = (_alone(_memory, stock, way) for way in WAYS)
+def cost(stock: Stock, repeats: int, device: str) -> Cost:
+    """The seconds of both by turns; the memory of each in a process of its own, which has not grown yet.
+
+    Of a card all is seen in this process: torch counts there what each pass takes.
+    """
+    look = _alone if device == "cpu" else _here
+    plain_s, measure_s = look(_seconds, stock, device, repeats)
+    (plain_mb,), (measure_mb,) = (look(_memory, stock, device, way) for way in WAYS)
     return Cost(stock.name, plain_s, measure_s, plain_mb, measure_mb)
+
+
+def _here(look: Callable[..., tuple[float, ...]], *given: object) -> tuple[float, ...]:
+    return look(*given)
 
 
 def _alone(look: Callable[..., tuple[float, ...]], *given: object) -> tuple[float, ...]:
@@ -83,41 +93,54 @@ def _alone(look: Callable[..., tuple[float, ...]], *given: object) -> tuple[floa
     return found
 
 
-def _made(stock: Stock) -> tuple[Stock, torch.nn.Module, Batch]:
-    _first_call()
+def _made(stock: Stock, device: str) -> tuple[Stock, torch.nn.Module, Batch]:
+    _first_call(device)
     torch.manual_seed(0)
     network, batch = stock.make(), stock.batch()
-    network.train()
-    return stock, network, batch
+    network.to(device).train()
+    inputs, targets = tree_map_only(torch.Tensor, lambda one: one.to(device), batch)
+    return stock, network, (inputs, targets)
 
 
-def _seconds(stock: Stock, repeats: int) -> tuple[float, ...]:
-    made, turns = _made(stock), 0
-    least, began = [math.inf] * len(WAYS), time.process_time()
-    while turns <= repeats or time.process_time() - began < LEAST_SECONDS:
+def _now(device: str) -> float:
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _seconds(stock: Stock, device: str, repeats: int) -> tuple[float, ...]:
+    made, turns = _made(stock, device), 0
+    least, began = [math.inf] * len(WAYS), _now(device)
+    while turns <= repeats or _now(device) - began < LEAST_SECONDS:
         for place, way in enumerate(WAYS):
-            start = time.process_time()
+            start = _now(device)
             way(*made)
-            took = time.process_time() - start
+            took = _now(device) - start
             least[place] = min(least[place], took) if turns else math.inf
         turns += 1
     return tuple(least)
 
 
-def _memory(stock: Stock, way: Way) -> tuple[float, ...]:
-    made = _made(stock)
-    before = _peak()
+def _memory(stock: Stock, device: str, way: Way) -> tuple[float, ...]:
+    made = _made(stock, device)
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats(device)
+    before = _peak(device)
     way(*made)
-    return (_peak() - before,)
+    return (_peak(device) - before,)
 
 
-def _first_call() -> None:
+def _first_call(device: str) -> None:
     """Imports what a measurement needs, and maps its code into this process, 20 MB of it."""
-    small = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
-    gradlab.measure(small, torch.nn.functional.cross_entropy, (torch.randn(4, 4), torch.arange(4) % 2))
+    small = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)).to(device)
+    batch = torch.randn(4, 4, device=device), torch.arange(4, device=device) % 2
+    gradlab.measure(small, torch.nn.functional.cross_entropy, batch)
 
 
-def _peak() -> float:
+def _peak(device: str) -> float:
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -153,14 +176,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=SOME.split())
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda:N (default cpu)")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     stocks = [stock for stock in zoo(None, given.only) if stock.name in given.only]
     print(f"{'network':38} {'plain ms':>9} {'measure':>9} {'time':>7} {'memory':>7}")
-    _first_call()
+    _first_call(given.device)
     costs: list[Cost] = []
     for stock in stocks:
-        costs.append(cost(stock, given.repeats))
+        costs.append(cost(stock, given.repeats, given.device))
         print(costs[-1], flush=True)
     print(*told(costs), sep="\n")
 

@@ -76,18 +76,19 @@ class Setting:
 
 
 def settings(share: int) -> list[Setting]:
-    """The whole grid for a ``share`` of 1, a fixed stratified twelfth of it for 12.
+    """The whole grid for a ``share`` of 1, a fixed stratified twelfth of it for 12, three of those runs for 144.
 
     The twelfth holds each (depth, activation, norm) once. The other three axes are dealt out so that each clip mode
-    meets each depth, activation and norm equally often, and each (init, lr) each depth and norm.
+    meets each depth, activation and norm equally often, and each (init, lr) each depth and norm. The three have each
+    depth, each norm and each clip mode once.
 
-    >>> len(settings(1)), len(settings(12))
-    (432, 36)
+    >>> len(settings(1)), len(settings(12)), len(settings(144))
+    (432, 36, 3)
     """
     if share == 1:
         return list(itertools.starmap(Setting, itertools.product(DEPTHS, ACTIVATIONS, INITS, NORMS, LRS, CLIPS)))
-    if share != 12:
-        raise ValueError(f"share {share}: expected 1 or 12")
+    if share not in (12, 144):
+        raise ValueError(f"share {share}: expected 1, 12 or 144")
     return [
         Setting(
             depth,
@@ -100,6 +101,7 @@ def settings(share: int) -> list[Setting]:
         for (d, depth), (a, activation), (n, norm) in itertools.product(
             enumerate(DEPTHS), enumerate(ACTIVATIONS), enumerate(NORMS)
         )
+        if share == 12 or d == a == n
     ]
 
 

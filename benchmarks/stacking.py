@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from gradlab.data import function
 from gradlab.data.facts import described
 from gradlab.data.loaders import load
-from gradlab.engine.cohort import task_of
-from gradlab.engine.lent import Lent, extent, lend, obstacle_of
+from gradlab.engine.lent import Lent, lend, obstacle_of
+from gradlab.engine.task import task_of
+from gradlab.engine.tried import extent
 from gradlab.grid.cohorts import gains
 from gradlab.spec.named import Value
 

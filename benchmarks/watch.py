@@ -13,6 +13,9 @@ each step stands beside the bare one next to it, so that a machine whose speed d
 the steps between two records and that over the recorded ones make the cost of a cycle; ``nothing`` beside nothing says
 what such a median is worth. Memory is the peak of a process of its own for each (Linux), the median of three: while it
 trains, and when all is written.
+
+``--device cuda:0`` trains on a GPU, on batches that are there. What is counted then are seconds, the card waited for
+before and after each step, and the peak of torch's memory on the card.
 """
 
 from __future__ import annotations
@@ -216,21 +219,29 @@ if importlib.util.find_spec("torch_audit") is not None:
 class Loop:
     """A network of a task and its update."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, device: str = "cpu") -> None:
         torch.manual_seed(0)
-        self.net = task.network()
+        self.device = torch.device(device)
+        self.net = task.network().to(device)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=1e-3)
-        self.inputs, self.targets = task.batch()
+        self.inputs, self.targets = (one.to(device) for one in task.batch())
+
+    def now(self) -> float:
+        """Processor seconds of this process or, where a GPU works, those of the clock."""
+        if self.device.type == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
     def step(self, after: After) -> float:
-        """The processor seconds of one update."""
-        start = time.process_time()
+        """The seconds of one update."""
+        start = self.now()
         self.optimizer.zero_grad()
         loss = F.cross_entropy(self.net(self.inputs), self.targets)
         loss.backward()
         self.optimizer.step()
         after(loss.detach())
-        return time.process_time() - start
+        return self.now() - start
 
 
 @dataclass(frozen=True)
@@ -247,9 +258,9 @@ class Cost:
         return ((self.every - 1) * self.between + self.recorded) / self.every
 
 
-def cost(task: Task, every: int, contender: Any, steps: int) -> tuple[Cost, float]:
+def cost(task: Task, every: int, contender: Any, steps: int, device: str = "cpu") -> tuple[Cost, float]:
     """What a contender costs, of so many steps in pairs after one to get warm, and the seconds of a bare step."""
-    observed, bare = Loop(task), Loop(task)
+    observed, bare = Loop(task, device), Loop(task, device)
     ratios: dict[bool, list[float]] = {False: [], True: []}
     seconds = []
     with contender(observed.net, observed.optimizer) as after:
@@ -269,32 +280,34 @@ def _ignored(_: Tensor) -> None:
     """A bare loop's after."""
 
 
-def highest() -> float:
-    """The peak memory of this process in MiB."""
+def highest(device: torch.device) -> float:
+    """The peak memory of this process in MiB, on a GPU that of its tensors there."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     # Not ru_maxrss: a process inherits that of the one that started it.
     (line,) = (line for line in Path("/proc/self/status").read_text("ascii").splitlines() if line[:6] == "VmHWM:")
     return int(line.split()[1]) / 2**10
 
 
-def peak(task: str, name: str) -> tuple[float, float]:
+def peak(task: str, name: str, device: str) -> tuple[float, float]:
     """The peak memory in MiB of a process that takes one turn: while it trains, and to its end."""
-    command = [sys.executable, "-m", "benchmarks.watch", "--one", task, name]
+    command = [sys.executable, "-m", "benchmarks.watch", "--device", device, "--one", task, name]
     turns = []
-    for _ in range(3):
+    for _ in range(3 if device == "cpu" else 1):  # what torch counts on a card is the same each time
         done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
         turns.append([float(one) for one in done.stdout.split()[-2:]])
     training, ended = zip(*turns, strict=True)
     return statistics.median(training), statistics.median(ended)
 
 
-def alone(task: Task, contender: Any, steps: int = 20) -> tuple[float, float]:
+def alone(task: Task, contender: Any, device: str, steps: int = 20) -> tuple[float, float]:
     """The peak memory of this process in MiB: when so many steps are done and nothing is written yet, and after."""
-    loop = Loop(task)
+    loop = Loop(task, device)
     with contender(loop.net, loop.optimizer) as after:
         for _ in range(steps):
             loop.step(after)
-        training = highest()
-    return training, highest()
+        training = highest(loop.device)
+    return training, highest(loop.device)
 
 
 def main() -> None:
@@ -303,22 +316,26 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=250, help="of each contender (default 250)")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, help="networks (default all)")
     parser.add_argument("--only", nargs="+", default=list(CONTENDERS), choices=CONTENDERS, help="(default all)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda:N (default cpu)")
+    parser.add_argument("--no-memory", action="store_true", help="seconds alone: no process for each peak of memory")
     parser.add_argument("--one", nargs=2, metavar=("TASK", "NAME"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["WANDB_SILENT"] = "true"
     if arguments.one:
-        print(*alone(TASKS[arguments.one[0]], CONTENDERS[arguments.one[1]][1]))
+        print(*alone(TASKS[arguments.one[0]], CONTENDERS[arguments.one[1]][1], arguments.device))
         return
     for task in arguments.tasks:
-        base = peak(task, "nothing")
+        base = None if arguments.no_memory else peak(task, "nothing", arguments.device)
         for name in arguments.only:
-            found, seconds = cost(TASKS[task], *CONTENDERS[name], arguments.steps)
-            memory, ended = (one / bare - 1 for one, bare in zip(peak(task, name), base, strict=True))
+            found, seconds = cost(TASKS[task], *CONTENDERS[name], arguments.steps, arguments.device)
+            memory = ""
+            if base is not None:
+                peaks = zip(peak(task, name, arguments.device), base, strict=True)
+                memory = "; memory {:+.1%}, at the end {:+.1%}".format(*(one / bare - 1 for one, bare in peaks))
             print(
                 f"{task:<12}{seconds * 1e3:6.1f} ms a step  {name:<28}{found.cycle:+7.1%}  "
-                f"between {found.between:+6.1%}, recorded {found.recorded:+6.1%}; "
-                f"memory {memory:+.1%}, at the end {ended:+.1%}",
+                f"between {found.between:+6.1%}, recorded {found.recorded:+6.1%}{memory}",
                 flush=True,
             )
 

@@ -122,10 +122,11 @@ def _of_optimizer(optimizer: str | Optimizer | Sequence[Optimizer] | None) -> di
     if optimizer is None:
         return {}
     if isinstance(optimizer, str):
+        from gradlab.spec import elsewhere
         from gradlab.spec.choices import OPTIMIZERS
         from gradlab.spec.named import lookup
 
-        return {"optim.name": lookup("optimizer", OPTIMIZERS, optimizer).name}
+        return {"optim.name": lookup("optimizer", OPTIMIZERS, optimizer, elsewhere=elsewhere.VALUES["optim.name"]).name}
     every: list[Any] = [optimizer] if hasattr(optimizer, "param_groups") else list(optimizer)
     if not every:
         return {}

@@ -69,7 +69,7 @@ ONLY = {
     "pyarrow": {"data", "store", "terminal", "report", "expect", "diagnose", "cure", "export"},
     "pandas": {"__init__", "store", "report", "diagnose", "watching"},
     **{name: {f"export.to_{name}"} for name in ("tensorboard", "wandb", "mlflow", "trackio")},
-    "ray": {"launch.ray"},
+    "ray": {"launch.ray", "launch.ray_task"},
     "submitit": {"launch.slurm"},
     "torch": {"__init__", "watching", "launch", "engine", "nn", "models"},
 }

@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
+from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -109,10 +110,15 @@ def _measured(
 
 
 def zoo(half: str | None, only: Sequence[str]) -> list[Stock]:
-    """The networks of a half, or of both, or those whose names begin so."""
-    every = [stock for source in (common, others, *PUBLISHED) for stock in source()]
+    """The networks of a half, or of both, or those whose names begin so: what none of these is of is not imported."""
+    published = [one for one in PUBLISHED if not only or any(map(_alike, only, repeat(one.__name__)))]
+    every = [stock for source in (common, others, *published) for stock in source()]
     chosen = [stock for stock in every if half in (None, stock.half)]
     return [stock for stock in chosen if not only or stock.name.startswith(tuple(only))]
+
+
+def _alike(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
 
 
 def told(results: Sequence[Result]) -> Iterator[str]:

@@ -12,7 +12,8 @@ from gradlab.data.facts import described
 from gradlab.spec.choices import CLIPS
 from gradlab.spec.keys import allowed_keys
 from gradlab.spec.named import Choice, SpecError, Value
-from gradlab.spec.run import RunSpec, unused
+from gradlab.spec.run import RunSpec
+from gradlab.spec.unused import unused
 
 Change = Mapping[str, Value]
 """Values by dotted key."""

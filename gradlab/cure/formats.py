@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from gradlab.cure.changes import Change
 from gradlab.spec.choices import OPTIMIZERS
-from gradlab.spec.choices.formats import FORMATS
-from gradlab.spec.run import HALF, RunSpec
+from gradlab.spec.choices.formats import FORMATS, HALF
+from gradlab.spec.run import RunSpec
 
 EPS = 1e-4
 """What float16 holds with a thousand numbers to spare; what is used for Adam in half precision."""

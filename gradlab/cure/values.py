@@ -14,7 +14,8 @@ from gradlab.data.loaders import load
 from gradlab.spec.choices import ACTIVATIONS, CLIPS, INITS, MODELS, OPTIMIZERS
 from gradlab.spec.keys import DEFAULTS
 from gradlab.spec.named import Value
-from gradlab.spec.run import DataSpec, RunSpec, unused
+from gradlab.spec.run import DataSpec, RunSpec
+from gradlab.spec.unused import unused
 from gradlab.theory.predict import predict, profile
 
 LEARNING_RATE_OF_ADAM = 1e-3

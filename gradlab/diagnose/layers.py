@@ -16,7 +16,9 @@ from gradlab.diagnose.thresholds import Limits
 from gradlab.diagnose.verdict import Evidence, Verdict, crossing
 from gradlab.spec.choices.formats import FORMATS
 
-SMALLEST_NORMAL = {name: FORMATS[name].smallest_normal for name in ("float64", "float32", "bfloat16", "float16")}
+SMALLEST_NORMAL = {
+    name: FORMATS[name].smallest_normal for name in ("float64", "float32", "tf32", "bfloat16", "float16")
+}
 """Below it a number of this precision loses digits, and some thousand times below it becomes zero."""
 
 SMALLEST_NORM = math.sqrt(SMALLEST_NORMAL["float64"])

@@ -21,17 +21,8 @@ from gradlab.engine.optim.clippers import Clipped
 from gradlab.engine.probes import Measurement, stacked
 from gradlab.spec.run import RunSpec
 from gradlab.store.arrays import Array, Kept
-from gradlab.store.record import (
-    KEPT_OF_STEPS,
-    PROBE_COLUMNS,
-    Bools,
-    Floats,
-    LayerTable,
-    Pretrained,
-    Reading,
-    Record,
-    Row,
-)
+from gradlab.store.columns import KEPT_OF_STEPS, PROBE_COLUMNS
+from gradlab.store.record import Bools, Floats, LayerTable, Pretrained, Reading, Record, Row
 
 
 @dataclass(frozen=True)
@@ -83,21 +74,13 @@ def of_step(row: StepRow) -> Rows:
     return Rows(range(row.t, row.t + 1), values_of(row).unsqueeze(1), tables)
 
 
-NOT_OF_THE_LAST = ("grad_norm_clipped", "update_ratio")
-"""Columns of the per-layer table that a row without an update does not have."""
-
-
 def without_update(rows: Rows) -> Rows:
     """One step as the last one is: of what was clipped and updated, as if neither had been."""
     values = rows.values.clone()
     for name in ("grad_norm_clipped", "clipped", "skipped"):
         values[KEPT_OF_STEPS.index(name)] = 0
     ((t, table),) = rows.tables
-    places = [table.columns.index(name) for name in NOT_OF_THE_LAST]
-    held, measured = table.held.copy(), table.values.clone()
-    held[places] = False
-    measured[:, places] = 0
-    return Rows(rows.steps, values, ((t, replace(table, values=measured, held=held)),))
+    return Rows(rows.steps, values, ((t, table.without_update()),))
 
 
 def of_steps(steps: range, lr: Tensor, recorded: Bools, rows: Mapping[bool, tuple[StepRow, Sequence[Tensor]]]) -> Rows:

@@ -11,7 +11,7 @@ from gradlab.engine.cohort import Cohort
 from gradlab.engine.journal import Journal
 from gradlab.engine.keeper import plain
 from gradlab.store.arrays import STATE, Kept
-from gradlab.store.record import KEPT_OF_STEPS
+from gradlab.store.columns import KEPT_OF_STEPS
 
 
 def packed(cohort: Cohort, journal: Journal, step: int, seconds: float) -> Kept:

@@ -19,7 +19,7 @@ from gradlab.engine.journal import Rows, StepRow, values_of
 from gradlab.engine.probes import Measurement
 from gradlab.engine.step import step
 from gradlab.nn.kernels.graphs import Graph, capture
-from gradlab.store.record import KEPT_OF_STEPS
+from gradlab.store.columns import KEPT_OF_STEPS
 
 
 class Reel:

@@ -6,44 +6,34 @@ R rows and C columns of the per-layer table.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import random
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gradlab.data.dataset import DataError
-from gradlab.data.targets import imported, told
-from gradlab.engine.precision import FORMATS, Format, Scaled, beside
+from gradlab.engine.called import Judge, answer, judging, sow, tensor_of
+from gradlab.engine.precision import FORMATS, Format, Scaled, beside, in_its_products
 from gradlab.engine.probes import Measurement
-from gradlab.engine.stacking import Judge, Stack, obstacle, stack_of, together
-from gradlab.models.module import Shelf, converted, drawn, entries, fans, is_lazy, made, shelved
-from gradlab.nn.losses import SQUASHES, Objective, objective, right
+from gradlab.engine.stacking import Stack, obstacle, stack_of, together
+from gradlab.engine.task import Task
+from gradlab.engine.tried import begun, looked_at
+from gradlab.models.module import Shelf, fans, shelved
+from gradlab.nn.losses import right
 from gradlab.nn.slots import Layout, Role, Slot, Start
 from gradlab.spec.choices import LOSSES
-from gradlab.spec.run import Extent, RunSpec
+from gradlab.spec.run import RunSpec
 from gradlab.store.arrays import Kept
-from gradlab.store.record import MEASURED_COLUMNS, PROBE_COLUMNS, Bools, Floats, Pretrained, Row
-from gradlab.watching.facts import IGNORED
-from gradlab.watching.observed import Observed, called_with, observe
-from gradlab.watching.tape import signal_of
-
-if TYPE_CHECKING:
-    from gradlab.engine.cohort import Task
+from gradlab.store.columns import MEASURED_COLUMNS, PROBE_COLUMNS
+from gradlab.store.record import Bools, Floats, Pretrained, Row
+from gradlab.watching.observed import Observed, observe
 
 COLUMNS = (*PROBE_COLUMNS, *MEASURED_COLUMNS)
-
-
-ONE_OF_CLASSES = ("cross_entropy", "negative_log_likelihood", "hinge")
-"""Losses that want an output for each class."""
 
 
 @dataclass
@@ -93,6 +83,7 @@ class Lent:
         """See `ways.Way`."""
         return COLUMNS
 
+    @in_its_products
     def there_and_back(self, task: Task, t: int, *, record: bool, last: bool) -> tuple[Tensor, Measurement | None]:
         """The losses (M,) at step t, and the per-layer table at a recorded one; the gradient is written in place.
 
@@ -213,6 +204,7 @@ class Lent:
         )
 
     @torch.no_grad()
+    @in_its_products
     def evaluate(self, task: Task) -> tuple[Floats, Floats | None]:
         """Loss and, of classes, accuracy (M,) on the whole held-out part, in evaluation mode."""
         loss, correct = np.zeros(len(self.seeds)), np.zeros(len(self.seeds))
@@ -286,161 +278,7 @@ def obstacle_of(pair: Sequence[RunSpec], task: Task) -> str:
     return obstacle(lent.stack, inputs, targets, alone)
 
 
-def begun(run: RunSpec, inputs: Any, device: torch.device) -> nn.Module:
-    """A run's network at its initial weights; parameters without a shape get one from the inputs."""
-    dtype = FORMATS[run.train.precision].parameters
-    module = made(run.model, run.seed, dtype).to(device)
-    if is_lazy(module):
-        # Torch draws what has no shape yet in single precision, from inputs of it.
-        sow(run.seed, 0)
-        try:
-            with torch.no_grad():
-                answer(module, FORMATS["float32"].enter(inputs))
-        except Exception as error:
-            # As in `looked_at`: it is the user's network.
-            wrong = f"fails on a batch with inputs of {shapes(inputs)}: {told(error)}"
-            raise DataError(f"model.target={run.model.target}: {wrong}") from error
-        module = converted(module, dtype)
-    drawn(module, run.model, run.seed)
-    return module
-
-
-def looked_at(
-    run: RunSpec, module: nn.Module, inputs: Any, targets: Tensor, judge: Judge
-) -> tuple[Observed, dict[nn.Parameter, str]]:
-    """What is seen of a network on one batch, and the names of its parameters. Raises `DataError` for what fails."""
-    if not any(one.requires_grad for one in module.parameters()):
-        raise DataError(
-            f"model.target={run.model.target}: has no parameter that requires a gradient; nothing can learn"
-        )
-    form = FORMATS[run.train.precision]
-    inputs = form.enter(inputs)
-    there = form.cast(targets.device)
-    outputs: list[Any] = []
-
-    def heard(output: Any, targets: Tensor) -> Tensor:
-        outputs[:] = [output]
-        if run.loss in ONE_OF_CLASSES and targets.dim() == 1 and not targets.is_floating_point():
-            if (least := int(targets.min())) < 0 and least != IGNORED:
-                raise DataError(f"the targets hold the class {least}; expected 0 or more")
-            able = tensor_of(output).shape[-1:].numel()
-            if able < run.facts.outputs:
-                wrong = f"puts out {able} numbers a sample, and the data have {run.facts.outputs} classes"
-                raise DataError(f"model.target={run.model.target}: {wrong}; expected one for each")
-        return judge(output, targets)
-
-    def failed(error: Exception) -> DataError:
-        kind = "numbers" if targets.is_floating_point() or targets.is_complex() else f"{run.facts.outputs} classes"
-        given = f"inputs of {shapes(inputs)}, targets of {shapes(targets)}, {kind}"
-        found = [shapes(one) for one in outputs if isinstance(one, Tensor)]
-        given += f", outputs of {found[0]}" if found else ""
-        return DataError(f"model.target={run.model.target}: fails on a batch with {given}: {told(error)}")
-
-    sow(run.seed, 0)
-    try:
-        _there_and_back(module, inputs, targets, heard, there)
-    except DataError:
-        raise
-    except Exception as error:
-        # Nothing of gradlab's listens here: it is the user's network, and whatever it raises is told in a line.
-        raise failed(error) from error
-    sow(run.seed, 0)
-    try:
-        seen = observe(module, inputs, lambda output: judge(output, targets), there=there)
-    except ValueError as error:
-        raise failed(error) from error
-    return seen, {parameter: name for name, parameter in module.named_parameters()}
-
-
-def _there_and_back(
-    module: nn.Module, inputs: Any, targets: Tensor, judge: Judge, there: AbstractContextManager[Any]
-) -> None:
-    with torch.enable_grad():
-        with there:
-            loss: Any = judge(answer(module, inputs), targets)
-        learned = [one for one in module.parameters() if one.requires_grad]
-        # What is no scalar with a gradient is told by who listens.
-        if isinstance(loss, Tensor) and loss.requires_grad and loss.numel() == 1:
-            torch.autograd.grad(loss.reshape(()), learned, allow_unused=True)
-
-
-def shapes(given: Any) -> str:
-    """The shape of a tensor, or of several."""
-    if isinstance(given, Mapping):
-        return ", ".join(f"{name} {tuple(part.shape)}" for name, part in given.items())
-    parts = given if isinstance(given, tuple) else (given,)
-    return " and ".join(str(tuple(part.shape)) for part in parts)
-
-
-def judging(run: RunSpec) -> Judge:
-    """How the outputs of a run's network are judged: the activation of its output layer, then its loss.
-
-    A loss that gradlab knows is of single numbers where the network's are of half precision.
-    """
-    squash = SQUASHES.get(run.model.output or "none")
-    known = run.loss in LOSSES
-    loss: Objective = objective(run.loss, run.model.output) if known else imported(run.loss)
-    form = FORMATS[run.train.precision]
-
-    def judge(output: Any, targets: Tensor) -> Tensor:
-        found = tensor_of(output) if known or squash is not None else output
-        if known and form.half:
-            found = found.to(form.beside)
-        return loss(found if squash is None else squash(found), targets)
-
-    return judge
-
-
-def tensor_of(output: Any) -> Tensor:
-    """The tensor that an output is judged by: itself, what is called logits, or the first of floats."""
-    found = output if isinstance(output, Tensor) else signal_of(output)
-    if found is None:
-        raise TypeError(
-            f"the network puts out a {type(output).__name__}; expected a tensor, or a tuple or a mapping that has one"
-        )
-    return found
-
-
-def answer(module: nn.Module, inputs: Any) -> Any:
-    """What a module puts out, called as its inputs are given."""
-    parts, names = called_with(module, inputs)
-    positional, named = parts[: len(parts) - len(names)], parts[len(parts) - len(names) :]
-    return module(*positional, **dict(zip(names, named, strict=True)))
-
-
-def sow(seed: int, t: int) -> None:
-    """Random numbers that a network draws itself at step t (dropout) come from its seed and the step alone."""
-    number = int.from_bytes(hashlib.blake2b(f"{seed}:{t}".encode(), digest_size=7).digest(), "big")
-    # Not torch.manual_seed, which takes a thousand times as long: it notes its callers for devices to come.
-    torch.default_generator.manual_seed(number)
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(number)
-    random.seed(number)
-    np.random.seed(number % 2**32)  # noqa: NPY002 - it is the user's network that draws from it
-
-
 def _as_text(seen: Observed | None) -> str:
     return json.dumps(
         {} if seen is None else {name: seen.told[name] for name in ("facts", "activations")}, default=float
-    )
-
-
-def extent(run: RunSpec, task: Task) -> Extent:
-    """How large a network is; nothing but it and one batch is made. Raises `DataError` as `lend` does."""
-    task.turn_to(0)
-    inputs, targets = task.of_member(0)
-    seen, names = looked_at(run, begun(run, inputs, torch.device("cpu")), inputs, targets, judging(run))
-    signals, work = 0, 0.0
-    for layer in seen.layers:
-        put_out = sum(call.raw.count for call in layer.calls)
-        weights = [one for one in layer.parameters if one.dim() > 1]
-        # Each number that a layer puts out is a product over one unit's weights: there, and back twice.
-        work += 6.0 * put_out * sum(one.numel() / one.shape[0] for one in weights)
-        signals += put_out
-    return Extent(
-        parameters=sum(entries(one) for one in names if one.requires_grad),
-        signals=signals // max(1, len(targets)),
-        layers=len(seen.layers),
-        work=work,
-        calls=sum(len(layer.calls) for layer in seen.layers),
     )

@@ -38,7 +38,7 @@ def rehearse(cohort: Cohort) -> Rehearsed:
     if cohort.runs[0].train.steps < LEAST_STEPS or not cohort.way.rehearsable or is_by_chance(cohort.runs):
         return {True: None, False: None}
     if cohort.parameters.is_cuda:
-        return captured(cohort, WINDOW)
+        return captured(cohort, min(WINDOW, cohort.runs[0].train.steps))
     cohort.task.turn_to(0)
     first = partial(step, cohort, 0, cohort.pace.turn_to(0))
     threads = min(torch.get_num_threads(), len(cohort.runs))

@@ -2,24 +2,28 @@
 
 In ``float16`` and ``bfloat16`` weights, signals, gradients and what the optimizer remembers are; in the mixed ones the
 weights and the optimizer are single, and each pass takes a rounded copy of the weights. The loss and its derivative are
-single everywhere, and so is what is inside a norm, as under torch's autocast. Shapes: M members, P parameters a member.
+single everywhere, and so is what is inside a norm, as under torch's autocast. In ``tf32`` all numbers are single, and
+products are made as `tf32` says. Shapes: M members, P parameters a member.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gradlab.engine import tf32
 from gradlab.nn.network import Network, assemble
 from gradlab.nn.slots import Layout
 from gradlab.spec.choices.formats import FORMATS as NAMED
-from gradlab.spec.run import RunSpec, unused
+from gradlab.spec.run import RunSpec
+from gradlab.spec.unused import unused
 
 FIRST_SCALE, GROWS_AFTER = 2.0**16, 2000
 """A dynamic loss scale: where it begins, and the good steps after which it is doubled, as torch.amp.GradScaler's."""
@@ -27,16 +31,24 @@ FIRST_SCALE, GROWS_AFTER = 2.0**16, 2000
 
 @dataclass(frozen=True)
 class Format:
-    """Dtypes of the parameters and of the ``passes``; all that is neither is of ``beside``, single or double."""
+    """Dtypes of the parameters and of the ``passes``; all that is neither is of ``beside``, single or double.
+
+    ``rounds``: the operands of products are rounded to TF32.
+    """
 
     parameters: torch.dtype
     passes: torch.dtype
     beside: torch.dtype
+    rounds: bool = False
 
     @property
     def half(self) -> bool:
         """Whether passes are of two bytes a number."""
         return self.passes != self.beside
+
+    def products(self, device: torch.device) -> AbstractContextManager[None]:
+        """Inside, products on ``device`` are of this format."""
+        return tf32.products(device) if self.rounds else nullcontext()
 
     def cast(self, device: torch.device) -> AbstractContextManager[Any]:
         """Inside, a module with weights of another format than the passes' casts as torch's autocast does."""
@@ -56,12 +68,27 @@ NUMBERS = {torch.float16: NAMED["float16"], torch.bfloat16: NAMED["bfloat16"]}
 
 FORMATS = {
     "float32": Format(torch.float32, torch.float32, torch.float32),
+    "tf32": Format(torch.float32, torch.float32, torch.float32, rounds=True),
     "float64": Format(torch.float64, torch.float64, torch.float64),
     "float16": Format(torch.float16, torch.float16, torch.float32),
     "bfloat16": Format(torch.bfloat16, torch.bfloat16, torch.float32),
     "mixed_float16": Format(torch.float32, torch.float16, torch.float32),
     "mixed_bfloat16": Format(torch.float32, torch.bfloat16, torch.float32),
 }
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def in_its_products(method: Method) -> Method:
+    """A method of networks on flat ``parameters`` whose products are of their ``form``."""
+
+    @wraps(method)
+    def done(networks: Any, *args: Any, **kwargs: Any) -> Any:
+        with networks.form.products(networks.parameters.device):
+            return method(networks, *args, **kwargs)
+
+    return cast("Method", done)
 
 
 def rounded(x: Tensor, dtype: torch.dtype, chance: Tensor) -> Tensor:

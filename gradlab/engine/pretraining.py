@@ -13,7 +13,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from torch import Tensor
 from gradlab.data.batches import batches
 from gradlab.engine.keeper import NOBODY, Keeper, plain
 from gradlab.engine.optim.optimizers import OPTIMIZERS, State, rates
+from gradlab.engine.task import Task
 from gradlab.grid.cohorts import steps_before
 from gradlab.models import MODELS, Architecture
 from gradlab.nn.initializers import initial_parameters
@@ -32,9 +32,6 @@ from gradlab.nn.tape import Node
 from gradlab.spec.run import Facts, PretrainSpec, RunSpec
 from gradlab.store.arrays import Kept
 from gradlab.store.record import Floats, Pretrained
-
-if TYPE_CHECKING:
-    from gradlab.engine.cohort import Task
 
 Asked = tuple[Tensor, Tensor]
 """The loss (m,) of what was put out, and its derivative."""

@@ -24,7 +24,8 @@ from gradlab.nn.products import stacked as in_one
 from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
 from gradlab.spec.choices import ACTIVATIONS as NAMED_ACTIVATIONS
-from gradlab.store.record import PROBE_COLUMNS, Bools, Floats, Row
+from gradlab.store.columns import PROBE_COLUMNS
+from gradlab.store.record import Bools, Floats, Row
 
 SATURATED_BELOW = 0.05
 """Of the largest slope: an entry whose slope is smaller counts as saturated."""
@@ -32,8 +33,11 @@ SATURATED_BELOW = 0.05
 LEAST_BATCH_FOR_DEAD = 16
 """With fewer samples a unit that is merely quiet would count as dead."""
 
-AT_ONCE = 2**20
+AT_ONCE = 2**19
 """Entries of signals at most that are copied to one place, to be measured as one."""
+
+CLIPPED, UPDATED = "grad_norm_clipped", "update_ratio"
+"""Columns of what clipping and the update did: the last row has neither."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,14 @@ class Measurement:
         self.held[place, rows] = True if self.trained is None else self.trained
         return self.values[:, place, rows]
 
+    def without_update(self) -> Measurement:
+        """A copy without what `measure_clipped` and `measure_update` add."""
+        places = [self.columns.index(name) for name in (CLIPPED, UPDATED)]
+        held, values = self.held.copy(), self.values.clone()
+        held[places] = False
+        values[:, places] = 0
+        return replace(self, values=values, held=held)
+
 
 def _table_rows(layout: Layout, through: Pass, *, continuous: bool) -> tuple[Row, ...]:
     """The rows of the per-layer table: the input, if ``continuous``, the layers along depth, then the time steps."""
@@ -108,7 +120,7 @@ def measure(
     table = Measurement(rows, values, held, sound, PROBE_COLUMNS, first, entries=_entries(through, x, rows))
 
     if first:
-        norm64(_grad(x), table.column("signal_grad_norm", 0))
+        norm64(x.derivative, table.column("signal_grad_norm", 0))
         _spread(x.value, 1, x.value.shape[1], partial(table.column, row=0))
     for alike in _alike(through):
         if len(alike) > 1:
@@ -128,7 +140,7 @@ def measure(
         _slopes(network, network.slope(layer), pre, h, samples, write)
         _further(table, row, signal.further)
         unsound(z, sound[:, layer - 1])
-        grads = in_one([_grad(node) for node in signal.z]).flatten(1)
+        grads = in_one([node.derivative for node in signal.z]).flatten(1)
         norm64(grads, table.column("signal_grad_norm", row))
         if times is not None:
             size = grads.shape[1] // steps
@@ -166,7 +178,7 @@ def _entries(through: Pass, x: Node, rows: Sequence[Row]) -> dict[str, Floats]:
 def measure_clipped(table: Measurement, layout: Layout, gradient: Tensor, changed: Tensor) -> None:
     """Adds `grad_norm_clipped`, from the gradient (M, P) after clipping, which has ``changed`` (M,) unless zero."""
     unless = () if table.gradients is None else (changed, table.gradients)
-    norms64(gradient, layout.layers, table.of_layers("grad_norm_clipped", len(layout.names)), unless)
+    norms64(gradient, layout.layers, table.of_layers(CLIPPED, len(layout.names)), unless)
 
 
 def measure_update(
@@ -175,12 +187,7 @@ def measure_update(
     """Adds the norm of the update, from the parameters (M, P) before and after it, or from those of some ``layers``."""
     spans, start = layout.matrices[layers], 0 if layers == slice(None) else layout.layers[layers][0].start
     inside = [slice(span.start - start, span.stop - start) for span in spans]
-    distances64(after, before, inside, table.of_layers("update_ratio", len(layout.names))[:, layers])
-
-
-def _grad(node: Node) -> Tensor:
-    """The derivative by a node; zeros where nothing came back to it."""
-    return torch.zeros_like(node.value) if node.grad is None else node.grad
+    distances64(after, before, inside, table.of_layers(UPDATED, len(layout.names))[:, layers])
 
 
 Write = Callable[[str], Tensor]
@@ -255,7 +262,7 @@ def _measure_alike(table: Measurement, layers: Sequence[int], through: Pass) -> 
     samples = z.shape[1]
     _spread(h, 1, samples, write)
     _slopes(network, joined(learned) if learned else slopes[0], pre, h, samples, write)
-    norm64(joined(_grad(signal.z[0]) for signal in signals), write("signal_grad_norm"))
+    norm64(joined(signal.z[0].derivative for signal in signals), write("signal_grad_norm"))
     for name, column in found.items():
         table.part(name, rows).copy_(column.view(-1, len(layers)))
     table.unsound[:, layers[0] - 1 : layers[-1]].copy_(unsound(z).view(-1, len(layers)))
@@ -267,7 +274,7 @@ def stacked(measurements: list[Measurement]) -> Floats:
     """K measurements -> (K, C, M, R) in one transfer, ratios and roots of means taken; what is null is zero."""
     values: Floats = torch.stack([table.values for table in measurements]).cpu().numpy()
     columns = measurements[0].columns
-    update, weight = columns.index("update_ratio"), columns.index("weight_norm")
+    update, weight = columns.index(UPDATED), columns.index("weight_norm")
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for number, table in enumerate(measurements):
             ratio = values[number, :, update] / values[number, :, weight]

@@ -19,12 +19,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from gradlab.data.targets import told
+from gradlab.engine.called import Judge
 from gradlab.engine.precision import Format, Scaled
 from gradlab.models.module import Shelf
 from gradlab.watching.observed import called_with
-
-Judge = Callable[[Any, Tensor], Tensor]
-"""From what a network puts out, and the targets, to the loss."""
 
 REFUSALS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError)
 """What torch, or the user's code, says of tensors that hold all members: they have no single value to look at."""

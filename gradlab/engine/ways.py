@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from gradlab.engine.answers import dictated, wholly_right
-from gradlab.engine.precision import FORMATS, Scaled, of_cohort
+from gradlab.engine.precision import FORMATS, Format, Scaled, in_its_products, of_cohort
 from gradlab.engine.pretraining import UNHEARD, Heard, pretrain
 from gradlab.engine.probes import Measurement, measure
+from gradlab.engine.task import Task
 from gradlab.models import MODELS, Architecture
 from gradlab.nn.dropout import dropping
 from gradlab.nn.initializers import initial_parameters, initialised
@@ -29,10 +30,8 @@ from gradlab.nn.slots import Layout
 from gradlab.nn.tape import Node
 from gradlab.spec.run import RunSpec
 from gradlab.store.arrays import Kept
-from gradlab.store.record import PROBE_COLUMNS, Floats, Pretrained
-
-if TYPE_CHECKING:
-    from gradlab.engine.cohort import Task
+from gradlab.store.columns import PROBE_COLUMNS
+from gradlab.store.record import Floats, Pretrained
 
 
 class Way(Protocol):
@@ -97,6 +96,7 @@ class Own:
     network: Network
     parameters: Tensor
     loss: Loss
+    form: Format
     half: Scaled | None = None
     seen: tuple[str, ...] = ()
     pretrained: tuple[Pretrained, ...] = ()
@@ -121,6 +121,7 @@ class Own:
         """See `Way`."""
         return PROBE_COLUMNS
 
+    @in_its_products
     def there_and_back(self, task: Task, t: int, *, record: bool, last: bool) -> tuple[Tensor, Measurement | None]:
         """See `Way`; every step does the same, whatever its number."""
         del t
@@ -146,6 +147,7 @@ class Own:
         return x, output if squash is None else through.apply(squash, output)
 
     @torch.no_grad()
+    @in_its_products
     def evaluate(self, task: Task) -> tuple[Floats, Floats | None]:
         """See `Way`. Where answers are dictated, accuracy is of samples that are wholly right by greedy decoding."""
         loss = torch.zeros(len(self.parameters), dtype=torch.float64, device=self.parameters.device)
@@ -173,13 +175,27 @@ def own(runs: Sequence[RunSpec], task: Task, device: torch.device, heard: Heard 
     if any(run.model.parametrization not in (None, "standard") for run in runs):
         wider = replace(first.model, width=2 * first.model.width)
         layout = growing(layout, architecture.layout(wider, first.facts))
-    parameters = initial_parameters(layout, runs, FORMATS[first.train.precision].parameters).to(device)
+    form = FORMATS[first.train.precision]
+    parameters = initial_parameters(layout, runs, form.parameters).to(device)
     network, half = of_cohort(runs, layout, parameters)
-    _scale_by_data(runs, architecture, network, task)
-    pretrained, before = pretrain(runs, layout, parameters, task, heard)
+    with form.products(device):
+        _scale_by_data(runs, architecture, network, task)
+        pretrained, before = pretrain(runs, layout, parameters, task, heard)
     network = replace(network, drops=dropping(runs, task.done))
     loss = stacked(first.loss, first.model.output, first.facts.loss)
-    return Own(architecture, layout, network, parameters, loss, half, pretrained=pretrained, before=before)
+    return Own(
+        architecture,
+        layout,
+        network,
+        parameters,
+        loss,
+        form,
+        half,
+        pretrained=pretrained,
+        before=before,
+        # A processor has no kernels of such products.
+        rehearsable=not form.rounds or device.type == "cuda",
+    )
 
 
 @torch.no_grad()

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from gradlab.expect.bound import BOUND_KEYS, TOLERANCES, Among, Bound, read_bound
 from gradlab.expect.plain import read_mapping, read_name, shown
 from gradlab.spec.choices import INSTRUMENTS
-from gradlab.spec.keys import KEYS, coerce
+from gradlab.spec.keys import KEYS
 from gradlab.spec.named import SpecError, Value
+from gradlab.spec.values import coerce
 
 OVER: dict[str, str] = {
     "median": "median",
@@ -163,14 +164,14 @@ def read_measure(given: object, where: str) -> Measure:
 
 def _table(given: object, where: str) -> str:
     # pyarrow takes a third of a second to import: only an experiment that expects something pays for it.
-    from gradlab.store.record import SCHEMAS
+    from gradlab.store.columns import SCHEMAS
 
     return read_name("table", given, list(SCHEMAS), where)
 
 
 def _columns(table: str) -> dict[str, str]:
     """The columns of a table, each "text" or "number", with those that only some architectures have."""
-    from gradlab.store.record import MEASURED_COLUMNS, SCHEMAS
+    from gradlab.store.columns import MEASURED_COLUMNS, SCHEMAS
 
     own = {field.name: "text" if str(field.type) == "string" else "number" for field in SCHEMAS[table]}
     return own | (dict.fromkeys(MEASURED_COLUMNS, "number") if table == "layers" else {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from gradlab.spec import elsewhere
 from gradlab.spec.choices import NOUNS
 from gradlab.spec.keys import GROUPS
 from gradlab.spec.named import SpecError, Value, canonical, nearest
@@ -39,5 +40,6 @@ def option(group: str, given: Value, dirs: Sequence[Path]) -> str:
     shown = "null" if given is None else canonical(str(given), names)
     if shown not in names:
         noun = "launcher" if group == "launch" else NOUNS.get(GROUPS.get(group, ""), group)
-        raise SpecError(f"unknown {noun} {shown!r}{nearest(shown, names) or ';'} available: {', '.join(names)}")
+        near = nearest(shown, names, elsewhere.VALUES.get(GROUPS.get(group, "")))
+        raise SpecError(f"unknown {noun} {shown!r}{near or ';'} available: {', '.join(names)}")
     return shown

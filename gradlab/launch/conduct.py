@@ -376,4 +376,4 @@ def _announce(out: Console, grid: Grid, plan: Plan, device: Device, folder: Fold
     for line in (*own.understood(grid.runs), *own.trained_as(grid, plan)):
         out.print(escape(line), soft_wrap=True)
     out.print(f"Results in {escape(str(folder.root))}", soft_wrap=True)
-    screen.show_idle(out, grid)
+    screen.show_notes(out, grid)

@@ -96,9 +96,10 @@ def _extent(run: RunSpec, members: int, wish: str) -> Extent:
     import torch
 
     from gradlab.data.loaders import load
-    from gradlab.engine.cohort import task_of
-    from gradlab.engine.lent import extent, obstacle_of
+    from gradlab.engine.lent import obstacle_of
     from gradlab.engine.precision import FORMATS
+    from gradlab.engine.task import task_of
+    from gradlab.engine.tried import extent
 
     pair = run, dataclasses.replace(run, seed=run.seed + 1)
     task = task_of(pair, load(run.data), FORMATS[run.train.precision].beside, torch.device("cpu"))

@@ -13,7 +13,6 @@ import os
 import re
 import signal
 import socket
-import threading
 import time
 import uuid
 from collections import deque
@@ -21,7 +20,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import gradlab
@@ -30,6 +28,7 @@ from gradlab.launch.devices import WORKER_MEMORY, Device
 from gradlab.launch.events import Event, Job, bury, halved
 from gradlab.launch.interrupts import STOPPING, held
 from gradlab.launch.places import planned_for
+from gradlab.launch.ray_task import LOOK_SECONDS, Board, card_memory, train_piece
 from gradlab.spec.named import SpecError
 from gradlab.store import atomic
 from gradlab.store.folder import Folder
@@ -42,9 +41,6 @@ STOP_SECONDS = 10.0
 
 REACH_SECONDS = 5.0
 """How long an address may take to answer."""
-
-LOOK_SECONDS = 0.25
-"""Between two looks at what tasks say, and between two sayings of one."""
 
 AHEAD = 16
 """Tasks at least that wait in Ray beside those at work, so that no core waits for this command."""
@@ -246,7 +242,7 @@ def crew_of(launch: Launch) -> Iterator[Crew]:
         if launch.gpus and max(node.get("GPU", 0.0) for node in nodes) == 0:
             raise SpecError(f"launch.gpus={launch.gpus}: no node of the Ray cluster at {address} has a GPU")
         if launch.gpus == "auto":
-            card = ray.get(ray.remote(num_gpus=1)(_card).remote())
+            card = ray.get(ray.remote(num_gpus=1)(card_memory).remote())
         device = planned_for(launch)
         device = replace(device, memory=card // 4) if card else device
         yield Crew(device, launch, Cluster(address, nodes, card))
@@ -310,95 +306,3 @@ def _written(job: Job, files: Mapping[str, bytes]) -> None:
 def _last_line(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
-
-
-# From here on: what runs on the nodes.
-
-
-class Board:
-    """Where tasks say how far they are: an actor beside the command."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.ended = False
-
-    def say(self, event: Event) -> None:
-        """Keeps an event."""
-        self.events.append(event)
-
-    def stop(self) -> None:
-        """From here on tasks end: who is at work keeps what it has, who comes later begins nothing."""
-        self.ended = True
-
-    def stopped(self) -> bool:
-        """Whether tasks are to end."""
-        return self.ended
-
-    def take(self) -> list[Event]:
-        """All that was said since."""
-        said, self.events = self.events, []
-        return said
-
-
-def train_piece(
-    job: Job, device: str, board: Any, kept: Mapping[str, bytes], mark: str, cwd: str, version: str
-) -> tuple[Event, dict[str, bytes]]:
-    """Trains a piece on a node: how it ended, and where the node does not see the folder the files that it left.
-
-    A task that is told to stop keeps what it has, as a worker at home does.
-    """
-    if gradlab.__version__ != version:
-        raise RuntimeError(f"the node has gradlab {gradlab.__version__}, and the command {version}")
-    import ray
-    import torch
-
-    from gradlab.launch.keeping import ToldToStop
-    from gradlab.launch.worker import keep_memory, run_job
-
-    keep_memory()
-    torch.set_num_threads(job.piece.threads)
-    index, last, spoke, told = job.piece.index, Event("stopped", job.piece.index), 0.0, list[int]()
-
-    def say(event: Event) -> None:
-        nonlocal last, spoke
-        if event.kind not in ("progress", "halved"):
-            last = event
-        elif event.kind == "halved" or time.monotonic() - spoke > LOOK_SECONDS:
-            spoke = time.monotonic()
-            board.say.remote(event)
-
-    def listen() -> None:
-        while not over.wait(2 * LOOK_SECONDS):
-            if ray.get(board.stopped.remote()):
-                told.append(signal.SIGTERM)
-                return
-
-    if ray.get(board.stopped.remote()):
-        return last, {}
-    over = threading.Event()
-    threading.Thread(target=listen, daemon=True).start()
-    board.say.remote(Event("started", index))
-    shared = (Folder(job.folder).pieces / mark).is_file()
-    with contextlib.ExitStack() as stack:
-        if Path(cwd).is_dir():
-            stack.enter_context(contextlib.chdir(cwd))
-        place = job.folder if shared else Path(stack.enter_context(TemporaryDirectory(prefix="gradlab-")))
-        pieces = Folder(place).pieces
-        pieces.mkdir(exist_ok=True)
-        for name, content in kept.items() if not shared else ():
-            (pieces / name).write_bytes(content)
-        try:
-            run_job(replace(job, folder=place), torch.device(device), say, told)
-        except ToldToStop:
-            pass
-        finally:
-            over.set()
-        left = [] if shared else [path for path in place.rglob("*") if path.is_file()]
-        return last, {str(path.relative_to(place)): path.read_bytes() for path in left}
-
-
-def _card() -> int:
-    """The bytes of a GPU."""
-    import torch
-
-    return int(torch.cuda.get_device_properties(0).total_memory)

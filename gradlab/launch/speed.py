@@ -83,6 +83,9 @@ def show_plan(grid: Grid, device: Device, out: Console) -> None:
     largest = max(piece.memory for piece in made.pieces)
     workers = workers_on(device, grid.launch.workers, largest)[0] if here else grid.launch.workers or 1
     workers = min(workers, len(made.pieces))
-    calibrated = known is not None
-    plan.show_plan(out, made, grid, device.label, lambda some: seconds(some, workers, known), calibrated=calibrated)
-    screen.show_idle(out, grid)
+    by = "as fast as this machine was last" if known else "on a usual machine (none was measured here)"
+    if not here:
+        speed = "this machine was last" if known else "a usual machine"
+        by = f"were {screen.counted(workers, 'worker')} there as fast as {speed}, and no job waited"
+    plan.show_plan(out, made, grid, device.label, lambda some: seconds(some, workers, known), by)
+    screen.show_notes(out, grid)

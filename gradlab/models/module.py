@@ -51,7 +51,7 @@ COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
 
 def layout(model: ModelSpec, facts: Facts) -> Layout:
-    """Not known before the module is called: `engine.lent` finds it. Raises `TypeError`."""
+    """Not known before the module is called: `engine.tried` finds it. Raises `TypeError`."""
     raise TypeError(f"{model.target}: a network of the user's own is lent, not laid out for {facts.inputs} inputs")
 
 

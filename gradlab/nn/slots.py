@@ -142,11 +142,6 @@ class Layout:
         ends = [span.stop for span in self.layers]
         return [0, *ends] == [*starts, self.size] and starts == [span.start for span in self.matrices]
 
-    @cached_property
-    def rests(self) -> tuple[slice, ...]:
-        """The columns of each layer's other parameters, which follow its matrix; empty where it has none."""
-        return tuple(slice(matrix.stop, layer.stop) for matrix, layer in zip(self.matrices, self.layers, strict=True))
-
     def _spans(self, roles: frozenset[Role]) -> tuple[slice, ...]:
         spans = []
         for layer in range(1, len(self.names) + 1):

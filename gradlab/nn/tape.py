@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from gradlab.nn.products import combine
@@ -41,6 +42,11 @@ class Node:
     def grad(self) -> Tensor | None:
         """The derivative by the signal, after the way back, where it is kept and anything came back."""
         return None if self.cell is None else self.cell.grad
+
+    @property
+    def derivative(self) -> Tensor:
+        """As ``grad``; zeros where nothing came back."""
+        return torch.zeros_like(self.value) if self.grad is None else self.grad
 
 
 @dataclass(eq=False)

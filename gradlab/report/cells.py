@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from gradlab.report.tables import Result
+from gradlab.store.columns import MEASURED_COLUMNS
 from gradlab.store.pieces import OPTIONAL
-from gradlab.store.record import MEASURED_COLUMNS
 from gradlab.store.sources import Merged
 
 NUMBER = re.compile(r"[+-]?(\d[\d.]*(e[+-]?\d+)?|inf|∞)").fullmatch

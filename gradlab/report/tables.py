@@ -23,11 +23,12 @@ from gradlab.diagnose.thresholds import Limits, limits
 from gradlab.spec.choices import MODELS
 from gradlab.spec.keys import in_order
 from gradlab.spec.named import SpecError, Value
+from gradlab.store.columns import schema_of
 from gradlab.store.documents import Manifest, read_manifest
 from gradlab.store.lean import lean
 from gradlab.store.merging import promoted
 from gradlab.store.pieces import TABLES
-from gradlab.store.record import schema_of, with_final_losses
+from gradlab.store.record import with_final_losses
 from gradlab.store.settings import Columns, Ranking, ranking
 from gradlab.store.sources import Merged
 from gradlab.store.tables import load_tables

@@ -288,9 +288,11 @@ def check_pretraining(spec: RunSpec) -> None:
 def check_instrument(spec: RunSpec) -> None:
     """Raises `SpecError` where the run's instrument has nothing to measure in it."""
     instrument, flat = INSTRUMENTS[spec.probe.instrument], spec.flat()
-    if spec.model.free:
+    if spec.model.free and not instrument.of_any:
+        able = " or ".join(name for name, one in INSTRUMENTS.items() if one.of_any)
         raise SpecError(
-            f"probe.instrument={instrument.name}: looks inside a network of gradlab's own; {spec.model.name!r} is yours"
+            f"probe.instrument={instrument.name}: looks inside a network of gradlab's own, and {spec.model.name!r} is "
+            f"yours; of any network: {able}"
         )
     for key, values in instrument.needs.items():
         if flat[key] not in values:

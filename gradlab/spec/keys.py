@@ -1,15 +1,15 @@
-"""The keys of a run: what their values may be, their defaults, and the errors of those that are none. Torch-free."""
+"""The keys of a run: what their values may be, their defaults, and the errors of keys that are none. Torch-free."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
-from gradlab.spec.choices import ALIASES, CLIPS, DATA, MODELS, NAMED, NOUNS, OPTIMIZERS, Clip, Optimizer
-from gradlab.spec.named import SpecError, Value, closest, lookup, nearest
+from gradlab.spec import elsewhere
+from gradlab.spec.choices import CLIPS, DATA, MODELS, OPTIMIZERS, Clip, Optimizer
+from gradlab.spec.named import SpecError, Value, closest, nearest, short
 
 GROUPS = {
     "model": "model.name",
@@ -186,8 +186,9 @@ KEYS: dict[str, Key] = {
     "train.steps": Key(int, "updates; 0 measures the network at its initial weights alone", low=0),
     "train.precision": Key(
         str,
-        "of weights, signals and gradients; mixed: of signals and gradients, beside single weights",
-        words=("float32", "float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"),
+        "of weights, signals and gradients; mixed: of signals and gradients, beside single weights; tf32: single, with "
+        "operands of products rounded to 11 bits",
+        words=("float32", "float64", "tf32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"),
     ),
     "train.loss_scale": Key(str, "multiplies the loss on its way back, as half precision needs; or dynamic"),
     "train.rounding": Key(
@@ -276,21 +277,6 @@ def in_order(columns: Iterable[str]) -> list[str]:
     return [*(key for key in KEYS if key in names), *(name for name in names if is_free(name))]
 
 
-ELSEWHERE: dict[str, str] = {
-    **dict.fromkeys(("learning_rate", "eta"), "optim.lr"),
-    **dict.fromkeys(("epochs", "iterations", "max_steps", "num_steps"), "train.steps"),
-    **dict.fromkeys(("layers", "num_layers", "n_layers"), "model.depth"),
-    **dict.fromkeys(("hidden", "hidden_size", "hidden_dim", "units"), "model.width"),
-    **dict.fromkeys(("wd", "l2"), "optim.weight_decay"),
-    **dict.fromkeys(("bs", "batch"), "data.batch_size"),
-    **dict.fromkeys(("max_norm", "clip_norm", "clipnorm", "clipvalue"), "clip.threshold"),
-    "nonlinearity": "model.activation",
-    "optimizer": "optim.name",
-    "dataset": "data.name",
-}
-"""What keys are called in other libraries: no key here, and yet known by who types it."""
-
-
 @cache
 def allowed_keys(model: str, data: str) -> Mapping[str, Value]:
     """Every key that a run of these choices has, with its default (null where it is resolved later)."""
@@ -323,121 +309,6 @@ def own_defaults(key: str, name: str) -> dict[str, Value]:
     return {} if entries is None else {f"{section}.{own}": value for own, value in entries[name].defaults.items()}
 
 
-def coerce(key: str, given: Value) -> Value:
-    """``given`` as the value of ``key``: aliases resolved, integers widened to floats; `SpecError` for a wrong one."""
-    if is_free(key):
-        return _argument(key, given)
-    if key in NAMED:
-        return _named(key, "null" if given is None else str(given))
-    rule = KEYS[key]
-    if given is None and rule.nullable:
-        return None
-    if key in WRITTEN:
-        return WRITTEN[key](key, given)
-    return _checked(key, rule, given)
-
-
-def _checked(key: str, rule: Key, given: Value) -> Value:
-    if isinstance(given, str) and given in rule.words:
-        return given
-    accepted: Value = None
-    if rule.kind is bool:
-        accepted = given if isinstance(given, bool) else None
-    elif rule.kind is str:
-        accepted = given if isinstance(given, str) and not rule.words else None
-    elif isinstance(given, (int, float)) and not isinstance(given, bool):
-        if isinstance(given, int) and abs(given) >= 2**63:
-            raise SpecError(f"{key}={_short(str(given))}: expected a number of at most 64 bits")
-        if rule.kind is int:
-            accepted = given if isinstance(given, int) else None
-        else:
-            accepted = float(given) if math.isfinite(given) else None
-        if accepted is not None and not _within(rule, accepted):
-            accepted = None
-    if accepted is None:
-        shown = "null" if given is None else str(given).lower() if isinstance(given, bool) else _short(repr(given))
-        raise SpecError(f"{key}={shown}: expected {rule.expected()}{_nearest_word(rule, given)}")
-    return accepted
-
-
-def _named(key: str, given: str) -> str:
-    """The name of a choice; or one of the key's words, or of a loss a function of the user's own."""
-    if given in KEYS[key].words or (key == "train.loss" and is_target(given)):
-        return given
-    return lookup(NOUNS[key], NAMED[key], given, ALIASES.get(key)).name
-
-
-def _layers(key: str, given: Value) -> str:
-    """Numbers of layers in order, as ``3+5``; or none.
-
-    >>> _layers("model.pool", "5+3"), _layers("model.pool", 3)
-    ('3+5', '3')
-    """
-    parts = str(given).split("+")
-    if given == "none":
-        return "none"
-    if isinstance(given, bool) or not all(part.isdecimal() and int(part) > 1 for part in parts):
-        raise SpecError(f"{key}={_short(str(given))}: expected layers from 2 on, as in 3+5, or 'none'")
-    return "+".join(map(str, sorted(set(map(int, parts)))))
-
-
-def _scale(key: str, given: Value) -> str:
-    """A loss scale: a number above 0, as it is written shortest, or dynamic.
-
-    >>> _scale("train.loss_scale", 1024.0), _scale("train.loss_scale", "dynamic")
-    ('1024', 'dynamic')
-    """
-    if given == "dynamic":
-        return "dynamic"
-    try:
-        number = math.nan if isinstance(given, bool) else float(str(given))
-    except ValueError:
-        number = math.nan
-    if not (0 < number < math.inf):
-        raise SpecError(f"{key}={_short(str(given))}: expected a number above 0 or 'dynamic'")
-    return f"{number:.17g}" if float(f"{number:g}") != number else f"{number:g}"
-
-
-WRITTEN: dict[str, Callable[[str, Value], Value]] = {"model.pool": _layers, "train.loss_scale": _scale}
-"""Keys whose values are written in a way of their own."""
-
-
-def is_target(text: str) -> bool:
-    """Whether a text names something of the user's own: ``path/to/file.py:Name`` or ``package.module.Name``.
-
-    >>> [is_target(text) for text in ("nets.py:Net", "torchvision.models.resnet18", "nets.py", "Net")]
-    [True, True, False, False]
-    """
-    place, _, name = text.rpartition(":") if ":" in text else text.rpartition(".")
-    named = all(part.isidentifier() for part in name.split("."))
-    if ":" in text:
-        return place.endswith(".py") and named
-    return named and name != "py" and all(part.isidentifier() for part in place.split("."))
-
-
-def _argument(key: str, given: Value) -> Value:
-    """An argument of the user's own: a number, a truth, a text, or, as JSON, a list or a mapping of them."""
-    if isinstance(given, float) and not math.isfinite(given):
-        raise SpecError(f"{key}={given}: expected a finite number")
-    if isinstance(given, int) and not isinstance(given, bool) and abs(given) >= 2**63:
-        raise SpecError(f"{key}={_short(str(given))}: expected a number of at most 64 bits")
-    return given
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:60]}..."
-
-
-def _within(rule: Key, number: float) -> bool:
-    if rule.low is not None and (number < rule.low or (rule.above and number == rule.low)):
-        return False
-    return (rule.below is None or number < rule.below) and (rule.most is None or number <= rule.most)
-
-
-def _nearest_word(rule: Key, given: Value) -> str:
-    return nearest(given, rule.words) if isinstance(given, str) else ""
-
-
 def check_key(key: str, model: str, data: str) -> None:
     """Raises `SpecError` unless a run of this model on these data has ``key``."""
     if key in DEFAULTS or key in (allowed := allowed_keys(model, data)):
@@ -462,16 +333,16 @@ def unknown_key(given: str, keys: Iterable[str]) -> SpecError:
     names = list(keys)
     section, _, last = given.rpartition(".")
     inside = {name.rpartition(".")[2]: name for name in names if name.startswith(f"{section}.")}
-    elsewhere = {name.rpartition(".")[2]: name for name in reversed(names)}
+    anywhere = {name.rpartition(".")[2]: name for name in reversed(names)}
     # A section in common must not make two keys near: model.zzz is not model.norm.
-    meant = ELSEWHERE.get(last.lower().replace("-", "_"), "")
-    near = meant if meant in names else inside.get(closest(last, inside) or "") or elsewhere.get(last)
+    meant = elsewhere.KEYS.get(last.lower().replace("-", "_"), "")
+    near = meant if meant in names else inside.get(closest(last, inside) or "") or anywhere.get(last)
     if near is None and not inside:
         near = closest(given, names)
     if near:
-        return SpecError(f"unknown key {_short(given)!r}; did you mean {near!r}?")
+        return SpecError(f"unknown key {short(given)!r}; did you mean {near!r}?")
     heads = dict.fromkeys(name if "." not in name else f"{name.partition('.')[0]}.*" for name in names)
-    return SpecError(f"unknown key {_short(given)!r}; keys: {', '.join(inside.values() or heads)}")
+    return SpecError(f"unknown key {short(given)!r}; keys: {', '.join(inside.values() or heads)}")
 
 
 def refuse_options(texts: Sequence[str], options: Sequence[str], told_by: str) -> None:
@@ -481,7 +352,7 @@ def refuse_options(texts: Sequence[str], options: Sequence[str], told_by: str) -
             continue
         name, _, value = text.partition("=")
         word = name.lstrip("-").replace("-", "_")
-        key = next((key for key in KEYS if key.rpartition(".")[2] == word), ELSEWHERE.get(word))
+        key = next((key for key in KEYS if key.rpartition(".")[2] == word), elsewhere.KEYS.get(word))
         if key is not None:
             value = value or next((word for word in texts[place + 1 : place + 2] if "=" not in word), "VALUE")
             raise SpecError(f"{name}: no such option; did you mean {key}={value}?")

@@ -64,16 +64,30 @@ def canonical(given: str, names: Iterable[str], aliases: Mapping[str, str] | Non
     return {folded(name): meant for name, meant in known.items()}.get(folded(given), given)
 
 
-def nearest(given: str, names: Iterable[str]) -> str:
-    """``; did you mean 'relu'?`` where a name is near, else nothing."""
-    name = closest(given, names)
+def nearest(given: str, names: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> str:
+    """``; did you mean 'relu'?`` where a name is near, or ``elsewhere`` tells what is meant; else nothing."""
+    name = (elsewhere or {}).get(folded(given)) or closest(given, names)
     return f"; did you mean {name!r}?" if name else ""
 
 
-def lookup(noun: str, table: Mapping[str, ChoiceT], given: object, aliases: Mapping[str, str] | None = None) -> ChoiceT:
-    """The entry called ``given``; raises `SpecError` with the nearest name and all names where there is none."""
+def lookup(
+    noun: str,
+    table: Mapping[str, ChoiceT],
+    given: object,
+    aliases: Mapping[str, str] | None = None,
+    elsewhere: Mapping[str, str] | None = None,
+) -> ChoiceT:
+    """The entry called ``given``; raises `SpecError` with the nearest name and all names where there is none.
+
+    ``elsewhere``: what other libraries call them, of `spec.elsewhere`.
+    """
     name = canonical(str(given), table, aliases)
     if name not in table:
-        hint = nearest(name, [*table, *(aliases or {})])
+        hint = nearest(name, [*table, *(aliases or {})], elsewhere)
         raise SpecError(f"unknown {noun} {given!r}{hint or ';'} available: {', '.join(sorted(table))}")
     return table[name]
+
+
+def short(text: str) -> str:
+    """What was given, as far as a message has room for it."""
+    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -12,32 +12,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, cast
+from typing import cast
 
 from gradlab.spec.checks import check_fit, check_instrument, check_loss, check_pretraining, check_together
-from gradlab.spec.choices import (
-    ACTIVATIONS,
-    CLIPS,
-    DATA,
-    LOSSES,
-    MODELS,
-    NORMS,
-    OPTIMIZERS,
-    PRETRAINING,
-    SCHEDULES,
-)
-from gradlab.spec.keys import (
-    DEFAULTS,
-    FREE,
-    HAVE_DEFAULTS,
-    allowed_keys,
-    check_key,
-    coerce,
-    is_free,
-    is_target,
-    own_defaults,
-)
+from gradlab.spec.choices import ACTIVATIONS, DATA, MODELS
+from gradlab.spec.keys import DEFAULTS, FREE, HAVE_DEFAULTS, allowed_keys, check_key, is_free, own_defaults
 from gradlab.spec.named import SpecError, Value
+from gradlab.spec.own import Look, judged, lent, looked_at, own_facts
 from gradlab.spec.plugins import PRESENT, used
 from gradlab.spec.sections import (
     ClipSpec,
@@ -50,6 +31,7 @@ from gradlab.spec.sections import (
     ProbeSpec,
     TrainSpec,
 )
+from gradlab.spec.values import coerce
 
 __all__ = [
     "SCHEMA",
@@ -59,7 +41,6 @@ __all__ = [
     "DataSpec",
     "Extent",
     "Facts",
-    "Look",
     "ModelSpec",
     "OptimSpec",
     "PretrainSpec",
@@ -69,7 +50,6 @@ __all__ = [
     "build",
     "but_for_seeds",
     "seeded",
-    "unused",
 ]
 
 SCHEMA = 1
@@ -104,9 +84,6 @@ SILENT: dict[str, tuple[object, ...]] = {
     **{key: (DEFAULTS[key],) for key in ("optim.decay", "optim.decay_every")},
 }
 """Keys that came later, with the values at which a run is what it was before: it keeps its id."""
-
-DRAWN_WITHIN = ("lsuv", "fixup", "identity")
-"""Inits that know the network that they are of."""
 
 
 @dataclass(frozen=True)
@@ -171,16 +148,6 @@ def _items(section: object) -> list[tuple[str, Value]]:
     return [(key, getattr(section, name)) for key, name in PLACES[type(section)]]
 
 
-class Look(Protocol):
-    """Who opens what is the user's own; this room opens no file."""
-
-    def data(self, data: DataSpec) -> Facts:
-        """What a network must know of data in files, or from a function, of the user's own."""
-
-    def source(self, target: str) -> str:
-        """The SHA-256 of the file that defines ``target``, as `keys.is_target` has it."""
-
-
 def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
     """The run that ``values`` (dotted keys; what is not given takes its default) describe.
 
@@ -201,8 +168,8 @@ def build(values: Mapping[str, Value], look: Look | None = None) -> RunSpec:
     seed = coerce("seed", values.get("seed", DEFAULTS["seed"]))
     network, task = parts["model"], parts["data"]
     if MODELS[model].free:
-        network = _lent(network, look)
-        parts["train"] = _judged(parts["train"], look)
+        network = lent(network, look)
+        parts["train"] = judged(parts["train"], look)
     # What is the user's own may change while this process lives.
     fit = _fit.__wrapped__ if DATA[data].own else _fit
     network, task, facts = fit(network, task, look)  # type: ignore[arg-type]
@@ -269,7 +236,7 @@ def _fit(model: ModelSpec, data: DataSpec, look: Look | None) -> tuple[ModelSpec
         model = dataclasses.replace(model, forget_bias=None)
     elif model.forget_bias is None and "forget_bias" in choice.keys:
         raise SpecError("model.forget_bias=null: expected a finite number, unless model.chrono=true")
-    facts = _own_facts(data, look) if DATA[data.name].own else _facts(data, look)  # type: ignore[arg-type]
+    facts = own_facts(data, look) if DATA[data.name].own else _facts(data, look)  # type: ignore[arg-type]
     if facts.source != data.source:
         if data.source is not None:
             raise SpecError(f"{data.path or data.target}: has changed: data.source={data.source[:12]}... is another")
@@ -302,44 +269,6 @@ def _resolved(model: ModelSpec, facts: Facts) -> ModelSpec:
         causal=facts.positions > 0 if model.causal is None else model.causal,
         attention_scale=model.heads / model.width if isinstance(given, str) else given,
     )
-
-
-def _lent(model: ModelSpec, look: Look | None) -> ModelSpec:
-    """A network of the user's own, with the digest of the file that defines it."""
-    if model.target is None:
-        raise SpecError("model=module: expected model.target=path/to/file.py:Name or model.target=package.module.Name")
-    if not is_target(model.target):
-        raise SpecError(
-            f"model.target={model.target}: expected path/to/file.py:Name or package.module.Name, a class or function "
-            "that returns a torch.nn.Module"
-        )
-    if model.init in DRAWN_WITHIN:
-        raise SpecError(f"model.init={model.init}: is for networks of gradlab's own; model=module takes another")
-    if model.norm is not None and model.norm not in MODELS[model.name].norms:
-        raise SpecError(f"model.norm={model.norm}: model=module takes: {', '.join(MODELS[model.name].norms)}")
-    if model.source is not None:
-        return model
-    if look is None:
-        raise SpecError(f"model.target={model.target}: nobody looked at its file; see gradlab.data.facts.described")
-    return dataclasses.replace(model, source=look.source(model.target))
-
-
-def _judged(train: TrainSpec, look: Look | None) -> TrainSpec:
-    """The training with the digest of the file that defines its loss, where that is the user's own."""
-    own = train.loss not in LOSSES and train.loss != "auto"
-    if own and train.source is None and look is not None:
-        return dataclasses.replace(train, source=look.source(train.loss))
-    return train if own or train.source is None else dataclasses.replace(train, source=None)
-
-
-def _own_facts(data: DataSpec, look: Look | None) -> Facts:
-    """The facts of data of the user's own. Raises `SpecError` where it is not said where they are."""
-    if data.name == "file" and data.path is None:
-        raise SpecError("data=file: expected data.path=FILE (.csv, .parquet, .npz, .safetensors) or a folder of images")
-    if data.name == "function" and (data.target is None or not is_target(data.target)):
-        given = "data=function" if data.target is None else f"data.target={data.target}"
-        raise SpecError(f"{given}: expected data.target=path/to/file.py:name or data.target=package.module.name")
-    return _looked_at(data, look)
 
 
 def seeded(spec: RunSpec) -> Callable[[Value], RunSpec]:
@@ -375,16 +304,10 @@ def but_for_seeds(specs: Iterable[RunSpec]) -> list[RunSpec]:
     return list(found.values())
 
 
-def _looked_at(data: DataSpec, look: Look | None) -> Facts:
-    if look is None:
-        raise SpecError(f"data.name={data.name}: nobody looked at its files; see gradlab.data.facts.described")
-    return look.data(data)
-
-
 @lru_cache(maxsize=65536)
 def _facts(data: DataSpec, look: Look | None) -> Facts:
     if data.root is not None:
-        return _looked_at(data, look)
+        return looked_at(data, look)
     entry = DATA[data.name]
     if data.length is not None and data.length < entry.least_length:
         raise SpecError(f"data.length={data.length}: {data.name!r} needs at least {entry.least_length} time steps")
@@ -410,39 +333,3 @@ def _canonical(section: object) -> str:
     if arguments := getattr(section, "args", ()):
         pairs.append(("args", arguments))
     return json.dumps([(key, value) for key, value in pairs if value not in SILENT.get(key, ())])
-
-
-HALF = {"float16", "bfloat16"}
-"""Formats of two bytes, by themselves or mixed with single weights."""
-
-ALWAYS = ("name", "schedule", "warmup")
-"""Fields of the `optim` section that act in every run."""
-
-
-def unused(spec: RunSpec) -> frozenset[str]:
-    """Keys that this run has but that do nothing in it: a threshold without clipping, momentum under adam."""
-    idle = {
-        f"optim.{f.name}"
-        for f in dataclasses.fields(OptimSpec)
-        if f.name not in {*ALWAYS, *OPTIMIZERS[spec.optim.name].uses, *SCHEDULES[spec.optim.schedule].uses}
-    }
-    idle |= {f"clip.{name}" for name in ("threshold", "output_threshold") if name not in CLIPS[spec.clip.mode].uses}
-    if spec.model.norm != "group":
-        idle.add("model.groups")
-    if not NORMS[spec.model.norm or "none"].of_signals:
-        idle.add("model.norm_order")
-    if spec.model.parametrization != "mup":
-        idle.add("model.base_width")
-    if not HALF & set(spec.train.precision.split("_")):
-        idle.add("train.loss_scale")
-    if spec.train.precision not in HALF:
-        idle.add("train.rounding")
-    if spec.pretrain.mode == "none":
-        idle |= {"pretrain.steps", "pretrain.lr"}
-    if not PRETRAINING[spec.pretrain.mode].corrupts:
-        idle.add("pretrain.corruption")
-    if spec.model.activation not in ("leaky_relu", "prelu"):
-        idle.add("model.slope")
-    if spec.facts.loss != "mean_squared_error" or spec.loss == "quartic":
-        idle.add("data.target_scale")
-    return frozenset(idle)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gradlab.spec.keys import is_key
-from gradlab.store.record import schema_of
+from gradlab.store.columns import schema_of
 from gradlab.store.sources import Merged
 
 

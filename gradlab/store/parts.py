@@ -77,7 +77,7 @@ class Parts:
     @cached_property
     def schema(self) -> pa.Schema:
         """Its columns; what was added since it was written is among them."""
-        from gradlab.store.record import schema_of
+        from gradlab.store.columns import schema_of
 
         return schema_of(self.name, [read_schema(part.file, self.name) for part in self.parts[:1]])
 

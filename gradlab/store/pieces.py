@@ -57,7 +57,7 @@ def read_table(path: Path, name: str, columns: Sequence[str] | None = None) -> p
     """
     import pyarrow as pa
 
-    from gradlab.store.record import SCHEMAS
+    from gradlab.store.columns import SCHEMAS
 
     if name in OPTIONAL and not path.is_file():
         return pa.Table.from_batches([], SCHEMAS[name])
@@ -67,7 +67,7 @@ def read_table(path: Path, name: str, columns: Sequence[str] | None = None) -> p
 
 def read_schema(path: Path, name: str) -> pa.Schema:
     """The columns of the table in a Parquet file. Raises `SpecError` as `read_table`."""
-    from gradlab.store.record import SCHEMAS
+    from gradlab.store.columns import SCHEMAS
 
     if name in OPTIONAL and not path.is_file():
         return SCHEMAS[name]
@@ -93,7 +93,7 @@ def open_table(path: Path, name: str) -> Iterator[pq.ParquetFile]:
 
 
 def _check_columns(path: Path, name: str, found: pa.Schema) -> None:
-    from gradlab.store.record import SCHEMAS
+    from gradlab.store.columns import SCHEMAS
 
     if missing := [column for column in KEYED_BY[name] if column not in found.names]:
         raise SpecError(f"{path}: no table of {name}: expected a column {missing[0]}, found {', '.join(found.names)}")

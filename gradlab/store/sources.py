@@ -86,7 +86,7 @@ class OfPieces:
     @cached_property
     def _seen(self) -> tuple[pa.Schema, int]:
         """Its columns and how many rows it has: what one piece alone has as a column, the others have as null."""
-        from gradlab.store.record import schema_of
+        from gradlab.store.columns import schema_of
 
         rows = 0
         schemas: dict[pa.Schema, None] = {}

@@ -75,7 +75,7 @@ def _whole(parts: Sequence[Array]) -> Array:
 
 def _journal(tables: Merged, run_id: str, step: int) -> tuple[dict[str, Any], dict[str, Array]]:
     """What `engine.journal` packs, of one member, from the rows of its tables before ``step``."""
-    from gradlab.store.record import KEPT_OF_STEPS, MEASURED_COLUMNS, PROBE_COLUMNS
+    from gradlab.store.columns import KEPT_OF_STEPS, MEASURED_COLUMNS, PROBE_COLUMNS
 
     columns_of = [*PROBE_COLUMNS, *(name for name in MEASURED_COLUMNS if name in tables["layers"].column_names)]
     steps = _of_run(tables["steps"], run_id).slice(0, step)

@@ -19,13 +19,12 @@ Seconds = Callable[[Sequence[Piece]], float]
 """How long pieces take."""
 
 
-def show_plan(out: Console, plan: Plan, grid: Grid, device: str, seconds: Seconds, *, calibrated: bool) -> None:
-    """The cohorts of a plan with their predicted work, time and memory, those of the largest pieces first."""
+def show_plan(out: Console, plan: Plan, grid: Grid, device: str, seconds: Seconds, by: str) -> None:
+    """The cohorts of a plan with their predicted work, memory and ``seconds`` (``by`` what), largest pieces first."""
     show_question(out, grid.experiment, grid.about)
     twice = f" ({grid.duplicates:,} more were the same as others)" if grid.duplicates else ""
     parts = f"{counted(plan.cohorts, 'cohort')}, cut into {counted(len(plan.pieces), 'piece')}"
     out.print(f"{counted(len(grid.runs), 'run')}{twice} in {parts} of at most {size(plan.budget)}, on {device}.")
-    by = "as fast as this machine was last" if calibrated else "on a usual machine (none was measured here)"
     out.print(f"Work: {operations(plan.work)} of matrix products; about {duration(seconds(plan.pieces))}, {by}.")
     if (most := max(piece.memory for piece in plan.pieces)) > plan.budget:
         out.print(

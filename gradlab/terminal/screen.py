@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from gradlab.spec.run import but_for_seeds, unused
+from gradlab.spec.run import but_for_seeds
+from gradlab.spec.unused import unused
 from gradlab.terminal.grids import Head, show_table
 from gradlab.terminal.streams import visible
 
@@ -94,11 +95,17 @@ def show_question(out: Console, name: str | None, about: Mapping[str, str]) -> N
         out.print(f"[dim]{escape(source)}[/dim]")
 
 
-def show_idle(out: Console, grid: Grid) -> None:
-    """A note for each key that was given and does nothing in any run."""
-    idle = frozenset.intersection(*(unused(run) for run in but_for_seeds(grid.runs))) & grid.given
+def show_notes(out: Console, grid: Grid) -> None:
+    """A note for each key that was given and does nothing in any run, and one where a run ends within its warmup."""
+    settings = but_for_seeds(grid.runs)
+    idle = frozenset.intersection(*(unused(run) for run in settings)) & grid.given
     for key in sorted(idle):
         out.print(f"Note: {key} has no effect here.")
+    rising = [run for run in settings if 0 < run.train.steps <= run.optim.warmup]
+    if rising:
+        warmup, steps = rising[0].optim.warmup, rising[0].train.steps
+        some = ", in some runs" if len(rising) < len(settings) else ""
+        out.print(f"Note: optim.warmup={warmup} of train.steps={steps}: the learning rate rises to the end{some}.")
 
 
 def show_files(out: Console, places: Sequence[tuple[str, str]]) -> None:

@@ -19,7 +19,9 @@ EPS = 1e-5
 
 RMS_EPS = {
     "float64": 2.220446049250313e-16,
-    **dict.fromkeys(("float32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"), 1.1920928955078125e-07),
+    **dict.fromkeys(
+        ("float32", "tf32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"), 1.1920928955078125e-07
+    ),
 }
 """What rms norm adds to a mean square, by precision, as torch's."""
 

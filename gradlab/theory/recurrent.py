@@ -17,11 +17,6 @@ def steepest(phi: Phi) -> float:
     return float(np.abs(phi.derivative(z)).max())
 
 
-def spectral_bound(gamma: float, rho: float, steps: int) -> float:
-    """(gamma rho)^T >= |dh_T/dh_0|, rho the largest singular value of the recurrent matrix."""
-    return (gamma * rho) ** steps
-
-
 def largest_singular_value(sw2: float, *, orthogonal: bool) -> float:
     """Of a wide square matrix of variance sw2/n: 2 sqrt(sw2) (Marchenko & Pastur), of an orthogonal one sqrt(sw2)."""
     return math.sqrt(sw2) * (1 if orthogonal else 2)

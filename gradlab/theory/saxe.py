@@ -16,8 +16,3 @@ def mode_strength(t: Floats, s: float, u0: float, tau: float) -> Floats:
     # Divided by the exponential, so that a late t gives s rather than inf/inf.
     decay = np.exp(-2 * s * np.asarray(t, dtype=float) / tau)
     return s / (1 + (s / u0 - 1) * decay)
-
-
-def time_to_learn(s: float, u0: float, u: float, tau: float) -> float:
-    """The time in which a mode gets from ``u0`` to ``u``, both below ``s``: about tau/s ln(s/u0) in all."""
-    return float(tau / (2 * s) * np.log(u * (s - u0) / (u0 * (s - u))))

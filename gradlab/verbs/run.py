@@ -64,7 +64,7 @@ def run(
             from gradlab.terminal import screen
 
             typer.echo(without_password(expand.spec_yaml(grid.runs[0])), nl=False)
-            screen.show_idle(screen.console(quiet=quiet, errors=True), grid)
+            screen.show_notes(screen.console(quiet=quiet, errors=True), grid)
             return
         from gradlab.launch import conduct
         from gradlab.terminal import screen

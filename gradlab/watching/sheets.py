@@ -101,7 +101,8 @@ def main(place: str) -> None:
 def tables_of(sheet: Sheet) -> Tables:
     """The tidy tables of one run, judged as those of a result are."""
     from gradlab.diagnose.tables import with_verdicts
-    from gradlab.store.record import Tables, table_of
+    from gradlab.store.columns import table_of
+    from gradlab.store.record import Tables
 
     columns, run_id = sheet.columns, sheet.run_id
     stop = _broke(columns)
@@ -127,7 +128,7 @@ def shown(name: str) -> str:
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    from gradlab.store.record import LAYERS, MEASURED_COLUMNS
+    from gradlab.store.columns import LAYERS, MEASURED_COLUMNS
 
     names = [*(field.name for field in LAYERS if field.name != "run_id"), *MEASURED_COLUMNS]
     found = {name: [row.get(name) for row in rows] for name in names}
@@ -146,7 +147,7 @@ def _run(
     sheet: Sheet, columns: Mapping[str, Sequence[Any]], rows: Sequence[Row], stop: int | None
 ) -> dict[str, list[Value]]:
     """The row of `runs`: what is known of the optimizer and the batch stands in the columns of their keys."""
-    from gradlab.store.record import SEEN
+    from gradlab.store.columns import SEEN
 
     losses = columns["loss"]
     known = all(loss is not None for loss in losses)

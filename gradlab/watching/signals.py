@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from gradlab.store.record import MEASURED_COLUMNS, PROBE_COLUMNS
+from gradlab.store.columns import MEASURED_COLUMNS, PROBE_COLUMNS
 from gradlab.watching.observed import Observed, buffers_kept, observe
 from gradlab.watching.rows import Row, parts_of
 

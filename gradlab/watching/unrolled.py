@@ -89,11 +89,6 @@ def deltas(call: Sequence) -> tuple[list[float], list[float], int]:
     return whole, [float(one.double().square().sum()) for one in read], states[0].numel()
 
 
-def states_of(call: Sequence) -> list[Tensor]:
-    """h_1..h_T of the top layer, forward in time."""
-    return _top(call)[0]
-
-
 def _top(call: Sequence) -> tuple[list[Tensor], Tensor]:
     """The states of the top layer and its last c, as functions of what the layers below give it."""
     module, top = call.module, call.module.num_layers - 1

@@ -9,12 +9,13 @@ from collections import Counter
 import pytest
 import torch
 
+from benchmarks import compiled
 from benchmarks.architectures import COHORTS, cohort, measure
 from benchmarks.ensemble import train as train_ensemble
 from benchmarks.hydra_peer import Clock, work_seconds
 from benchmarks.limit import Training, operations, say
 from benchmarks.loop import digits, train
-from benchmarks.settings import BATCH, STEPS, ensembles, plane, settings
+from benchmarks.settings import BATCH, STEPS, Setting, ensembles, plane, settings
 
 
 def test_the_grid_has_432_different_runs() -> None:
@@ -27,6 +28,13 @@ def test_the_twelfth_is_stratified() -> None:
     assert set(Counter((run.depth, run.activation, run.norm) for run in part).values()) == {1}
     for axis in ("depth", "activation", "norm"):
         assert len(set(Counter((getattr(run, axis), run.clip) for run in part).values())) == 1
+
+
+def test_three_of_the_twelfth_have_each_depth_norm_and_clip() -> None:
+    three = settings(144)
+    assert set(three) < set(settings(12))
+    for axis in ("depth", "norm", "clip"):
+        assert len({getattr(run, axis) for run in three}) == len(three) == 3
 
 
 def test_ensembles_hold_the_grid_by_architecture() -> None:
@@ -51,6 +59,20 @@ def test_a_member_of_an_ensemble_is_what_the_loop_trains(norm: str) -> None:
         assert [losses[number] for losses in stacked.losses] == pytest.approx(alone.losses, rel=1e-3)
         for together, norms in zip(stacked.norms, alone.norms, strict=True):
             assert [layer[number] for layer in together] == pytest.approx(norms, rel=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # of torch's own compiler
+def test_the_compiled_loop_trains_what_the_loop_trains() -> None:
+    data, setting = digits(), Setting(depth=2, norm="batch", clip="norm")
+    found, alone = compiled.train(setting, data, steps=7, backend="aot_eager"), train(setting, data, steps=7)
+    assert found.record == alone
+    assert (found.graphs, found.refused) == (3, 0)
+
+
+def test_a_fused_update_is_the_same_but_for_rounding() -> None:
+    data, setting = digits(), Setting(depth=3)
+    losses = [train(setting, data, steps=6, fused=fused).losses for fused in (False, True)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_the_grid_counts_1_5_teraflop() -> None:

@@ -24,7 +24,7 @@ from gradlab.cure.ranking import (
     ranked,
 )
 from gradlab.cure.words import patient
-from gradlab.store.record import SCHEMAS
+from gradlab.store.columns import SCHEMAS
 
 STEPS = 20
 

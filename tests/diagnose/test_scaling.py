@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from gradlab.diagnose.scaling import Law, power_law, sentences
-from gradlab.store.record import SCHEMAS
+from gradlab.store.columns import SCHEMAS
 
 WIDTHS = (32, 64, 128, 256)
 

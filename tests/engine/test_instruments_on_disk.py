@@ -19,9 +19,9 @@ from gradlab.report.figures.all_figures import NAMES
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import build
 from gradlab.store import documents
+from gradlab.store.columns import INSTRUMENTS, LAYERS, RUNS, STEPS
 from gradlab.store.folder import Folder
 from gradlab.store.pieces import TABLES
-from gradlab.store.record import INSTRUMENTS, LAYERS, RUNS, STEPS
 from gradlab.store.tables import load_tables
 from tests.commands import Gradlab, assert_same_tables, call, inline
 from tests.conftest import dotted

@@ -20,7 +20,8 @@ from gradlab.spec.choices import CLIPS, INSTRUMENTS, MODELS, OPTIMIZERS, SCHEDUL
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec, build
 from gradlab.store.arrays import Array, Kept, read_arrays, write_arrays
-from gradlab.store.record import SCHEMAS, Tables, tidy
+from gradlab.store.columns import SCHEMAS
+from gradlab.store.record import Tables, tidy
 from tests.engine.test_lent import CASES, allowed, spec
 from tests.engine.test_lent_half import MIXED
 

@@ -18,7 +18,7 @@ from gradlab.data.batches import batches
 from gradlab.data.dataset import DataError, Dataset
 from gradlab.data.facts import described
 from gradlab.data.loaders import load
-from gradlab.engine.lent import answer, sow
+from gradlab.engine.called import answer, sow
 from gradlab.engine.train import train
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import RunSpec
@@ -295,6 +295,23 @@ def test_data_of_a_stored_run_are_not_made_where_that_is_not_allowed(monkeypatch
 def test_several_inputs_are_one_data_set() -> None:
     found: Dataset = load(spec(CASES["TwoInputs"]).data)
     assert set(found.train_inputs) == {"words", "numbers"}
+
+
+def test_an_instrument_of_parameters_alone_is_of_networks_of_one_s_own_too() -> None:
+    # Pixels that are zero on every sample leave the weights by them where they began.
+    run = spec({**CASES["Mlp"], "data.standardise": False, "probe.instrument": "weight_motion"})
+    plain = Plain(run)
+    begun = {name: one.detach().clone() for name, one in plain.module.named_parameters()}
+    plain.train()
+    still = {name: float((one == begun[name]).double().mean()) for name, one in plain.module.named_parameters()}
+    last = trained(run).readings[-1]
+    assert (last.step, last.index) == (STEPS, (1, 2, 3, 4))
+    np.testing.assert_array_equal(last.values[0], [still[f"layers.{number}.weight"] for number in range(4)])
+    assert 0 < last.values[0, 0] < 1
+    frozen = trained(spec({**CASES["Frozen"], "probe.instrument": "weight_motion"}))
+    assert frozen.readings[0].index == (2,)
+    with pytest.raises(SpecError, match="is yours; of any network: weight_motion"):
+        spec({**CASES["Mlp"], "probe.instrument": "number_range"})
 
 
 def test_the_layer_that_breaks_first_is_named() -> None:

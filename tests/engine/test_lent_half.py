@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from gradlab.data.batches import batches
 from gradlab.data.dataset import DataError
 from gradlab.data.loaders import load
-from gradlab.engine.lent import answer
+from gradlab.engine.called import answer
 from gradlab.engine.train import train
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec

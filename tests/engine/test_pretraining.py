@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradlab.data.batches import batches
-from gradlab.engine.cohort import task_of
 from gradlab.engine.pretraining import _Drawing, _seed, begun, stages
+from gradlab.engine.task import task_of
 from gradlab.engine.train import train
 from gradlab.engine.ways import own
 from gradlab.models import MODELS

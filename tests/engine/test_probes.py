@@ -15,7 +15,7 @@ from gradlab.nn.norms import Mode
 from gradlab.spec.choices import ACTIVATIONS, PROBES
 from gradlab.spec.named import Value
 from gradlab.spec.run import build
-from gradlab.store.record import PROBE_COLUMNS
+from gradlab.store.columns import PROBE_COLUMNS
 from tests.members import Member, content, measured
 from tests.oracles import expected
 

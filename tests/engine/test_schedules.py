@@ -13,7 +13,8 @@ from torch import nn
 from gradlab.engine.optim.schedules import SCHEDULES, factors, pace
 from gradlab.spec import choices
 from gradlab.spec.named import Value
-from gradlab.spec.run import RunSpec, build, unused
+from gradlab.spec.run import RunSpec, build
+from gradlab.spec.unused import unused
 from tests.members import differences, measured, on_each_engine
 from tests.oracles import expected
 from tests.schedulers import Paced

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from gradlab.data.loaders import load
-from gradlab.engine.cohort import task_of
 from gradlab.engine.lent import obstacle_of
+from gradlab.engine.task import task_of
 from gradlab.engine.train import train
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec

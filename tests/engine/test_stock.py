@@ -18,7 +18,7 @@ from gradlab.data.batches import batches
 from gradlab.data.facts import described
 from gradlab.data.loaders import load
 from gradlab.data.targets import called
-from gradlab.engine.lent import sow
+from gradlab.engine.called import sow
 from gradlab.engine.train import train
 from gradlab.spec.named import Value
 

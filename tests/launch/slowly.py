@@ -17,7 +17,7 @@ import torch
 from gradlab.data.dataset import Dataset
 from gradlab.engine.keeper import Keeper
 from gradlab.engine.train import Progress, train
-from gradlab.launch import ray, slurm_job, worker
+from gradlab.launch import ray_task, slurm_job, worker
 from gradlab.launch.events import Job
 from gradlab.spec.run import RunSpec
 from gradlab.store.record import Record
@@ -37,9 +37,9 @@ def train_pieces(jobs: Sequence[Job], device: str) -> None:
 
 
 def train_piece(job: Job, *others: Any) -> Any:
-    """As `ray.train_piece`."""
+    """As `ray_task.train_piece`."""
     _slow_down(job.folder)
-    return ray.train_piece(job, *others)
+    return ray_task.train_piece(job, *others)
 
 
 def _slow_down(folder: Path) -> None:

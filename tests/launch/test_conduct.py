@@ -16,20 +16,18 @@ import yaml
 
 import gradlab
 from gradlab import report
-from gradlab.data.dataset import Dataset
 from gradlab.engine.keeper import Keeper
 from gradlab.engine.train import train as real_train
 from gradlab.grid.compose import compose_grid
 from gradlab.launch import conduct, worker
 from gradlab.spec.run import SCHEMA, RunSpec
 from gradlab.store import documents
+from gradlab.store.columns import SCHEMAS
 from gradlab.store.folder import Folder, locked
-from gradlab.store.record import SCHEMAS, Record
 from gradlab.store.tables import load_tables
 from tests.commands import TINY, Gradlab, assert_same_tables, before_training, call, inline, undrawn
 
 Capture = pytest.CaptureFixture[str]
-Train = Callable[[Sequence[RunSpec], Dataset, torch.device, Callable[[int, int], None], Keeper], Record]
 
 GRID = ("model.activation=tanh,relu", "seed=0,1,2", "optim.lr=0.1,1e38")
 """Twelve runs in two cohorts; those of the large learning rate diverge."""

@@ -19,7 +19,7 @@ from playwright.sync_api import sync_playwright
 
 from gradlab.report import write_report
 from gradlab.spec.named import Value
-from gradlab.store.record import INSTRUMENTS
+from gradlab.store.columns import INSTRUMENTS
 from tests.conftest import dotted
 from tests.synthetic import grid, write_result
 

@@ -23,8 +23,8 @@ from gradlab.report.groups import varying
 from gradlab.report.tables import read
 from gradlab.spec.named import Value
 from gradlab.store import parts
+from gradlab.store.columns import LAYERS
 from gradlab.store.parts import Parts, write_parts
-from gradlab.store.record import LAYERS
 from tests.commands import call, inline
 from tests.synthetic import grid, write_result
 

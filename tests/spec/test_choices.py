@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gradlab.spec import elsewhere
 from gradlab.spec.choices import (
     ACTIVATIONS,
     ALIASES,
@@ -24,7 +25,8 @@ from gradlab.spec.choices import (
     SCHEDULES,
 )
 from gradlab.spec.keys import DEFAULTS, KEYS
-from gradlab.spec.named import SpecError, Value, lookup, nearest
+from gradlab.spec.named import SpecError, Value, folded, lookup, nearest
+from gradlab.spec.values import coerce
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -148,6 +150,19 @@ def test_lookup_gives_the_entry_or_the_nearest_name() -> None:
         SpecError, match=r"^unknown norm 'qqq'; available: batch, group, instance, layer, none, rms, weight$"
     ):
         lookup("norm", NORMS, "qqq")
+
+
+def test_what_other_libraries_say_is_told_and_not_taken() -> None:
+    for key, meant in elsewhere.VALUES.items():
+        table = {*NAMED.get(key, {}), *KEYS[key].words}
+        for given, name in meant.items():
+            assert name in table
+            assert given == folded(given)
+            with pytest.raises(SpecError, match=f"{given}'(: expected .*)?; did you mean '{name}'"):
+                coerce(key, given)
+    assert set(elsewhere.KEYS.values()) <= set(KEYS)
+    with pytest.raises(SpecError, match=r"train.precision=16: expected .*; did you mean 'mixed_float16'"):
+        coerce("train.precision", 16)
 
 
 def test_nothing_is_near_to_a_stranger() -> None:

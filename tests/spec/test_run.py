@@ -14,7 +14,8 @@ from gradlab.data.facts import described
 from gradlab.spec.choices import ACTIVATIONS
 from gradlab.spec.keys import DEFAULTS, KEYS, allowed_keys, unknown_key
 from gradlab.spec.named import SpecError, Value
-from gradlab.spec.run import OUTSIDE_DIGEST, build, unused
+from gradlab.spec.run import OUTSIDE_DIGEST, build
+from gradlab.spec.unused import unused
 
 HERE = str(Path(__file__))
 OWN: dict[str, Value] = {"model.name": "module", "model.target": f"{HERE}:network", "model.source": "1" * 64}

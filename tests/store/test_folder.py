@@ -22,9 +22,10 @@ from gradlab.spec.keys import KEYS
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import SCHEMA, RunSpec, build
 from gradlab.store import documents
+from gradlab.store.columns import LAYERS, RUNS, STEPS
 from gradlab.store.folder import Folder, new_report, new_result
 from gradlab.store.pieces import drop_pieces, save_piece, saved_pieces
-from gradlab.store.record import LAYERS, RUNS, STEPS, Tables, failed_tables
+from gradlab.store.record import Tables, failed_tables
 from gradlab.store.tables import load_tables, merge, merged
 from tests.synthetic import write_result
 

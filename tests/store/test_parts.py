@@ -17,10 +17,11 @@ import gradlab
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec, build
 from gradlab.store import documents, merging, parts, pieces
+from gradlab.store.columns import INSTRUMENTS, LAYERS, RUNS, STEPS
 from gradlab.store.folder import Folder
 from gradlab.store.parts import Parts
 from gradlab.store.pieces import TABLES, drop_pieces, save_piece
-from gradlab.store.record import INSTRUMENTS, LAYERS, RUNS, STEPS, Tables
+from gradlab.store.record import Tables
 from gradlab.store.tables import finished_runs, load_tables, merge
 
 SIZE = 12

@@ -15,17 +15,8 @@ from gradlab.engine.train import train
 from gradlab.spec.keys import KEYS
 from gradlab.spec.named import Value
 from gradlab.spec.run import build
-from gradlab.store.record import (
-    LAYERS,
-    PROBE_COLUMNS,
-    RUNS,
-    STEPS,
-    Tables,
-    failed_tables,
-    joined,
-    tidy,
-    with_final_losses,
-)
+from gradlab.store.columns import LAYERS, PROBE_COLUMNS, RUNS, STEPS
+from gradlab.store.record import Tables, failed_tables, joined, tidy, with_final_losses
 from tests.members import content
 
 SETTINGS: tuple[dict[str, Value], ...] = (

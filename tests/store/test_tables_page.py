@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gradlab.spec.keys import KEYS
-from gradlab.store.record import MEASURED_COLUMNS, SCHEMAS, SEEN
+from gradlab.store.columns import MEASURED_COLUMNS, SCHEMAS, SEEN
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
 

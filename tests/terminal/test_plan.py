@@ -21,10 +21,10 @@ from gradlab.terminal.plan import described, show_plan
 from tests.commands import Gradlab
 
 
-def shown(plan: Plan, runs: Sequence[RunSpec], *, duplicates: int = 0, width: int = 80, calibrated: bool = True) -> str:
+def shown(plan: Plan, runs: Sequence[RunSpec], *, duplicates: int = 0, width: int = 80, by: str = "by this") -> str:
     grid = Grid(tuple(runs), duplicates, (), frozenset(), "a", Launch(None, None), "", (), None)
     out = io.StringIO()
-    show_plan(Console(file=out, width=width), plan, grid, "cpu, 2 cores", lambda _: 200.0, calibrated=calibrated)
+    show_plan(Console(file=out, width=width), plan, grid, "cpu, 2 cores", lambda _: 200.0, by)
     return out.getvalue()
 
 
@@ -37,15 +37,14 @@ def test_a_plan_lists_its_cohorts() -> None:
     plan = make_plan(runs, CPU_MEMORY, 2)
     text = shown(plan, runs, duplicates=7)
     assert " ".join(text.split()[:10]) == "432 runs (7 more were the same as others) in"
-    assert "about 3.3 min, as fast as this machine was last" in " ".join(text.split())
+    assert "about 3.3 min, by this." in " ".join(text.split())
     rows = [line.split() for line in text.splitlines() if line.strip()[:1].isdigit()][1:]
     assert [(row[1], " ".join(row[-2:])) for row in rows] == [("216", "depth 20"), ("216", "depth 5")]
     assert sum(int(row[2]) for row in rows) == len(plan.pieces)
     runs = runs_of(*({"model.width": width, "train.steps": 1} for width in range(1, 31)))
-    text = shown(make_plan(runs, CPU_MEMORY, 2), runs, calibrated=False)
+    text = shown(make_plan(runs, CPU_MEMORY, 2), runs)
     assert "30 runs in 30 cohorts" in text
     assert "... and 10 more cohorts" in text
-    assert "on a usual machine (none was measured here)" in " ".join(text.split())
 
 
 def test_a_plan_says_where_one_run_alone_exceeds_the_memory() -> None:
@@ -93,6 +92,23 @@ def test_the_speed_of_a_sweep_is_kept_for_the_next_plan(tmp_path: Path, monkeypa
     assert speed.measured("cpu") is None
 
 
+def test_a_plan_says_by_what_it_tells_seconds(
+    gradlab_: Gradlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def said(*words: str) -> str:
+        return " ".join(gradlab_("sweep", "--plan", "seed=0,1", "model.depth=5,6", *words).out.split())
+
+    assert "on a usual machine (none was measured here)." in said()
+    there = ("launch=slurm", "launch.workers=2")
+    assert "were 2 workers there as fast as a usual machine, and no job waited." in said(*there)
+    pieces = make_plan(runs_of({}), CPU_MEMORY, 2).pieces
+    speed.remember("cpu", pieces, 1, speed.START_SECONDS + 10.0)
+    assert ", as fast as this machine was last." in said()
+    assert "were 2 workers there as fast as this machine was last, and no job waited." in said(*there)
+
+
 def test_keys_without_effect_are_named_before_anything_runs(gradlab_: Gradlab, tmp_path: Path) -> None:
     planned = gradlab_("sweep", "--plan", "seed=0,1", "model.slope=0.3")
     assert planned.out.splitlines()[-1] == "Note: model.slope has no effect here."
@@ -100,3 +116,20 @@ def test_keys_without_effect_are_named_before_anything_runs(gradlab_: Gradlab, t
     assert dry.err == "Note: clip.threshold has no effect here.\n"
     assert "Note" not in dry.out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("steps", "noted"),
+    [
+        ("train.steps=20", "Note: optim.warmup=20 of train.steps=20: the learning rate rises to the end."),
+        (
+            "train.steps=21,5",
+            "Note: optim.warmup=20 of train.steps=5: the learning rate rises to the end, in some runs.",
+        ),
+        ("train.steps=21", None),
+        ("train.steps=0", None),
+    ],
+)
+def test_a_run_that_ends_within_its_warmup_is_noted(gradlab_: Gradlab, steps: str, noted: str | None) -> None:
+    said = " ".join(gradlab_("sweep", "--plan", "seed=0,1", "optim.warmup=20", steps).out.split())
+    assert said.endswith(noted) if noted else "Note" not in said

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from gradlab.diagnose import DEFAULTS, limits
 from gradlab.spec.named import Value
-from gradlab.store.record import RUNS
+from gradlab.store.columns import RUNS
 from gradlab.store.sources import Merged
 from gradlab.store.tables import load_tables
 from gradlab.terminal.illnesses import found

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gradlab.grid.compose import compose_any
-from gradlab.store.record import RUNS
+from gradlab.store.columns import RUNS
 from gradlab.terminal.theory import distinct
 from gradlab.theory.predict import predict
 from tests.cases import BAD_RUNS, BAD_SWEEPS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gradlab.theory.saxe import mode_strength, time_to_learn
+from gradlab.theory.saxe import mode_strength
 
 
 def test_four_modes_are_learned_as_foretold() -> None:
@@ -26,9 +26,3 @@ def test_four_modes_are_learned_as_foretold() -> None:
 def test_the_ends_of_the_curve() -> None:
     u = mode_strength(np.array([0.0, 1e9]), 3.0, 0.01, 1.0)
     assert u == pytest.approx([0.01, 3.0])
-
-
-@pytest.mark.parametrize("u", [0.1, 1.5, 2.9])
-def test_the_time_to_learn_is_the_inverse(u: float) -> None:
-    t = time_to_learn(3.0, 0.01, u, 2.0)
-    assert mode_strength(np.array([t]), 3.0, 0.01, 2.0) == pytest.approx([u])

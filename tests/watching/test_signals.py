@@ -17,7 +17,7 @@ import gradlab
 from gradlab.data.batches import batches
 from gradlab.spec.named import Value
 from gradlab.spec.run import build
-from gradlab.store.record import PROBE_COLUMNS
+from gradlab.store.columns import PROBE_COLUMNS
 from tests.members import content, measured
 from tests.oracles import Plain
 

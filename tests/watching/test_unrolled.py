@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gradlab
-from gradlab.watching.unrolled import deltas, sequence, states_of
+from gradlab.watching.unrolled import _top, deltas, sequence
 
 torch.set_num_threads(1)
 STEPS = 9
@@ -107,7 +107,7 @@ def test_both_directions_time_first_projections_and_dropout(kind: Any) -> None:
     whole, read, entries = deltas(call)
     assert len(whole) == STEPS
     assert entries == read[0] == 16 * (4 if more else 8)
-    assert torch.allclose(torch.stack(states_of(call)), output[0][..., : output[0].shape[-1] // 2], atol=1e-6)
+    assert torch.allclose(torch.stack(_top(call)[0]), output[0][..., : output[0].shape[-1] // 2], atol=1e-6)
 
 
 def test_an_lstm_that_forgets_everything_is_seen(tmp_path: Path) -> None:

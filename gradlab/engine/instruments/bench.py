@@ -97,7 +97,18 @@ def input_slopes(cohort: Cohort, part: Part, samples: Tensor) -> Tensor:
     x = asked(part.scaled(samples))
     output = cohort.architecture.forward(through, x)
     through.backward(output, torch.ones_like(output.value))
-    return torch.zeros_like(x.value) if x.grad is None else x.grad
+    return x.derivative
+
+
+def of_first_output(cohort: Cohort, part: Part, samples: Tensor) -> tuple[Node, Pass]:
+    """The input of a pass that has been gone back through from the first output alone, and the pass."""
+    through = Pass(part.network, Mode.MEASURE, keep=True)
+    x = through.input(part.scaled(samples))
+    output = cohort.architecture.forward(through, x)
+    first = torch.zeros_like(output.value)
+    first[..., 0] = 1.0
+    through.backward(output, first)
+    return x, through
 
 
 def gathered(found: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:

@@ -6,11 +6,8 @@ import torch
 from torch import Tensor
 
 from gradlab.engine.cohort import Cohort
-from gradlab.engine.instruments.bench import Advance, Curve, Part, Read, gathered, parts
+from gradlab.engine.instruments.bench import Advance, Curve, Part, Read, gathered, of_first_output, parts
 from gradlab.nn.float64 import norm64
-from gradlab.nn.network import Pass
-from gradlab.nn.norms import Mode
-from gradlab.nn.tape import Node
 
 
 def gradient_log(cohort: Cohort, _: Advance) -> Read:
@@ -33,15 +30,6 @@ def gradient_log(cohort: Cohort, _: Advance) -> Read:
 
 def _norms(cohort: Cohort, part: Part, sample: Tensor) -> Tensor:
     """|dy/dz_l| (m, L + 1) at the input and every layer, over all time steps; of tokens (m, L)."""
-    through = Pass(part.network, Mode.MEASURE, keep=True)
-    x = through.input(part.scaled(sample))
-    output = cohort.architecture.forward(through, x)
-    first = torch.zeros_like(output.value)
-    first[..., 0] = 1.0
-    through.backward(output, first)
+    x, through = of_first_output(cohort, part, sample)
     layers = [*([(x,)] if sample.is_floating_point() else []), *(signal.z for signal in through.signals)]
-    return torch.stack([torch.stack([_norm(z) for z in zs]).square().sum(0).sqrt() for zs in layers], dim=1)
-
-
-def _norm(z: Node) -> Tensor:
-    return norm64(torch.zeros_like(z.value) if z.grad is None else z.grad)
+    return torch.stack([torch.stack([norm64(z.derivative) for z in zs]).square().sum(0).sqrt() for zs in layers], dim=1)

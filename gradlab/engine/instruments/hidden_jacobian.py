@@ -49,6 +49,6 @@ def jacobian(cohort: Cohort, part: Part, sample: Tensor) -> Tensor:
         unit = torch.eye(entries).to(x.value)[len(rows) * TOGETHER : (len(rows) + 1) * TOGETHER]
         unit = torch.nn.functional.pad(unit, (0, 0, 0, TOGETHER - len(unit)))
         through.backward(last, unit.view(TOGETHER, *last.value.shape[2:]).expand(last.value.shape).contiguous())
-        gradient = torch.zeros_like(first.value) if first.grad is None else first.grad
+        gradient = first.derivative
         rows.append(gradient.flatten(2))
     return torch.cat(rows, 1)[:, : rows[0].shape[2]]

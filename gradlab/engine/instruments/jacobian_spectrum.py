@@ -50,5 +50,5 @@ def jacobian(cohort: Cohort, part: Part, sample: Tensor) -> Tensor:
     x = asked(part.scaled(sample.expand(outputs, *sample.shape[1:])))
     output = cohort.architecture.forward(through, x)
     through.backward(output, torch.eye(outputs).to(x.value).expand(part.size, -1, -1).contiguous())
-    gradient = torch.zeros_like(x.value) if x.grad is None else x.grad
+    gradient = x.derivative
     return gradient.flatten(2)

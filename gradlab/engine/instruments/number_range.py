@@ -16,7 +16,6 @@ from gradlab.engine.instruments.bench import Advance, Curve, Part, Read, gathere
 from gradlab.nn.losses import SQUASHES, Targets
 from gradlab.nn.network import Pass
 from gradlab.nn.norms import Mode
-from gradlab.nn.tape import Node
 from gradlab.spec.choices.formats import FORMATS, SHORT
 from gradlab.spec.choices.instruments import OUT_OF_RANGE, RANGED
 
@@ -86,12 +85,8 @@ def _entries(cohort: Cohort, part: Part) -> tuple[list[Tensor], ...]:
         [flat[:, columns] for columns in matrices],
         [gradient[:, columns] for columns in matrices],
         [torch.cat([z.value.flatten(1) for z in signal.z], 1) for signal in through.signals],
-        [torch.cat([_derivative(z).flatten(1) for z in signal.z], 1) for signal in through.signals],
+        [torch.cat([z.derivative.flatten(1) for z in signal.z], 1) for signal in through.signals],
     )
-
-
-def _derivative(z: Node) -> Tensor:
-    return torch.zeros_like(z.value) if z.grad is None else z.grad
 
 
 def _outside(entries: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:

@@ -47,7 +47,7 @@ def _jacobians(cohort: Cohort, part: Part, sample: Tensor) -> Tensor:
     cohort.architecture.forward(through, x)
     states = through.signals[model.depth - 1].h
     through.backward(states[-1], torch.eye(model.width).to(x.value).expand(part.size, -1, -1).contiguous())
-    found = [torch.zeros_like(h.value) if h.grad is None else h.grad for h in states[:-1]]
+    found = [h.derivative for h in states[:-1]]
     return torch.stack(found[::-1], dim=1)
 
 

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 from gradlab.engine.cohort import Cohort
-from gradlab.engine.instruments.bench import Advance, Curve, Part, Read, gathered, parts
-from gradlab.nn.network import Pass
-from gradlab.nn.norms import Mode
+from gradlab.engine.instruments.bench import Advance, Curve, Part, Read, gathered, of_first_output, parts
 from gradlab.theory.setting import setting
 from gradlab.theory.similarity import tangent
 
@@ -43,18 +41,12 @@ def tangent_kernel(cohort: Cohort, _: Advance) -> Read:
 
 def _layers(cohort: Cohort, part: Part, samples: Tensor) -> tuple[Tensor, Tensor]:
     """(m, L) each: the mean of (h.h' + 1) (delta.delta') over samples with themselves, and over pairs."""
-    through = Pass(part.network, Mode.MEASURE, keep=True)
-    x = through.input(part.scaled(samples))
-    output = cohort.architecture.forward(through, x)
-    first = torch.zeros_like(output.value)
-    first[..., 0] = 1.0
-    through.backward(output, first)
+    x, through = of_first_output(cohort, part, samples)
     found = []
     before = x.value.flatten(2)
     for signal in through.signals:
         (z,), (h,) = signal.z, signal.h
-        delta = torch.zeros_like(z.value) if z.grad is None else z.grad
-        kernel = (before @ before.mT + 1) * (delta @ delta.mT)
+        kernel = (before @ before.mT + 1) * (z.derivative @ z.derivative.mT)
         own = kernel.diagonal(dim1=1, dim2=2)
         found.append((own.mean(1), (kernel.sum((1, 2)) - own.sum(1)) / (own.shape[1] * (own.shape[1] - 1))))
         before = h.value

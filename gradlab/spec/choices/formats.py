@@ -32,6 +32,12 @@ _FP8 = "Micikevicius et al. 2022, arXiv:2209.05433"
 FORMATS: dict[str, Format] = table(
     Format("float64", "double", _IEEE, 53, -1022, (2 - 2.0**-52) * 2.0**1023),
     Format("float32", "single", _IEEE, 24, -126, (2 - 2.0**-23) * 2.0**127),
+    Format(
+        "tf32",
+        "single's range, 11 digits, of operands of products alone",
+        "NVIDIA 2020, A100 Tensor Core GPU architecture",
+        *(11, -126, (2 - 2.0**-10) * 2.0**127),
+    ),
     Format("float16", "half", _IEEE, 11, -14, 65504.0),
     Format("bfloat16", "single's range, 8 digits", "Kalamkar et al. 2019, arXiv:1905.12322", 8, -126, 255 * 2.0**120),
     Format("float8_e4m3", "eight bits, no infinity", _FP8, 4, -6, 448.0),
@@ -41,3 +47,6 @@ FORMATS: dict[str, Format] = table(
 
 SHORT = ("float16", "bfloat16", "float8_e4m3", "float8_e5m2")
 """Formats whose range a training can leave."""
+
+HALF = {"float16", "bfloat16"}
+"""Formats of two bytes, by themselves or mixed with single weights."""

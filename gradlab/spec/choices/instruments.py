@@ -14,7 +14,7 @@ class Instrument(Choice):
     """``gives``: its quantities; ``needs``: the values that a key may have beside it.
 
     ``samples``: the least that the training part must hold, ``batch`` that a batch must; ``by_input``: it takes
-    derivatives by the input.
+    derivatives by the input; ``of_any``: it looks at parameters alone, which a network of the user's own has as well.
     """
 
     gives: tuple[str, ...] = ()
@@ -22,6 +22,7 @@ class Instrument(Choice):
     samples: int = 1
     batch: int = 1
     by_input: bool = False
+    of_any: bool = False
 
 
 _SINGLE = ("none", "layer", "rms", "group", "instance", "weight", None)
@@ -135,6 +136,7 @@ INSTRUMENTS: dict[str, Instrument] = table(
         "share of the weights that training has left where they began, by layer",
         "Zamirai et al. 2020, arXiv:2010.06192",
         ("unmoved",),
+        of_any=True,
     ),
     Instrument(
         "twin_distance",
