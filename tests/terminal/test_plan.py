@@ -103,7 +103,7 @@ def test_a_plan_says_by_what_it_tells_seconds(
     assert "on a usual machine (none was measured here)." in said()
     there = ("launch=slurm", "launch.workers=2")
     assert "were 2 workers there as fast as a usual machine, and no job waited." in said(*there)
-    pieces = make_plan(runs_of({}), CPU_MEMORY, 2).pieces
+    pieces = make_plan(runs_of({"train.steps": 50_000}), CPU_MEMORY, 2).pieces
     speed.remember("cpu", pieces, 1, speed.START_SECONDS + 10.0)
     assert ", as fast as this machine was last." in said()
     assert "were 2 workers there as fast as this machine was last, and no job waited." in said(*there)
