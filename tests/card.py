@@ -2,16 +2,18 @@
 
 It is as strict as a card where a card is strict. Tensors of different devices do not meet; whatever waits for the host
 is counted, and refused during a capture or where `torch.cuda.set_sync_debug_mode` says so; a captured step is played
-with what was on the host at the capture; memory may run out. What it computes, the processor computes.
+with what was on the host at the capture; memory may run out; what streams do to the same memory must have an order
+(`tests.streams`). What it computes, the processor computes.
 """
 
 from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from typing import Any
 
 import pytest
@@ -19,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
+
+from tests.streams import POOL, PRODUCTS, FakeEvent, FakeStream, Order
 
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "unique_dim", "_unique2", "repeat_interleave"}
 """Operations that cannot go on before the host knows a number."""
@@ -35,6 +39,7 @@ class OnCard(Tensor):
     within: Tensor
     card: Card
     place: torch.device
+    key: int
 
     @staticmethod
     def __new__(cls, inner: Tensor, card: Card, device: torch.device) -> OnCard:
@@ -71,10 +76,13 @@ class OnCard(Tensor):
 
     @data.setter
     def data(self, value: Tensor) -> None:
-        self.within = value.within  # type: ignore[attr-defined]
+        self.within, self.key = value.within, value.key  # type: ignore[attr-defined]
 
     def tolist(self) -> Any:
         return self.cpu().tolist()
+
+    def data_ptr(self) -> int:
+        return self.within.data_ptr()
 
     def __repr__(self) -> str:  # type: ignore[override]
         return f"OnCard({self.within!r}, device={self.device})"
@@ -87,12 +95,14 @@ class OnCard(Tensor):
 
 @dataclass
 class Call:
-    """One operation of a capture: what it reads and writes, and whose results are kept in place."""
+    """One operation of a capture: what memory it reads and writes, and whose results are kept in place."""
 
     func: Any
     args: Any
     kwargs: Any
     results: tuple[Tensor, ...]
+    reads: set[Hashable]
+    writes: set[Hashable]
 
 
 @dataclass
@@ -117,6 +127,8 @@ class Card:
     capturing: list[Call] | None = None
     broken: bool = False
     streams: list[FakeStream] = field(default_factory=list)
+    current: list[FakeStream] = field(default_factory=list)
+    order: Order = field(default_factory=Order)
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         name = func.overloadpacket.__name__
@@ -129,40 +141,59 @@ class Card:
             to = torch.device("cuda", self.chosen)
         devices = {one.device for one in ours} | ({to} if to.type == "cuda" and name != "_to_copy" else set())
         crosses = name in ("_to_copy", "copy_") and len({one.device for one in given} | {to}) > 1
+        # What is sent to the card without waiting is taken at once from the host's memory.
+        sent = name == "_to_copy" and kwargs.get("non_blocking", False) and to.type == "cuda"
         # What chooses among entries may lie on the host: it is sent.
         looked = given if name not in INDEXES else [one for one in given if one.dtype not in (torch.int64, torch.bool)]
         apart = [one for one in looked if not isinstance(one, OnCard) and one.dim() > 0]
         if not crosses and (len(devices) > 1 or (devices and apart)):
             raise RuntimeError(f"{name}: expected all tensors to be on the same device, found {to} and others")
-        if "cuda" in {to.type, *(one.device.type for one in ours)} and (
-            crosses or name in WAITS or _by_mask(name, args)
-        ):
+        place = next((one for one in (to, *(one.device for one in ours)) if one.type == "cuda"), None)
+        waits = place is not None and ((crosses and not sent) or name in WAITS or _by_mask(name, args))
+        if waits:
             self.wait(name)
         inner = _plain(args), {key: _plain(value) for key, value in kwargs.items()}
         if asked is not None:
             inner[1]["device"] = torch.device("cpu")
         result = func(*inner[0], **inner[1])
-        if to.type != "cuda" or name == "_local_scalar_dense":
-            return result
-        made = tuple(one for one in tree_iter(result) if isinstance(one, Tensor))
+        stays = to.type == "cuda" and name != "_local_scalar_dense"
+        made = tuple(one for one in tree_iter(result) if isinstance(one, Tensor) and stays)
         if self.capturing is not None:
             fixed = tree_map(lambda one: one.clone() if isinstance(one, Tensor) and one.dim() == 0 else one, inner)
             keeps = {id(one.within) for one in ours}
             held = tree_map(lambda one, was: was if id(was) in keeps else one, fixed, inner)
-            self.capturing.append(Call(func, held[0], held[1], made))
         known = {id(one.within): one for one in ours}
-        return tree_map(
-            lambda one: (
-                known[id(one)] if id(one) in known else OnCard(one, self, to) if isinstance(one, Tensor) else one
-            ),
-            result,
-        )
+        if stays:
+            result = tree_map(
+                lambda one: (
+                    known[id(one)] if id(one) in known else OnCard(one, self, to) if isinstance(one, Tensor) else one
+                ),
+                result,
+            )
+        if place is not None:
+            stream = self.stream(place)
+            reads, writes = _touched(func, args, kwargs, result if stays else ())
+            writes |= {self.order.scratch(stream)} if name in PRODUCTS else set()
+            if self.capturing is not None:
+                self.capturing.append(Call(func, held[0], held[1], made, reads, writes))
+            else:
+                self.order.touch(name, stream, reads, writes)
+            if waits:
+                self.order.waited(stream)
+        return result
+
+    def stream(self, device: torch.device) -> FakeStream:
+        """The current one."""
+        index: int | None = device.index
+        return self.current[self.chosen if index is None else index]
 
     def hold(self, made: OnCard) -> None:
         """Counts the memory of a tensor, which it may share with others. Raises where there is too little."""
         storage = made.within.untyped_storage()
         key, size = storage.data_ptr(), storage.nbytes()
+        made.key = key
         if key not in self.held:
+            self.order.take(key, None if self.capturing is not None else self.stream(made.place))
             if self.taken + size > self.room:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate more than this card has.")
             self.taken += size
@@ -175,6 +206,7 @@ class Card:
         self.held[key] -= 1
         if not self.held[key]:
             del self.held[key]
+            self.order.free(key)
             self.taken -= size
 
     def wait(self, what: str) -> None:
@@ -185,6 +217,27 @@ class Card:
             raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing ({what})")
         if self.mode == "error":
             raise RuntimeError("called a synchronizing CUDA operation")
+
+
+def _touched(func: Any, args: Any, kwargs: Any, made: Any) -> tuple[set[Hashable], set[Hashable]]:
+    """The memory that an operation reads, and what it writes; none of a view."""
+    changed, is_view = _kind(func)
+    if is_view:
+        return set(), set()
+    written = [kwargs.get(at) if isinstance(at, str) else args[at : at + 1] for at in changed]
+    given: set[Hashable] = {one.key for one in tree_iter((args, kwargs)) if isinstance(one, OnCard)}
+    writes: set[Hashable] = {one.key for one in tree_iter(written) if isinstance(one, OnCard)}
+    writes |= {one.key for one in tree_iter(made) if isinstance(one, OnCard)} - given
+    return given - writes, writes
+
+
+@cache
+def _kind(func: Any) -> tuple[tuple[int | str, ...], bool]:
+    """Of the arguments of an operation those that it writes, by place or by name; and whether it gives a view."""
+    schema = func._schema
+    found = [one for one in enumerate(schema.arguments) if one[1].alias_info and one[1].alias_info.is_write]
+    changed = tuple(argument.name if argument.kwarg_only else at for at, argument in found)
+    return changed, not changed and any(one.alias_info is not None for one in schema.returns)
 
 
 def _plain(tree: Any) -> Any:
@@ -217,17 +270,6 @@ class Placed(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-class FakeStream:
-    """An order of work; here all work is done when it is asked for, so it only notes what it waited for."""
-
-    def __init__(self, card: Card, device: int) -> None:
-        self.card, self.device, self.awaited = card, device, list[FakeStream]()
-        card.streams.append(self)
-
-    def wait_stream(self, other: FakeStream) -> None:
-        self.awaited.append(other)
-
-
 class FakeGraph:
     """What was captured, in order."""
 
@@ -236,6 +278,8 @@ class FakeGraph:
 
     def capture_begin(self, pool: Any = None) -> None:
         del pool
+        if self.card.stream(torch.device("cuda")) in self.card.streams[: len(self.card.current)]:
+            raise RuntimeError("CUDA graphs must be captured on a non-default stream.")
         self.card.capturing, self.card.broken = self.calls, False
 
     def capture_end(self) -> None:
@@ -245,11 +289,19 @@ class FakeGraph:
 
     def replay(self) -> None:
         self.card.launches += 1
+        reads, writes = self.touched
+        self.card.order.touch("a graph", self.card.stream(torch.device("cuda")), reads, writes)
         for call in self.calls:
             found = tree_iter(call.func(*call.args, **call.kwargs))
             for kept, one in zip(call.results, [one for one in found if isinstance(one, Tensor)], strict=True):
                 if kept.data_ptr() != one.data_ptr():
                     kept.copy_(one)
+
+    @cached_property
+    def touched(self) -> tuple[set[Hashable], set[Hashable]]:
+        """The memory that it reads, and what it writes."""
+        writes = {key for call in self.calls for key in call.writes}
+        return {key for call in self.calls for key in call.reads} - writes, writes
 
 
 @dataclass(frozen=True)
@@ -265,8 +317,9 @@ class FakeCuda:
 
     def __init__(self, card: Card, count: int) -> None:
         self.card, self.count = card, count
-        self.default = [FakeStream(card, index) for index in range(count)]
-        self.current = list(self.default)
+        card.current = [FakeStream(index) for index in range(count)]
+        card.streams = list(card.current)
+        self.pools = [[FakeStream(index) for _ in range(POOL)] for index in range(count)]
 
     def install(self, patched: pytest.MonkeyPatch) -> None:
         """In place of `torch.cuda`'s own."""
@@ -280,9 +333,11 @@ class FakeCuda:
             "current_device": lambda: card.chosen,
             "set_device": self.set_device,
             "device": self.device,
-            "Stream": lambda device=None: FakeStream(card, self._index(device)),
-            "current_stream": lambda device=None: self.current[self._index(device)],
+            "Stream": lambda device=None: self.new_stream(self._index(device)),
+            "current_stream": lambda device=None: card.current[self._index(device)],
+            "default_stream": lambda device=None: card.streams[self._index(device)],
             "stream": self.stream,
+            "Event": lambda: FakeEvent(card.order),
             "CUDAGraph": lambda: FakeGraph(card),
             "graph_pool_handle": lambda: (0, 1),
             "empty_cache": self.empty_cache,
@@ -303,6 +358,12 @@ class FakeCuda:
         index = torch.device(device).index if isinstance(device, str | torch.device) else device
         return self.card.chosen if index is None else int(index)
 
+    def new_stream(self, index: int) -> FakeStream:
+        pool = self.pools[index]
+        pool.append(pool.pop(0))
+        self.card.streams.append(pool[-1])
+        return pool[-1]
+
     def set_device(self, device: Any) -> None:
         self.card.chosen = self._index(device)
 
@@ -316,11 +377,11 @@ class FakeCuda:
 
     @contextmanager
     def stream(self, stream: FakeStream) -> Iterator[None]:
-        before, self.current[stream.device] = self.current[stream.device], stream
+        before, self.card.current[stream.device] = self.card.current[stream.device], stream
         try:
             yield
         finally:
-            self.current[stream.device] = before
+            self.card.current[stream.device] = before
 
     def empty_cache(self) -> None:
         self.card.emptied += 1
@@ -342,6 +403,7 @@ def fake_cards(count: int = 1) -> Iterator[Card]:
         torch._C._set_only_lift_cpu_tensors(True)
         try:
             yield card
+            assert not card.order.faults, card.order.faults
         finally:
             torch._C._set_only_lift_cpu_tensors(lifts)
             torch.backends.cuda.matmul.allow_tf32 = rounding

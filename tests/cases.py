@@ -34,6 +34,7 @@ BAD_RUNS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("launch.memory=12XB",), "launch.memory=12XB"),
     (("launch.memory=-1",), "launch.memory=-1"),
     (("launch.workers=0",), "launch.workers=0"),
+    (("launch.streams=33",), "launch.streams=33: expected at most 32"),
     (("launch.stacked=maybe",), "launch.stacked=maybe: expected auto, yes or no"),
     (("launch=slrm",), "unknown launcher 'slrm'; did you mean 'slurm'?"),
     (("launch.partition=gpu",), "launch.partition=gpu: launch=local has no such key; launch=slurm has"),

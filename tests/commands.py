@@ -10,7 +10,7 @@ import sys
 import sysconfig
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import chdir, contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
@@ -26,7 +26,7 @@ from gradlab.cli import main
 from gradlab.data.dataset import Dataset
 from gradlab.engine.keeper import Keeper
 from gradlab.engine.train import Progress
-from gradlab.engine.train import train as real_train
+from gradlab.engine.train import training as real_training
 from gradlab.launch import local, resume, worker
 from gradlab.launch.devices import Device
 from gradlab.launch.events import Event, Job
@@ -201,14 +201,14 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
 def before_training(monkeypatch: pytest.MonkeyPatch, what: Callable[[list[RunSpec], Keeper], None]) -> None:
     """Calls ``what`` with the runs of each training of a worker, which it may change; what it raises is its crash."""
 
-    def train(
+    def training(
         runs: Sequence[RunSpec], data: Dataset, device: torch.device, said: Progress, keeper: Keeper, *, stacked: bool
-    ) -> Record:
+    ) -> Generator[None, None, Record]:
         runs = list(runs)
         what(runs, keeper)
-        return real_train(runs, data, device, said, keeper, stacked=stacked)
+        return (yield from real_training(runs, data, device, said, keeper, stacked=stacked))
 
-    monkeypatch.setattr(worker, "train", train)
+    monkeypatch.setattr(worker, "training", training)
 
 
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> list[Path]:

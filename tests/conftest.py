@@ -22,6 +22,7 @@ from hydra.core.global_hydra import GlobalHydra
 from gradlab.grid.hydra import read_file as real_read_file
 from gradlab.report.figures.style import Plot
 from gradlab.report.figures.style import save as real_save
+from tests import emulation
 from tests.commands import Gradlab, call, inline, undrawn
 from tests.members import ENGINES, trained_with
 
@@ -81,6 +82,13 @@ def real_data() -> Path:
 @pytest.fixture(params=ENGINES)
 def either_engine(request: pytest.FixtureRequest) -> Iterator[None]:
     """The test twice: with the compiled kernels and with torch alone."""
+    with trained_with(request.param):
+        yield
+
+
+@pytest.fixture(params=[*ENGINES, pytest.param("blocks", marks=emulation.needed)])
+def any_engine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """`either_engine`, and a third time with what is played by blocks of a GPU, emulated."""
     with trained_with(request.param):
         yield
 

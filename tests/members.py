@@ -22,6 +22,7 @@ from gradlab.nn.kernels import program
 from gradlab.spec.named import Value
 from gradlab.spec.run import DataSpec, RunSpec
 from gradlab.store.record import Tables, tidy
+from tests import emulation
 
 torch.set_num_threads(1)  # the networks are tiny, and the tests share the cores among themselves
 
@@ -50,10 +51,12 @@ ENGINES = ("kernels", "torch")
 
 @contextmanager
 def trained_with(engine: str) -> Iterator[None]:
-    """The compiled kernels, as on any machine with a compiler, or torch alone."""
+    """The compiled kernels, as on any machine with a compiler; or torch alone; or the blocks of a GPU, emulated."""
     with pytest.MonkeyPatch.context() as patched:
         if engine == "torch":
             patched.setattr(program, "kernels", lambda _: None)
+        if engine == "blocks":
+            patched.setattr(program, "kernels", emulation.player)
         yield
 
 

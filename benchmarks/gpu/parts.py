@@ -59,7 +59,7 @@ def tf32(device: str, side: int) -> dict[str, Any]:
 
 def suite(device: str, folder: Path) -> None:
     """The tests marked ``gpu``, and the kernels in Triton as they are compiled."""
-    files = ["tests/engine/test_on_a_card.py", "tests/nn/test_fused.py"]
+    files = ["tests/engine/test_on_a_card.py", "tests/nn/test_fused.py", "tests/nn/test_blocks.py"]
     chosen = "cuda or fused" if is_gpu(device) else "fake and graph"
     # Without the settings of the project, which ask for the newest pytest.
     plain = ("-c", os.devnull, f"--rootdir={ROOT}", "--import-mode=importlib", "-p", "no:cacheprovider")
@@ -151,6 +151,18 @@ def ensembles(device: str, folder: Path) -> None:
     say("ensembles", share=3, seconds=log.seconds, **last(log.output))
 
 
+def streams(device: str, folder: Path) -> None:
+    """The grid by so many pieces at once in one process, and whether its numbers are those of one at a time."""
+    from gradlab import load
+
+    losses = []
+    for count in (1, 2, 4, 16):
+        out = folder / f"streams{count}"
+        seconds = sweep(device, out, *grid(device, f"launch.streams={count}"))
+        losses.append(load(out).steps["loss"])
+        say("streams", runs=runs_in(out), streams=count, seconds=seconds, same=losses[-1].equals(losses[0]))
+
+
 def workers(device: str, folder: Path) -> None:
     """The grid and ten times as many runs, by so many processes on the one card."""
     many = seeds(10 if is_gpu(device) else 2)
@@ -167,13 +179,33 @@ def widths(device: str, folder: Path) -> None:
         say("width", runs=runs_in(folder / f"w{width}"), width=width, seconds=seconds)
 
 
+def blocks(device: str, folder: Path) -> None:
+    """The grid with steps played by blocks, beside captured ones: seconds, and how far apart losses begin and end.
+
+    ``compiled``: whether there are blocks; else the steps of both are captured.
+    """
+    from gradlab import load
+    from gradlab.nn.kernels.blocks import player
+
+    seconds, losses = {}, []
+    for kernels in ("torch", "blocks"):
+        if is_gpu(device):
+            os.environ["GRADLAB_KERNELS"] = kernels
+        seconds[kernels] = sweep(device, folder / kernels, *grid(device))
+        losses.append(load(folder / kernels).steps.groupby("run_id")["loss"])
+    first, last = ((a / b - 1).abs() for a, b in ([of.first() for of in losses], [of.last() for of in losses]))
+    compiled = player(torch.zeros(1, device=device)) is not None
+    say("blocks", compiled=compiled, seconds=seconds, at_first=float(first.max()), at_last=float(last.median()))
+
+
 def step(device: str, _: Path) -> None:
-    """Milliseconds a step of one cohort, as a graph and kernel by kernel; by torch, in TF32, by Triton's kernels."""
+    """Milliseconds a step of one cohort, rehearsed and kernel by kernel; by torch, in TF32, by Triton's, by blocks."""
     from benchmarks.choices import step_seconds
 
     sizes = ((432, 10, 64), (432, 10, 16), (64, 10, 256), (1, 10, 64)) if is_gpu(device) else ((4, 3, 8),)
     for members, depth, width in sizes:
-        for kernels, precision in (("torch", "float32"), ("torch", "tf32"), ("triton", "float32")):
+        ways = (("torch", "float32"), ("torch", "tf32"), ("triton", "float32"), ("blocks", "float32"))
+        for kernels, precision in ways:
             if is_gpu(device):
                 os.environ["GRADLAB_KERNELS"] = kernels
             figures = step_seconds(device, members, depth, width, precision)
@@ -283,7 +315,9 @@ PARTS: dict[str, tuple[float, Callable[[str, Path], None]]] = {
     "compiled": (110, compiled),
     "choices": (120, choices),
     "ensembles": (40, ensembles),
-    "step": (50, step),
+    "step": (60, step),
+    "blocks": (60, blocks),
+    "streams": (50, streams),
     "workers": (100, workers),
     "widths": (40, widths),
     "own": (40, own),

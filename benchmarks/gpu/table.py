@@ -89,6 +89,9 @@ def _speeds(lines: Sequence[Line], card: str) -> str:
         add("`torch.func` ensembles of 12", whole, f"scaled from one in {one['share']}", peer=True)
     for one in _of(lines, "width"):
         add(f"{one['runs']:,} runs, width {one['width']}", one["seconds"])
+    for one in _of(lines, "streams"):
+        same = "as with one, bit for bit" if one["same"] else "not as with one, bit for bit"
+        add(f"{one['runs']:,} runs, `launch.streams={one['streams']}`", one["seconds"], same)
     for one in _of(lines, "workers"):
         add(f"{one['runs']:,} runs, `launch.workers={one['workers']}`", one["seconds"])
     return _table((f"what, on {card}", "seconds", "against gradlab", ""), rows)

@@ -49,9 +49,11 @@ class Cohort:
 
     @property
     def by_layers(self) -> bool:
-        """Whether an update of all parameters is one of each layer's, by a kernel."""
-        optimizer, plain = OPTIMIZERS[self.runs[0].optim.name], self.made is None and not self.rates.factors
-        return plain and self.layout.is_layers and optimizer.kernel is not None and serves(self.parameters)
+        """Whether an update of all parameters is one of each layer's, by a kernel on a CPU."""
+        if self.parameters.is_cuda or self.made is not None or self.rates.factors:
+            return False
+        kernel = OPTIMIZERS[self.runs[0].optim.name].kernel
+        return self.layout.is_layers and kernel is not None and serves(self.parameters)
 
     @property
     def layout(self) -> Layout:

@@ -92,8 +92,9 @@ def of_steps(steps: range, lr: Tensor, recorded: Bools, rows: Mapping[bool, tupl
     tables: list[tuple[int, Measurement]] = []
     for record, (row, figures) in rows.items():
         places = np.flatnonzero(recorded == record)
-        several = row.with_figures(steps.start, lr[places], [figure[: len(places)] for figure in figures])
-        values[:, places] = values_of(several)
+        there = torch.from_numpy(places).to(lr.device, non_blocking=True)
+        several = row.with_figures(steps.start, lr[there], [figure[: len(places)] for figure in figures])
+        values[:, there] = values_of(several)
         if several.measurement is not None:
             parts = zip(several.measurement.values.clone(), several.measurement.unsound.clone(), strict=True)
             found = [replace(several.measurement, values=table, unsound=unsound) for table, unsound in parts]

@@ -1,7 +1,8 @@
 """Many steps in a row: since every step does the same to the same memory, it is rehearsed once and then played.
 
 On a processor it is played from what was written down, many steps of one member and then of the next; on a GPU as it
-was captured; where neither can be, it is done as it stands. Shapes: M members.
+was captured, or, where that is asked for, as on a processor, all members at once. Where none of that can be, it is done
+as it stands. Shapes: M members.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from torch import Tensor
 from gradlab.engine.cohort import Cohort
 from gradlab.engine.journal import Rows, StepRow, of_step, of_steps, without_update
 from gradlab.engine.launches import Captured, captured, launch
-from gradlab.engine.precision import is_by_chance
+from gradlab.engine.precision import FORMATS, is_by_chance
 from gradlab.engine.step import advance, step
+from gradlab.nn.kernels import blocks
 from gradlab.nn.kernels.program import Members, Program, Turning, play_steps, write_down
 
 WINDOW = 50
@@ -35,19 +37,23 @@ Rehearsed = Mapping[bool, Program[StepRow] | Captured | None]
 @torch.no_grad()
 def rehearse(cohort: Cohort) -> Rehearsed:
     """What every step but the last does, as kernel calls or as a CUDA graph, where that can be; nothing is done yet."""
-    if cohort.runs[0].train.steps < LEAST_STEPS or not cohort.way.rehearsable or is_by_chance(cohort.runs):
+    how = cohort.runs[0].train
+    if how.steps < LEAST_STEPS or not cohort.way.rehearsable or is_by_chance(cohort.runs):
         return {True: None, False: None}
-    if cohort.parameters.is_cuda:
-        return captured(cohort, min(WINDOW, cohort.runs[0].train.steps))
+    player, places = None if FORMATS[how.precision].rounds else blocks.player(cohort.parameters), min(WINDOW, how.steps)
+    if cohort.parameters.is_cuda and player is None:
+        return captured(cohort, places)
     cohort.task.turn_to(0)
     first = partial(step, cohort, 0, cohort.pace.turn_to(0))
-    threads = min(torch.get_num_threads(), len(cohort.runs))
+    threads = min(torch.get_num_threads(), len(cohort.runs)) if player is None else 1
     # A gradient is clipped and gone at the end of a member's step: one place for all of them stays in the cache.
     passing, turning = [cohort.way.gradient], [Turning(*pair) for pair in (*cohort.task.turning, *cohort.pace.turning)]
-    return {
-        record: write_down(partial(first, record=record), threads, passing, turning, attrgetter("figures"), WINDOW)
+    figures = attrgetter("figures")
+    written = {
+        record: write_down(partial(first, record=record), threads, passing, turning, figures, places, player)
         for record in (True, False)
     }
+    return written if player is None or None not in written.values() else captured(cohort, places)
 
 
 @torch.no_grad()
@@ -71,7 +77,7 @@ def perform(cohort: Cohort, span: range, due: Container[int], rehearsed: Rehears
 
 def _play(cohort: Cohort, steps: list[int], due: Container[int], rehearsed: Rehearsed, members: Members) -> Rows:
     """Neighbouring ``steps`` that are written down, all of them for one member after the other."""
-    lr = torch.stack([cohort.pace.turn_to(t) for t in steps])
+    lr = cohort.pace.turn_through(range(steps[0], steps[-1] + 1))
     written = {record: found for record, found in rehearsed.items() if isinstance(found, Program)}
     recorded = np.array([t in due for t in steps])
     either = next(iter(written.values()))

@@ -18,7 +18,9 @@ Shapes: M members, B batch, L layers, P parameters a member.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -39,6 +41,8 @@ from gradlab.store.record import Record
 SPAN_SECONDS = 0.2
 """About as long as steps are played in one go, without a word to anybody."""
 
+T = TypeVar("T")
+
 Progress = Callable[[float, int], None]
 """Called at every flush with the share of the work that is done, and how many members have diverged."""
 
@@ -57,7 +61,33 @@ def train(
     Goes on from what the ``keeper`` has kept, if anything; numbers do not depend on where a training was broken off.
     Networks of the user's own are trained as one between records where that is said (``stacked``), else one by one.
     """
-    began = time.perf_counter()
+    return to_its_end(training(runs, data, device, progress, keeper, stacked=stacked))
+
+
+def to_its_end(work: Generator[object, None, T]) -> T:
+    """What ``work`` returns, which is alone."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as ended:
+            return cast("T", ended.value)
+
+
+def training(
+    runs: Sequence[RunSpec],
+    data: Dataset,
+    device: torch.device,
+    progress: Progress,
+    keeper: Keeper = NOBODY,
+    *,
+    stacked: bool = False,
+) -> Generator[None, None, Record]:
+    """As `train`, but comes back in each window: all of it is asked for then, and none of it was looked at.
+
+    On a GPU, whose work is going on, others can be asked for theirs meanwhile; it comes back before all else that keeps
+    the host for long, too. Their time is not this training's.
+    """
+    clock = _Clock(time.perf_counter())
     steps, every = runs[0].train.steps, runs[0].probe.every
     early = sum(map(steps_before, runs))
     whole = early + len(runs) * (steps + 1)
@@ -66,10 +96,11 @@ def train(
     due = {*range(0, steps, every), steps}
     looked_into = set() if runs[0].probe.instrument == "none" else due
     journal = Journal(len(runs), cohort.way.columns)
+    yield from clock.stopped()
     rehearsed = rehearse(cohort)
     read = INSTRUMENTS[runs[0].probe.instrument](cohort, _update)
     start, before_that = unpacked(keeper.load(), cohort, journal)
-    began -= before_that
+    clock.began -= before_that
     most = 1
     while start <= steps and journal.diverged < len(runs):
         window = range(start, min(start + WINDOW, steps + 1))
@@ -84,20 +115,40 @@ def train(
             rows += perform(cohort, span, due, rehearsed, members)
             most = max(1, int(SPAN_SECONDS / (time.perf_counter() - asked) * len(span)))
             left, wanted = left[len(span) :], keeper.wanted(span[-1])
+        yield from clock.stopped()
         journal.add(rows)
         if unseen := journal.ended_in(window) - due:
             replay(cohort, journal, before, range(window.start, max(unseen) + 1), unseen, rehearsed)
         start = left.start
         progress((early + len(runs) * start) / whole, journal.diverged)
         if wanted:
-            keeper.save(packed(cohort, journal, start, time.perf_counter() - began))
+            keeper.save(packed(cohort, journal, start, clock.seconds))
     if keeper.finish is not None:
-        keeper.finish(packed(cohort, journal, start, time.perf_counter() - began))
+        keeper.finish(packed(cohort, journal, start, clock.seconds))
+    yield from clock.stopped()
     heldout = None if steps == 0 or journal.diverged == len(runs) else cohort.way.evaluate(cohort.task)
     may_skip = cohort.made is not None
-    took, way = time.perf_counter() - began, cohort.way
+    took, way = clock.seconds, cohort.way
     journal.see(way.seen)
     return journal.close(cohort.runs, heldout, took, may_skip=may_skip, pretrained=way.pretrained)
+
+
+@dataclass
+class _Clock:
+    """That of one training among others: ``began`` is put off by the time that it was stopped."""
+
+    began: float
+
+    @property
+    def seconds(self) -> float:
+        """So far."""
+        return time.perf_counter() - self.began
+
+    def stopped(self) -> Generator[None, None, None]:
+        """Comes back to whoever has other work, whose time does not count."""
+        left = time.perf_counter()
+        yield
+        self.began += time.perf_counter() - left
 
 
 def _update(cohort: Cohort, t: int) -> None:

@@ -21,7 +21,7 @@ class Launcher(Choice):
 EVERYWHERE = ("name", "memory", "workers", "stacked")
 
 LAUNCHERS: dict[str, Launcher] = table(
-    Launcher("local", "processes of this machine", "-", EVERYWHERE),
+    Launcher("local", "processes of this machine", "-", (*EVERYWHERE, "streams")),
     Launcher(
         "ray",
         "tasks of a Ray cluster, or of Ray on this machine",
@@ -38,6 +38,9 @@ LAUNCHERS: dict[str, Launcher] = table(
     ),
 )
 
+MOST_STREAMS = 32
+"""Of a GPU in a process: torch has no more, and two pieces on one would wait for each other."""
+
 MOST_WORKERS = 4096
 """Pieces at once; a larger number is taken for a slip of the keyboard."""
 
@@ -52,15 +55,17 @@ TRUSTED = ("address", "setup")
 class Launch:
     """How runs are carried out: the bytes that a piece may take, pieces at once (``workers``); None: gradlab decides.
 
-    ``stacked``: whether networks of the user's own are trained as one: yes, no, or auto. Elsewhere than on this
-    machine: ``cores`` of a piece, ``gpus`` of a piece (a share, or auto), how often one whose machine died is run again
-    (``retries``), and where: Ray's ``address``, or what Slurm is asked for; ``time`` in minutes or as Slurm writes it,
-    ``setup`` a shell command before each job.
+    ``stacked``: whether networks of the user's own are trained as one: yes, no, or auto. ``streams``: pieces that each
+    process on a GPU of this machine trains by turns. Elsewhere than on this machine: ``cores`` of a piece, ``gpus`` of
+    a piece (a share, or auto), how often one whose machine died is run again (``retries``), and where: Ray's
+    ``address``, or what Slurm is asked for; ``time`` in minutes or as Slurm writes it, ``setup`` a shell command before
+    each job.
     """
 
     memory: int | None = None
     workers: int | None = None
     stacked: str = "auto"
+    streams: int | None = None
     name: str = "local"
     cores: int = 1
     gpus: float | str | None = None
@@ -170,6 +175,7 @@ def _time(key: str, given: Value) -> str:
 _READ: dict[str, Any] = {
     "memory": _bytes,
     "workers": _count(1),
+    "streams": _count(1, MOST_STREAMS),
     "cores": _count(1, MOST_WORKERS),
     "retries": _count(0, 100),
     "gpus": _gpus,

@@ -18,6 +18,14 @@ CPU_MEMORY = 96 * 2**20
 WORKER_MEMORY = 256 * 2**20
 """Bytes that a worker takes beside its piece: mostly PyTorch."""
 
+STREAMS = 8
+"""Pieces that a worker on a GPU trains by turns: each is a chain of small kernels, which leaves most of a card idle. As
+many as a process has queues to it, unless CUDA_DEVICE_MAX_CONNECTIONS says otherwise."""
+
+ROOM = 3
+"""Of how many pieces of its `Device.memory`, a quarter of it, a GPU holds all that is at work: the rest is not theirs,
+as the contexts of processes and what libraries take."""
+
 PER_CORE = 2
 """Workers a core, at most: more only take turns."""
 
@@ -40,6 +48,16 @@ class Device:
     def workers(self) -> int:
         """Processes that share it by default: one a core on a CPU, one on a GPU."""
         return self.cores if self.is_cpu else 1
+
+    @property
+    def streams(self) -> int:
+        """Pieces that one of these processes trains by turns, by default."""
+        return 1 if self.is_cpu else STREAMS
+
+    @property
+    def room(self) -> int:
+        """Bytes that pieces of a GPU may take together, where there are several."""
+        return ROOM * self.memory
 
 
 def choose(asked: str) -> Device:

@@ -19,7 +19,7 @@ import gradlab
 from gradlab.engine.keeper import Keeper
 from gradlab.engine.precision import FORMATS
 from gradlab.launch.events import Job
-from gradlab.nn.kernels.compiler import by_triton, library
+from gradlab.nn.kernels.compiler import by_blocks, by_triton, library
 from gradlab.nn.kernels.program import serves
 from gradlab.spec.run import RunSpec
 from gradlab.store.arrays import Kept, read_arrays, write_arrays
@@ -57,7 +57,6 @@ def keeper_of(job: Job, start: int, runs: Sequence[RunSpec], device: torch.devic
     ids = [run.id for run in runs]
     made_by = surroundings(runs[0].train.precision, device)
     due = time.monotonic() + SECONDS
-    asked = 0.0
 
     def load() -> Kept | None:
         kept = read_arrays(path)
@@ -66,12 +65,11 @@ def keeper_of(job: Job, start: int, runs: Sequence[RunSpec], device: torch.devic
         return kept
 
     def wanted(_t: int) -> bool:
-        nonlocal asked
-        asked = time.monotonic()
-        return asked >= due or bool(told)
+        return time.monotonic() >= due or bool(told)
 
     def save(kept: Kept) -> None:
         nonlocal due
+        began = time.monotonic()
         try:
             write_arrays(path, replace(kept, facts={**kept.facts, "runs": ids, "made_by": made_by}))
         except OSError:
@@ -80,7 +78,7 @@ def keeper_of(job: Job, start: int, runs: Sequence[RunSpec], device: torch.devic
         if told:
             raise ToldToStop
         now = time.monotonic()
-        due = max(due, now + max(SECONDS, (now - asked) / SHARE))
+        due = max(due, now + max(SECONDS, (now - began) / SHARE))
 
     def finish(kept: Kept) -> None:
         if job.weights:
@@ -95,11 +93,12 @@ def keeper_of(job: Job, start: int, runs: Sequence[RunSpec], device: torch.devic
 def surroundings(precision: str, device: torch.device) -> dict[str, str]:
     """What the last digits depend on, beside the runs."""
     own = library(precision) if serves(torch.empty(0, dtype=FORMATS[precision].passes, device=device)) else None
+    asked = "blocks" if by_blocks() else "triton" if by_triton() else "torch"
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return {
         "gradlab": gradlab.__version__,
         "torch": torch.__version__,
         "device": f"{device.type}, {card}",
-        "kernels": own.stem if own else "triton" if device.type == "cuda" and by_triton() else "torch",
+        "kernels": own.stem if own else asked if device.type == "cuda" else "torch",
         "threads": str(torch.get_num_threads()),
     }

@@ -1,4 +1,7 @@
-"""Pieces on this machine: a few processes, each with its own torch, fed one piece at a time, largest first."""
+"""Pieces on this machine: a few processes, each with its own torch, fed one piece at a time, on a GPU several.
+
+The largest come first.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
@@ -26,25 +29,26 @@ EARLY = 4
 """Workers that are started before it is known how many there is work for."""
 
 STOP_SECONDS = 1.0
-"""How long a worker may take to end before it is killed."""
+"""How long a worker may take to end before it is killed, for each piece that it has to keep."""
 
 
 @dataclass
 class Worker:
-    """A process, our end of its pipe, and the job that it has."""
+    """A process, our end of its pipe, and the jobs that it has, by their pieces."""
 
     process: SpawnProcess
     pipe: Connection
-    job: Job | None = None
+    jobs: dict[int, Job] = field(default_factory=dict)
 
 
 @dataclass
 class Crew:
-    """Workers on one device."""
+    """Workers on one device, each of which trains so many pieces by turns on a GPU (``streams``; None: by default)."""
 
     device: Device
     workers: list[Worker] = field(default_factory=list)
     here: bool = True
+    streams: int | None = None
 
     @property
     def there(self) -> int:
@@ -66,7 +70,7 @@ class Crew:
             leaving = self.workers[count:]
             for worker in leaving:
                 worker.process.terminate()
-            deadline = time.monotonic() + STOP_SECONDS
+            deadline = time.monotonic() + STOP_SECONDS * max((len(worker.jobs) for worker in leaving), default=1)
             for worker in leaving:
                 worker.process.join(max(0.0, deadline - time.monotonic()))
                 if worker.process.is_alive():
@@ -78,26 +82,47 @@ class Crew:
     def run(self, jobs: Sequence[Job], *, fail_fast: bool) -> Iterator[Event]:
         """Runs ``jobs`` and yields what is said of them, as it is said.
 
-        A worker that dies takes its piece with it, whose runs are recorded as failed, and is replaced. With
-        ``fail_fast`` nothing is heard after the first failure.
+        A worker that dies takes its piece with it, whose runs are recorded as failed, and is replaced; of several
+        pieces, each is tried again alone. With ``fail_fast`` nothing is heard after the first failure.
         """
-        waiting = list(reversed(jobs))
-        while waiting or any(worker.job for worker in self.workers):
-            for worker in [idle for idle in self.workers if idle.job is None][: len(waiting)]:
+        waiting, alone = list(reversed(jobs)), set[int]()
+        while waiting or any(worker.jobs for worker in self.workers):
+            while waiting and (worker := self._next_for(waiting[-1], alone)) is not None:
                 if _tell(worker, waiting[-1]):
                     yield Event("started", waiting.pop().piece.index)
+                elif worker.jobs:
+                    break  # It is dead, and is heard to be so below.
                 else:
                     _replace(self, worker)
             for worker in _speaking(self.workers):
-                try:
-                    event: Event = worker.pipe.recv()
-                except (EOFError, ConnectionResetError):
-                    event = _bury(worker)
+                event = _heard(worker)
+                if event is None and len(worker.jobs) > 1:
+                    alone.update(worker.jobs)
+                    waiting[:0] = worker.jobs.values()
+                    worker.jobs.clear()
+                    continue
+                event = event or _bury(worker)
                 if event.kind in ENDS:
-                    worker.job = None
+                    del worker.jobs[event.piece]
                 yield event
                 if fail_fast and event.kind == "failed":
                     return
+
+    def _next_for(self, job: Job, alone: Container[int] = ()) -> Worker | None:
+        """The worker with the fewest jobs, if it may have this one beside them.
+
+        An idle one takes whatever comes. Beside others a job must find memory for all; and a network of the user's own,
+        whose code may leave a process or a card in disorder, is never beside others, as are pieces that go ``alone``.
+        """
+        worker = min(self.workers, key=lambda one: len(one.jobs))
+        others = [other for one in self.workers for other in one.jobs.values()]
+        if not worker.jobs:
+            return worker
+        most = 1 if self.device.is_cpu else self.streams or self.device.streams
+        together = (job, *worker.jobs.values())
+        if len(worker.jobs) >= most or any(_is_own(one) or one.piece.index in alone for one in together):
+            return None
+        return worker if sum(map(_memory, (job, *others))) <= self.device.room else None
 
 
 @contextmanager
@@ -147,12 +172,22 @@ def _tell(worker: Worker, job: Job) -> bool:
         worker.pipe.send(job)
     except (BrokenPipeError, ConnectionResetError):
         return False
-    worker.job = job
+    worker.jobs[job.piece.index] = job
     return True
 
 
+def _is_own(job: Job) -> bool:
+    return job.runs[0].model.free
+
+
+def _memory(job: Job) -> int:
+    """Bytes of a piece on a GPU, with its copy of the data."""
+    facts = job.runs[0].facts
+    return job.piece.memory + 8 * (facts.train + facts.heldout) * (facts.inputs + 1)
+
+
 def _speaking(crew: Sequence[Worker]) -> list[Worker]:
-    busy = {worker.pipe: worker for worker in crew if worker.job is not None}
+    busy = {worker.pipe: worker for worker in crew if worker.jobs}
     return [busy[pipe] for pipe in wait(list(busy)) if isinstance(pipe, Connection)] if busy else []
 
 
@@ -161,12 +196,20 @@ def _replace(crew: Crew, worker: Worker) -> None:
     crew.workers[crew.workers.index(worker)] = _start(crew.device.name)
 
 
+def _heard(worker: Worker) -> Event | None:
+    """What a worker says; None of a dead one."""
+    try:
+        event: Event = worker.pipe.recv()
+    except (EOFError, ConnectionResetError):
+        return None
+    return event
+
+
 def _bury(worker: Worker) -> Event:
     """Records that the runs of a dead worker failed."""
-    if worker.job is None:
-        raise RuntimeError("a worker without a job was heard")
+    (job,) = worker.jobs.values()
     worker.process.join()
-    return bury(worker.job, f"the worker process was ended: {_how(worker.process.exitcode)}")
+    return bury(job, f"the worker process was ended: {_how(worker.process.exitcode)}")
 
 
 def _how(code: int | None) -> str:

@@ -35,6 +35,7 @@ def crew_for(launch: Launch, early: local.Crew, *, detach: bool = False) -> Iter
     if detach and launch.name != "slurm":
         raise SpecError(f"--detach: launch={launch.name} ends with its command; expected launch=slurm")
     if launch.name == "local":
+        early.streams = launch.streams or early.streams
         yield early
         return
     early.fit(0)

@@ -1,4 +1,4 @@
-"""A worker: a process that trains the pieces it is sent, one after the other, and writes their tables.
+"""A worker: a process that trains the pieces it is sent, on a GPU several by turns, and writes their tables.
 
 Imports torch, so `local` starts it in a process of its own and never imports it.
 """
@@ -12,8 +12,8 @@ import platform
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.abc import MetaPathFinder
@@ -24,9 +24,10 @@ import torch
 from gradlab.data.dataset import Dataset
 from gradlab.data.loaders import load
 from gradlab.engine.plugins import install
-from gradlab.engine.train import train
+from gradlab.engine.train import to_its_end, training
 from gradlab.launch.events import Event, Job
-from gradlab.launch.keeping import ToldToStop, UnwritableError, keeper_of, writing
+from gradlab.launch.keeping import UnwritableError, keeper_of, writing
+from gradlab.launch.turns import ALONE, Turns, Wish, Work
 from gradlab.spec.run import DataSpec, RunSpec
 from gradlab.store.folder import Folder
 from gradlab.store.pieces import save_piece
@@ -34,6 +35,9 @@ from gradlab.store.record import Tables, failed_tables, joined, tidy
 
 LONG = 1e11
 """The effort of a piece after which a few milliseconds for memory do not count."""
+
+OF_MEMORY = ("CUDA error: out of memory", "ALLOC_FAILED")
+"""What the libraries of a GPU say where torch itself did not ask for the memory."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Names of malloc.h."""
@@ -76,19 +80,38 @@ class WithoutPandas(MetaPathFinder):
 def serve(connection: Connection, device: str) -> None:
     """Trains what arrives, until the other end is gone."""
     keep_memory()
-    without = WithoutPandas()
+    here, without = torch.device(device), WithoutPandas()
     sys.meta_path.insert(0, without)
+    turns, sent = Turns(here), list[Job]()
+
+    def hear() -> None:
+        while here.type == "cuda" and connection.poll():
+            sent.append(connection.recv())
+
+    def say(event: Event) -> None:
+        # First it hears: else both ends could wait for the other to read.
+        with suppress(EOFError):
+            hear()
+        connection.send(event)
+
+    def work(job: Job) -> Work:
+        if without in sys.meta_path and any(map(_is_own, job.runs)):
+            # What is the user's own may import it.
+            sys.meta_path.remove(without)
+        torch.set_num_threads(job.piece.threads)
+        yield from running(job, here, say, told, lambda: turns.shared)
+        if job.piece.effort > LONG:
+            give_memory_back(here)
+
     try:
         while True:
-            job: Job = connection.recv()
-            if without in sys.meta_path and any(map(_is_own, job.runs)):
-                # What is the user's own may import it.
-                sys.meta_path.remove(without)
-            torch.set_num_threads(job.piece.threads)
+            sent.append(connection.recv())
             with _heeding() as told:
-                run_job(job, torch.device(device), connection.send, told)
-            if job.piece.effort > LONG:
-                give_memory_back(torch.device(device))
+                while turns or (sent and not told):
+                    hear()
+                    while sent and not told:
+                        turns.begin(work(sent.pop(0)))
+                    turns.round()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
@@ -104,8 +127,6 @@ def _heeding() -> Iterator[list[int]]:
     signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     try:
         yield told
-    except ToldToStop:
-        pass
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if told:
@@ -125,15 +146,29 @@ def take(device: torch.device) -> None:
 
 
 def run_job(job: Job, device: torch.device, say: Callable[[Event], None], told: Sequence[int] = ()) -> None:
+    """Trains one piece and writes its tables, see `running`."""
+    to_its_end(running(job, device, say, told))
+
+
+def running(
+    job: Job,
+    device: torch.device,
+    say: Callable[[Event], None],
+    told: Sequence[int] = (),
+    shared: Callable[[], bool] = lambda: False,
+) -> Work:
     """Trains one piece and writes its tables; what is ``told`` meanwhile ends it in the middle, see `keeping`.
 
+    Comes back in each window of steps, and before what keeps the host for long, see `turns`; ``shared`` says whether
+    others are at work on the device then.
     Runs that crash are recorded as failed, with the error, and do not end the worker. A chunk that does not fit the
     device's memory, or in which a run crashes, is halved and tried again: a crash costs the run that it is of.
     """
     index = job.piece.index
     take(device)
     try:
-        whole, crash = _trained(job, device, say, told)
+        whole, crash = yield from _trained(job, device, say, told, shared)
+        yield None
         with writing():
             save_piece(Folder(job.folder), index, whole)
     except UnwritableError as unwritable:
@@ -159,17 +194,22 @@ def run_job(job: Job, device: torch.device, say: Callable[[Event], None], told: 
 
 
 def _trained(
-    job: Job, device: torch.device, say: Callable[[Event], None], told: Sequence[int]
-) -> tuple[Tables, Crash | None]:
+    job: Job, device: torch.device, say: Callable[[Event], None], told: Sequence[int], shared: Callable[[], bool]
+) -> Generator[Wish, None, tuple[Tables, Crash | None]]:
     """The tables of all runs of a piece, and the last crash of a run, if there was one."""
     chunks, done = list(job.piece.chunks), list[Tables]()
     last = None
     while len(done) < len(chunks):
         number, start = len(done), sum(chunks[: len(done)])
         runs = job.runs[start : start + chunks[number]]
-        outcome = attempt(replace(job, piece=replace(job.piece, chunks=tuple(chunks))), runs, start, device, say, told)
+        part = replace(job, piece=replace(job.piece, chunks=tuple(chunks)))
+        outcome = yield from attempt(part, runs, start, device, say, told)
         if isinstance(outcome, Tables):
             done.append(outcome)
+        elif outcome.of_memory and shared():
+            # It may be the others who have it: before anything is halved, it is tried without them.
+            give_memory_back(device)
+            yield ALONE
         elif outcome.divisible and len(runs) > 1:
             chunks[number : number + 1] = [len(runs) - len(runs) // 2, len(runs) // 2]
             give_memory_back(device)
@@ -182,11 +222,15 @@ def _trained(
 
 @dataclass(frozen=True)
 class Crash:
-    """Why a chunk did not come to its end; ``divisible`` where half of its runs may come further."""
+    """Why a chunk did not come to its end; ``divisible`` where half of its runs may come further.
+
+    ``of_memory``: there was too little of it.
+    """
 
     error: str
     details: str
     divisible: bool
+    of_memory: bool = False
 
 
 def attempt(
@@ -196,7 +240,7 @@ def attempt(
     device: torch.device,
     say: Callable[[Event], None],
     told: Sequence[int] = (),
-) -> Tables | Crash:
+) -> Generator[Wish, None, Tables | Crash]:
     """Trains ``runs``, ``before`` of whose piece are done already. A crash is a result, for the caller to record."""
 
     def progress(share: float, diverged: int) -> None:
@@ -210,13 +254,16 @@ def attempt(
             install(job.plugins)
         data = _data(runs[0].data)
         keeper = keeper_of(job, before, runs, device, told)
-        return tidy(train(runs, data, device, progress, keeper, stacked=job.piece.stacked), job.limits)
+        record = yield from training(runs, data, device, progress, keeper, stacked=job.piece.stacked)
+        yield None
+        return tidy(record, job.limits)
     except (BrokenPipeError, ConnectionResetError, UnwritableError):
         raise
     except Exception as crash:  # noqa: BLE001 - whatever it is, it is recorded, and the other pieces go on
         first = str(crash).partition("\n")[0]
         # Data that cannot be had are missed by every run alike.
-        return Crash(f"{type(crash).__name__}: {first}", traceback.format_exc(), data is not None)
+        of_memory = isinstance(crash, torch.OutOfMemoryError) or any(word in str(crash) for word in OF_MEMORY)
+        return Crash(f"{type(crash).__name__}: {first}", traceback.format_exc(), data is not None, of_memory)
 
 
 def _data(spec: DataSpec) -> Dataset:

@@ -196,9 +196,9 @@ def dead_share(z: Tensor, slope: Slope, out: Tensor) -> None:
 
 
 def _place(slope: Slope, like: Tensor) -> Place:
-    return _shared(slope, like.dtype) if isinstance(slope, float) else slope
+    return _shared(slope, like.dtype, like.device) if isinstance(slope, float) else slope
 
 
 @cache
-def _shared(slope: float, dtype: torch.dtype) -> Shared:
-    return Shared(torch.full((1,), slope, dtype=dtype))
+def _shared(slope: float, dtype: torch.dtype, on: torch.device) -> Shared:
+    return Shared(torch.tensor([slope], dtype=dtype, device=on))

@@ -56,8 +56,8 @@ class Gauge:
     spoke: float = field(default_factory=time.monotonic)
 
     def started(self, piece: int) -> None:
-        """A piece begins; a single run is its own grid, and needs no second bar."""
-        if self.tally.total > 1 and len(self.bars) < PIECE_BARS:
+        """A piece begins, or begins again; a single run is its own grid, and needs no second bar."""
+        if self.tally.total > 1 and piece not in self.bars and len(self.bars) < PIECE_BARS:
             members = len(self.pieces[piece].members)
             label = f"cohort {self.pieces[piece].cohort + 1}, {counted(members, 'run')}"
             self.bars[piece] = self.progress.add_task(label, total=1.0)

@@ -72,6 +72,7 @@ LINES: tuple[dict[str, Any], ...] = (
     {"what": "ensembles", "share": 3, "seconds": 40.0, "work_s": 30.0, "scaled_s": 90.0},
     {"what": "tf32", "tflops": 380.0, "half": 0.0, "three_quarters": 1.0},
     {"what": "width", "runs": 432, "width": 16, "seconds": 7.0},
+    {"what": "streams", "runs": 432, "streams": 4, "seconds": 12.0, "same": True},
     {"what": "workers", "runs": 4320, "workers": 2, "seconds": 61.0},
     {
         "what": "step",
@@ -110,6 +111,7 @@ def test_lines_become_tables_with_the_card_on_each(tmp_path: Path) -> None:
         "| compiled loop, `reduce-overhead` | 250 | 25.0 times | 3 CUDA graphs a step, 2 without a CUDA graph; comp",
         "| compiled loop and its compilation | 1,750 | 175 times | 108 times |",
         "| `torch.func` ensembles of 12 | 100 | 10.0 times | scaled from one in 3 |",
+        "| 432 runs, `launch.streams=4` | 12.0 |  | as with one, bit for bit |",
         "| 4,320 runs, `launch.workers=2` | 61.0 |  |  |",
         "| 432 | 10 | 64 | float32 | torch | 1.50 | 2.25 | 6.00 | yes |",
         "| rnn | 0.56 | -1% | +42% | 22.6 | 40.0 × |",

@@ -13,7 +13,7 @@ import pytest
 from gradlab.cure import trials
 from gradlab.cure.ranking import front, outcomes
 from gradlab.engine.keeper import Keeper
-from gradlab.engine.train import train as real_train
+from gradlab.engine.train import training as real_training
 from gradlab.grid.compose import compose_any
 from gradlab.launch import worker
 from gradlab.spec.run import RunSpec
@@ -287,7 +287,7 @@ def test_an_interrupted_cure_is_resumed(
     assert ended.status == 130
     assert "gradlab sweep --resume out" in " ".join(ended.err.split())
     assert read_manifest(tmp_path / "out")["cure"]["round"] == planned
-    monkeypatch.setattr(worker, "train", real_train)
+    monkeypatch.setattr(worker, "training", real_training)
     ended = gradlab_("sweep", "--resume", "out")
     assert (ended.status, ended.err) == (0, "")
     assert "The smallest changes that heal" in ended.out
@@ -323,7 +323,7 @@ def test_a_crash_of_every_seed_tries_nothing(
     def crash(*_: object, **__: object) -> Record:
         raise ValueError("it broke")
 
-    monkeypatch.setattr(worker, "train", crash)
+    monkeypatch.setattr(worker, "training", crash)
     ended = gradlab_("cure", *WELL, "-o", "out")
     assert ended.status == 1
     assert "Every seed of the run crashed" in ended.out

@@ -19,15 +19,16 @@ from gradlab.data.facts import described
 from gradlab.engine.cohort import Cohort, prepare
 from gradlab.engine.playing import perform, rehearse
 from gradlab.engine.step import advance
-from gradlab.engine.train import train
+from gradlab.engine.train import train, training
 from gradlab.engine.ways import Own
 from gradlab.grid.cohorts import cost
+from gradlab.launch.turns import Turns, Work
 from gradlab.nn.kernels.graphs import Graph, capture
 from gradlab.nn.products import looked_up_back
 from gradlab.spec.choices import CLIPS, NAMED, SCHEDULES
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec
-from gradlab.store.record import tidy
+from gradlab.store.record import Record, tidy
 from tests.card import Card, OnCard, fake_cards
 from tests.engine.test_lent import CASES
 from tests.members import Member, content, differences, split, trained_with
@@ -166,6 +167,30 @@ def test_a_step_is_one_launch(card: Card) -> None:
         asked.append(card.asked - before)
         assert card.launches - launched == steps
     assert asked[0] == asked[1]
+
+
+def test_trainings_side_by_side_are_what_they_are_alone(gpu: torch.device) -> None:
+    """Bit for bit: each on a stream of its own, whose products have scratch memory of their own."""
+    kinds: tuple[dict[str, Value], ...] = (
+        {"model.norm": "batch", "optim.name": "adam"},
+        {"model.width": 8, "clip.mode": "norm"},
+    )
+    cohorts = [[described({**SMALL, **kind, "train.steps": 60, "seed": seed}) for seed in (0, 1)] for kind in kinds]
+    turns, alone, found = Turns(gpu), [], dict[int, Record]()
+
+    def work(number: int, runs: Sequence[RunSpec]) -> Work:
+        found[number] = yield from training(runs, content(runs[0].data), gpu, lambda *_: None)
+
+    for number, runs in enumerate(cohorts):
+        alone.append(train(runs, content(runs[0].data), gpu, lambda *_: None))
+        turns.begin(work(number, runs))
+    while turns:
+        turns.round()
+    for number, wanted in enumerate(alone):
+        for name in ("loss", "grad_norm", "heldout_loss"):
+            np.testing.assert_array_equal(getattr(found[number], name), getattr(wanted, name))
+        for mine, theirs in zip(found[number].layers, wanted.layers, strict=True):
+            np.testing.assert_array_equal(mine.values, theirs.values)
 
 
 @pytest.mark.parametrize("case", [("Mlp", False), ("Mlp", True), ("Lstm", False)], ids=str)

@@ -13,7 +13,7 @@ from gradlab.spec.named import Value
 from gradlab.spec.run import build
 from tests.descents import optimizer
 
-pytestmark = pytest.mark.usefixtures("either_engine")
+pytestmark = pytest.mark.usefixtures("any_engine")
 
 LAYOUT = Layout((Slot(1, Role.WEIGHT, (6, 5), Start.DRAWN), Slot(1, Role.BIAS, (10,), Start.DRAWN)), ("layer",))
 P = LAYOUT.size

@@ -6,7 +6,7 @@ A process of another machine, or as good as one, is given these functions instea
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 
 from gradlab.data.dataset import Dataset
 from gradlab.engine.keeper import Keeper
-from gradlab.engine.train import Progress, train
+from gradlab.engine.train import Progress, training
 from gradlab.launch import ray_task, slurm_job, worker
 from gradlab.launch.events import Job
 from gradlab.spec.run import RunSpec
@@ -47,14 +47,14 @@ def _slow_down(folder: Path) -> None:
 
     def slowly(
         runs: Sequence[RunSpec], data: Dataset, device: torch.device, said: Progress, keeper: Keeper, *, stacked: bool
-    ) -> Record:
+    ) -> Generator[None, None, Record]:
         def wanted(t: int) -> bool:
             if file.exists():
                 time.sleep(STEP_SECONDS)
             return keeper.wanted(t)
 
-        return train(runs, data, device, said, replace(keeper, wanted=wanted), stacked=stacked)
+        return training(runs, data, device, said, replace(keeper, wanted=wanted), stacked=stacked)
 
-    mock.patch.object(worker, "train", slowly).start()
+    mock.patch.object(worker, "training", slowly).start()
     # So that a keeper is asked after every step.
     mock.patch("gradlab.engine.train.SPAN_SECONDS", 0.0).start()

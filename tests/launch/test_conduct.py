@@ -17,7 +17,7 @@ import yaml
 import gradlab
 from gradlab import report
 from gradlab.engine.keeper import Keeper
-from gradlab.engine.train import train as real_train
+from gradlab.engine.train import training as real_training
 from gradlab.grid.compose import compose_grid
 from gradlab.launch import conduct, worker
 from gradlab.spec.run import SCHEMA, RunSpec
@@ -174,7 +174,7 @@ def test_a_crashed_piece_leaves_the_others_unharmed(
     assert "Traceback (most recent call last)" in log
     assert "it broke" in log
 
-    monkeypatch.setattr(worker, "train", real_train)
+    monkeypatch.setattr(worker, "training", real_training)
     again = gradlab_("sweep", "--resume", "out")
     assert "6 of 12 runs are missing" in again.out
     assert again.status == 0
@@ -225,7 +225,7 @@ def test_what_does_not_fit_the_memory_is_halved_and_that_is_recorded(
     assert sizes == [7, 4, 2, 2, 3, 2, 1]
     (piece,) = manifest_of(tmp_path / "out")["pieces"]
     assert piece["chunks"] == [2, 2, 2, 1]
-    monkeypatch.setattr(worker, "train", real_train)
+    monkeypatch.setattr(worker, "training", real_training)
     gradlab_("sweep", *TINY, "seed=range(7)", "-o", "whole")
     halved, whole = (gradlab.load(tmp_path / name) for name in ("out", "whole"))
     assert halved.runs["run_id"].tolist() == whole.runs["run_id"].tolist()

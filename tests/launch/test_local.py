@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 
 from gradlab.engine.keeper import Keeper
 from gradlab.grid.cohorts import make_plan
+from gradlab.grid.launching import Launch
 from gradlab.launch import devices, local, worker
 from gradlab.launch.devices import CPU_MEMORY
 from gradlab.launch.events import Event, Job
 from gradlab.launch.local import crew_of
+from gradlab.launch.places import crew_for
 from gradlab.spec.named import SpecError
 from gradlab.spec.run import RunSpec, build
 from gradlab.store.folder import Folder
@@ -23,6 +28,8 @@ from gradlab.store.pieces import saved_pieces
 from tests.commands import alive, before_training
 
 CPU = torch.device("cpu")
+
+CARD = devices.Device("cuda:0", "cuda:0, a card", 2**30, 4)
 
 
 def jobs_of(folder: Path, seeds: int, steps: int = 3) -> list[Job]:
@@ -135,12 +142,83 @@ def test_a_crew_that_cannot_train_fails_its_jobs(tmp_path: Path) -> None:
     with crew_of(1, devices.choose("cpu")) as crew:
         crew.workers[0].process.terminate()
         crew.workers[0].process.join()
-        crew.workers[0].job = jobs[0]
+        crew.workers[0].jobs[0] = jobs[0]
         events = list(crew.run(jobs[1:], fail_fast=False))
     failed = [event for event in events if event.kind == "failed"]
     assert [(event.piece, event.error) for event in failed] == [(0, "the worker process was ended: SIGTERM")]
     assert [event.piece for event in events if event.kind == "finished"] == [1]
     assert saved_pieces(Folder(tmp_path))[0]["state"].to_pylist() == ["failed"]
+
+
+class Gone:
+    """A process that was killed."""
+
+    exitcode = -9
+
+    def join(self) -> None:
+        """It has ended already."""
+
+
+def test_of_several_pieces_of_a_worker_that_dies_each_is_tried_again_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here each kills the next one, too."""
+    jobs, had = jobs_of(tmp_path, 1), list[int]()
+
+    def killed(_: str) -> local.Worker:
+        ours, theirs = multiprocessing.Pipe()
+
+        def die() -> None:
+            with suppress(EOFError), theirs:
+                had.append(theirs.recv().piece.index)
+
+        threading.Thread(target=die).start()
+        return local.Worker(cast("Any", Gone()), ours)
+
+    ours, theirs = multiprocessing.Pipe()
+    theirs.close()
+    monkeypatch.setattr(local, "_start", killed)
+    crew = local.Crew(CARD, [local.Worker(cast("Any", Gone()), ours, {job.piece.index: job for job in jobs})])
+    events = list(crew.run([], fail_fast=False))
+    crew.workers[0].pipe.close()
+    assert sorted(had) == [0, 1]
+    assert [event.kind for event in events] == ["started", "failed"] * 2
+    assert sorted({event.piece for event in events}) == [0, 1]
+    assert {event.error for event in events[1::2]} == {"the worker process was ended: SIGKILL (out of memory?)"}
+    assert sorted(saved_pieces(Folder(tmp_path))) == [0, 1]
+
+
+def test_pieces_on_a_card_are_shared_by_its_workers_while_there_is_room(tmp_path: Path) -> None:
+    (job, _) = jobs_of(tmp_path, 1)
+
+    def given(
+        memory: int,
+        device: devices.Device = CARD,
+        workers: int = 2,
+        job: Job = job,
+        streams: int | None = None,
+        alone: Any = (),
+    ) -> list[int]:
+        nobody: Any = None
+        crew = local.Crew(device, [local.Worker(nobody, nobody) for _ in range(workers)])
+        with crew_for(Launch(streams=streams), crew):
+            pass
+        for number in range(20):
+            like = replace(job, piece=replace(job.piece, index=number, memory=memory))
+            if (worker := crew._next_for(like, alone)) is None:
+                break
+            worker.jobs[number] = like
+        return [len(worker.jobs) for worker in crew.workers]
+
+    assert given(0) == [8, 8]
+    assert given(0, streams=3) == [3, 3]
+    assert given(0, devices.Device("cpu", "cpu", CPU_MEMORY, 4), streams=3) == [1, 1]
+    assert given(CARD.memory) == [1, 1]
+    assert given(CARD.memory, workers=1) == [2]
+    assert given(100 * CARD.memory) == [1, 1]
+    assert given(0, alone=range(20)) == [1, 1]
+    own = replace(job.runs[0], model=replace(job.runs[0].model, name="module"))
+    assert given(0, job=replace(job, runs=(own,))) == [1, 1]
 
 
 def test_an_exception_ends_the_crew_at_once(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from gradlab.spec import choices
 from gradlab.spec.run import build
 from tests.oracles import activation, steepest
 
-pytestmark = pytest.mark.usefixtures("either_engine")
+pytestmark = pytest.mark.usefixtures("any_engine")
 
 SLOPES = {"leaky_relu": 0.01, "prelu": 0.25}
 

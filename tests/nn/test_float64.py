@@ -10,7 +10,7 @@ import torch
 from gradlab.nn.float64 import layer_gradients, norm64, norms64, sound_norm64, spread, unsound
 from gradlab.nn.kernels import native
 
-pytestmark = pytest.mark.usefixtures("either_engine")
+pytestmark = pytest.mark.usefixtures("any_engine")
 
 SPANS = (slice(0, 3), slice(3, 4), slice(4, 10))
 

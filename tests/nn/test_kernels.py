@@ -23,9 +23,17 @@ from gradlab.nn.kernels.program import Shared, write_down
 from gradlab.nn.products import join, split
 from gradlab.spec.named import Value
 from gradlab.spec.run import build
-from tests.members import content
+from tests.members import content, trained_with
 
 pytestmark = pytest.mark.skipif(library("float64") is None, reason="no C compiler")
+
+
+@pytest.fixture(params=["kernels", "blocks"])
+def player(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What plays the calls: the processor, or the blocks of a GPU, emulated."""
+    with trained_with(request.param):
+        yield
+
 
 EXACT = {torch.float32: 2e-5, torch.float64: 1e-12}
 
@@ -48,6 +56,7 @@ def test_the_numbers_of_kernels_activations_and_clips_are_those_of_the_source() 
     assert names_of("NONE") == list(native.CLIPS)
 
 
+@pytest.mark.usefixtures("player")
 @pytest.mark.parametrize("dtype", EXACT)
 @pytest.mark.parametrize(
     "sizes",
@@ -167,6 +176,7 @@ def test_a_step_written_down_is_the_step_bit_for_bit(settings: dict[str, Value],
         assert torch.equal(mine, theirs)
 
 
+@pytest.mark.usefixtures("player")
 def test_members_that_are_not_played_stay_as_they_are() -> None:
     found = cohort(SETTINGS["batch, tanh, momentum"])
     before = [tensor.clone() for tensor in found.moving]
@@ -185,6 +195,7 @@ def test_what_is_more_than_kernels_is_not_written_down(output: str) -> None:
     assert rehearse(cohort({"model.output": output}))[False] is None
 
 
+@pytest.mark.usefixtures("player")
 @pytest.mark.parametrize("dtype", EXACT)
 def test_the_tails_of_gelu_are_right_to_the_last_digits(dtype: torch.dtype) -> None:
     """Beside erfc in double precision, which torch's gelu is not made of."""
@@ -203,6 +214,7 @@ def test_an_operation_of_torch_s_is_refused_before_it_is_lost() -> None:
     assert write_down(lambda: float(native.add(x, None, out=out).sum())) is None
 
 
+@pytest.mark.usefixtures("player")
 def test_what_is_passing_has_one_place_for_all_members_and_stays_as_it_is() -> None:
     x, passing, out = draw(3, 4), torch.zeros(3, 4, dtype=torch.float64), torch.zeros(3, 4, dtype=torch.float64)
 
@@ -217,6 +229,7 @@ def test_what_is_passing_has_one_place_for_all_members_and_stays_as_it_is() -> N
     assert not out[:, [0, 3]].any()
 
 
+@pytest.mark.usefixtures("player")
 def test_an_argument_that_all_share_has_no_member_axis() -> None:
     slope = Shared(torch.tensor([0.5], dtype=torch.float64))
     found = native.activate("leaky", -torch.ones(3, 2, 2, dtype=torch.float64), slope)
@@ -285,6 +298,7 @@ def test_rows_are_copied_looked_up_and_added_up_as_torch_does(dtype: torch.dtype
             torch.testing.assert_close(place, found + more * table, rtol=EXACT[dtype], atol=EXACT[dtype])
 
 
+@pytest.mark.usefixtures("player")
 @pytest.mark.parametrize("dtype", EXACT)
 def test_cross_entropy_of_several_places_is_torch_s(dtype: torch.dtype) -> None:
     output, chosen = draw(2, 3, 4, 5, dtype=dtype).requires_grad_(), torch.tensor([6, 0, 3])

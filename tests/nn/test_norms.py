@@ -14,7 +14,7 @@ from gradlab.spec.named import Value
 from tests.members import measured
 from tests.oracles import normalization
 
-pytestmark = pytest.mark.usefixtures("either_engine")
+pytestmark = pytest.mark.usefixtures("any_engine")
 
 MEMBERS, BATCH, WIDTH = 3, 6, 5
 

@@ -176,6 +176,13 @@ class Pace:
         self.column.copy_(lr.unsqueeze(1))
         return lr
 
+    def turn_through(self, steps: range) -> Tensor:
+        """`turn_to` each of neighbouring ``steps``: their rates (steps, M)."""
+        if self.planned is None or self.plateau is not None:
+            return torch.stack([self.turn_to(t) for t in steps])
+        self.turn_to(steps[-1])
+        return self.planned[steps.start : steps.stop]
+
     def heed(self, t: int | Tensor, loss: Tensor, lr: Tensor) -> None:
         """Takes notice of the loss (M,) of step t at the rates ``lr`` (M,), but for the last, which has no update."""
         if self.plateau is None or self.planned is None:

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import TextIO
 
 SOURCE = Path(__file__).with_name("source")
 """The kernels in C, a file a kind; `player.c` includes the others."""
 
 SWITCH = "GRADLAB_KERNELS"
-"""The environment variable that says ``torch`` where nothing is to be compiled, or ``triton`` on a GPU."""
+"""The environment variable that says ``torch`` where nothing is to be compiled; ``triton``, or ``blocks``, on a GPU."""
 
 FLAGS = (
     *("-std=gnu11", "-O3", "-march=native", "-fPIC", "-fopenmp-simd"),
@@ -86,9 +86,35 @@ def library(precision: str) -> Path | None:
         return None
 
 
+def kept(key: Sequence[str], make: Callable[[], bytes]) -> bytes:
+    """What ``make`` gives: made once, and from then on taken from the cache, where there can be one.
+
+    It is the user's own, as a `library` is.
+    """
+    try:
+        folder, name = _private_folder(), hashlib.sha256("\0".join(key).encode()).hexdigest()[:24]
+        path = folder / f"{name}.bin"
+        with _alone(folder / f"{path.stem}.lock") as note:
+            if note.read() == _checksum(path):
+                return path.read_bytes()
+            made = make()
+            path.unlink(missing_ok=True)
+            path.touch(0o600)
+            path.write_bytes(made)
+            _write(note, _checksum(path) or FAILED)
+            return made
+    except (OSError, RuntimeError):
+        return make()
+
+
 def by_triton() -> bool:
     """Whether kernels in Triton are asked for on a GPU, and it is installed."""
     return os.environ.get(SWITCH) == "triton" and importlib.util.find_spec("triton") is not None
+
+
+def by_blocks() -> bool:
+    """Whether a GPU is to play many steps in a launch."""
+    return os.environ.get(SWITCH) == "blocks"
 
 
 def _private_folder() -> Path:

@@ -42,8 +42,10 @@ def capture(steps: Mapping[K, Callable[[], T]], moving: Sequence[Tensor]) -> dic
     """
     before = [tensor.clone() for tensor in moving]
     with torch.cuda.device(moving[0].device):
-        # One stream for all: only what was freed on the same stream is taken again from the pool.
-        side, pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        # One stream for all: only what was freed on the same stream is taken again from the pool. The piece's own, if
+        # there is one: a graph goes on to use the scratch memory that cuBLAS has for the stream of its capture.
+        here, pool = torch.cuda.current_stream(), torch.cuda.graph_pool_handle()
+        side = torch.cuda.Stream() if here == torch.cuda.default_stream() else here
         try:
             return {key: _captured(step, side, pool) for key, step in steps.items()}
         finally:

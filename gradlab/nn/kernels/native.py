@@ -211,8 +211,8 @@ def clear(out: Tensor) -> None:
 
 
 @cache
-def _edges(spans: tuple[tuple[int, int], ...]) -> tuple[Shared, Shared]:
-    return tuple(Shared(torch.tensor(ends)) for ends in zip(*spans, strict=True))  # type: ignore[return-value]
+def _edges(spans: tuple[tuple[int, int], ...], on: torch.device) -> tuple[Shared, Shared]:
+    return tuple(Shared(torch.tensor(ends, device=on)) for ends in zip(*spans, strict=True))  # type: ignore[return-value]
 
 
 def norms(rows: Tensor, spans: Sequence[slice], out: Tensor, unless: Sequence[Tensor] = ()) -> None:
@@ -220,24 +220,24 @@ def norms(rows: Tensor, spans: Sequence[slice], out: Tensor, unless: Sequence[Te
 
     ``unless`` are what has changed (M,) float64, which is zero where nothing has, and what they were then (M, spans).
     """
-    call("norms", rows, len(rows), (len(spans),), (*_edges_of(spans), rows, out, *unless))
+    call("norms", rows, len(rows), (len(spans),), (*_edges_of(spans, rows), rows, out, *unless))
 
 
 def distances(rows: Tensor, others: Tensor, spans: Sequence[slice], out: Tensor) -> None:
     """The norms of the difference of two (M, P); shapes as in `norms`."""
-    call("distances", rows, len(rows), (len(spans),), (*_edges_of(spans), rows, others, out))
+    call("distances", rows, len(rows), (len(spans),), (*_edges_of(spans, rows), rows, others, out))
 
 
 def gradients(
     rows: Tensor, matrices: Sequence[slice], layers: Sequence[slice], norm: Tensor, weights: Tensor, zero: Tensor
 ) -> None:
     """(M, P) by layers, whose matrices come first: norms, those of the matrices, shares of zeros, (M, L) each."""
-    (starts, ends), (_, stops) = _edges_of(matrices), _edges_of(layers)
+    (starts, ends), (_, stops) = _edges_of(matrices, rows), _edges_of(layers, rows)
     call("gradients", rows, len(rows), (len(layers),), (starts, ends, stops, rows, norm, weights, zero))
 
 
-def _edges_of(spans: Sequence[slice]) -> tuple[Shared, Shared]:
-    return _edges(tuple((span.start, span.stop) for span in spans))
+def _edges_of(spans: Sequence[slice], like: Tensor) -> tuple[Shared, Shared]:
+    return _edges(tuple((span.start, span.stop) for span in spans), like.device)
 
 
 def unsound(x: Tensor, out: Tensor) -> None:
@@ -253,7 +253,7 @@ def sound_norm(
 
     ``known`` are the layers' norms (M, L), where they are.
     """
-    (starts, ends), (_, stops) = _edges_of(matrices), _edges_of(layers)
+    (starts, ends), (_, stops) = _edges_of(matrices, x), _edges_of(layers, x)
     places = (starts, ends, stops, x, known, norm, broken)
     call("sound_norm", x, len(x), (entries(x), len(layers)), places)
 
@@ -261,15 +261,15 @@ def sound_norm(
 def spread(h: Tensor, mean: Tensor, deviation: Tensor, cosine: Tensor | None, each: Sequence[Tensor] = ()) -> None:
     """(M, T, B, D): as `float64.spread`, into (M,) float64 each, and of ``each`` step into (M, T)."""
     _, *sizes = h.shape
-    # The sum of unit vectors, in double precision.
-    room = scratch(h, sizes[-1] * 8 // h.element_size())
+    # The sum of unit vectors, or the length of each, in double precision.
+    room = scratch(h, max(sizes[1:]) * 8 // h.element_size())
     call("spread", h, len(h), tuple(sizes), (whole(h), room, mean, deviation, cosine, *each))
 
 
 def within(x: Tensor, ends: tuple[float, ...], out: Tensor) -> None:
     """(M, ...): the share of entries in the two ranges of ``ends``, low and high of each, into ``out`` (M,) float64."""
     x = whole(x)
-    call("within", x, len(x), (entries(x),), (_shared_numbers(ends), x, out))
+    call("within", x, len(x), (entries(x),), (_shared_numbers(ends, x.device), x, out))
 
 
 def dead(z: Tensor, slope: Place, out: Tensor) -> None:
@@ -338,14 +338,14 @@ def margin(output: Tensor, classes: Tensor, chosen: Tensor, margins: tuple[float
     """As `cross_entropy`; ``margins`` are those of the right class and of the others, and what the others count."""
     members, outputs, places = len(output), output.shape[-1], entries(classes)
     loss, slope = output.new_empty(members), new(output, *output.shape)
-    at = (whole(output), Shared(chosen), Shared(classes), _shared_numbers(margins), loss, slope)
+    at = (whole(output), Shared(chosen), Shared(classes), _shared_numbers(margins, output.device), loss, slope)
     call("margins", output, members, (len(chosen) * places, outputs, places), at)
     return loss, slope
 
 
 @cache
-def _shared_numbers(numbers: tuple[float, ...]) -> Shared:
-    return Shared(torch.tensor(numbers, dtype=torch.float64))
+def _shared_numbers(numbers: tuple[float, ...], on: torch.device) -> Shared:
+    return Shared(torch.tensor(numbers, dtype=torch.float64, device=on))
 
 
 @dataclass(frozen=True)
@@ -360,7 +360,7 @@ class Clips:
 def clip(gradient: Tensor, norm: Tensor, clips: Clips, layers: Sequence[slice]) -> tuple[Tensor, Tensor]:
     """(M, P) in place; its norm before (M,) -> the norm after it, and zero where no entry changed."""
     after, changed = torch.empty_like(norm), torch.empty_like(norm)
-    edges = _edges_of(layers)
+    edges = _edges_of(layers, gradient)
     places = (clips.mode, clips.threshold, clips.output_threshold, *edges, norm, gradient, after, changed)
     call("clip", gradient, len(gradient), (gradient.shape[1], len(layers)), places)
     return after, changed

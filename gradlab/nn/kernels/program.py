@@ -13,7 +13,7 @@ import struct
 from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
@@ -105,10 +105,31 @@ def _extent(tensor: Tensor) -> _Extent:
     return _Extent(tensor.data_ptr(), tensor.nbytes)
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """What plays steps on a GPU, a block a member: its kernels by name, and a launch, given as `play_steps`."""
+
+    kernels: frozenset[str]
+    play: Callable[[Uploaded, Uploaded, Bools, int], None]
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """Calls that lie on a GPU, to be played for each of so many ``members`` by the ``blocks``."""
+
+    blocks: Blocks
+    rows: Tensor
+    count: int
+    members: int
+
+
 @dataclass
 class _Draft:
     """Calls as they are written down, the tensors that they read and write, and those that the members share."""
 
+    blocks: Blocks | None = None
+    members: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     rows: list[_Row] = field(default_factory=list)
     kept: list[Place] = field(default_factory=list)
     rooms: list[_Extent] = field(default_factory=list)
@@ -150,8 +171,10 @@ class _Draft:
         found = _found(self.rooms, np.array([tensor.data_ptr() for tensor in named], dtype=np.int64))
         return [tensor for tensor, room in zip(named, found.tolist(), strict=True) if room < 0]
 
-    def moved(self, places: Sequence[int], turning: Sequence[Turning], slots: Sequence[Turning]) -> bytes:
-        """The calls, with the rooms at these addresses, the same for all members.
+    def moved(
+        self, places: Sequence[int], turning: Sequence[Turning], slots: Sequence[Turning], apart: int = 0
+    ) -> bytes:
+        """The calls, with the rooms at these addresses, and so many bytes apart from member to member.
 
         What is ``turning`` lies where the step's number says, and a result in one of its ``slots``.
         """
@@ -164,7 +187,7 @@ class _Draft:
         turns = [0] * len(places) + [one.each.stride(0) * one.each.element_size() for one in more] + [0]
         calls = np.array([(row.kernel, *row.sizes) for row in self.rows])
         numbers = np.array([row.numbers for row in self.rows]).view(np.int64)
-        step[(found >= 0) & (found < len(places))] = 0
+        step[(found >= 0) & (found < len(places))] = apart
         counted = (found >= len(places) + len(turning)) @ (1 << np.arange(PLACES))
         return np.hstack([calls, numbers, at + by[found], step, np.array(turns)[found], counted[:, None]]).tobytes()
 
@@ -209,7 +232,13 @@ def kernels(dtype: torch.dtype) -> _Player | None:
 
 
 def serves(x: Tensor) -> bool:
-    """Whether there are kernels for tensors like ``x``: it lies on a CPU, and a compiler was at hand."""
+    """Whether there are kernels for tensors like ``x``: it lies on a CPU, and a compiler was at hand.
+
+    Of tensors on a GPU while a step is written down for its blocks.
+    """
+    if x.is_cuda:
+        draft = _WRITING.get()
+        return draft is not None and draft.blocks is not None and x.dtype in PRECISIONS and not _ASIDE.get()
     return x.device.type == "cpu" and not _ASIDE.get() and kernels(x.dtype) is not None
 
 
@@ -239,7 +268,8 @@ def scratch(like: Tensor, size: int) -> Shared:
 
 
 def _room(draft: _Draft, like: Tensor, shape: Sequence[int], strides: Sequence[int], size: int) -> Tensor:
-    with torch._C._DisableTorchDispatch():  # nobody need hear of what only allocates
+    # Nobody need hear of what only allocates.
+    with nullcontext() if like.is_cuda else torch._C._DisableTorchDispatch():
         room = torch.empty_strided(shape, strides, dtype=like.dtype, device=like.device)
     draft.rooms.append(_Extent(room.data_ptr(), size * room.element_size()))
     draft.kept.append(room)
@@ -272,7 +302,10 @@ def call(
     draft = _WRITING.get()
     if draft is None:
         _play(like.dtype, row.packed, 1, _all(members))
+    elif draft.blocks is not None and (kernel not in draft.blocks.kernels or max(row.sizes) >= 2**31):
+        raise UnplayableError(kernel)
     else:
+        draft.members, draft.device = members, like.device
         draft.rows.append(row)
         draft.kept.extend(places)
         draft.dtypes.add(like.dtype)
@@ -322,9 +355,12 @@ class _NothingElse(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        if name not in self.HARMLESS:
+        kwargs = kwargs or {}
+        # A constant on its way to a GPU.
+        sent = name == "_to_copy" and not args[0].is_cuda and torch.device(kwargs.get("device") or "cpu").type == "cuda"
+        if name not in self.HARMLESS and not sent:
             raise UnplayableError(name)
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
 @dataclass(frozen=True)
@@ -332,7 +368,8 @@ class Program(Generic[T]):
     """A function written down: `play` does what calling it would, and ``result`` are the tensors that it fills.
 
     ``parts`` are the calls, once for each thread, with rooms of its own for what the members share. ``slots``: of each
-    result that was named to `write_down`, where it is left by the first play of `play_steps`, by the second, ...
+    result that was named to `write_down`, where it is left by the first play of `play_steps`, by the second, ... What
+    is ``uploaded`` is played by `play_steps` alone.
     """
 
     parts: tuple[bytes, ...]
@@ -341,6 +378,7 @@ class Program(Generic[T]):
     dtype: torch.dtype
     result: T
     slots: tuple[Tensor, ...] = ()
+    uploaded: Uploaded | None = None
 
     def play(self, members: Members) -> T:
         """Plays the calls for ``members`` alone; what belongs to the others stays as it was."""
@@ -351,9 +389,13 @@ class Program(Generic[T]):
 def play_steps(programs: tuple[Program[T], Program[T]], which: Bools, first: int, members: Members) -> None:
     """Plays the steps from ``first`` on for ``members``, step i by the second program if ``which[i]``, else the first.
 
-    All of them for one member after the other, so that its numbers stay in the cache from step to step.
+    All of them for one member after the other, so that its numbers stay in the cache from step to step; on a GPU for
+    all members at once, whoever is named.
     """
     one, other = programs
+    if one.uploaded is not None and other.uploaded is not None:
+        one.uploaded.blocks.play(one.uploaded, other.uploaded, which, first)
+        return
     counts, chosen, player = np.array([one.count, other.count]), which.astype(np.int64), _player(one.dtype)
 
     def play(part: int, share: Members) -> None:
@@ -384,6 +426,7 @@ def write_down(
     turning: Sequence[Turning] = (),
     results: Callable[[T], Sequence[Tensor]] = lambda _: (),
     slots: int = 1,
+    blocks: Blocks | None = None,
 ) -> Program[T] | None:
     """The kernel calls of ``step``, without making any; None where it does anything else to tensors.
 
@@ -391,9 +434,10 @@ def write_down(
     such as `new` gives: those the members share. They share what is ``passing``, too, (M, P) each, rows of which
     ``step`` fills before it reads them: the tensors themselves stay as they are. ``threads`` play it, each for some of
     the members. What is ``turning`` is read where the number of a step says, and of the ``results`` there are as many
-    ``slots``: for `play_steps`, which fills one slot a play.
+    ``slots``: for `play_steps`, which fills one slot a play. The ``blocks`` of a GPU play all members at the same time:
+    each has a place of its own for what members share elsewhere.
     """
-    draft = _Draft(rooms=[_extent(tensor[0]) for tensor in passing])
+    draft = _Draft(blocks, rooms=[_extent(tensor[0]) for tensor in passing])
     token = _WRITING.set(draft)
     try:
         with _NothingElse():  # type: ignore[no-untyped-call]
@@ -406,8 +450,15 @@ def write_down(
         return None
     size, places = draft.folded()
     dtype = draft.dtypes.pop()
-    arenas = [torch.empty(size // dtype.itemsize, dtype=dtype) for _ in range(threads)]
+    apart, owners = (0, 1) if blocks is None else (size, draft.members)
+    arenas = [torch.empty(owners * size // dtype.itemsize, dtype=dtype, device=draft.device) for _ in range(threads)]
     filled = [Turning(one, one.expand(slots, *one.shape).clone()) for one in results(result)]
-    parts = tuple(draft.moved([arena.data_ptr() + place for place in places], turning, filled) for arena in arenas)
+    parts = tuple(
+        draft.moved([arena.data_ptr() + place for place in places], turning, filled, apart) for arena in arenas
+    )
     kept = (*draft.outside(), *arenas, *(one.each for one in turning))
-    return Program(parts, len(draft.rows), kept, dtype, result, tuple(one.each for one in filled))
+    left, uploaded = tuple(one.each for one in filled), None
+    if blocks is not None:
+        rows = torch.frombuffer(bytearray(parts[0]), dtype=torch.uint8).to(draft.device)
+        parts, uploaded = (), Uploaded(blocks, rows, len(draft.rows), draft.members)
+    return Program(parts, len(draft.rows), kept, dtype, result, left, uploaded)
