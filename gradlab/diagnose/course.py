@@ -276,7 +276,7 @@ class Falls:
         (late, error), (whole, whole_error) = self.late, self.whole
         return (
             f"{'falls' if late >= 0 else 'rises'} by {abs(late):.1%} ± {error:.1%} of its median {figure(self.level)}, "
-            f"by the slope of the whole run {'' if whole >= 0 else '-'}{abs(whole):.1%} ± {whole_error:.1%}"
+            f"by the slope of the whole run {round(whole, 3) + 0.0:.1%} ± {whole_error:.1%}"
         )
 
 

@@ -178,5 +178,8 @@ def _ends(layers: Ints, deltas: Floats, plain: Floats, axis: str) -> tuple[float
 
 
 def rate_figure(found: Fit) -> str:
-    """A rate with its standard error, where it has one."""
-    return figure(found.rate) + (f" ± {figure(found.error, 1)}" if math.isfinite(found.error) else "")
+    """A rate with its standard error, where it has one: both to the same digit, or the first one of a smaller error."""
+    if not (math.isfinite(found.error) and 0 < found.rate < math.inf):
+        return figure(found.rate)
+    last = math.floor(math.log10(found.rate)) - 2
+    return f"{figure(found.rate)} ± {figure(found.error, max(1, math.floor(math.log10(found.error or 1)) - last + 1))}"

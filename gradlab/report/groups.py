@@ -75,11 +75,13 @@ def varying(result: Result) -> list[str]:
 def swept(result: Result) -> list[str]:
     """`varying` without replicates and without keys that a named choice determines (as prelu its slope).
 
-    Of a few runs that somebody chose, where any key may go with any other by chance, all that vary.
+    What is measured changes no run: beside other keys those of `probe` are left out. Of a few runs that somebody
+    chose, where any key may go with any other by chance, all that vary.
     """
     if result.asked:
         return varying(result)
     keys = [key for key in varying(result) if key not in REPLICATES]
+    keys = [key for key in keys if not key.startswith("probe.")] or keys
     named = [key for key in keys if key in NAMED]
     return [key for key in keys if not any(_determines(result, name, key) for name in named if name != key)]
 
@@ -251,6 +253,10 @@ def describe(result: Result, run: int, keys: Sequence[str]) -> str:
 
 
 def in_words(result: Result, run: int, keys: Sequence[str], limit: int = 8) -> str:
-    """The values of ``keys``."""
+    """The values of ``keys``; of a run of a cure the change that it tries."""
+    manifest = next(iter(result.manifests.values()), {})
+    for change in manifest["cure"]["changes"] if "cure" in manifest else ():
+        if result.ids[run] in change["members"]:
+            return "+".join(change["remedies"]) or "as it was"
     words = [f"{short(key)}={label(result.columns[key][run])}" for key in keys[:limit]]
     return ", ".join(words) or result.ids[run]

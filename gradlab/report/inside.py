@@ -232,7 +232,7 @@ def _theory(result: Result, axis: str, numbers: bytearray) -> dict[str, Any] | N
 
 def _fields(result: Result, healing: Cure | None) -> list[dict[str, Any]]:
     """The columns that a reader may ask by: what varies, with its values in order, then the outcomes."""
-    asked = swept(result)
+    asked = {*swept(result), *(key for key in varying(result) if key.startswith("probe."))}
     fields = [] if healing is None else changes(result, healing)
     for key in varying(result):
         part = levels(result, key)

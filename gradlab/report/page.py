@@ -117,6 +117,8 @@ def write_report(
         x, y = _planned(result)
     pair = effects.strongest_pair(every, log_outcomes(every).values()) if x is None and y is None else None
     keys, early = pair or map_keys(every, x, y), early_keys(every, x, y)
+    # Maps over the same two keys lie the same way.
+    early = tuple(keys) if sorted(early) == sorted(keys) else early
     check_asked(result, {"--facet": facet, "--color": color})
     healing = cure.cure(result)
     # The changes of a cure are no grid: their effects are what its own table says.
@@ -228,7 +230,7 @@ def _render(
         ],
         questions=findings.questions(result),
         size=result.every.size,
-        over=[key for key in varying(result.every) if key == "seed" or key in swept(result.every)],
+        over=[key for key in varying(result.every) if key in {"seed", "probe.instrument", *swept(result.every)}],
         varying=[(key, findings.value_list(result.every, key)) for key in varying(result.every)],
         base=findings.base(result),
         sentences=[

@@ -9,6 +9,7 @@ from rich.console import Console
 from gradlab.grid.cohorts import WITHIN, Piece, Plan
 from gradlab.grid.expand import Grid
 from gradlab.spec.run import SILENT, RunSpec
+from gradlab.spec.unused import unused
 from gradlab.terminal.grids import Head, show_table
 from gradlab.terminal.screen import counted, show_question
 
@@ -54,10 +55,11 @@ def show_plan(out: Console, plan: Plan, grid: Grid, device: str, seconds: Second
 
 def described(runs: Sequence[RunSpec], firsts: Sequence[int]) -> list[str]:
     """What tells cohorts apart, given the place of a run of each: ``depth 20, relu, batch``; of one alone nothing."""
-    # What came later and says nothing is no difference to a run that lacks it.
+    # What came later and says nothing, or does nothing in a run, is no difference to a run that lacks it.
+    cohorts = [(runs[place].flat(), unused(runs[place])) for place in firsts]
     flats = [
-        {key: None if value in SILENT.get(key, ()) else value for key, value in runs[place].flat().items()}
-        for place in firsts
+        {key: None if value in SILENT.get(key, ()) or key in idle else value for key, value in flat.items()}
+        for flat, idle in cohorts
     ]
     keys = [key for key in flats[0] if key not in WITHIN and not key.startswith("clip.")]
     telling = [key for key in keys if len({flat.get(key) for flat in flats}) > 1]

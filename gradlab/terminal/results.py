@@ -12,14 +12,15 @@ from rich.console import Console
 
 from gradlab.diagnose.rules import ORDER, names
 from gradlab.spec.named import SpecError
-from gradlab.store.documents import read_manifest
+from gradlab.store.documents import Manifest, read_manifest
 from gradlab.store.folder import Folder, results_under
 from gradlab.store.parts import Parts
 from gradlab.terminal.grids import Head, show_table
 from gradlab.terminal.ranks import short
+from gradlab.terminal.screen import counted
 
 MOST_VERDICTS = 3
-"""Verdicts that are named; the others are counted."""
+"""Verdicts that are named; two others or more are counted."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,17 @@ def _line(path: Path, root: Path) -> Line:
         folder=name,
         started=str(manifest["started"])[:16].replace("T", " "),
         runs=f"{manifest['runs']:,}",
-        swept=", ".join(map(short, manifest["swept"])),
+        swept=_swept(manifest),
         state=str(manifest["state"]),
         verdicts=verdicts,
     )
+
+
+def _swept(manifest: Manifest) -> str:
+    """The keys that vary; of a cure how many changes were tried, for these vary nearly all."""
+    if "cure" in manifest:
+        return counted(len(manifest["cure"]["changes"]) - 1, "change")
+    return ", ".join(map(short, manifest["swept"]))
 
 
 def _verdicts(folder: Folder) -> str:
@@ -72,9 +80,9 @@ def _verdicts(folder: Folder) -> str:
         for one in batch["verdict"].value_counts().to_pylist():
             count.update(dict.fromkeys(names(one["values"]), one["counts"]))
     common = sorted(count, key=lambda name: (-count[name], ORDER.index(name)))
-    more = len(common) - MOST_VERDICTS
-    told = ", ".join(f"{count[name]:,} {name}" for name in common[:MOST_VERDICTS])
-    return told + (f" and {more} more" if more > 0 else "")
+    named = common if len(common) == MOST_VERDICTS + 1 else common[:MOST_VERDICTS]
+    told = ", ".join(f"{count[name]:,} {name}" for name in named)
+    return told + (f" and {len(common) - len(named)} other verdicts" if len(named) < len(common) else "")
 
 
 def show(out: Console, found: Sequence[Line]) -> None:

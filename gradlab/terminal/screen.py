@@ -6,6 +6,7 @@ Plain lines where the output is not a terminal; no colour codes in a file. Every
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,15 @@ class Screen(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """As rich's, every control character of ``text`` made visible and every password hidden."""
         return super().render_str(visible(text), **options)
+
+    def print(self, *parts: Any, **options: Any) -> None:
+        """As rich's; a file gets no blanks at the ends of its lines, with which a terminal's columns are filled."""
+        if self.is_terminal:
+            super().print(*parts, **options)
+            return
+        with self.capture() as held:
+            super().print(*parts, **options)
+        self.file.write(re.sub(r" +\n", "\n", held.get()))
 
 
 def console(*, quiet: bool = False, errors: bool = False) -> Console:

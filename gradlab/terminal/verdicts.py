@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 
 from gradlab.diagnose import ORDER, History, Verdict, judge
 from gradlab.diagnose.clip_advice import Advice, advise, summed_up
@@ -117,15 +118,20 @@ def show(out: Console, found: Findings) -> None:
         for verdict in one.verdicts:
             out.print(f"{escape(of)}[bold]{verdict.name}[/bold]{escape(verdict.sentence.removeprefix(verdict.name))}.")
             if verdict.name == "diverged" and one.not_finite is not None:
-                out.print(escape(f"  {one.not_finite['sentence']}"))
+                out.print(_below(one.not_finite["sentence"]))
             if verdict.cause is not None:
-                out.print(escape(f"  cause {verdict.cause.name}: {verdict.cause}"))
+                out.print(_below(f"cause {verdict.cause.name}: {verdict.cause}"))
         if one.clipping is not None:
             out.print(escape(f"{of}{one.clipping.sentence}."))
             advised += [one.clipping] if len(advised) < MOST_ADVISED else []
     if len(advised) > 1:
         some = " (the first that can be advised)" if len(advised) == MOST_ADVISED else ""
         out.print(escape(f"{summed_up(advised)}{some}."))
+
+
+def _below(sentence: str) -> Padding:
+    """What belongs to the line above: all its lines stand two columns in."""
+    return Padding.indent(escape(sentence), 2)
 
 
 def written(path: Path, found: Findings) -> Iterator[str]:

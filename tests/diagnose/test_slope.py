@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from gradlab.diagnose import DEFAULTS, fit, rate
+from gradlab.diagnose import DEFAULTS, Fit, fit, rate
+from gradlab.diagnose.passage import rate_figure
 
 
 def walks(count: int, layers: int, drift: float, spread: float) -> np.ndarray:
@@ -118,3 +119,15 @@ def test_what_the_layers_of_a_draw_share_is_in_the_error() -> None:
     found = [one for profile in np.exp(steps.cumsum(1)) if (one := fit(profile, "time"))]
     held = [abs(math.log(one.rate)) <= 2 * one.error / one.rate for one in found if math.isfinite(one.error)]
     assert 0.93 < np.mean(held) < 0.975
+
+
+def test_a_rate_and_its_error_end_at_the_same_digit() -> None:
+    def told(rate: float, error: float) -> str:
+        return rate_figure(Fit(rate, error, error, 1, 9, 0.0, rate, rate, 0.0))
+
+    assert [told(822.4, 203.3), told(0.8381, 0.1021), told(0.2376, 0.0071)] == [
+        "822 ± 203",
+        "0.838 ± 0.102",
+        "0.238 ± 0.007",
+    ]
+    assert [told(1.012, 0.00031), told(0.313, math.nan), told(0.0, 0.1)] == ["1.01 ± 0.0003", "0.313", "0"]

@@ -15,8 +15,10 @@ from gradlab.report.cure import Cure, best, cure, sentences, table, write_cure
 from gradlab.report.figures.all_figures import plots
 from gradlab.report.figures.cure import LOOKS, cure_plots
 from gradlab.report.figures.style import save, styled
+from gradlab.report.groups import in_words
 from gradlab.report.tables import read
 from gradlab.spec.named import Value
+from gradlab.terminal.results import lines
 from tests.cure.test_ranking import SICK, Made, cure_of
 from tests.synthetic import write_result
 
@@ -53,6 +55,15 @@ def test_an_earlier_table_is_removed(tmp_path: Path) -> None:
     (tmp_path / "cure.csv").write_text("old", encoding="utf-8")
     assert write_cure(None, tmp_path) == ()
     assert not (tmp_path / "cure.csv").exists()
+
+
+def test_a_run_of_a_cure_is_named_by_its_change(tmp_path: Path) -> None:
+    folder = write_result(tmp_path / "out", [{"seed": seed, "optim.lr": lr} for lr in (0.1, 0.2) for seed in (0, 1)])
+    ordinary = read([folder])
+    assert in_words(ordinary, 2, ["optim.lr"]) == "lr=0.2"
+    write_facts(folder, [list(ordinary.ids[:2]), list(ordinary.ids[2:])])
+    assert [in_words(read([folder]), run, ["optim.lr"]) for run in (1, 2)] == ["as it was", "remedy-1"]
+    assert lines(tmp_path)[0].swept == "1 change"
 
 
 def test_a_cure_is_read_from_the_manifest(tmp_path: Path) -> None:
@@ -136,7 +147,8 @@ def test_the_figures_of_a_cure_set_changes_beside_each_other_and_map_nothing(tmp
     assert not [name for name in drawn if name.endswith(("_map", "_by_key", "_start", "effects"))]
     loss = drawn["loss_by_step"]
     assert loss.caption.startswith(
-        "Of 2 changes 2 are drawn, beside the run as it was. Each line is the median of 2 runs"
+        "Of 2 changes 2 are drawn, beside the run as it was. The mean over each step's batch, before its update. "
+        "Each line is the median of 2 runs"
     )
     (legend,) = loss.figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["as it was", "remedy-1", "remedy-2"]

@@ -137,6 +137,10 @@ def test_every_verdict_has_its_evidence_drawn(name: str) -> None:
             axes = sheet(4, 3).subplots()
             DRAWN[name](axes, history, verdict, DEFAULTS)
         assert axes.get_xlabel() in (*ALONG.values(), "step")
+        # A legend over the lines would hide what it names.
+        legend = axes.get_legend()
+        assert legend is not None
+        assert legend.get_bbox_to_anchor().y1 < axes.get_window_extent().y0
         drawn = [line for line in axes.lines if np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any()]
         assert drawn or axes.patches
 

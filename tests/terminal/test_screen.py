@@ -176,6 +176,15 @@ HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b2J\u202eback"
 SHOWN = r"\x1b]0;owned\x07\x1b[31mred\x9b2J\u202eback"
 
 
+def test_no_line_of_a_file_ends_in_blanks(capsys: pytest.CaptureFixture[str]) -> None:
+    out = screen.console()
+    show_table(out, [Head("name"), Head("what it is", text=True)], [["a", "one word " * 20], ["b", "none"]])
+    out.print("a sentence that goes on in the next line " * 4)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 6
+    assert all(line == line.rstrip() for line in lines)
+
+
 def test_control_characters_of_others_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
     out = screen.Screen(file=io.StringIO(), width=200, force_terminal=True, highlight=False)
     screen.show_question(out, "mine", {"question": HOSTILE, "source": HOSTILE})

@@ -141,7 +141,8 @@ function tickLabel(axis, at) {
   if (axis.zero && at < axis.low - 0.05 * span) return axis.log ? "≤0" : "0";
   if (!axis.log) return plainTick(at);
   const decade = Math.round(at);
-  if (Math.abs(at - decade) < 1e-9 && (decade < -3 || decade > 4)) {
+  // Over many decades each is a power of ten: 10⁻² beside 10⁻⁴, not 0.01.
+  if (Math.abs(at - decade) < 1e-9 && decade !== 0 && (span > 3 || decade < -3 || decade > 4)) {
     return `10${[...String(decade)].map((sign) => RAISED[/** @type {keyof typeof RAISED} */ (sign)]).join("")}`;
   }
   return plainTick(10 ** at);

@@ -38,7 +38,8 @@ class Explorer {
     const { data } = this, has = /** @param {string} name */ (name) => data.fields.has(name);
     view.x ||= ["vanishing_ratio", "rate", "loss_final", "loss_last", data.outcomes[0]?.name].find((name) => name && has(name)) ?? "";
     view.y ||= ["loss_final", "loss_heldout", "loss_last", "accuracy"].find((name) => has(name) && name !== view.x) ?? view.x;
-    const telling = /** @param {string} name */ (name) => (data.fields.get(name)?.labels?.length ?? 0) > 1;
+    // Hundreds of seeds have no order that colours could show.
+    const telling = /** @param {string} name */ (name) => { const field = data.fields.get(name), many = field?.labels?.length ?? 0; return many > 1 && (field?.kind !== "key" || field.swept || many <= 24); };
     view.colour ||= (has("change") ? ["result"] : ["verdict", ...[...data.keys].sort((a, b) => Number(b.swept) - Number(a.swept)).map((field) => field.name)]).find(telling) ?? "state";
   }
   show() {

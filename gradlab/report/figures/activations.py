@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from gradlab.report.figures.layer_names import layer_ticks, of_several_kinds
 from gradlab.report.figures.layer_profiles import even_places, examples, panel_title
-from gradlab.report.figures.style import Plot, fit, named_map, sheet
+from gradlab.report.figures.style import DIVERGED, Plot, Scale, delta_map, fit, legend_below, named_map, sheet
 from gradlab.report.groups import log10, swept, varying
 from gradlab.report.tables import Floats, Ints, Result
 
@@ -24,11 +25,11 @@ class Quantity:
     column: str
     label: str
     share: bool
-    ramp: str
+    ramp: str = "viridis"
 
 
 ACTIVATIONS = (
-    Quantity("act_std", "standard deviation of h", False, "viridis"),
+    Quantity("act_std", "standard deviation of h", False),
     Quantity("act_correlation", "mean cosine of two samples", True, "magma_r"),
     Quantity("saturated", "share of saturated entries", True, "magma_r"),
     Quantity("dead", "share of dead units", True, "magma_r"),
@@ -40,8 +41,8 @@ MOST_NAMES = 14
 
 
 UPDATES = (
-    Quantity("weight_grad_norm", "‖∂loss/∂W‖", False, "viridis"),
-    Quantity("update_ratio", "‖ΔW‖/‖W‖", False, "viridis"),
+    Quantity("weight_grad_norm", "‖∂loss/∂W‖", False),
+    Quantity("update_ratio", "‖ΔW‖/‖W‖", False),
 )
 
 
@@ -79,8 +80,8 @@ def updates_plot(result: Result, ids: Sequence[str] | None = None) -> Plot | Non
     """The gradient of each weight matrix before clipping, and its relative update, as `activations_plot`."""
     caption = (
         "Each layer's weight matrix: the norm of its gradient before clipping, and by how much a step changes it. Rows "
-        "of one colour learn alike; a layer that stays dark hardly learns (10⁻³ is usual of the update). Grey: not "
-        "measured, or exactly zero."
+        "of one colour learn alike; a layer that stays dark hardly learns (10⁻³ is usual of the update), a white one "
+        "did not move at all. Grey: not measured, or no number; after the last step no update follows."
     )
     words = ("updates_by_layer_and_step", "Gradients and updates of the weights by layer and step", caption)
     return _plot(result, ids, UPDATES, words)
@@ -96,8 +97,9 @@ def _plot(
         return None
     figure = sheet(9.0 if len(panels) == 1 else 11.0, 0.8 + 2.5 * len(shown))
     grid = figure.subplots(len(shown), len(panels), squeeze=False)
-    for row, one in zip(grid, shown, strict=True):
-        _row(figure, list(row), panels, one)
+    special = [patch for row, one in zip(grid, shown, strict=True) for patch in _row(figure, list(row), panels, one)]
+    patches = {str(patch.get_label()): patch for patch in special}
+    legend_below(figure, list(patches.values()), list(patches))
     if result.size > 1:
         keys = swept(result) or varying(result)
         for axes, panel in zip(grid[0], panels, strict=True):
@@ -125,18 +127,17 @@ def _panel(result: Result, why: str, run: int, quantities: Sequence[Quantity]) -
     return Panel(why, run, steps, layers, values, [str(names[place]) for place in range(len(layers))])
 
 
-def _row(figure: Figure, row: list[Axes], panels: list[Panel], one: Quantity) -> None:
-    """One quantity of all runs on one scale of colours."""
+def _row(figure: Figure, row: list[Axes], panels: list[Panel], one: Quantity) -> list[Patch]:
+    """One quantity of all runs on one scale of colours; what a legend says of those beyond its ends."""
     drawn = [panel.values[one.column] if one.share else log10(panel.values[one.column]) for panel in panels]
-    # A spread of exactly zero, or of no number, has no colour of its own.
-    scale = fit(*(np.where(np.isfinite(values), values, np.nan) for values in drawn))
+    scale = fit(*drawn)
     low, high = (0.0, 1.0) if one.share else (scale.low, scale.high)
     for axes, panel, values in zip(row, panels, drawn, strict=True):
         axes.pcolormesh(
             np.arange(len(panel.steps) + 1) - 0.5,
             np.append(panel.layers, panel.layers[-1] + 1) - 0.5 if len(panel.layers) else [0, 1],
-            np.ma.masked_invalid(values),
-            cmap=named_map(one.ramp),
+            np.ma.masked_invalid(np.where(np.isinf(values), np.where(values < 0, low - 1, high + 1), values)),
+            cmap=named_map(one.ramp) if one.share else delta_map(),
             vmin=low,
             vmax=high,
             rasterized=True,
@@ -152,6 +153,9 @@ def _row(figure: Figure, row: list[Axes], panels: list[Panel], one: Quantity) ->
         row[0].set_ylabel("layer (input at the bottom)")
     bar = figure.colorbar(row[0].collections[0], ax=row, pad=0.01)
     bar.set_label(one.label)
-    if not one.share:
-        scale.dress(bar.ax, ticks=5)
-        bar.ax.set_ylim(low, high)
+    if one.share:
+        return []
+    Scale(low, high, False, False).dress(bar.ax, ticks=5)
+    bar.ax.set_ylim(low, high)
+    special = [(scale.zero, "#ffffff", "exactly 0"), (scale.broken, DIVERGED, "inf")]
+    return [Patch(facecolor=colour, edgecolor="#888888", label=word) for there, colour, word in special if there]

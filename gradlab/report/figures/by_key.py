@@ -19,8 +19,9 @@ from gradlab.report.figures.style import (
     number,
     sheet,
 )
-from gradlab.report.groups import Levels, quantile
+from gradlab.report.groups import BINS, Levels, levels, quantile
 from gradlab.report.tables import Bools, Floats, Ints, Result
+from gradlab.store.settings import REPLICATES
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def dots(result: Result, part: Levels, shown: Shown) -> Plot:
     scale = (fit_plain if shown.plain else fit)(logs[kept], broken=bool(bad.any()))
     figure = sheet(9, 4.2)
     axes = figure.subplots()
-    jitter = 0.3 * _spread(part.code)
+    jitter = (0.3 if len(part) > 1 else 0.95) * _spread(part.code)
     axes.plot(
         (part.code + jitter)[kept],
         scale.place(logs)[kept],
@@ -69,8 +70,13 @@ def dots(result: Result, part: Levels, shown: Shown) -> Plot:
         label="one run",
     )
     groups = [logs[kept & (part.code == code)] for code in range(len(part))]
-    middle = np.array([quantile(group[:, None], 0.5)[0] if len(group) else np.nan for group in groups])
-    axes.plot(range(len(part)), scale.place(middle), "_", color="black", markersize=22, mew=2, label="median")
+    if len(part) == 1:
+        low, middle, high = (scale.place(quantile(groups[0][:, None], share))[0] for share in (0.1, 0.5, 0.9))
+        axes.axhspan(low, high, color=OKABE_ITO[0], alpha=0.12, linewidth=0, label="the middle 80 %")
+        axes.axhline(middle, color="black", linewidth=1.6, label="median")
+    elif max(map(len, groups)) > 1:
+        middle = np.array([quantile(group[:, None], 0.5)[0] if len(group) else np.nan for group in groups])
+        axes.plot(range(len(part)), scale.place(middle), "_", color="black", markersize=22, mew=2, label="median")
     if bad.any():
         axes.plot(
             (part.code + jitter)[bad],
@@ -91,6 +97,14 @@ def dots(result: Result, part: Levels, shown: Shown) -> Plot:
     words += f" {int(bad.sum())} diverged (×)." if bad.any() else ""
     words += f" {failed} failed and have none." if failed else ""
     return Plot(f"{shown.name}_by_key", f"{shown.title} by {part.key}", words, figure)
+
+
+def along(result: Result, key: str) -> Levels:
+    """The values of a key for an axis: bins where there are many, and of many seeds, which have no order, one."""
+    part = levels(result, key)
+    if key not in REPLICATES or len(part) <= BINS:
+        return levels(result, key, bins=BINS)
+    return Levels(key, (f"{len(part)} values, in the order of the runs",), np.zeros(result.size, dtype=int), False)
 
 
 def _spread(code: Ints) -> Floats:

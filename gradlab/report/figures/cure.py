@@ -119,7 +119,7 @@ def _gains(found: Cure) -> Plot:
     caption = (
         "Each point is one change: by which factor it lowers the final loss, mean over seeds of its logarithm, with "
         "the 95 % interval of the paired differences. Above the line the loss is lower than that of the run as it was. "
-        "Named: the smallest changes that heal."
+        "Changes of one cost stand side by side. Named: the smallest changes that heal."
     )
     return Plot("cure_gains", "What each change gains, against what it costs", caption, figure)
 
@@ -139,14 +139,18 @@ def _point(axes: Axes, one: Outcome, x: float, *, bold: bool) -> None:
     )
     if bold:
         axes.annotate(
-            one.name, (x, y + margin), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=9, bbox=CLEAR
+            one.name, (x, y + margin), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9, bbox=CLEAR
         )
 
 
 def _dress(axes: Axes, known: Sequence[Outcome]) -> None:
-    """The vertical axis: factors on a logarithmic scale, as far as the points go."""
-    gains = [max(one.gain, LEAST_DRAWN) for one in known]
-    low, high = min(-0.2, *gains) / math.log(10), max(0.7, *gains) / math.log(10)
+    """The vertical axis: factors on a logarithmic scale, as far as points go, and intervals half as far again."""
+    gains = np.array([max(one.gain, LEAST_DRAWN) for one in known])
+    margins = np.array([one.margin if math.isfinite(one.margin) and one.gain > LEAST_DRAWN else 0.0 for one in known])
+    low, high = min(-0.2, gains.min()), max(0.7, gains.max())
+    room = (high - low) / 2
+    low = max(min(low, (gains - margins).min()), low - room) / math.log(10)
+    high = min(max(high, (gains + margins).max()), high + room) / math.log(10)
     places, labels = log_ticks(low, high, 7)
     axes.set_yticks(places, labels)
     axes.set_ylim(low - 0.08 * (high - low), high + 0.14 * (high - low))

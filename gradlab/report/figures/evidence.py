@@ -45,7 +45,7 @@ def evidence_plot(result: Result) -> Plot | None:
         return None
     across = min(ACROSS, len(shown))
     down = -(-len(shown) // across)
-    figure = sheet(9.0 if across < ACROSS else 11.0, (3.6 if len(shown) > 1 else 4.2) * down)
+    figure = sheet(9.0 if across < ACROSS else 11.0, (4.2 if len(shown) > 1 else 4.6) * down)
     grid = figure.subplots(down, across, squeeze=False)
     for axes, example in zip(grid.flat, shown, strict=False):
         DRAWN[example.verdict.name](axes, example.history, example.verdict, result.limits)
@@ -119,11 +119,12 @@ def _share(axes: Axes, history: History, verdict: Verdict, limits: Limits) -> No
     profile = history.along[0]
     row = _row(profile, verdict)
     axes.bar(profile.layer, profile.columns[verdict.name][row], color=MEASURED, width=0.8)
-    axes.axhline(limits[verdict.name], color=LIMIT, linestyle=":", linewidth=1)
+    axes.axhline(limits[verdict.name], color=LIMIT, linestyle=":", label=f"threshold {limits[verdict.name]:.0%}")
     axes.set_ylim(0, 1.02)
     axes.set_xlabel(ALONG[profile.axis])
     axes.set_ylabel(f"share {verdict.name}, step {verdict.evidence['step']}")
     integer_ticks(axes.xaxis, 6)
+    _legend(axes)
 
 
 def _row(profile: Profile, verdict: Verdict) -> int:
@@ -136,6 +137,11 @@ def _loss(axes: Axes, history: History, verdict: Verdict, limits: Limits) -> Non
     lines = [("loss", log10(loss), MEASURED, "-")]
     shares = [limits[name] for name in ("climb", "unlearned") if f"diagnose.{name}" in verdict.threshold]
     lines += [(f"{share:g} × step 0", log10(np.full(len(loss), share * loss[0])), LIMIT, ":") for share in shares]
+    if "diagnose.stalled" in verdict.threshold:
+        # The least that the second half must fall to be no stall, through its median.
+        half, fall = len(loss) // 2, limits["stalled"]
+        late = np.median(loss[half:]) * (1 + fall * np.linspace(0.5, -0.5, len(loss) - half))
+        lines.append((f"a fall of {fall:.0%}", log10(np.append(np.full(half, np.nan), late)), FITTED, ":"))
     _logarithmic(axes, np.arange(len(loss)), lines, stop=history.diverged_at)
     axes.set_xlabel("step")
 
@@ -171,7 +177,15 @@ def _logarithmic(axes: Axes, x: Ints, lines: Sequence[Drawn], *, stop: int | Non
         axes.plot([stop], [scale.ceiling], "x", color=DIVERGED, mew=1.6, label="diverged")
     scale.dress(axes, ticks=5)
     integer_ticks(axes.xaxis, 6)
-    axes.legend(frameon=True, framealpha=0.85, edgecolor="none")
+    _legend(axes)
+
+
+def _legend(axes: Axes) -> None:
+    """Below the panel: beside a line and its thresholds no corner is free for certain."""
+    spec, (_, words) = axes.get_subplotspec(), axes.get_legend_handles_labels()
+    alone = spec is not None and spec.get_geometry()[1] == 1
+    across = len(words) if alone else 1
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), borderaxespad=0, borderpad=0, ncols=across)
 
 
 Draw = Callable[[Axes, History, Verdict, Limits], None]

@@ -13,9 +13,10 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator
 
-from gradlab.report.figures.by_key import Shown, bars, dots
+from gradlab.report.figures.by_key import Shown, along, bars, dots
 from gradlab.report.figures.style import (
     DIVERGED,
     THEORY,
@@ -123,7 +124,7 @@ def map_plots(result: Result, keys: Sequence[str], early: Sequence[str]) -> Iter
     if (told.state == "finished").all():
         return
     if len(keys) == 1:
-        yield bars(told, levels(told, keys[0], bins=BINS))
+        yield bars(told, along(told, keys[0]))
     elif keys:
         yield _share(_cells(told, keys[0], keys[1]), remaining(told, keys))
 
@@ -133,7 +134,7 @@ def _outcome(result: Result, keys: Sequence[str], shown: Shown) -> Iterator[Plot
     if not keys or np.isnan(shown.values[shown.kept]).all():
         return
     if len(keys) == 1:
-        yield dots(result, levels(result, keys[0], bins=BINS), shown)
+        yield dots(result, along(result, keys[0]), shown)
         return
     cells, setting, ranked = _cells(result, keys[0], keys[1]), np.empty(result.size, np.int64), result.settings
     setting[ranked.places] = np.repeat(np.arange(len(ranked)), np.diff(ranked.edges))
@@ -313,7 +314,15 @@ def _grid(
                 words = text(row, column)
                 red, green, blue, _ = cmap(norm(values[row, column]))
                 dark = not np.isnan(values[row, column]) and 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-                axes.text(column, row, words, ha="center", va="center", fontsize=9, color="white" if dark else "black")
+                axes.text(
+                    *(column, row, words),
+                    ha="center",
+                    va="center",
+                    fontsize=9,
+                    color="white" if dark else "black",
+                    # A critical line runs behind the numbers, not through them.
+                    path_effects=[withStroke(linewidth=3, foreground=(red, green, blue))],
+                )
     return figure, axes
 
 

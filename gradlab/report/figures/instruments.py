@@ -43,7 +43,8 @@ class Drawing:
     """How a quantity is drawn: ``axes`` are the labels of x and y, ``read`` says how to read it.
 
     ``shown`` turns its values into those of the scale that ``fitted`` makes; ``beside`` is a quantity drawn thin over
-    it. ``alone``: of each setting one run is drawn, for medians of such curves mean nothing.
+    it, and its word in the legend. ``alone``: of each setting one run is drawn, for medians of such curves mean
+    nothing.
     """
 
     title: str
@@ -51,7 +52,7 @@ class Drawing:
     read: str
     shown: Callable[[Floats], Floats] = log10
     fitted: Fitted = fit
-    beside: str | None = None
+    beside: tuple[str, str] | None = None
     alone: bool = False
 
 
@@ -93,7 +94,7 @@ OVER_INDEX: dict[str, Drawing] = {
         "Reach of a recurrent state",
         ("time steps between, k", "‖∂h(T)/∂h(T-k)‖"),
         "How much of the state k steps ago is left in the last one; thin lines are the bound (γρ)ᵏ. ",
-        beside="bound",
+        beside=("bound", "bound (γρ)ᵏ"),
     ),
     "correlation": Drawing(
         "Correlation of two inputs by layer",
@@ -129,12 +130,12 @@ OVER_INDEX: dict[str, Drawing] = {
     ),
     "layer_ratio": Drawing(
         "Tangent kernel of two samples by layer",
-        ("layer (input → output)", "that of one sample's own"),
+        ("layer (input → output)", "kernel of two over that of one"),
         "What a step on one sample does to another, over what it does to itself, through each layer's parameters. Near "
         "1 they cannot be told apart, near 0 nothing is carried over; thin lines are those of wide layers. ",
         shown=_as_it_is,
         fitted=fit_plain,
-        beside="layer_predicted",
+        beside=("layer_predicted", "theory"),
     ),
     "unmoved": Drawing(
         "Weights that training has not moved, by layer",
@@ -173,7 +174,7 @@ OVER_STEPS: dict[str, Drawing] = {
         ("step", "largest eigenvalue of the Hessian"),
         "Thin lines are the curvature above which descent is unstable on a quadratic, 2/lr. A sharpness that rises to "
         "its line and stays there is at the edge of stability; far above it the loss climbs. ",
-        beside="stable",
+        beside=("stable", "2/lr"),
     ),
 }
 """The quantities that are drawn over the steps."""
@@ -219,25 +220,33 @@ def readings(result: Result, quantity: str) -> Readings:
     return Readings(run, table["step"].to_numpy(), index, table["value"].to_numpy())
 
 
+def having(result: Result, quantity: str) -> Result:
+    """The runs that have ``quantity``: those of other instruments would fill its legend and its keys."""
+    own = np.isin(np.arange(result.size), readings(result, quantity).run)
+    return result if own.all() or not own.any() else result.only(own)
+
+
 def instrument_plots(result: Result) -> Iterator[Plot]:
     """A figure of each quantity that the runs have."""
     for quantity, drawing in OVER_INDEX.items():
-        found = readings(result, quantity).at_the_end()
+        own = having(result, quantity)
+        found = readings(own, quantity).at_the_end()
         if len(found.run):
-            x, values = found.over(found.index, result.size)
+            x, values = found.over(found.index, own.size)
             beside = None
             if drawing.beside is not None:
-                others = readings(result, drawing.beside).at_the_end()
-                beside = others.over(others.index, result.size)[1]
-            yield _lines(result, quantity, drawing, x, values, beside)
+                others = readings(own, drawing.beside[0]).at_the_end()
+                beside = others.over(others.index, own.size)[1]
+            yield _lines(own, quantity, drawing, x, values, beside)
     for quantity, drawing in OVER_STEPS.items():
-        found = readings(result, quantity)
+        own = having(result, quantity)
+        found = readings(own, quantity)
         if len(np.unique(found.step)) > 1:
-            x, values = found.over(found.step, result.size)
+            x, values = found.over(found.step, own.size)
             beside = None
-            if drawing.beside is not None and len((others := readings(result, drawing.beside)).run):
-                beside = others.over(others.step, result.size)[1]
-            yield _lines(result, quantity, drawing, x, values, beside)
+            if drawing.beside is not None and len((others := readings(own, drawing.beside[0])).run):
+                beside = others.over(others.step, own.size)[1]
+            yield _lines(own, quantity, drawing, x, values, beside)
     yield from (plot for plot in (_planes(result), _modes(result)) if plot is not None)
 
 
@@ -246,8 +255,8 @@ def _lines(result: Result, quantity: str, drawing: Drawing, x: Ints, values: Flo
     shown = np.full(values.shape, np.nan)
     shown[known] = drawing.shown(values[known])
     series = [Series(shown)]
-    if beside is not None:
-        series.append(Series(drawing.shown(beside), drawing.beside or "", BESIDE))
+    if beside is not None and drawing.beside is not None:
+        series.append(Series(drawing.shown(beside), drawing.beside[1], BESIDE))
     drawn = draw(
         result,
         _a_panel_each(result) if drawing.alone else arrange(result, _middle(shown), dashes=beside is None),
@@ -298,6 +307,7 @@ def panels(result: Result, found: Readings) -> tuple[list[int], str]:
 
 def _planes(result: Result) -> Plot | None:
     """The gradient of a recurrent unit's loss over its two weights, a panel a setting."""
+    result = having(result, PLANES)
     found = readings(result, PLANES).at_the_end()
     if not len(found.run):
         return None
@@ -337,6 +347,7 @@ def _planes(result: Result) -> Plot | None:
 
 def _modes(result: Result) -> Plot | None:
     """The strengths of a linear network's modes over the steps, a panel a setting, the prediction thin over them."""
+    result = having(result, MODES)
     found, told = readings(result, MODES), readings(result, "predicted")
     if len(np.unique(found.step)) < 2:
         return None

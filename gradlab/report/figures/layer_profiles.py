@@ -372,10 +372,11 @@ def examples(result: Result, ids: Sequence[str] | None = None) -> list[tuple[str
     ratio, stop = log10(result.number("vanishing_ratio")), result.number("diverged_at")
     found: dict[int, str] = {}
     vanishing, exploding = (np.array([name in names for names in given(result)]) for name in ("vanishing", "exploding"))
+    first = ("lowest final loss", loss) if np.isfinite(loss).any() else ("most level δ at step 0", np.abs(ratio))
     # What no verdict calls vanishing is not called so over a picture either.
     least = "strongest vanishing" if vanishing.any() else "least δ₁/δ"
     for why, values in (
-        ("lowest final loss", loss),
+        first,
         (f"{least} at step 0", np.where(vanishing, ratio, np.nan) if vanishing.any() else ratio),
         ("strongest explosion at step 0", np.where(exploding, -ratio, np.nan)),
         ("last to diverge", -stop),

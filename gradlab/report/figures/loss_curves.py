@@ -35,7 +35,8 @@ def step_plots(result: Result, chosen: Facets | None = None) -> Iterator[Plot]:
         marks=marks,
         cap=calm_cap(result, loss, loss[:, :1], margin=CALM_MARGIN, share=CALM_SHARE),
     )
-    yield Plot("loss_by_step", "Loss by step", drawn.grouping + _diverged_words(result) + thinned, drawn.figure)
+    read = "The mean over each step's batch, before its update. "
+    yield Plot("loss_by_step", "Loss by step", read + drawn.grouping + _diverged_words(result) + thinned, drawn.figure)
 
     before, after = _diverging(result, curves.grad_norm), _diverging(result, curves.grad_norm_clipped)
     clipped = bool((curves.grad_norm_clipped < curves.grad_norm * (1 - 1e-9)).any())

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gradlab.report.figures.instruments import Readings, panels, readings
+from gradlab.report.figures.instruments import Readings, having, panels, readings
 from gradlab.report.figures.style import Plot, legend_below, sheet
 from gradlab.report.groups import describe, swept
 from gradlab.report.tables import Result
@@ -27,6 +27,7 @@ KINDS = {
 
 def number_range_plot(result: Result) -> Plot | None:
     """Shares of the entries by their exponent at the last recorded step, a panel a setting, formats as bars below."""
+    result = having(result, "delta_log2")
     found = {kind: readings(result, f"{kind}_log2").at_the_end() for kind in KINDS}
     if not len(found["delta"].run):
         return None

@@ -232,16 +232,19 @@ def log_ticks(low: float, high: float, most: int) -> tuple[list[float], list[str
     """At most about ``most`` ticks from 10^low to 10^high, and their labels: decades, round numbers, even steps."""
     if high - low > 2.5:
         first, last = math.ceil(low), math.floor(high)
-        step = next(nice for nice in (1, 2, 3, 5, 10, 20, 50, 100, 200) if nice * most > last - first)
-        decades = [decade for decade in range(first, last + 1) if decade % step == 0]
-        # Two decades alone hardly make a scale: then the numbers between them are named as well.
-        if len(decades) > 2:
-            return [float(decade) for decade in decades], [power(decade) for decade in decades]
+        steps = (200, 100, 50, 20, 10, 5, 3, 2, 1)
+        sparse = next((at for at, nice in enumerate(steps) if nice * most <= last - first), len(steps)) - 1
+        for step in steps[sparse:]:
+            decades = [decade for decade in range(first, last + 1) if decade % step == 0]
+            # Two decades alone hardly make a scale: then those between are named too, or else the numbers there.
+            if len(decades) > 2:
+                return [float(decade) for decade in decades], [power(decade) for decade in decades]
     candidates = [
         [lead * 10.0**decade for decade in range(math.floor(low), math.ceil(high) + 1) for lead in leads]
         for leads in ((1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8))
     ]
-    candidates.append([float(value) for value in MaxNLocator(nbins=5).tick_values(10.0**low, 10.0**high) if value > 0])
+    even = MaxNLocator(nbins=6, steps=[1, 2, 5, 10]).tick_values(10.0**low, 10.0**high)
+    candidates.append([float(value) for value in even if value > 0])
     inside = [[value for value in some if low - 1e-9 <= math.log10(value) <= high + 1e-9] for some in candidates]
     values = next((some for some in inside if len(some) >= 4), inside[-1])
     return [math.log10(value) for value in values], [number(value) for value in values]

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from gradlab.report.figures.activations import activations_plot
+from gradlab.report.figures.activations import activations_plot, updates_plot
 from gradlab.report.figures.layer_profiles import examples
 from gradlab.report.figures.style import styled
 from gradlab.report.tables import Result, read
@@ -54,6 +54,21 @@ def test_what_was_not_measured_has_no_row(tmp_path: Path) -> None:
         assert activations_plot(without(result, "saturated", "dead", "act_std", "act_correlation")) is None
     assert "share of dead units" in labels
     assert "share of saturated entries" not in labels
+
+
+def test_layers_that_did_not_move_are_white_and_no_update_is_grey(tmp_path: Path) -> None:
+    result = read([write_result(tmp_path / "out", [{"model.depth": 4, "train.steps": 20}])])
+    layers = result.tables["layers"]
+    still = pc.if_else(pc.equal(layers["layer"], 1), pc.multiply(layers["update_ratio"], 0.0), layers["update_ratio"])
+    layers = layers.set_column(layers.column_names.index("update_ratio"), "update_ratio", still)
+    with styled():
+        plot = updates_plot(Result({**result.tables, "layers": layers}, result.manifests, result.notes))
+    assert plot is not None
+    assert [text.get_text() for text in plot.figure.legends[0].get_texts()] == ["exactly 0"]
+    mesh = plot.figure.axes[1].collections[0]
+    values: np.ndarray = np.ma.asarray(mesh.get_array())
+    assert (values[0, :-1] < mesh.get_clim()[0]).all()
+    assert np.ma.getmaskarray(values)[:, -1].all()
 
 
 def test_an_example_is_called_vanishing_only_where_its_verdict_says_so(tmp_path: Path) -> None:

@@ -83,6 +83,15 @@ def test_the_dots_of_a_value_lie_evenly_about_it(tmp_path: Path) -> None:
     np.testing.assert_allclose(dots, [-0.1, 0.0, 0.1, 0.9, 1.0, 1.1], atol=1e-12)
 
 
+def test_many_seeds_are_one_cloud_about_their_median(tmp_path: Path) -> None:
+    result = read([write_result(tmp_path / "result", grid({"seed": range(30)}))])
+    with styled():
+        axes = next(map_plots(result, ("seed",), ())).figure.axes[0]
+    dots, median = axes.lines[:2]
+    assert np.ptp(np.asarray(dots.get_xdata(), dtype=float)) > 0.9
+    assert np.asarray(median.get_ydata())[0] == pytest.approx(np.median(np.asarray(dots.get_ydata(), dtype=float)))
+
+
 def cells(plot: Plot) -> list[list[float]]:
     (mesh,) = [one for one in plot.figure.axes[0].collections if one.get_array() is not None][:1]
     return [row.tolist() for row in np.ma.asarray(mesh.get_array())]

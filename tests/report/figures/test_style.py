@@ -42,6 +42,7 @@ def test_every_range_has_a_sensible_number_of_ticks(low: float, shift: float) ->
 
 
 def test_two_decades_alone_make_no_scale() -> None:
+    assert log_ticks(0.3, 29.5, 5)[1] == ["10⁵", "10¹⁰", "10¹⁵", "10²⁰", "10²⁵"]
     assert log_ticks(-0.9, 1.8, 5)[1] == ["0.3", "1", "3", "10", "30"]
     assert log_ticks(-9.3, 1.6, 5)[1] == ["10⁻⁹", "10⁻⁶", "10⁻³", "1"]
 
