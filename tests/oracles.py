@@ -350,7 +350,7 @@ def _layer_rows(run: RunSpec, t: int, network: Plain, x: Tensor, seen: Sequence[
         ("grad_norm", "grad_norm_clipped", "weight_grad_norm", "weight_norm", "update_ratio", "saturated", "dead")
     )
     blank |= {"grad_zero": None}
-    delta, unequal = norm([x.grad]) if x.grad is not None else None, "grad_rms" in MODELS[run.model.name].columns
+    delta = norm([x.grad]) if x.grad is not None else None
     rows = []
     if x.is_floating_point():
         rows.append({**blank, "step": t, "axis": "depth", "layer": 0, "signal_grad_norm": delta, **_moments([x])})
@@ -363,16 +363,16 @@ def _layer_rows(run: RunSpec, t: int, network: Plain, x: Tensor, seen: Sequence[
             "signal_grad_norm": norm([z.grad for z in layer.z if z.grad is not None]),
             "weight_norm": norm(stage.matrices),
             "grad_zero": float((entries == 0).double().mean()),
+            "signal_grad_rms": rms(z.grad for z in layer.z if z.grad is not None),
+            "grad_rms": rms(_gradients(stage)),
         }
-        if unequal:
-            row |= {"signal_grad_rms": rms(z.grad for z in layer.z), "grad_rms": rms(_gradients(stage))}
         row |= layer.further
         rows.append(row | _moments(layer.h) | _slopes(run, stage, layer.pre) | _shut(layer.gates))
     if NAMED_MODELS[run.model.name].needs_time:
         stage, top = network.layers[network.along], seen[network.along]
         for step, (z, h) in enumerate(zip(top.z, top.h, strict=True), start=1):
             row = {**blank, "step": t, "axis": "time", "layer": step, **_moments([h])}
-            if unequal:
+            if z.grad is not None:
                 row["signal_grad_rms"] = rms([z.grad])
             row |= _slopes(run, stage, top.pre and [z]) | _shut(top.gates and top.gates[step - 1 : step])
             rows.append(row | {"signal_grad_norm": norm([z.grad]) if z.grad is not None else None})
@@ -454,7 +454,7 @@ def _outcome(
         "diverged_layer": None if diverged is None else diverged[1],
     }
     along = "time" if NAMED_MODELS[run.model.name].needs_time else "depth"
-    of = "signal_grad_rms" if "signal_grad_rms" in MODELS[run.model.name].columns else "signal_grad_norm"
+    of = "signal_grad_rms" if NAMED_MODELS[run.model.name].unequal else "signal_grad_norm"
     deltas = [r[of] for r in layers if (r["step"], r["axis"]) == (0, along) and r["layer"] > 0]
     if along == "depth" and (trunk := NAMED_MODELS[run.model.name].trunk) is not None:
         deltas = [deltas[layer - 1] for layer in trunk(run.model.depth)]

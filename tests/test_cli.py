@@ -19,7 +19,7 @@ from gradlab.spec.choices import CLIPS, MODELS
 from gradlab.spec.run import SECTIONS, build
 from gradlab.store.pieces import read_table
 from gradlab.store.tables import load_tables
-from gradlab.terminal.catalogue import KINDS
+from gradlab.terminal.catalogue import KINDS, choices
 from gradlab.terminal.screen import show_choices
 from tests.cases import BAD_RUNS, BAD_SWEEPS
 from tests.commands import ENVIRONMENT, TINY, call, inline, run, undrawn
@@ -190,6 +190,13 @@ def test_list_names_every_choice(kind: str, tmp_path: Path, monkeypatch: pytest.
     assert max(map(len, ended.out.splitlines())) <= 80
 
 
+def test_a_list_of_optimizers_has_the_defaults_of_each() -> None:
+    ((_, rows),) = choices("optimizers", (), print)
+    told = {name: what for name, what, _ in rows}
+    assert told["adamw"].endswith("; lr 0.001, weight_decay 0.01")
+    assert told["sgd"].endswith("; lr 0.1")
+
+
 def test_list_without_a_kind_prints_them_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     ended = call(["list"], monkeypatch, capsys, tmp_path)
     assert ended.status == 0
@@ -290,7 +297,8 @@ def test_from_runs_one_run_of_a_sweep_again(tmp_path: Path, monkeypatch: pytest.
     losses = before["steps"].filter(pc.equal(before["steps"]["run_id"], run_id))["loss"]
     assert after["steps"]["loss"].to_pylist() == losses.to_pylist()
     both = call(["run", "--from", "s", "", "-o", "x"], monkeypatch, capsys, tmp_path)
-    assert_refused(both.status, both.out, both.err, "2 runs with this id")
+    ids = ", ".join(before["runs"]["run_id"].to_pylist())
+    assert_refused(both.status, both.out, both.err, f"2 runs with this id; there are {ids}")
 
 
 @pytest.mark.parametrize(
@@ -317,7 +325,7 @@ def test_report_of_one_folder_again_and_elsewhere(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     asked = undrawn(monkeypatch)
-    for line in (["made"], ["made"], ["made", "-o", "else/where"]):
+    for line in (["made"], ["made", "./made/"], ["made", "-o", "else/where"]):
         ended = call(["report", *line], monkeypatch, capsys, place)
         assert (ended.status, ended.err) == (0, "")
         assert f"{asked[-1]}/index.html" in ended.out

@@ -162,7 +162,8 @@ def _sickest(path: Path) -> str:
     there = f"; all are in {path}/{merged.name}" if merged.exists() else ""
     sick = [row for row in rows if names(row["verdict"]) not in ((), ("healthy",))]
     some = ", ".join(f"{row['run_id']} {row['verdict']}" for row in sick[:FEW])
-    told = f"{len(sick)} are sick: {some}{', ...' if len(sick) > FEW else ''}" if sick else "none is sick"
+    count = f"{len(sick)} {'is' if len(sick) == 1 else 'are'}"
+    told = f"{count} sick: {some}{', ...' if len(sick) > FEW else ''}" if sick else "none is sick"
     return told + there
 
 

@@ -102,8 +102,12 @@ def histories(runs: pa.Table, steps: pa.Table, layers: pa.Table) -> list[History
             along = tuple(_measured(replace(one, modules=modules if one.axis == "depth" else {})) for one in along)
         else:
             along = tuple(map(_starting, along))
-            trunk = MODELS[fact["model.name"]].trunk if fact["model.name"] in MODELS else None
-            along = along if trunk is None else tuple(_on_trunk(one, trunk(fact["model.depth"])) for one in along)
+            model = MODELS.get(fact["model.name"])
+            if model is not None and model.unequal:
+                along = tuple(map(_per_entry, along))
+            if model is not None and model.trunk is not None:
+                layers_of_trunk = model.trunk(fact["model.depth"])
+                along = tuple(_on_trunk(one, layers_of_trunk) for one in along)
         found.append(
             History(
                 along=along,
@@ -198,8 +202,10 @@ def of_frame(
     ``frame.attrs`` may hold its "precision", float32 unless it says otherwise, its "loss", and what else `measure` saw.
     ``losses`` are those of a training so far, from step 0 on; ``spec`` is what is known of the training by the names of
     the keys. What has numbers that are not finite has diverged. Raises `ValueError` where the frame holds several runs,
-    lacks a column, or is of an unknown precision.
+    lacks a column, or is of an unknown precision, and `TypeError` for what is no frame.
     """
+    if not hasattr(frame, "columns"):
+        raise TypeError(f"the frame is of type {type(frame).__name__}; expected the frame of a layers table")
     if "run_id" in frame and frame["run_id"].nunique() > 1:
         raise ValueError(f"the frame holds the layers of {frame['run_id'].nunique()} runs; expected those of one run")
     if missing := [name for name in ("step", "axis", "layer", *JUDGED) if name not in frame]:
@@ -282,12 +288,21 @@ def _starting(profile: Profile) -> Profile:
     return replace(profile, columns={**profile.columns, "starts_at_zero": starts.astype(float)})
 
 
+def _per_entry(profile: Profile) -> Profile:
+    """A profile of gradlab's own network whose layers differ in size, and along depth the same by root mean squares."""
+    columns = profile.columns
+    if profile.axis != "depth" or not np.isfinite(columns.get("signal_grad_rms", np.nan)).any():
+        return profile
+    by_entry = {"signal_grad_norm": columns["signal_grad_rms"], "frobenius": columns["signal_grad_norm"]}
+    return replace(profile, trunk=Profile("depth", profile.step, profile.layer, {**columns, **by_entry}))
+
+
 def _on_trunk(profile: Profile, layers: Sequence[int]) -> Profile:
     """A profile of gradlab's own network, and along depth that of its trunk."""
     if profile.axis != "depth":
         return profile
     known = np.isin(profile.layer, layers)
-    columns = {name: column[:, known] for name, column in profile.columns.items()}
+    columns = {name: column[:, known] for name, column in (profile.trunk or profile).columns.items()}
     return replace(profile, trunk=Profile("depth", profile.step, profile.layer[known], columns, by_block=True))
 
 

@@ -104,7 +104,6 @@ def measure(
     x: Node,
     parameters: Tensor,
     gradient: Tensor,
-    columns: tuple[str, ...] = PROBE_COLUMNS,
     scale: Tensor | None = None,
 ) -> Measurement:
     """All columns but those of an update, from a pass that has been gone back through, keeping its derivatives.
@@ -115,10 +114,10 @@ def measure(
     network, layout = through.network, through.network.layout
     first, layers = int(x.value.is_floating_point()), len(layout.names)
     rows = _table_rows(layout, through, continuous=first == 1)
-    values = parameters.new_zeros(len(parameters), len(columns), len(rows), dtype=torch.float64)
+    values = parameters.new_zeros(len(parameters), len(PROBE_COLUMNS), len(rows), dtype=torch.float64)
     sound = parameters.new_zeros(len(parameters), layers, dtype=torch.float64)
-    held = np.zeros((len(columns), len(rows)), dtype=np.bool_)
-    table = Measurement(rows, values, held, sound, columns, first, entries=_entries(through, x, rows, columns))
+    held = np.zeros((len(PROBE_COLUMNS), len(rows)), dtype=np.bool_)
+    table = Measurement(rows, values, held, sound, PROBE_COLUMNS, first, entries=_entries(through, x, rows))
 
     if first:
         norm64(x.derivative, table.column("signal_grad_norm", 0))
@@ -156,7 +155,7 @@ def measure(
     layer_gradients(gradient, layout.matrices, layout.layers, *found)
     norms64(parameters, layout.matrices, table.of_layers("weight_norm", layers))
     if scale is not None:
-        values[:, columns.index("signal_grad_norm")] /= scale.unsqueeze(1)
+        values[:, PROBE_COLUMNS.index("signal_grad_norm")] /= scale.unsqueeze(1)
     return replace(table, gradients=found[0])
 
 
@@ -164,10 +163,8 @@ PER_ENTRY = {"signal_grad_rms": "signal_grad_norm", "grad_rms": "grad_norm"}
 """Root mean squares, which compare layers of different sizes, and the norms that they are made of."""
 
 
-def _entries(through: Pass, x: Node, rows: Sequence[Row], columns: Sequence[str]) -> dict[str, Floats]:
-    """(R,) of each column of `PER_ENTRY` that is asked for: how many entries its norm is over; nan without one."""
-    if not set(PER_ENTRY) & set(columns):
-        return {}
+def _entries(through: Pass, x: Node, rows: Sequence[Row]) -> dict[str, Floats]:
+    """(R,) of each column of `PER_ENTRY`: how many entries its norm is over; nan without one."""
     layout = through.network.layout
     depth = [sum(native.entries(z.value) for z in signal.z) for signal in through.signals]
     if x.value.is_floating_point():

@@ -119,7 +119,7 @@ class Own:
     @property
     def columns(self) -> tuple[str, ...]:
         """See `Way`."""
-        return (*PROBE_COLUMNS, *self.architecture.columns)
+        return PROBE_COLUMNS
 
     @in_its_products
     def there_and_back(self, task: Task, t: int, *, record: bool, last: bool) -> tuple[Tensor, Measurement | None]:
@@ -135,7 +135,7 @@ class Own:
         if not record:
             return losses, None
         scale = None if half is None else half.scale
-        return losses, measure(through, x, self.parameters, self.gradient, self.columns, scale)
+        return losses, measure(through, x, self.parameters, self.gradient, scale)
 
     def _passed(self, through: Pass, inputs: Tensor) -> tuple[Node, Node]:
         """The inputs (M, B, *shape) as they enter, and the output behind the activation of the output layer."""

@@ -17,6 +17,9 @@ from gradlab.spec.run import RunSpec
 from gradlab.store.documents import read_manifest, read_runs
 from gradlab.store.folder import open_result
 
+FEW = 3
+"""Ids that a message names."""
+
 UNNAMED = ("run", "sweep")
 """Labels that nobody gave."""
 
@@ -28,10 +31,12 @@ def again(path: Path, run_id: str, changes: Sequence[str] = ()) -> Grid:
     it ended, if its weights are there and its schedule does not depend on its steps. Raises `SpecError` for an id of no
     run or of several, and for a change that the run cannot have.
     """
-    found = [run for run in read_runs(open_result(path)) if run.id.startswith(run_id)]
+    runs = read_runs(open_result(path))
+    found = [run for run in runs if run.id.startswith(run_id)]
     if len(found) != 1:
         what = "no run" if not found else f"{len(found)} runs"
-        raise SpecError(f"--from {path} {run_id}: {what} with this id; the ids are in {path}/runs.parquet")
+        ids = ", ".join(run.id for run in (found or runs)[:FEW]) + (", ..." if len(found or runs) > FEW else "")
+        raise SpecError(f"--from {path} {run_id}: {what} with this id; there are {ids}")
     settings = [read(text, search_path(())) for text in changes]
     storing = [setting for setting in settings if setting.key == "store.weights" and not setting.swept]
     settings = [setting for setting in settings if setting not in storing]

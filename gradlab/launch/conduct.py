@@ -148,6 +148,9 @@ def carry_out(
                 f"{folder.root}: the folder was removed while its runs were trained, and with it their tables"
             )
             return CRASHED
+        # As far as the disk lets the manifest say so; the sentence is what counts.
+        with suppress(OSError):
+            _close(folder, manifest, "stopped", began)
         screen.say_error(f"{folder.root}: {error.strerror or error}")
         screen.point("What has finished is kept.", "sweep --resume", folder.root)
         return CRASHED
@@ -159,6 +162,10 @@ def carry_out(
         interrupts.heard()
         screen.point("Interrupted while the report was drawn; the tables are whole.", "report", folder.root)
         return interrupts.status(stopped)
+    except OSError as error:
+        screen.say_error(f"{folder.report}: {error.strerror or error}")
+        screen.point("The tables are whole; the report is not.", "report", folder.root)
+        return CRASHED
     if crashed:
         screen.say_error(f"{tally.failed} of {tally.total} runs crashed; {folder.errors} says where")
         return CRASHED
@@ -273,10 +280,12 @@ def report_again(
 ) -> None:
     """`gradlab report`: a single result's report goes into its own folder, that of several into a new one.
 
-    That of ``runs``, given by beginnings of their ids, lies beside the report of all.
+    That of ``runs``, given by beginnings of their ids, lies beside the report of all. A folder that is given twice, as
+    `latest` and by its name, is one.
     """
     from gradlab.report import picked
 
+    paths = list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
     for path in paths:
         documents.read_manifest(path)
         # A folder that is at work, or cannot be written, keeps what killed processes left there.

@@ -42,9 +42,9 @@ class Job:
 class Event:
     """What is said of a piece.
 
-    ``kind``: started, progress, halved (into ``chunks``), finished, failed (``error`` in one line, ``details`` with the
-    XX of the piece that is done; ``diverged`` and
-    ``failed`` runs so far.
+    ``kind``: started, progress, halved (into ``chunks``), told (``details`` for the user), finished, failed (``error``
+    in one line, ``details`` with the traceback), or unwritable (its tables could not be written). ``share`` of the
+    piece that is done; ``diverged`` and ``failed`` runs so far.
     """
 
     kind: str

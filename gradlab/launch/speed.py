@@ -23,7 +23,7 @@ START_SECONDS = 2.5
 """Until the workers have imported torch."""
 
 LEAST_SECONDS = 5.0
-"""Of work that tells a speed; less is start and end."""
+"""Of work that tells a speed, on a usual machine too; less is start and end, an instrument, a machine that was busy."""
 
 
 def measured(device: str) -> float | None:
@@ -38,10 +38,10 @@ def measured(device: str) -> float | None:
 
 def remember(device: str, pieces: Sequence[Piece], workers: int, elapsed: float) -> None:
     """Notes what ``pieces`` took, ``elapsed`` seconds from start to end; nothing where they were over too soon."""
-    busy = elapsed - START_SECONDS
-    if busy < LEAST_SECONDS:
+    busy, effort = elapsed - START_SECONDS, _makespan(pieces, workers)
+    if min(busy, effort / USUAL) < LEAST_SECONDS:
         return
-    speed = _makespan(pieces, workers) / busy
+    speed = effort / busy
     try:
         kept = json.loads(_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -30,19 +30,10 @@ from gradlab.spec.run import Facts, ModelSpec
 
 @dataclass(frozen=True)
 class Architecture:
-    """``layout`` places the parameters; ``forward`` maps inputs (M, B, *shape) to outputs and tells what to see.
-
-    ``columns`` of the per-layer table stand beside those that every network has; where layers differ in size, they are
-    those of `UNEQUAL`.
-    """
+    """``layout`` places the parameters; ``forward`` maps inputs (M, B, *shape) to outputs and tells what to see."""
 
     layout: Callable[[ModelSpec, Facts], Layout]
     forward: Callable[[Pass, Node], Node]
-    columns: tuple[str, ...] = ()
-
-
-UNEQUAL = ("signal_grad_rms", "grad_rms")
-"""What compares layers of different sizes: root mean squares of the entries."""
 
 
 MODELS: dict[str, Architecture] = {
@@ -50,14 +41,12 @@ MODELS: dict[str, Architecture] = {
     "residual_mlp": Architecture(residual_mlp.layout, residual_mlp.forward),
     "linear_chain": Architecture(linear_chain.layout, linear_chain.forward),
     "rnn": Architecture(rnn.layout, rnn.forward),
-    "cnn": Architecture(cnn.layout, cnn.forward, UNEQUAL),
-    "resnet": Architecture(resnet.layout, resnet.forward, UNEQUAL),
-    "capsule": Architecture(capsule.layout, capsule.forward, UNEQUAL),
+    "cnn": Architecture(cnn.layout, cnn.forward),
+    "resnet": Architecture(resnet.layout, resnet.forward),
+    "capsule": Architecture(capsule.layout, capsule.forward),
     "lstm": Architecture(lstm.layout, lstm.forward),
     "gru": Architecture(gru.layout, gru.forward),
-    "seq2seq": Architecture(seq2seq.layout, seq2seq.forward, (*UNEQUAL, "attention_entropy")),
-    "transformer": Architecture(
-        transformer.layout, transformer.forward, (*UNEQUAL, "attention_entropy", "attention_logit_max")
-    ),
+    "seq2seq": Architecture(seq2seq.layout, seq2seq.forward),
+    "transformer": Architecture(transformer.layout, transformer.forward),
     "module": Architecture(module.layout, module.forward),
 }

@@ -17,8 +17,11 @@ from gradlab.store.sources import Merged
 NUMBER = re.compile(r"[+-]?(\d[\d.]*(e[+-]?\d+)?|inf|∞)").fullmatch
 """Such as the value of a key may be."""
 
-SOMETIMES = (*MEASURED_COLUMNS, "loss_scale", "skipped")
-"""Columns that runs of gradlab's own do not fill."""
+SOMETIMES = (
+    *(*MEASURED_COLUMNS, "signal_grad_rms", "grad_rms", "attention_entropy", "attention_logit_max"),
+    *("loss_scale", "skipped"),
+)
+"""Columns that not every run of gradlab's own, or none of an older gradlab, fills."""
 
 
 def write_csv(result: Result, out: Path) -> tuple[Path, ...]:

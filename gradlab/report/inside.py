@@ -28,6 +28,7 @@ from gradlab.report.cure import Cure
 from gradlab.report.groups import levels, log10, short, swept, varying
 from gradlab.report.packed import Shapes, packed, shapes
 from gradlab.report.tables import Ints, Result
+from gradlab.spec.choices.models import MODELS
 
 SCHEMA = 1
 
@@ -37,6 +38,9 @@ PROBES = (
     *("act_correlation", "signal_grad_rms", "attention_entropy"),
 )
 """Columns of `layers` that the page holds, where they were measured."""
+
+OF_UNEQUAL = "signal_grad_rms"
+"""Of them, what says no more than the norm where all layers are of one size."""
 
 OUTCOMES = (
     *("loss_final", "loss_heldout", "accuracy", "vanishing_ratio", "rate", "rate_theory", "chi1", "diverged_at"),
@@ -109,10 +113,13 @@ def written(result: Result, homes: Mapping[str, Path], healing: Cure | None) -> 
 
 def _blocks(result: Result) -> list[Block]:
     steps, layers = result.tables["steps"], result.tables["layers"]
+    names = result.tables["runs"]["model.name"].unique().to_pylist()
+    alike = all(name in MODELS and not (MODELS[name].unequal or MODELS[name].free) for name in names)
+    probes = [name for name in PROBES if not (alike and name == OF_UNEQUAL)]
     found = [_one("steps", steps, result, np.zeros(steps.num_rows, dtype=np.int64), CURVES)]
     for axis in ("depth", "time"):
         rows = layers.filter(pc.equal(layers["axis"], axis))
-        held = tuple(name for name in PROBES if name in rows.column_names and rows[name].null_count < rows.num_rows)
+        held = tuple(name for name in probes if name in rows.column_names and rows[name].null_count < rows.num_rows)
         if rows.num_rows:
             found.append(_one(axis, rows, result, rows["layer"].to_numpy(), held))
     given = result.tables["instruments"]

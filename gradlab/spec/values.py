@@ -8,7 +8,7 @@ from collections.abc import Callable
 from gradlab.spec import elsewhere
 from gradlab.spec.choices import ALIASES, NAMED, NOUNS
 from gradlab.spec.keys import KEYS, Key, is_free
-from gradlab.spec.named import SpecError, Value, lookup, nearest, short
+from gradlab.spec.named import SpecError, Value, canonical, lookup, nearest, short
 
 
 def coerce(key: str, given: Value) -> Value:
@@ -26,8 +26,8 @@ def coerce(key: str, given: Value) -> Value:
 
 
 def _checked(key: str, rule: Key, given: Value) -> Value:
-    if isinstance(given, str) and given in rule.words:
-        return given
+    if isinstance(given, str) and (word := canonical(given, rule.words)) in rule.words:
+        return word
     accepted: Value = None
     if rule.kind is bool:
         accepted = given if isinstance(given, bool) else None

@@ -21,13 +21,16 @@ PROBE_COLUMNS = (
     "saturated",
     "dead",
     "grad_zero",
+    "signal_grad_rms",
+    "grad_rms",
+    "attention_entropy",
+    "attention_logit_max",
 )
 """Of the `layers` table, after run_id, step, axis, layer and name."""
 
 MEASURED_COLUMNS = (
-    *("calls", "signal_grad_rms", "grad_rms", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised"),
-    *("starts_at_zero", "equal_weights", "cut", "idle", "attention_entropy", "attention_logit_max", "reads"),
-    *("units", "gain"),
+    *("calls", "trunk_grad_norm", "trunk_grad_rms", "stage", "normalised", "starts_at_zero", "equal_weights"),
+    *("cut", "idle", "reads", "units", "gain"),
 )
 """What stands beside them of a network that is not gradlab's own."""
 

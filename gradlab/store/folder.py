@@ -10,6 +10,7 @@ import fcntl
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -248,7 +249,9 @@ def _day(now: dt.datetime) -> Path:
 
 
 def _new_folder(now: dt.datetime, name: str) -> Path:
-    label = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "run"
+    # Letters of every script, as far as names of files here can have them.
+    known = name.encode(sys.getfilesystemencoding(), "replace").decode(sys.getfilesystemencoding())
+    label = re.sub(r"[^\w.-]+", "-", known).strip("-.")[:60].strip("-.") or "run"
     day = _day(now)
     stem, number = f"{now.strftime('%H-%M-%S')}-{label}", 1
     while True:

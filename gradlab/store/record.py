@@ -177,10 +177,9 @@ def _profile(record: Record, along: str) -> Floats:
     if along == "depth" and (layers := MODELS[model.name].trunk) is not None:
         known = layers(model.depth)
         rows = [index for index in rows if record.rows[index].layer in known]
-    if "signal_grad_rms" not in record.columns:
-        return np.asarray(first.values[PROBE_COLUMNS.index("signal_grad_norm")][:, rows])
     if along == "time" or "stage" not in record.columns:
-        return np.asarray(first.values[record.columns.index("signal_grad_rms")][:, rows])
+        of = "signal_grad_rms" if MODELS[model.name].unequal or "stage" in record.columns else "signal_grad_norm"
+        return np.asarray(first.values[record.columns.index(of)][:, rows])
     stages = first.values[record.columns.index("stage")][0, rows]
     trunk = [rows[place] for place in np.argsort(stages, kind="stable") if not np.isnan(stages[place])]
     return np.asarray(first.values[record.columns.index("trunk_grad_rms")][:, trunk])

@@ -21,7 +21,9 @@ from gradlab.spec.choices import (
     PRETRAINING,
     PROBES,
     SCHEDULES,
+    Optimizer,
 )
+from gradlab.spec.keys import DEFAULTS
 from gradlab.spec.named import Choice, SpecError, nearest
 
 KINDS: dict[str, Mapping[str, Choice]] = {
@@ -62,7 +64,15 @@ def choices(
 
 
 def _rows(found: Iterable[Choice]) -> Rows:
-    return [(choice.name, choice.summary, choice.source) for choice in found]
+    return [(choice.name, _line(choice), choice.source) for choice in found]
+
+
+def _line(choice: Choice) -> str:
+    """What a choice is; of an optimizer also the defaults of its own."""
+    if not isinstance(choice, Optimizer):
+        return choice.summary
+    own = {"lr": DEFAULTS["optim.lr"], **choice.defaults}
+    return f"{choice.summary}; {', '.join(f'{key} {str(value).lower()}' for key, value in own.items())}"
 
 
 def _experiments(config_dirs: Sequence[Path], skipped: Callable[[SpecError], None]) -> list[tuple[str, Rows]]:

@@ -77,12 +77,14 @@ def _told(key: str, value: object) -> str:
 def duration(seconds: float) -> str:
     """A time in words.
 
-    >>> duration(14.2), duration(200.0), duration(9000.0)
-    ('14 s', '3.3 min', '2.5 h')
+    >>> duration(14.2), duration(200.0), duration(9000.0), duration(2e6)
+    ('14 s', '3.3 min', '2.5 h', '23 days')
     """
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.2g} min" if seconds < 7200 else f"{seconds / 3600:,.2g} h"
+    for unit, length, most in (("min", 60, 120), ("h", 3600, 48)):
+        if 120 <= seconds < most * length:
+            count = seconds / length
+            return f"{count:.1f} {unit}" if count < 10 else f"{count:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 86400:,.0f} days"
 
 
 def size(count: float) -> str:

@@ -36,23 +36,27 @@ class Line:
 
 
 def lines(root: Path) -> list[Line]:
-    """The results under ``root``, the oldest first. Raises `SpecError` where there are none, or no such folder."""
+    """The results under ``root``, the oldest first, behind itself if it is one.
+
+    Raises `SpecError` where there are none, or no such folder.
+    """
     if not root.is_dir():
         raise SpecError(f"{root}: no such folder; gradlab ls lists the results of a folder, outputs by default")
-    found = results_under(root)
+    found = [*([root] if Folder(root).manifest.is_file() else []), *results_under(root)]
     if not found:
         raise SpecError(f"{root}: holds no results of gradlab")
     return [_line(path, root) for path in found]
 
 
 def _line(path: Path, root: Path) -> Line:
+    name = str(root if path == root else path.relative_to(root))
     try:
         manifest, verdicts = read_manifest(path), _verdicts(Folder(path))
     except SpecError as error:
         # A result that cannot be read must not hide the others.
-        return Line(str(path.relative_to(root)), "", "", "", str(error).removeprefix(f"{path}: "), "")
+        return Line(name, "", "", "", str(error).removeprefix(f"{path}: "), "")
     return Line(
-        folder=str(path.relative_to(root)),
+        folder=name,
         started=str(manifest["started"])[:16].replace("T", " "),
         runs=f"{manifest['runs']:,}",
         swept=_swept(manifest),

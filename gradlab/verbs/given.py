@@ -54,4 +54,5 @@ def refuse(overrides: list[str], *, what: str, **options: object) -> None:
     """Raises `SpecError` where an override or option stands beside one that already says everything."""
     given = [*overrides, *(f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None)]
     if given:
-        raise SpecError(f"{given[0]}: {what} takes no overrides and no such option; it repeats what was planned")
+        kind = "overrides" if overrides else "such option"
+        raise SpecError(f"{given[0]}: {what} takes no {kind}; it repeats what was planned")

@@ -51,10 +51,12 @@ def measure(module: nn.Module, loss_fn: LossFunction, batch: Any) -> pd.DataFram
         "loss", the "precision" (the coarsest dtype of a parameter or signal), the "activations" that were seen, and
         "facts" about batch, output and loss.
 
-    Raises `ValueError` where the batch is no pair, the loss is no scalar with a gradient, a class is out of range, and
-    where no layer was called. Gradients, buffers, training modes, hooks and random generators are left as they were,
-    also after an error.
+    Raises `TypeError` for what is no module, and `ValueError` where the batch is no pair, the loss is no scalar with a
+    gradient, a class is out of range, and where no layer was called. Gradients, buffers, training modes, hooks and
+    random generators are left as they were, also after an error.
     """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"the module is of type {type(module).__name__}; expected a torch.nn.Module")
     inputs, targets = _pair(batch)
     try:
         seen = _seen(module, inputs, targets, loss_fn, asking=False)

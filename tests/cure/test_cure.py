@@ -183,7 +183,7 @@ def test_a_sweep_names_the_runs_to_choose_from(gradlab_: Gradlab) -> None:
     gradlab_("sweep", *deeper, "model.depth=2,12", "-o", "several", "--no-report")
     ended = gradlab_("cure", "several")
     (sick,) = [run for run in read_runs(Folder(Path("several"))) if run.model.depth == 12]
-    assert f"1 are sick: {sick.id} vanishing" in ended.err
+    assert f"1 is sick: {sick.id} vanishing" in ended.err
     assert "all are in several/runs.parquet" in " ".join(ended.err.split())
     Path("several/runs.parquet").unlink()
     assert "RUN_ID (none has ended yet)" in " ".join(gradlab_("cure", "several").err.split())

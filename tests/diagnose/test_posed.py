@@ -1,4 +1,4 @@
-"""Of networks of gradlab's own: output and loss that contradict each other, and what begins at zero on purpose."""
+"""Of networks of gradlab's own: how output and loss are posed, what begins at zero, and layers that differ in size."""
 
 from __future__ import annotations
 
@@ -31,3 +31,11 @@ def test_how_a_network_of_gradlab_s_own_is_posed_and_begins(keys: dict[str, Valu
     (history,) = histories(tables.runs, tables.steps, tables.layers)
     (verdict,) = judge(history)
     assert (verdict.name, verdict.cause and verdict.cause.name) == ("misspecified" if cause else "healthy", cause)
+
+
+@pytest.mark.parametrize("keys", [{"model.name": "cnn", "model.pool": "3"}, {"model.name": "capsule"}])
+def test_layers_of_different_sizes_are_judged_by_the_ratio_that_the_table_of_runs_has(keys: dict[str, Value]) -> None:
+    run = build({"model.depth": 4, "model.width": 8, "data.batch_size": 16, "train.steps": 0, **keys})
+    tables = tidy(train([run], content(run.data), torch.device("cpu"), lambda *_: None))
+    (verdict,) = judge(histories(tables.runs, tables.steps, tables.layers)[0])
+    assert verdict.evidence["depth_ratio"] == pytest.approx(tables.runs["vanishing_ratio"][0].as_py())

@@ -21,7 +21,16 @@ from tests.oracles import expected
 
 pytestmark = pytest.mark.usefixtures("either_engine")
 
-PARAMETERS = {"grad_norm", "grad_norm_clipped", "weight_grad_norm", "weight_norm", "update_ratio", "grad_zero"}
+PARAMETERS = {
+    "grad_norm",
+    "grad_norm_clipped",
+    "weight_grad_norm",
+    "weight_norm",
+    "update_ratio",
+    "grad_zero",
+    "grad_rms",
+}
+SIGNAL = {"signal_grad_norm", "signal_grad_rms", "act_mean", "act_std", "act_correlation"}
 SMALL: dict[str, Value] = {"model.depth": 4, "model.width": 8, "train.steps": 2, "probe.every": 1}
 
 
@@ -152,13 +161,13 @@ def test_the_input_has_its_moments_and_its_gradient_alone() -> None:
     (found,) = measured(SMALL)
     for step in (0, 1, 2):
         row = found.at(step, 0)
-        assert columns_of(row) == {"signal_grad_norm", "act_mean", "act_std", "act_correlation"}
+        assert columns_of(row) == SIGNAL
         assert row["name"] == "input"
 
 
 def test_the_output_layer_neither_saturates_nor_dies() -> None:
     (relu,), (tanh,) = measured(SMALL), measured(SMALL | {"model.activation": "tanh"})
-    everything = PARAMETERS | {"signal_grad_norm", "act_mean", "act_std", "act_correlation"}
+    everything = PARAMETERS | SIGNAL
     assert columns_of(relu.at(0, 4)) == columns_of(tanh.at(0, 4)) == everything
     assert columns_of(relu.at(0, 1)) == everything | {"dead"}
     assert columns_of(tanh.at(0, 1)) == everything | {"saturated"}

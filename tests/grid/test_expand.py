@@ -77,7 +77,7 @@ def test_the_base_is_what_all_runs_share() -> None:
     shared = yaml.safe_load(spec_yaml(build({"model.width": 16})))
     outside = {"launch": base["launch"], "store": {"weights": False}, "diagnose": DEFAULTS}
     assert base == {"name": "run", **shared, **outside}
-    assert base["launch"] == {"name": "local", "memory": 1024, "workers": None, "stacked": "auto"}
+    assert base["launch"] == {"name": "local", "memory": 1024, "workers": None, "stacked": "auto", "streams": None}
     swept = yaml.safe_load(compose_grid(["model=mlp,linear_chain", "optim.lr=0.1,0.2", "seed=3"]).base)
     assert swept["seed"] == 3
     assert swept["model"] == {"depth": 10, "width": 64, "gain": 1.0}

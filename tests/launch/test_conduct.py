@@ -15,6 +15,7 @@ import torch
 import yaml
 
 import gradlab
+from gradlab import report
 from gradlab.engine.keeper import Keeper
 from gradlab.engine.train import training as real_training
 from gradlab.grid.compose import compose_grid
@@ -349,7 +350,7 @@ def test_a_folder_in_which_another_process_is_at_work_is_refused(gradlab_: Gradl
 def test_what_the_system_refuses_is_one_line_and_the_way_on(
     gradlab_: Gradlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
@@ -361,7 +362,17 @@ def test_what_the_system_refuses_is_one_line_and_the_way_on(
         "What has finished is kept. Go on with",
         "  gradlab sweep --resume out",
     ]
+    assert manifest_of(tmp_path / "out")["state"] == "stopped"
     assert gradlab_("sweep", "--resume", "out", "--no-report").status == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(report, "write_report", full)
+        ended = gradlab_("run", *TINY, "-o", "drawn")
+    assert ended.status == 1
+    assert ended.err.splitlines() == [
+        "gradlab: error: drawn/report: No space left on device",
+        "The tables are whole; the report is not. Go on with",
+        "  gradlab report drawn",
+    ]
     with monkeypatch.context() as patched:
         patched.setattr(documents, "write_inputs", full)
         ended = gradlab_("run", *TINY, "-o", "other")

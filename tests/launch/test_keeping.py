@@ -225,6 +225,17 @@ def test_a_longer_run_goes_on_where_its_weights_are(
     assert_same_tables(tmp_path / "longer", tmp_path / "whole")
 
 
+def test_a_run_beside_another_architectures_goes_on(
+    gradlab_: Gradlab, tmp_path: Path, begins: list[tuple[int, int]]
+) -> None:
+    line = ("model.width=4", "model.depth=2", "train.steps=3", "store.weights=true", "--device", "cpu")
+    assert gradlab_("sweep", *line, "model=mlp,cnn", "-o", "both").status == 0
+    del begins[:]
+    for number, run_id in enumerate(gradlab.load(tmp_path / "both").runs.run_id):
+        assert gradlab_("run", "--from", "both", run_id, "train.steps=5", "-o", f"longer{number}").status == 0
+    assert begins == [(1, 3)] * 2
+
+
 def test_what_cannot_go_on_says_so_and_is_trained_from_the_start(
     gradlab_: Gradlab, tmp_path: Path, begins: list[tuple[int, int]]
 ) -> None:

@@ -165,6 +165,7 @@ def test_the_id_does_not_depend_on_the_order_of_the_keys_or_on_saying_a_default(
         ({"model.activation": "prelu"}, {"model.activation": "prelu", "model.slope": 0.25}),
         ({"model.name": "linear_chain"}, {"model.name": "linear_chain", "data.features": 64}),
         ({"optim.name": "adamw"}, {"optim.name": "adamw", "optim.weight_decay": 0.01}),
+        ({"train.precision": "Float64"}, {"train.precision": "float64"}),
     ],
 )
 def test_the_id_is_of_the_resolved_values(one: dict[str, Value], same: dict[str, Value]) -> None:

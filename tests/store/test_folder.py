@@ -45,6 +45,7 @@ CONTRACT = {
         *("run_id", "step", "axis", "layer", "name", "grad_norm", "grad_norm_clipped", "weight_grad_norm"),
         *("signal_grad_norm", "weight_norm", "update_ratio", "act_mean", "act_std"),
         *("act_correlation", "saturated", "dead", "grad_zero"),
+        *("signal_grad_rms", "grad_rms", "attention_entropy", "attention_logit_max"),
     ],
     "instruments": ["run_id", "step", "instrument", "quantity", "index", "value"],
 }
@@ -82,11 +83,12 @@ def begun(root: Path, runs: list[RunSpec]) -> Folder:
 def test_a_folder_is_named_after_the_time_and_the_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     made = []
-    for name in ("run", "run", "../<b>evil name/", "...", "a" * 200):
+    for name in ("run", "run", "../<b>evil name/", "...", "a" * 200, "größer, 深い"):
         with new_result(None, name, NOW) as folder:
             made.append(str(folder.root))
     day = "outputs/2026-03-04/05-06-07-"
-    assert made == [f"{day}run", f"{day}run-2", f"{day}b-evil-name", f"{day}run-3", f"{day}{'a' * 60}"]
+    labels = ("run", "run-2", "b-evil-name", "run-3", "a" * 60, "größer-深い")
+    assert made == [f"{day}{label}" for label in labels]
 
 
 def test_a_folder_is_taken_once(tmp_path: Path) -> None:

@@ -70,11 +70,16 @@ def test_cohorts_are_told_apart_by_what_differs_between_them() -> None:
 
 def test_the_speed_of_a_sweep_is_kept_for_the_next_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / project)
-    pieces = make_plan(runs_of(*({"model.depth": depth} for depth in (5, 6, 20))), CPU_MEMORY, 2).pieces
+    pieces = make_plan(
+        runs_of(*({"model.depth": depth, "train.steps": 20000} for depth in (5, 6, 20))), CPU_MEMORY, 2
+    ).pieces
     alone = sum(piece.effort for piece in pieces)
     assert speed.measured("cpu") is None
     assert speed.seconds(pieces, 1, None) == pytest.approx(speed.START_SECONDS + alone / speed.USUAL)
     speed.remember("cpu", pieces, 1, speed.START_SECONDS + speed.LEAST_SECONDS / 2)
+    assert speed.measured("cpu") is None
+    # A small sweep on a machine that was busy, or with an instrument, tells no speed either.
+    speed.remember("cpu", make_plan(runs_of({}), CPU_MEMORY, 2).pieces, 1, 60.0)
     assert speed.measured("cpu") is None
     speed.remember("cpu", pieces, 1, speed.START_SECONDS + 10.0)
     assert speed.measured("cpu") == pytest.approx(alone / 10)
@@ -98,7 +103,7 @@ def test_a_plan_says_by_what_it_tells_seconds(
     assert "on a usual machine (none was measured here)." in said()
     there = ("launch=slurm", "launch.workers=2")
     assert "were 2 workers there as fast as a usual machine, and no job waited." in said(*there)
-    pieces = make_plan(runs_of({}), CPU_MEMORY, 2).pieces
+    pieces = make_plan(runs_of({"train.steps": 50_000}), CPU_MEMORY, 2).pieces
     speed.remember("cpu", pieces, 1, speed.START_SECONDS + 10.0)
     assert ", as fast as this machine was last." in said()
     assert "were 2 workers there as fast as this machine was last, and no job waited." in said(*there)

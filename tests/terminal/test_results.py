@@ -27,6 +27,8 @@ def test_results_are_listed_with_what_was_swept_and_their_verdicts(tmp_path: Pat
     assert (deep.folder, deep.runs, deep.state) == ("day/deep", "4", "done")
     assert (one.folder, one.runs, one.swept) == ("one", "1", "")
     assert "not a manifest of gradlab" in torn.state
+    (itself,) = lines(tmp_path / "one")
+    assert (itself.folder, itself.runs) == (str(tmp_path / "one"), "1")
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:

@@ -332,6 +332,10 @@ def test_a_verdict_from_a_frame_takes_thresholds_and_one_run_alone() -> None:
     two = pd.concat([frame.assign(run_id="a"), frame.assign(run_id="b")])
     with pytest.raises(ValueError, match="of 2 runs"):
         gradlab.verdict(two)
+    with pytest.raises(TypeError, match="of type dict; expected the frame of a layers table"):
+        gradlab.verdict({})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"of type Tensor; expected a torch\.nn\.Module"):
+        gradlab.measure(torch.randn(3), mean_square, (torch.randn(2, 3), torch.randn(2, 3)))  # type: ignore[arg-type]
     assert gradlab.verdict(two[two["run_id"] == "a"])[0].name == gradlab.verdict(frame)[0].name
 
 

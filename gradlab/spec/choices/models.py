@@ -120,8 +120,9 @@ class Model(Choice):
     place of a sequence; ``matrices`` are those of each layer that the tables number; ``beside``: numbers of a sample
     that a pass holds beside what these put out. ``free``: it takes arguments of any names, for it is the user's own,
     and nothing is known of its inside. ``trunk`` tells the layers that every path to the input passes, where others do
-    not: rates are along them. ``branches``: how many a depth has on its residual stream. ``loss``: what it is trained
-    by where `train.loss` is auto, if not by what the data ask for.
+    not: rates are along them. ``unequal``: its layers differ in size, and rates are of root mean squares. ``branches``:
+    how many a depth has on its residual stream. ``loss``: what it is trained by where `train.loss` is auto, if not by
+    what the data ask for.
     """
 
     keys: Mapping[str, Value] = field(default_factory=dict)
@@ -134,6 +135,7 @@ class Model(Choice):
     needs_time: bool = False
     free: bool = False
     trunk: Callable[[int], list[int]] | None = None
+    unequal: bool = False
     loss: str | None = None
     matrices: Callable[[ModelSpec, Facts], Matrices] = _feed_forward
     beside: Callable[[ModelSpec, Facts], int] = _nothing
@@ -216,6 +218,7 @@ MODELS: dict[str, Model] = table(
         {**_NETWORK, **_NORMED, "depth": 6, "width": 16, "pool": "none"},
         norms=(*_SIGNALS, "instance", "weight"),
         takes=("image",),
+        unequal=True,
         matrices=_convolutions,
     ),
     Model(
@@ -227,6 +230,7 @@ MODELS: dict[str, Model] = table(
         least_depth=2,
         takes=("image",),
         trunk=_stream,
+        unequal=True,
         branches=lambda depth: depth // 2 - 1,
         matrices=_convolutions,
     ),
@@ -245,6 +249,7 @@ MODELS: dict[str, Model] = table(
         },
         least_depth=3,
         takes=("image",),
+        unequal=True,
         loss="margin",
         matrices=_capsules,
         beside=_votes,
@@ -278,6 +283,7 @@ MODELS: dict[str, Model] = table(
         takes=("tokens",),
         by_position=True,
         needs_time=True,
+        unequal=True,
         matrices=_translating,
     ),
     Model(
@@ -304,6 +310,7 @@ MODELS: dict[str, Model] = table(
         branches=lambda depth: depth,
         takes=("sequence", "tokens"),
         by_position=True,
+        unequal=True,
         matrices=_transformer,
         beside=_attention_weights,
     ),

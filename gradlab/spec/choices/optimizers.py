@@ -37,7 +37,7 @@ _ADAM = (*_DECAYS, "beta1", "beta2", "eps")
 OPTIMIZERS: dict[str, Optimizer] = table(
     Optimizer(
         "sgd",
-        "gradient descent, with momentum or Nesterov's; lr 0.1",
+        "gradient descent, with momentum or Nesterov's",
         "torch.optim.SGD; Sutskever et al. 2013",
         (*_DECAYS, "momentum", "nesterov", "dampening"),
         buffers=1,
@@ -45,7 +45,7 @@ OPTIMIZERS: dict[str, Optimizer] = table(
     ),
     Optimizer(
         "adam",
-        "running mean over the root of the running square; lr 0.001",
+        "running mean over the root of the running square",
         "torch.optim.Adam; Kingma & Ba 2014, arXiv:1412.6980",
         (*_ADAM, "amsgrad"),
         {"lr": 0.001},
@@ -53,7 +53,7 @@ OPTIMIZERS: dict[str, Optimizer] = table(
     ),
     Optimizer(
         "adamw",
-        "adam with decoupled weight decay; lr 0.001",
+        "adam with decoupled weight decay",
         "torch.optim.AdamW; Loshchilov & Hutter 2017, arXiv:1711.05101",
         (*_ADAM, "amsgrad"),
         {"lr": 0.001, "weight_decay": 0.01},
@@ -61,7 +61,7 @@ OPTIMIZERS: dict[str, Optimizer] = table(
     ),
     Optimizer(
         "rmsprop",
-        "gradient over the root of its running square; beta2 is torch's alpha; lr 0.001",
+        "gradient over the root of its running square; beta2 is torch's alpha",
         "torch.optim.RMSprop; Hinton 2012, lecture 6e",
         (*_DECAYS, "momentum", "beta2", "eps"),
         {"lr": 0.001, "beta2": 0.99},
@@ -69,7 +69,7 @@ OPTIMIZERS: dict[str, Optimizer] = table(
     ),
     Optimizer(
         "adagrad",
-        "gradient over the root of the sum of its squares; lr 0.01",
+        "gradient over the root of the sum of its squares",
         "torch.optim.Adagrad; Duchi et al. 2011",
         (*_DECAYS, "eps"),
         {"lr": 0.01, "eps": 1e-10},
@@ -77,7 +77,7 @@ OPTIMIZERS: dict[str, Optimizer] = table(
     ),
     Optimizer(
         "nadam",
-        "adam with Nesterov's momentum; lr 0.002",
+        "adam with Nesterov's momentum",
         "torch.optim.NAdam; Dozat 2016",
         _ADAM,
         {"lr": 0.002},
@@ -85,7 +85,7 @@ OPTIMIZERS: dict[str, Optimizer] = table(
     ),
     Optimizer(
         "radam",
-        "adam, but plain momentum until the scale can be told: a warmup of its own; lr 0.001",
+        "adam, but plain momentum until the scale can be told: a warmup of its own",
         "torch.optim.RAdam; Liu et al. 2019, arXiv:1908.03265",
         _ADAM,
         {"lr": 0.001},
@@ -94,7 +94,7 @@ OPTIMIZERS: dict[str, Optimizer] = table(
     ),
     Optimizer(
         "adamax",
-        "running mean over the largest gradient lately; lr 0.002",
+        "running mean over the largest gradient lately",
         "torch.optim.Adamax; Kingma & Ba 2014, arXiv:1412.6980, section 7.1",
         _ADAM,
         {"lr": 0.002},
@@ -102,7 +102,7 @@ OPTIMIZERS: dict[str, Optimizer] = table(
     ),
     Optimizer(
         "adadelta",
-        "steps in the units of the weights; beta2 is torch's rho; lr 1",
+        "steps in the units of the weights; beta2 is torch's rho",
         "torch.optim.Adadelta; Zeiler 2012, arXiv:1212.5701",
         (*_DECAYS, "beta2", "eps"),
         {"lr": 1.0, "beta2": 0.9, "eps": 1e-6},
@@ -110,7 +110,7 @@ OPTIMIZERS: dict[str, Optimizer] = table(
     ),
     Optimizer(
         "lamb",
-        "adamw's direction, as long in each tensor as its weights are; lr 0.001",
+        "adamw's direction, as long in each tensor as its weights are",
         "You et al. 2019, arXiv:1904.00962, algorithm 2",
         _ADAM,
         {"lr": 0.001, "weight_decay": 0.01, "eps": 1e-6},
@@ -119,7 +119,7 @@ OPTIMIZERS: dict[str, Optimizer] = table(
     ),
     Optimizer(
         "lion",
-        "the sign of a running mean, with decoupled weight decay; lr 0.0001",
+        "the sign of a running mean, with decoupled weight decay",
         "Chen et al. 2023, arXiv:2302.06675, algorithm 2",
         (*_DECAYS, "beta1", "beta2"),
         {"lr": 0.0001, "beta2": 0.99},
@@ -127,7 +127,7 @@ OPTIMIZERS: dict[str, Optimizer] = table(
     ),
     Optimizer(
         "muon",
-        "the orthogonal part of each matrix's momentum, adamw for all else; lr 0.001",
+        "the orthogonal part of each matrix's momentum, adamw for all else",
         "torch.optim.Muon; Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982",
         (*_ADAM, "momentum", "nesterov"),
         {"lr": 0.001, "weight_decay": 0.1, "momentum": 0.95, "nesterov": True, "beta2": 0.95},

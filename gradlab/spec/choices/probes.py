@@ -37,4 +37,12 @@ PROBES: dict[str, Choice] = table(
     ),
     Choice("dead", "share of units at zero slope on every sample of the batch", "Maas et al. 2013"),
     Choice("grad_zero", "share of the layer's gradient entries that are exactly zero", "-"),
+    Choice("signal_grad_rms", "root mean square of the entries of the loss's derivative by z_l", "-"),
+    Choice("grad_rms", "root mean square of the entries of the layer's gradient", "-"),
+    Choice(
+        "attention_entropy",
+        "mean entropy of attention weights over its largest value",
+        "Zhai et al. 2023, arXiv:2303.06296",
+    ),
+    Choice("attention_logit_max", "the largest size of an attention logit", "Dehghani et al. 2023, arXiv:2302.05442"),
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib as mpl
@@ -93,3 +96,14 @@ def test_the_callers_settings_come_back() -> None:
     with styled():
         mpl.rcParams["font.size"] = 33
     assert mpl.rcParams["font.size"] == before
+
+
+@pytest.mark.parametrize(("asked", "taken"), [("svg", "svg"), ("nosuch", None)])
+def test_a_backend_that_is_not_installed_here_is_done_without(asked: str, taken: str | None) -> None:
+    look = "print(os.environ['MPLBACKEND'], dict.get(matplotlib.rcParams, 'backend'))"
+    code = f"import os, gradlab.report.figures, matplotlib; {look}"
+    environment = {**os.environ, "MPLBACKEND": asked}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    before, backend = done.stdout.split(maxsplit=1)
+    assert before == asked
+    assert taken is None or backend.strip() == taken
