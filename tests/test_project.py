@@ -26,6 +26,7 @@ MADE = {
     ".pytest_cache",
     ".mypy_cache",
     ".ruff_cache",
+    ".hypothesis",
     "multirun",
 }
 BINARY = {".gz", ".xz", ".npz", ".png", ".ico", ".parquet", ".woff2", ".pyc"}
