@@ -22,7 +22,7 @@ from gradlab.engine.playing import perform, rehearse
 from gradlab.engine.step import advance
 from gradlab.grid.cohorts import cost
 from gradlab.launch.worker import keep_memory
-from gradlab.nn.kernels import program
+from gradlab.nn.kernels import calls
 from gradlab.spec.named import Value
 from gradlab.spec.run import build
 
@@ -61,12 +61,12 @@ def milliseconds(step: Callable[[int], object]) -> float:
 @contextmanager
 def by_torch() -> Iterator[None]:
     """Without our kernels."""
-    ours = program.kernels
-    program.kernels = lambda _: None  # type: ignore[assignment]
+    ours = calls.kernels
+    calls.kernels = lambda _: None  # type: ignore[assignment]
     try:
         yield
     finally:
-        program.kernels = ours
+        calls.kernels = ours
 
 
 def products(found: Cohort, width: int) -> float:

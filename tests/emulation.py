@@ -20,7 +20,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradlab.nn.kernels import blocks, program
+from gradlab.nn.kernels import blocks, calls
 
 needed = pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
 
@@ -97,22 +97,22 @@ def _launch(dtype: torch.dtype) -> Callable[..., None]:
 
 
 @cache
-def player(dtype: torch.dtype) -> program._Player | None:
-    """As `program.kernels`."""
-    if dtype not in program.PRECISIONS:
+def player(dtype: torch.dtype) -> calls.Player | None:
+    """As `calls.kernels`."""
+    if dtype not in calls.PRECISIONS:
         return None
     launch = _launch(dtype)
 
-    def once(calls: bytes, count: int, members: int, how_many: int) -> None:
-        launch(calls, calls, count, count, 0, 0, 0, 1, members, how_many)
+    def once(rows: bytes, count: int, members: int, how_many: int) -> None:
+        launch(rows, rows, count, count, 0, 0, 0, 1, members, how_many)
 
-    def steps(calls: Any, counts: int, which: int, first: int, span: int, members: int, how_many: int) -> None:
+    def steps(rows: Any, counts: int, which: int, first: int, span: int, members: int, how_many: int) -> None:
         several = (ctypes.c_int64 * 2).from_address(counts)
         mask = sum(bit << step for step, bit in enumerate((ctypes.c_int64 * span).from_address(which)))
-        both = (ctypes.c_void_p * 2).from_buffer(calls)
+        both = (ctypes.c_void_p * 2).from_buffer(rows)
         launch(*both, *several, mask & 0xFFFFFFFF, mask >> 32, first, span, members, how_many)
 
-    return program._Player(once, steps)
+    return calls.Player(once, steps)
 
 
 def kernel(dtype: torch.dtype, device: torch.device) -> Callable[..., None]:

@@ -18,7 +18,7 @@ from gradlab.data.dataset import Dataset
 from gradlab.data.facts import described
 from gradlab.data.loaders import load
 from gradlab.engine.train import train
-from gradlab.nn.kernels import program
+from gradlab.nn.kernels import calls
 from gradlab.spec.named import Value
 from gradlab.spec.run import DataSpec, RunSpec
 from gradlab.store.record import Tables, tidy
@@ -54,9 +54,9 @@ def trained_with(engine: str) -> Iterator[None]:
     """The compiled kernels, as on any machine with a compiler; or torch alone; or the blocks of a GPU, emulated."""
     with pytest.MonkeyPatch.context() as patched:
         if engine == "torch":
-            patched.setattr(program, "kernels", lambda _: None)
+            patched.setattr(calls, "kernels", lambda _: None)
         if engine == "blocks":
-            patched.setattr(program, "kernels", emulation.player)
+            patched.setattr(calls, "kernels", emulation.player)
         yield
 
 

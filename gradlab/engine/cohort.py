@@ -21,7 +21,7 @@ from gradlab.engine.pretraining import UNHEARD, Heard
 from gradlab.engine.task import Task, task_of
 from gradlab.engine.ways import Own, Way, own
 from gradlab.models import Architecture
-from gradlab.nn.kernels.program import serves
+from gradlab.nn.kernels.calls import serves
 from gradlab.nn.losses import Loss
 from gradlab.nn.network import Network, assemble
 from gradlab.nn.slots import Layout

@@ -22,7 +22,8 @@ from gradlab.engine.launches import Captured, captured, launch
 from gradlab.engine.precision import FORMATS, is_by_chance
 from gradlab.engine.step import advance, step
 from gradlab.nn.kernels import blocks
-from gradlab.nn.kernels.program import Members, Program, Turning, play_steps, write_down
+from gradlab.nn.kernels.calls import Members
+from gradlab.nn.kernels.program import Program, Turning, play_steps, write_down
 
 WINDOW = 50
 """Steps between two transfers to the host."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gradlab.nn.kernels.program import aside
+from gradlab.nn.kernels.calls import aside
 
 _ATEN = torch.ops.aten
 

@@ -19,8 +19,8 @@ import gradlab
 from gradlab.engine.keeper import Keeper
 from gradlab.engine.precision import FORMATS
 from gradlab.launch.events import Job
+from gradlab.nn.kernels.calls import serves
 from gradlab.nn.kernels.compiler import by_blocks, by_triton, library
-from gradlab.nn.kernels.program import serves
 from gradlab.spec.run import RunSpec
 from gradlab.store.arrays import Kept, read_arrays, write_arrays
 from gradlab.store.folder import Folder

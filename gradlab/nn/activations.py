@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from gradlab.nn.float64 import share
 from gradlab.nn.kernels import native
-from gradlab.nn.kernels.program import Place, Shared
+from gradlab.nn.kernels.calls import Place, Shared
 from gradlab.theory.activations import Phi
 
 Slope = float | Tensor

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gradlab.nn.kernels import native
-from gradlab.nn.kernels.program import Shared, call, new
+from gradlab.nn.kernels.calls import Shared, call, new
 from gradlab.spec.run import RunSpec
 
 GOLDEN = 0x9E3779B97F4A7C15

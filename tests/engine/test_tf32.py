@@ -22,7 +22,7 @@ from gradlab.engine.tf32 import OPERANDS, products, rounded
 from gradlab.engine.train import train
 from gradlab.engine.ways import Own
 from gradlab.launch.worker import take
-from gradlab.nn.kernels.program import serves
+from gradlab.nn.kernels.calls import serves
 from gradlab.spec.choices.formats import FORMATS as NAMED
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec, build

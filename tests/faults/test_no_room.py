@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gradlab.nn.kernels import program
+from gradlab.nn.kernels import calls
 from gradlab.nn.kernels.compiler import library
 from tests.commands import ENVIRONMENT, GRADLAB, TINY, Gradlab, assert_same_tables
 
@@ -75,7 +75,7 @@ def test_a_user_who_may_have_no_further_process_is_told_so_and_loses_nothing(
 
     Kernels in the cache are root's and not that user's, so that torch computes, here and there.
     """
-    monkeypatch.setattr(program, "kernels", lambda _: None)
+    monkeypatch.setattr(calls, "kernels", lambda _: None)
     if os.geteuid() != 0 or shutil.which("setpriv") is None or shutil.which("prlimit") is None:
         pytest.skip("only root becomes another user")
     may = "+dac_override,+dac_read_search"

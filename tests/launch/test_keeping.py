@@ -19,7 +19,7 @@ from gradlab.grid.cohorts import make_plan
 from gradlab.launch import keeping, worker
 from gradlab.launch.devices import CPU_MEMORY
 from gradlab.launch.events import Event, Job
-from gradlab.nn.kernels import program
+from gradlab.nn.kernels import calls
 from gradlab.spec.named import Value
 from gradlab.spec.run import RunSpec, build
 from gradlab.store.arrays import Kept, read_arrays, write_arrays
@@ -124,7 +124,7 @@ def test_a_damaged_or_foreign_file_counts_as_missing(
     write_arrays(path, replace(kept, facts={**kept.facts, "runs": kept.facts["runs"][::-1]}))
     assert begins_at_zero()
     path.write_bytes(whole)
-    monkeypatch.setattr(program, "kernels", lambda _: None)
+    monkeypatch.setattr(calls, "kernels", lambda _: None)
     assert begins_at_zero()
     monkeypatch.undo()
 

@@ -13,8 +13,8 @@ from gradlab.engine.playing import rehearse
 from gradlab.models import MODELS
 from gradlab.nn.capsules import columns_by_two
 from gradlab.nn.initializers import initial_parameters
+from gradlab.nn.kernels import calls, native
 from gradlab.nn.kernels import capsules as kernels
-from gradlab.nn.kernels import native, program
 from gradlab.nn.slots import Role
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import RunSpec, build
@@ -147,7 +147,7 @@ def test_a_member_equals_one_plain_network(name: str) -> None:
 def test_a_step_is_written_down_with_and_without_record(loss: str) -> None:
     runs = [build(TINY | {"train.loss": loss, "seed": seed}) for seed in range(2)]
     found = rehearse(prepare(runs, content(runs[0].data), torch.device("cpu"))).values()
-    assert [step is None for step in found] == [program.kernels(torch.float64) is None] * 2
+    assert [step is None for step in found] == [calls.kernels(torch.float64) is None] * 2
 
 
 def test_every_second_pixel_of_odd_images_in_colour() -> None:

@@ -13,7 +13,7 @@ from gradlab.engine.cohort import prepare
 from gradlab.engine.playing import rehearse
 from gradlab.models import MODELS
 from gradlab.nn.initializers import initial_parameters
-from gradlab.nn.kernels import program
+from gradlab.nn.kernels import calls
 from gradlab.nn.slots import Role
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import RunSpec, build
@@ -157,4 +157,4 @@ def runs_of(name: str) -> list[RunSpec]:
 def test_a_step_is_written_down_with_and_without_record(name: str) -> None:
     runs = runs_of(name)
     found = rehearse(prepare(runs, content(runs[0].data), torch.device("cpu"))).values()
-    assert [step is None for step in found] == [program.kernels(torch.float64) is None] * 2
+    assert [step is None for step in found] == [calls.kernels(torch.float64) is None] * 2

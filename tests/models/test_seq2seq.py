@@ -14,7 +14,7 @@ from gradlab.engine.answers import dictated, wholly_right
 from gradlab.engine.cohort import prepare
 from gradlab.engine.playing import rehearse
 from gradlab.models import seq2seq
-from gradlab.nn.kernels import program
+from gradlab.nn.kernels import calls
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import RunSpec, build
 from tests.members import content, differences, measured, on_each_engine
@@ -170,7 +170,7 @@ def test_entropy_is_that_of_the_weights_and_roots_are_of_the_norms(attention: st
 def test_a_step_is_written_down_with_and_without_record(attention: str) -> None:
     runs = [build(BASE | COPY | {"model.attention": attention, "seed": seed}) for seed in range(2)]
     found = rehearse(prepare(runs, content(runs[0].data), torch.device("cpu"))).values()
-    assert [step is None for step in found] == [program.kernels(torch.float64) is None] * 2
+    assert [step is None for step in found] == [calls.kernels(torch.float64) is None] * 2
 
 
 @pytest.mark.usefixtures("either_engine")

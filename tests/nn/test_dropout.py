@@ -14,7 +14,7 @@ from gradlab.data.batches import batches
 from gradlab.models import MODELS
 from gradlab.nn.dropout import Drops, dropping
 from gradlab.nn.initializers import initial_parameters
-from gradlab.nn.kernels import program
+from gradlab.nn.kernels import calls
 from gradlab.nn.slots import Role
 from gradlab.spec.named import SpecError, Value
 from gradlab.spec.run import RunSpec, build
@@ -202,7 +202,7 @@ def test_masks_are_even_and_independent() -> None:
     assert float(apart.abs().max()) < 0.02
 
 
-@pytest.mark.skipif(program.kernels(torch.float64) is None, reason="there is no compiler here")
+@pytest.mark.skipif(calls.kernels(torch.float64) is None, reason="there is no compiler here")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_kernel_s_numbers_are_torch_s(dtype: torch.dtype) -> None:
     own = dropping([build({"seed": 2**40 + seed, "model.dropout": 0.5}) for seed in range(3)], torch.ones(1).double())

@@ -16,7 +16,7 @@ from torch import Tensor
 from gradlab.engine.optim.clippers import clip, clipping
 from gradlab.engine.optim.optimizers import OPTIMIZERS, rates
 from gradlab.nn.float64 import sound_norm64
-from gradlab.nn.kernels import compiler, fused, program
+from gradlab.nn.kernels import calls, compiler, fused
 from gradlab.nn.norms import Affine, Mode, layer_norm, rms_norm
 from gradlab.nn.slots import Layout
 from gradlab.spec.named import Value
@@ -38,7 +38,7 @@ SIZE = 1500
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
 def dtype(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.dtype]:
     """Nothing is left to the C kernels; `by_triton` turns the others on."""
-    monkeypatch.setattr(program, "kernels", lambda _: None)
+    monkeypatch.setattr(calls, "kernels", lambda _: None)
     torch.manual_seed(0)
     return request.param  # type: ignore[no-any-return]
 

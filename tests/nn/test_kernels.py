@@ -17,9 +17,10 @@ from gradlab.engine.cohort import Cohort, prepare
 from gradlab.engine.playing import rehearse
 from gradlab.engine.step import advance
 from gradlab.nn.activations import ACTIVATIONS, phi, phi_back
-from gradlab.nn.kernels import compiler, native, program
+from gradlab.nn.kernels import calls, compiler, native, program
+from gradlab.nn.kernels.calls import Shared
 from gradlab.nn.kernels.compiler import SOURCE, library
-from gradlab.nn.kernels.program import Shared, write_down
+from gradlab.nn.kernels.program import write_down
 from gradlab.nn.products import join, split
 from gradlab.spec.named import Value
 from gradlab.spec.run import build
@@ -51,7 +52,7 @@ def names_of(enumeration: str) -> list[str]:
 
 
 def test_the_numbers_of_kernels_activations_and_clips_are_those_of_the_source() -> None:
-    assert names_of("PRODUCT") == list(program.KERNELS)
+    assert names_of("PRODUCT") == list(calls.KERNELS)
     assert names_of("RELU") == list(native.ACTIVATIONS)
     assert names_of("NONE") == list(native.CLIPS)
 

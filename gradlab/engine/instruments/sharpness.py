@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gradlab.engine.cohort import Cohort
 from gradlab.engine.instruments.bench import Advance, Curve, Part, Read, gathered, parts
-from gradlab.nn.kernels.program import aside
+from gradlab.nn.kernels.calls import aside
 from gradlab.nn.losses import SQUASHES, objective
 from gradlab.nn.network import Pass, assemble
 from gradlab.nn.norms import Mode

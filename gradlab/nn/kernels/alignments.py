@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from gradlab.nn.kernels.calls import call, new, scratch
 from gradlab.nn.kernels.native import whole
-from gradlab.nn.kernels.program import call, new, scratch
 
 
 def dot(query: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:

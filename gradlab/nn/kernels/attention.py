@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from gradlab.nn.kernels.calls import Shared, call, new, scratch
 from gradlab.nn.kernels.native import whole
-from gradlab.nn.kernels.program import Shared, call, new, scratch
 
 Three = tuple[Tensor, Tensor, Tensor]
 """Queries, keys and values (M, B, T, D), or the derivatives by them."""

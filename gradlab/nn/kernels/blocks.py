@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.cuda import _utils as card
 
+from gradlab.nn.kernels.calls import KERNELS, PRECISIONS, Bools
 from gradlab.nn.kernels.compiler import by_blocks, kept
 from gradlab.nn.kernels.native import ACTIVATIONS, CLIPS
-from gradlab.nn.kernels.program import KERNELS, PRECISIONS, Blocks, Bools, Uploaded
+from gradlab.nn.kernels.program import Blocks, Uploaded
 
 SOURCE = Path(__file__).with_name("source_blocks")
 

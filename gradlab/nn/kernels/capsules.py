@@ -9,8 +9,8 @@ import math
 
 from torch import Tensor
 
+from gradlab.nn.kernels.calls import call, new, scratch
 from gradlab.nn.kernels.native import VECTOR_BYTES, whole
-from gradlab.nn.kernels.program import call, new, scratch
 
 
 def columns_by_two(x: Tensor) -> Tensor:

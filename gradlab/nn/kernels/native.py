@@ -14,7 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from gradlab.nn.kernels.program import Place, Shared, call, new, scratch, serves
+from gradlab.nn.kernels.calls import Place, Shared, call, new, scratch, serves
 
 __all__ = ["new", "serves"]
 

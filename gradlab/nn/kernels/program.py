@@ -1,4 +1,4 @@
-"""Kernel calls, made at once or written down as a program that plays a step member by member.
+"""Kernel calls written down as a program that plays a step member by member.
 
 A step is the same calls at the same addresses every time. Written down once, it is played without Python in between;
 and since members share nothing, it is played for one member after the other, whose numbers stay in the cache. What no
@@ -8,14 +8,10 @@ member needs once its step is done, the members share.
 from __future__ import annotations
 
 import ctypes
-import math
-import struct
 from bisect import insort
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, TypeVar
 
@@ -25,63 +21,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gradlab.nn.kernels.compiler import library
-
-KERNELS = (
-    *("product", "activate", "activate_back", "batch_norm", "batch_norm_back", "layer_norm", "layer_norm_back"),
-    *("batch_sum", "add", "norms", "unsound", "spread", "distances", "gradients"),
-    *("within", "dead", "gather", "gather_tokens", "copy", "look_up", "look_up_back"),
-    *("attend", "attend_back", "attention_spread", "add_to_each", "mean_of_places", "mean_of_places_back"),
-    *("cross_entropy", "squared_error", "clip", "sgd", "adam", "rmsprop", "adagrad"),
-    *("convolve", "convolve_filters", "block_mean", "block_mean_back", "affine", "affine_back"),
-    *("lstm", "lstm_back", "gru", "gru_back", "shut"),
-    *("align_dot", "align_dot_back", "align_additive", "align_additive_back", "entropy", "dropout"),
-    *("group_norm", "group_norm_back", "directed", "directed_back"),
-    *("columns_by_two", "squash", "squash_back", "lengths", "lengths_back"),
-    *("vote", "vote_back", "route", "route_back", "margins", "sound_norm"),
+from gradlab.nn.kernels.calls import (
+    PLACES,
+    WRITING,
+    Bools,
+    Draft,
+    Extent,
+    Members,
+    Shared,
+    UnplayableError,
+    extent_of,
+    player,
 )
-"""As source/player.c numbers them."""
-
-SIZES, NUMBERS, PLACES = 9, 2, 12
-_CALL = struct.Struct(f"={1 + SIZES}q{NUMBERS}d{PLACES}Q{2 * PLACES + 1}q")
-"""`struct call` of source/player.c: kernel, sizes, numbers, addresses, bytes to the next member and step, counted."""
-
-PRECISIONS = {torch.float32: "float32", torch.float64: "float64"}
 
 T = TypeVar("T")
 
-
-class UnplayableError(Exception):
-    """A step does something that is no kernel, and cannot be written down."""
-
-
-@dataclass(frozen=True)
-class Shared:
-    """An argument that all members share: it has no member axis."""
-
-    tensor: Tensor
-
-
-Place = Tensor | Shared | None
-
-Members = NDArray[np.int64]
-
-Bools = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One call."""
-
-    kernel: int
-    sizes: tuple[int, ...]
-    numbers: tuple[float, ...]
-    at: tuple[int, ...]
-    step: tuple[int, ...]
-
-    @property
-    def packed(self) -> bytes:
-        return _CALL.pack(self.kernel, *self.sizes, *self.numbers, *self.at, *self.step, *(0,) * (PLACES + 1))
+_LINE = 64
+"""Bytes of a line of the cache, at whose start every room begins."""
 
 
 @dataclass(frozen=True)
@@ -90,19 +46,6 @@ class Turning:
 
     now: Tensor
     each: Tensor
-
-
-@dataclass(frozen=True)
-class _Extent:
-    """Memory of a tensor: where it begins, and how many bytes it has."""
-
-    start: int
-    size: int
-
-
-def _extent(tensor: Tensor) -> _Extent:
-    """Of a tensor without gaps."""
-    return _Extent(tensor.data_ptr(), tensor.nbytes)
 
 
 @dataclass(frozen=True)
@@ -123,17 +66,8 @@ class Uploaded:
     members: int
 
 
-@dataclass
-class _Draft:
-    """Calls as they are written down, the tensors that they read and write, and those that the members share."""
-
-    blocks: Blocks | None = None
-    members: int = 0
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    rows: list[_Row] = field(default_factory=list)
-    kept: list[Place] = field(default_factory=list)
-    rooms: list[_Extent] = field(default_factory=list)
-    dtypes: set[torch.dtype] = field(default_factory=set)
+class _Draft(Draft):
+    """What becomes of the calls once they all are written down."""
 
     @property
     def at(self) -> NDArray[np.int64]:
@@ -179,7 +113,7 @@ class _Draft:
         What is ``turning`` lies where the step's number says, and a result in one of its ``slots``.
         """
         at, step, more = self.at, np.array([row.step for row in self.rows]), (*turning, *slots)
-        known = [*self.rooms, *(_extent(one.now) for one in more)]
+        known = [*self.rooms, *(extent_of(one.now) for one in more)]
         found = _found(known, at)
         # What is not found is the last one, which is moved by nothing.
         starts = [*places, *(one.each.data_ptr() for one in more)]
@@ -192,7 +126,7 @@ class _Draft:
         return np.hstack([calls, numbers, at + by[found], step, np.array(turns)[found], counted[:, None]]).tobytes()
 
 
-def _found(known: Sequence[_Extent], at: NDArray[np.int64]) -> NDArray[np.int64]:
+def _found(known: Sequence[Extent], at: NDArray[np.int64]) -> NDArray[np.int64]:
     """Which of what is known each address lies in; -1 where in none."""
     if not known:
         return np.full(at.shape, -1)
@@ -201,130 +135,6 @@ def _found(known: Sequence[_Extent], at: NDArray[np.int64]) -> NDArray[np.int64]
     ends = (starts + np.array([one.size for one in known]))[order]
     index = np.searchsorted(starts[order], at, side="right") - 1
     return np.where((index >= 0) & (at < ends[index]), order[index], -1)
-
-
-_LINE = 64
-"""Bytes of a line of the cache, at whose start every room begins."""
-
-_WRITING: ContextVar[_Draft | None] = ContextVar("_WRITING", default=None)
-_ASIDE: ContextVar[bool] = ContextVar("_ASIDE", default=False)
-
-
-@dataclass(frozen=True)
-class _Player:
-    """What plays calls once, and what plays many steps of them."""
-
-    once: Callable[..., None]
-    steps: Callable[..., None]
-
-
-@cache
-def kernels(dtype: torch.dtype) -> _Player | None:
-    """What plays calls on tensors of ``dtype``; None where there is nothing."""
-    path = library(PRECISIONS[dtype]) if dtype in PRECISIONS else None
-    if path is None:
-        return None
-    found, number, place = ctypes.CDLL(str(path)), ctypes.c_int64, ctypes.c_void_p
-    found.play.argtypes = (ctypes.c_char_p, number, place, number)
-    found.play_steps.argtypes = (ctypes.POINTER(ctypes.c_char_p), place, place, number, number, place, number)
-    found.play.restype = found.play_steps.restype = None
-    return _Player(found.play, found.play_steps)
-
-
-def serves(x: Tensor) -> bool:
-    """Whether there are kernels for tensors like ``x``: it lies on a CPU, and a compiler was at hand.
-
-    Of tensors on a GPU while a step is written down for its blocks.
-    """
-    if x.is_cuda:
-        draft = _WRITING.get()
-        return draft is not None and draft.blocks is not None and x.dtype in PRECISIONS and not _ASIDE.get()
-    return x.device.type == "cpu" and not _ASIDE.get() and kernels(x.dtype) is not None
-
-
-@contextmanager
-def aside() -> Iterator[None]:
-    """Inside, no kernel serves: everything is torch's, and autograd can follow it."""
-    token = _ASIDE.set(True)
-    try:
-        yield
-    finally:
-        _ASIDE.reset(token)
-
-
-def new(like: Tensor, *shape: int) -> Tensor:
-    """An empty tensor (M, ...) for a result; where a program is written down, one that the members share."""
-    draft = _WRITING.get()
-    if draft is None:
-        return like.new_empty(shape)
-    strides = [math.prod(shape[axis + 1 :]) for axis in range(1, len(shape))]
-    return _room(draft, like, shape, (0, *strides), math.prod(shape[1:]))
-
-
-def scratch(like: Tensor, size: int) -> Shared:
-    """Room for ``size`` numbers that one kernel needs while it works on a member."""
-    draft = _WRITING.get()
-    return Shared(like.new_empty(size) if draft is None else _room(draft, like, (size,), (1,), size))
-
-
-def _room(draft: _Draft, like: Tensor, shape: Sequence[int], strides: Sequence[int], size: int) -> Tensor:
-    # Nobody need hear of what only allocates.
-    with nullcontext() if like.is_cuda else torch._C._DisableTorchDispatch():
-        room = torch.empty_strided(shape, strides, dtype=like.dtype, device=like.device)
-    draft.rooms.append(_Extent(room.data_ptr(), size * room.element_size()))
-    draft.kept.append(room)
-    return room
-
-
-def call(
-    kernel: str,
-    like: Tensor,
-    members: int,
-    sizes: Sequence[int],
-    places: Sequence[Place],
-    numbers: Sequence[float] = (),
-) -> None:
-    """One kernel for each of ``members``, made or written down. ``like`` says in which precision."""
-    at, step = [0] * PLACES, [0] * PLACES
-    for index, place in enumerate(places):
-        if isinstance(place, Shared):
-            at[index] = place.tensor.data_ptr()
-        elif place is not None:
-            at[index] = place.data_ptr()
-            step[index] = place.stride(0) * place.element_size()
-    row = _Row(
-        KERNELS.index(kernel),
-        (*sizes, *[0] * (SIZES - len(sizes))),
-        (*numbers, *[0.0] * (NUMBERS - len(numbers))),
-        tuple(at),
-        tuple(step),
-    )
-    draft = _WRITING.get()
-    if draft is None:
-        _play(like.dtype, row.packed, 1, _all(members))
-    elif draft.blocks is not None and (kernel not in draft.blocks.kernels or max(row.sizes) >= 2**31):
-        raise UnplayableError(kernel)
-    else:
-        draft.members, draft.device = members, like.device
-        draft.rows.append(row)
-        draft.kept.extend(places)
-        draft.dtypes.add(like.dtype)
-
-
-def _play(dtype: torch.dtype, rows: bytes, count: int, members: Members) -> None:
-    _player(dtype).once(rows, count, members.ctypes.data, len(members))
-
-
-def _player(dtype: torch.dtype) -> _Player:
-    found = kernels(dtype)
-    if found is None:
-        raise RuntimeError(f"no kernels for {dtype}: ask `serves` first")
-    return found
-
-
-@cache
-def _all(members: int) -> Members:
-    return np.arange(members)
 
 
 class _NothingElse(TorchDispatchMode):
@@ -382,7 +192,8 @@ class Program(Generic[T]):
 
     def play(self, members: Members) -> T:
         """Plays the calls for ``members`` alone; what belongs to the others stays as it was."""
-        _share_out(lambda part, share: _play(self.dtype, self.parts[part], self.count, share), members, len(self.parts))
+        once = player(self.dtype).play
+        _share_out(lambda part, share: once(self.parts[part], self.count, share), members, len(self.parts))
         return self.result
 
 
@@ -396,12 +207,12 @@ def play_steps(programs: tuple[Program[T], Program[T]], which: Bools, first: int
     if one.uploaded is not None and other.uploaded is not None:
         one.uploaded.blocks.play(one.uploaded, other.uploaded, which, first)
         return
-    counts, chosen, player = np.array([one.count, other.count]), which.astype(np.int64), _player(one.dtype)
+    counts, chosen, steps = np.array([one.count, other.count]), which.astype(np.int64), player(one.dtype).steps
 
     def play(part: int, share: Members) -> None:
         calls = (ctypes.c_char_p * 2)(one.parts[part], other.parts[part])
         at = (calls, counts.ctypes.data, chosen.ctypes.data)
-        player.steps(*at, first, len(chosen), share.ctypes.data, len(share))
+        steps(*at, first, len(chosen), share.ctypes.data, len(share))
 
     _share_out(play, members, len(one.parts))
 
@@ -437,15 +248,15 @@ def write_down(
     ``slots``: for `play_steps`, which fills one slot a play. The ``blocks`` of a GPU play all members at the same time:
     each has a place of its own for what members share elsewhere.
     """
-    draft = _Draft(blocks, rooms=[_extent(tensor[0]) for tensor in passing])
-    token = _WRITING.set(draft)
+    draft = _Draft(None if blocks is None else blocks.kernels, rooms=[extent_of(tensor[0]) for tensor in passing])
+    token = WRITING.set(draft)
     try:
         with _NothingElse():  # type: ignore[no-untyped-call]
             result = step()
     except UnplayableError:
         return None
     finally:
-        _WRITING.reset(token)
+        WRITING.reset(token)
     if len(draft.dtypes) != 1:
         return None
     size, places = draft.folded()

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from gradlab.nn.kernels.calls import Shared, call, new, scratch
 from gradlab.nn.kernels.native import VECTOR_BYTES, whole
-from gradlab.nn.kernels.program import Shared, call, new, scratch
 
 
 def lstm(driven: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
