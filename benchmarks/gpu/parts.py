@@ -180,12 +180,8 @@ def widths(device: str, folder: Path) -> None:
 
 
 def blocks(device: str, folder: Path) -> None:
-    """The grid with steps played by blocks, beside captured ones: seconds, and how far apart losses begin and end.
-
-    ``compiled``: whether there are blocks; else the steps of both are captured.
-    """
+    """The grid with steps played by blocks, beside captured ones: seconds, and how far apart losses begin and end."""
     from gradlab import load
-    from gradlab.nn.kernels.blocks import player
 
     seconds, losses = {}, []
     for kernels in ("torch", "blocks"):
@@ -194,8 +190,7 @@ def blocks(device: str, folder: Path) -> None:
         seconds[kernels] = sweep(device, folder / kernels, *grid(device))
         losses.append(load(folder / kernels).steps.groupby("run_id")["loss"])
     first, last = ((a / b - 1).abs() for a, b in ([of.first() for of in losses], [of.last() for of in losses]))
-    compiled = player(torch.zeros(1, device=device)) is not None
-    say("blocks", compiled=compiled, seconds=seconds, at_first=float(first.max()), at_last=float(last.median()))
+    say("blocks", seconds=seconds, at_first=float(first.max()), at_last=float(last.median()))
 
 
 def step(device: str, _: Path) -> None:

@@ -20,7 +20,7 @@ from gradlab.engine.keeper import Keeper
 from gradlab.engine.precision import FORMATS
 from gradlab.launch.events import Job
 from gradlab.nn.kernels.calls import serves
-from gradlab.nn.kernels.compiler import by_blocks, by_triton, library
+from gradlab.nn.kernels.compiler import library, on_a_gpu
 from gradlab.spec.run import RunSpec
 from gradlab.store.arrays import Kept, read_arrays, write_arrays
 from gradlab.store.folder import Folder
@@ -93,12 +93,11 @@ def keeper_of(job: Job, start: int, runs: Sequence[RunSpec], device: torch.devic
 def surroundings(precision: str, device: torch.device) -> dict[str, str]:
     """What the last digits depend on, beside the runs."""
     own = library(precision) if serves(torch.empty(0, dtype=FORMATS[precision].passes, device=device)) else None
-    asked = "blocks" if by_blocks() else "triton" if by_triton() else "torch"
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return {
         "gradlab": gradlab.__version__,
         "torch": torch.__version__,
         "device": f"{device.type}, {card}",
-        "kernels": own.stem if own else asked if device.type == "cuda" else "torch",
+        "kernels": own.stem if own else on_a_gpu() if device.type == "cuda" else "torch",
         "threads": str(torch.get_num_threads()),
     }

@@ -120,7 +120,7 @@ class Crew:
             return worker
         most = 1 if self.device.is_cpu else self.streams or self.device.streams
         together = (job, *worker.jobs.values())
-        if len(worker.jobs) >= most or any(_is_own(one) or one.piece.index in alone for one in together):
+        if len(worker.jobs) >= most or any(one.runs[0].model.free or one.piece.index in alone for one in together):
             return None
         return worker if sum(map(_memory, (job, *others))) <= self.device.room else None
 
@@ -174,10 +174,6 @@ def _tell(worker: Worker, job: Job) -> bool:
         return False
     worker.jobs[job.piece.index] = job
     return True
-
-
-def _is_own(job: Job) -> bool:
-    return job.runs[0].model.free
 
 
 def _memory(job: Job) -> int:

@@ -15,7 +15,7 @@ from gradlab.diagnose.thresholds import limits
 from gradlab.grid.cohorts import Piece, make_plan
 from gradlab.launch.events import Crew, Event, Job
 from gradlab.launch.manifest import written
-from gradlab.nn.kernels.compiler import by_blocks, by_triton, library
+from gradlab.nn.kernels.compiler import library, on_a_gpu
 from gradlab.spec.plugins import Source
 from gradlab.spec.run import RunSpec
 from gradlab.store import documents
@@ -106,11 +106,11 @@ def _round(site: Site, runs: Sequence[RunSpec], pieces: Sequence[Piece]) -> bool
 def kernels(runs: Sequence[RunSpec], device: str) -> dict[str, str]:
     """What computes in each precision, compiled if it never was on this machine: our own kernels, or torch's.
 
-    On a GPU it is torch, or what is asked for: Triton, or blocks that play steps.
+    On a GPU it is torch, or what is asked for.
     """
     precisions = sorted({run.train.precision for run in runs})
     own = {precision: device == "cpu" and library(precision) is not None for precision in precisions}
-    other = "torch" if device == "cpu" else "blocks" if by_blocks() else "triton" if by_triton() else "torch"
+    other = "torch" if device == "cpu" else on_a_gpu()
     return {precision: "own" if found else other for precision, found in own.items()}
 
 

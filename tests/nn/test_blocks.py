@@ -162,12 +162,13 @@ def test_a_launch_takes_no_more_steps_than_a_number_has_bits() -> None:
         blocks._launch(None, nothing, nothing, np.ones(65, dtype=np.bool_), 0)
 
 
-def test_without_a_compiler_for_the_card_its_steps_are_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_for_the_card_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRADLAB_KERNELS", "blocks")
     run = described({**SMALL, "train.steps": 12})
     with fake_cards():  # of a build without CUDA, which has no such compiler
-        rehearsed = rehearse(prepare([run], content(run.data), torch.device("cuda:0")))
-    assert all(isinstance(found, Captured) for found in rehearsed.values())
+        cohort = prepare([run], content(run.data), torch.device("cuda:0"))
+        with pytest.raises(RuntimeError, match=r"GRADLAB_KERNELS=blocks: PyTorch .* cannot compile it for this card"):
+            rehearse(cohort)
 
 
 def test_what_was_compiled_is_kept_and_made_again_where_it_is_damaged(

@@ -7,16 +7,17 @@ yet. The kernels lie in ``source_blocks/``, a file a kind; a step that asks for 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.cuda import _utils as card
 
 from gradlab.nn.kernels.calls import KERNELS, PRECISIONS, Bools
-from gradlab.nn.kernels.compiler import by_blocks, kept
+from gradlab.nn.kernels.compiler import SWITCH, kept, on_a_gpu
 from gradlab.nn.kernels.native import ACTIVATIONS, CLIPS
 from gradlab.nn.kernels.program import Blocks, Uploaded
 
@@ -48,25 +49,28 @@ def kernels() -> frozenset[str]:
 
 
 def player(like: Tensor) -> Blocks | None:
-    """What plays steps on tensors ``like`` this one; None where it is not asked for, or cannot be had."""
-    if not (like.is_cuda and by_blocks() and like.dtype in PRECISIONS):
+    """What plays steps on tensors ``like`` this one; None where it is not asked for, or not for such numbers.
+
+    Raises `RuntimeError` where it is asked for and cannot be compiled.
+    """
+    if not (like.is_cuda and on_a_gpu() == "blocks" and like.dtype in PRECISIONS):
         return None
     kernel = _compiled(like.dtype, like.device)
-    return None if kernel is None else Blocks(kernels(), lambda *asked: _launch(kernel, *asked))
+    return Blocks(kernels(), lambda *asked: _launch(kernel, *asked))
 
 
 @cache
 def _compiled(dtype: torch.dtype, device: torch.device) -> Any:
-    """The kernel on this card; None where there is no compiler for it, or torch is older than 2.9."""
+    """The kernel on this card."""
     try:
         with torch.cuda.device(device):
             text, name = source(8 * dtype.itemsize), "play_blocks"
             key = (text, *OPTIONS, torch.__version__, str(torch.cuda.get_device_capability()))
             made = kept(key, lambda: card._nvrtc_compile(text, name, nvcc_options=list(OPTIONS))[0])
-            loaded = card._cuda_load_module(made, [name])
-            return loaded[name] if isinstance(loaded, dict) else None
-    except (AttributeError, OSError, RuntimeError):
-        return None
+            return cast("Mapping[str, Any]", card._cuda_load_module(made, [name]))[name]
+    except (AttributeError, OSError, RuntimeError) as error:
+        needs = f"PyTorch {torch.__version__} cannot compile it for this card (2.9 or newer can, beside a CUDA toolkit)"
+        raise RuntimeError(f"{SWITCH}=blocks: {needs}: {error}") from error
 
 
 def _launch(kernel: Any, one: Uploaded, other: Uploaded, which: Bools, first: int) -> None:

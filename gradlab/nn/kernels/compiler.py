@@ -107,14 +107,11 @@ def kept(key: Sequence[str], make: Callable[[], bytes]) -> bytes:
         return make()
 
 
-def by_triton() -> bool:
-    """Whether kernels in Triton are asked for on a GPU, and it is installed."""
-    return os.environ.get(SWITCH) == "triton" and importlib.util.find_spec("triton") is not None
-
-
-def by_blocks() -> bool:
-    """Whether a GPU is to play many steps in a launch."""
-    return os.environ.get(SWITCH) == "blocks"
+def on_a_gpu() -> str:
+    """What computes there: ``blocks`` or ``triton`` where that is asked for (Triton: and installed), else ``torch``."""
+    asked = os.environ.get(SWITCH, "torch")
+    there = asked == "blocks" or (asked == "triton" and importlib.util.find_spec("triton") is not None)
+    return asked if there else "torch"
 
 
 def _private_folder() -> Path:

@@ -14,7 +14,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from gradlab.nn.kernels.compiler import by_triton
+from gradlab.nn.kernels.compiler import on_a_gpu
 from gradlab.nn.kernels.native import Clips, Descent, Normalised
 
 BLOCK = 1024
@@ -29,7 +29,7 @@ WIDEST = 2**13
 
 def serves(x: Tensor) -> bool:
     """Whether there are kernels for tensors like ``x``: it lies on a GPU, and they are asked for."""
-    return x.is_cuda and x.dtype in (torch.float32, torch.float64) and by_triton()
+    return x.is_cuda and x.dtype in (torch.float32, torch.float64) and on_a_gpu() == "triton"
 
 
 def passes(rows: Tensor) -> bool:
