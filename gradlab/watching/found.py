@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from torch import nn
 from torch.optim import Optimizer
 
-from gradlab.watching.watched import ids_of
+from gradlab.watching.unmoved import ids_of
 
 
 def modules_of(optimizer: Optimizer, others: Iterable[Optimizer]) -> dict[str, nn.Module]:

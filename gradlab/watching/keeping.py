@@ -24,7 +24,8 @@ from gradlab.watching.course import plain
 from gradlab.watching.lookout import Say
 from gradlab.watching.peers import Peers, together
 from gradlab.watching.sheets import Sheet, Written, write, write_elsewhere
-from gradlab.watching.watched import Watched, ids_of
+from gradlab.watching.unmoved import ids_of
+from gradlab.watching.watched import Watched
 
 if TYPE_CHECKING:
     from gradlab.store.record import Tables

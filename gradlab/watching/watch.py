@@ -14,7 +14,8 @@ from gradlab.watching.course import Figure
 from gradlab.watching.ears import EARS
 from gradlab.watching.keeping import Book
 from gradlab.watching.lookout import Say
-from gradlab.watching.watched import Watched, ids_of, trained_by
+from gradlab.watching.unmoved import ids_of
+from gradlab.watching.watched import Watched, trained_by
 
 if TYPE_CHECKING:
     from gradlab.store.record import Tables

@@ -15,14 +15,12 @@ from torch.optim import Optimizer
 from gradlab.diagnose.thresholds import DEFAULTS
 from gradlab.watching.course import Course, Figure, Norms, divided, local, norms, sharded
 from gradlab.watching.ears import Scale, bare, scale_of
-from gradlab.watching.facts import as_drawn
 from gradlab.watching.lookout import Lookout, Say
 from gradlab.watching.observed import audible
 from gradlab.watching.peers import Part
 from gradlab.watching.recording import Recording
-from gradlab.watching.rows import Row, parameters_of, parts_of
-from gradlab.watching.sheets import shown
-from gradlab.watching.told import counted
+from gradlab.watching.rows import Row
+from gradlab.watching.unmoved import Unmoved, ids_of
 
 Due = Callable[[], None]
 
@@ -78,19 +76,13 @@ class Watched:
         self._updates = 0
         self._updates_seen = 0
         self._recording: Recording | None = None
-        self._optimizers = weakref.WeakSet[Optimizer]([self.optimizer])
-        self._moved: set[int] = set()
+        self._unmoved = Unmoved(self.module, self.optimizer)
         self._ways_seen = 1
-        self._strangers: list[tuple[weakref.ref[nn.Parameter], int]] = []
-        self._feeders: list[weakref.ref[nn.Parameter]] = []
-        self._severed: list[weakref.ref[nn.Parameter]] = []
         self._classes: list[int | None] = []
-        self._resting: set[int] | None = None
         self._between = weakref.WeakSet[Optimizer]()
         self.contested = weakref.WeakSet[Optimizer]()
         self.judged: list[weakref.ref[nn.Parameter]] = []
         self.plays = False
-        self._replaced = False
         self.lookout = Lookout(self.module, self._names, self.say)
         self._prepare()
 
@@ -116,45 +108,15 @@ class Watched:
         """What was seen of it, and what of it no optimizer moves: of all that made a step in this process so far."""
         if "facts" not in self.seen:
             return self.seen
-        held = self._moved.union(*map(ids_of, self._optimizers))
-        own = {one: shown(name) for one, name in parameters_of(parts_of(self.module)).items() if one.requires_grad}
-        # Where parameters are gathered and cut again, the one that an optimizer holds is not always there.
-        cut = sharded(self.module)
-        unheld = {name: one.numel() for one, name in own.items() if id(one) not in held and not cut}
-        resting = (self._resting or set()) if len(self.layers) > 1 else set()
-        unmoved = [one for one in own if id(one) not in held or id(one) in resting]
-        feeding = self._unheld(self._feeders, held)
-        trainable = self.seen["facts"]["trainable"]
         facts: dict[str, Any] = {} if self.told else {"ways": self._ways_seen}
         if self.lookout.found is not None:
             facts["first_break"] = self.lookout.found.stored()
-        facts |= {"held": trainable - sum(unheld.values()), "unheld": list(unheld)}
-        facts["resting"] = [name for one, name in own.items() if id(one) in resting]
-        facts["never_moved"] = any(as_drawn(one) for one in (*unmoved, *feeding) if one.dim() > 1 and not cut)
-        apart = [one for one in (reference() for reference in self._severed) if one is not None and not cut]
-        facts["severed"] = [own[one] for one in apart if one in own]
-        facts["never_reached"] = any(as_drawn(one) for one in apart if one.dim() > 1)
-        # Those that are made anew at each call have gone again.
-        facts |= counted([numbers for one, numbers in self._strangers if id(one()) not in held])
-        facts |= counted([one.numel() for one in feeding], "feeders")
+        facts |= self._unmoved.facts(self.seen["facts"]["trainable"], several=len(self.layers) > 1)
         facts |= {"remade": self._remade} if self._remade else {}
         facts |= {"plays": True} if self.plays else {}
-        facts |= {"replaced": True} if self._replaced else {}
         facts["kept_gradients"] = self._kept / max(1, len(self.layers) - 1)
         facts["alone"] = [one for one in self._classes if one is not None]
         return self.seen | {"facts": self.seen["facts"] | facts}
-
-    def _still_severed(self) -> list[weakref.ref[nn.Parameter]]:
-        """Parameters that were cut off from the first loss of a step, and that no other loss has reached since."""
-        apart = set(self.seen.get("facts", {}).get("severed", ()))
-        names = parameters_of(parts_of(self.module)).items() if apart else ()
-        return [weakref.ref(one) for one, name in names if name in apart and one.grad is None]
-
-    @staticmethod
-    def _unheld(references: Sequence[weakref.ref[nn.Parameter]], held: set[int]) -> list[nn.Parameter]:
-        """Those that are still there and that no optimizer holds."""
-        there = {id(one): one for one in (reference() for reference in references) if one is not None}
-        return [one for place, one in there.items() if place not in held]
 
     @property
     def begun(self) -> bool:
@@ -245,10 +207,7 @@ class Watched:
 
     def before_update(self, optimizer: Optimizer) -> None:
         """The learning rate, and the weights where they are recorded."""
-        if optimizer not in self._optimizers:
-            self._optimizers.add(optimizer)
-            # It may be gone before the end.
-            self._moved |= ids_of(optimizer)
+        self._unmoved.heed(optimizer)
         if self._ways and optimizer not in self._between and not ids_of(optimizer) & ids_of(self.optimizer):
             self._between.add(optimizer)
         if optimizer is self.optimizer and not self.diverged:
@@ -256,8 +215,7 @@ class Watched:
             self._lr = lr.detach().clone() if isinstance(lr, Tensor) else float(lr)
             if self._recording is not None:
                 self._recording.before_update()
-                still = {id(one) for group in optimizer.param_groups if group.get("lr") == 0 for one in group["params"]}
-                self._resting = still if self._resting is None else self._resting & still
+                self._unmoved.rest(optimizer)
 
     def gradients_ready(self, optimizer: Optimizer) -> None:
         """The norm of what the update takes."""
@@ -353,11 +311,7 @@ class Watched:
             if not self.seen:
                 self.seen = recording.told
                 self._ways_seen = recording.ways
-                self._severed = self._still_severed()
-                self._strangers = [(weakref.ref(one), one.numel()) for one in recording.strangers]
-                there = {id(one) for one in self.module.parameters()}
-                self._replaced = any(id(one) not in there and one.grad is None for one in self.parameters)
-                self._feeders = [weakref.ref(one) for one in recording.feeders]
+                self._unmoved.see(recording, self.parameters)
             self.judged += [weakref.ref(one) for one in recording.judged]
             entropy = recording.told.get("facts", {}).get("losses", {}).get("negative_log_likelihood", {})
             self._classes.append(entropy.get("only"))
@@ -376,11 +330,6 @@ def single(name: str, value: Any) -> Figure:
     except (TypeError, ValueError, RuntimeError) as error:
         given = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
         raise TypeError(f"{name} is {given}; expected a single number") from error
-
-
-def ids_of(optimizer: Optimizer) -> set[int]:
-    """Its parameters, each by its identity."""
-    return {id(one) for group in optimizer.param_groups for one in group["params"]}
 
 
 def trained_by(optimizer: object) -> Optimizer:
