@@ -108,7 +108,8 @@ def judge(history: History, limits: Limits = DEFAULTS) -> tuple[Verdict, ...]:
 def _standing(verdict: Verdict) -> bool:
     """Whether a contradiction stays one however well the rest learns.
 
-    A sign, parameters that nothing holds, and samples in an order by which the last batches alone are learned.
+    A sign, parameters that nothing holds or no loss reaches, gradients that are never set to zero, and samples in an
+    order by which the last batches alone are learned.
     """
     return verdict.grade == SICK and verdict.evidence.get("cause") in (
         "sign",
